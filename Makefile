@@ -1,0 +1,53 @@
+# `make` alone prints this help. Everything runs from .venv, which `make setup` makes.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON_IN := .venv/bin/python
+SHELL_FILES := $(shell git grep --untracked -lE '^\#!.*\b(ba)?sh$$' 2>/dev/null)
+
+.PHONY: help setup demo test check bench chaos fmt lint types shell spell wheel-test build clean
+
+help: ## print this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## make .venv with everything, bring Java and Delta; seconds when nothing changed
+	@.ci/setup
+
+demo: setup ## the main job on 336,776 real flights, on this machine
+	@.venv/bin/dbx-aml demo $(ARGS)
+
+test: setup ## all tests from the checkout; ARGS='-m "not slow"' for the fast ones
+	@$(PYTHON_IN) -m pytest $(ARGS)
+
+check: lint types shell spell wheel-test ## all linters, then the tests against the built wheel
+
+bench: setup ## the benchmarks; results go to benchmarks/README.md
+	@$(PYTHON_IN) -m benchmarks $(ARGS)
+
+chaos: setup ## the long reliability test: kills, bad rows, a full disk
+	@$(PYTHON_IN) -m pytest -m slow --chaos $(ARGS)
+
+fmt: setup ## format the code
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .
+
+lint: setup ## ruff: format and rules
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+
+types: setup ## mypy, strict
+	@.venv/bin/mypy
+
+shell: setup ## shellcheck on every shell file
+	@.venv/bin/shellcheck --severity=style $(SHELL_FILES)
+
+spell: setup ## codespell
+	@.venv/bin/codespell
+
+wheel-test: build ## the fast tests against the built wheel, sources out of reach
+	@.ci/wheel-test $(ARGS)
+
+build: setup ## the wheel, in dist/
+	@rm -rf build/lib dist && .venv/bin/uv build --quiet --wheel --out-dir dist
+
+clean: ## remove what the targets above made, .venv included
+	rm -rf .venv .dbx_aml build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

