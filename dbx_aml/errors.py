@@ -1,18 +1,24 @@
 """Every error class of the package.
 
     DbxAmlError
+    ├── ArgumentError         also ValueError
     ├── ExperimentPathError   also ValueError
     ├── ModelUriError         also ValueError
     ├── LocalSparkError       also RuntimeError
     ├── NotebookError         also RuntimeError
     └── ScoringError          also RuntimeError
 
-A message says: thing must rule: got value; next step.
+A message says: thing must rule: got value; next step. Those that are a ValueError too are about
+what was typed, before anything was looked up: the command then exits with 2, else with 1.
 """
 
 
 class DbxAmlError(Exception):
-    """Root of the tree: the command shows its message as one line and exits with 1."""
+    """Root of the tree: the command shows its message as one line."""
+
+
+class ArgumentError(DbxAmlError, ValueError):
+    """An argument breaks a rule of its own, or does not go with another one."""
 
 
 class ExperimentPathError(DbxAmlError, ValueError):

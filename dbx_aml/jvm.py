@@ -111,9 +111,7 @@ def _fetch(coordinate: str, log_file: Path) -> list[Path]:
     jars = [Path(uri.removeprefix("file:")) for uri in fetched.split(",") if uri]
     # Ivy names a jar <organisation>_<artifact>-<revision>.jar
     return [
-        jar
-        for jar in jars
-        if _artifact(jar.name.split("_", 1)[-1]) not in brought | _UNWANTED_JARS
+        jar for jar in jars if _artifact(jar.name.split("_", 1)[-1]) not in brought | _UNWANTED_JARS
     ]
 
 
