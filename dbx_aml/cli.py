@@ -1,0 +1,216 @@
+"""`dbx-aml`: one command, one subcommand a step.
+
+Tables for people on stderr's sibling stdout, `--json` for programs, progress on stderr. Exit 0,
+1 (it failed, one line says why) or 2 (wrong usage).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dbx_aml.errors import DbxAmlError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dbx_aml.scoring.job import ScoringResult
+    from dbx_aml.scoring.progress import Progress
+
+
+class _Command(click.Group):
+    """A group whose commands end with one line for an error of ours, not with a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DbxAmlError as err:
+            click.echo(f"dbx-aml: {err}", err=True)
+            ctx.exit(2 if isinstance(err, ValueError) else 1)
+
+
+@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dbx-aml", prog_name="dbx-aml")
+@click.option("-v", "--verbose", is_flag=True, help="Log what is done, on stderr.")
+def main(verbose: bool) -> None:
+    """Azure Databricks and Azure Machine Learning as one MLflow platform."""
+    _set_up_logging(verbose)
+
+
+@main.command()
+@click.option(
+    "--model-uri",
+    required=True,
+    help="models:/NAME/VERSION, models:/NAME@ALIAS, models:/CATALOG.SCHEMA.NAME@ALIAS, "
+    "runs:/ID/PATH, or a path. An alias is resolved once, at the start.",
+)
+@click.option("--input-table", required=True, help="A table or view, or delta.`/path`.")
+@click.option("--output-table", required=True, help="Made if it does not exist.")
+@click.option("--tracking-uri", help="MLflow tracking server.  [default: MLflow's]")
+@click.option("--registry-uri", help="MLflow model registry.  [default: MLflow's]")
+@click.option("--quarantine-table", help="[default: the output's name with _quarantine]")
+@click.option("--row-filter", help="SQL predicate on the input, for example 'month = 10'.")
+@click.option(
+    "--output-columns", help="Input columns for the output, commas between.  [default: all]"
+)
+@click.option("--key-columns", help="Columns that name a row, for --write-mode merge.")
+@click.option(
+    "--write-mode",
+    type=click.Choice(["append", "incremental", "merge", "replace"]),
+    default="append",
+    show_default=True,
+)
+@click.option("--replace-where", help="SQL predicate on the output, for --write-mode replace.")
+@click.option(
+    "--checkpoint-location",
+    help="For --write-mode incremental; a path table has one beside it by default.",
+)
+@click.option("--batch-id", help="[default: from input table and version, model, filter, output]")
+@click.option("--max-bad-rows", default="1%", show_default=True, help="A count or a percentage.")
+@click.option(
+    "--env-manager",
+    default="local",
+    show_default=True,
+    help="local, or what MLflow's spark_udf takes.",
+)
+@click.option("--dry-run", is_flag=True, help="Show the plan; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object on stdout.")
+def score(as_json: bool, **arguments: Any) -> None:
+    """Score a table with a model: good rows into the output, bad ones into the quarantine.
+
+    Exactly once: start it again after a crash, and both tables are as after one clean run.
+    """
+    # Late: what a command imports is what its start costs.
+    from dbx_aml.scoring.job import score_table
+
+    with _progress() as progress:
+        result = score_table(progress=progress, **arguments)
+    if as_json:
+        click.echo(json.dumps(result.to_dict(), ensure_ascii=False))
+    else:
+        _print_result(result)
+
+
+@main.command()
+@click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for what it makes.  [default: .dbx_aml/demo]",
+)
+def demo(root: Path | None) -> None:
+    """Train, register and score on the flights of 2013, on this machine."""
+    from dbx_aml.demo import run_demo
+
+    run_demo(root)
+
+
+def _set_up_logging(verbose: bool) -> None:
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=_console(), show_path=False, show_time=False)
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(message)s", handlers=[handler]
+    )
+    # Libraries that would say at every start what scoring says once, or what nobody asked.
+    for name in ("mlflow", "py4j", "alembic", "pyspark"):
+        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
+
+
+def _console(*, stderr: bool = True) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Show the current step with its tasks; on a terminal as a bar, else a line a step."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    if not sys.stderr.isatty():
+        said = ""
+
+        def line(step: str, done: int, total: int) -> None:
+            nonlocal said
+            if step != said:
+                said = step
+                click.echo(f"{step} ...", err=True)
+
+        yield line
+        return
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[tasks]}"),
+        TimeElapsedColumn(),
+        console=_console(),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("starting", total=None, tasks="")
+
+        def show(step: str, done: int, total: int) -> None:
+            tasks = f"{done} of {total} tasks" if total else ""
+            bar.update(task, description=step, completed=done, total=total or None, tasks=tasks)
+
+        yield show
+
+
+def _print_result(result: ScoringResult) -> None:
+    from rich.table import Table
+
+    table = Table(show_header=False, title=_TITLES[result.status], title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    rows: list[tuple[str, Any]] = []
+    if result.plan is None:
+        rows += [
+            ("rows read", f"{result.rows_read:,}"),
+            ("rows scored", f"{result.rows_scored:,}"),
+            ("rows quarantined", f"{result.rows_quarantined:,}"),
+            ("seconds", f"{result.seconds:.1f}"),
+            ("rows a second", f"{result.rows_per_second:,.0f}"),
+        ]
+    version = "" if result.model_version is None else f" (version {result.model_version})"
+    rows += [
+        ("model", f"{result.model_uri}{version}"),
+        ("batch id", result.batch_id),
+        ("write mode", result.write_mode),
+        ("input", _at(result.input_table, result.input_version)),
+        ("output", _at(result.output_table, result.output_version)),
+        ("quarantine", result.quarantine_table),
+    ]
+    for name, value in (result.plan or {}).items():
+        rows.append((name.replace("_", " "), _shown(value)))
+    for name, value in rows:
+        if value not in (None, ""):
+            table.add_row(name, str(value))
+    _console(stderr=False).print(table)
+
+
+_TITLES = {
+    "scored": "Scored",
+    "already_scored": "Already scored: this batch is in the output, nothing was written",
+    "nothing_new": "Nothing new: no rows since the last run, nothing was written",
+    "planned": "Dry run: nothing was written",
+}
+
+
+def _at(table: str, version: int | None) -> str:
+    return table if version is None else f"{table} at version {version}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{name}: {what}" for name, what in value.items())
+    if isinstance(value, list):
+        return ", ".join(str(one) for one in value)
+    return f"{value:,}" if isinstance(value, int) else str(value)

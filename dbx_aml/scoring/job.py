@@ -1,0 +1,422 @@
+"""Score a table with a registered model: `score_table`, and what it tells of its work."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from dbx_aml.errors import ScoringError
+from dbx_aml.local import session
+from dbx_aml.model_uri import ModelUri
+from dbx_aml.scoring import plan, stream
+from dbx_aml.scoring.arguments import Arguments, names, need
+from dbx_aml.scoring.batch import Counts, publish
+from dbx_aml.scoring.binding import PREDICTION, check_outputs
+from dbx_aml.scoring.model import differences, pin
+from dbx_aml.scoring.progress import Progress, watch
+from dbx_aml.scoring.scorer import SCORING, Batch, Recipe, Scorer
+from dbx_aml.scoring.table import SPARK_ERRORS, Table, one_line
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringResult:
+    """What a job did.
+
+    `status` is "scored", "already_scored" (the same batch a second time), "nothing_new"
+    (incremental, no new rows) or "planned" (dry run, with the plan in `plan`). `batch_id` is
+    None where nothing was scored; versions are Delta's, None where a table has none.
+    """
+
+    status: str
+    model_uri: str
+    model_name: str | None
+    model_version: str | None
+    model_run_id: str | None
+    input_table: str
+    input_version: int | None
+    output_table: str
+    output_version: int | None
+    quarantine_table: str
+    write_mode: str
+    batch_id: str | None
+    rows_read: int
+    rows_scored: int
+    rows_quarantined: int
+    seconds: float
+    plan: dict[str, Any] | None = None
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows read a second, start to end."""
+        return self.rows_read / self.seconds if self.seconds else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as plain data, ready for JSON; the plan only for a dry run."""
+        data = {field.name: getattr(self, field.name) for field in fields(self)}
+        data["rows_per_second"] = round(self.rows_per_second, 1)
+        data["seconds"] = round(self.seconds, 3)
+        if self.plan is None:
+            del data["plan"]
+        return data
+
+
+def score_table(
+    *,
+    model_uri: str,
+    input_table: str,
+    output_table: str,
+    tracking_uri: str | None = None,
+    registry_uri: str | None = None,
+    quarantine_table: str | None = None,
+    row_filter: str | None = None,
+    output_columns: Sequence[str] | str | None = None,
+    key_columns: Sequence[str] | str | None = None,
+    write_mode: str = "append",
+    replace_where: str | None = None,
+    checkpoint_location: str | None = None,
+    batch_id: str | None = None,
+    max_bad_rows: str | int = "1%",
+    env_manager: str = "local",
+    dry_run: bool = False,
+    spark: SparkSession | None = None,
+    progress: Progress | None = None,
+) -> ScoringResult:
+    """Score a table with a model: each row into the output or the quarantine, exactly once.
+
+    An empty text means "not given", as notebook widgets have it.
+
+    Args:
+        model_uri: For example "models:/delay@champion"; an alias is resolved once, at the start.
+        input_table: A table or view, for example "main.flights.new", or "delta.`/data/new`".
+        output_table: Made if it does not exist.
+        tracking_uri: MLflow's; default as MLflow resolves it.
+        registry_uri: MLflow's; default as MLflow resolves it.
+        quarantine_table: Default: the output's name with "_quarantine".
+        row_filter: An SQL predicate on the input, for example "month = 10".
+        output_columns: Input columns that go into the output; default all. A list, or names
+            with commas between.
+        key_columns: What names a row, for write_mode "merge".
+        write_mode: "append", "incremental" (only what the checkpoint has not seen), "merge"
+            (on `key_columns`) or "replace" (everything, or what `replace_where` says).
+        replace_where: An SQL predicate on the output; all scored rows must satisfy it.
+        checkpoint_location: For "incremental"; a path table has one beside it by default.
+        batch_id: Default: derived from input table and version, pinned model, filter, output.
+        max_bad_rows: A count or a percentage, for example 100 or "1%".
+        env_manager: "local", or what MLflow's `spark_udf` takes.
+        dry_run: Return the plan only; nothing is written.
+        spark: Default: the active session, else a local one.
+        progress: Called with what is being done, tasks done and tasks in all (0: unknown).
+
+    Shape:
+        n input rows -> n rows, each either in the output (`output_columns`, `prediction`,
+        `_scoring`) or in the quarantine (all input columns, `_quarantine`). `prediction` has
+        the type of the signature's output: a scalar, an array, or a struct of several.
+
+    Raises:
+        ModelUriError: The model URI names no model.
+        ArgumentError: An argument breaks a rule, or does not go with another one.
+        ScoringError: The model or a table is not as it must be (nothing is
+            written then), or more rows are bad than `max_bad_rows` (all rows are written then,
+            the bad ones to the quarantine).
+    """
+    started = time.monotonic()
+    say = progress or _log_progress
+    given = Arguments(
+        input_table=Table(need("input_table", input_table)),
+        output_table=Table(need("output_table", output_table)),
+        quarantine_table=Table(quarantine_table) if quarantine_table else None,
+        row_filter=row_filter or None,
+        output_columns=names(output_columns),
+        key_columns=names(key_columns) or (),
+        write_mode=write_mode or "append",
+        replace_where=replace_where or None,
+        checkpoint_location=checkpoint_location or None,
+        batch_id=batch_id or None,
+        max_bad_rows=plan.tolerance(max_bad_rows),
+        env_manager=env_manager or "local",
+    )
+    ModelUri.parse(need("model_uri", model_uri))
+    say("starting Spark", 0, 0)
+    spark = spark or session()
+    with TemporaryDirectory(prefix="dbx_aml_") as folder, watch(spark, say) as report:
+        job = _Job(spark, given, model_uri, tracking_uri or None, registry_uri or None, report)
+        result = job.run(Path(folder), dry_run, started)
+    bad, read = result.rows_quarantined, result.rows_read
+    if result.status == "scored" and given.max_bad_rows.exceeded(bad, read):
+        raise ScoringError(
+            f"bad rows must be at most {given.max_bad_rows.text}: got {bad} of {read}, now in "
+            f"{result.quarantine_table}, the other {result.rows_scored} are in "
+            f"{result.output_table}; look at the reasons, or raise max_bad_rows"
+        )
+    return result
+
+
+class _Job:
+    """One call of `score_table`."""
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        given: Arguments,
+        model_uri: str,
+        tracking_uri: str | None,
+        registry_uri: str | None,
+        report: Callable[[str], None],
+    ) -> None:
+        self._spark = spark
+        self._given = given
+        self._model_uri = model_uri
+        self._tracking_uri = tracking_uri
+        self._registry_uri = registry_uri
+        self._report = report
+
+    def run(self, folder: Path, dry_run: bool, started: float) -> ScoringResult:
+        given = self._given
+        rows, version = self._input()
+        self._report("resolving the model")
+        model = pin(self._model_uri, self._tracking_uri, self._registry_uri, folder / "model")
+        check_outputs(model.outputs)
+        recipe = self._recipe(model.uri, rows)
+        if given.env_manager == "local":
+            different = differences(model.folder)
+            if different:
+                log.warning(
+                    "model requirements differ from this machine's: %s", "; ".join(different)
+                )
+        scorer = Scorer(self._spark, recipe, self._report, model)
+        gained = scorer.check_output(rows)
+        if gained and given.output_table.exists(self._spark):
+            log.warning("output table gains columns=%s", gained)
+        if dry_run:
+            status, counts = "planned", None
+        elif given.write_mode == "incremental":
+            status, counts = self._incremental(scorer)
+        else:
+            status, counts = self._batch(scorer, version)
+        batch_id = counts.batch_id if counts else None
+        shown = counts.commit if counts and counts.commit else {}
+        return ScoringResult(
+            status=status,
+            model_uri=shown.get("model_uri", model.uri),
+            model_name=shown.get("model_name", model.name),
+            model_version=shown.get("model_version", model.version),
+            model_run_id=shown.get("model_run_id", model.run_id),
+            input_table=given.input_table.name,
+            input_version=shown.get("input_version", version),
+            output_table=given.output_table.name,
+            output_version=counts.output_version if counts else None,
+            quarantine_table=given.quarantine.name,
+            write_mode=given.write_mode,
+            batch_id=batch_id,
+            rows_read=counts.scored + counts.quarantined if counts else 0,
+            rows_scored=counts.scored if counts else 0,
+            rows_quarantined=counts.quarantined if counts else 0,
+            seconds=time.monotonic() - started,
+            plan=self._plan(scorer, version, gained) if dry_run else None,
+        )
+
+    def _input(self) -> tuple[DataFrame, int | None]:
+        """Return the input's rows, filtered, and its version; refuse what cannot be read."""
+        table, row_filter = self._given.input_table, self._given.row_filter
+        self._report("looking at the tables")
+        try:
+            rows = table.read(self._spark)
+            columns = rows.columns
+            version = table.version(self._spark)
+        except SPARK_ERRORS as err:
+            raise ScoringError(
+                f"input table must exist and be readable: got {table.name!r}; {one_line(err)}"
+            ) from err
+        try:
+            filtered = rows.where(row_filter) if row_filter else rows
+            filtered.schema  # noqa: B018 - with Spark Connect, this is when it is looked at
+        except SPARK_ERRORS as err:
+            raise ScoringError(
+                f"row_filter must be an SQL predicate on the input: got {row_filter!r}; "
+                f"{one_line(err)}; columns are {columns}"
+            ) from err
+        if self._given.write_mode == "incremental" and version is None:
+            raise ScoringError(
+                f"input table must be a Delta table for write_mode 'incremental': got "
+                f"{table.name!r}, which has no versions; use 'append' with a batch_id"
+            )
+        return filtered, version
+
+    def _recipe(self, model_uri: str, rows: DataFrame) -> Recipe:
+        import mlflow
+
+        given = self._given
+        columns = given.output_columns or tuple(rows.columns)
+        for name, wanted in (("output_columns", columns), ("key_columns", given.key_columns)):
+            unknown = [column for column in wanted if column not in rows.columns]
+            if unknown:
+                raise ScoringError(
+                    f"{name} must be input columns: got {unknown}; the input has {rows.columns}"
+                )
+        taken = [name for name in columns if name.lower() in (PREDICTION, SCORING)]
+        if taken:
+            raise ScoringError(
+                f"output_columns must leave room for what scoring adds: got {taken}; choose the "
+                "others in output_columns, or rename it in a view"
+            )
+        left_out = [key for key in given.key_columns if key not in columns]
+        if left_out:
+            raise ScoringError(
+                f"output_columns must hold the key_columns: missing {left_out}; add them"
+            )
+        return Recipe(
+            model_uri=model_uri,
+            tracking_uri=self._tracking_uri or mlflow.get_tracking_uri(),
+            registry_uri=self._registry_uri or mlflow.get_registry_uri(),
+            input_table=given.input_table.name,
+            output_table=given.output_table.name,
+            quarantine_table=given.quarantine.name,
+            row_filter=given.row_filter,
+            output_columns=columns,
+            key_columns=given.key_columns,
+            write_mode=given.write_mode,
+            replace_where=given.replace_where,
+            max_bad_rows=given.max_bad_rows,
+            env_manager=given.env_manager,
+        )
+
+    def _batch_id(self, recipe: Recipe, version: int | None) -> str:
+        given = self._given
+        if given.batch_id:
+            return given.batch_id
+        if version is None:
+            raise ScoringError(
+                f"batch_id must be given for an input without versions: got {recipe.input_table!r}"
+                "; pass one that names these rows, for example their date"
+            )
+        unstable = plan.unstable_functions(given.row_filter or "")
+        if unstable:
+            raise ScoringError(
+                f"batch_id must be given where row_filter changes by itself: got {unstable} in "
+                f"{given.row_filter!r}; pass one that names these rows, for example their date"
+            )
+        return plan.batch_id(
+            {
+                "model_uri": recipe.model_uri,
+                "input_table": recipe.input_table,
+                "input_version": version,
+                "row_filter": recipe.row_filter,
+                "output_table": recipe.output_table,
+                "write_mode": recipe.write_mode,
+                "replace_where": recipe.replace_where,
+            }
+        )
+
+    def _batch(self, scorer: Scorer, version: int | None) -> tuple[str, _Counted]:
+        batch_id = self._batch_id(scorer.recipe, version)
+        batch = Batch(
+            id=batch_id, app_id=f"dbx_aml/{batch_id}", app_version=1, input_version=version
+        )
+        counts = publish(scorer, self._rows_at, batch)
+        return ("scored" if counts.written else "already_scored"), _Counted.of(batch_id, counts)
+
+    def _rows_at(self, version: int | None) -> DataFrame:
+        rows = self._given.input_table.read(self._spark, version)
+        return rows.where(self._given.row_filter) if self._given.row_filter else rows
+
+    def _incremental(self, scorer: Scorer) -> tuple[str, _Counted | None]:
+        output, quarantine = self._given.output_table, self._given.quarantine
+        before = {table: self._newest(table) for table in (output, quarantine)}
+        app_id = stream.run(self._spark, scorer, self._given.checkpoint, self._report)
+        new = {
+            table: [
+                commit
+                for commit in (
+                    table.commits(self._spark, limit=None) if self._newest(table) >= 0 else []
+                )
+                if commit.version > before[table] and commit.batch.get("app_id") == app_id
+            ]
+            for table in (output, quarantine)
+        }
+        if not new[output] and not new[quarantine]:
+            return "nothing_new", None
+        batches = sorted(
+            {str(commit.batch["batch_id"]) for found in new.values() for commit in found},
+            key=lambda text: int(text.rpartition("/")[2]),
+        )
+        first, last = batches[0], batches[-1].rpartition("/")[2]
+        newest = max((c for found in new.values() for c in found), key=lambda c: c.version)
+        return "scored", _Counted(
+            batch_id=first if len(batches) == 1 else f"{first}-{last}",
+            scored=sum(commit.rows for commit in new[output]),
+            quarantined=sum(commit.rows for commit in new[quarantine]),
+            output_version=max((c.version for c in new[output]), default=None),
+            commit=newest.batch,
+        )
+
+    def _newest(self, table: Table) -> int:
+        if not table.exists(self._spark):
+            return -1
+        version = table.version(self._spark)
+        return -1 if version is None else version
+
+    def _plan(self, scorer: Scorer, version: int | None, gained: list[str]) -> dict[str, Any]:
+        """Return the plan of a dry run: what would be read, bound and written."""
+        given = self._given
+        rows = self._rows_at(version)
+        data: dict[str, Any] = {
+            "columns": {
+                one.name: f"{one.column} {one.src_type} -> {one.type}" for one in scorer.bound
+            },
+            "columns_left_unread": [
+                name
+                for name in rows.columns
+                if name not in scorer.recipe.output_columns
+                and name not in {one.column for one in scorer.bound}
+            ],
+            "output_columns": [*scorer.recipe.output_columns, PREDICTION, SCORING],
+            "output_gains_columns": gained,
+            "max_bad_rows": given.max_bad_rows.text,
+        }
+        if given.write_mode == "incremental":
+            done = stream.last_offset(self._spark, given.checkpoint)
+            data["checkpoint_location"] = given.checkpoint
+            data["input_versions_to_read"] = (
+                "all" if done is None else f"{done + 1} to {version}" if done != version else "none"
+            )
+        else:
+            data["batch_id"] = self._batch_id(scorer.recipe, version)
+            data["rows_to_read"] = rows.count()
+            data["files_to_read"] = len(rows.inputFiles())
+        return data
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Counted:
+    """Counts of a job's batches together."""
+
+    batch_id: str
+    scored: int
+    quarantined: int
+    output_version: int | None
+    commit: dict[str, Any]
+
+    @staticmethod
+    def of(batch_id: str, counts: Counts) -> _Counted:
+        return _Counted(
+            batch_id=batch_id,
+            scored=counts.scored,
+            quarantined=counts.quarantined,
+            output_version=counts.output_version,
+            commit=counts.commit,
+        )
+
+
+def _log_progress(step: str, done: int, total: int) -> None:
+    if not total:
+        log.info("%s", step)

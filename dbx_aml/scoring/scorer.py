@@ -1,0 +1,263 @@
+"""A pinned model bound to a table: which frame goes into the output, which into the quarantine."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from pyspark.sql import Observation
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from dbx_aml.errors import ScoringError
+from dbx_aml.scoring import binding, plan
+from dbx_aml.scoring.binding import PREDICTION, quote
+from dbx_aml.scoring.guard import BAD, REASON
+from dbx_aml.scoring.model import PinnedModel, guarded, pin
+from dbx_aml.scoring.table import Table, bytes_of, column_types, cores_of
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+log = logging.getLogger(__name__)
+
+SCORING = "_scoring"
+QUARANTINE = "_quarantine"
+_RESULT = "_dbx_aml_result"
+# Rows that are tried before a job starts: a model that fails on all of them is suspect.
+_TRIED_ROWS = 64
+# Rows on which the model's cost is measured where a shuffle may pay for itself.
+_TIMED_ROWS = 1000
+# Bytes; a file this large is read by more than one task anyway.
+_LARGE_FILE = 256 << 20
+_SPARK_TYPES = {
+    "boolean": T.BooleanType(),
+    "int": T.IntegerType(),
+    "bigint": T.LongType(),
+    "float": T.FloatType(),
+    "double": T.DoubleType(),
+    "string": T.StringType(),
+}
+
+# Called with what is being done.
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What to do with rows, as plain data that travels to where a stream runs."""
+
+    model_uri: str
+    tracking_uri: str
+    registry_uri: str
+    input_table: str
+    output_table: str
+    quarantine_table: str
+    row_filter: str | None
+    output_columns: tuple[str, ...]
+    key_columns: tuple[str, ...]
+    write_mode: str
+    replace_where: str | None
+    max_bad_rows: plan.Tolerance
+    env_manager: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One set of rows: its id, Delta's transaction for it, and the version it was read from."""
+
+    id: str
+    app_id: str
+    app_version: int
+    input_version: int | None
+
+
+class Scorer:
+    """A pinned model bound to an input table, ready to score batches of it.
+
+    Args:
+        spark: The session.
+        recipe: What to do.
+        report: Called with each step.
+        model: The recipe's model where it is at hand; else it is downloaded.
+
+    Raises:
+        ScoringError: The model cannot be had, or does not fit the input table.
+    """
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        recipe: Recipe,
+        report: Report = log.info,
+        model: PinnedModel | None = None,
+    ) -> None:
+        import mlflow.pyfunc
+
+        self.recipe = recipe
+        self.spark = spark
+        self.report = report
+        # Removed when the scorer is: Spark's workers may read it until then.
+        self._folder = TemporaryDirectory(prefix="dbx_aml_")
+        folder = Path(self._folder.name)
+        self.model = model or pin(
+            recipe.model_uri, recipe.tracking_uri, recipe.registry_uri, folder / "download"
+        )
+        columns = column_types(Table(recipe.input_table).read(spark))
+        self.bound = binding.bind(self.model.inputs, columns)
+        _, unfit = binding.unfit(self.bound)
+        self._guard = guarded(self.model, unfit, folder / "guarded")
+        self._udf = mlflow.pyfunc.spark_udf(
+            spark,
+            str(self._guard),
+            result_type=T.StructType(
+                [
+                    T.StructField(name, _spark_type(kind))
+                    for name, kind in binding.udf_fields(self.model.outputs)
+                ]
+            ),
+            env_manager=recipe.env_manager,
+        )
+
+    def result(self, rows: DataFrame) -> tuple[DataFrame, Observation]:
+        """Return rows with the guarded model's result, and the counts seen when it is run.
+
+        Observing is also what keeps Spark from moving a filter on the result below the model
+        and so running it twice.
+        """
+        seen = Observation(f"dbx_aml_{uuid.uuid4().hex}")
+        frame = rows.withColumn(_RESULT, self._udf(F.expr(binding.udf_argument(self.bound))))
+        bad = F.sum(F.col(f"{_RESULT}.{BAD}").cast("bigint"))
+        return frame.observe(seen, F.count(F.lit(1)).alias("rows"), bad.alias("bad")), seen
+
+    def good(self, rows: DataFrame, batch: Batch) -> tuple[DataFrame, Observation]:
+        """Return what goes into the output, and the counts seen when it is written.
+
+        Shape: n rows -> n minus the bad rows; `output_columns`, `prediction`, `_scoring`.
+        """
+        needed = dict.fromkeys([*self.recipe.output_columns, *(one.column for one in self.bound)])
+        pruned = rows.select(*(F.col(quote(name)) for name in needed))
+        frame, seen = self.result(self._arranged(pruned))
+        frame = frame.where(~F.col(f"{_RESULT}.{BAD}")).select(
+            *(F.col(quote(name)) for name in self.recipe.output_columns),
+            F.expr(binding.prediction(self.model.outputs, _RESULT)).alias(PREDICTION),
+            self._scoring(batch).alias(SCORING),
+        )
+        return frame, seen
+
+    def bad(self, rows: DataFrame, batch: Batch) -> DataFrame:
+        """Return what goes into the quarantine: bad rows, every input column, `_quarantine`."""
+        frame, _ = self.result(rows)
+        about = F.struct(
+            F.col(f"{_RESULT}.{REASON}").alias("reason"),
+            F.lit(batch.id).alias("batch_id"),
+            F.lit(self.model.uri).alias("model_uri"),
+            F.lit(batch.input_version).cast("bigint").alias("input_version"),
+            _now().alias("quarantined_at"),
+        )
+        columns = [F.col(quote(name)) for name in rows.columns]
+        return frame.where(F.col(f"{_RESULT}.{BAD}")).select(*columns, about.alias(QUARANTINE))
+
+    def _arranged(self, rows: DataFrame) -> DataFrame:
+        """Return the rows in as many partitions as they are worth (`plan`)."""
+        cores, size = cores_of(self.spark), bytes_of(self.spark, rows)
+        fewer = plan.fewer_partitions(size, cores)
+        if fewer is None or cores is None or size is None:
+            return rows
+        files = len(rows.inputFiles()) if size < cores * _LARGE_FILE else cores
+        if plan.may_shuffle(files, cores, size) and self.recipe.env_manager == "local":
+            more = plan.more_partitions(files, cores, rows.count(), size, self._seconds_a_row(rows))
+            if more is not None:
+                return rows.repartition(more)
+        return rows.coalesce(fewer)
+
+    def _seconds_a_row(self, rows: DataFrame) -> float:
+        """Return what the model costs a row here, measured on a few."""
+        import mlflow.pyfunc
+
+        argument = F.expr(binding.udf_argument(self.bound)).alias("row")
+        sample = rows.limit(_TIMED_ROWS).select(argument).select("row.*").toPandas()
+        model = mlflow.pyfunc.load_model(str(self._guard), suppress_warnings=True)
+        model.predict(sample)
+        started = time.perf_counter()
+        model.predict(sample)
+        return (time.perf_counter() - started) / max(len(sample), 1)
+
+    def _scoring(self, batch: Batch) -> Column:
+        return F.struct(
+            F.lit(self.model.uri).alias("model_uri"),
+            F.lit(self.model.name).cast("string").alias("model_name"),
+            F.lit(self.model.version).cast("string").alias("model_version"),
+            F.lit(self.model.run_id).cast("string").alias("model_run_id"),
+            F.lit(batch.id).alias("batch_id"),
+            F.lit(batch.input_version).cast("bigint").alias("input_version"),
+            _now().alias("scored_at"),
+        )
+
+    def try_on(self, rows: DataFrame) -> None:
+        """Try the model on a few rows: one that fails on all would only write a bad table."""
+        self.report("trying the model")
+        columns = dict.fromkeys(one.column for one in self.bound)
+        few = rows.select(*(F.col(quote(name)) for name in columns))
+        tried = few.limit(_TRIED_ROWS).collect()
+        if not tried or self.recipe.max_bad_rows.everything:
+            return
+        sample = self.spark.createDataFrame(tried, few.schema)
+        result, _ = self.result(sample)
+        flags = result.select(f"{_RESULT}.{BAD}", f"{_RESULT}.{REASON}").collect()
+        if not all(bad for bad, _ in flags):
+            return
+        result, _ = self.result(few)
+        if not result.where(~F.col(f"{_RESULT}.{BAD}")).head(1):
+            raise ScoringError(
+                f"model must score at least one row: got an error on every row, {flags[0][1]}; "
+                "mend the model or the rows, or pass max_bad_rows '100%' to set them all aside"
+            )
+
+    def check_output(self, rows: DataFrame) -> list[str]:
+        """Return the columns the output would gain; refuse one whose type would change.
+
+        Raises:
+            ScoringError: The output has a column of another type.
+        """
+        table = Table(self.recipe.output_table)
+        if not table.exists(self.spark):
+            return []
+        nothing = Batch(id="", app_id="", app_version=0, input_version=None)
+        frame, _ = self.good(rows, nothing)
+        new = {field.name: field.dataType for field in frame.schema.fields}
+        old = {field.name: field.dataType for field in table.read(self.spark).schema.fields}
+        folded = {name.lower(): name for name in old}
+        wrong = []
+        for name, kind in new.items():
+            known = old.get(name, old.get(folded.get(name.lower(), "")))
+            if known is not None and not _same(known, kind):
+                wrong.append(f"{name!r} is {known.simpleString()}, not {kind.simpleString()}")
+        if wrong:
+            raise ScoringError(
+                f"output table must take the scored columns: got {table.name!r}, where "
+                f"{'; '.join(wrong)}; write to another output_table, or choose output_columns"
+            )
+        return [name for name in new if name.lower() not in folded]
+
+
+def _now() -> Column:
+    return F.timestamp_micros(F.lit(int(datetime.now(UTC).timestamp() * 1e6)))
+
+
+def _same(one: T.DataType, other: T.DataType) -> bool:
+    """Return whether two types are equal but for nullability."""
+    return one.simpleString() == other.simpleString()
+
+
+def _spark_type(kind: str) -> T.DataType:
+    if kind.startswith("array<"):
+        return T.ArrayType(_SPARK_TYPES[kind[len("array<") : -1]])
+    return _SPARK_TYPES[kind]
