@@ -32,6 +32,9 @@ _JAVA_FOLDERS = ("/usr/lib/jvm/*", "/Library/Java/JavaVirtualMachines/*/Contents
 # Spark routes this API to its own log through jcl-over-slf4j; the jar would win over that.
 _UNWANTED_JARS = {"commons-logging"}
 
+# What Java says after the reason.
+_NO_REASON = ("Error: Could not create the Java Virtual Machine", "Error: A fatal exception")
+
 
 def find_java() -> Path:
     """Return the home of a Java that runs Spark: JAVA_HOME, the PATH's, else the oldest installed.
@@ -152,11 +155,21 @@ def launch(
         try:
             return launch_gateway(settings, options)
         except PySparkRuntimeError as err:
-            said = log_file.read_bytes()[start:].decode(errors="replace").strip().splitlines()
-            last = next((line.strip() for line in reversed(said) if "rror" in line), "nothing")
+            said = log_file.read_bytes()[start:].decode(errors="replace")
             raise LocalSparkError(
-                f"Java must start for local Spark: got {last!r}; read {log_file}"
+                f"Java must start for local Spark: got {_reason(said)!r}; read {log_file}"
             ) from err
+
+
+def _reason(said: str) -> str:
+    """Return the line that names the error, and the one after it unless that is a stack's."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(_NO_REASON)] or lines
+    for index, line in enumerate(lines):
+        if "rror" in line or "xception" in line:
+            after = [line for line in lines[index + 1 : index + 2] if not line.startswith("at ")]
+            return ": ".join([line, *after])
+    return lines[-1] if lines else "no word from it"
 
 
 def stop(gateway: "JavaGateway") -> None:

@@ -8,15 +8,12 @@ Everything is under one folder, by default `.dbx_aml` where the job was started:
     spark.log    what Java has to say
 """
 
-import fcntl
-import logging
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dbx_aml.errors import LocalSparkError
 from dbx_aml.jvm import (
@@ -28,16 +25,12 @@ from dbx_aml.jvm import (
     spark_home,
     stop,
 )
+from dbx_aml.warehouse import hold_folder, register_tables, set_aside_leftovers
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-log = logging.getLogger(__name__)
-
 _GIB = 2**30
-
-# Held as long as this process and its JVM live: says that the folder's tables may be in use.
-_locks: dict[Path, int] = {}
 
 
 def local_root(root: str | Path | None = None) -> Path:
@@ -126,33 +119,11 @@ def local_spark(
             f"{Path(warehouse).parent} is in use; call spark.stop()"
         )
     settings = _settings(folder, dict(conf or {}))
-    lock = _lock(folder)
-    _set_aside_leftovers(folder, lock)
+    lock = hold_folder(folder)
+    set_aside_leftovers(folder, lock)
     spark = _start(settings, folder / "spark.log", master, connect=connect, lock=lock)
     register_tables(spark, folder)
     return spark
-
-
-def register_tables(spark: "SparkSession", root: str | Path | None = None) -> list[str]:
-    """Give each Delta table under the warehouse its name again; return the names.
-
-    A table is `<table>/_delta_log` or `<schema>.db/<table>/_delta_log` with at least one commit.
-    """
-    names = []
-    warehouse = local_root(root) / "warehouse"
-    for commits in sorted([*warehouse.glob("*/_delta_log"), *warehouse.glob("*.db/*/_delta_log")]):
-        folder = commits.parent
-        if not any(commits.glob("*.json")) and not any(commits.glob("*.parquet")):
-            continue  # a job died before its first commit: no table yet
-        schema = "default" if folder.parent == warehouse else folder.parent.name.removesuffix(".db")
-        if schema != "default":
-            spark.sql(f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)}")
-        name = f"{_quoted(schema)}.{_quoted(folder.name)}"
-        location = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-        spark.sql(f"CREATE TABLE IF NOT EXISTS {name} USING delta LOCATION '{location}'")
-        _own(schema, folder.name)
-        names.append(f"{schema}.{folder.name}")
-    return names
 
 
 def warm_up() -> None:
@@ -173,7 +144,7 @@ def warm_up() -> None:
         spark.table("warm_up").groupBy("id").count().toPandas()
         spark.stop()
         # The JVM writes the archive when it ends.
-        stop(SparkContext._gateway)  # type: ignore[arg-type]
+        stop(SparkContext._gateway)
     if draft.exists():
         draft.replace(archive)
 
@@ -250,80 +221,3 @@ def _start(
         # warn about each setting that is the server's. Launched here, the JVM has them already.
         SparkContext._ensure_initialized(gateway=launch(settings, log_file, inherit=[lock]))
         return builder.getOrCreate()
-
-
-def _lock(folder: Path) -> int:
-    """Return a descriptor that holds the folder's shared lock until the JVM has ended too."""
-    if folder not in _locks:
-        folder.mkdir(parents=True, exist_ok=True)
-        _locks[folder] = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
-        fcntl.flock(_locks[folder], fcntl.LOCK_SH)
-    return _locks[folder]
-
-
-def _set_aside_leftovers(folder: Path, lock: int, wait_s: float = 5) -> None:
-    """Move away what a killed job left of a table without a commit, unless another job runs.
-
-    Delta refuses to create a table where files are, so the job could never be started again.
-    """
-    if not _leftovers(folder):
-        return
-    deadline = time.monotonic() + wait_s
-    while not _lock_alone(lock):
-        if time.monotonic() > deadline:
-            return  # another job runs here, and the files may be its own
-        time.sleep(0.1)
-    for leftover in _leftovers(folder):
-        target = folder / "leftovers" / f"{leftover.name}-{time.time_ns()}"
-        target.parent.mkdir(exist_ok=True)
-        leftover.rename(target)
-        log.info("set aside folder=%s to=%s", leftover, target)
-    fcntl.flock(lock, fcntl.LOCK_SH)
-
-
-def _lock_alone(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        # A failed change of kind may have dropped the lock: take it again.
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        return False
-    return True
-
-
-def _leftovers(folder: Path) -> list[Path]:
-    warehouse = folder / "warehouse"
-    tables = [path for path in warehouse.glob("*") if path.suffix != ".db"]
-    tables += warehouse.glob("*.db/*")
-    # _SUCCESS: a finished table of another format.
-    return [
-        path
-        for path in tables
-        if path.is_dir()
-        and not any((path / name).exists() for name in ("_SUCCESS", "_delta_log"))
-        and any(path.rglob("*.parquet*"))
-    ]
-
-
-def _own(schema: str, table: str) -> None:
-    """Mark a registered table as managed, so that DROP TABLE removes its files as it would have.
-
-    SQL has no words for that, and no way to register files as a managed table.
-    """
-    from pyspark import SparkContext
-
-    jvm: Any = SparkContext._jvm
-    spark = jvm.org.apache.spark.sql.classic.SparkSession.getDefaultSession().get()
-    catalog = spark.sharedState().externalCatalog()
-    entry = catalog.getTable(schema, table)
-    fields = {
-        name: entry.productElement(index)
-        for index, name in enumerate(entry.productElementNames().mkString(",").split(","))
-    }
-    kinds = getattr(jvm, "org.apache.spark.sql.catalyst.catalog.CatalogTableType$")
-    fields["tableType"] = getattr(kinds, "MODULE$").MANAGED()
-    catalog.alterTable(entry.copy(*fields.values()))
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
