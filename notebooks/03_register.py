@@ -1,0 +1,61 @@
+# Databricks notebook source
+# MAGIC %md
+# MAGIC # 03 Register: give the model a version and an alias
+# MAGIC
+# MAGIC The model of a run becomes the next version of a registered model, and the alias moves to
+# MAGIC it. Jobs name the alias, so from their next start on they use this version. Run it again
+# MAGIC and there is one version more.
+# MAGIC
+# MAGIC | widget | example | required | meaning |
+# MAGIC |---|---|---|---|
+# MAGIC | `model_uri` | `runs:/4f0e.../model` | yes | the model of a run, as `02_track` ends with |
+# MAGIC | `registered_model_name` | `main.flights.arrival_delay` | yes | its name in the registry |
+# MAGIC | `alias` | `champion` | yes | the alias that moves to the new version |
+# MAGIC | `tracking_uri` | `databricks` | no | where the run is; empty: as MLflow is set |
+# MAGIC | `registry_uri` | `databricks-uc` | no | where to register; empty: as MLflow is set |
+# MAGIC
+# MAGIC **Writes** a model version and an alias. **Ends with** `name`, `version`, `alias`, `run_id`
+# MAGIC and the `model_uri` for jobs.
+
+# COMMAND ----------
+
+# MAGIC %run ./_setup
+
+# COMMAND ----------
+
+dbutils.widgets.text("model_uri", "")
+dbutils.widgets.text("registered_model_name", "arrival_delay")
+dbutils.widgets.text("alias", "champion")
+dbutils.widgets.text("tracking_uri", "")
+dbutils.widgets.text("registry_uri", "")
+
+# COMMAND ----------
+
+mlflow.set_tracking_uri(widget("tracking_uri") or mlflow.get_tracking_uri())
+mlflow.set_registry_uri(widget("registry_uri") or mlflow.get_registry_uri())
+
+# COMMAND ----------
+
+name, alias = widget("registered_model_name"), widget("alias")
+registered = mlflow.register_model(widget("model_uri"), name)
+
+# COMMAND ----------
+
+client = mlflow.MlflowClient()
+client.set_registered_model_alias(name, alias, registered.version)
+champion = client.get_model_version_by_alias(name, alias)
+
+# COMMAND ----------
+
+result = {
+    "name": name,
+    "version": str(champion.version),
+    "alias": alias,
+    "run_id": champion.run_id,
+    "model_uri": f"models:/{name}@{alias}",
+}
+print(f"{result['model_uri']} is version {result['version']}, from run {result['run_id']}")
+
+# COMMAND ----------
+
+dbutils.notebook.exit(json.dumps(result))

@@ -1,0 +1,155 @@
+"""The notebooks of this project follow its rules, so that a reader finds the same in each."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from dbx_aml import score_table
+from dbx_aml.notebook import Cell, read_notebook, widget_names
+
+ROOT = Path(__file__).parents[1]
+PATHS = sorted((ROOT / "notebooks").glob("*.py"))
+STEPS = [path for path in PATHS if not path.name.startswith("_")]
+MOST_LINES = 14
+FORBIDDEN = [
+    r"sys\.path",
+    r"%cd",
+    r"import \*",
+    r"getContext|entry_point",
+    r"git\+https",
+    r"%pip|%sh",
+    r"/tmp/|sqlite:|file:",
+]
+
+each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+each_step = pytest.mark.parametrize("path", STEPS, ids=lambda path: path.name)
+
+
+def own_cells(path: Path) -> list[Cell]:
+    """Return the cells that stand in this file, without those that %run brings."""
+    return [cell for cell in read_notebook(path) if cell.notebook == path]
+
+
+def described_names(cell: Cell) -> list[str]:
+    """Return the names in the first column of a cell's table."""
+    return re.findall(r"^\| `(\w+)(?:\(\w*\))?` \|", cell.source, re.MULTILINE)
+
+
+def test_the_notebooks_of_the_flow_are_there() -> None:
+    assert [path.name for path in PATHS] == [
+        "02_track.py",
+        "03_register.py",
+        "04_score.py",
+        "_setup.py",
+    ]
+
+
+@each_step
+def test_cell_1_tells_purpose_widgets_and_what_is_written(path: Path) -> None:
+    first = own_cells(path)[0]
+
+    assert first.kind == "markdown"
+    assert first.source.strip().startswith(f"# {path.name[:2]} ")
+    assert "| widget | example | required | meaning |" in first.source
+    assert "**Writes**" in first.source
+    assert "**Ends with**" in first.source
+
+
+@each_step
+def test_the_widget_table_has_every_widget(path: Path) -> None:
+    cells = own_cells(path)
+
+    described = described_names(cells[0])
+    assert len(described) == len(set(described))
+    assert set(described) == widget_names(cells)
+
+
+@each_step
+def test_cell_2_runs_setup_alone(path: Path) -> None:
+    second = own_cells(path)[1]
+
+    assert (second.kind, second.source) == ("run", "./_setup")
+
+
+@each_step
+def test_the_last_cell_ends_with_json(path: Path) -> None:
+    tree = own_cells(path)[-1].parse()
+
+    assert len(tree.body) == 1
+    assert re.fullmatch(r"dbutils\.notebook\.exit\(json\.dumps\(.+\)\)", ast.unparse(tree.body[0]))
+
+
+@each_notebook
+def test_cells_are_short_and_decide_nothing(path: Path) -> None:
+    code = [cell for cell in own_cells(path) if cell.kind == "python"]
+
+    assert code
+    for cell in code:
+        assert len(cell.source.splitlines()) <= MOST_LINES, cell.where()
+        branches = [
+            node
+            for node in ast.walk(cell.parse())
+            if isinstance(node, ast.If | ast.IfExp | ast.Try)
+        ]
+        assert not branches, cell.where(branches[0].lineno)
+
+
+@each_notebook
+@pytest.mark.parametrize("pattern", FORBIDDEN)
+def test_nothing_that_ties_a_notebook_to_one_machine(path: Path, pattern: str) -> None:
+    assert re.search(pattern, path.read_text(encoding="utf-8")) is None
+
+
+def test_setup_only_defines_names_and_lists_them() -> None:
+    head, *code = own_cells(ROOT / "notebooks" / "_setup.py")
+    statements = [statement for cell in code for statement in cell.parse().body]
+
+    assert statements
+    assert all(isinstance(node, ast.Import | ast.FunctionDef) for node in statements)
+    defined = [
+        name
+        for node in statements
+        for name in (
+            [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.name]
+        )
+    ]
+    assert described_names(head) == defined
+
+
+def test_the_score_notebook_has_the_arguments_of_score_table() -> None:
+    arguments = set(inspect.signature(score_table).parameters)
+
+    # What a widget cannot hold, and the plan, which is not a notebook's business.
+    arguments -= {"spark", "progress", "dry_run"}
+    assert widget_names(own_cells(ROOT / "notebooks" / "04_score.py")) == arguments
+
+
+def test_the_score_notebook_has_the_defaults_of_score_table() -> None:
+    parameters = inspect.signature(score_table).parameters
+    examples = {"model_uri", "input_table", "output_table"}
+
+    checked = set()
+    for cell in own_cells(ROOT / "notebooks" / "04_score.py"):
+        for call in re.findall(r'widgets\.\w+\("(\w+)", "([^"]*)"', cell.source):
+            name, default = call
+            if name not in examples:
+                assert default == (parameters[name].default or ""), name
+                checked.add(name)
+    assert {"write_mode", "max_bad_rows", "env_manager", "row_filter"} <= checked
+
+
+def test_the_package_knows_dbutils_only_where_it_stands_in_for_it() -> None:
+    files = sorted((ROOT / "dbx_aml").rglob("*.py"))
+
+    users = {file.relative_to(ROOT / "dbx_aml").parts[0] for file in files if uses_dbutils(file)}
+    assert len(files) > 10
+    assert users == {"notebook"}
+
+
+def uses_dbutils(file: Path) -> bool:
+    return re.search(r"\bdbutils\b", file.read_text(encoding="utf-8")) is not None
