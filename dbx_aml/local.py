@@ -138,8 +138,9 @@ def warm_up() -> None:
         return
     draft = archive.with_name(f"{archive.name}.{os.getpid()}")
     with tempfile.TemporaryDirectory() as folder:
-        options = {"spark.driver.extraJavaOptions": f"-XX:ArchiveClassesAtExit={draft}"}
-        spark = local_spark(folder, master="local[2]", conf=options)
+        options = f"-XX:ArchiveClassesAtExit={draft} -XX:TieredStopAtLevel=1"
+        conf = {"spark.driver.extraJavaOptions": options}
+        spark = local_spark(folder, master="local[2]", conf=conf)
         spark.range(100).write.format("delta").saveAsTable("warm_up")
         spark.table("warm_up").groupBy("id").count().toPandas()
         spark.stop()
