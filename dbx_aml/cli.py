@@ -214,3 +214,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(str(one) for one in value)
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -147,7 +147,7 @@ def _write_good(
 ) -> tuple[Commit | None, int]:
     """Commit the good rows; return the commit, or None if Delta had it, and the bad rows."""
     output = Table(scorer.recipe.output_table)
-    frame, seen = scorer.good(rows, batch)
+    frame, seen = scorer.good(scorer.arranged(rows), batch)
     about = {**_about(scorer, batch), "attempt": uuid.uuid4().hex}
     if not exists and (output.path is None or scorer.recipe.write_mode == "merge"):
         # A first write that dies leaves files in the folder of a named table, where none

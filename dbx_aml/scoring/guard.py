@@ -86,7 +86,6 @@ class Guard:
             for position in np.flatnonzero(codes):
                 bad[position], reasons[position] = True, self._unfit[int(codes[position]) - 1]
             good = np.flatnonzero(~bad)
-        rows = rows.reset_index(drop=True)
 
         def take(positions: np.ndarray, fields: dict[str, np.ndarray]) -> None:
             for name, values in fields.items():
@@ -315,10 +314,8 @@ def use_one_thread(model: Any) -> None:
         seen.add(id(item))
         if isinstance(item, dict):
             todo.extend(item.values())
-        elif isinstance(item, (list, tuple, np.ndarray)):
-            # A list of numbers has no estimators; looking at its first item tells.
-            if len(item) and hasattr(item[0], "__dict__") | isinstance(item[0], (list, tuple)):
-                todo.extend(item)
+        elif isinstance(item, (list, tuple)):
+            todo.extend(x for x in item if hasattr(x, "__dict__") or isinstance(x, (list, tuple)))
         elif hasattr(item, "__dict__") and not isinstance(item, type):
             for name in _THREAD_PARAMETERS:
                 if hasattr(item, "get_params") and item.__dict__.get(name) not in (None, 1):

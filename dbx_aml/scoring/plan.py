@@ -23,6 +23,8 @@ _UNSTABLE = re.compile(
 _SHUFFLE_S_PER_BYTE = 12e-9
 # A task should be worth its 0.1 to 0.4 core seconds.
 _BYTES_PER_TASK = 8 << 20
+# What Spark reads in one task at most, twice over.
+_LARGE_FILE = 256 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +98,13 @@ def fewer_partitions(size_bytes: int | None, cores: int | None) -> int | None:
     return max(cores, -(-size_bytes // _BYTES_PER_TASK))
 
 
-def may_shuffle(files: int, cores: int, size_bytes: int) -> bool:
-    """Return whether it is worth measuring what `more_partitions` asks for."""
-    return 0 < files < cores and size_bytes > _BYTES_PER_TASK
+def may_shuffle(cores: int, size_bytes: int) -> bool:
+    """Return whether it is worth looking for what `more_partitions` asks.
+
+    Small data is done before a shuffle would be; large data comes in many files, or in files
+    that are read by many tasks.
+    """
+    return _BYTES_PER_TASK < size_bytes < cores * _LARGE_FILE
 
 
 def more_partitions(

@@ -35,8 +35,6 @@ _RESULT = "_dbx_aml_result"
 _TRIED_ROWS = 64
 # Rows on which the model's cost is measured where a shuffle may pay for itself.
 _TIMED_ROWS = 1000
-# Bytes; a file this large is read by more than one task anyway.
-_LARGE_FILE = 256 << 20
 _SPARK_TYPES = {
     "boolean": T.BooleanType(),
     "int": T.IntegerType(),
@@ -143,8 +141,7 @@ class Scorer:
         Shape: n rows -> n minus the bad rows; `output_columns`, `prediction`, `_scoring`.
         """
         needed = dict.fromkeys([*self.recipe.output_columns, *(one.column for one in self.bound)])
-        pruned = rows.select(*(F.col(quote(name)) for name in needed))
-        frame, seen = self.result(self._arranged(pruned))
+        frame, seen = self.result(rows.select(*(F.col(quote(name)) for name in needed)))
         frame = frame.where(~F.col(f"{_RESULT}.{BAD}")).select(
             *(F.col(quote(name)) for name in self.recipe.output_columns),
             F.expr(binding.prediction(self.model.outputs, _RESULT)).alias(PREDICTION),
@@ -165,17 +162,19 @@ class Scorer:
         columns = [F.col(quote(name)) for name in rows.columns]
         return frame.where(F.col(f"{_RESULT}.{BAD}")).select(*columns, about.alias(QUARANTINE))
 
-    def _arranged(self, rows: DataFrame) -> DataFrame:
+    def arranged(self, rows: DataFrame) -> DataFrame:
         """Return the rows in as many partitions as they are worth (`plan`)."""
         cores, size = cores_of(self.spark), bytes_of(self.spark, rows)
         fewer = plan.fewer_partitions(size, cores)
         if fewer is None or cores is None or size is None:
             return rows
-        files = len(rows.inputFiles()) if size < cores * _LARGE_FILE else cores
-        if plan.may_shuffle(files, cores, size) and self.recipe.env_manager == "local":
-            more = plan.more_partitions(files, cores, rows.count(), size, self._seconds_a_row(rows))
-            if more is not None:
-                return rows.repartition(more)
+        if plan.may_shuffle(cores, size) and self.recipe.env_manager == "local":
+            files = len(rows.inputFiles())
+            if 0 < files < cores:
+                cost = self._seconds_a_row(rows)
+                more = plan.more_partitions(files, cores, rows.count(), size, cost)
+                if more is not None:
+                    return rows.repartition(more)
         return rows.coalesce(fewer)
 
     def _seconds_a_row(self, rows: DataFrame) -> float:

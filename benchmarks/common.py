@@ -1,0 +1,173 @@
+"""What the benchmarks share: a session, tables, models, and how times are taken and told."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+ROOT = Path(os.environ.get("DBX_AML_BENCH_ROOT", ".dbx_aml/bench")).absolute()
+COLUMNS = [f"x{i}" for i in range(10)]
+ROUNDS = 3
+# What Arrow hands to a Python function at once (spark.sql.execution.arrow.maxRecordsPerBatch).
+BATCH = 10_000
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the results: what was measured, both sides in seconds, and the goal."""
+
+    name: str
+    ours_s: float
+    theirs_s: float
+    theirs: str
+    goal: str
+    met: bool
+    note: str = ""
+
+    @property
+    def line(self) -> str:
+        ratio = self.theirs_s / self.ours_s
+        shown = f"{ratio:.2f}x faster" if ratio >= 1 else f"{1 / ratio:.2f}x of it"
+        met = "yes" if self.met else "no"
+        return (
+            f"| {self.name} | {self.ours_s:.2f} | {self.theirs_s:.2f} | {self.theirs} | {shown} "
+            f"| {self.goal} | {met} | {self.note} |"
+        )
+
+
+def session() -> SparkSession:
+    from dbx_aml.local import local_spark
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    return local_spark(ROOT, master=f"local[{os.cpu_count()}]")
+
+
+def medians(*sides: Callable[[], Any], rounds: int = ROUNDS) -> list[float]:
+    """Return each side's median seconds; the sides take turns, after one turn to warm up."""
+    times: list[list[float]] = [[] for _ in sides]
+    for turn in range(rounds + 1):
+        for side, taken in zip(sides, times, strict=True):
+            started = time.perf_counter()
+            side()
+            if turn:
+                taken.append(time.perf_counter() - started)
+    return [statistics.median(taken) for taken in times]
+
+
+def rows_table(spark: SparkSession, rows: int, files: int, *, name: str = "rows") -> str:
+    """Return a Delta table of `rows` x (id, ten doubles) in `files` files, made once."""
+    path = ROOT / f"{name}_{rows}_{files}"
+    if not (path / "_delta_log").exists():
+        from pyspark.sql import functions as F
+
+        columns = [F.rand(i).alias(name) for i, name in enumerate(COLUMNS)]
+        frame = spark.range(0, rows, numPartitions=files).select("id", *columns)
+        frame.write.format("delta").mode("overwrite").save(str(path))
+    return f"delta.`{path}`"
+
+
+def model(kind: str) -> str:
+    """Return the folder of a model of ten doubles: linear, lightgbm or forest; made once."""
+    import mlflow
+    from mlflow.models import infer_signature
+
+    path = ROOT / f"model_{kind}"
+    if path.exists():
+        return str(path)
+    generator = np.random.default_rng(0)
+    x = pd.DataFrame(generator.random((20_000, 10)), columns=COLUMNS)
+    y = x.to_numpy() @ np.arange(10.0) + generator.random(len(x))
+    keep: dict[str, Any] = {"signature": infer_signature(x, y)}
+    if kind == "lightgbm":
+        import lightgbm
+
+        fitted = lightgbm.LGBMRegressor(n_estimators=100, verbose=-1).fit(x, y)
+        mlflow.lightgbm.save_model(fitted, path, **keep)
+    else:
+        from sklearn.ensemble import RandomForestRegressor
+        from sklearn.linear_model import LinearRegression
+
+        fitted = {
+            "linear": LinearRegression(),
+            "forest": RandomForestRegressor(20, max_depth=8, n_jobs=-1, random_state=0),
+        }[kind].fit(x, y)
+        # cloudpickle knowingly: the file is ours, and MLflow's default refuses a forest.
+        mlflow.sklearn.save_model(fitted, path, serialization_format="cloudpickle", **keep)
+    return str(path)
+
+
+def fresh(name: str) -> Path:
+    """Return a folder for an output that does not exist."""
+    path = ROOT / name
+    for suffix in ("", "_quarantine", "_checkpoint"):
+        shutil.rmtree(f"{path}{suffix}", ignore_errors=True)
+    return path
+
+
+def ours(spark: SparkSession, model_uri: str, table: str, name: str, **arguments: Any) -> None:
+    """Score with `score_table` into a fresh table."""
+    from dbx_aml import score_table
+
+    arguments.setdefault("output_table", f"delta.`{fresh(name)}`")
+    score_table(model_uri=model_uri, input_table=table, spark=spark, **arguments)
+
+
+def snippet(spark: SparkSession, model_uri: str, table: str, name: str) -> None:
+    """Score as the documentation does: `spark_udf` on the columns, then write."""
+    import mlflow.pyfunc
+
+    predict = mlflow.pyfunc.spark_udf(spark, model_uri, result_type="double")
+    frame = spark.table(table).withColumn("prediction", predict(*COLUMNS))
+    frame.write.format("delta").mode("overwrite").save(str(fresh(name)))
+
+
+def pass_through(spark: SparkSession, table: str, name: str) -> None:
+    """Do what any scoring must: read, hand each row to Python and back, write."""
+    from collections.abc import Iterator
+
+    from pyspark.sql import functions as F
+
+    @F.pandas_udf("double")
+    def first(batches: Iterator[pd.DataFrame]) -> Iterator[pd.Series]:
+        for batch in batches:
+            yield batch.iloc[:, 0]
+
+    frame = spark.table(table).withColumn("prediction", first(F.struct(*COLUMNS)))
+    frame.write.format("delta").mode("overwrite").save(str(fresh(name)))
+
+
+def _predict(arguments: tuple[str, int]) -> float:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    path, rows = arguments
+    import mlflow.pyfunc
+
+    loaded = mlflow.pyfunc.load_model(path, suppress_warnings=True)
+    if hasattr(loaded._model_impl, "sklearn_model"):
+        loaded._model_impl.sklearn_model.n_jobs = None
+    batch = pd.DataFrame(np.random.default_rng(1).random((BATCH, 10)), columns=COLUMNS)
+    loaded.predict(batch)
+    started = time.perf_counter()
+    for _ in range(rows // BATCH):
+        loaded.predict(batch)
+    return time.perf_counter() - started
+
+
+def predict_only(model_uri: str, rows: int) -> float:
+    """Return the seconds that predicting takes in one process a core, nothing else counted."""
+    cores = os.cpu_count() or 1
+    with multiprocessing.get_context("spawn").Pool(cores) as pool:
+        return max(pool.map(_predict, [(model_uri, rows // cores)] * cores))

@@ -1,0 +1,45 @@
+"""4 million rows: `score_table` against the documentation's snippet, and against the limit.
+
+The limit is what no scoring can do without: a pass-through function (read, to Python and back,
+write) plus the model's own time in one process a core.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+from benchmarks.common import (
+    ROUNDS,
+    Figure,
+    medians,
+    model,
+    ours,
+    pass_through,
+    predict_only,
+    rows_table,
+    session,
+    snippet,
+)
+
+ROWS = 4_000_000
+
+
+def run() -> list[Figure]:
+    spark = session()
+    table = rows_table(spark, ROWS, 8)
+    figures = []
+    for kind in ("linear", "lightgbm"):
+        uri = model(kind)
+        us, them, through = medians(
+            lambda uri=uri: ours(spark, uri, table, "out_ours"),
+            lambda uri=uri: snippet(spark, uri, table, "out_snippet"),
+            lambda: pass_through(spark, table, "out_through"),
+        )
+        predict = statistics.median(predict_only(uri, ROWS) for _ in range(ROUNDS))
+        limit = through + predict
+        note = f"pass-through {through:.2f} s + predict {predict:.2f} s"
+        figures += [
+            Figure(f"{kind}, 4M rows", us, them, "snippet", "not slower", us <= them),
+            Figure(f"{kind}, 4M rows", us, limit, "limit", "at most 1.10x", us <= 1.1 * limit, note),
+        ]
+    return figures

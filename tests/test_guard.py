@@ -1,0 +1,216 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dbx_aml.scoring import guard
+from dbx_aml.scoring.guard import BAD, REASON, UNFIT, Guard
+
+DOUBLE = {"name": None, "field": "p0", "type": "double", "list": False, "length": None}
+
+
+class Model:
+    """Predicts with a function, and remembers the sizes it was asked for."""
+
+    def __init__(self, function):
+        self.function = function
+        self.asked = []
+
+    def predict(self, rows):
+        self.asked.append(len(rows))
+        return self.function(rows)
+
+
+def choosy(rows):
+    if rows["x"].isna().any() or (rows["x"] == -1).any():
+        raise ValueError("x is bad")
+    return rows["x"].to_numpy() * 2
+
+
+def output(kind, **more):
+    return {**DOUBLE, "type": kind, **more}
+
+
+def test_a_batch_without_bad_rows_is_asked_once_and_never_copied():
+    frame = pd.DataFrame({"x": np.arange(1000.0)})
+    seen = []
+    model = Model(lambda rows: seen.append(rows["x"].to_numpy()) or rows["x"] * 2)
+    result = Guard(model, [DOUBLE], []).predict(frame)
+    assert model.asked == [1000]
+    assert np.shares_memory(seen[0], frame["x"].to_numpy())
+    assert not result[BAD].any()
+    assert (result["p0"] == frame["x"] * 2).all()
+
+
+@pytest.mark.parametrize("where", [[0], [9_999], [5_000], [3, 4, 5], [0, 4_999, 9_999]])
+@pytest.mark.parametrize("value", [np.nan, -1.0])
+def test_exactly_the_bad_rows_are_set_aside_wherever_they_are(where, value):
+    frame = pd.DataFrame({"x": np.arange(10_000.0)})
+    frame.loc[where, "x"] = value
+    model = Model(choosy)
+    result = Guard(model, [DOUBLE], []).predict(frame)
+    assert list(np.flatnonzero(result[BAD])) == where
+    assert set(result.loc[where, REASON]) == {"ValueError: x is bad"}
+    good = ~result[BAD]
+    assert (result.loc[good, "p0"] == frame.loc[good, "x"] * 2).all()
+    assert (result.loc[good, REASON] == "").all()
+    # Looking for them costs a little more than one more pass over the batch.
+    assert sum(model.asked) <= (2.1 if np.isnan(value) else 5) * len(frame)
+
+
+def test_missing_values_are_asked_apart_so_that_many_cost_few_calls():
+    frame = pd.DataFrame({"x": np.where(np.arange(10_000) % 40 == 0, np.nan, 1.0)})
+    model = Model(choosy)
+    assert Guard(model, [DOUBLE], []).predict(frame)[BAD].sum() == 250
+    assert len(model.asked) < 2 * 250
+
+
+def test_a_row_the_table_made_unfit_is_set_aside_without_asking_the_model():
+    frame = pd.DataFrame({"x": [1.0, 2.0, 3.0], UNFIT: [0, 2, 0]})
+    model = Model(choosy)
+    result = Guard(model, [DOUBLE], ["first", "second"]).predict(frame)
+    assert list(result[BAD]) == [False, True, False]
+    assert list(result[REASON]) == ["", "second", ""]
+    assert list(result["p0"][[0, 2]]) == [2.0, 6.0]
+    assert model.asked == [2]
+
+
+def test_every_row_bad_is_found_as_such():
+    result = Guard(Model(choosy), [DOUBLE], []).predict(pd.DataFrame({"x": [-1.0] * 100}))
+    assert result[BAD].all()
+
+
+def test_a_model_that_drops_rows_never_shifts_predictions_to_other_rows():
+    model = Model(lambda rows: rows["x"].dropna() * 2)
+    result = Guard(model, [DOUBLE], []).predict(pd.DataFrame({"x": [1.0, np.nan, 3.0]}))
+    assert list(result[BAD]) == [False, True, False]
+    assert list(result["p0"][[0, 2]]) == [2.0, 6.0]
+    assert "must return a row for a row: got 0 for 1" in result[REASON][1]
+
+
+def test_the_index_of_what_a_model_returns_does_not_matter():
+    frame = pd.DataFrame({"x": [1.0, 2.0, 3.0]}, index=[7, 7, 9])
+    model = Model(lambda rows: pd.Series(rows["x"].to_numpy(), index=[5, 6, 7]))
+    assert list(Guard(model, [DOUBLE], []).predict(frame)["p0"]) == [1.0, 2.0, 3.0]
+
+
+def test_several_outputs_are_taken_by_name_and_a_missing_one_is_said():
+    outputs = [output("double", name="a"), output("double", name="b", field="p1")]
+    frame = pd.DataFrame({"x": [1.0]})
+    swapped = Model(lambda rows: pd.DataFrame({"b": rows["x"] + 1, "a": rows["x"]}))
+    result = Guard(swapped, outputs, []).predict(frame)
+    assert (result["p0"][0], result["p1"][0]) == (1.0, 2.0)
+    partial = Model(lambda rows: pd.DataFrame({"a": rows["x"]}))
+    reason = Guard(partial, outputs, []).predict(frame)[REASON][0]
+    assert "missing ['b']; got ['a']" in reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "expected", "nulls"),
+    [
+        ("string", ["a", None, float("nan")], ["a", "", ""], [False, True, True]),
+        ("long", [2**53 + 1, None, -5], [2**53 + 1, 0, -5], [False, True, False]),
+        ("long", np.array([1.0, np.nan, 3.0]), [1, 0, 3], [False, True, False]),
+        ("integer", np.array([1, 2, 3], np.int8), [1, 2, 3], [False] * 3),
+        ("boolean", [True, None, False], [True, False, False], [False, True, False]),
+        ("long", pd.array([1, None, 3], dtype="Int64"), [1, 0, 3], [False, True, False]),
+    ],
+)
+def test_scalars_keep_their_values_and_their_nulls(kind, values, expected, nulls):
+    values = pd.Series(values, dtype=object) if isinstance(values, list) else pd.Series(values)
+    model = Model(lambda rows: values)
+    result = Guard(model, [output(kind)], []).predict(pd.DataFrame({"x": [0.0] * 3}))
+    assert list(result[REASON]) == [""] * 3
+    assert list(result["p0"]) == expected
+    assert list(result["p0_null"]) == nulls
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("long", 1.5),
+        ("long", float("inf")),
+        ("long", 2.0**63),
+        ("integer", 2**31),
+        ("integer", "1"),
+        ("float", 0.1),
+        ("double", "1.5"),
+        ("string", 1),
+        ("boolean", 1),
+    ],
+)
+def test_a_value_its_type_cannot_hold_is_a_bad_row_not_another_value(kind, value):
+    model = Model(lambda rows: [value] * len(rows))
+    result = Guard(model, [output(kind)], []).predict(pd.DataFrame({"x": [0.0]}))
+    assert result[BAD][0]
+    assert f"prediction must be a {kind}" in result[REASON][0]
+
+
+def test_floats_keep_nan_and_infinity():
+    values = np.array([np.nan, np.inf, -np.inf, -0.0])
+    result = Guard(Model(lambda rows: values), [DOUBLE], []).predict(pd.DataFrame({"x": values}))
+    np.testing.assert_array_equal(result["p0"].to_numpy(), values)
+    assert not result[BAD].any()
+
+
+def test_lists_of_a_fixed_length_become_fields_and_free_ones_stay_lists():
+    matrix = np.array([[1.0, 2.0], [3.0, 4.0]])
+    frame = pd.DataFrame({"x": [0.0, 0.0]})
+    fixed = output("double", list=True, length=2)
+    result = Guard(Model(lambda rows: matrix[: len(rows)]), [fixed], []).predict(frame)
+    assert result[["p0_0", "p0_1"]].to_numpy().tolist() == matrix.tolist()
+    free = output("double", list=True)
+    ragged = Model(lambda rows: [np.array([1.0]), np.array([2.0, 3.0])][: len(rows)])
+    result = Guard(ragged, [free], []).predict(frame)
+    assert [list(one) for one in result["p0"]] == [[1.0], [2.0, 3.0]]
+
+
+def test_a_long_reason_is_cut_and_stays_on_one_line():
+    model = Model(lambda rows: (_ for _ in ()).throw(ValueError("a\nb " + "c" * 10_000)))
+    reason = Guard(model, [DOUBLE], []).predict(pd.DataFrame({"x": [0.0]}))[REASON][0]
+    assert reason.startswith("ValueError: a b ccc")
+    assert len(reason) == 300
+    assert "\n" not in reason
+
+
+def test_every_estimator_in_a_model_gets_one_thread_fitted_ones_included():
+    from sklearn.ensemble import RandomForestClassifier, VotingClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    forest = RandomForestClassifier(2, n_jobs=-1, random_state=0)
+    voting = VotingClassifier([("f", forest), ("l", LogisticRegression())], n_jobs=4)
+    pipeline = make_pipeline(StandardScaler(), voting).fit([[0.0], [1.0], [2.0]], [0, 1, 1])
+
+    class Wrapper:
+        def __init__(self):
+            self.sklearn_model = pipeline
+
+    class Loaded:
+        def __init__(self):
+            self._model_impl = Wrapper()
+
+    guard.use_one_thread(Loaded())
+    fitted = pipeline[-1].estimators_[0]
+    assert (voting.n_jobs, forest.n_jobs, fitted.n_jobs) == (1, 1, 1)
+
+
+def test_a_worker_loads_a_model_once_and_keeps_one_only(tmp_path, monkeypatch):
+    import mlflow.pyfunc
+
+    loads = []
+    monkeypatch.setattr(
+        mlflow.pyfunc, "load_model", lambda path, **_: loads.append(path) or Model(choosy)
+    )
+    monkeypatch.setattr(guard, "_loaded", {})
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        spec = {"key": name, "outputs": [DOUBLE], "unfit": []}
+        (tmp_path / name / guard.SPEC_FILE).write_text(json.dumps(spec))
+    first = guard._load_pyfunc(str(tmp_path / "a"))
+    assert guard._load_pyfunc(str(tmp_path / "a")) is first
+    assert len(loads) == 1
+    guard._load_pyfunc(str(tmp_path / "b"))
+    assert list(guard._loaded) == ["b"]

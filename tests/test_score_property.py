@@ -1,0 +1,114 @@
+"""Whatever is in the table: `score_table` gives what the loaded model gives on the same rows."""
+
+import math
+import struct
+from datetime import datetime
+
+import mlflow.pyfunc
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dbx_aml import score_table
+from tests.support.models import save_model
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+
+SCHEMA = (
+    "id int, n int, big bigint, d double, f float, s string, `b.flag` boolean, "
+    "`when it was` timestamp_ntz, small smallint"
+)
+ROW = st.tuples(
+    st.none() | st.integers(-(2**31), 2**31 - 1),
+    st.none() | st.integers(-(2**63), 2**63 - 1),
+    st.none() | st.floats(),
+    st.none() | st.floats(width=32),
+    st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+    st.none() | st.booleans(),
+    st.none() | st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)),
+    st.integers(-(2**15), 2**15 - 1),
+)
+EXAMPLE = pd.DataFrame(
+    {
+        "f": pd.Series([1.0, 2.0], dtype="float32"),
+        "big": [1, 2],
+        "when it was": [pd.Timestamp("2013-01-01")] * 2,
+        "s": ["a", "b"],
+        "small": pd.Series([1, 2], dtype="int32"),
+        "b.flag": [True, False],
+        "d": [1.0, 2.0],
+        "n": pd.Series([1, 2], dtype="int32"),
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Tells bit by bit what it was given, a line a row."""
+
+    def told(value):
+        if value is None or value is pd.NaT:
+            return "null"
+        if isinstance(value, float) or type(value).__name__.startswith("float"):
+            return "nan" if math.isnan(value) else struct.pack(">d", float(value)).hex()
+        return f"{value!s}"
+
+    def tell(rows):
+        names = ["n", "big", "d", "f", "s", "b.flag", "when it was", "small"]
+        return ["|".join(told(v) for v in row) for row in zip(*(rows[n] for n in names))]
+
+    return save_model(tmp_path_factory.mktemp("model"), tell, EXAMPLE)
+
+
+@settings(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(rows=st.lists(ROW, max_size=40), files=st.integers(1, 3))
+def test_scoring_equals_predicting_row_by_row(spark, model, tmp_path_factory, rows, files):
+    folder = tmp_path_factory.mktemp("tables")
+    numbered = [(i, *row) for i, row in enumerate(rows)]
+    frame = spark.createDataFrame(numbered, SCHEMA)
+    table = f"delta.`{folder}/in`"
+    frame.repartition(files).write.format("delta").option(
+        "delta.columnMapping.mode", "name"
+    ).save(f"{folder}/in")
+    result = score_table(
+        model_uri=model,
+        input_table=table,
+        output_table=f"delta.`{folder}/out`",
+        max_bad_rows="100%",
+        spark=spark,
+    )
+    scored = {
+        row["id"]: row["prediction"]
+        for row in spark.sql(f"SELECT id, prediction FROM {result.output_table}").collect()
+    }
+    loaded = mlflow.pyfunc.load_model(model)
+    expected = {}
+    for row in numbered:
+        # A row alone, in the model's own types: what a user would call the right answer.
+        pandas_row = pd.DataFrame(
+            {
+                "n": pd.Series([row[1]], dtype="int32" if row[1] is not None else "float64"),
+                "big": pd.Series([row[2]], dtype="int64" if row[2] is not None else "float64"),
+                "d": pd.Series([row[3]], dtype="float64"),
+                "f": pd.Series([row[4]], dtype="float32"),
+                "s": pd.Series([row[5]], dtype=object),
+                "b.flag": pd.Series([row[6]], dtype=object if row[6] is None else bool),
+                "when it was": pd.Series([row[7]], dtype="datetime64[ns]"),
+                "small": pd.Series([row[8]], dtype="int32"),
+            }
+        )
+        try:
+            expected[row[0]] = loaded.predict(pandas_row)[0]
+        except mlflow.exceptions.MlflowException:
+            continue
+    assert scored == expected
+    assert result.rows_quarantined == len(rows) - len(expected)
+    if result.rows_quarantined:
+        aside = spark.sql(f"SELECT id FROM {result.quarantine_table}").collect()
+        assert {row[0] for row in aside} == set(range(len(rows))) - set(expected)
