@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import dbx_aml
 from dbx_aml import score_table
 from dbx_aml.notebook import Cell, read_notebook, widget_names
 
@@ -144,9 +145,10 @@ def test_the_score_notebook_has_the_defaults_of_score_table() -> None:
 
 
 def test_the_package_knows_dbutils_only_where_it_stands_in_for_it() -> None:
-    files = sorted((ROOT / "dbx_aml").rglob("*.py"))
+    package = Path(dbx_aml.__file__).parent
+    files = sorted(package.rglob("*.py"))
 
-    users = {file.relative_to(ROOT / "dbx_aml").parts[0] for file in files if uses_dbutils(file)}
+    users = {file.relative_to(package).parts[0] for file in files if uses_dbutils(file)}
     assert len(files) > 10
     assert users == {"notebook"}
 
