@@ -110,12 +110,17 @@ def _fetch(coordinate: str, log_file: Path) -> list[Path]:
         fetched = str(gateway.jvm.System.getProperty("spark.jars") or "")
     finally:
         stop(gateway)
-    brought = {_artifact(jar.name) for jar in (spark_home() / "jars").iterdir()}
-    jars = [Path(uri.removeprefix("file:")) for uri in fetched.split(",") if uri]
-    # Ivy names a jar <organisation>_<artifact>-<revision>.jar
-    return [
-        jar for jar in jars if _artifact(jar.name.split("_", 1)[-1]) not in brought | _UNWANTED_JARS
-    ]
+    brought = [jar.name for jar in (spark_home() / "jars").iterdir()]
+    return _missing_jars([Path(uri.removeprefix("file:")) for uri in fetched.split(",")], brought)
+
+
+def _missing_jars(fetched: Sequence[Path], brought: Sequence[str]) -> list[Path]:
+    """Return the fetched jars that Spark does not bring itself: its class path has ours first.
+
+    Ivy names a jar <organisation>_<artifact>-<revision>.jar, Spark <artifact>-<revision>.jar.
+    """
+    unwanted = {_artifact(jar) for jar in brought} | _UNWANTED_JARS
+    return [jar for jar in fetched if _artifact(jar.name.split("_", 1)[-1]) not in unwanted]
 
 
 def _artifact(jar: str) -> str:

@@ -115,9 +115,11 @@ time.sleep(100)
     java = [child for child in started if child.name() == "java"]
     assert len(java) == 1
     lock = os.open(tmp_path / ".lock", os.O_RDWR)
-    assert not warehouse.locked_alone(lock)
+    java[0].suspend()  # as slow to end as it likes
     process.kill()
     process.communicate()
+    assert not warehouse.locked_alone(lock)
+    java[0].resume()
     assert psutil.wait_procs(java, timeout=20)[1] == []
     assert warehouse.locked_alone(lock)
     os.close(lock)
@@ -238,6 +240,7 @@ def test_a_java_without_the_vector_module_is_not_taken(no_java: Path) -> None:
 def test_java_home_comes_first_then_the_path_then_the_oldest_installed(
     no_java: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(jvm, "_JAVA_FOLDERS", (f"{no_java}/a*", f"{no_java}/b*"))
     java_home(no_java / "a", 'JAVA_VERSION="21.0.2"')
     oldest = java_home(no_java / "b", 'JAVA_VERSION="17.0.15"')
     assert jvm.find_java() == oldest
@@ -268,6 +271,15 @@ def test_delta_s_jars_match_the_installed_spark_and_replace_none_of_its_own() ->
     own = {jvm._artifact(jar.name) for jar in (jvm.spark_home() / "jars").iterdir()}
     assert "jackson-core" in own
     assert not own & {jvm._artifact(name.split("_", 1)[1]) for name in names}
+
+
+def test_of_what_ivy_fetched_only_what_spark_lacks_goes_before_spark_s_own_jars() -> None:
+    fetched = [
+        Path("/ivy/io.delta_delta-spark_4.1_2.13-4.4.0.jar"),
+        Path("/ivy/com.fasterxml.jackson.core_jackson-core-2.13.5.jar"),
+        Path("/ivy/commons-logging_commons-logging-1.3.0.jar"),
+    ]
+    assert jvm._missing_jars(fetched, ["jackson-core-2.20.0.jar"]) == fetched[:1]
 
 
 def test_jars_that_are_not_here_are_one_line_when_the_network_may_not_be_used(

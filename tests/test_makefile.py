@@ -50,7 +50,8 @@ def setup_with(tools: dict[str, str], folder: Path) -> subprocess.CompletedProce
 
 
 def test_setup_without_a_new_enough_python_says_so_in_one_line(tmp_path: Path) -> None:
-    done = setup_with({"python3": "exit 1"}, tmp_path)
+    python = 'case "$2" in *"sys.exit(sys.version_info < (3, 11))") exit 1;; esac'
+    done = setup_with({"python3": python}, tmp_path)
     assert done.returncode == 1
     assert done.stderr == (
         "setup: failed: Python 3.11 or newer is needed: install it or set PYTHON=<path>\n"

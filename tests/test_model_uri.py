@@ -84,7 +84,8 @@ def test_a_uri_without_a_name_is_refused(text: str) -> None:
 
 
 def test_an_alias_is_pinned_to_a_version_of_the_same_model() -> None:
-    assert str(ModelUri.parse("models:/a.b.c@champion").pinned("7")) == "models:/a.b.c/7"
+    pinned = ModelUri.parse("models:/a.b.c@champion").pinned("7")
+    assert pinned == ModelUri.parse("models:/a.b.c/7")
 
 
 def test_pinning_what_has_no_versions_is_refused() -> None:
