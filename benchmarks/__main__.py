@@ -35,6 +35,7 @@ def machine() -> str:
 
 
 def main(names: list[str]) -> None:
+    """Run the named benchmarks, or all."""
     for name in names or ALL:
         print(f"{name} ...", file=sys.stderr, flush=True)
         lines = "".join(f"{f.line}\n" for f in importlib.import_module(f"benchmarks.{name}").run())

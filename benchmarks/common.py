@@ -40,6 +40,7 @@ class Figure:
 
     @property
     def line(self) -> str:
+        """The figure as a row of the results' table."""
         ratio = self.theirs_s / self.ours_s
         shown = f"{ratio:.2f}x faster" if ratio >= 1 else f"{1 / ratio:.2f}x of it"
         met = "yes" if self.met else "no"
@@ -50,6 +51,7 @@ class Figure:
 
 
 def session() -> SparkSession:
+    """Return the session of all benchmarks: every core, Delta, tables under one folder."""
     from dbx_aml.local import local_spark
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)

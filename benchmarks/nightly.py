@@ -50,6 +50,7 @@ def _nights(spark, kind, rows, files):
 
 
 def run() -> list[Figure]:
+    """Measure both sides and return the figures."""
     spark = session()
     figures = []
     table = rows_table(spark, 4_000_000, 8)

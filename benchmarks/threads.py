@@ -6,6 +6,7 @@ from benchmarks.common import Figure, medians, model, ours, rows_table, session,
 
 
 def run() -> list[Figure]:
+    """Measure both sides and return the figures."""
     spark = session()
     table, uri = rows_table(spark, 1_000_000, 8), model("forest")
     us, them = medians(

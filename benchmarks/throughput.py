@@ -25,6 +25,7 @@ ROWS = 4_000_000
 
 
 def run() -> list[Figure]:
+    """Measure both sides and return the figures."""
     spark = session()
     table = rows_table(spark, ROWS, 8)
     figures = []
@@ -40,6 +41,8 @@ def run() -> list[Figure]:
         note = f"pass-through {through:.2f} s + predict {predict:.2f} s"
         figures += [
             Figure(f"{kind}, 4M rows", us, them, "snippet", "not slower", us <= them),
-            Figure(f"{kind}, 4M rows", us, limit, "limit", "at most 1.10x", us <= 1.1 * limit, note),
+            Figure(
+                f"{kind}, 4M rows", us, limit, "limit", "at most 1.10x", us <= 1.1 * limit, note
+            ),
         ]
     return figures

@@ -10,6 +10,7 @@ from benchmarks.common import COLUMNS, Figure, medians, model, ours, session, sn
 
 
 def run() -> list[Figure]:
+    """Measure both sides and return the figures."""
     spark = session()
     many = spark.range(0, 1000, numPartitions=64)
     many = many.select("id", *(F.rand(i).alias(name) for i, name in enumerate(COLUMNS)))

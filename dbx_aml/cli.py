@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,9 +119,14 @@ def _set_up_logging(verbose: bool) -> None:
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(message)s", handlers=[handler]
     )
-    # Libraries that would say at every start what scoring says once, or what nobody asked.
-    for name in ("mlflow", "py4j", "alembic", "pyspark"):
-        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
+    if verbose:
+        return
+    # Libraries that say at every start what scoring says once, or that repeat as JSON the error
+    # which is our one line. MLflow sets its level when it is imported, from this variable.
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger", "py4j", "alembic"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _console(*, stderr: bool = True) -> Console:

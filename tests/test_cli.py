@@ -99,7 +99,9 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(run, ready, tmp_path):
         ({"--write-mode": "upsert"}, 2, "'upsert' is not one of"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_line_on_stderr(run, ready, mlflow_store, tmp_path, changed, code, message):
+def test_bad_input_is_one_line_on_stderr(
+    run, ready, mlflow_store, tmp_path, changed, code, message
+):
     done = run("score", *flat({**ready, **changed}))
     assert done.exit_code == code, done.output
     assert message in done.stderr

@@ -56,7 +56,9 @@ def model(tmp_path_factory):
 
     def tell(rows):
         names = ["n", "big", "d", "f", "s", "b.flag", "when it was", "small"]
-        return ["|".join(told(v) for v in row) for row in zip(*(rows[n] for n in names))]
+        return [
+            "|".join(told(v) for v in row) for row in zip(*(rows[n] for n in names), strict=True)
+        ]
 
     return save_model(tmp_path_factory.mktemp("model"), tell, EXAMPLE)
 
@@ -73,9 +75,9 @@ def test_scoring_equals_predicting_row_by_row(spark, model, tmp_path_factory, ro
     numbered = [(i, *row) for i, row in enumerate(rows)]
     frame = spark.createDataFrame(numbered, SCHEMA)
     table = f"delta.`{folder}/in`"
-    frame.repartition(files).write.format("delta").option(
-        "delta.columnMapping.mode", "name"
-    ).save(f"{folder}/in")
+    frame.repartition(files).write.format("delta").option("delta.columnMapping.mode", "name").save(
+        f"{folder}/in"
+    )
     result = score_table(
         model_uri=model,
         input_table=table,

@@ -141,10 +141,9 @@ def _parts(rows: pd.DataFrame, positions: np.ndarray) -> list[np.ndarray]:
 
 def _odd(rows: pd.DataFrame) -> np.ndarray:
     odd = rows.isna().to_numpy().any(axis=1)
-    floats = rows.select_dtypes("floating")
-    if floats.shape[1]:
-        odd |= np.isinf(floats.to_numpy()).any(axis=1)
-    return odd  # type: ignore[no-any-return]
+    for _, column in rows.select_dtypes(["float32", "float64"]).items():
+        odd |= np.isinf(column.to_numpy())
+    return np.asarray(odd)
 
 
 def _reason(err: Exception) -> str:

@@ -231,7 +231,6 @@ class _Job:
         self._report("looking at the tables")
         try:
             rows = table.read(self._spark)
-            columns = rows.columns
             version = table.version(self._spark)
         except SPARK_ERRORS as err:
             raise ScoringError(
@@ -243,7 +242,7 @@ class _Job:
         except SPARK_ERRORS as err:
             raise ScoringError(
                 f"row_filter must be an SQL predicate on the input: got {row_filter!r}; "
-                f"{one_line(err)}; columns are {columns}"
+                f"{one_line(err)}"
             ) from err
         if self._given.write_mode == "incremental" and version is None:
             raise ScoringError(

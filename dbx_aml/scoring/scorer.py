@@ -140,8 +140,7 @@ class Scorer:
 
         Shape: n rows -> n minus the bad rows; `output_columns`, `prediction`, `_scoring`.
         """
-        needed = dict.fromkeys([*self.recipe.output_columns, *(one.column for one in self.bound)])
-        frame, seen = self.result(rows.select(*(F.col(quote(name)) for name in needed)))
+        frame, seen = self.result(self._needed(rows))
         frame = frame.where(~F.col(f"{_RESULT}.{BAD}")).select(
             *(F.col(quote(name)) for name in self.recipe.output_columns),
             F.expr(binding.prediction(self.model.outputs, _RESULT)).alias(PREDICTION),
@@ -162,8 +161,13 @@ class Scorer:
         columns = [F.col(quote(name)) for name in rows.columns]
         return frame.where(F.col(f"{_RESULT}.{BAD}")).select(*columns, about.alias(QUARANTINE))
 
+    def _needed(self, rows: DataFrame) -> DataFrame:
+        names = dict.fromkeys([*self.recipe.output_columns, *(one.column for one in self.bound)])
+        return rows.select(*(F.col(quote(name)) for name in names))
+
     def arranged(self, rows: DataFrame) -> DataFrame:
-        """Return the rows in as many partitions as they are worth (`plan`)."""
+        """Return the rows, just what `good` needs of them, in the partitions they are worth."""
+        rows = self._needed(rows)
         cores, size = cores_of(self.spark), bytes_of(self.spark, rows)
         fewer = plan.fewer_partitions(size, cores)
         if fewer is None or cores is None or size is None:

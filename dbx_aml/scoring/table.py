@@ -165,6 +165,7 @@ def one_line(err: Exception) -> str:
     python = re.findall(r"^(?:\w+\.)*(\w*(?:Error|Exception)): (.*)$", text, re.MULTILINE)
     if "Traceback (most recent call last)" in text and python:
         return ": ".join(python[-1])
-    message = str(err).partition("JVM stacktrace")[0].strip()
+    java = re.search(r"^: (?:[\w$]+\.)*([\w$]+: .*)$", str(err), re.MULTILINE)
+    message = java[1] if java else str(err).partition("JVM stacktrace")[0].strip()
     line = next((line.strip() for line in message.splitlines() if line.strip()), "")
     return line.partition(" SQLSTATE")[0].rstrip(". ") or type(err).__name__
