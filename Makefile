@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON_IN := .venv/bin/python
-SHELL_FILES := $(shell git grep --untracked -lE '^\#!.*\b(ba)?sh$$' 2>/dev/null)
+SHELL_FILES = $(shell git grep --untracked -lE '^\#!.*\b(ba)?sh$$' 2>/dev/null)
 
 .PHONY: help setup demo test check bench chaos fmt lint types shell spell wheel-test build clean
 
@@ -24,7 +24,7 @@ bench: setup ## the benchmarks; results go to benchmarks/README.md
 	@$(PYTHON_IN) -m benchmarks $(ARGS)
 
 chaos: setup ## the long reliability test: kills, bad rows, a full disk
-	@$(PYTHON_IN) -m pytest -m slow --chaos $(ARGS)
+	@$(PYTHON_IN) -m pytest tests/test_chaos.py --chaos $(ARGS)
 
 fmt: setup ## format the code
 	@.venv/bin/ruff format .
