@@ -13,7 +13,8 @@ import logging
 import re
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from dbx_aml.scoring.scorer import Batch, Scorer
 from dbx_aml.scoring.table import SPARK_ERRORS, Commit, Table, commit_text, one_line
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, DataFrameWriter
+    from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ _LATEST_COMMITS = 20
 _OBSERVATION_S = 10.0
 # Characters that Delta allows in a column's name only with column mapping.
 _MAPPED = re.compile(r"[ ,;{}()\n\t=]")
+
+_one_at_a_time = threading.Lock()
 
 # Returns a batch's rows as of a version of the input table.
 Read = Callable[[int | None], "DataFrame"]
@@ -237,24 +240,43 @@ def _merge(
         "spark.databricks.delta.commitInfo.userMetadata": commit_text(about),
     }
     try:
-        for key, value in confs.items():
-            scorer.spark.conf.set(key, value)
-    except AnalysisException:
-        # Serverless compute lets nobody set these. A merge on the key is repeatable as it
-        # is; only its commit then does not name the batch.
-        log.info("set no transaction for the merge: this compute does not allow it")
-    try:
-        done = scorer.spark.sql(
-            f"MERGE WITH SCHEMA EVOLUTION INTO {output.name} AS dst USING {view} AS src "
-            f"ON {same} WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
-        ).collect()
+        with _settings(scorer.spark, confs):
+            done = scorer.spark.sql(
+                f"MERGE WITH SCHEMA EVOLUTION INTO {output.name} AS dst USING {view} AS src "
+                f"ON {same} WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
+            ).collect()
     except SPARK_ERRORS as err:
         raise _write_error(output, err) from err
     finally:
-        for key in confs:
-            scorer.spark.conf.unset(key)
         scorer.spark.catalog.dropTempView(view)
     return int(done[0]["num_affected_rows"]) if done else None
+
+
+@contextmanager
+def _settings(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
+    """Set Spark settings for a merge, which takes no options, and put the old ones back.
+
+    They count for the whole session, so one merge at a time has them.
+    """
+    before: dict[str, str | None] = {}
+    with _one_at_a_time:
+        try:
+            for key, value in settings.items():
+                old = spark.conf.get(key, None)
+                spark.conf.set(key, value)
+                before[key] = old
+        except AnalysisException:
+            # Serverless compute lets nobody set these. A merge on the key is repeatable as it
+            # is; only its commit then does not name the batch.
+            log.info("set no transaction for the merge: this compute does not allow it")
+        try:
+            yield
+        finally:
+            for key, old in before.items():
+                if old is None:
+                    spark.conf.unset(key)
+                else:
+                    spark.conf.set(key, old)
 
 
 def _options(writer: DataFrameWriter, batch: Batch, about: dict[str, Any]) -> DataFrameWriter:

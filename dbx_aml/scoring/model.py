@@ -251,13 +251,15 @@ def _outputs(metadata: Model, model_uri: str) -> tuple[Output, ...]:
     return tuple(outputs)
 
 
-def guarded(model: PinnedModel, unfit: Sequence[str], folder: Path) -> Path:
+def guarded(model: PinnedModel, unfit: Sequence[str], folder: Path, env_manager: str) -> Path:
     """Write an MLflow model that is `model` inside the guard, and return its folder.
 
     Args:
         model: Its files are moved into the new folder.
         unfit: Reasons by code, see `binding.unfit`.
         folder: A folder that does not exist yet.
+        env_manager: With another than "local", rows travel as JSON, and only a signature tells
+            what they were.
     """
     import mlflow
     import yaml
@@ -275,7 +277,8 @@ def guarded(model: PinnedModel, unfit: Sequence[str], folder: Path) -> Path:
     code = folder / "code"
     code.mkdir()
     shutil.copy(str(guard.__file__), code / f"{_GUARD_MODULE}.py")
-    conf = yaml.safe_load((inner / "MLmodel").read_text(encoding="utf-8"))["flavors"]
+    written = yaml.safe_load((inner / "MLmodel").read_text(encoding="utf-8"))
+    conf = written["flavors"]
     flavor = {
         "loader_module": _GUARD_MODULE,
         "data": "guarded",
@@ -288,10 +291,13 @@ def guarded(model: PinnedModel, unfit: Sequence[str], folder: Path) -> Path:
             shutil.copy(inner / name, folder / name)
     if "env" in conf["python_function"]:
         flavor["env"] = conf["python_function"]["env"]
-    (folder / "MLmodel").write_text(
-        yaml.safe_dump(
-            {"flavors": {"python_function": flavor}, "mlflow_version": mlflow.__version__}
-        ),
-        encoding="utf-8",
-    )
+    content: dict[str, Any] = {
+        "flavors": {"python_function": flavor},
+        "mlflow_version": mlflow.__version__,
+    }
+    if env_manager != "local":
+        code_column = {"type": "integer", "name": guard.UNFIT, "required": False}
+        columns = [*json.loads(written["signature"]["inputs"]), code_column]
+        content["signature"] = {"inputs": json.dumps(columns), "outputs": None, "params": None}
+    (folder / "MLmodel").write_text(yaml.safe_dump(content), encoding="utf-8")
     return folder

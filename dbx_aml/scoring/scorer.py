@@ -6,7 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,8 +53,8 @@ class Recipe:
     """What to do with rows, as plain data that travels to where a stream runs."""
 
     model_uri: str
-    tracking_uri: str
-    registry_uri: str
+    tracking_uri: str = field(repr=False)  # either may hold a password
+    registry_uri: str = field(repr=False)
     input_table: str
     output_table: str
     quarantine_table: str
@@ -111,7 +111,7 @@ class Scorer:
         columns = column_types(Table(recipe.input_table).read(spark))
         self.bound = binding.bind(self.model.inputs, columns)
         _, unfit = binding.unfit(self.bound)
-        self._guard = guarded(self.model, unfit, folder / "guarded")
+        self._guard = guarded(self.model, unfit, folder / "guarded", recipe.env_manager)
         self._udf = mlflow.pyfunc.spark_udf(
             spark,
             str(self._guard),
