@@ -91,7 +91,9 @@ def literal(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def bind(inputs: Sequence[ModelColumn], columns: Mapping[str, str]) -> tuple[Bound, ...]:
+def bind(
+    inputs: Sequence[ModelColumn], columns: Mapping[str, str], *, as_json: bool = False
+) -> tuple[Bound, ...]:
     """Bind the model's columns to the table's, by name; say every column that cannot be.
 
     An exact name wins; otherwise upper and lower case are the same, as in Spark. Timestamps
@@ -100,6 +102,7 @@ def bind(inputs: Sequence[ModelColumn], columns: Mapping[str, str]) -> tuple[Bou
     Args:
         inputs: The signature's columns.
         columns: The table's columns and Spark types, for example {"dep_delay": "double"}.
+        as_json: Rows travel to a model server as JSON, which turns a missing boolean into false.
 
     Raises:
         ScoringError: A required column is missing, or a type cannot be converted without loss.
@@ -112,7 +115,7 @@ def bind(inputs: Sequence[ModelColumn], columns: Mapping[str, str]) -> tuple[Bou
             if wanted.required:
                 missing.append(f"{wanted.name!r} ({wanted.type})")
             continue
-        one = _bind_one(wanted, column, columns[column])
+        one = _bind_one(wanted, column, columns[column], as_json)
         if one is None:
             lossy.append(f"{column!r} is {columns[column]}, the model takes {wanted.type}")
         else:
@@ -130,7 +133,7 @@ def bind(inputs: Sequence[ModelColumn], columns: Mapping[str, str]) -> tuple[Bou
     return tuple(bound)
 
 
-def _bind_one(wanted: ModelColumn, column: str, src_type: str) -> Bound | None:
+def _bind_one(wanted: ModelColumn, column: str, src_type: str, as_json: bool) -> Bound | None:
     dst_type = _SPARK_TYPE.get(wanted.type, wanted.type)
     ref = quote(column)
     decimal = _DECIMAL.fullmatch(src_type)
@@ -151,6 +154,9 @@ def _bind_one(wanted: ModelColumn, column: str, src_type: str) -> Bound | None:
         unfit_when = f"{ref} IS NULL"
         reason = f"column {column!r} must not be null: the model takes {_a(wanted.type)}"
         value = f"coalesce({value}, CAST(0 AS {dst_type}))"
+    elif wanted.type == "boolean" and as_json:
+        unfit_when = f"{ref} IS NULL"
+        reason = f"column {column!r} must not be null: with this env_manager it would become false"
     elif wanted.type == "datetime":
         first, last = (f"TIMESTAMP_NTZ'{time}'" for time in (_FIRST_TIME, _LAST_TIME))
         unfit_when = f"{value} NOT BETWEEN {first} AND {last}"

@@ -333,24 +333,36 @@ class _Job:
         output, quarantine = self._given.output_table, self._given.quarantine
         before = {table: self._newest(table) for table in (output, quarantine)}
         app_id = stream.run(self._spark, scorer, self._given.checkpoint, self._report)
-        new = {
+        made = {
             table: [
                 commit
                 for commit in (
                     table.commits(self._spark, limit=None) if self._newest(table) >= 0 else []
                 )
-                if commit.version > before[table] and commit.batch.get("app_id") == app_id
+                if commit.batch.get("app_id") == app_id
             ]
             for table in (output, quarantine)
         }
-        if not new[output] and not new[quarantine]:
-            return "nothing_new", None
+        # An attempt that died may have made one of a batch's two commits: both count.
         batches = sorted(
-            {str(commit.batch["batch_id"]) for found in new.values() for commit in found},
+            {
+                str(commit.batch["batch_id"])
+                for table, found in made.items()
+                for commit in found
+                if commit.version > before[table]
+            },
             key=lambda text: int(text.rpartition("/")[2]),
         )
+        if not batches:
+            return "nothing_new", None
+        new = {
+            table: [commit for commit in found if commit.batch["batch_id"] in batches]
+            for table, found in made.items()
+        }
         first, last = batches[0], batches[-1].rpartition("/")[2]
-        newest = max((c for found in new.values() for c in found), key=lambda c: c.version)
+        newest = next(
+            c for found in new.values() for c in found if c.batch["batch_id"] == batches[-1]
+        )
         return "scored", _Counted(
             batch_id=first if len(batches) == 1 else f"{first}-{last}",
             scored=sum(commit.rows for commit in new[output]),

@@ -109,7 +109,8 @@ class Scorer:
             recipe.model_uri, recipe.tracking_uri, recipe.registry_uri, folder / "download"
         )
         columns = column_types(Table(recipe.input_table).read(spark))
-        self.bound = binding.bind(self.model.inputs, columns)
+        as_json = recipe.env_manager != "local"
+        self.bound = binding.bind(self.model.inputs, columns, as_json=as_json)
         _, unfit = binding.unfit(self.bound)
         self._guard = guarded(self.model, unfit, folder / "guarded", recipe.env_manager)
         self._udf = mlflow.pyfunc.spark_udf(
