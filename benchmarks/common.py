@@ -8,7 +8,7 @@ import os
 import shutil
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,8 +139,6 @@ def snippet(spark: SparkSession, model_uri: str, table: str, name: str) -> None:
 
 def pass_through(spark: SparkSession, table: str, name: str) -> None:
     """Do what any scoring must: read, hand each row to Python and back, write."""
-    from collections.abc import Iterator
-
     from pyspark.sql import functions as F
 
     @F.pandas_udf("double")

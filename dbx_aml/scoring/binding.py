@@ -196,7 +196,7 @@ def udf_argument(bound: Sequence[Bound]) -> str:
 
 
 def udf_fields(outputs: Sequence[Output]) -> tuple[tuple[str, str], ...]:
-    """Return the names and Spark types of what the guarded model returns (`guard.Guard`)."""
+    """Return the names and Spark types of what the guarded model gives for the output table."""
     fields = []
     for output in outputs:
         spark_type = _SPARK_TYPE[output.type]
@@ -208,7 +208,11 @@ def udf_fields(outputs: Sequence[Output]) -> tuple[tuple[str, str], ...]:
             fields.append((output.field, spark_type))
             if output.type not in ("float", "double"):
                 fields.append((f"{output.field}_null", "boolean"))
-    return (*fields, (BAD, "boolean"), (REASON, "string"))
+    return (*fields, (BAD, "boolean"))
+
+
+# What it gives for the quarantine: a text for each row would slow the other pass down.
+REASON_FIELDS = ((BAD, "boolean"), (REASON, "string"))
 
 
 def prediction(outputs: Sequence[Output], result: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -97,8 +97,6 @@ class Scorer:
         report: Report = log.info,
         model: PinnedModel | None = None,
     ) -> None:
-        import mlflow.pyfunc
-
         self.recipe = recipe
         self.spark = spark
         self.report = report
@@ -113,35 +111,38 @@ class Scorer:
         self.bound = binding.bind(self.model.inputs, columns, as_json=as_json)
         _, unfit = binding.unfit(self.bound)
         self._guard = guarded(self.model, unfit, folder / "guarded", recipe.env_manager)
-        self._udf = mlflow.pyfunc.spark_udf(
-            spark,
-            str(self._guard),
-            result_type=T.StructType(
-                [
-                    T.StructField(name, _spark_type(kind))
-                    for name, kind in binding.udf_fields(self.model.outputs)
-                ]
-            ),
-            env_manager=recipe.env_manager,
-        )
+        self._predict = self._udf(binding.udf_fields(self.model.outputs))
+        self._judge = self._udf(binding.REASON_FIELDS)
 
-    def result(self, rows: DataFrame) -> tuple[DataFrame, Observation]:
+    def _udf(self, fields: Sequence[tuple[str, str]]) -> Callable[[Column], Column]:
+        """Return the guarded model as a Spark function that gives these fields of its result."""
+        import mlflow.pyfunc
+
+        kind = T.StructType([T.StructField(name, _spark_type(text)) for name, text in fields])
+        udf: Callable[[Column], Column] = mlflow.pyfunc.spark_udf(
+            self.spark, str(self._guard), result_type=kind, env_manager=self.recipe.env_manager
+        )
+        return udf
+
+    def _result(
+        self, rows: DataFrame, udf: Callable[[Column], Column]
+    ) -> tuple[DataFrame, Observation]:
         """Return rows with the guarded model's result, and the counts seen when it is run.
 
         Observing is also what keeps Spark from moving a filter on the result below the model
         and so running it twice.
         """
         seen = Observation(f"dbx_aml_{uuid.uuid4().hex}")
-        frame = rows.withColumn(_RESULT, self._udf(F.expr(binding.udf_argument(self.bound))))
+        frame = rows.withColumn(_RESULT, udf(F.expr(binding.udf_argument(self.bound))))
         bad = F.sum(F.col(f"{_RESULT}.{BAD}").cast("bigint"))
-        return frame.observe(seen, F.count(F.lit(1)).alias("rows"), bad.alias("bad")), seen
+        return frame.observe(seen, bad.alias(BAD)), seen
 
     def good(self, rows: DataFrame, batch: Batch) -> tuple[DataFrame, Observation]:
         """Return what goes into the output, and the counts seen when it is written.
 
         Shape: n rows -> n minus the bad rows; `output_columns`, `prediction`, `_scoring`.
         """
-        frame, seen = self.result(self._needed(rows))
+        frame, seen = self._result(self._needed(rows), self._predict)
         frame = frame.where(~F.col(f"{_RESULT}.{BAD}")).select(
             *(F.col(quote(name)) for name in self.recipe.output_columns),
             F.expr(binding.prediction(self.model.outputs, _RESULT)).alias(PREDICTION),
@@ -151,7 +152,7 @@ class Scorer:
 
     def bad(self, rows: DataFrame, batch: Batch) -> DataFrame:
         """Return what goes into the quarantine: bad rows, every input column, `_quarantine`."""
-        frame, _ = self.result(rows)
+        frame, _ = self._result(rows, self._judge)
         about = F.struct(
             F.col(f"{_RESULT}.{REASON}").alias("reason"),
             F.lit(batch.id).alias("batch_id"),
@@ -214,11 +215,11 @@ class Scorer:
         if not tried or self.recipe.max_bad_rows.everything:
             return
         sample = self.spark.createDataFrame(tried, few.schema)
-        result, _ = self.result(sample)
+        result, _ = self._result(sample, self._judge)
         flags = result.select(f"{_RESULT}.{BAD}", f"{_RESULT}.{REASON}").collect()
         if not all(bad for bad, _ in flags):
             return
-        result, _ = self.result(few)
+        result, _ = self._result(few, self._judge)
         if not result.where(~F.col(f"{_RESULT}.{BAD}")).head(1):
             raise ScoringError(
                 f"model must score at least one row: got an error on every row, {flags[0][1]}; "

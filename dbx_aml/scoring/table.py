@@ -112,9 +112,10 @@ class Table:
             batch = batch_of(text)
             if batch is not None:
                 metrics = metrics or {}
-                # A merge also counts rows it copied; its source rows are what was scored.
+                # Rows that a merge or a replace copied from files it rewrote are counted too.
                 count = metrics.get("numSourceRows", metrics.get("numOutputRows", 0))
-                found.append(Commit(version=int(version), rows=int(count), batch=batch))
+                count = int(count) - int(metrics.get("numCopiedRows", 0))
+                found.append(Commit(version=int(version), rows=count, batch=batch))
         return found
 
     def types(self, spark: SparkSession) -> dict[str, str]:
