@@ -1,7 +1,8 @@
 """4 million rows: `score_table` against the documentation's snippet, and against the limit.
 
 The limit is what no scoring can do without: a pass-through function (read, to Python and back,
-write) plus the model's own time in one process a core.
+write) plus the model's own time in one process a core. A second line has the limit of writing the
+same columns: `_scoring`, which the snippet does not give, are seven more values in every row.
 """
 
 from __future__ import annotations
@@ -31,18 +32,17 @@ def run() -> list[Figure]:
     figures = []
     for kind in ("linear", "lightgbm"):
         uri = model(kind)
-        us, them, through = medians(
+        us, them, through, same = medians(
             lambda uri=uri: ours(spark, uri, table, "out_ours"),
             lambda uri=uri: snippet(spark, uri, table, "out_snippet"),
             lambda: pass_through(spark, table, "out_through"),
+            lambda: pass_through(spark, table, "out_same", provenance=True),
         )
         predict = statistics.median(predict_only(uri, ROWS) for _ in range(ROUNDS))
-        limit = through + predict
-        note = f"pass-through {through:.2f} s + predict {predict:.2f} s"
-        figures += [
-            Figure(f"{kind}, 4M rows", us, them, "snippet", "not slower", us <= them),
-            Figure(
-                f"{kind}, 4M rows", us, limit, "limit", "at most 1.10x", us <= 1.1 * limit, note
-            ),
-        ]
+        figures.append(Figure(f"{kind}, 4M rows", us, them, "snippet", "not slower", us <= them))
+        for name, base in (("limit", through), ("limit with `_scoring`", same)):
+            note = f"pass-through {base:.2f} s + predict {predict:.2f} s"
+            limit, goal = base + predict, "at most 1.10x"
+            met = us <= 1.1 * limit
+            figures.append(Figure(f"{kind}, 4M rows", us, limit, name, goal, met, note))
     return figures
