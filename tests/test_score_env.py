@@ -10,7 +10,7 @@ import pytest
 from dbx_aml import score_table
 from tests.support.models import save_model
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow]
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_another_environment_gives_the_same_rows_and_never_a_false_for_a_null(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dbx_aml import score_table
 from tests.support.models import save_model
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow]
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SCHEMA = (
     "id int, n int, big bigint, d double, f float, s string, `b.flag` boolean, "
