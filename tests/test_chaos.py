@@ -157,6 +157,12 @@ MODES = {
 OVER_EARLIER = ("append", "merge", "replace")
 
 
+@pytest.fixture(scope="module")
+def chaos(request):
+    """Whether the long version is asked for."""
+    return request.config.getoption("--chaos")
+
+
 def make_jobs(root, model, table, earlier):
     """Return a job for each way to write, and put what its output held before in its place."""
     for name in OVER_EARLIER:
@@ -192,6 +198,10 @@ def expected(name, earlier_model, batch_id, model, version=None):
     return together(before, stamped(rows_of(name), batch_id, model, version))
 
 
+# How much longer the jobs of the short version take than Spark's start does, about.
+_JOBS_PER_START = 9
+
+
 class Nights:
     """Runs the same jobs in the same folder again and again, so that batch ids are the same."""
 
@@ -205,7 +215,7 @@ class Nights:
         self.root.mkdir()
         return make_jobs(self.root, *self._of)
 
-    def check(self, batch_ids, about):
+    def check(self, results, about):
         """Compare every table with what must be in it, and move the folder out of the way.
 
         Before, because the session of the tests would take a new table in an old place for
@@ -213,9 +223,12 @@ class Nights:
         """
         kept = self.root.with_name(f"night_{time.time_ns()}")
         self.root.rename(kept)
-        for name, batch_id in batch_ids.items():
+        for name, result in results.items():
+            stream = result["write_mode"] == "incremental"
+            known = expected(
+                name, self._model, "stream/0" if stream else result["batch_id"], self._model
+            )
             actual = contents(self._spark, kept / ("warehouse/named" if name == "named" else name))
-            known = expected(name, self._model, batch_id or "stream/0", self._model)
             assert_same(actual, known, f"{name}, {about}")
         shutil.rmtree(kept)
 
@@ -226,25 +239,33 @@ def nights(spark, tmp_path_factory, model, table, earlier):
 
 
 @pytest.fixture(scope="module")
-def clean(nights):
-    """The batch ids of a clean run, and its seconds from Spark being up to the end."""
+def clean(nights, chaos):
+    """Seconds of a clean run, from Spark being up to the end, and its batch ids.
+
+    None in the short version, which has no time for one.
+    """
+    if not chaos:
+        return None
     jobs = nights.make()
     with JobProcess(nights.root, jobs) as process:
         process.wait_for("up")
         started = time.monotonic()
         assert process.end() == 0, process.story()
         seconds = time.monotonic() - started
+    results = process.results()
     for name in jobs:
-        assert_counts(process.result(name), "scored", rows_of(name), name)
-    batch_ids = batch_ids_of(process)
-    nights.check(batch_ids, "clean")
-    return batch_ids, seconds
+        assert_counts(results[name], "scored", rows_of(name), name)
+    nights.check(results, "clean")
+    return seconds, batch_ids_of(results)
 
 
-def batch_ids_of(process):
-    """The ids by job; None for the stream's, which are its own."""
-    found = {name: process.result(name)["batch_id"] for name in process.said("done")}
-    return {name: None if name in ("incremental", "held") else found[name] for name in found}
+def batch_ids_of(results):
+    """The ids that depend on nothing but the arguments: not the stream's."""
+    return {
+        name: result["batch_id"]
+        for name, result in results.items()
+        if result["write_mode"] != "incremental"
+    }
 
 
 def pytest_generate_tests(metafunc):
@@ -254,28 +275,38 @@ def pytest_generate_tests(metafunc):
 
 
 def test_jobs_killed_at_any_moment_and_started_again_leave_what_a_clean_run_leaves(
-    nights, clean, kill
+    spark, nights, clean, kill
 ):
-    """Driver, Java and Python's workers are killed, all five jobs with them."""
-    batch_ids, seconds = clean
+    """Driver, Java and Python's workers are killed, and with them a job of each kind.
+
+    The short version starts again in the session of the tests, which cannot know a table by a
+    name that it was given elsewhere.
+    """
     number, kills = kill
     seed = int(os.environ.get("DBX_AML_CHAOS_SEED", time.time_ns() % 10**6))
-    moment = seconds * (number + random.Random(seed + number).random()) / kills
     jobs = nights.make()
+    if not clean:
+        del jobs["named"]
     with JobProcess(nights.root, jobs) as killed:
         killed.wait_for("up")
+        seconds = clean[0] if clean else _JOBS_PER_START * killed.seconds
+        moment = seconds * (number + random.Random(seed + number).random()) / kills
         time.sleep(moment)
         killed.kill()
     about = (
         f"DBX_AML_CHAOS_SEED={seed}, killed {moment:.2f} s of {seconds:.2f} s after the start, "
-        f"over then: {killed.said('done')}"
+        f"done then: {[*killed.results()]}"
     )
     log.warning(about)
-    with JobProcess(nights.root, jobs) as again:
-        assert again.end() == 0, (about, again.story())
-    assert again.said("done") == sorted(jobs)
-    assert batch_ids_of(again) == batch_ids, about
-    nights.check(batch_ids, about)
+    if clean:
+        with JobProcess(nights.root, jobs) as again:
+            assert again.end() == 0, (about, again.story())
+        results = again.results()
+        assert batch_ids_of(results) == clean[1], about
+    else:
+        results = {name: score_table(**jobs[name], spark=spark).to_dict() for name in jobs}
+    assert sorted(results) == sorted(jobs), about
+    nights.check(results, about)
 
 
 @pytest.fixture
@@ -329,14 +360,14 @@ def test_a_job_killed_between_its_commits_is_completed_with_the_model_and_rows_i
 
 
 @pytest.fixture(scope="module")
-def race(request, nights):
+def race(chaos, nights):
     """Two processes with the same jobs at once: what became of them.
 
     The first one's job "held" stops in the middle of its micro-batch until the second one's,
     on the same checkpoint, is over; the other jobs start at the same moment in both.
     """
     jobs = nights.make()
-    if not request.config.getoption("--chaos"):
+    if not chaos:
         jobs = {name: jobs[name] for name in ("append", "incremental")}
     others = list(jobs)
     held = delta(nights.root / "held")
@@ -362,14 +393,14 @@ def test_two_equal_jobs_at_once_leave_one_set_of_rows(race, nights):
     one, two, codes = race
     for process, code in zip((one, two), codes, strict=True):
         assert code == (1 if process.failures() else 0), process.story()
-    batch_ids = {**batch_ids_of(one), **batch_ids_of(two)}
     about = f"failed: {one.failures()}, {two.failures()}"
     log.warning(about)
-    assert sorted(batch_ids) == sorted({*one.said("over"), *two.said("over")}), about
-    for process in (one, two):
-        for line in process.failures().values():
-            assert re.match("(table|checkpoint_location) must be ", line), about
-    nights.check(batch_ids, about)
+    results = {**one.results(), **two.results()}
+    assert {"append", "incremental", "held"} <= set(results), about
+    assert set(results) >= {*one.failures(), *two.failures()}, about
+    for line in (*one.failures().values(), *two.failures().values()):
+        assert re.match("(table|checkpoint_location) must be ", line), about
+    nights.check(results, about)
 
 
 def test_two_jobs_on_one_checkpoint_end_with_one_clear_line(race):
@@ -379,10 +410,11 @@ def test_two_jobs_on_one_checkpoint_end_with_one_clear_line(race):
         "which another job is using; wait for it to end",
         one.failures()["held"],
     )
-    assert "held" in two.said("done")
+    assert_counts(two.results()["held"], "scored", ROWS, "held")
 
 
-def test_a_worker_that_dies_once_costs_no_row_and_doubles_none(spark, tmp_path, table):
+def test_a_worker_that_dies_once_costs_no_row_and_doubles_none(spark, tmp_path, table, chaos):
+    """On executors of their own in the long version, in the driver's Java in the short one."""
     marker = tmp_path / "died"
 
     def deadly(rows):
@@ -400,12 +432,13 @@ def test_a_worker_that_dies_once_costs_no_row_and_doubles_none(spark, tmp_path, 
         "output_table": delta(tmp_path / "output"),
         "batch_id": "once",
     }
-    with JobProcess(tmp_path, {"job": arguments}, master="local-cluster[2,1,1024]") as process:
+    master = "local-cluster[2,1,1024]" if chaos else "local[2,4]"
+    with JobProcess(tmp_path, {"job": arguments}, master=master) as process:
         assert process.end() == 0, process.story()
     assert marker.exists()
-    assert_counts(process.result("job"), "scored", ROWS, "local-cluster")
+    assert_counts(process.results()["job"], "scored", ROWS, master)
     known = stamped(ROWS, "once", arguments["model_uri"])
-    assert_same(contents(spark, tmp_path / "output"), known, "local-cluster")
+    assert_same(contents(spark, tmp_path / "output"), known, master)
 
 
 def test_one_bad_row_in_ten_thousand_is_found_and_all_others_are_exact(spark, tmp_path, model):

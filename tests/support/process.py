@@ -29,6 +29,7 @@ class JobProcess:
         temporary.mkdir(parents=True, exist_ok=True)
         self._errors = root / f"stderr-{time.time_ns()}.txt"
         self._lines: list[str] = []
+        self._started = time.monotonic()
         self._heard = Condition()
         with self._errors.open("w") as errors:
             self._process = subprocess.Popen(
@@ -48,6 +49,8 @@ class JobProcess:
                     "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
                     "TMPDIR": str(temporary),
                     "SPARK_LOCAL_DIRS": str(temporary),
+                    # Else executors of a local-cluster work in the folder of pyspark.
+                    "SPARK_TESTING": "1",
                 },
                 start_new_session=True,
             )
@@ -83,6 +86,11 @@ class JobProcess:
             assert found(), (start, self.story())
             return found()[0][len(start) + 1 :]
 
+    @property
+    def seconds(self) -> float:
+        """Seconds since it was started."""
+        return time.monotonic() - self._started
+
     def tell(self, name: str) -> None:
         """Let a job start, or go on."""
         assert self._process.stdin is not None
@@ -96,22 +104,17 @@ class JobProcess:
         self.kill()
         return code
 
-    def result(self, name: str) -> dict[str, Any]:
-        """Return what a job that is done has returned."""
-        found: dict[str, Any] = json.loads(self.wait_for("done", name))
-        return found
-
-    def said(self, kind: str) -> list[str]:
-        """Return the names of the jobs that are "done", "failed" or "over" so far."""
-        with self._heard:
-            words = [line.split(" ") for line in self._lines]
-        return sorted(word[1] for word in words if word[0] == kind)
+    def results(self) -> dict[str, dict[str, Any]]:
+        """Return what the jobs that are done so far have returned."""
+        return {name: json.loads(rest) for name, rest in self._said("done")}
 
     def failures(self) -> dict[str, str]:
         """Return the lines with which jobs failed so far."""
+        return dict(self._said("failed"))
+
+    def _said(self, kind: str) -> list[list[str]]:
         with self._heard:
-            words = [line.split(" ", 2) for line in self._lines]
-        return {word[1]: word[2] for word in words if word[0] == "failed"}
+            return [line.split(" ", 2)[1:] for line in self._lines if line.startswith(f"{kind} ")]
 
     def story(self) -> str:
         """Return everything it said, for the message of a test that fails."""
