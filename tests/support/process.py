@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-_WAIT_S = 240.0
+_WAIT_S = 400.0
 
 
 class JobProcess:
