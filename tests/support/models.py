@@ -1,10 +1,15 @@
 """Models to score with, and tables for them: small, exact, and made where a test needs them."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pandas as pd
+
+# Spark's workers have no tests to import: what is defined here travels inside the models.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def save_model(
