@@ -85,10 +85,9 @@ def test_scoring_equals_predicting_row_by_row(spark, model, tmp_path_factory, ro
         max_bad_rows="100%",
         spark=spark,
     )
-    scored = {
-        row["id"]: row["prediction"]
-        for row in spark.sql(f"SELECT id, prediction FROM {result.output_table}").collect()
-    }
+    found = spark.sql(f"SELECT id, prediction FROM {result.output_table}").collect()
+    scored = {row["id"]: row["prediction"] for row in found}
+    assert len(found) == len(scored) == result.rows_scored
     loaded = mlflow.pyfunc.load_model(model)
     expected = {}
     for row in numbered:
