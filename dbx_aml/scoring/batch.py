@@ -10,26 +10,24 @@ attempt died in between.
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pyspark.errors import AnalysisException
 from pyspark.sql import Observation
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from dbx_aml.errors import ScoringError
 from dbx_aml.scoring.binding import quote
 from dbx_aml.scoring.scorer import Batch, Scorer
-from dbx_aml.scoring.table import SPARK_ERRORS, Commit, Table, commit_text, one_line
+from dbx_aml.scoring.table import SPARK_ERRORS, Commit, Table
+from dbx_aml.scoring.write import create, merge, options, save
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
+    from pyspark.sql import DataFrame
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +35,6 @@ log = logging.getLogger(__name__)
 _LATEST_COMMITS = 20
 # Seconds; the counts are there when the write returns, or a moment later.
 _OBSERVATION_S = 10.0
-# Characters that Delta allows in a column's name only with column mapping.
-_MAPPED = re.compile(r"[ ,;{}()\n\t=]")
-
-_one_at_a_time = threading.Lock()
 
 # Returns a batch's rows as of a version of the input table.
 Read = Callable[[int | None], "DataFrame"]
@@ -71,10 +65,15 @@ def publish(scorer: Scorer, read: Read, batch: Batch) -> Counts:
         if done is not None:
             return _complete(scorer, read, batch, done)
     rows = read(batch.input_version)
-    scorer.try_on(rows)
+    scorer.report("trying the model")
+    # Trying and planning are small queries that mostly wait: at once, not in turn.
+    with ThreadPoolExecutor(1) as pool:
+        arranging = pool.submit(scorer.arranged, rows)
+        scorer.try_on(rows)
+        arranged = arranging.result()
     total = _check_keys(scorer, rows) if scorer.recipe.write_mode == "merge" else None
     scorer.report("scoring")
-    commit, bad = _write_good(scorer, rows, batch, exists, total)
+    commit, bad = _write_good(scorer, rows, arranged, batch, exists, total)
     if commit is None:
         # Delta knows the transaction of a commit older than those looked at.
         done = _find(output.commits(scorer.spark, limit=None), batch)
@@ -146,28 +145,33 @@ def _check_keys(scorer: Scorer, rows: DataFrame) -> int:
 
 
 def _write_good(
-    scorer: Scorer, rows: DataFrame, batch: Batch, exists: bool, total: int | None
+    scorer: Scorer,
+    rows: DataFrame,
+    arranged: DataFrame,
+    batch: Batch,
+    exists: bool,
+    total: int | None,
 ) -> tuple[Commit | None, int]:
     """Commit the good rows; return the commit, or None if Delta had it, and the bad rows."""
     output = Table(scorer.recipe.output_table)
-    frame, seen = scorer.good(scorer.arranged(rows), batch)
+    frame, seen = scorer.good(arranged, batch)
     about = {**_about(scorer, batch), "attempt": uuid.uuid4().hex}
     if not exists and (output.path is None or scorer.recipe.write_mode == "merge"):
         # A first write that dies leaves files in the folder of a named table, where none
         # can be created any more: so it is created empty before.
-        _create(scorer, output, frame.schema)
+        create(scorer.spark, output, frame.schema)
     if scorer.recipe.write_mode == "merge":
-        affected = _merge(scorer, output, frame, batch, about)
+        affected = merge(scorer, output, frame, batch, about)
         if affected is None:
             return None, 0
         version = output.version(scorer.spark)
         merged = Commit(version=version or 0, rows=affected, batch=about)
         return merged, int(total or 0) - affected
     mode = "overwrite" if scorer.recipe.write_mode == "replace" else "append"
-    writer = _options(frame.write, batch, about).mode(mode)
+    writer = options(frame.write, batch, about).mode(mode)
     if scorer.recipe.replace_where:
         writer = writer.option("replaceWhere", scorer.recipe.replace_where)
-    _save(scorer, writer, output, frame.schema, exists)
+    save(scorer.spark, writer, output, frame.schema, exists)
     latest = output.commits(scorer.spark, _LATEST_COMMITS)
     commit = next((c for c in latest if c.batch.get("attempt") == about["attempt"]), None)
     if commit is None:
@@ -182,9 +186,13 @@ def _write_bad(scorer: Scorer, rows: DataFrame, batch: Batch) -> int:
     about = {**_about(scorer, batch), "attempt": uuid.uuid4().hex}
     exists = quarantine.exists(scorer.spark)
     if not exists and quarantine.path is None:
-        _create(scorer, quarantine, frame.schema)
-    _save(
-        scorer, _options(frame.write, batch, about).mode("append"), quarantine, frame.schema, exists
+        create(scorer.spark, quarantine, frame.schema)
+    save(
+        scorer.spark,
+        options(frame.write, batch, about).mode("append"),
+        quarantine,
+        frame.schema,
+        exists,
     )
     held = _find(quarantine.commits(scorer.spark), batch)
     return held.rows if held else 0
@@ -202,91 +210,6 @@ def _about(scorer: Scorer, batch: Batch) -> dict[str, Any]:
         "input_version": batch.input_version,
         "row_filter": scorer.recipe.row_filter,
     }
-
-
-def _create(scorer: Scorer, table: Table, schema: T.StructType) -> None:
-    empty = scorer.spark.createDataFrame([], schema)
-    writer = empty.write.format("delta").mode("ignore")
-    _save(scorer, writer, table, schema, exists=False)
-
-
-def _save(
-    scorer: Scorer, writer: DataFrameWriter, table: Table, schema: T.StructType, exists: bool
-) -> None:
-    if not exists and _MAPPED.search("".join(_names(schema))):
-        writer = writer.option("delta.columnMapping.mode", "name")
-    try:
-        if table.path:
-            writer.save(table.path)
-        else:
-            writer.saveAsTable(table.name)
-    except SPARK_ERRORS as err:
-        raise _write_error(table, err) from err
-
-
-def _merge(
-    scorer: Scorer, output: Table, frame: DataFrame, batch: Batch, about: dict[str, Any]
-) -> int | None:
-    """Merge on the key; return the rows written, or None if Delta had done it before."""
-    view = f"dbx_aml_{uuid.uuid4().hex}"
-    frame.createOrReplaceTempView(view)
-    # Null keys are equal here: otherwise each run would insert such a row again.
-    same = " AND ".join(
-        f"dst.{quote(key)} <=> src.{quote(key)}" for key in scorer.recipe.key_columns
-    )
-    confs = {
-        "spark.databricks.delta.write.txnAppId": batch.app_id,
-        "spark.databricks.delta.write.txnVersion": str(batch.app_version),
-        "spark.databricks.delta.commitInfo.userMetadata": commit_text(about),
-    }
-    try:
-        with _settings(scorer.spark, confs):
-            done = scorer.spark.sql(
-                f"MERGE WITH SCHEMA EVOLUTION INTO {output.name} AS dst USING {view} AS src "
-                f"ON {same} WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
-            ).collect()
-    except SPARK_ERRORS as err:
-        raise _write_error(output, err) from err
-    finally:
-        scorer.spark.catalog.dropTempView(view)
-    return int(done[0]["num_affected_rows"]) if done else None
-
-
-@contextmanager
-def _settings(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
-    """Set Spark settings for a merge, which takes no options, and put the old ones back.
-
-    They count for the whole session, so one merge at a time has them.
-    """
-    before: dict[str, str | None] = {}
-    with _one_at_a_time:
-        try:
-            for key, value in settings.items():
-                old = spark.conf.get(key, None)
-                spark.conf.set(key, value)
-                before[key] = old
-        except AnalysisException:
-            # Serverless compute lets nobody set these. A merge on the key is repeatable as it
-            # is; only its commit then does not name the batch.
-            log.info("set no transaction for the merge: this compute does not allow it")
-        try:
-            yield
-        finally:
-            for key, old in before.items():
-                if old is None:
-                    spark.conf.unset(key)
-                else:
-                    spark.conf.set(key, old)
-
-
-def _options(writer: DataFrameWriter, batch: Batch, about: dict[str, Any]) -> DataFrameWriter:
-    return (
-        writer.format("delta")
-        .option("txnAppId", batch.app_id)
-        .option("txnVersion", batch.app_version)
-        .option("userMetadata", commit_text(about))
-        .option("mergeSchema", "true")
-    )
 
 
 def _find(commits: list[Commit], batch: Batch) -> Commit | None:
@@ -311,22 +234,3 @@ def _observed(seen: Observation) -> dict[str, Any]:
     asking.start()
     asking.join(_OBSERVATION_S)
     return found
-
-
-def _names(kind: T.DataType) -> list[str]:
-    if isinstance(kind, T.StructType):
-        return [n for f in kind.fields for n in (f.name, *_names(f.dataType))]
-    if isinstance(kind, T.ArrayType):
-        return _names(kind.elementType)
-    if isinstance(kind, T.MapType):
-        return [*_names(kind.keyType), *_names(kind.valueType)]
-    return []
-
-
-def _write_error(table: Table, err: Exception) -> ScoringError:
-    if "DELTA_REPLACE_WHERE_MISMATCH" in str(err):
-        return ScoringError(
-            f"replace_where must hold for every scored row: got {one_line(err)}; "
-            "use the same predicate as row_filter"
-        )
-    return ScoringError(f"table must be writable: got {table.name!r}; {one_line(err)}")

@@ -196,19 +196,19 @@ class Scorer:
         return (time.perf_counter() - started) / max(len(sample), 1)
 
     def _scoring(self, batch: Batch) -> Column:
+        # The batch first: it is the one field of these that Delta keeps statistics of.
         return F.struct(
+            F.lit(batch.id).alias("batch_id"),
             F.lit(self.model.uri).alias("model_uri"),
             F.lit(self.model.name).cast("string").alias("model_name"),
             F.lit(self.model.version).cast("string").alias("model_version"),
             F.lit(self.model.run_id).cast("string").alias("model_run_id"),
-            F.lit(batch.id).alias("batch_id"),
             F.lit(batch.input_version).cast("bigint").alias("input_version"),
             _now().alias("scored_at"),
         )
 
     def try_on(self, rows: DataFrame) -> None:
         """Try the model on a few rows: one that fails on all would only write a bad table."""
-        self.report("trying the model")
         columns = dict.fromkeys(one.column for one in self.bound)
         few = rows.select(*(F.col(quote(name)) for name in columns))
         tried = few.limit(_TRIED_ROWS).collect()

@@ -1,0 +1,157 @@
+"""Write rows into a Delta table, once a batch: a transaction id, what the commit says, a merge."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import types as T
+
+from dbx_aml.errors import ScoringError
+from dbx_aml.scoring.binding import quote
+from dbx_aml.scoring.scorer import SCORING, Batch, Scorer
+from dbx_aml.scoring.table import SPARK_ERRORS, Table, commit_text, one_line
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
+
+log = logging.getLogger(__name__)
+
+# delta.dataSkippingNumIndexedCols, where a table does not say otherwise.
+_INDEXED_BY_DEFAULT = 32
+# Characters that Delta allows in a column's name only with column mapping.
+_MAPPED = re.compile(r"[ ,;{}()\n\t=]")
+
+_one_at_a_time = threading.Lock()
+
+
+def create(spark: SparkSession, table: Table, schema: T.StructType) -> None:
+    """Make an empty table of these columns, unless there is one."""
+    empty = spark.createDataFrame([], schema)
+    writer = empty.write.format("delta").mode("ignore")
+    save(spark, writer, table, schema, exists=False)
+
+
+def save(
+    spark: SparkSession, writer: DataFrameWriter, table: Table, schema: T.StructType, exists: bool
+) -> None:
+    """Write rows into a table; raise ScoringError with the cause in one line."""
+    if not exists:
+        for key, value in _properties(schema).items():
+            writer = writer.option(key, value)
+    try:
+        if table.path:
+            writer.save(table.path)
+        else:
+            writer.saveAsTable(table.name)
+    except SPARK_ERRORS as err:
+        raise _write_error(table, err) from err
+
+
+def merge(
+    scorer: Scorer, output: Table, frame: DataFrame, batch: Batch, about: dict[str, Any]
+) -> int | None:
+    """Merge on the key; return the rows written, or None if Delta had done it before."""
+    view = f"dbx_aml_{uuid.uuid4().hex}"
+    frame.createOrReplaceTempView(view)
+    # Null keys are equal here: otherwise each run would insert such a row again.
+    same = " AND ".join(
+        f"dst.{quote(key)} <=> src.{quote(key)}" for key in scorer.recipe.key_columns
+    )
+    confs = {
+        "spark.databricks.delta.write.txnAppId": batch.app_id,
+        "spark.databricks.delta.write.txnVersion": str(batch.app_version),
+        "spark.databricks.delta.commitInfo.userMetadata": commit_text(about),
+    }
+    try:
+        with _settings(scorer.spark, confs):
+            done = scorer.spark.sql(
+                f"MERGE WITH SCHEMA EVOLUTION INTO {output.name} AS dst USING {view} AS src "
+                f"ON {same} WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
+            ).collect()
+    except SPARK_ERRORS as err:
+        raise _write_error(output, err) from err
+    finally:
+        scorer.spark.catalog.dropTempView(view)
+    return int(done[0]["num_affected_rows"]) if done else None
+
+
+@contextmanager
+def _settings(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
+    """Set Spark settings for a merge, which takes no options, and put the old ones back.
+
+    They count for the whole session, so one merge at a time has them.
+    """
+    before: dict[str, str | None] = {}
+    with _one_at_a_time:
+        try:
+            for key, value in settings.items():
+                old = spark.conf.get(key, None)
+                spark.conf.set(key, value)
+                before[key] = old
+        except AnalysisException:
+            # Serverless compute lets nobody set these. A merge on the key is repeatable as it
+            # is; only its commit then does not name the batch.
+            log.info("set no transaction for the merge: this compute does not allow it")
+        try:
+            yield
+        finally:
+            for key, old in before.items():
+                if old is None:
+                    spark.conf.unset(key)
+                else:
+                    spark.conf.set(key, old)
+
+
+def options(writer: DataFrameWriter, batch: Batch, about: dict[str, Any]) -> DataFrameWriter:
+    """Return the writer with the batch as Delta's transaction, and as what the commit says."""
+    return (
+        writer.format("delta")
+        .option("txnAppId", batch.app_id)
+        .option("txnVersion", batch.app_version)
+        .option("userMetadata", commit_text(about))
+        .option("mergeSchema", "true")
+    )
+
+
+def _properties(schema: T.StructType) -> dict[str, str]:
+    """Return the Delta properties that a table of these columns is made with."""
+    properties = {}
+    if _MAPPED.search("".join(_names(schema))):
+        properties["delta.columnMapping.mode"] = "name"
+    # A table ends with the struct of provenance. Minimum and maximum of texts that are the
+    # same in all rows cost a fifth of a write; the batch, its first field, is worth finding.
+    indexed = _leaves(T.StructType(schema.fields[:-1])) + 1
+    if indexed < _INDEXED_BY_DEFAULT and schema.fields[-1].name == SCORING:
+        properties["delta.dataSkippingNumIndexedCols"] = str(indexed)
+    return properties
+
+
+def _leaves(kind: T.DataType) -> int:
+    """Return how many columns Delta sees in a type, which it counts through structs."""
+    return sum(_leaves(f.dataType) for f in kind.fields) if isinstance(kind, T.StructType) else 1
+
+
+def _names(kind: T.DataType) -> list[str]:
+    if isinstance(kind, T.StructType):
+        return [n for f in kind.fields for n in (f.name, *_names(f.dataType))]
+    if isinstance(kind, T.ArrayType):
+        return _names(kind.elementType)
+    if isinstance(kind, T.MapType):
+        return [*_names(kind.keyType), *_names(kind.valueType)]
+    return []
+
+
+def _write_error(table: Table, err: Exception) -> ScoringError:
+    if "DELTA_REPLACE_WHERE_MISMATCH" in str(err):
+        return ScoringError(
+            f"replace_where must hold for every scored row: got {one_line(err)}; "
+            "use the same predicate as row_filter"
+        )
+    return ScoringError(f"table must be writable: got {table.name!r}; {one_line(err)}")
