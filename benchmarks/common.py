@@ -121,11 +121,13 @@ def fresh(name: str) -> Path:
 
 
 def ours(spark: SparkSession, model_uri: str, table: str, name: str, **arguments: Any) -> None:
-    """Score with `score_table` into a fresh table."""
+    """Score with `score_table` into a fresh table of this name, or into the `output_table`."""
     from dbx_aml import score_table
 
-    arguments.setdefault("output_table", f"delta.`{fresh(name)}`")
-    score_table(model_uri=model_uri, input_table=table, spark=spark, **arguments)
+    output = f"delta.`{fresh(name)}`" if name else arguments.pop("output_table")
+    score_table(
+        model_uri=model_uri, input_table=table, output_table=output, spark=spark, **arguments
+    )
 
 
 def snippet(spark: SparkSession, model_uri: str, table: str, name: str) -> None:

@@ -33,8 +33,7 @@ def _grow(spark, path):
 def _nights(spark, kind, rows, files):
     """Return the median seconds of a night's new rows, on a copy of the table already scored."""
     source = rows_table(spark, rows, files).split("`")[1]
-    # A path of its own: Spark keeps what it knows of a table by its path.
-    path = ROOT / f"growing_{kind}_{rows}"
+    path = ROOT / f"growing_{rows}"
     shutil.rmtree(path, ignore_errors=True)
     shutil.copytree(source, path)
     table, uri, out = f"delta.`{path}`", model(kind), f"delta.`{fresh('out_nightly')}`"
