@@ -20,7 +20,7 @@ from tests.support.azureml.message import Answer, Request, service_error
 
 log = logging.getLogger(__name__)
 Respond = Callable[[Request], Answer]
-_TRANSIENT = {429: "TooManyRequests", 503: "ServiceUnavailable"}
+_CODES = {403: "AuthorizationFailure", 429: "TooManyRequests", 503: "ServiceUnavailable"}
 
 
 class Front(ThreadingHTTPServer):
@@ -80,6 +80,11 @@ class _Connection(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     host = ""
 
+    def finish(self) -> None:
+        super().finish()
+        # The server only knows the socket that the tunnel's took over.
+        self.connection.close()
+
     def do_CONNECT(self) -> None:
         host = self.path.rpartition(":")[0].lower()
         self.close_connection = True
@@ -91,7 +96,7 @@ class _Connection(BaseHTTPRequestHandler):
         if fault and fault.kind == "drop":
             self._note("CONNECT", host, "", 0, time.monotonic(), fault.kind)
             return
-        self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        self.connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
         if fault:
             started = time.monotonic()
             self.server.released.wait()
@@ -99,7 +104,7 @@ class _Connection(BaseHTTPRequestHandler):
             return
         self.connection = self.server.context.wrap_socket(self.connection, server_side=True)
         self.rfile = self.connection.makefile("rb")
-        self.wfile = self.connection.makefile("wb", buffering=0)
+        self.wfile = self.connection.makefile("wb")
         self.host = host
         self.close_connection = False
 
@@ -136,7 +141,7 @@ class _Connection(BaseHTTPRequestHandler):
     def _with_fault(self, request: Request, fault: Fault | None) -> Answer | None:
         """Return the answer, or None to close the connection without one."""
         if fault and fault.kind == "status":
-            return _status(fault)
+            return _status(fault, request.host)
         if fault and fault.kind == "drop":
             return None
         if fault and fault.kind == "black-hole":
@@ -155,18 +160,21 @@ class _Connection(BaseHTTPRequestHandler):
             return service_error(500, f"The stand-in failed: {error!r}", code="StandInFailed")
 
     def _send(self, answer: Answer) -> None:
-        self.send_response(answer.status, answer.reason)
-        for name, text in answer.headers.items():
-            if name.lower() != "content-length" or self.command == "HEAD":
-                self.send_header(name, text)
-        if self.command != "HEAD" and answer.status not in (204, 304):
-            self.send_header("Content-Length", str(len(answer.body)))
+        reason = answer.reason or self.responses.get(answer.status, ("",))[0]
+        lines = [f"{self.protocol_version} {answer.status} {reason}"]
+        is_head = self.command == "HEAD"
+        lines += [
+            f"{name}: {text}"
+            for name, text in answer.headers.items()
+            if is_head or name.lower() != "content-length"
+        ]
+        if not is_head and answer.status not in (204, 304):
+            lines.append(f"Content-Length: {len(answer.body)}")
         if self.close_connection:
-            self.send_header("Connection", "close")
+            lines.append("Connection: close")
+        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
         # One write: a head and a body sent apart wait for each other's acknowledgement.
-        head = b"".join(self._headers_buffer) + b"\r\n"
-        self._headers_buffer = []
-        self.wfile.write(head if self.command == "HEAD" else head + answer.body)
+        self.connection.sendall(head if is_head else head + answer.body)
 
     def _note(
         self, method: str, host: str, path: str, status: int, started: float, fault: str
@@ -187,10 +195,13 @@ class _Connection(BaseHTTPRequestHandler):
         """Say nothing on stderr: the journal has it."""
 
 
-def _status(fault: Fault) -> Answer:
-    code = _TRANSIENT.get(fault.status, "UserError")
-    made = service_error(
-        fault.status, f"The stand-in was told to answer {fault.status}.", code=code
-    )
+def _status(fault: Fault, host: str) -> Answer:
+    code = _CODES.get(fault.status, "UserError")
+    text = f"The stand-in was told to answer {fault.status}."
     wait = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
+    if ".blob." in host:
+        body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{text}</Message></Error>"
+        headers = {"Content-Type": "application/xml", "x-ms-error-code": code, **wait}
+        return Answer(status=fault.status, body=body.encode(), headers=headers)
+    made = service_error(fault.status, text, code=code)
     return Answer(status=fault.status, body=made.body, headers={**made.headers, **wait})
