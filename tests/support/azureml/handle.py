@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -124,8 +124,8 @@ class AzureMl:
         *arguments: str,
         identity: str = "service-principal",
         environment: Mapping[str, str] | None = None,
+        skip_metadata: bool = True,
         timeout_s: float = 120,
-        python: Sequence[str] = (sys.executable,),
     ) -> subprocess.CompletedProcess[str]:
         """Run Python code as a client, in a process of its own with nothing but our variables.
 
@@ -136,14 +136,14 @@ class AzureMl:
             arguments: Further arguments.
             identity: As in `environment`.
             environment: Further variables.
+            skip_metadata: As in `environment`.
             timeout_s: Seconds that it may take.
-            python: The interpreter.
         """
         return subprocess.run(
-            [*python, "-c", code, self.tracking_uri, *arguments],
+            [sys.executable, "-c", code, self.tracking_uri, *arguments],
             env={
                 **clean_environment(),
-                **self.environment(identity),
+                **self.environment(identity, skip_metadata=skip_metadata),
                 **(environment or {}),
             },
             cwd=_ROOT,
