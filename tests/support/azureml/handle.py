@@ -118,16 +118,25 @@ class AzureMl:
         entries = [Entry(**entry) for entry in json.loads(answer.data)]
         return [entry for entry in entries if host in entry.host and path in entry.path]
 
-    def run(
+    def token(self, resource: str = "https://management.azure.com") -> str:
+        """Return an access token, for example for MLFLOW_TRACKING_TOKEN."""
+        answer = self._admin.request(
+            "GET",
+            IDENTITY_PATH,
+            fields={"resource": resource, "api-version": "2019-08-01"},
+            headers={"X-IDENTITY-HEADER": self._facts["identity_header"]},
+        )
+        return str(json.loads(answer.data)["access_token"])
+
+    def start(
         self,
         code: str,
         *arguments: str,
         identity: str = "service-principal",
         environment: Mapping[str, str] | None = None,
         skip_metadata: bool = True,
-        timeout_s: float = 120,
-    ) -> subprocess.CompletedProcess[str]:
-        """Run Python code as a client, in a process of its own with nothing but our variables.
+    ) -> subprocess.Popen[str]:
+        """Start Python code as a client, in a process of its own with nothing but our variables.
 
         azureml-mlflow reads its settings when it is imported, so a client cannot share a process.
 
@@ -137,9 +146,8 @@ class AzureMl:
             identity: As in `environment`.
             environment: Further variables.
             skip_metadata: As in `environment`.
-            timeout_s: Seconds that it may take.
         """
-        return subprocess.run(
+        return subprocess.Popen(
             [sys.executable, "-c", code, self.tracking_uri, *arguments],
             env={
                 **clean_environment(),
@@ -148,11 +156,29 @@ class AzureMl:
             },
             cwd=_ROOT,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=timeout_s,
-            check=False,
         )
+
+    def run(
+        self, code: str, *arguments: str, timeout_s: float = 120, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run Python code as a client to its end; see `start` for the rest.
+
+        Args:
+            code: The program.
+            arguments: Further arguments.
+            timeout_s: Seconds that it may take; it is killed then.
+            options: As `start` takes them.
+        """
+        with self.start(code, *arguments, **options) as process:
+            try:
+                output, errors = process.communicate(timeout=timeout_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
     def _identity(self, identity: str) -> dict[str, str]:
         names = {"AZURE_TENANT_ID": TENANT_ID, "AZURE_CLIENT_ID": CLIENT_ID}

@@ -1,5 +1,6 @@
 """The service: which part answers which host, and who may ask."""
 
+from datetime import UTC, datetime
 from urllib.parse import unquote
 
 from tests.support.azureml.artifact import Artifacts
@@ -104,13 +105,9 @@ class Service:
     def _run_token(self) -> Answer:
         """Refresh the token of a job, which azureml-mlflow does 95 seconds before its end."""
         token, ends = self._tokens.issue("azureml-job", "https://ml.azure.com")
-        return json_answer({"token": token, "expiryTimeUtc": _iso(ends)})
-
-
-def _iso(seconds: int) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(seconds, UTC).isoformat()
+        return json_answer(
+            {"token": token, "expiryTimeUtc": datetime.fromtimestamp(ends, UTC).isoformat()}
+        )
 
 
 def _error(is_tracking: bool, status: int, message: str) -> Answer:

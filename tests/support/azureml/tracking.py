@@ -4,6 +4,7 @@ Only calls of MLflow 2 are known here; those that MLflow 3 added are answered as
 """
 
 import json
+from contextlib import nullcontext
 from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
@@ -56,8 +57,8 @@ class Tracking:
     def __init__(self, workspace: Workspace, server: Upstream) -> None:
         self._workspace = workspace
         self._server = server
-        # Parameters are counted before they are written.
-        self._writing = Lock()
+        # Parameters are counted before they are written, one call at a time.
+        self._counting = Lock()
 
     def answer(self, request: Request, rest: str, source_check: SourceCheck) -> Answer:
         """Answer under /mlflow/v2.0; `rest` is what follows the workspace."""
@@ -91,7 +92,7 @@ class Tracking:
 
     def _call(self, request: Request, call: str, body: dict[str, Any]) -> Answer:
         body = {key: body[key] for key in body if key not in _UNKNOWN_FIELDS.get(call, ())}
-        with self._writing:
+        with self._counting if _logs_params(call, body) else nullcontext():
             refused = broken_limit(call, body, self._params_before(call, body))
             if refused:
                 return refused
@@ -126,10 +127,7 @@ class Tracking:
         return json_answer({"batch_tracking_id": str(uuid4()) if metrics else ""})
 
     def _params_before(self, call: str, body: dict[str, Any]) -> frozenset[str]:
-        logs_params = call == "runs/log-parameter" or (
-            call == "runs/log-batch" and "params" in body
-        )
-        if not logs_params:
+        if not _logs_params(call, body):
             return frozenset()
         run = self._run(run_hex(str(body.get("run_id") or body.get("run_uuid"))))
         return frozenset(param["key"] for param in run.get("data", {}).get("params", []))
@@ -170,3 +168,7 @@ class Tracking:
         answer = self._server.send("GET", f"/api/2.0/mlflow/{call}?{query}", {}, None)
         got: dict[str, Any] = json.loads(answer.body)
         return got
+
+
+def _logs_params(call: str, body: dict[str, Any]) -> bool:
+    return call == "runs/log-parameter" or (call == "runs/log-batch" and "params" in body)
