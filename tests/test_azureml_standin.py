@@ -182,6 +182,13 @@ def test_what_mlflow_3_added_is_not_there(azureml: AzureMl, tmp_path: Path) -> N
             found["register"] = error_of(mlflow.register_model, runs_uri, "from_run")
             found["left"] = client.get_registered_model("from_run").latest_versions
             found["traces"] = error_of(client.search_traces, [run.info.experiment_id])
+
+            from sklearn.linear_model import LinearRegression
+            mlflow.sklearn.autolog(log_datasets=False)
+            with mlflow.start_run() as run:
+                LinearRegression().fit([[1.0], [2.0]], [1.0, 2.0])
+            automatic = client.get_run(run.info.run_id).data
+            found["automatic"] = [automatic.params["fit_intercept"], automatic.metrics]
             """
         ),
         str(tmp_path / "model"),
@@ -193,6 +200,8 @@ def test_what_mlflow_3_added_is_not_there(azureml: AzureMl, tmp_path: Path) -> N
     assert found["register"][0] == "MlflowException"
     assert found["left"] == []
     assert "403" in found["traces"][1]
+    # Autologging warns only, and with the model the metrics are lost.
+    assert found["automatic"] == ["True", {}]
 
 
 def test_an_artifact_is_never_written_twice(azureml: AzureMl) -> None:

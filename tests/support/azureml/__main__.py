@@ -3,8 +3,10 @@
 import argparse
 import json
 import shlex
+import signal
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from tests.support.azureml.handle import IDENTITIES, AzureMl
@@ -32,10 +34,8 @@ def main() -> None:
             return
         sys.stdout.write(_how_to(AzureMl(facts), given.identity))
         sys.stdout.flush()
-        try:
-            sys.stdin.read()
-        except KeyboardInterrupt:
-            sys.stderr.write("\n")
+        with suppress(KeyboardInterrupt):
+            signal.pause()
 
 
 def _how_to(azureml: AzureMl, identity: str) -> str:

@@ -115,12 +115,17 @@ class _Connection(BaseHTTPRequestHandler):
             self._send(Answer(status=411))
             return
         length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:
+            # The client is gone, perhaps killed: half a request is none.
+            self.close_connection = True
+            return
         request = Request(
             method=self.command,
             host=self.host,
             target=self.path,
             headers={name.lower(): text for name, text in self.headers.items()},
-            body=self.rfile.read(length),
+            body=body,
         )
         if not self.host:
             url = urlsplit(self.path)

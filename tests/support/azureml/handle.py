@@ -241,5 +241,9 @@ def azureml_service(folder: Path, workspace: Workspace | None = None) -> Iterato
             raise RuntimeError(f"the stand-in did not start; {errors} says why")
         yield AzureMl(json.loads(said))
     finally:
-        # The end of its input is its signal.
-        process.communicate(timeout=30)
+        try:
+            # The end of its input is its signal.
+            process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()

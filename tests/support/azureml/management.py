@@ -90,7 +90,7 @@ class Management:
 
 
 def _cloud() -> dict[str, object]:
-    """The public cloud, with every key that azureml-mlflow reads without a default."""
+    """The public cloud, with what azureml-mlflow reads of it."""
     management = "https://management.core.windows.net/"
     return {
         "name": "AzureCloud",
@@ -106,8 +106,6 @@ def _cloud() -> dict[str, object]:
         "graph": "https://graph.windows.net/",
         "batch": "https://batch.core.windows.net/",
         "resourceManager": f"https://{MANAGEMENT_HOST}/",
-        "vmImageAliasDoc": "https://raw.githubusercontent.com/Azure/azure-rest-api-specs/master"
-        "/arm-compute/quickstart-templates/aliases.json",
         "activeDirectoryDataLake": "https://datalake.azure.net/",
         "sqlManagement": "https://management.core.windows.net:8443/",
         "gallery": "https://gallery.azure.com/",
