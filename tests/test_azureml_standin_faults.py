@@ -74,15 +74,12 @@ def test_wrong_credentials_fail_at_once_and_as_entra_says(azureml: AzureMl) -> N
 def test_a_client_without_identity_waits_for_a_person(azureml: AzureMl) -> None:
     code = "import mlflow, sys; mlflow.MlflowClient(sys.argv[1]).search_experiments()"
     with azureml.start(code, identity="none") as waiting:
-        deadline = time.monotonic() + 60
-        while not azureml.requests(path="oauth2/v2.0/devicecode") and time.monotonic() < deadline:
-            time.sleep(0.2)
+        azureml.wait_for(path="oauth2/v2.0/devicecode")
         time.sleep(1)
         is_waiting = waiting.poll() is None
         waiting.kill()
 
     # Until the code ends, which is after 15 minutes.
-    assert azureml.requests(path="oauth2/v2.0/devicecode")
     assert is_waiting
 
 
@@ -138,6 +135,8 @@ def test_each_fault_does_what_it_says(azureml: AzureMl) -> None:
         found["over"] = log(3)
         fault("status", status=503, host="blob")
         found["elsewhere"] = log(4)
+        fault("status", status=403, path="runs/set-tag", skip=1, count=1)
+        found["second"] = [error_of(client.set_tag, run, "t", i)[1][:30] for i in range(3)]
         fault("delay", delay_s=1, count=1)
         found["slow"] = log(5)
         fault("drop", path="runs/log-metric", count=1)
@@ -161,6 +160,7 @@ def test_each_fault_does_what_it_says(azureml: AzureMl) -> None:
     assert 2 <= found["throttled"][2] < 5
     assert "503" in found["outage"][1]
     assert found["over"][0] == found["elsewhere"][0] == found["slow"][0] == ""
+    assert [bool(error) for error in found["second"]] == [False, True, False]
     assert found["slow"][2] >= 1
     assert found["dropped"][0] == ""
     assert "timed out" in found["black_hole"][1]

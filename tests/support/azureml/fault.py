@@ -23,7 +23,8 @@ class Fault:
         host: Regular expression found in the host, for example "blob"; all hosts without it.
         path: Regular expression found in the path, for example "runs/log-batch"; all without it.
         method: Regular expression of the whole method, for example "PUT".
-        count: How many requests it hits; None for all.
+        skip: How many requests that it would hit pass first.
+        count: How many requests it hits then; None for all.
         for_s: Seconds that it lasts; None for no end.
         status: Status of kind "status".
         retry_after_s: Retry-After of kind "status", in seconds.
@@ -34,6 +35,7 @@ class Fault:
     host: str = ""
     path: str = ""
     method: str = ".*"
+    skip: int = 0
     count: int | None = None
     for_s: float | None = None
     status: int = 503
@@ -63,29 +65,31 @@ class Faults:
     def __init__(self) -> None:
         self._lock = Lock()
         self._active: list[tuple[Fault, float]] = []
-        self._hits: list[int] = []
+        self._seen: list[int] = []
 
     def add(self, fault: Fault) -> None:
         """Switch a fault on; of several that match a request the first one counts."""
         end = float("inf") if fault.for_s is None else time.monotonic() + fault.for_s
         with self._lock:
             self._active.append((fault, end))
-            self._hits.append(0)
+            self._seen.append(0)
 
     def clear(self) -> None:
         """Switch all off; requests in a black hole are dropped, see `Service`."""
         with self._lock:
             self._active.clear()
-            self._hits.clear()
+            self._seen.clear()
 
     def take(self, host: str, method: str, path: str) -> Fault | None:
         """Return the fault of this request and count it as used; None where nothing goes wrong."""
         now = time.monotonic()
         with self._lock:
             for index, (fault, end) in enumerate(self._active):
-                used_up = fault.count is not None and self._hits[index] >= fault.count
-                if now < end and not used_up and fault.hits(host, method, path):
-                    self._hits[index] += 1
+                if now >= end or not fault.hits(host, method, path):
+                    continue
+                self._seen[index] += 1
+                hit = self._seen[index] - fault.skip
+                if hit > 0 and (fault.count is None or hit <= fault.count):
                     return fault
         return None
 
@@ -97,7 +101,7 @@ class Faults:
         now = time.monotonic()
         with self._lock:
             for fault, end in self._active:
-                whole_host = not fault.path and fault.method == ".*" and fault.count is None
+                whole_host = not (fault.path or fault.skip or fault.count) and fault.method == ".*"
                 if (
                     fault.kind in ("black-hole", "drop")
                     and whole_host

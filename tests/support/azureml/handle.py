@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,6 +118,19 @@ class AzureMl:
         answer = self._admin.request("GET", f"{ADMIN_PATH}requests")
         entries = [Entry(**entry) for entry in json.loads(answer.data)]
         return [entry for entry in entries if host in entry.host and path in entry.path]
+
+    def wait_for(self, *, host: str = "", path: str = "", count: int = 1) -> list[Entry]:
+        """Wait until clients have asked `count` times, for example to kill one in between.
+
+        Raises:
+            TimeoutError: Nobody did, for a minute.
+        """
+        deadline = time.monotonic() + 60
+        while len(entries := self.requests(host=host, path=path)) < count:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{count} requests must have {path!r}: got {entries}")
+            time.sleep(0.05)
+        return entries
 
     def token(self, resource: str = "https://management.azure.com") -> str:
         """Return an access token, for example for MLFLOW_TRACKING_TOKEN."""
