@@ -245,6 +245,25 @@ def test_a_failed_upload_leaves_an_entry_that_is_listed_and_not_there(azureml: A
     assert "BlobNotFound" in found["read"][1]
 
 
+def test_a_lost_answer_to_a_registration_takes_the_path_for_ever(azureml: AzureMl) -> None:
+    found = found_by(
+        azureml,
+        """
+        fault("lost-answer", path="artifacts/batch/metadata", count=1)
+        with mlflow.start_run() as run:
+            found["once"] = error_of(mlflow.log_text, "one", "a.txt")
+            mlflow.log_text("two", "ab.txt")
+        # The client compares how names begin, so the folder "a" has both files.
+        listed = mlflow.artifacts.list_artifacts(run.info.artifact_uri + "/a")
+        found["listed"] = [f.path for f in listed]
+        """,
+    )
+
+    # The client's own second try meets what the first one did.
+    assert "Resource Conflict" in found["once"][1]
+    assert found["listed"] == ["a.txt", "ab.txt"]
+
+
 def test_limits_are_refused_as_the_service_does(azureml: AzureMl) -> None:
     found = found_by(
         azureml,
