@@ -1,0 +1,88 @@
+"""The MLflow server behind the stand-in: the one that `mlflow server --workers 1` starts.
+
+It is started without the command's own process, which imports MLflow a second time, and on a copy
+of an empty database, whose tables take as long to make as the rest.
+"""
+
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from secrets import token_hex
+
+import urllib3
+
+from dbx_aml.jvm import cache_folder
+from tests.support.azureml.child import clean_environment, start_child, wait_for
+
+
+class Backend:
+    """An MLflow server on loopback with its store in SQLite.
+
+    Args:
+        folder: For its database and its log.
+
+    Attributes:
+        port: Where it listens.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._database = folder / "mlflow.db"
+        self._log = folder / "mlflow.log"
+        self._template = cache_folder() / f"mlflow-{version('mlflow')}.db"
+        self._is_copy = self._template.exists()
+        if self._is_copy:
+            shutil.copy(self._template, self._database)
+        store = f"sqlite:///{self._database}"
+        settings = {
+            "_MLFLOW_SERVER_FILE_STORE": store,
+            "_MLFLOW_SERVER_REGISTRY_STORE": store,
+            # Never used: the service says where artifacts are.
+            "_MLFLOW_SERVER_ARTIFACT_ROOT": (folder / "unused").as_uri(),
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            # As set, or MLflow would ask the management endpoint when it loads the plugin.
+            "AZUREML_CURRENT_CLOUD": "AzureCloud",
+        }
+        listening = socket.create_server(("127.0.0.1", 0), backlog=128)
+        # Inherited by each connection; uvicorn takes a socket that it is given for a local one, and
+        # would leave 40 ms between the parts of an answer.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.port = int(listening.getsockname()[1])
+        self._process: subprocess.Popen[bytes] = start_child(
+            [
+                *(sys.executable, "-m", "uvicorn", "mlflow.server.fastapi_app:app"),
+                *("--fd", str(listening.fileno()), "--no-access-log"),
+            ],
+            self._log,
+            environment=clean_environment() | settings,
+            folder=folder,
+            pass_fds=(listening.fileno(),),
+        )
+        listening.close()
+
+    def wait(self) -> None:
+        """Wait until it answers, which takes some seconds of imports."""
+        pool = urllib3.HTTPConnectionPool("127.0.0.1", self.port, timeout=30, retries=False)
+
+        def answers() -> bool:
+            if b"Application startup complete" not in self._log.read_bytes():
+                return False
+            # The store is made by the first call that needs it.
+            found = pool.request("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0")
+            return found.status == 200
+
+        wait_for(self._process, self._log, answers)
+        if not self._is_copy:
+            self._keep_template()
+
+    def _keep_template(self) -> None:
+        self._template.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._template.with_suffix(f".{token_hex(4)}.partial")
+        with sqlite3.connect(self._database) as made, sqlite3.connect(partial) as kept:
+            made.backup(kept)
+        os.replace(partial, self._template)

@@ -1,0 +1,217 @@
+"""The front: an HTTP proxy on loopback whose tunnels end in the stand-in itself.
+
+A client asks it for a tunnel to a host of Azure; the front answers there with a certificate for
+that host, so that no name has to be resolved and nothing leaves the machine. What is asked of it
+directly, without a tunnel, is the admin port and the managed identity.
+"""
+
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Event
+from urllib.parse import urlsplit
+
+from tests.support.azureml.fault import Fault, Faults
+from tests.support.azureml.journal import Entry, Journal
+from tests.support.azureml.message import Answer, Request, service_error
+
+log = logging.getLogger(__name__)
+Respond = Callable[[Request], Answer]
+_CODES = {403: "AuthorizationFailure", 429: "TooManyRequests", 503: "ServiceUnavailable"}
+
+
+class Front(ThreadingHTTPServer):
+    """One port for everything.
+
+    Args:
+        certificate: File with certificate and key of the hosts.
+        hosts: Hosts a tunnel may lead to; 502 for others.
+        respond: Answers a request that came through a tunnel.
+        direct: Answers a request that did not.
+        faults: What goes wrong.
+        journal: Where requests are kept.
+    """
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(
+        self,
+        certificate: Path,
+        hosts: tuple[str, ...],
+        respond: Respond,
+        direct: Respond,
+        faults: Faults,
+        journal: Journal,
+    ) -> None:
+        super().__init__(("127.0.0.1", 0), _Connection)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(certificate)
+        self.hosts = hosts
+        self.respond = respond
+        self.direct = direct
+        self.faults = faults
+        self.journal = journal
+        self.released = Event()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.server_address[1])
+
+    def release(self) -> None:
+        """Let go of every connection in a black hole; they are closed without an answer."""
+        self.released.set()
+        self.released = Event()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Keep a client that hung up out of the log: that is what tests of faults do."""
+        log.debug("connection from %s ended early", client_address, exc_info=True)
+
+
+class _Connection(BaseHTTPRequestHandler):
+    """One connection: requests to the front itself, or, after CONNECT, to a host."""
+
+    server: Front
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    host = ""
+
+    def finish(self) -> None:
+        super().finish()
+        # The server only knows the socket that the tunnel's took over.
+        self.connection.close()
+
+    def do_CONNECT(self) -> None:
+        host = self.path.rpartition(":")[0].lower()
+        self.close_connection = True
+        if host not in self.server.hosts:
+            self._note("CONNECT", host, "", 502, time.monotonic(), "")
+            self._send(Answer(status=502, body=b"no such host behind this proxy"))
+            return
+        fault = self.server.faults.on_connect(host)
+        if fault and fault.kind == "drop":
+            self._note("CONNECT", host, "", 0, time.monotonic(), fault.kind)
+            return
+        self.connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        if fault:
+            started = time.monotonic()
+            self.server.released.wait()
+            self._note("CONNECT", host, "", 0, started, fault.kind)
+            return
+        self.connection = self.server.context.wrap_socket(self.connection, server_side=True)
+        self.rfile = self.connection.makefile("rb")
+        self.wfile = self.connection.makefile("wb", buffering=0)
+        self.host = host
+        self.close_connection = False
+
+    def _any(self) -> None:
+        if "Transfer-Encoding" in self.headers:
+            # No client of ours sends in chunks; unread ones would pass for the next request.
+            self.close_connection = True
+            self._send(Answer(status=411))
+            return
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:
+            # The client is gone, perhaps killed: half a request is none.
+            self.close_connection = True
+            return
+        request = Request(
+            method=self.command,
+            host=self.host,
+            target=self.path,
+            headers={name.lower(): text for name, text in self.headers.items()},
+            body=body,
+        )
+        if not self.host:
+            url = urlsplit(self.path)
+            if url.netloc and url.hostname != "127.0.0.1":
+                # Plain HTTP to elsewhere, such as a virtual machine's identity endpoint.
+                self._send(Answer(status=502, body=b"no such host behind this proxy"))
+                return
+            self._send(self.server.direct(request))
+            return
+        started = time.monotonic()
+        fault = self.server.faults.take(self.host, request.method, request.path)
+        answer = self._with_fault(request, fault)
+        status = answer.status if answer else 0
+        kind = fault.kind if fault else ""
+        self._note(request.method, self.host, request.path, status, started, kind)
+        if answer is None:
+            self.close_connection = True
+            return
+        self._send(answer)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _any
+
+    def _with_fault(self, request: Request, fault: Fault | None) -> Answer | None:
+        """Return the answer, or None to close the connection without one."""
+        if fault and fault.kind == "status":
+            return _status(fault, request.host)
+        if fault and fault.kind == "drop":
+            return None
+        if fault and fault.kind == "black-hole":
+            self.server.released.wait()
+            return None
+        if fault and fault.kind == "delay":
+            time.sleep(fault.delay_s)
+        answer = self._respond(request)
+        return None if fault and fault.kind == "lost-answer" else answer
+
+    def _respond(self, request: Request) -> Answer:
+        try:
+            return self.server.respond(request)
+        except Exception as error:  # a mistake of ours must show, not hang
+            log.exception("failed to answer method=%s path=%s", request.method, request.path)
+            return service_error(500, f"The stand-in failed: {error!r}", code="StandInFailed")
+
+    def _send(self, answer: Answer) -> None:
+        reason = answer.reason or self.responses.get(answer.status, ("",))[0]
+        lines = [f"{self.protocol_version} {answer.status} {reason}"]
+        is_head = self.command == "HEAD"
+        lines += [
+            f"{name}: {text}"
+            for name, text in answer.headers.items()
+            if is_head or name.lower() != "content-length"
+        ]
+        if not is_head and answer.status not in (204, 304):
+            lines.append(f"Content-Length: {len(answer.body)}")
+        if self.close_connection:
+            lines.append("Connection: close")
+        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+        # One write: a head and a body sent apart wait for each other's acknowledgement.
+        self.connection.sendall(head if is_head else head + answer.body)
+
+    def _note(
+        self, method: str, host: str, path: str, status: int, started: float, fault: str
+    ) -> None:
+        self.server.journal.add(
+            Entry(
+                method=method,
+                host=host,
+                path=path,
+                status=status,
+                seconds=round(time.monotonic() - started, 3),
+                user_agent=self.headers.get("User-Agent", ""),
+                fault=fault,
+            )
+        )
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing on stderr: the journal has it."""
+
+
+def _status(fault: Fault, host: str) -> Answer:
+    code = _CODES.get(fault.status, "UserError")
+    text = f"The stand-in was told to answer {fault.status}."
+    wait = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
+    if ".blob." in host:
+        body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{text}</Message></Error>"
+        headers = {"Content-Type": "application/xml", "x-ms-error-code": code, **wait}
+        return Answer(status=fault.status, body=body.encode(), headers=headers)
+    made = service_error(fault.status, text, code=code)
+    return Answer(status=fault.status, body=made.body, headers={**made.headers, **wait})

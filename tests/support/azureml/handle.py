@@ -1,0 +1,263 @@
+"""A test's side of the stand-in: start it, steer it, ask what clients did, run a client."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import urllib3
+
+from tests.support.azureml.child import clean_environment
+from tests.support.azureml.fault import Fault
+from tests.support.azureml.journal import Entry
+from tests.support.azureml.workspace import (
+    ADMIN_PATH,
+    CLIENT_ID,
+    IDENTITY_PATH,
+    TENANT_ID,
+    Workspace,
+)
+
+IDENTITIES = ("service-principal", "certificate", "managed", "workload", "none")
+_ROOT = Path(__file__).parents[3]
+
+
+class AzureMl:
+    """A running stand-in of Azure ML.
+
+    Args:
+        facts: What its process says of itself, see `Server.facts`.
+
+    Attributes:
+        workspace: The one workspace that exists.
+        authority: Certificate that clients have to trust, PEM.
+    """
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self._facts = facts
+        self.workspace = Workspace(**facts["workspace"])
+        self.authority = Path(facts["authority"])
+        self._admin = urllib3.HTTPConnectionPool("127.0.0.1", facts["port"], timeout=30)
+
+    @property
+    def tracking_uri(self) -> str:
+        """The workspace's tracking URI, as the portal shows it."""
+        return self.workspace.tracking_uri
+
+    @property
+    def proxy(self) -> str:
+        """URL of the proxy that leads to the stand-in."""
+        return f"http://127.0.0.1:{self._facts['port']}"
+
+    def environment(
+        self, identity: str = "service-principal", *, skip_metadata: bool = True
+    ) -> dict[str, str]:
+        """Return the variables that bring an unmodified client here.
+
+        Args:
+            identity: "service-principal" (a secret), "certificate", "managed", "workload", "none".
+            skip_metadata: Name the cloud, so that the client does not ask for its metadata.
+        """
+        proxy = {"http_proxy": self.proxy, "https_proxy": self.proxy}
+        proxy["no_proxy"] = "127.0.0.1,localhost"
+        found = {
+            **proxy,
+            **{name.upper(): text for name, text in proxy.items()},
+            "REQUESTS_CA_BUNDLE": str(self.authority),
+            "SSL_CERT_FILE": str(self.authority),
+            # It would ask a host that is not Azure's.
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            **self._identity(identity),
+        }
+        if skip_metadata:
+            found["AZUREML_CURRENT_CLOUD"] = "AzureCloud"
+        return found
+
+    def fault(self, kind: str, **where: Any) -> None:
+        """Switch a fault on; see `Fault` for kinds and arguments.
+
+        Example:
+            azureml.fault("status", status=429, retry_after_s=1, path="runs/log-batch", count=2)
+        """
+        self._post("faults", Fault(kind=kind, **where).as_json())
+
+    def blob_put_fails(self, *, count: int | None = None, status: int = 403) -> None:
+        """Let uploads fail after their path is registered; 403 is not tried again by the client."""
+        self.fault("status", status=status, host="blob", method="PUT", count=count)
+
+    def deny(self, *actions: str) -> None:
+        """Take actions away from the caller; "*" takes all, none gives all back."""
+        self._post("state", {"denied": actions})
+
+    def token_lifetime(self, seconds: float) -> None:
+        """Let tokens issued from now on be good for so long."""
+        self._post("state", {"token_lifetime_s": seconds})
+
+    def revoke_tokens(self) -> None:
+        """Answer 401 to every token issued so far."""
+        self._post("state", {"revoke_tokens": True})
+
+    def reset(self) -> None:
+        """End every fault, forget the requests, put the caller's rights and tokens back.
+
+        What clients have stored stays: tests name their own experiments.
+        """
+        self._post("reset", {})
+
+    def requests(self, *, host: str = "", path: str = "") -> list[Entry]:
+        """Return what clients asked since the last reset, oldest first.
+
+        Args:
+            host: Part of the host's name.
+            path: Part of the path.
+        """
+        answer = self._admin.request("GET", f"{ADMIN_PATH}requests")
+        entries = [Entry(**entry) for entry in json.loads(answer.data)]
+        return [entry for entry in entries if host in entry.host and path in entry.path]
+
+    def wait_for(self, *, host: str = "", path: str = "", count: int = 1) -> list[Entry]:
+        """Wait until clients have asked `count` times, for example to kill one in between.
+
+        Raises:
+            TimeoutError: Nobody did, for a minute.
+        """
+        deadline = time.monotonic() + 60
+        while len(entries := self.requests(host=host, path=path)) < count:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{count} requests must have {path!r}: got {entries}")
+            time.sleep(0.05)
+        return entries
+
+    def token(self, resource: str = "https://management.azure.com") -> str:
+        """Return an access token, for example for MLFLOW_TRACKING_TOKEN."""
+        answer = self._admin.request(
+            "GET",
+            IDENTITY_PATH,
+            fields={"resource": resource, "api-version": "2019-08-01"},
+            headers={"X-IDENTITY-HEADER": self._facts["identity_header"]},
+        )
+        return str(json.loads(answer.data)["access_token"])
+
+    def start(
+        self,
+        code: str,
+        *arguments: str,
+        identity: str = "service-principal",
+        environment: Mapping[str, str] | None = None,
+        skip_metadata: bool = True,
+    ) -> subprocess.Popen[str]:
+        """Start Python code as a client, in a process of its own with nothing but our variables.
+
+        azureml-mlflow reads its settings when it is imported, so a client cannot share a process.
+
+        Args:
+            code: The program; `sys.argv[1]` is the tracking URI, `arguments` follow.
+            arguments: Further arguments.
+            identity: As in `environment`.
+            environment: Further variables.
+            skip_metadata: As in `environment`.
+        """
+        return subprocess.Popen(
+            [sys.executable, "-c", code, self.tracking_uri, *arguments],
+            env={
+                **clean_environment(),
+                **self.environment(identity, skip_metadata=skip_metadata),
+                **(environment or {}),
+            },
+            cwd=_ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(
+        self, code: str, *arguments: str, timeout_s: float = 120, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run Python code as a client to its end; see `start` for the rest.
+
+        Args:
+            code: The program.
+            arguments: Further arguments.
+            timeout_s: Seconds that it may take; it is killed then.
+            options: As `start` takes them.
+        """
+        with self.start(code, *arguments, **options) as process:
+            try:
+                output, errors = process.communicate(timeout=timeout_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+    def _identity(self, identity: str) -> dict[str, str]:
+        names = {"AZURE_TENANT_ID": TENANT_ID, "AZURE_CLIENT_ID": CLIENT_ID}
+        if identity == "service-principal":
+            return names | {"AZURE_CLIENT_SECRET": self._facts["client_secret"]}
+        if identity == "certificate":
+            return names | {"AZURE_CLIENT_CERTIFICATE_PATH": self._facts["client_certificate"]}
+        if identity == "workload":
+            return names | {
+                "AZURE_FEDERATED_TOKEN_FILE": self._facts["federated_token_file"],
+                "AZURE_AUTHORITY_HOST": "https://login.microsoftonline.com/",
+            }
+        if identity == "managed":
+            return {
+                "IDENTITY_ENDPOINT": f"{self.proxy}{IDENTITY_PATH}",
+                "IDENTITY_HEADER": self._facts["identity_header"],
+            }
+        if identity == "none":
+            return {}
+        raise ValueError(f"identity must be one of {IDENTITIES}: got {identity!r}")
+
+    def _post(self, call: str, value: object) -> None:
+        body = json.dumps(value).encode()
+        answer = self._admin.request("POST", f"{ADMIN_PATH}{call}", body=body)
+        assert answer.status == 200, answer.data
+
+
+@contextmanager
+def azureml_service(folder: Path, workspace: Workspace | None = None) -> Iterator[AzureMl]:
+    """Start a stand-in in a process of its own and end it, with all its children, afterwards.
+
+    Its process ends when its input does, so not even a killed test leaves it behind.
+
+    Args:
+        folder: For its database, certificates and logs; must be one that nobody else uses.
+        workspace: What it serves; a workspace of its own without it.
+
+    Example:
+        with azureml_service(tmp_path / "azureml") as azureml:
+            client = subprocess.run([...], env={**os.environ, **azureml.environment()})
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    errors = folder / "stand-in.log"
+    command = [sys.executable, "-m", "tests.support.azureml", "--folder", str(folder), "--child"]
+    given = json.dumps(vars(workspace)) if workspace else ""
+    with errors.open("w") as stream:
+        process = subprocess.Popen(
+            [*command, *(["--workspace", given] if given else [])],
+            cwd=_ROOT,
+            env=clean_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            text=True,
+        )
+    try:
+        assert process.stdout
+        said = process.stdout.readline()
+        if not said:
+            raise RuntimeError(f"the stand-in did not start; {errors} says why")
+        yield AzureMl(json.loads(said))
+    finally:
+        try:
+            # The end of its input is its signal.
+            process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()

@@ -1,0 +1,82 @@
+"""The service's limits on what a run takes, refused with its own words.
+
+Source:
+    Microsoft Learn, "Manage and increase quotas and limits", and error texts that users report.
+"""
+
+import re
+from typing import Any
+
+from tests.support.azureml.message import Answer, tracking_error
+
+_PARAMS_A_RUN = 200
+_PARAM_VALUE = 500
+_METRIC_VALUES = 250
+_TAGS_A_CALL = 50
+_TAG_VALUE = 1000
+_EXPERIMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
+_SEE = "See https://aka.ms/azure-machine-learning-limits for service limits documentation."
+
+
+def broken_limit(call: str, body: dict[str, Any], params_before: frozenset[str]) -> Answer | None:
+    """Return the refusal of a call that asks too much; None for one within the limits.
+
+    Args:
+        call: For example "runs/log-batch".
+        body: What the client sent.
+        params_before: Names of the parameters that the run has.
+    """
+    if call in ("experiments/create", "experiments/update"):
+        return _experiment_name(str(body.get("name") or body.get("new_name") or ""))
+    if call == "runs/log-parameter":
+        return _params([body], params_before)
+    if call == "runs/set-tag":
+        return _tags([body])
+    if call == "runs/create":
+        return _tags(body.get("tags", []))
+    if call == "runs/log-batch":
+        return (
+            _size("MetricV2Dto.Value/Count", _METRIC_VALUES, len(body.get("metrics", [])))
+            or _params(body.get("params", []), params_before)
+            or _tags(body.get("tags", []))
+        )
+    return None
+
+
+def _experiment_name(name: str) -> Answer | None:
+    if _EXPERIMENT_NAME.fullmatch(name):
+        return None
+    return _refusal(
+        f"Experiment name '{name}' is invalid. It must be between 1 and 256 characters, start "
+        "with a letter or a number, and have only letters, numbers, underscores and dashes."
+    )
+
+
+def _params(params: list[dict[str, Any]], before: frozenset[str]) -> Answer | None:
+    too_long = sum(len(str(param.get("value", ""))) > _PARAM_VALUE for param in params)
+    if too_long:
+        return _refusal(
+            f"No more than {_PARAM_VALUE} characters per params Value. Request contains "
+            f"{too_long} of greater length."
+        )
+    return _size("Parameters", _PARAMS_A_RUN, len(before | {str(p.get("key")) for p in params}))
+
+
+def _tags(tags: list[dict[str, Any]]) -> Answer | None:
+    longest = max((len(str(tag.get("value", ""))) for tag in tags), default=0)
+    return _size("Tags", _TAGS_A_CALL, len(tags)) or _size("Tags.Value", _TAG_VALUE, longest)
+
+
+def _size(field: str, limit: int, size: int) -> Answer | None:
+    if size <= limit:
+        return None
+    return _refusal(
+        f"A field of the entity is over the size limit. FieldName={field}, Limit={limit}, "
+        f"Size={size}. {_SEE}"
+    )
+
+
+def _refusal(message: str) -> Answer:
+    return tracking_error(
+        400, message, code="ValidationError", error_code="INVALID_PARAMETER_VALUE"
+    )

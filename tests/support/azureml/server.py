@@ -1,0 +1,116 @@
+"""The process of the stand-in: everything started, tied together, and steered by its admin port.
+
+Nobody but `start` in `handle.py` and `__main__.py` has to know it.
+"""
+
+import base64
+from dataclasses import asdict
+from os import urandom
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from tests.support.azureml.azurite import start_azurite
+from tests.support.azureml.backend import Backend
+from tests.support.azureml.blob import Blobs
+from tests.support.azureml.certificate import make_certificates
+from tests.support.azureml.entra import Entra
+from tests.support.azureml.fault import Fault, Faults
+from tests.support.azureml.front import Front
+from tests.support.azureml.journal import Journal
+from tests.support.azureml.message import Answer, Request, json_answer
+from tests.support.azureml.permission import Permissions
+from tests.support.azureml.service import Service
+from tests.support.azureml.token import Tokens
+from tests.support.azureml.tracking import Tracking
+from tests.support.azureml.upstream import Upstream
+from tests.support.azureml.workspace import ADMIN_PATH, IDENTITY_PATH, Workspace
+
+
+class Server:
+    """A running stand-in.
+
+    Args:
+        folder: For everything it writes.
+        workspace: The workspace it serves.
+    """
+
+    def __init__(self, folder: Path, workspace: Workspace) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._workspace = workspace
+        # Children first: a process that has threads should not fork.
+        backend = Backend(folder)
+        key = base64.b64encode(urandom(64)).decode()
+        azurite_port = start_azurite(folder, workspace.storage_account, key)
+        self._certificates = make_certificates(folder / "certificates", workspace.hosts)
+        self._tokens = Tokens()
+        self._permissions = Permissions()
+        self._entra = Entra(self._tokens, self._certificates.client)
+        self._token_file = folder / "federated-token"
+        self._token_file.write_text(self._entra.federated_token)
+        self._faults = Faults()
+        self._journal = Journal()
+        self._service = Service(
+            workspace,
+            self._tokens,
+            self._permissions,
+            self._entra,
+            Tracking(workspace, Upstream(backend.port)),
+            Blobs(workspace, key, azurite_port),
+        )
+        self._front = Front(
+            self._certificates.server,
+            workspace.hosts,
+            self._service.answer,
+            self._direct,
+            self._faults,
+            self._journal,
+        )
+        backend.wait()
+        Thread(target=self._front.serve_forever, daemon=True).start()
+
+    def facts(self) -> dict[str, Any]:
+        """What a client has to be told: where it is, and the secrets of its identities."""
+        return {
+            "port": self._front.port,
+            "workspace": asdict(self._workspace),
+            "authority": str(self._certificates.authority),
+            "client_certificate": str(self._certificates.client),
+            "client_secret": self._entra.client_secret,
+            "federated_token_file": str(self._token_file),
+            "identity_header": self._entra.identity_header,
+        }
+
+    def _direct(self, request: Request) -> Answer:
+        """Answer what came without a tunnel: the admin port and the managed identity."""
+        if request.path == IDENTITY_PATH:
+            return self._service.managed_identity(request)
+        call = request.path.removeprefix(ADMIN_PATH)
+        if call == "requests":
+            return json_answer(self._journal.as_json())
+        if request.method != "POST":
+            return Answer(status=404)
+        if call == "faults":
+            self._faults.add(Fault(**request.json()))
+        elif call == "state":
+            self._set(request.json())
+        elif call == "reset":
+            self._reset()
+        else:
+            return Answer(status=404)
+        return json_answer({})
+
+    def _set(self, state: dict[str, Any]) -> None:
+        if "token_lifetime_s" in state:
+            self._tokens.lifetime_s = float(state["token_lifetime_s"])
+        if "denied" in state:
+            self._permissions.denied = tuple(state["denied"])
+        if state.get("revoke_tokens"):
+            self._tokens.revoke_all()
+
+    def _reset(self) -> None:
+        self._faults.clear()
+        self._front.release()
+        self._tokens.reset()
+        self._permissions.denied = ()
+        self._journal.clear()

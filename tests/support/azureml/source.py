@@ -1,0 +1,39 @@
+"""Where a model version may come from: artifacts of a run, or files uploaded for it."""
+
+from urllib.parse import unquote, urlsplit
+
+from tests.support.azureml.artifact import Artifacts
+from tests.support.azureml.message import Answer, matches, tracking_error
+
+_UPLOADED = r"/([^/]+)/([^/]+)/(.+)"
+_RUN = r".*/experiments/[^/]+/runs/([^/]+)/artifacts(?:/(.+))?"
+
+
+class SourceCheck:
+    """Looks for the files of a model version before it is made.
+
+    Args:
+        artifacts: Where they have to be registered.
+    """
+
+    def __init__(self, artifacts: Artifacts) -> None:
+        self._artifacts = artifacts
+
+    def problem(self, source: str) -> Answer | None:
+        """Return the refusal of a source; None where something is there."""
+        url = urlsplit(source)
+        path = unquote(url.path)
+        uploaded = matches(_UPLOADED, path) if url.netloc == "artifacts" else None
+        run = matches(_RUN, path)
+        if url.scheme != "azureml" or not (uploaded or run):
+            return tracking_error(
+                400, f"Model source '{source}' is not supported.", error_code="BAD_REQUEST"
+            )
+        if uploaded:
+            there = self._artifacts.has_folder(uploaded[1], uploaded[2], uploaded[3])
+        else:
+            assert run
+            there = self._artifacts.run_has_folder(run[1], run[2] or "")
+        if there:
+            return None
+        return tracking_error(404, f"No artifacts were found at model source '{source}'.")

@@ -1,0 +1,174 @@
+"""The MLflow part of the service: what Azure ML supports goes to an MLflow server, the rest fails.
+
+Only calls of MLflow 2 are known here; those that MLflow 3 added are answered as Azure ML does.
+"""
+
+import json
+from contextlib import nullcontext
+from threading import Lock
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from tests.support.azureml.ident import (
+    experiment_number,
+    inward,
+    inward_query,
+    outward,
+    run_hex,
+)
+from tests.support.azureml.limit import broken_limit
+from tests.support.azureml.message import Answer, Request, json_answer, matches, tracking_error
+from tests.support.azureml.source import SourceCheck
+from tests.support.azureml.upstream import Upstream
+from tests.support.azureml.workspace import Workspace
+
+_API = r"/api/[23]\.0/(?:preview/)?mlflow/(.+)"
+_SUPPORTED = {
+    "experiments": "create search list get get-by-name delete restore update set-experiment-tag",
+    "runs": "create get update delete restore search log-metric log-batch log-parameter set-tag "
+    "delete-tag log-model log-inputs",
+    "metrics": "get-history",
+    "registered-models": "create get search list update delete get-latest-versions set-tag "
+    "delete-tag",
+    "model-versions": "create get search update delete transition-stage get-download-uri set-tag "
+    "delete-tag",
+}
+_CALLS = frozenset(f"{noun}/{call}" for noun, calls in _SUPPORTED.items() for call in calls.split())
+_JSON = {"Content-Type": "application/json"}
+_ROOT_TAG, _PARENT_TAG = "mlflow.rootRunId", "mlflow.parentRunId"
+# What MLflow 3 sends along and the service does not know.
+_UNKNOWN_FIELDS = {
+    "runs/log-inputs": ("models",),
+    "model-versions/create": ("model_id",),
+    # Azure keeps artifacts where it wants.
+    "experiments/create": ("artifact_location",),
+}
+
+
+class Tracking:
+    """Runs, metrics and the model registry of the workspace.
+
+    Args:
+        workspace: For the artifact URIs.
+        server: The MLflow server.
+    """
+
+    def __init__(self, workspace: Workspace, server: Upstream) -> None:
+        self._workspace = workspace
+        self._server = server
+        # Parameters are counted before they are written, one call at a time.
+        self._counting = Lock()
+
+    def answer(self, request: Request, rest: str, source_check: SourceCheck) -> Answer:
+        """Answer under /mlflow/v2.0; `rest` is what follows the workspace."""
+        found = matches(_API, rest)
+        call = found[1] if found else ""
+        if call.split("/")[0] == "traces":
+            return Answer(status=403)
+        if call == "runs/log-batch-async":
+            return self._log_batch_async(request)
+        if call == "runs/get-run-data-status":
+            return json_answer({"is_complete": True})
+        # logged-models, aliases, runs/outputs, renaming a model: nothing is there.
+        if call not in _CALLS:
+            return Answer(status=404)
+        body = request.json() if request.body else {}
+        if call == "model-versions/create":
+            refused = source_check.problem(str(body.get("source", "")))
+            if refused:
+                return refused
+        return self._call(request, call, body)
+
+    def run_exists(self, experiment: str, run: str) -> bool:
+        """Tell whether an experiment, by its GUID or its name, has a run."""
+        info = self._run(run_hex(run)).get("info", {})
+        if not info:
+            return False
+        if info["experiment_id"] == experiment_number(experiment):
+            return True
+        got = self._get("experiments/get", f"experiment_id={info['experiment_id']}")
+        return bool(got.get("experiment", {}).get("name") == experiment)
+
+    def _call(self, request: Request, call: str, body: dict[str, Any]) -> Answer:
+        body = {key: body[key] for key in body if key not in _UNKNOWN_FIELDS.get(call, ())}
+        with self._counting if _logs_params(call, body) else nullcontext():
+            refused = broken_limit(call, body, self._params_before(call, body))
+            if refused:
+                return refused
+            query = inward_query(urlsplit(request.target).query)
+            answer = self._server.send(
+                request.method,
+                f"/api/2.0/mlflow/{call}?{query}",
+                _JSON,
+                json.dumps(inward(body)).encode() if request.body else None,
+            )
+        return self._in_azures_words(call, body, answer)
+
+    def _in_azures_words(self, call: str, body: dict[str, Any], answer: Answer) -> Answer:
+        try:
+            value = json.loads(answer.body)
+        except ValueError:
+            return tracking_error(answer.status, answer.body.decode(errors="replace"))
+        if answer.status != 200:
+            return tracking_error(
+                answer.status, str(value.get("message")), error_code=value.get("error_code")
+            )
+        if call == "runs/create":
+            self._tag_root(value["run"], body)
+        return json_answer(self._with_locations(outward(value)))
+
+    def _log_batch_async(self, request: Request) -> Answer:
+        """Write at once and hand out a number: the client asks later whether it is done."""
+        answer = self._call(request, "runs/log-batch", request.json())
+        metrics = request.json().get("metrics")
+        if answer.status != 200:
+            return answer
+        return json_answer({"batch_tracking_id": str(uuid4()) if metrics else ""})
+
+    def _params_before(self, call: str, body: dict[str, Any]) -> frozenset[str]:
+        if not _logs_params(call, body):
+            return frozenset()
+        run = self._run(run_hex(str(body.get("run_id") or body.get("run_uuid"))))
+        return frozenset(param["key"] for param in run.get("data", {}).get("params", []))
+
+    def _tag_root(self, run: dict[str, Any], body: dict[str, Any]) -> None:
+        """Name the topmost run, as the service does for every run that it creates."""
+        tags = {tag["key"]: tag["value"] for tag in body.get("tags", [])}
+        root = outward(run["info"]["run_id"], "run_id")
+        if _PARENT_TAG in tags:
+            root = tags[_PARENT_TAG]
+            parent = self._run(run_hex(root)).get("data", {}).get("tags", [])
+            root = {tag["key"]: tag["value"] for tag in parent}.get(_ROOT_TAG, root)
+        tag = {"run_id": run["info"]["run_id"], "key": _ROOT_TAG, "value": root}
+        self._server.send("POST", "/api/2.0/mlflow/runs/set-tag", _JSON, json.dumps(tag).encode())
+        run["data"].setdefault("tags", []).append({"key": _ROOT_TAG, "value": root})
+
+    def _with_locations(self, value: Any) -> Any:
+        """Put Azure's artifact URI where the MLflow server wrote its own."""
+        if isinstance(value, list):
+            return [self._with_locations(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        changed = {key: self._with_locations(item) for key, item in value.items()}
+        if "artifact_location" in changed:
+            changed["artifact_location"] = ""
+        if "artifact_uri" in changed and "experiment_id" in changed:
+            changed["artifact_uri"] = (
+                f"azureml://{self._workspace.api_host}/mlflow/v2.0{self._workspace.scope}"
+                f"/experiments/{changed['experiment_id']}/runs/{changed['run_id']}/artifacts"
+            )
+        return changed
+
+    def _run(self, run_id: str) -> dict[str, Any]:
+        run: dict[str, Any] = self._get("runs/get", f"run_id={run_id}").get("run", {})
+        return run
+
+    def _get(self, call: str, query: str) -> dict[str, Any]:
+        answer = self._server.send("GET", f"/api/2.0/mlflow/{call}?{query}", {}, None)
+        got: dict[str, Any] = json.loads(answer.body)
+        return got
+
+
+def _logs_params(call: str, body: dict[str, Any]) -> bool:
+    return call == "runs/log-parameter" or (call == "runs/log-batch" and "params" in body)

@@ -1,0 +1,42 @@
+"""Passing a request on to one of the servers behind the stand-in, over a pool of connections."""
+
+from collections.abc import Mapping
+
+import urllib3
+
+from tests.support.azureml.message import Answer
+
+# Those of one connection only, and those that the front writes itself.
+_OWN = {"connection", "keep-alive", "transfer-encoding", "proxy-connection", "date", "server"}
+
+
+class Upstream:
+    """A server on loopback.
+
+    Args:
+        port: Where it listens.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._pool = urllib3.HTTPConnectionPool(
+            "127.0.0.1", port, maxsize=32, timeout=urllib3.Timeout(60)
+        )
+
+    def send(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None
+    ) -> Answer:
+        """Send once and return the answer as it is, without following a redirect."""
+        got = self._pool.urlopen(
+            method,
+            target,
+            body=body,
+            headers=_passed_on(headers),
+            redirect=False,
+            retries=False,
+            decode_content=False,
+        )
+        return Answer(status=got.status, body=got.data, headers=_passed_on(got.headers))
+
+
+def _passed_on(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for name, text in headers.items() if name.lower() not in _OWN}
