@@ -330,52 +330,17 @@ class _Job:
         return rows.where(self._given.row_filter) if self._given.row_filter else rows
 
     def _incremental(self, scorer: Scorer) -> tuple[str, _Counted | None]:
-        output, quarantine = self._given.output_table, self._given.quarantine
-        before = {table: self._newest(table) for table in (output, quarantine)}
-        app_id = stream.run(self._spark, scorer, self._given.checkpoint, self._report)
-        made = {
-            table: [
-                commit
-                for commit in (
-                    table.commits(self._spark, limit=None) if self._newest(table) >= 0 else []
-                )
-                if commit.batch.get("app_id") == app_id
-            ]
-            for table in (output, quarantine)
-        }
-        # An attempt that died may have made one of a batch's two commits: both count.
-        batches = sorted(
-            {
-                str(commit.batch["batch_id"])
-                for table, found in made.items()
-                for commit in found
-                if commit.version > before[table]
-            },
-            key=lambda text: int(text.rpartition("/")[2]),
-        )
+        batches = stream.run(self._spark, scorer, self._given.checkpoint, self._report)
         if not batches:
             return "nothing_new", None
-        new = {
-            table: [commit for commit in found if commit.batch["batch_id"] in batches]
-            for table, found in made.items()
-        }
-        first, last = batches[0], batches[-1].rpartition("/")[2]
-        newest = next(
-            c for found in new.values() for c in found if c.batch["batch_id"] == batches[-1]
-        )
+        first, last = (str(b.commit["batch_id"]) for b in (batches[0], batches[-1]))
         return "scored", _Counted(
-            batch_id=first if len(batches) == 1 else f"{first}-{last}",
-            scored=sum(commit.rows for commit in new[output]),
-            quarantined=sum(commit.rows for commit in new[quarantine]),
-            output_version=max((c.version for c in new[output]), default=None),
-            commit=newest.batch,
+            batch_id=first if len(batches) == 1 else f"{first}-{last.rpartition('/')[2]}",
+            scored=sum(b.scored for b in batches),
+            quarantined=sum(b.quarantined for b in batches),
+            output_version=batches[-1].output_version,
+            commit=batches[-1].commit,
         )
-
-    def _newest(self, table: Table) -> int:
-        if not table.exists(self._spark):
-            return -1
-        version = table.version(self._spark)
-        return -1 if version is None else version
 
     def _plan(self, scorer: Scorer, version: int | None, gained: list[str]) -> dict[str, Any]:
         """Return the plan of a dry run: what would be read, bound and written."""

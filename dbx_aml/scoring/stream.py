@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from pyspark.errors import AnalysisException
 
 from dbx_aml.errors import ScoringError
-from dbx_aml.scoring.batch import publish
+from dbx_aml.scoring.batch import Counts, publish
 from dbx_aml.scoring.scorer import Batch, Recipe, Report, Scorer
-from dbx_aml.scoring.table import SPARK_ERRORS, Table, one_line
+from dbx_aml.scoring.table import SPARK_ERRORS, Commit, Table, one_line
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _APP = "dbx_aml"
-# Scorers by recipe, in the process where the stream calls back: this one, or with Spark
-# Connect a worker beside the server, which gets the recipe and makes its own.
-_scorers: dict[Recipe, Scorer] = {}
+# Scorers by recipe and what became of their batches, in the process where the stream calls back:
+# this one, or with Spark Connect a worker beside the server, which makes its own scorer.
+_scorers: dict[Recipe, tuple[Scorer, list[Counts]]] = {}
 
 
 def run(
     spark: SparkSession, scorer: Scorer, checkpoint_location: str, report: Report
-) -> str | None:
-    """Score what the checkpoint has not seen, and return the stream's id in the commits.
+) -> list[Counts]:
+    """Score what the checkpoint has not seen, and return what became of each micro-batch.
 
     Raises:
         ScoringError: A micro-batch failed, the input is not append-only, another job uses the
@@ -47,7 +47,11 @@ def run(
     rows = reader.format("delta").load(table.path) if table.path else reader.table(table.name)
     if recipe.row_filter:
         rows = rows.where(recipe.row_filter)
-    _scorers[recipe] = scorer
+    remote = type(spark).__module__.startswith("pyspark.sql.connect")
+    quarantine = Table(recipe.quarantine_table)
+    before = {t: _newest(spark, t) for t in (output, quarantine)} if remote else {}
+    counts: list[Counts] = []
+    _scorers[recipe] = scorer, counts
     try:
         report("reading what is new")
         query = (
@@ -57,26 +61,64 @@ def run(
             .start()
         )
         query.awaitTermination()
-        return _app_id(query.id)
     except SPARK_ERRORS as err:
         raise _stream_error(err, recipe, checkpoint_location) from err
     finally:
         del _scorers[recipe]
+    if remote:
+        return _made(spark, before, _app_id(query.id))
+    return [done for done in counts if done.written]
+
+
+def _made(spark: SparkSession, before: dict[Table, int], app_id: str) -> list[Counts]:
+    """Return what became of the batches of a stream that ran elsewhere, read from the tables."""
+    output, quarantine = before
+    found: dict[Table, dict[str, Commit]] = {}
+    new: set[str] = set()
+    for table, version in before.items():
+        commits = table.commits(spark, limit=None) if _newest(spark, table) >= 0 else []
+        mine = [commit for commit in commits if commit.batch.get("app_id") == app_id]
+        found[table] = {str(commit.batch["batch_id"]): commit for commit in mine}
+        # An attempt that died may have made one of a batch's two commits: both count.
+        new |= {str(commit.batch["batch_id"]) for commit in mine if commit.version > version}
+    made = []
+    for batch_id in sorted(new, key=lambda text: int(text.rpartition("/")[2])):
+        good, bad = found[output].get(batch_id), found[quarantine].get(batch_id)
+        either = good or bad
+        made.append(
+            Counts(
+                scored=good.rows if good else 0,
+                quarantined=bad.rows if bad else 0,
+                output_version=good.version if good else None,
+                written=True,
+                commit=either.batch if either else {},
+            )
+        )
+    return made
+
+
+def _newest(spark: SparkSession, table: Table) -> int:
+    version = table.version(spark) if table.exists(spark) else None
+    return -1 if version is None else version
 
 
 def _score(recipe: Recipe, checkpoint_location: str, rows: DataFrame, number: int) -> None:
     spark = rows.sparkSession
-    scorer = _scorers.get(recipe)
-    if scorer is None:
-        scorer = _scorers[recipe] = Scorer(spark, recipe)
-    query_id = json.loads(_lines(spark, f"{checkpoint_location}/metadata")[-1])["id"]
+    if recipe not in _scorers:
+        _scorers[recipe] = Scorer(spark, recipe), []
+    scorer, counts = _scorers[recipe]
+    # One query for both files: the stream's identity, and how far this micro-batch goes.
+    lines = _lines(spark, f"{checkpoint_location}/{{metadata,offsets/{number}}}")
+    parts = [json.loads(line) for line in lines if line.startswith("{")]
+    query_id = next(part["id"] for part in parts if "id" in part)
+    offset = next(part for part in parts if "reservoirVersion" in part)
     batch = Batch(
         id=f"{query_id}/{number}",
         app_id=_app_id(query_id),
         app_version=number,
-        input_version=_version(_lines(spark, f"{checkpoint_location}/offsets/{number}")[-1]),
+        input_version=_version(offset),
     )
-    publish(scorer, lambda _: rows, batch)
+    counts.append(publish(scorer, lambda _: rows, batch))
 
 
 def _app_id(query_id: str) -> str:
@@ -96,19 +138,19 @@ def last_offset(spark: SparkSession, checkpoint_location: str) -> int | None:
         ).collect()
         if files[0][0] is None:
             return None
-        return _version(_lines(spark, f"{checkpoint_location}/offsets/{files[0][0]}")[-1])
+        last = _lines(spark, f"{checkpoint_location}/offsets/{files[0][0]}")[-1]
+        return _version(json.loads(last))
     except AnalysisException:
         return None
 
 
-def _version(offset: str) -> int:
+def _version(offset: dict[str, Any]) -> int:
     """Return the last table version a Delta stream's offset covers.
 
     Source: Delta's `DeltaSourceOffset`: a negative index stands before a version's first file.
     """
-    data: dict[str, Any] = json.loads(offset)
-    version = int(data["reservoirVersion"])
-    return version - 1 if int(data["index"]) < 0 else version
+    version = int(offset["reservoirVersion"])
+    return version - 1 if int(offset["index"]) < 0 else version
 
 
 def _stream_error(err: Exception, recipe: Recipe, checkpoint_location: str) -> ScoringError:
