@@ -4,6 +4,7 @@ The flow, one step a module:
 
     1. track      `experiment`   one experiment, its path in Databricks and its name in Azure ML
     2. register   `model_uri`    which model, which version
+                  `registry`     a new model or the next version: `register_model`
     3. score      `scoring`      a table in, a table out: `score_table`
 
 Around it: `local` gives a Spark session with Delta on a laptop, `notebook` runs Databricks
@@ -17,15 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dbx_aml.local import local_spark
+    from dbx_aml.registry import register_model
     from dbx_aml.scoring.job import ScoringResult, score_table
 
     __version__: str
 
-__all__ = ["ScoringResult", "__version__", "local_spark", "score_table"]
+__all__ = ["ScoringResult", "__version__", "local_spark", "register_model", "score_table"]
 
 _HOMES = {
     "ScoringResult": "dbx_aml.scoring.job",
     "local_spark": "dbx_aml.local",
+    "register_model": "dbx_aml.registry",
     "score_table": "dbx_aml.scoring.job",
 }
 

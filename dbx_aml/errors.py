@@ -6,6 +6,8 @@
     ├── ModelUriError         also ValueError
     ├── LocalSparkError       also RuntimeError
     ├── NotebookError         also RuntimeError
+    ├── RegistryError         also RuntimeError
+    ├── RunError              also RuntimeError
     └── ScoringError          also RuntimeError
 
 A message says: thing must rule: got value; next step. Those that are a ValueError too are about
@@ -37,5 +39,18 @@ class NotebookError(DbxAmlError, RuntimeError):
     """A notebook cannot be read, or one of its cells failed."""
 
 
+class RegistryError(DbxAmlError, RuntimeError):
+    """A model cannot be registered, or its registry does not answer."""
+
+
+class RunError(DbxAmlError, RuntimeError):
+    """A run or an experiment cannot be looked at."""
+
+
 class ScoringError(DbxAmlError, RuntimeError):
     """A table cannot be scored, or more of its rows are bad than was allowed."""
+
+
+def first_line(err: Exception) -> str:
+    """Return what another library's error says, without its later lines."""
+    return (str(err).strip() or type(err).__name__).splitlines()[0]

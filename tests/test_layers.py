@@ -23,8 +23,8 @@ ROWS = {
     "jvm": 2,
     "warehouse": 2,
     "tracking": 3,
-    "registry": 3,
     "local": 3,
+    "registry": 4,  # changes MLflow's registry URI for a while: tracking.connect
     "scoring": 4,
     "endpoint": 4,
     "remote": 4,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dbx_aml.errors import ScoringError
+from dbx_aml.errors import ScoringError, first_line
 from dbx_aml.model_uri import ModelUri
 from dbx_aml.scoring import guard
 from dbx_aml.scoring.binding import ModelColumn, Output
@@ -84,10 +84,10 @@ def pin(
             path = Path(mlflow.artifacts.download_artifacts(str(pinned), dst_path=str(folder)))
             metadata = Model.load(str(path))
         except MlflowException as err:
-            raise ScoringError(f"{_missing(uri)}; {_first_line(err)}") from err
+            raise ScoringError(f"{_missing(uri)}; {first_line(err)}") from err
         except OSError as err:
             raise ScoringError(
-                f"model must be readable: got {model_uri!r}; {_first_line(err)}"
+                f"model must be readable: got {model_uri!r}; {first_line(err)}"
             ) from err
     _check_flavor(metadata, path)
     return PinnedModel(
@@ -117,10 +117,6 @@ def _missing(uri: ModelUri) -> str:
         "run": "run and artifact path",
     }.get(uri.kind, "model")
     return f"{thing} must exist: got {str(uri)!r}"
-
-
-def _first_line(err: Exception) -> str:
-    return (str(err).strip() or type(err).__name__).splitlines()[0]
 
 
 def check_server(uri: str) -> None:
