@@ -32,18 +32,19 @@ dbutils.widgets.text("registry_uri", "")
 # COMMAND ----------
 
 mlflow.set_tracking_uri(widget("tracking_uri") or mlflow.get_tracking_uri())
-mlflow.set_registry_uri(widget("registry_uri") or mlflow.get_registry_uri())
+
+# COMMAND ----------
+
+# MAGIC %md
+# MAGIC One call makes the registered model or its next version, waits until it is ready, puts on
+# MAGIC it where it came from, and moves the alias last: a job never sees half a version.
 
 # COMMAND ----------
 
 name, alias = widget("registered_model_name"), widget("alias")
-registered = mlflow.register_model(widget("model_uri"), name)
-
-# COMMAND ----------
-
-client = mlflow.MlflowClient()
-client.set_registered_model_alias(name, alias, registered.version)
-champion = client.get_model_version_by_alias(name, alias)
+champion = dbx_aml.register_model(
+    widget("model_uri"), name, alias=alias, registry=widget("registry_uri") or None
+)
 
 # COMMAND ----------
 
