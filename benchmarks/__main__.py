@@ -10,7 +10,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-ALL = ("start", "tiny", "throughput", "threads", "nightly")
+ALL = ("start", "tiny", "throughput", "threads", "nightly", "tracking")
 RESULTS = Path(__file__).with_name("README.md")
 HEAD = """\
 | what | ours, s | theirs, s | theirs is | ratio | goal | met | |
@@ -26,7 +26,15 @@ def machine() -> str:
         found = re.search(r"model name\s*: (.*)", info.read_text())
         cpu = found[1] if found else cpu
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    packages = ("pyspark", "delta-spark", "mlflow", "scikit-learn", "lightgbm", "pandas")
+    packages = (
+        "pyspark",
+        "delta-spark",
+        "mlflow",
+        "azureml-mlflow",
+        "scikit-learn",
+        "lightgbm",
+        "pandas",
+    )
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return (
         f"{os.cpu_count()} cores of {cpu}, {memory:.0f} GiB, {platform.system()}, "
