@@ -14,7 +14,8 @@ PACKAGE = Path(dbx_aml.__file__).parent
 
 # A folder stands for all modules in it.
 ROWS = {
-    "errors": -1,  # every row may raise
+    "errors": -2,  # every row may raise
+    "config_file": -1,
     "workspace": 0,
     "experiment": 0,
     "model_uri": 0,
