@@ -44,8 +44,14 @@ def read_config(file: Path) -> dict[str, Any]:
     if why:
         # Outside of the handler: JSON's own error carries the file's text.
         raise LinkError(f"{file} must be a readable JSON object: {why}; write it anew")
-    refuse_secrets(content, str(file))
+    if is_link(content):
+        refuse_secrets(content, str(file))
     return dict(content)
+
+
+def is_link(content: Mapping[str, Any]) -> bool:
+    """Tell whether this is Azure ML's or our own `config.json`: other tools use the name too."""
+    return bool(content.keys() & {"subscription_id", "Scope", CONFIG_KEY})
 
 
 def write_config(file: Path, content: Mapping[str, Any]) -> None:
