@@ -111,6 +111,13 @@ def _global_state_is_put_back() -> Iterator[None]:
     os.chdir(folder)
     if "mlflow" in sys.modules:
         _forget_mlflow()
+    if "dbx_aml.tracking.connect" in sys.modules:
+        from dbx_aml import auth
+        from dbx_aml.tracking import connect
+
+        connect._current = None
+        auth.use_link(None)
+        auth._known.clear()
     _put_back(environment)
 
 

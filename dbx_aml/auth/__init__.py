@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
-from dbx_aml.auth.answer import Identity, explained, identity, scrubbed
+from dbx_aml.auth.answer import Identity, explained, identity
 from dbx_aml.auth.bounded import bounded
 from dbx_aml.auth.source import VARIABLES, Source, authority_of, sources, tenant_of
 from dbx_aml.errors import AuthError
@@ -230,7 +230,8 @@ class Credential:
             try:
                 azure, token = bounded(ask, deadline - time.monotonic())
             except TimeoutError:
-                answers.append(f"{one.name} ({one.why}): no answer in {seconds:.1f} s")
+                said = f"no answer in {seconds:.1f} s, is the network open"
+                answers.append(f"{one.name} ({one.why}): {said}")
             except Exception as err:  # noqa: BLE001 - whatever it is, it is this source's answer
                 said = explained(err, tenant_of(self._link), self._secrets)
                 answers.append(f"{one.name} ({one.why}): {said}")
@@ -241,9 +242,8 @@ class Credential:
         if len(asked) > 1:
             step = "set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or another source"
         else:
-            step = "correct that source; no other one is tried"
-        line = f"{self._wanted()}: got from {'; '.join(answers)}; {step}"
-        return None, scrubbed(line, self._secrets)
+            step = "correct it, no other source is tried"
+        return None, f"{self._wanted()}: got from {'; from '.join(answers)}; {step}"
 
     def _wanted(self) -> str:
-        return f"{authority_of(self._link)} must give a token without asking a person"
+        return f"Azure ({authority_of(self._link)}) must give a token"

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _LONGEST = 240
+# Nothing shorter is a secret; taking it out would spoil the text.
+_SHORTEST = 8
 _JWT = re.compile(r"eyJ[\w-]{8,}(?:\.[\w-]*){1,4}")
 # What users meet, in their words. Source: Microsoft Learn, "Microsoft Entra authentication and
 # authorization error codes", 2026-11.
@@ -89,6 +91,6 @@ def explained(error: BaseException, tenant_id: str | None, secrets: Iterable[str
 def scrubbed(text: str, secrets: Iterable[str]) -> str:
     """Return the text with tokens, and the secrets that are known, replaced by stars."""
     for secret in secrets:
-        if secret:
+        if len(secret) >= _SHORTEST:
             text = text.replace(secret, "***")
     return _JWT.sub("***", text)

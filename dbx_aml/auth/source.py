@@ -222,7 +222,7 @@ def _of_machine(link: Link) -> Any:
         why = f"{host} does not answer"
     else:
         return _managed(link)
-    raise LinkError(f"this is no Azure machine with one: {why}")
+    raise LinkError(f"none here, {why}")
 
 
 def _cli(link: Link, az: str | None) -> Any:

@@ -146,6 +146,21 @@ class Link:
         found, origins = found_values(arguments, config)
         return cls(**found, origins=origins)
 
+    @classmethod
+    def of_file(cls, file: Path | None, **arguments: Any) -> Self:
+        """Return the link of arguments and one file, whatever this machine's variables say.
+
+        Args:
+            file: A `config.json`; None for arguments alone.
+            arguments: As `load` takes them.
+
+        Raises:
+            LinkError: A value is wrong, two do not fit, or the file cannot be read.
+            WorkspaceError: The workspace cannot exist.
+        """
+        found, origins = found_values(arguments, file, is_machine=False)
+        return cls(**found, origins=origins)
+
     def save(self, path: str | Path) -> Path:
         """Write a `config.json` that `MLClient.from_config` reads too; return its path.
 

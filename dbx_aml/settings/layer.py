@@ -30,17 +30,26 @@ _Layer = tuple[Mapping[str, Any], str]
 
 
 def found_values(
-    arguments: Mapping[str, Any], config: str | Path | None
+    arguments: Mapping[str, Any], config: str | Path | None, *, is_machine: bool = True
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the fields of a link and the origin of each, see `Link.load`."""
+    """Return the fields of a link and the origin of each, see `Link.load`.
+
+    Args:
+        arguments: Values by name.
+        config: The file, or where to look for it.
+        is_machine: This machine's variables and files count too.
+    """
     unknown = sorted(set(arguments) - {*NAMES, "aml_workspace"})
     if unknown:
         raise LinkError(f"link must have known values: got {unknown}; use {list(NAMES)}")
-    variables = {name: os.environ.get(PREFIX + name.upper()) or None for name in NAMES}
-    layers: list[_Layer] = [(arguments, "argument"), (variables, PREFIX)]
-    layers += _file_layers(config)
+    layers: list[_Layer] = [(arguments, "argument")]
+    if is_machine:
+        variables = {name: os.environ.get(PREFIX + name.upper()) or None for name in NAMES}
+        layers.append((variables, PREFIX))
+    if is_machine or config is not None:
+        layers += _file_layers(config)
     uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if is_azureml(uri):
+    if is_machine and is_azureml(uri):
         layers.append(({"aml_tracking_uri": uri}, "MLFLOW_TRACKING_URI"))
     found, origins = _first_of_each(layers)
     named = [name for name in _WORKSPACE if name in found]
