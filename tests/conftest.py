@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.azureml.fixture import azureml, azureml_process
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+__all__ = ["azureml", "azureml_process"]
 
 # Python shows a collected timestamp in the zone of its process.
 os.environ["TZ"] = "UTC"

@@ -15,6 +15,18 @@ from dbx_aml.errors import LinkError
 if TYPE_CHECKING:
     from dbx_aml.settings import Link
 
+
+def _reference(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """Refuse a secret's text as wrong usage, without repeating it."""
+    from dbx_aml.settings import SecretRef
+
+    try:
+        return None if value is None else str(SecretRef.parse(value))
+    except LinkError as err:
+        message = str(err)
+    raise click.BadParameter(message, ctx, option)
+
+
 _MODES = click.Choice(["databricks", "aml", "dual"])
 _REGISTRIES = click.Choice(["databricks-uc", "databricks", "aml"])
 _OPTIONS = [
@@ -31,7 +43,9 @@ _OPTIONS = [
     click.option("--aml-tracking-uri", help="Of a private link; or any MLflow URI in its place."),
     click.option("--tenant-id", help="Of the service principal."),
     click.option("--client-id", help="Of the service principal or the managed identity."),
-    click.option("--client-secret", help="A reference: SCOPE/KEY or env:VARIABLE."),
+    click.option(
+        "--client-secret", callback=_reference, help="A reference: SCOPE/KEY or env:VARIABLE."
+    ),
     click.option("--service-credential", help="Name of one of Unity Catalog."),
     click.option("--retry-s", type=float, help="Seconds for which 429 and 503 are tried again."),
 ]
@@ -92,11 +106,15 @@ def show(config: str | None, as_json: bool) -> None:
         return
     from rich.table import Table
 
-    table = Table("value", "is", "said by", title="Link", title_justify="left")
+    table = Table(title="Link", title_justify="left")
+    for name in ("value", "is", "said by"):
+        table.add_column(name, overflow="fold")
     for name, (value, who) in rows.items():
         table.add_row(name, "" if value is None else str(value), who)
     console(stderr=False).print(table)
-    table = Table("", "credential from", "because", title="In this order", title_justify="left")
+    table = Table(title="Credential: the first that is set up", title_justify="left")
+    for name in ("", "from", "because"):
+        table.add_column(name, overflow="fold")
     for name, why, is_chosen in sources:
         table.add_row("→" if is_chosen else "", name, why)
     console(stderr=False).print(table)
