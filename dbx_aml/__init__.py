@@ -2,10 +2,10 @@
 
 The flow, one step a module:
 
-    1. track      `experiment`   one experiment, its path in Databricks and its name in Azure ML
-    2. register   `model_uri`    which model, which version
-                  `registry`     a new model or the next version: `register_model`
-    3. score      `scoring`      a table in, a table out: `score_table`
+    1. link       `settings`     which Azure ML workspace, who tracks, who registers: `Link`
+    2. track      `tracking`     plain MLflow code goes where the link says: `connect`
+    3. register   `registry`     a new model or the next version: `register_model`
+    4. score      `scoring`      a table in, a table out: `score_table`
 
 Around it: `local` gives a Spark session with Delta on a laptop, `notebook` runs Databricks
 notebooks there, `demo` runs all of them, `cli` is the command `dbx-aml`.
@@ -20,13 +20,31 @@ if TYPE_CHECKING:
     from dbx_aml.local import local_spark
     from dbx_aml.registry import register_model
     from dbx_aml.scoring.job import ScoringResult, score_table
+    from dbx_aml.settings import Link
+    from dbx_aml.tracking.connect import connect
+    from dbx_aml.tracking.connection import Connection
+    from dbx_aml.workspace import AmlWorkspace
 
     __version__: str
 
-__all__ = ["ScoringResult", "__version__", "local_spark", "register_model", "score_table"]
+__all__ = [
+    "AmlWorkspace",
+    "Connection",
+    "Link",
+    "ScoringResult",
+    "__version__",
+    "connect",
+    "local_spark",
+    "register_model",
+    "score_table",
+]
 
 _HOMES = {
+    "AmlWorkspace": "dbx_aml.workspace",
+    "Connection": "dbx_aml.tracking.connection",
+    "Link": "dbx_aml.settings",
     "ScoringResult": "dbx_aml.scoring.job",
+    "connect": "dbx_aml.tracking.connect",
     "local_spark": "dbx_aml.local",
     "register_model": "dbx_aml.registry",
     "score_table": "dbx_aml.scoring.job",

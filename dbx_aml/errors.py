@@ -4,6 +4,9 @@
     ├── ArgumentError         also ValueError
     ├── ExperimentPathError   also ValueError
     ├── ModelUriError         also ValueError
+    ├── WorkspaceError        also ValueError
+    ├── AuthError             also RuntimeError
+    ├── LinkError             also RuntimeError
     ├── LocalSparkError       also RuntimeError
     ├── NotebookError         also RuntimeError
     ├── RegistryError         also RuntimeError
@@ -29,6 +32,18 @@ class ExperimentPathError(DbxAmlError, ValueError):
 
 class ModelUriError(DbxAmlError, ValueError):
     """A model URI does not say which model, or not which version of it."""
+
+
+class WorkspaceError(DbxAmlError, ValueError):
+    """An Azure ML workspace cannot have such a name, tracking URI or ARM id."""
+
+
+class AuthError(DbxAmlError, RuntimeError):
+    """No token: says which sources were tried and what each answered, never a secret."""
+
+
+class LinkError(DbxAmlError, RuntimeError):
+    """A link's settings do not fit together, or one of its services does not take them."""
 
 
 class LocalSparkError(DbxAmlError, RuntimeError):

@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.azureml.fixture import azureml, azureml_process
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+__all__ = ["azureml", "azureml_process"]
 
 # Python shows a collected timestamp in the zone of its process.
 os.environ["TZ"] = "UTC"
@@ -111,6 +115,13 @@ def _global_state_is_put_back() -> Iterator[None]:
     os.chdir(folder)
     if "mlflow" in sys.modules:
         _forget_mlflow()
+    if "dbx_aml.tracking.connect" in sys.modules:
+        from dbx_aml import auth
+        from dbx_aml.tracking import connect
+
+        connect._current = None
+        auth.use_link(None)
+        auth._known.clear()
     _put_back(environment)
 
 

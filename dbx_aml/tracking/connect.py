@@ -1,12 +1,129 @@
-"""Point MLflow at a tracking and a registry server, and put the old state back."""
+"""Apply a link to MLflow: point it at a tracking and a registry server, and put it back."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from threading import RLock
+from typing import Any
+
+from dbx_aml.auth import Identity, credential, use_link
+from dbx_aml.errors import LinkError
+from dbx_aml.settings import Link
+from dbx_aml.tracking.connection import Connection
+from dbx_aml.tracking.databricks import databricks_host, is_databricks
+from dbx_aml.tracking.service import read_workspace, with_tracking_uri
 
 _VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+_CLOUD = "AZUREML_CURRENT_CLOUD"
+_EXPERIMENTS = ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+_lock = RLock()
+_current: Connection | None = None
+
+
+def connect(link: Link | None = None, **arguments: Any) -> Connection:
+    """Let plain MLflow code track and register as a link says, and prove that it can.
+
+    Tracking and registry URI are both set, always: each has a default that depends on the other.
+    Where Azure ML is one of the two, a token is got and the workspace is read first, so a wrong
+    setting is an error here, within seconds, and changes nothing.
+
+    In mode "dual" MLflow tracks in Databricks, and the Azure ML side is kept in the link: nothing
+    is written there yet, and it is not asked whether it would take it.
+
+    Args:
+        link: What to apply. By default `Link.load(**arguments)`: arguments, variables, file.
+        arguments: As `Link.load` takes them, for example `mode="aml"`.
+
+    Returns:
+        What was set; as a context manager it puts MLflow and the environment back. With the same
+        link again nothing is done, and that second one puts nothing back.
+
+    Raises:
+        LinkError: The settings do not fit, or a service does not take them.
+        WorkspaceError: The workspace cannot exist.
+        AuthError: No source gives a token.
+    """
+    global _current
+    if link is None:
+        link = Link.load(**arguments)
+    elif arguments:
+        raise LinkError(
+            f"connect must be given a link or its values: got both, {sorted(arguments)}; "
+            "use Link.load for the values"
+        )
+    with _lock:
+        if _current is not None and _current.link == link and _is_applied(_current):
+            return _current.again()
+        complete, identity = _proved(link)
+        uris = (complete.tracking_uri, complete.registry_uri)
+        host = next((databricks_host(uri) for uri in uris if is_databricks(uri)), None)
+        stack = ExitStack()
+        with stack:
+            _apply(complete, stack)
+            undo = stack.pop_all()
+        before = _current
+
+        def close() -> None:
+            global _current
+            with _lock:
+                undo.close()
+                _current = before
+
+        _current = Connection(
+            link=link, complete=complete, identity=identity, databricks_host=host, undo=close
+        )
+        return _current
+
+
+def _proved(link: Link) -> tuple[Link, Identity | None]:
+    """Return the link with its tracking URI, and who the caller is, where MLflow will need it."""
+    if not link.uses_azureml or link.aml_workspace is None:
+        return link, None
+    proof = credential(link)
+    identity = proof.prove()
+    workspace = with_tracking_uri(link.aml_workspace, proof)
+    read_workspace(workspace, proof)
+    return replace(link, aml_workspace=workspace, aml_tracking_uri=None), identity
+
+
+def _is_applied(connection: Connection) -> bool:
+    import mlflow
+
+    found = (mlflow.get_tracking_uri(), mlflow.get_registry_uri())
+    return found == (connection.tracking_uri, connection.registry_uri)
+
+
+def _apply(link: Link, stack: ExitStack) -> None:
+    import mlflow
+    from mlflow.tracking import fluent
+
+    stack.callback(use_link, use_link(link))
+    variables = {name: os.environ.get(name) for name in (_CLOUD, *_EXPERIMENTS)}
+    stack.callback(_put_back, variables)
+    experiment_id = fluent._active_experiment_id
+    stack.callback(setattr, fluent, "_active_experiment_id", experiment_id)
+    if mlflow.get_tracking_uri() != link.tracking_uri and experiment_id is not None:
+        # It is another server's, and so is the variable that MLflow set with it.
+        fluent._active_experiment_id = None
+        if os.environ.get("MLFLOW_EXPERIMENT_ID") == experiment_id:
+            del os.environ["MLFLOW_EXPERIMENT_ID"]
+    if link.uses_azureml and link.aml_workspace is not None:
+        # Without it the plugin asks a host of the public cloud first, for up to 30 s.
+        os.environ[_CLOUD] = link.aml_workspace.cloud
+    stack.enter_context(mlflow_uris(link.tracking_uri, link.registry_uri))
+    if link.experiment is not None:
+        mlflow.set_experiment(link.experiment)
+
+
+def _put_back(variables: dict[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @contextmanager
@@ -40,8 +157,4 @@ def mlflow_uris(tracking_uri: str | None, registry_uri: str | None) -> Iterator[
             mlflow.set_tracking_uri(old_tracking_uri)  # type: ignore[arg-type]
         if registry_uri is not None:
             mlflow.set_registry_uri(old_registry_uri)  # type: ignore[arg-type]
-        for name, value in variables.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _put_back(variables)

@@ -1,51 +1,23 @@
-"""`dbx-aml`: one command, one subcommand a step.
-
-Tables for people on stderr's sibling stdout, `--json` for programs, progress on stderr. Exit 0,
-1 (it failed, one line says why) or 2 (wrong usage).
-"""
+"""`dbx-aml score`: a table in, a table out."""
 
 from __future__ import annotations
 
 import json
-import logging
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dbx_aml.errors import DbxAmlError
+from dbx_aml.cli.console import console
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from dbx_aml.scoring.job import ScoringResult
     from dbx_aml.scoring.progress import Progress
 
 
-class _Command(click.Group):
-    """A group whose commands end with one line for an error of ours, not with a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except DbxAmlError as err:
-            click.echo(f"dbx-aml: {err}", err=True)
-            ctx.exit(2 if isinstance(err, ValueError) else 1)
-
-
-@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="dbx-aml", prog_name="dbx-aml")
-@click.option("-v", "--verbose", is_flag=True, help="Log what is done, on stderr.")
-def main(verbose: bool) -> None:
-    """Azure Databricks and Azure Machine Learning as one MLflow platform."""
-    _set_up_logging(verbose)
-
-
-@main.command()
+@click.command()
 @click.option(
     "--model-uri",
     required=True,
@@ -99,42 +71,6 @@ def score(as_json: bool, **arguments: Any) -> None:
         _print_result(result)
 
 
-@main.command()
-@click.option(
-    "--root",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for what it makes.  [default: .dbx_aml/demo]",
-)
-def demo(root: Path | None) -> None:
-    """Train, register and score on the flights of 2013, on this machine."""
-    from dbx_aml.demo import run_demo
-
-    run_demo(root)
-
-
-def _set_up_logging(verbose: bool) -> None:
-    from rich.logging import RichHandler
-
-    handler = RichHandler(console=_console(), show_path=False, show_time=False)
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(message)s", handlers=[handler]
-    )
-    if verbose:
-        return
-    # Libraries that say at every start what scoring says once, or that repeat as JSON the error
-    # which is our one line. MLflow sets its level when it is imported, from this variable.
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger", "py4j", "alembic"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def _console(*, stderr: bool = True) -> Console:
-    from rich.console import Console
-
-    return Console(stderr=stderr)
-
-
 @contextmanager
 def _progress() -> Iterator[Progress]:
     """Show the current step with its tasks; on a terminal as a bar, else a line a step."""
@@ -157,7 +93,7 @@ def _progress() -> Iterator[Progress]:
         BarColumn(bar_width=24),
         TextColumn("{task.fields[tasks]}"),
         TimeElapsedColumn(),
-        console=_console(),
+        console=console(),
         transient=True,
     )
     with bar:
@@ -199,7 +135,7 @@ def _print_result(result: ScoringResult) -> None:
     for name, value in rows:
         if value not in (None, ""):
             table.add_row(name, str(value))
-    _console(stderr=False).print(table)
+    console(stderr=False).print(table)
 
 
 _TITLES = {
@@ -220,7 +156,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(str(one) for one in value)
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-if __name__ == "__main__":
-    main()

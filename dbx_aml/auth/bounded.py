@@ -1,0 +1,41 @@
+"""A call that ends in time, whatever the other side does."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from threading import Thread
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+def bounded(call: Callable[[], Result], seconds: float) -> Result:
+    """Return what `call` returns, or stop waiting for it.
+
+    Time limits of HTTP clients count from each packet, and host names are looked up without any:
+    only a thread of its own bounds the whole. A call that hangs stays behind in its thread, which
+    ends with the process.
+
+    Args:
+        call: Takes no arguments.
+        seconds: How long to wait.
+
+    Raises:
+        TimeoutError: There is no result yet.
+    """
+    future: Future[Result] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as err:  # noqa: BLE001 - raised where it is waited for
+            future.set_exception(err)
+
+    Thread(target=work, name="dbx-aml-bounded", daemon=True).start()
+    try:
+        return future.result(max(seconds, 0.0))
+    except FutureTimeoutError:
+        if future.done():
+            # The call's own, not ours.
+            raise
+    raise TimeoutError(f"no answer in {seconds:.1f} s")

@@ -1,0 +1,5 @@
+"""`python -m dbx_aml.cli` is `dbx-aml`."""
+
+from dbx_aml.cli import main
+
+main(prog_name="dbx-aml")

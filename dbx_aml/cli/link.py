@@ -1,0 +1,157 @@
+"""`dbx-aml link`: which Azure ML workspace, who tracks, who registers; show it, prove it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dbx_aml.cli.console import console
+from dbx_aml.errors import LinkError
+
+if TYPE_CHECKING:
+    from dbx_aml.settings import Link
+
+
+def _reference(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """Refuse a secret's text as wrong usage, without repeating it."""
+    from dbx_aml.settings import SecretRef
+
+    try:
+        return None if value is None else str(SecretRef.parse(value))
+    except LinkError as err:
+        message = str(err)
+    raise click.BadParameter(message, ctx, option)
+
+
+_MODES = click.Choice(["databricks", "aml", "dual"])
+_REGISTRIES = click.Choice(["databricks-uc", "databricks", "aml"])
+_OPTIONS = [
+    click.option("--mode", type=_MODES, help="Who tracks."),
+    click.option("--registry", type=_REGISTRIES, help="Who registers."),
+    click.option("--experiment", help="A Databricks path or an Azure ML name."),
+    click.option("--aml-workspace", help="Its ARM id or its tracking URI."),
+    click.option("--subscription-id", help="Of the Azure ML workspace."),
+    click.option("--resource-group", help="Of the Azure ML workspace."),
+    click.option("--workspace-name", help="Of the Azure ML workspace."),
+    click.option("--region", help="Of the Azure ML workspace, for example westeurope."),
+    click.option("--cloud", help="AzureCloud, AzureChinaCloud or AzureUSGovernment."),
+    click.option("--databricks-tracking-uri", help="Or any MLflow URI in its place."),
+    click.option("--aml-tracking-uri", help="Of a private link; or any MLflow URI in its place."),
+    click.option("--tenant-id", help="Of the service principal."),
+    click.option("--client-id", help="Of the service principal or the managed identity."),
+    click.option(
+        "--client-secret", callback=_reference, help="A reference: SCOPE/KEY or env:VARIABLE."
+    ),
+    click.option("--service-credential", help="Name of one of Unity Catalog."),
+    click.option("--retry-s", type=float, help="Seconds for which 429 and 503 are tried again."),
+]
+_config = click.option("--config", help="A config.json or its folder.  [default: as found]")
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.group()
+def link() -> None:
+    """The Azure ML workspace that goes with this machine, and who tracks."""
+
+
+@link.command("set")
+@_options
+@click.option(
+    "--path",
+    type=click.Path(path_type=Path),
+    default=Path("config.json"),
+    show_default=True,
+    help="File, or folder of it. Values that it has and that are not given stay.",
+)
+def set_(path: Path, **values: Any) -> None:
+    """Write config.json, for this project, Azure ML's own tools, and a cluster."""
+    from dbx_aml.config_file import CONFIG_NAME
+    from dbx_aml.settings import Link
+
+    if not any(value is not None for value in values.values()):
+        raise click.UsageError("Give at least one value, for example --mode aml.")
+    file = path if path.suffix == ".json" else path / CONFIG_NAME
+    made = Link.of_file(file if file.exists() else None, **values)
+    click.echo(f"{made.save(file)} says: mode {made.mode}, registry {made.registry}")
+
+
+@link.command()
+@_config
+@_json
+def show(config: str | None, as_json: bool) -> None:
+    """Show every value and who gave it: an argument, a variable, a file, or nobody."""
+    from dbx_aml.auth import credential
+    from dbx_aml.settings import Link
+
+    found = Link.load(config=config)
+    rows = {name: (value, found.origins.get(name, "default")) for name, value in _values(found)}
+    described = credential(found).describe()
+    sources = [(one.name, one.why, one.is_chosen) for one in described]
+    if as_json:
+        values = {name: {"value": value, "origin": who} for name, (value, who) in rows.items()}
+        chosen = [
+            {"source": name, "why": why, "is_chosen": is_chosen} for name, why, is_chosen in sources
+        ]
+        click.echo(json.dumps({"values": values, "credential": chosen}, ensure_ascii=False))
+        return
+    from rich.table import Table
+
+    table = Table(title="Link", title_justify="left")
+    for name in ("value", "is", "said by"):
+        table.add_column(name, overflow="fold")
+    for name, (value, who) in rows.items():
+        table.add_row(name, "" if value is None else str(value), who)
+    console(stderr=False).print(table)
+    table = Table(title="Credential: the first that is set up", title_justify="left")
+    for name in ("", "from", "because"):
+        table.add_column(name, overflow="fold")
+    for name, why, is_chosen in sources:
+        table.add_row("→" if is_chosen else "", name, why)
+    console(stderr=False).print(table)
+
+
+@link.command()
+@_config
+@_json
+def check(config: str | None, as_json: bool) -> None:
+    """Prove it: token, host, workspace, permission to create a run. Reads only, within 15 s."""
+    from dbx_aml.settings import Link
+    from dbx_aml.tracking.check import check_link
+
+    done = []
+    for one in check_link(Link.load(config=config)):
+        done.append(one)
+        if not as_json:
+            # As soon as it is known; what is wrong follows on stderr.
+            said = one.said if one.is_good else "FAILED"
+            click.echo(f"{one.name:<10}  {one.seconds:5.2f} s  {said}")
+    wrong = [one.said for one in done if not one.is_good]
+    if as_json:
+        steps = [vars(one) for one in done]
+        click.echo(json.dumps({"is_good": not wrong, "checks": steps}, ensure_ascii=False))
+    if wrong:
+        raise LinkError(wrong[0])
+
+
+def _values(found: Link) -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for name in found.__dataclass_fields__:
+        value = getattr(found, name)
+        if name == "origins":
+            continue
+        if name == "aml_workspace":
+            parts = {} if value is None else {**value.parts, "region": value.region}
+            rows += [*parts.items(), *([("cloud", value.cloud)] if parts else [])]
+        else:
+            rows.append((name, str(value) if name == "client_secret" and value else value))
+    return rows
