@@ -51,13 +51,15 @@ def runs(
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], default=_text, ensure_ascii=False))
         return
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table()
     for name in ("run", "name", "status", "started (UTC)", "seconds", "metrics"):
         table.add_column(name, overflow="fold", justify="right" if name == "seconds" else "left")
     for row in rows:
-        table.add_row(_linked(row), row.name, row.status, *_when(row), _few(row.metrics))
+        metrics = escape(_few(row.metrics))
+        table.add_row(_linked(row), escape(row.name), row.status, *_when(row), metrics)
     console(stderr=False).print(table if rows else "no runs")
 
 
