@@ -221,7 +221,7 @@ class Credential:
         )
         answers = []
         for one in asked:
-            azure = self._azure if one is self._source else None
+            azure = self._azure
 
             def ask(one: Source = one, azure: Any = azure) -> tuple[Any, AccessToken]:
                 azure = azure or one.make(self._secrets)
@@ -236,9 +236,10 @@ class Credential:
                 said = explained(err, tenant_of(self._link), self._secrets)
                 answers.append(f"{one.name} ({one.why}): {said}")
             else:
-                with self._lock:
-                    self._source, self._azure = one, azure
+                self._source, self._azure = one, azure
                 return token, ""
+        # MSAL would repeat a 429 or 5xx for a minute without asking: a new one asks.
+        self._azure = None
         if len(asked) > 1:
             step = "set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or another source"
         else:
