@@ -4,15 +4,18 @@ import json
 import os
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from textwrap import dedent
 
 import mlflow
 import pytest
 
 from dbx_aml import AmlWorkspace, Connection, Link, connect
+from dbx_aml.auth import credential
 from dbx_aml.errors import AuthError, DbxAmlError, LinkError
 from tests.support.azureml import EVERYTHING, AzureMl
 from tests.support.azureml.child import clean_environment
@@ -299,3 +302,53 @@ def test_a_host_that_does_not_exist_is_said(
     line = fails(Link(mode="aml", aml_workspace=other), LinkError)
     assert line.startswith("host nowhere.api.azureml.ms must answer: got ")
     assert "502" in line
+
+
+@pytest.mark.azureml
+def test_nothing_that_is_written_has_a_secret_or_a_token(
+    azureml: AzureMl, become: As, workspace: AmlWorkspace, caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    caplog.set_level("DEBUG")
+    become()
+    written = []
+    with connect(mode="aml", aml_workspace=workspace) as connection:
+        token = credential(connection.link).get_token("https://management.azure.com/.default").token
+        written += [str(connection), repr(connection), connection._repr_html_(), str(state())]
+
+    for call in (
+        lambda: azureml.deny(EVERYTHING),
+        lambda: azureml.fault("status", status=503, host="api"),
+        lambda: azureml.fault("drop", host="api"),
+        azureml.revoke_tokens,
+    ):
+        azureml.reset()
+        call()
+        with pytest.raises(DbxAmlError) as caught:
+            connect(mode="aml", aml_workspace=workspace)
+        written.extend(traceback.format_exception(caught.value))
+    output = capfd.readouterr()
+    everything = "\n".join([*written, caplog.text, output.out, output.err])
+    assert "got 401" in everything
+    assert "urllib3" in everything
+    secrets = [azureml.environment()["AZURE_CLIENT_SECRET"], token, token.split(".")[2]]
+    assert [secret for secret in secrets if secret in everything] == []
+
+
+@pytest.mark.azureml
+def test_plain_mlflow_code_runs_after_one_line(azureml: AzureMl, workspace: AmlWorkspace) -> None:
+    code = """
+        import sys
+        import dbx_aml
+        print(dbx_aml.connect(mode="aml", aml_workspace=sys.argv[1], experiment="after-connect"))
+        import mlflow
+        with mlflow.start_run() as run:
+            mlflow.log_metric("m", 0.5)
+        print("metric", mlflow.get_run(run.info.run_id).data.metrics["m"])
+        print("experiment", mlflow.get_experiment(run.info.experiment_id).name)
+    """
+    done = azureml.run(dedent(code), skip_metadata=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == ["metric 0.5", "experiment after-connect"]
+    # The cloud's metadata, which the plugin asks for when nobody names the cloud.
+    assert azureml.requests(path="/metadata/endpoints") == []
