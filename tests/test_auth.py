@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from dbx_aml import Link
+from dbx_aml import AmlWorkspace, Link
 from dbx_aml.auth import Credential, Identity, bounded, credential, identity, use_link
 from dbx_aml.auth.answer import explained, scrubbed
+from dbx_aml.auth.source import authority_of
 from dbx_aml.errors import AuthError
 from dbx_aml.settings import SecretRef
 from tests.support.azureml import AzureMl
@@ -195,26 +196,25 @@ def test_the_azure_cli_is_used_where_nothing_is_set_up(
 def test_a_service_credential_of_unity_catalog_needs_dbutils(
     azureml: AzureMl, become: As, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from azure.identity import ManagedIdentityCredential
+
     become("managed")
     assert "it needs dbutils, which is only there on Databricks" in refused(
         service_credential="aml"
     )
     asked = []
-
-    def provider(name: str) -> Any:
-        from azure.identity import ManagedIdentityCredential
-
-        asked.append(name)
-        return ManagedIdentityCredential()
-
+    provided = ManagedIdentityCredential()
     secrets = SimpleNamespace(get=lambda scope, key: azureml.environment()["AZURE_CLIENT_SECRET"])
-    credentials = SimpleNamespace(getServiceCredentialsProvider=provider)
+    credentials = SimpleNamespace(
+        getServiceCredentialsProvider=lambda name: asked.append(name) or provided
+    )
     dbutils = SimpleNamespace(credentials=credentials, secrets=secrets)
     monkeypatch.setattr(sys.modules["__main__"], "dbutils", dbutils, raising=False)
     assert credential(Link(service_credential="aml")).prove().name == CLIENT_ID
-    monkeypatch.setenv("DATABRICKS_DEFAULT_SERVICE_CREDENTIAL_NAME", "default-one")
     monkeypatch.delenv("IDENTITY_ENDPOINT")
-    assert asked == ["aml"]
+    monkeypatch.setenv("DATABRICKS_DEFAULT_SERVICE_CREDENTIAL_NAME", "of-the-cluster")
+    assert credential(Link()).prove().name == CLIENT_ID
+    assert asked == ["aml", "of-the-cluster"]
     reference = SecretRef(scope="ml", key="aml")
     link = Link(tenant_id=TENANT_ID, client_id=CLIENT_ID, client_secret=reference)
     assert credential(link).prove().name == CLIENT_ID
@@ -367,6 +367,36 @@ def test_the_same_link_and_variables_are_the_same_credential(
     assert use_link(None) == link
 
 
+@pytest.mark.parametrize(
+    ("cloud", "login", "scope"),
+    [
+        ("AzureCloud", "login.microsoftonline.com", "https://management.azure.com/.default"),
+        (
+            "AzureChinaCloud",
+            "login.chinacloudapi.cn",
+            "https://management.chinacloudapi.cn/.default",
+        ),
+        (
+            "AzureUSGovernment",
+            "login.microsoftonline.us",
+            "https://management.usgovcloudapi.net/.default",
+        ),
+    ],
+)
+def test_each_cloud_has_its_own_authority_and_scope(
+    alone: None, monkeypatch: pytest.MonkeyPatch, cloud: str, login: str, scope: str
+) -> None:
+    workspace = AmlWorkspace(
+        subscription_id=NOBODY, resource_group="rg", workspace_name="mlw", cloud=cloud
+    )
+    link = Link(mode="aml", aml_workspace=workspace)
+    assert (authority_of(link), credential(link).scope) == (login, scope)
+    monkeypatch.setenv("AZUREML_CURRENT_CLOUD", cloud)
+    assert (authority_of(Link()), credential(Link()).scope) == (login, scope)
+    monkeypatch.setenv("AZURE_AUTHORITY_HOST", "https://login.contoso.internal/")
+    assert authority_of(link) == "https://login.contoso.internal/"
+
+
 def test_no_interactive_way_is_in_the_package() -> None:
     import dbx_aml.auth
 
@@ -387,6 +417,18 @@ def test_a_bounded_call_ends_in_time_and_raises_what_the_call_raises() -> None:
     assert bounded(lambda: 7, 5) == 7
     with pytest.raises(ZeroDivisionError):
         bounded(lambda: 1 / 0, 5)
+
+
+def test_a_bounded_call_is_done_where_no_thread_can_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As at the end of the interpreter, when MLflow sends what it still has."""
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert bounded(lambda: 7, 5) == 7
 
 
 def token_of(**claims: object) -> str:
