@@ -254,11 +254,9 @@ def workspace_parts(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the content of a `config.json` says of a workspace, as `AmlWorkspace` takes it.
 
     Older files have one "Scope" with the ARM id instead of three names.
-
-    Raises:
-        WorkspaceError: Its scope is no workspace's.
     """
-    ours = config.get(CONFIG_KEY) or {}
+    ours = config.get(CONFIG_KEY)
+    ours = ours if isinstance(ours, Mapping) else {}
     scope = config.get("Scope")
     found = {name: config[name] for name in _PARTS if config.get(name) is not None}
     if isinstance(scope, str):

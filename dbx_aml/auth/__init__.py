@@ -13,15 +13,14 @@ import os
 import time
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
-from threading import Lock, Thread
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from dbx_aml.auth.answer import Identity, explained, identity
-from dbx_aml.auth.bounded import bounded
-from dbx_aml.auth.source import VARIABLES, Source, authority_of, sources, tenant_of
+from dbx_aml.auth.bounded import bounded, in_background
+from dbx_aml.auth.source import VARIABLES, Source, authority_of, cloud_of, sources, tenant_of
 from dbx_aml.errors import AuthError
 from dbx_aml.settings import Link
-from dbx_aml.workspace import CLOUDS
 
 if TYPE_CHECKING:
     from azure.core.credentials import AccessToken, AccessTokenInfo
@@ -40,7 +39,7 @@ _default: Link | None = None
 
 
 def credential(link: Link | None = None) -> Credential:
-    """Return the credential of a link: always the same one while link and variables are the same.
+    """Return the credential of a link: the same one as long as what it is made from is the same.
 
     Args:
         link: By default the one that `connect` applied, else what `Link.load` finds.
@@ -48,7 +47,9 @@ def credential(link: Link | None = None) -> Credential:
     link = link or _default or Link.load()
     found = "\0".join(str(os.environ.get(name)) for name in VARIABLES)
     # The variables may hold a secret, which is not kept here.
-    key = (link, hashlib.sha256(found.encode("utf-8", "surrogateescape")).digest())
+    digest = hashlib.sha256(found.encode("utf-8", "surrogateescape")).digest()
+    who = (link.tenant_id, link.client_id, link.client_secret, link.service_credential)
+    key = (who, cloud_of(link), digest)
     with _lock:
         return _known.setdefault(key, Credential(link))
 
@@ -102,10 +103,7 @@ class Credential:
     @property
     def scope(self) -> str:
         """What Azure Resource Manager and Azure ML take tokens for."""
-        workspace = self._link.aml_workspace
-        hosts = workspace.hosts if workspace else CLOUDS["AzureCloud"]
-        cloud = CLOUDS.get(os.environ.get("AZUREML_CURRENT_CLOUD", ""), hosts)
-        return f"https://{(hosts if workspace else cloud).arm}/.default"
+        return f"https://{cloud_of(self._link).arm}/.default"
 
     def get_token(
         self,
@@ -179,8 +177,7 @@ class Credential:
             if started > kept.failed_at + pause and kept.asking.acquire(blocking=False):
                 if left > _HURRY_S:
                     # The caller's work goes on meanwhile.
-                    arguments = (kept, scopes, options, seconds)
-                    Thread(target=self._ask_and_keep, args=arguments, daemon=True).start()
+                    in_background(lambda: self._ask_and_keep(kept, scopes, options, seconds))
                 else:
                     self._ask_and_keep(kept, scopes, options, min(seconds, left / 2))
             if kept.token is not None:
@@ -221,7 +218,7 @@ class Credential:
         )
         answers = []
         for one in asked:
-            azure = self._azure if one is self._source else None
+            azure = self._azure
 
             def ask(one: Source = one, azure: Any = azure) -> tuple[Any, AccessToken]:
                 azure = azure or one.make(self._secrets)
@@ -236,9 +233,10 @@ class Credential:
                 said = explained(err, tenant_of(self._link), self._secrets)
                 answers.append(f"{one.name} ({one.why}): {said}")
             else:
-                with self._lock:
-                    self._source, self._azure = one, azure
+                self._source, self._azure = one, azure
                 return token, ""
+        # MSAL would repeat a 429 or 5xx for a minute without asking: a new one asks.
+        self._azure = None
         if len(asked) > 1:
             step = "set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or another source"
         else:

@@ -31,7 +31,7 @@ def bounded(call: Callable[[], Result], seconds: float) -> Result:
         except BaseException as err:  # noqa: BLE001 - raised where it is waited for
             future.set_exception(err)
 
-    Thread(target=work, name="dbx-aml-bounded", daemon=True).start()
+    in_background(work)
     try:
         return future.result(max(seconds, 0.0))
     except FutureTimeoutError:
@@ -39,3 +39,15 @@ def bounded(call: Callable[[], Result], seconds: float) -> Result:
             # The call's own, not ours.
             raise
     raise TimeoutError(f"no answer in {seconds:.1f} s")
+
+
+def in_background(call: Callable[[], None]) -> None:
+    """Start a call that nobody waits for.
+
+    At the interpreter's end, where no thread can be started any more, it is done here: what is
+    logged last must get out.
+    """
+    try:
+        Thread(target=call, name="dbx-aml-auth", daemon=True).start()
+    except RuntimeError:
+        call()

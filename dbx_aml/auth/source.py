@@ -12,7 +12,7 @@ from typing import Any
 
 from dbx_aml.errors import LinkError
 from dbx_aml.settings import Link, SecretRef
-from dbx_aml.workspace import CLOUDS
+from dbx_aml.workspace import CLOUDS, Cloud
 
 # What azure-identity's clients are told: the bound on the whole is `bounded`.
 _QUICK: dict[str, Any] = {
@@ -147,13 +147,16 @@ def tenant_of(link: Link) -> str | None:
     return link.tenant_id or os.environ.get("AZURE_TENANT_ID")
 
 
+def cloud_of(link: Link) -> Cloud:
+    """Return the hosts of the link's cloud; without a workspace those of AZUREML_CURRENT_CLOUD."""
+    if link.aml_workspace is not None:
+        return link.aml_workspace.hosts
+    return CLOUDS.get(os.environ.get("AZUREML_CURRENT_CLOUD", ""), CLOUDS["AzureCloud"])
+
+
 def authority_of(link: Link) -> str:
     """Return the host that issues tokens in the link's cloud."""
-    cloud = os.environ.get("AZUREML_CURRENT_CLOUD", "")
-    if link.aml_workspace is not None:
-        cloud = link.aml_workspace.cloud
-    known = CLOUDS.get(cloud, CLOUDS["AzureCloud"]).login
-    return os.environ.get("AZURE_AUTHORITY_HOST") or known
+    return os.environ.get("AZURE_AUTHORITY_HOST") or cloud_of(link).login
 
 
 def _said(name: str) -> str:

@@ -21,21 +21,21 @@ def databricks_host(uri: str | None, seconds: float = LIMIT_S) -> str:
         seconds: How long it may take: MLflow may ask the host for its kind.
 
     Raises:
-        LinkError: Nothing is set up.
+        LinkError: Nothing is set up, or the host does not answer.
     """
     from mlflow.utils.databricks_utils import get_databricks_host_creds
 
     try:
         creds = bounded(lambda: get_databricks_host_creds(uri), seconds)
     except TimeoutError:
-        problem = f"no answer in {seconds:.1f} s"
+        problem = f"no answer from its host in {seconds:.1f} s"
     except Exception as err:  # noqa: BLE001 - whatever MLflow cannot do without
         problem = _short(err)
     else:
         return str(creds.host)
     raise LinkError(
-        f"Databricks must be set up for MLflow's {uri!r}: got {problem}; set DATABRICKS_HOST and "
-        "DATABRICKS_TOKEN, or another MLflow URI as databricks_tracking_uri"
+        f"Databricks must be set up for MLflow's {uri!r}: got {problem}; compare DATABRICKS_HOST "
+        "and DATABRICKS_TOKEN, or set another MLflow URI as databricks_tracking_uri"
     )
 
 
