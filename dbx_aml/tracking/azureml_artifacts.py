@@ -96,7 +96,9 @@ class AmlArtifactRepository(ArtifactRepository):  # type: ignore[misc,unused-ign
 
     def download_artifacts(self, artifact_path: str | None, dst_path: str | None = None) -> str:
         """Download a file or a folder, and return where it is."""
-        found: str = super().download_artifacts(artifact_path or "", dst_path)
+        found: str = super().download_artifacts(  # type: ignore[no-untyped-call]
+            artifact_path or "", dst_path
+        )
         return found
 
     def _is_directory(self, artifact_path: str) -> bool:
