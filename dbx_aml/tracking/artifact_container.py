@@ -29,6 +29,8 @@ from mlflow.utils.rest_utils import MlflowHostCreds, verify_rest_response
 from dbx_aml.tracking.azureml_http import Attempts, send
 
 log = logging.getLogger(__name__)
+# Of what the store keeps in a run that a run does not take.
+OWN_FOLDER = "dbx_aml/"
 _BATCH = 100
 _THREADS = 8
 _MIB = 2**20

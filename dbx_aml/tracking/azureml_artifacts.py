@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-from dbx_aml.tracking.artifact_container import ArtifactContainer, run_parts
+from dbx_aml.tracking.artifact_container import OWN_FOLDER, ArtifactContainer, run_parts
 from dbx_aml.tracking.azureml_context import context_of, names_workspace
 from dbx_aml.tracking.runs_uri import keep_runs_uri_simple
 
@@ -79,7 +79,7 @@ class AmlArtifactRepository(ArtifactRepository):  # type: ignore[misc,unused-ign
         files: list[str] = []
         folders: dict[str, list[str]] = {}
         start = len(folder) + 1 if folder else 0
-        for found in self.container.paths(folder):
+        for found in self._paths(folder):
             name, slash, _ = found[start:].partition("/")
             if slash:
                 folders.setdefault(name, []).append(found)
@@ -101,12 +101,17 @@ class AmlArtifactRepository(ArtifactRepository):  # type: ignore[misc,unused-ign
         )
         return found
 
+    def _paths(self, folder: str) -> list[str]:
+        """Return what is registered in a folder; of a whole run without what the store keeps."""
+        paths = self.container.paths(folder)
+        return paths if folder else [path for path in paths if not path.startswith(OWN_FOLDER)]
+
     def _is_directory(self, artifact_path: str) -> bool:
         return bool(self.container.paths(self._full(artifact_path)))
 
     def _iter_artifacts_recursive(self, path: str) -> Iterator[FileInfo]:
         """Yield all files of a folder from one listing, not from one of each folder."""
-        sizes = self.container.sizes(self.container.paths(self._full(path)))
+        sizes = self.container.sizes(self._paths(self._full(path)))
         for file, size in sizes.items():
             yield FileInfo(self._relative(file), False, size)
 

@@ -18,7 +18,7 @@ from threading import Lock
 
 from mlflow.exceptions import MlflowException
 
-from dbx_aml.tracking.artifact_container import ArtifactContainer
+from dbx_aml.tracking.artifact_container import OWN_FOLDER, ArtifactContainer
 
 _HASH_LENGTH = 12
 _MARK = " …[dbx_aml "
@@ -136,4 +136,4 @@ class Overflow:
 
 
 def _path(number: int) -> str:
-    return "dbx_aml/overflow.json" if number == 1 else f"dbx_aml/overflow.{number}.json"
+    return f"{OWN_FOLDER}overflow{'' if number == 1 else f'.{number}'}.json"
