@@ -185,5 +185,5 @@ def test_one_refused_value_does_not_spoil_those_it_was_sent_with() -> None:
 
     assert sent == ["zero", "good"]
     good.wait()
-    with pytest.raises(RestException, match="no"):
+    with pytest.raises(MlflowException, match="INVALID_PARAMETER_VALUE: no"):
         bad.wait()
