@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.store.entities.paged_list import PagedList
 
 from dbx_aml.experiment import experiment_name
-from dbx_aml.tracking.azureml_http import call
+from dbx_aml.tracking.azureml_http import AnswerLostError, Attempts, call
 
 PATH_TAG = "dbx_aml.experiment_path"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
@@ -50,7 +50,7 @@ class ExperimentStore(AzureMLRestStore):  # type: ignore[misc]
             return super()._call_endpoint(api, json_body, endpoint, **options)
         known, method = self._METHOD_TO_INFO[api]
         response = options.get("response_proto") or api.Response()
-        once = api.__name__ == "CreateRun"
+        once = api.__name__ in ("CreateRun", "CreateExperiment")
         path = endpoint or known
         return call(self.get_host_creds, path, method, json_body, response, once=once)
 
@@ -62,12 +62,21 @@ class ExperimentStore(AzureMLRestStore):  # type: ignore[misc]
         tags = list(tags or [])
         if accepted != name:
             tags.append(ExperimentTag(PATH_TAG, name))
-        try:
-            return str(super().create_experiment(accepted, artifact_location, tags))
-        except RestException as error:
-            # MLflow's words for a name that exists are about the name that was given.
-            error.message = error.message.replace(accepted, name)
-            raise
+        attempts = Attempts("POST experiments/create")
+        lost = False
+        while True:
+            try:
+                return str(super().create_experiment(accepted, artifact_location, tags))
+            except AnswerLostError as error:
+                lost = True
+                attempts.wait(str(error))
+            except RestException as error:
+                if lost and error.error_code == "RESOURCE_ALREADY_EXISTS":
+                    # By the try whose answer was lost.
+                    return str(super().get_experiment_by_name(accepted).experiment_id)
+                # MLflow's words for a name that exists are about the name that was given.
+                error.message = error.message.replace(accepted, name)
+                raise
 
     def get_experiment(self, experiment_id: str) -> Experiment:
         """Return an experiment under the name that was given to it."""

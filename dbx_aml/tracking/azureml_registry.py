@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import mlflow
 from azureml.mlflow._store.model_registry.model_registry import AzureMLflowModelRegistry
@@ -22,10 +23,11 @@ from mlflow.store.entities.paged_list import PagedList
 from dbx_aml.tracking.artifact_container import run_parts
 from dbx_aml.tracking.azureml_artifacts import new_upload
 from dbx_aml.tracking.azureml_context import context_of, names_workspace, same_workspace
-from dbx_aml.tracking.azureml_http import CallNotSupportedError, call
+from dbx_aml.tracking.azureml_http import AnswerLostError, Attempts, CallNotSupportedError, call
 from dbx_aml.tracking.azureml_store import AmlTrackingStore
 from dbx_aml.tracking.version_tags import (
     ALIAS,
+    CREATE_ID,
     MODEL_ID,
     SOURCE,
     aliases_among,
@@ -72,7 +74,8 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
         for number, (endpoint, method) in enumerate(endpoints):
             response = self._get_response_from_method(api)
             try:
-                return call(self.get_host_creds, endpoint, method, json_body, response)
+                once = api.__name__ == "CreateModelVersion"
+                return call(self.get_host_creds, endpoint, method, json_body, response, once=once)
             except MlflowException as error:
                 last = number == len(endpoints) - 1
                 if last or str(error.error_code) != "ENDPOINT_NOT_FOUND":
@@ -208,10 +211,20 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
         run_link: str | None,
         description: str | None,
     ) -> ModelVersion:
-        made: ModelVersion = super().create_model_version(
-            name, source, run_id, tags, run_link, description
-        )
-        return made
+        create_id = uuid4().hex
+        tags = [*tags, ModelVersionTag(CREATE_ID, create_id)]
+        attempts = Attempts("POST model-versions/create")
+        while True:
+            try:
+                made: ModelVersion = super().create_model_version(
+                    name, source, run_id, tags, run_link, description
+                )
+                return made
+            except AnswerLostError as error:
+                for version in self._plain_versions(name):
+                    if version.tags.get(CREATE_ID) == create_id:
+                        return version
+                attempts.wait(str(error))
 
     def _completed(self, version: ModelVersion) -> ModelVersion:
         """Return a version with its aliases and its logged model, and without their tags."""

@@ -12,10 +12,10 @@ Artifacts are in `azureml_artifacts`, the model registry is in `azureml_registry
 """
 
 import logging
+from threading import Lock
 from typing import Any
 
 from mlflow.exceptions import MlflowException
-from mlflow.store.entities.paged_list import PagedList
 from mlflow.utils.async_logging.run_operations import RunOperations
 
 from dbx_aml.tracking.async_log import AsyncLog
@@ -42,6 +42,8 @@ class AmlTrackingStore(LoggedModelStore):
         super().__init__(service_context)
         self._async_logging_queue = AsyncLog(self.log_batch)
         self._has_traces = True
+        # Traces are sent by several threads.
+        self._warning = Lock()
 
     @classmethod
     def of(cls, uri: str) -> "AmlTrackingStore":
@@ -72,7 +74,7 @@ class AmlTrackingStore(LoggedModelStore):
         try:
             return super().search_traces(*args, **kwargs)
         except TracesNotSupportedError:
-            return PagedList([], None)
+            return [], None
 
     def log_spans(self, *args: Any, **kwargs: Any) -> Any:
         """Say that this store keeps no spans; MLflow then stops sending them."""
@@ -103,6 +105,8 @@ class AmlTrackingStore(LoggedModelStore):
             except MlflowException as error:
                 if str(error.error_code) not in ("PERMISSION_DENIED", "ENDPOINT_NOT_FOUND"):
                     raise
-                self._has_traces = False
-                log.warning("Azure ML takes no traces: none are kept, runs are not affected")
+                with self._warning:
+                    if self._has_traces:
+                        log.warning("Azure ML takes no traces: none are kept, runs are unaffected")
+                    self._has_traces = False
         raise TracesNotSupportedError("Azure ML takes no traces")

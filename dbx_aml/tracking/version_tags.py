@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 ALIAS = "dbx_aml.alias."
+CREATE_ID = "dbx_aml.create_id"
 MODEL_ID = "dbx_aml.model_id"
 SOURCE = "dbx_aml.source"
 
 
 def is_hidden(key: str) -> bool:
-    """Tell whether MLflow has a field of its own for what a tag says."""
-    return key.startswith(ALIAS) or key == MODEL_ID
+    """Tell whether a tag is the store's own, or says what MLflow has a field for."""
+    return key.startswith(ALIAS) or key in (MODEL_ID, CREATE_ID)
 
 
 def timestamp() -> str:
