@@ -56,7 +56,16 @@ setup(
     package_data={"dbx_aml": ["py.typed"]},
     install_requires=INSTALL_REQUIRES,
     extras_require={"local": LOCAL, "dev": LOCAL + DEV},
-    entry_points={"console_scripts": ["dbx-aml=dbx_aml.cli:main"]},
+    entry_points={
+        "console_scripts": ["dbx-aml=dbx_aml.cli:main"],
+        # MLflow finds the stores for Azure ML here; why these schemes: dbx_aml/tracking/plugin.py.
+        "mlflow.tracking_store": [
+            "azureml=dbx_aml.tracking.plugin:tracking_store",
+            "adbazureml=dbx_aml.tracking.plugin:tracking_store",
+        ],
+        "mlflow.model_registry_store": ["azureml=dbx_aml.tracking.plugin:model_registry_store"],
+        "mlflow.artifact_repository": ["azureml=dbx_aml.tracking.plugin:artifact_repository"],
+    },
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Environment :: Console",

@@ -20,7 +20,7 @@ class ModelUri:
         name: Registered model, for example "delay" or "main.flights.delay".
         version: Of the registered model, for example "3".
         alias: Of the registered model, for example "champion".
-        model_id: Logged model, for example "m-5f0c...".
+        model_id: Logged model, for example "m-5f0c...", in Azure ML "m-<run id>-5f0c12ab".
         run_id: Run that logged the model.
         path: Artifact path within the run, or where the model lies.
     """
@@ -70,7 +70,7 @@ class ModelUri:
                 "say which registry with the registry URI"
             )
         rest = rest.removeprefix("/")
-        if re.fullmatch(r"m-[0-9a-zA-Z]+", rest):
+        if re.fullmatch(r"m-[0-9a-zA-Z][0-9a-zA-Z_-]*", rest):
             return cls(kind="logged_model", model_id=rest)
         if "/" in rest:
             name, _, version = rest.partition("/")

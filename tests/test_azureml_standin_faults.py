@@ -72,7 +72,10 @@ def test_wrong_credentials_fail_at_once_and_as_entra_says(azureml: AzureMl) -> N
 
 
 def test_a_client_without_identity_waits_for_a_person(azureml: AzureMl) -> None:
-    code = "import mlflow, sys; mlflow.MlflowClient(sys.argv[1]).search_experiments()"
+    code = (
+        "import sys; sys.modules['dbx_aml'] = None; import mlflow;"
+        "mlflow.MlflowClient(sys.argv[1]).search_experiments()"
+    )
     with azureml.start(code, identity="none") as waiting:
         azureml.wait_for(path="oauth2/v2.0/devicecode")
         time.sleep(1)

@@ -19,6 +19,12 @@ UNDERSTOOD = {
     "models:/two words/3": ModelUri(kind="version", name="two words", version="3"),
     "models:/a@b@champion": ModelUri(kind="alias", name="a@b", alias="champion"),
     "models:/m-5f0c12ab": ModelUri(kind="logged_model", model_id="m-5f0c12ab"),
+    "models:/m-2b7d4c8e-9f11-3d5a-5f0c12ab": ModelUri(
+        kind="logged_model", model_id="m-2b7d4c8e-9f11-3d5a-5f0c12ab"
+    ),
+    "models:/m-red_owl_x1-5f0c12ab": ModelUri(
+        kind="logged_model", model_id="m-red_owl_x1-5f0c12ab"
+    ),
     "runs:/4be1/model": ModelUri(kind="run", run_id="4be1", path="model"),
     "runs:/4be1/deep/model": ModelUri(kind="run", run_id="4be1", path="deep/model"),
     "/tmp/model": ModelUri(kind="path", path="/tmp/model"),

@@ -213,5 +213,8 @@ def _status(fault: Fault, host: str) -> Answer:
         body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{text}</Message></Error>"
         headers = {"Content-Type": "application/xml", "x-ms-error-code": code, **wait}
         return Answer(status=fault.status, body=body.encode(), headers=headers)
+    if fault.status == 404:
+        # As the service answers a call that it does not have.
+        return Answer(status=404)
     made = service_error(fault.status, text, code=code)
     return Answer(status=fault.status, body=made.body, headers={**made.headers, **wait})

@@ -6,6 +6,11 @@ from typing import Any
 
 from tests.support.azureml.handle import AzureMl
 
+# The plain stores of azureml-mlflow, not this package's, which MLflow would find by itself.
+_PLAIN = """
+import sys
+sys.modules["dbx_aml"] = None
+"""
 _PRELUDE = """
 import json, os, sys, time
 from urllib.request import Request, urlopen
@@ -37,7 +42,9 @@ found = {}
 _MARK = "FOUND:"
 
 
-def found_by(azureml: AzureMl, code: str, *arguments: str, **options: Any) -> dict[str, Any]:
+def found_by(
+    azureml: AzureMl, code: str, *arguments: str, plain: bool = True, **options: Any
+) -> dict[str, Any]:
     """Run code as a client and return what it put into `found`.
 
     It has `mlflow`, a `client`, `found`, and these: `error_of(call, *args)` returns the error's
@@ -49,11 +56,13 @@ def found_by(azureml: AzureMl, code: str, *arguments: str, **options: Any) -> di
         azureml: The stand-in.
         code: The program's lines.
         arguments: From `sys.argv[2]` on.
+        plain: With azureml-mlflow's own stores instead of this package's.
         options: As `AzureMl.run` takes them.
     """
     given = options.pop("environment", {})
+    prelude = f"{_PLAIN if plain else ''}{_PRELUDE}"
     done = azureml.run(
-        f"{_PRELUDE}\n{dedent(code)}\nprint('{_MARK}' + json.dumps(found))",
+        f"{prelude}\n{dedent(code)}\nprint('{_MARK}' + json.dumps(found))",
         *arguments,
         environment={"STAND_IN_ADMIN": f"{azureml.proxy}/stand-in/", **given},
         **options,

@@ -1,0 +1,189 @@
+"""What the store for Azure ML writes into tags, names and artifacts, without any server."""
+
+import threading
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mlflow.exceptions import MlflowException, RestException
+
+from dbx_aml.experiment import experiment_name
+from dbx_aml.tracking import model_document as documents
+from dbx_aml.tracking.artifact_container import run_parts
+from dbx_aml.tracking.async_log import AsyncLog
+from dbx_aml.tracking.azureml_context import names_workspace, same_workspace
+from dbx_aml.tracking.azureml_experiments import accepted_name
+from dbx_aml.tracking.overflow import Spill
+from dbx_aml.tracking.run_tags import LONGEST_TAG, document_in, document_tags, is_hidden, model_keys
+from dbx_aml.tracking.version_tags import aliases_among, timestamp
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text(max_size=300),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=20), inner),
+    max_leaves=30,
+)
+
+
+@given(st.dictionaries(st.text(max_size=20), _JSON))
+def test_a_document_comes_back_from_tags_as_long_as_a_tag_may_be(document: dict[str, Any]) -> None:
+    tags = document_tags("dbx_aml.links", document)
+
+    assert document_in("dbx_aml.links", tags) == document
+    assert all(len(text) <= LONGEST_TAG for text in tags.values()) or len(tags) == 1
+
+
+def test_a_shorter_document_over_a_longer_one_leaves_nothing_of_it() -> None:
+    long = {"params": {f"name {number}": str(number**7) for number in range(200)}}
+    tags = document_tags("k", long)
+    assert len(tags) > 2
+    assert document_in("k", tags) == long
+
+    tags |= document_tags("k", {"params": {}})
+
+    assert document_in("k", tags) == {"params": {}}
+
+
+def test_a_document_of_which_a_part_is_missing_is_none() -> None:
+    tags = document_tags("k", {"params": {str(number): str(number**9) for number in range(300)}})
+    del tags["k.1"]
+
+    assert document_in("k", tags) is None
+    assert document_in("other", tags) is None
+
+
+def test_only_the_stores_own_tags_are_hidden() -> None:
+    own = ("dbx_aml.create_id", "dbx_aml.overflow", "dbx_aml.model.0a1b2c3d.0", "dbx_aml.links.0")
+    assert all(is_hidden(key) for key in own)
+    assert not any(is_hidden(key) for key in ("dbx_aml.mirror", "dbx_aml.carrier", "team"))
+    assert model_keys({key: "" for key in own}) == ["dbx_aml.model.0a1b2c3d"]
+
+
+@given(st.text(max_size=2000), st.sampled_from([500, 1000]))
+def test_a_long_value_is_cut_to_what_the_service_takes_and_found_again(
+    value: str, longest: int
+) -> None:
+    spill = Spill()
+
+    fitted = spill.fitted(value, longest)
+
+    assert len(fitted) <= longest
+    assert spill.whole(fitted) == value
+    assert bool(spill) is (len(value) > longest)
+
+
+def test_a_value_that_somebody_else_wrote_stays_as_it_is() -> None:
+    spill = Spill()
+    spill.fitted("x" * 1001, 1000)
+
+    assert spill.whole("later") == "later"
+    assert spill.whole("… [dbx_aml 000000000000]") == "… [dbx_aml 000000000000]"
+
+
+def test_a_model_is_found_by_its_identifier_without_a_search() -> None:
+    for run_id in ("2b7d4c8e-9f11-4d5a-8c3b-1a2b3c4d5e6f", "red_owl_x1y2", "abc"):
+        model_id = documents.new_model_id(run_id)
+        found, key = documents.parts_of(model_id)
+        assert found == run_id
+        assert documents.model_id_of(run_id, key) == model_id
+    with pytest.raises(MlflowException, match="logged model 'm-123' is not in Azure ML"):
+        documents.parts_of("m-123")
+
+
+def test_the_last_value_of_each_metric_and_dataset_is_kept() -> None:
+    links = [
+        ["auc", 0.5, 10, 0, "train", "d1", "r"],
+        ["auc", 0.6, 20, 1, "train", "d1", "r"],
+        ["auc", 0.4, 15, 0, "test", "d2", "r"],
+        ["auc", 0.1, 5, 0, "train", "d1", "r"],
+    ]
+    assert documents.merged(links) == [
+        ["auc", 0.6, 20, 1, "train", "d1", "r"],
+        ["auc", 0.4, 15, 0, "test", "d2", "r"],
+    ]
+
+
+def test_a_name_that_azure_ml_takes_stays_and_another_is_mapped() -> None:
+    assert accepted_name("iris-2_b") == "iris-2_b"
+    path = "/Users/ana@contoso.com/team/iris"
+    assert accepted_name(path) == experiment_name(path)
+    names = [path, "/Users/bob@contoso.com/team/iris", "my iris", "_iris", "a" * 257, "fleurs été"]
+    mapped = [accepted_name(name) for name in names]
+    assert len(set(mapped)) == len(names)
+    assert [accepted_name(name) for name in mapped] == mapped
+
+
+def test_the_newest_alias_counts() -> None:
+    earlier = timestamp()
+    later = timestamp()
+    assert earlier < later
+    versions = [
+        SimpleNamespace(version="2", tags={"dbx_aml.alias.champion": later, "team": "risk"}),
+        SimpleNamespace(version="10", tags={"dbx_aml.alias.champion": earlier}),
+        SimpleNamespace(version="1", tags={"dbx_aml.alias.first": earlier}),
+    ]
+    assert aliases_among(versions) == {"champion": "2", "first": "1"}
+
+
+_SCOPE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/"
+
+
+def test_a_uri_says_which_workspace_run_and_path_it_means() -> None:
+    one = f"azureml://h.api.azureml.ms/mlflow/v1.0{_SCOPE}w"
+    run = f"azureml://h.api.azureml.ms/mlflow/v2.0{_SCOPE}W/experiments/e/runs/r/artifacts/a b/c"
+    assert names_workspace(one)
+    assert names_workspace(one.replace("azureml://", "adbazureml://"))
+    assert not names_workspace("azureml://artifacts/LocalUpload/c/model")
+    assert not names_workspace("sqlite:///mlflow.db")
+    assert same_workspace(one, run)
+    assert not same_workspace(one, f"azureml://h.api.azureml.ms/mlflow/v1.0{_SCOPE}other")
+    assert not same_workspace(one, "sqlite:///mlflow.db")
+    assert run_parts(run) == ("e", "r", "a b/c")
+    assert run_parts(run.removesuffix("/a b/c")) == ("e", "r", "")
+    assert run_parts(one) is None
+
+
+def test_what_waits_in_the_background_is_sent_together_and_in_order() -> None:
+    sent: list[list[int]] = []
+    first = threading.Event()
+
+    def log_batch(run_id: str, metrics: list[int], params: list[int], tags: list[int]) -> None:
+        first.wait(5)
+        sent.append(metrics)
+
+    queue = AsyncLog(log_batch)
+    started = time.monotonic()
+    operations = [queue.log_batch_async("r", [], [], [number]) for number in range(2_500)]
+    took = time.monotonic() - started
+    first.set()
+    queue.flush()
+
+    assert [value for batch in sent for value in batch] == list(range(2_500))
+    assert len(sent) <= 5
+    assert took < 1
+    operations[-1].wait()
+
+
+def test_one_refused_value_does_not_spoil_those_it_was_sent_with() -> None:
+    sent: list[str] = []
+    go = threading.Event()
+
+    def log_batch(run_id: str, metrics: list[str], params: list[str], tags: list[str]) -> None:
+        go.wait(5)
+        if "bad" in params:
+            raise RestException({"error_code": "INVALID_PARAMETER_VALUE", "message": "no"})
+        sent.extend(params)
+
+    queue = AsyncLog(log_batch)
+    queue.log_batch_async("r", ["zero"], [], [])
+    bad = queue.log_batch_async("r", ["bad"], [], [])
+    good = queue.log_batch_async("r", ["good"], [], [])
+    go.set()
+    queue.flush()
+
+    assert sent == ["zero", "good"]
+    good.wait()
+    with pytest.raises(MlflowException, match="INVALID_PARAMETER_VALUE: no"):
+        bad.wait()
