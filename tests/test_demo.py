@@ -65,7 +65,7 @@ def tale(tmp_path: Path, monkeypatch) -> story.Story:
     """A story of ten flights in October, one of them cancelled, whose notebooks end as told."""
     flights = pa.table({"month": [10] * 10, "dep_delay": [None, *range(9)]})
     screen = Screen(Console(file=io.StringIO()))
-    told = story.Story(screen, None, NOTEBOOKS, tmp_path, flights)
+    told = story.Story(screen, None, NOTEBOOKS, tmp_path, flights, "sqlite:///m.db")
     told._champion = {"model_uri": "models:/m@champion", "version": "1"}
     return told
 
@@ -236,8 +236,8 @@ def test_the_demo_prints_each_step_and_where_everything_is(demo) -> None:
     root, printed = demo
     lines = [line.strip() for line in printed.splitlines()]
 
-    titles = [line for line in lines if "/12 " in line and line[0].isdigit()]
-    assert [title.partition(" ")[0] for title in titles] == [f"{n}/12" for n in range(1, 13)]
+    titles = [line for line in lines if "/13 " in line and line[0].isdigit()]
+    assert [title.partition(" ")[0] for title in titles] == [f"{n}/13" for n in range(1, 14)]
     again = next(line for line in lines if line.startswith("score again: no news "))
     assert again.split()[4:7] == ["0", "0", "0"]
     assert f"table flights_scored             file:{root}/warehouse/flights_scored" in lines

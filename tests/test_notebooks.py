@@ -43,6 +43,7 @@ def described_names(cell: Cell) -> list[str]:
 
 def test_the_notebooks_of_the_flow_are_there() -> None:
     assert [path.name for path in PATHS] == [
+        "01_link.py",
         "02_track.py",
         "03_register.py",
         "04_score.py",
@@ -144,13 +145,13 @@ def test_the_score_notebook_has_the_defaults_of_score_table() -> None:
     assert {"write_mode", "max_bad_rows", "env_manager", "row_filter"} <= checked
 
 
-def test_the_package_knows_dbutils_only_where_it_stands_in_for_it() -> None:
+def test_the_package_knows_dbutils_only_where_it_stands_in_for_it_or_asks_it_for_a_secret() -> None:
     package = Path(dbx_aml.__file__).parent
     files = sorted(package.rglob("*.py"))
 
     users = {file.relative_to(package).parts[0] for file in files if uses_dbutils(file)}
     assert len(files) > 10
-    assert users == {"notebook"}
+    assert users == {"notebook", "auth"}
 
 
 def uses_dbutils(file: Path) -> bool:

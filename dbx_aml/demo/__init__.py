@@ -1,4 +1,4 @@
-"""The notebooks in their order, on real flights: train, register, score, night after night.
+"""The notebooks in their order, on real flights: link, train, register, score, night after night.
 
 Everything that the demo makes is below one folder: the Delta tables, the MLflow database, the
 models. What it shows is checked as it goes: a step that does something else than its title
@@ -90,7 +90,7 @@ def run_demo(
             folder, conf={"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1"}
         )
     try:
-        story = Story(screen, spark, notebook_folder, folder, flights)
+        story = Story(screen, spark, notebook_folder, folder, flights, uri)
         with mlflow_uris(uri, uri), _experiment("flights", local_artifact_uri(folder), screen):
             steps = story.tell()
         tables = story.tables()

@@ -53,7 +53,13 @@ class Story:
     """The steps: each runs, checks what it did and returns its numbers for the last table."""
 
     def __init__(
-        self, screen: Screen, spark: Any, notebooks: Path, folder: Path, flights: pa.Table
+        self,
+        screen: Screen,
+        spark: Any,
+        notebooks: Path,
+        folder: Path,
+        flights: pa.Table,
+        tracking_uri: str,
     ) -> None:
         self._screen = screen
         self._spark = spark
@@ -62,6 +68,7 @@ class Story:
         self._landing = folder / "landing"
         self._landing.mkdir()
         self._flights = flights
+        self._tracking_uri = tracking_uri
         counts = flights.group_by("month").aggregate([([], "count_all"), ("dep_delay", "count")])
         # By month: all rows, and those of flights that did take off.
         self._rows = {row["month"]: row["count_all"] for row in counts.to_pylist()}
@@ -73,6 +80,7 @@ class Story:
     def tell(self) -> tuple[DemoStep, ...]:
         """Run every step, each on what the one before left; return their numbers."""
         story: list[tuple[str, Callable[[Status], dict[str, Any]]]] = [
+            ("link: who tracks, who registers", self._link),
             ("ten months arrive", lambda _: self._arrive(*range(1, 11))),
             ("train on nine of them", lambda status: self._train(status, ALPHAS[0])),
             ("register version 1", lambda status: self._register(status, "1")),
@@ -101,6 +109,14 @@ class Story:
         tables = (INPUT_TABLE, OUTPUT_TABLE, QUARANTINE_TABLE)
         details = {name: self._spark.sql(f"describe detail {name}").first() for name in tables}
         return {f"table {name}": detail["location"] for name, detail in details.items()}
+
+    def _link(self, status: Status) -> dict[str, Any]:
+        """Connect as to an Azure ML workspace, for which this machine's MLflow store stands in."""
+        widgets = {"mode": "aml", "registry": "aml", "aml_tracking_uri": self._tracking_uri}
+        done = self._notebook(status, "01_link.py", widgets)
+        for service in ("tracking_uri", "registry_uri"):
+            _expect(f"the {service}", self._tracking_uri, done[service])
+        return {}
 
     def _arrive(self, *months: int) -> dict[str, Any]:
         import pyarrow.compute as pc
