@@ -339,6 +339,7 @@ def test_nothing_that_is_written_has_a_secret_or_a_token(
 
 
 @pytest.mark.azureml
+@pytest.mark.slow
 def test_plain_mlflow_code_runs_after_one_line(azureml: AzureMl, workspace: AmlWorkspace) -> None:
     code = """
         import sys
