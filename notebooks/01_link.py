@@ -15,7 +15,7 @@
 # MAGIC | `registry` | `databricks-uc` | no | or `databricks`, `aml`: who registers |
 # MAGIC | `experiment` | `/Users/ana@contoso.com/flights` | no | a path, or Azure ML's name |
 # MAGIC | `databricks_tracking_uri` | `databricks` | no | or any MLflow URI in its place |
-# MAGIC | `aml_tracking_uri` | `azureml://...` | no | follows from the workspace; or any MLflow URI |
+# MAGIC | `aml_tracking_uri` | `azureml://...` | no | follows from the workspace; or any other |
 # MAGIC
 # MAGIC **Writes** nothing but MLflow's settings of this session. **Ends with** `mode`,
 # MAGIC `tracking_uri`, `registry_uri` and `experiment`.
