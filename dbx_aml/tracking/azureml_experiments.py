@@ -11,12 +11,16 @@ from typing import Any
 from azureml.mlflow._store.tracking.store import AzureMLRestStore
 from mlflow.entities import Experiment, ExperimentTag
 from mlflow.exceptions import MlflowException, RestException
+from mlflow.protos.service_pb2 import MlflowService
 from mlflow.store.entities.paged_list import PagedList
+from mlflow.utils.rest_utils import _REST_API_PATH_PREFIX, extract_api_info_for_service
 
 from dbx_aml.experiment import experiment_name
 from dbx_aml.tracking.azureml_http import AnswerLostError, Attempts, call
 
 PATH_TAG = "dbx_aml.experiment_path"
+# MLflow keeps its own, in another place in each version.
+_CALLS = extract_api_info_for_service(MlflowService, _REST_API_PATH_PREFIX)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
 _QUOTED_NAME = re.compile(r"""(\bname\s*=\s*)(['"])(.*?)\2""", re.IGNORECASE)
 
@@ -48,7 +52,7 @@ class ExperimentStore(AzureMLRestStore):  # type: ignore[misc]
         """Make a call with our bound on retries instead of MLflow's."""
         if api in getattr(self, "_V3_APIS", ()):
             return super()._call_endpoint(api, json_body, endpoint, **options)
-        known, method = self._METHOD_TO_INFO[api]
+        known, method = _CALLS[api]
         response = options.get("response_proto") or api.Response()
         once = api.__name__ in ("CreateRun", "CreateExperiment")
         path = endpoint or known
