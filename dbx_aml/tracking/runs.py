@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dbx_aml.errors import RunError, first_line
+from dbx_aml.errors import LinkError, RunError, first_line
+from dbx_aml.tracking.databricks import databricks_host
+from dbx_aml.workspace import AmlWorkspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -114,8 +118,6 @@ def run_url(tracking_uri: str, experiment_id: str, run_id: str) -> str | None:
     """
     scheme = urlsplit(tracking_uri).scheme or tracking_uri
     if scheme == "azureml":
-        from dbx_aml.workspace import AmlWorkspace
-
         return AmlWorkspace.from_tracking_uri(tracking_uri).run_url(run_id)
     if scheme in ("http", "https"):
         server = urlsplit(tracking_uri)
@@ -124,11 +126,19 @@ def run_url(tracking_uri: str, experiment_id: str, run_id: str) -> str | None:
         base = f"{server.scheme}://{netloc}{server.path}".rstrip("/")
         return f"{base}/#/experiments/{experiment_id}/runs/{run_id}"
     if scheme == "databricks":
-        from mlflow.utils.databricks_utils import get_databricks_host_creds
-
-        host = str(get_databricks_host_creds(tracking_uri).host).rstrip("/")
-        return f"{host}/ml/experiments/{experiment_id}/runs/{run_id}"
+        host = _databricks_host(tracking_uri)
+        return f"{host}/ml/experiments/{experiment_id}/runs/{run_id}" if host else None
     return None
+
+
+@cache
+def _databricks_host(tracking_uri: str) -> str | None:
+    """Return the workspace's host; asking for it may ask that host, so once is enough."""
+    set_here = os.environ.get("DATABRICKS_HOST") if tracking_uri == "databricks" else None
+    try:
+        return (set_here or databricks_host(tracking_uri)).rstrip("/")
+    except LinkError:
+        return None
 
 
 def _client(tracking_uri: str | None) -> MlflowClient:
