@@ -139,18 +139,15 @@ urlopen(Request(os.environ["ADMIN"] + "reset", data=b"{}", method="POST")).read(
         ".",
         environment={"DBX_AML_RETRY_S": "2", "ADMIN": f"{azureml.proxy}/stand-in/"},
     )
-    on_blob = (
-        azureml.run(
-            """
+    azureml.fault("drop", host="blob")
+    on_blob = azureml.run(
+        """
 import mlflow, sys
 mlflow.set_tracking_uri(sys.argv[1])
 mlflow.set_experiment("secrets")
 mlflow.log_text("a", "a.txt")
 """,
-            environment={"DBX_AML_RETRY_S": "2"},
-        )
-        if azureml.fault("drop", host="blob") is None
-        else done
+        environment={"DBX_AML_RETRY_S": "2"},
     )
 
     said = done.stdout + done.stderr + on_blob.stdout + on_blob.stderr
