@@ -116,6 +116,47 @@ def test_a_version_whose_answer_was_lost_is_not_made_twice(azureml: AzureMl) -> 
     assert found == {"version": "1", "all": ["1"], "tags": {}}
 
 
+def test_an_error_shows_no_token_and_no_signature(azureml: AzureMl) -> None:
+    done = azureml.run(
+        """
+import mlflow, sys, traceback
+mlflow.set_tracking_uri(sys.argv[1])
+mlflow.set_experiment("secrets")
+run = mlflow.start_run()
+for kind in ("drop", "status"):
+    from urllib.request import Request, urlopen
+    import json, os
+    body = json.dumps({"kind": kind, "status": 403, "host": sys.argv[2]}).encode()
+    urlopen(Request(os.environ["ADMIN"] + "reset", data=b"{}", method="POST")).read()
+    urlopen(Request(os.environ["ADMIN"] + "faults", data=body, method="POST")).read()
+    for call in (lambda: mlflow.log_text("a", kind + ".txt"), lambda: mlflow.log_metric("m", 1)):
+        try:
+            call()
+        except Exception:
+            traceback.print_exc()
+urlopen(Request(os.environ["ADMIN"] + "reset", data=b"{}", method="POST")).read()
+""",
+        ".",
+        environment={"DBX_AML_RETRY_S": "2", "ADMIN": f"{azureml.proxy}/stand-in/"},
+    )
+    azureml.fault("drop", host="blob")
+    on_blob = azureml.run(
+        """
+import mlflow, sys
+mlflow.set_tracking_uri(sys.argv[1])
+mlflow.set_experiment("secrets")
+mlflow.log_text("a", "a.txt")
+""",
+        environment={"DBX_AML_RETRY_S": "2"},
+    )
+
+    said = done.stdout + done.stderr + on_blob.stdout + on_blob.stderr
+    assert "Azure ML failed" in done.stderr
+    assert "PUT a.txt" in on_blob.stderr
+    for secret in ("Bearer", "sig=", azureml.environment()["AZURE_CLIENT_SECRET"], "eyJ"):
+        assert secret not in said
+
+
 def test_a_token_that_ends_is_renewed_during_a_run(azureml: AzureMl) -> None:
     azureml.token_lifetime(2)
 

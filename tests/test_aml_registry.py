@@ -62,7 +62,9 @@ def test_every_uri_of_a_model_is_registered_and_loaded(azureml: AzureMl, tmp_pat
     assert found["models"] == [True, True, False, False, True]
     assert found["runs"] == [True, True, False, False, False]
     assert found["tags"][3] == {"dbx_aml.source": f"file://{tmp_path / 'saved'}"}
-    assert found["linked"] == '[{"name": "all", "version": "2"}]'
+    assert found["linked"] == (
+        '[{"name": "all", "version": "2"}, {"name": "copied", "version": "1"}]'
+    )
     assert "Unable to find a logged_model with artifact_path none" in found["missing"]
 
 

@@ -36,6 +36,7 @@ _THREADS = 8
 _MIB = 2**20
 # Refusals of a storage account that end by themselves: a role or a network rule that is new.
 _TRIES_WHEN_REFUSED = 3
+_SIGNATURE = re.compile(r"\?[^\s'\")]+")
 _PARTS = re.compile(r"/experiments/([^/]+)/runs/([^/]+)/artifacts(?:/(.*))?$")
 
 
@@ -277,15 +278,15 @@ def _tried(what: str, attempt: Callable[[], Any]) -> Any:
         except HttpResponseError as error:
             status = error.status_code or 0
             refused += status < 500 and status not in (408, 429)
-            problem = (
-                f"storage answered {status} {getattr(error, 'error_code', None) or error.reason}"
-            )
-            if refused >= _TRIES_WHEN_REFUSED:
-                raise MlflowException(f"{what} failed: {problem}") from error
+            code = getattr(error, "error_code", None) or error.reason
+            problem = f"storage answered {status} {code}"
             after = getattr(error.response, "headers", {}).get("Retry-After")
-            attempts.wait(problem, float(after) if after and after.isdigit() else None)
         except (AzureError, OSError) as error:
-            attempts.wait(f"{type(error).__name__}: {error}")
+            problem, after = f"{type(error).__name__}: {_SIGNATURE.sub('?...', str(error))}", None
+        # Outside of the handlers: what they caught may show the signature that opens the blob.
+        if refused >= _TRIES_WHEN_REFUSED:
+            raise MlflowException(f"{what} failed: {problem}")
+        attempts.wait(problem, float(after) if after and after.isdigit() else None)
 
 
 def run_parts(artifact_uri: str) -> tuple[str, str, str] | None:

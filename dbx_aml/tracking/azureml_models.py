@@ -7,20 +7,16 @@ one model at the same moment: the later one wins.
 
 import time
 from collections.abc import Callable, Sequence
-from threading import RLock
 from typing import Any
 
-from mlflow.entities import Metric, Run, RunData, RunStatus, RunTag
+from mlflow.entities import Metric, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.store.entities.paged_list import PagedList
 
-from dbx_aml.tracking.azureml_http import CallNotSupportedError
-from dbx_aml.tracking.azureml_runs import RunStore
-from dbx_aml.tracking.run_links import Links, dataset_as_json, with_links
+from dbx_aml.tracking.azureml_links import LinkStore
 from dbx_aml.tracking.run_tags import (
     CARRIER,
-    LINKS,
     MODELS,
     document_in,
     document_tags,
@@ -39,8 +35,8 @@ _READ_BACK = 20_000
 _MODELS_A_PAGE = 100
 
 
-class LoggedModelStore(RunStore):
-    """Logged models of the store for Azure ML, and what links runs with them.
+class LoggedModelStore(LinkStore):
+    """Logged models of the store for Azure ML.
 
     Args:
         service_context: Of the workspace.
@@ -48,7 +44,6 @@ class LoggedModelStore(RunStore):
 
     def __init__(self, service_context: Any) -> None:
         super().__init__(service_context)
-        self._changing = RLock()
         # Values of metrics of models that their documents do not have yet, by model.
         self._pending: dict[str, list[documents.Link]] = {}
         self._linked: dict[str, set[tuple[str, str, str, str]]] = {}
@@ -158,23 +153,6 @@ class LoggedModelStore(RunStore):
         found = self._documents_of_run(run_id)
         return next((one for one, model in found.items() if model["folder"] == folder), None)
 
-    def log_outputs(self, run_id: str, models: Any) -> None:
-        """Keep which models a run made, each with its step."""
-        steps = {model.model_id: model.step for model in models}
-        self._link(run_id, lambda links: links.setdefault("outputs", {}).update(steps))
-
-    def log_inputs(self, run_id: str, datasets: Any = None, models: Any = None) -> None:
-        """Keep which datasets and models a run was given."""
-        if datasets:
-            try:
-                super().log_inputs(run_id, datasets)
-            except CallNotSupportedError:
-                new = [dataset_as_json(one) for one in datasets]
-                self._link(run_id, lambda links: links.setdefault("datasets", []).extend(new))
-        if models:
-            ids = [model.model_id for model in models]
-            self._link(run_id, lambda links: links.setdefault("inputs", []).extend(ids))
-
     def log_metric(self, run_id: str, metric: Metric) -> None:
         """Log one value of a metric, and link it to its model."""
         if getattr(metric, "model_id", None):
@@ -189,8 +167,11 @@ class LoggedModelStore(RunStore):
         of_models = [metric for metric in metrics if getattr(metric, "model_id", None)]
         if of_models:
             # MLflow reads a run's metrics and sends them again for the model: they are there.
-            known = [metric for metric in of_models if _identity(run_id, metric) in self._read_back]
-            metrics = [metric for metric in metrics if metric not in known]
+            metrics = [
+                metric
+                for metric in metrics
+                if not metric.model_id or _identity(run_id, metric) not in self._read_back
+            ]
         if metrics or params or tags:
             super().log_batch(run_id, metrics, params, tags)
         if of_models:
@@ -207,14 +188,17 @@ class LoggedModelStore(RunStore):
 
     def update_run_info(self, run_id: str, *args: Any, **kwargs: Any) -> Any:
         """Change a run; what its models have not got yet is written first."""
-        for model_id in [one for one in self._pending if documents.parts_of(one)[0] == run_id]:
-            self._change(model_id, lambda _: None)
+        with self._changing:
+            for model_id, links in list(self._pending.items()):
+                if run_id in (documents.parts_of(model_id)[0], *(one[6] for one in links)):
+                    self._change(model_id, lambda _: None)
         return super().update_run_info(run_id, *args, **kwargs)
 
     def _link_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
         with self._changing:
             new = set()
-            for metric in metrics:
+            # A model of another server has its own place for them.
+            for metric in (one for one in metrics if documents.is_ours(one.model_id)):
                 one = documents.link(metric, run_id)
                 series = documents.same_series(one)
                 known = self._linked.setdefault(metric.model_id, set())
@@ -224,8 +208,7 @@ class LoggedModelStore(RunStore):
                     known.add(series)
                     new.add(metric.model_id)
             for model_id in new:
-                if documents.is_ours(model_id):
-                    self._change(model_id, lambda _: None)
+                self._change(model_id, lambda _: None)
 
     def _change(self, model_id: str, change: Callable[[Any], None]) -> Any:
         """Change a document, and return the model."""
@@ -259,16 +242,6 @@ class LoggedModelStore(RunStore):
         run_id, key = documents.parts_of(model_id)
         tags = [RunTag(*pair) for pair in document_tags(key, document).items()]
         self.log_batch(run_id, [], [], [*tags, *more])
-
-    def _link(self, run_id: str, change: Callable[[Links], None]) -> None:
-        with self._changing:
-            links = document_in(LINKS, self._all_tags(self._plain_run(run_id))) or {}
-            change(links)
-            tags = [RunTag(*pair) for pair in document_tags(LINKS, links).items()]
-            self.log_batch(run_id, [], [], tags)
-
-    def _with_links(self, run: Run, shown: RunData, tags: dict[str, str]) -> Run:
-        return with_links(run, shown, document_in(LINKS, tags) or {})
 
     def _documents_of_run(self, run_id: str) -> dict[str, Any]:
         """Return the documents of a run's models by their identifiers, without deleted ones."""

@@ -5,7 +5,8 @@ service, has not is added in layers, each a class on top of the one before:
 
     azureml_experiments   bounded requests; experiments by path
     azureml_runs          runs within the service's limits
-    azureml_models        logged models, inputs and outputs
+    azureml_links         what a run was given and what it made
+    azureml_models        logged models
     azureml_store         background logging; traces, which are left out
 
 Artifacts are in `azureml_artifacts`, the model registry is in `azureml_registry`.

@@ -39,6 +39,11 @@ def retries(number, timeout_s=20):
     os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(timeout_s)
 found = {}
 """
+_IS_PLAIN = """
+store = type(client._tracking_client.store)
+assert store.__module__ == "azureml.mlflow._store.tracking.store", store
+del store
+"""
 _MARK = "FOUND:"
 
 
@@ -60,7 +65,7 @@ def found_by(
         options: As `AzureMl.run` takes them.
     """
     given = options.pop("environment", {})
-    prelude = f"{_PLAIN if plain else ''}{_PRELUDE}"
+    prelude = f"{_PLAIN}{_PRELUDE}{_IS_PLAIN}" if plain else _PRELUDE
     done = azureml.run(
         f"{prelude}\n{dedent(code)}\nprint('{_MARK}' + json.dumps(found))",
         *arguments,
