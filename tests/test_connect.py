@@ -184,6 +184,7 @@ def test_azure_ml_tracks_after_one_line_and_says_who_and_where(
         assert isinstance(connection, Connection)
         assert mlflow.get_tracking_uri() == mlflow.get_registry_uri() == azureml.tracking_uri
         assert os.environ["AZUREML_CURRENT_CLOUD"] == "AzureCloud"
+        assert float(os.environ["DBX_AML_RETRY_S"]) == connection.link.retry_s
         assert connection.facts == {
             "mode": "aml",
             "tracking URI": azureml.tracking_uri,
@@ -198,6 +199,7 @@ def test_azure_ml_tracks_after_one_line_and_says_who_and_where(
         html = connection._repr_html_()
         assert f"<a href='https://ml.azure.com/?wsid={workspace.arm_id}'>" in html
     assert "AZUREML_CURRENT_CLOUD" not in os.environ
+    assert "DBX_AML_RETRY_S" not in os.environ
 
 
 @pytest.mark.azureml

@@ -18,6 +18,7 @@ from dbx_aml.tracking.service import read_workspace, with_tracking_uri
 
 _VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 _CLOUD = "AZUREML_CURRENT_CLOUD"
+_RETRY_S = "DBX_AML_RETRY_S"
 _EXPERIMENTS = ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 _lock = RLock()
 _current: Connection | None = None
@@ -101,7 +102,7 @@ def _apply(link: Link, stack: ExitStack) -> None:
     from mlflow.tracking import fluent
 
     stack.callback(use_link, use_link(link))
-    variables = {name: os.environ.get(name) for name in (_CLOUD, *_EXPERIMENTS)}
+    variables = {name: os.environ.get(name) for name in (_CLOUD, _RETRY_S, *_EXPERIMENTS)}
     stack.callback(_put_back, variables)
     experiment_id = fluent._active_experiment_id
     stack.callback(setattr, fluent, "_active_experiment_id", experiment_id)
@@ -113,6 +114,7 @@ def _apply(link: Link, stack: ExitStack) -> None:
     if link.uses_azureml and link.aml_workspace is not None:
         # Without it the plugin asks a host of the public cloud first, for up to 30 s.
         os.environ[_CLOUD] = link.aml_workspace.cloud
+        os.environ[_RETRY_S] = f"{link.retry_s:g}"  # the store reads it, here and in children
     stack.enter_context(mlflow_uris(link.tracking_uri, link.registry_uri))
     if link.experiment is not None:
         mlflow.set_experiment(link.experiment)
