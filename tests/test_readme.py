@@ -20,7 +20,11 @@ def examples(language: str) -> list[str]:
 def run(*command: str, folder: Path) -> str:
     """Run a command as a reader would, with the tables in the folder itself."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path}
+    # The folder's own MLflow store stands for Databricks.
+    store = f"sqlite:///{folder}/.dbx_aml/mlflow.db"
+    (folder / ".dbx_aml").mkdir(exist_ok=True)
+    link = {"DBX_AML_REGISTRY": "databricks", "DBX_AML_DATABRICKS_TRACKING_URI": store}
+    environment = {**os.environ, **link, "PATH": path}
     environment.pop("DBX_AML_LOCAL_ROOT", None)
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
