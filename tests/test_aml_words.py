@@ -1,5 +1,6 @@
 """What the store for Azure ML writes into tags, names and artifacts, without any server."""
 
+import json
 import threading
 import time
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException, RestException
 
 from dbx_aml.experiment import experiment_name
@@ -16,6 +18,7 @@ from dbx_aml.tracking.artifact_container import run_parts
 from dbx_aml.tracking.async_log import AsyncLog
 from dbx_aml.tracking.azureml_context import names_workspace, same_workspace
 from dbx_aml.tracking.azureml_experiments import accepted_name
+from dbx_aml.tracking.azureml_store import AmlTrackingStore
 from dbx_aml.tracking.overflow import Spill
 from dbx_aml.tracking.run_tags import LONGEST_TAG, document_in, document_tags, is_hidden, model_keys
 from dbx_aml.tracking.version_tags import aliases_among, timestamp
@@ -187,3 +190,60 @@ def test_one_refused_value_does_not_spoil_those_it_was_sent_with() -> None:
     good.wait()
     with pytest.raises(MlflowException, match="INVALID_PARAMETER_VALUE: no"):
         bad.wait()
+
+
+class _Recorded(AmlTrackingStore):
+    """A store whose calls are kept and answered from here."""
+
+    def __init__(self, run_tags: dict[str, str]) -> None:
+        super().__init__(SimpleNamespace())
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self._tags = run_tags
+
+    def _call_endpoint(
+        self, api: Any, json_body: str | None = None, endpoint: str | None = None, **_: Any
+    ) -> Any:
+        self.calls.append((api.__name__, json.loads(json_body or "{}")))
+        answer = api.Response()
+        if api.__name__ == "GetMetricHistory":
+            answer.metrics.add(key="auc", value=0.5, timestamp=7, step=0)
+        if api.__name__ == "GetRun":
+            answer.run.info.run_id = "r"
+            for key, text in self._tags.items():
+                answer.run.data.tags.add(key=key, value=text)
+        return answer
+
+    def sent_metrics(self) -> list[tuple[str, float]]:
+        batches = [body for name, body in self.calls if name == "LogBatch"]
+        return [(one["key"], one["value"]) for body in batches for one in body.get("metrics", [])]
+
+
+def test_a_metric_that_was_just_read_is_linked_to_a_model_and_not_sent_again() -> None:
+    document = {"name": "m", "folder": "m", "status": "PENDING", "created": 1, "updated": 1}
+    store = _Recorded(document_tags("dbx_aml.model.0a1b2c3d", document))
+    model_id = "m-r-0a1b2c3d"
+    (read,) = store.get_metric_history("r", "auc")
+
+    again = Metric("auc", read.value, read.timestamp, read.step, model_id=model_id)
+    new = Metric("auc", 0.75, 8, 0, model_id=model_id)
+    store.log_batch("r", [again, new], [], [])
+
+    assert store.sent_metrics() == [("auc", 0.75)]
+    written = {
+        tag["key"]: tag["value"]
+        for name, body in store.calls
+        if name == "LogBatch"
+        for tag in body.get("tags", [])
+    }
+    kept = document_in("dbx_aml.model.0a1b2c3d", written)
+    assert kept is not None
+    assert kept["metrics"] == [["auc", 0.75, 8, 0, "", "", "r"]]
+
+
+def test_a_metric_of_a_model_on_another_server_is_a_metric_of_the_run() -> None:
+    store = _Recorded({})
+
+    store.log_metric("r", Metric("auc", 0.5, 1, 0, model_id="m-0123456789abcdef"))
+    store.update_run_info("r", 3, 2, None)
+
+    assert store.sent_metrics() == [("auc", 0.5)]
