@@ -247,3 +247,30 @@ def test_a_metric_of_a_model_on_another_server_is_a_metric_of_the_run() -> None:
     store.update_run_info("r", 3, 2, None)
 
     assert store.sent_metrics() == [("auc", 0.5)]
+
+
+def test_a_store_made_earlier_asks_with_the_credential_of_the_link_in_force(monkeypatch):
+    from dbx_aml.auth import use_link
+    from dbx_aml.settings import Link
+    from dbx_aml.tracking import azureml_context
+
+    class Named:
+        def __init__(self, link=None):
+            self.name = link.client_id if link else "environment"
+
+        def get_token(self, *scopes, **options):
+            return self.name
+
+    monkeypatch.setattr(azureml_context, "credential", Named)
+    monkeypatch.setenv("AZUREML_CURRENT_CLOUD", "AzureCloud")
+    host = "azureml://westeurope.api.azureml.ms/mlflow/v1.0/subscriptions/"
+    path = "/resourceGroups/rg/providers/Microsoft.MachineLearningServices/workspaces/of-words"
+    context = azureml_context.context_of(f"{host}8c1e5a90-2b7d-4c8e-9f11-3d5a7b9c0e42{path}")
+    assert context.auth.get_token("scope") == "environment"
+    before = use_link(Link(client_id="first"))
+    try:
+        assert context.auth.get_token("scope") == "first"
+        use_link(Link(client_id="second"))
+        assert context.auth.get_token("scope") == "second"
+    finally:
+        use_link(before)

@@ -62,6 +62,11 @@ def use_link(link: Link | None) -> Link | None:
     return old
 
 
+def used_link() -> Link | None:
+    """Return the link that `credential()` uses, None where nothing was connected."""
+    return _default
+
+
 @dataclass
 class _Kept:
     """A token of one scope, and the one thread that may ask for the next."""

@@ -5,7 +5,6 @@ bound on the time; ours never does. It is put where azureml-mlflow looks first, 
 else in that package uses it too.
 """
 
-import importlib
 import os
 import re
 from functools import lru_cache
@@ -23,6 +22,8 @@ from azureml.mlflow._internal.service_context_loader import (
 from azureml.mlflow._internal.utils import RegistryServiceContext, ServiceContext
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+from dbx_aml.auth import credential, used_link
 
 _URI = re.compile(
     r"(?:azureml|adbazureml)://(?P<host>[^/?]+)/.*?/subscriptions/(?P<subscription>[^/?]+)"
@@ -76,8 +77,8 @@ def _context(host: str, subscription: str, group: str, kind: str, name: str) -> 
         "cloud": cloud,
     }
     if kind.lower() == "registries":
-        return RegistryServiceContext(registry_name=name, auth=_credential(), **same)
-    auth = _job_token(same, name) if _mlflow_env_vars_set() else _credential()
+        return RegistryServiceContext(registry_name=name, auth=_CredentialInUse(), **same)
+    auth = _job_token(same, name) if _mlflow_env_vars_set() else _CredentialInUse()
     context = ServiceContext(workspace_name=name, auth=auth, **same)
     for uri in _keys(host, context._get_scope()):
         _AzureMLServiceContextLoader.add_service_context(uri, context)
@@ -123,15 +124,24 @@ def _job_token(context: dict[str, Any], workspace_name: str) -> Any:
     )
 
 
-def _credential() -> Any:
-    try:
-        auth = importlib.import_module("dbx_aml.auth")
-    except ModuleNotFoundError:
-        from azure.identity import (
-            ChainedTokenCredential,
-            EnvironmentCredential,
-            ManagedIdentityCredential,
-        )
+class _CredentialInUse:
+    """The credential of the link in force: a store outlives the connection it was made under."""
 
-        return ChainedTokenCredential(EnvironmentCredential(), ManagedIdentityCredential())
-    return auth.credential()
+    def __init__(self) -> None:
+        self._found: Any = None
+
+    def _now(self) -> Any:
+        link = used_link()
+        if link is not None:
+            return credential(link)
+        # Nothing is connected: what the environment and the files say is read once.
+        self._found = self._found or credential()
+        return self._found
+
+    def get_token(self, *scopes: str, **options: Any) -> Any:
+        """Return a token, as every Azure SDK asks for it."""
+        return self._now().get_token(*scopes, **options)
+
+    def get_token_info(self, *scopes: str, **options: Any) -> Any:
+        """Return a token with what is known of it, as newer Azure SDKs ask for it."""
+        return self._now().get_token_info(*scopes, **options)
