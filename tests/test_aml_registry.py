@@ -159,3 +159,34 @@ def test_of_two_versions_with_one_alias_the_newer_alias_counts(azureml: AzureMl)
     )
 
     assert found == {"one": "1", "two": "2", "of 1": []}
+
+
+def test_a_refused_version_leaves_no_empty_model_and_a_taken_one_says_all(azureml: AzureMl) -> None:
+    found = _ours(
+        azureml,
+        """
+        import dbx_aml
+        mlflow.set_experiment("registry")
+        with mlflow.start_run() as run:
+            log_model()
+        uri = f"runs:/{run.info.run_id}/model"
+        fault("status", status=400, path="model-versions/create")
+        found["error"] = error_of(dbx_aml.register_model, uri, "refused")[:2]
+        admin("reset")
+        found["left"] = [m.name for m in client.search_registered_models("name = 'refused'")]
+        version = dbx_aml.register_model(uri, "refused", alias="champion", tags={"team": "ö"})
+        found["version"] = [str(version.version), version.status, version.aliases]
+        found["tags"] = version.tags
+        found["run_id"] = run.info.run_id
+        found["predicted"] = predicted("models:/refused@champion")
+        """,
+    )
+
+    assert found["error"][0] == "RegistryError"
+    assert "model must be registrable: got 'runs:/" in found["error"][1]
+    assert found["left"] == []
+    assert found["version"] == ["1", "READY", ["champion"]]
+    assert found["tags"]["team"] == "ö"
+    assert found["tags"]["dbx_aml.source_run_id"] == found["run_id"]
+    assert len(found["tags"]["dbx_aml.artifacts_sha256"]) == 64
+    assert found["predicted"] == [2.0, 4.0]
