@@ -274,3 +274,24 @@ def test_a_store_made_earlier_asks_with_the_credential_of_the_link_in_force(monk
         assert context.auth.get_token("scope") == "second"
     finally:
         use_link(before)
+
+
+def test_a_shared_registry_is_asked_with_a_credential_that_asks_no_person(monkeypatch):
+    from azureml.mlflow._client.artifact import registry_artifact_client
+
+    from dbx_aml.tracking.plugin import artifact_repository
+
+    asked = {}
+
+    def client(registry_name, auth):
+        asked.update(name=registry_name, auth=type(auth).__module__)
+        return None, "rg", "sub"
+
+    monkeypatch.setattr(registry_artifact_client, "get_registry_client", client)
+    uri = (
+        "azureml://westeurope.api.azureml.ms/mlflow/v2.0/registries/shared/models/delay"
+        "/versions/3/storage/account/paths/container/model"
+    )
+    repository = artifact_repository(uri)
+    assert asked == {"name": "shared", "auth": "dbx_aml.tracking.azureml_context"}
+    assert repository.artifacts.path.startswith("mlflow/v2.0/registries/shared/models/delay")

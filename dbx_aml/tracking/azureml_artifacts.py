@@ -27,11 +27,11 @@ from dbx_aml.tracking.runs_uri import keep_runs_uri_simple
 def artifact_repository_of(
     artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
 ) -> Any:
-    """Return the repository of an artifact URI; azureml-mlflow's own for a shared registry."""
+    """Return the repository of an artifact URI, of a workspace or of a shared registry."""
     if "/registries/" in artifact_uri:
-        from azureml.mlflow._store.artifact.artifact_repo import AzureMLflowArtifactRepository
+        from dbx_aml.tracking.azureml_shared import SharedRegistryRepository
 
-        return AzureMLflowArtifactRepository(artifact_uri, tracking_uri, registry_uri)
+        return SharedRegistryRepository(artifact_uri, tracking_uri, registry_uri)
     keep_runs_uri_simple()
     return AmlArtifactRepository(artifact_uri, tracking_uri, registry_uri)
 

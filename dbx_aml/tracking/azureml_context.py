@@ -85,6 +85,18 @@ def _context(host: str, subscription: str, group: str, kind: str, name: str) -> 
     return context
 
 
+def shared_registry_context(host: str, name: str) -> Any:
+    """Return the service context of a registry that is known by its name alone."""
+    return RegistryServiceContext(
+        subscription_id=None,
+        resource_group_name=None,
+        registry_name=name,
+        auth=_CredentialInUse(),
+        host_url=None,
+        cloud=_cloud(host),
+    )
+
+
 def _given_context(host: str, subscription: str, group: str, kind: str, name: str) -> Any:
     """Return what somebody handed to azureml-mlflow for this workspace, for example its SDK."""
     scope = (
