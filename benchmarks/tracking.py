@@ -11,7 +11,7 @@ from benchmarks.common import ROUNDS, Figure
 from tests.support.azureml.handle import AzureMl, azureml_service
 
 CALLS = 200
-BATCHES = 30
+BATCHES = 100
 VALUES = 10_000
 # Plain azureml-mlflow posts each value before it returns: so many tell how long all would take.
 SAMPLE = 100
