@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dbx_aml.errors import ArgumentError, RegistryError, first_line
 from dbx_aml.model_uri import ModelUri
 from dbx_aml.tracking.connect import mlflow_uris
+from dbx_aml.tracking.version_tags import SOURCE_RUN
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SOURCE_RUN = "dbx_aml.source_run_id"
 SOURCE_URI = "dbx_aml.source_model_uri"
 SIGNATURE = "dbx_aml.signature"
 ARTIFACTS_SHA256 = "dbx_aml.artifacts_sha256"

@@ -6,10 +6,7 @@ from typing import Any
 import pytest
 
 from tests.support.azureml import AzureMl
-from tests.support.azureml.fixture import azureml, azureml_process
 from tests.support.azureml.program import found_by
-
-__all__ = ["azureml", "azureml_process"]
 
 pytestmark = [pytest.mark.azureml, pytest.mark.slow]
 

@@ -8,10 +8,7 @@ import pytest
 
 from tests.support.azureml import AzureMl
 from tests.support.azureml.child import clean_environment
-from tests.support.azureml.fixture import azureml, azureml_process
 from tests.support.azureml.program import found_by
-
-__all__ = ["azureml", "azureml_process"]
 
 pytestmark = [pytest.mark.azureml, pytest.mark.slow]
 

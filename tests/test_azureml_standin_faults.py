@@ -17,10 +17,7 @@ import pytest
 import requests
 
 from tests.support.azureml import EVERYTHING, RUNS_WRITE, AzureMl, Workspace, azureml_service
-from tests.support.azureml.fixture import azureml, azureml_process
 from tests.support.azureml.program import found_by
-
-__all__ = ["azureml", "azureml_process"]
 
 pytestmark = pytest.mark.slow
 

@@ -10,9 +10,6 @@ import pytest
 
 from tests.support.azureml import AzureMl
 from tests.support.azureml.child import clean_environment
-from tests.support.azureml.fixture import azureml, azureml_process
-
-__all__ = ["azureml", "azureml_process"]
 
 pytestmark = [pytest.mark.azureml, pytest.mark.slow]
 

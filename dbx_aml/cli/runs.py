@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import datetime
@@ -111,8 +112,6 @@ def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) ->
 
 def _tracked(tracking_uri: str | None, stack: ExitStack) -> str | None:
     """Return the server that is asked; one that no argument names is the link's, connected."""
-    import os
-
     from dbx_aml.settings import Link
     from dbx_aml.tracking.connect import connect
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -204,8 +204,7 @@ class _Job:
             status, counts = self._incremental(scorer)
         else:
             status, counts = self._batch(scorer, version)
-        batch_id = counts.batch_id if counts else None
-        shown = counts.commit if counts and counts.commit else {}
+        shown = counts.commit if counts else {}
         return ScoringResult(
             status=status,
             model_uri=shown.get("model_uri", model.uri),
@@ -218,7 +217,7 @@ class _Job:
             output_version=counts.output_version if counts else None,
             quarantine_table=given.quarantine.name,
             write_mode=given.write_mode,
-            batch_id=batch_id,
+            batch_id=shown.get("batch_id"),
             rows_read=counts.scored + counts.quarantined if counts else 0,
             rows_scored=counts.scored if counts else 0,
             rows_quarantined=counts.quarantined if counts else 0,
@@ -317,29 +316,30 @@ class _Job:
             }
         )
 
-    def _batch(self, scorer: Scorer, version: int | None) -> tuple[str, _Counted]:
+    def _batch(self, scorer: Scorer, version: int | None) -> tuple[str, Counts]:
         batch_id = self._batch_id(scorer.recipe, version)
         batch = Batch(
             id=batch_id, app_id=f"dbx_aml/{batch_id}", app_version=1, input_version=version
         )
         counts = publish(scorer, self._rows_at, batch)
-        return ("scored" if counts.written else "already_scored"), _Counted.of(batch_id, counts)
+        return ("scored" if counts.written else "already_scored"), counts
 
     def _rows_at(self, version: int | None) -> DataFrame:
         rows = self._given.input_table.read(self._spark, version)
         return rows.where(self._given.row_filter) if self._given.row_filter else rows
 
-    def _incremental(self, scorer: Scorer) -> tuple[str, _Counted | None]:
+    def _incremental(self, scorer: Scorer) -> tuple[str, Counts | None]:
         batches = stream.run(self._spark, scorer, self._given.checkpoint, self._report)
         if not batches:
             return "nothing_new", None
         first, last = (str(b.commit["batch_id"]) for b in (batches[0], batches[-1]))
-        return "scored", _Counted(
-            batch_id=first if len(batches) == 1 else f"{first}-{last.rpartition('/')[2]}",
+        if len(batches) > 1:
+            last = f"{first}-{last.rpartition('/')[2]}"
+        return "scored", replace(
+            batches[-1],
             scored=sum(b.scored for b in batches),
             quarantined=sum(b.quarantined for b in batches),
-            output_version=batches[-1].output_version,
-            commit=batches[-1].commit,
+            commit={**batches[-1].commit, "batch_id": last},
         )
 
     def _plan(self, scorer: Scorer, version: int | None, gained: list[str]) -> dict[str, Any]:
@@ -371,27 +371,6 @@ class _Job:
             data["rows_to_read"] = rows.count()
             data["files_to_read"] = len(rows.inputFiles())
         return data
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Counted:
-    """Counts of a job's batches together."""
-
-    batch_id: str
-    scored: int
-    quarantined: int
-    output_version: int | None
-    commit: dict[str, Any]
-
-    @staticmethod
-    def of(batch_id: str, counts: Counts) -> _Counted:
-        return _Counted(
-            batch_id=batch_id,
-            scored=counts.scored,
-            quarantined=counts.quarantined,
-            output_version=counts.output_version,
-            commit=counts.commit,
-        )
 
 
 def _log_progress(step: str, done: int, total: int) -> None:

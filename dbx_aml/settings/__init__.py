@@ -75,8 +75,7 @@ class Link:
         if not isinstance(self.retry_s, int | float) or not 0 <= self.retry_s < float("inf"):
             raise LinkError(f"retry_s must be seconds, 0 or more: got {self.retry_s!r}; try 120")
         self._join_workspace_and_uri()
-        needs = "aml" in (self.mode, self.registry) or self.mode == "dual"
-        if needs and self.aml_workspace is None and self.aml_tracking_uri is None:
+        if self.has_aml_side and self.aml_workspace is None and self.aml_tracking_uri is None:
             raise LinkError(
                 f"link must name an Azure ML workspace: got mode {self.mode!r}, registry "
                 f"{self.registry!r} and none; set {PREFIX}CONFIG to the workspace's "
@@ -116,6 +115,11 @@ class Link:
         return (
             f"{self.registry}{colon}{profile}" if scheme == DATABRICKS else scheme + colon + profile
         )
+
+    @property
+    def has_aml_side(self) -> bool:
+        """Whether Azure ML, or what stands for it, tracks or registers, be it as the second."""
+        return self.mode in ("aml", "dual") or self.registry == "aml"
 
     @property
     def uses_azureml(self) -> bool:

@@ -43,9 +43,6 @@ class ExperimentStore(AzureMLRestStore):  # type: ignore[misc]
         service_context: Of the workspace.
     """
 
-    def __init__(self, service_context: Any) -> None:
-        super().__init__(service_context)
-
     def _call_endpoint(
         self, api: Any, json_body: str | None = None, endpoint: str | None = None, **options: Any
     ) -> Any:

@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.store.entities.paged_list import PagedList
 
+from dbx_aml.tracking.azureml_experiments import is_missing
 from dbx_aml.tracking.azureml_links import LinkStore
 from dbx_aml.tracking.run_tags import (
     CARRIER,
@@ -144,13 +145,13 @@ class LoggedModelStore(LinkStore):
 
     def folder_of_model(self, run_id: str, name: str) -> str | None:
         """Return the folder of the newest model of that name in a run; None if there is none."""
-        found = self._documents_of_run(run_id)
+        found = self._documents_of(self._plain_run(run_id))
         same = [one for one in found.values() if one["name"] == name]
         return str(max(same, key=lambda one: one["created"])["folder"]) if same else None
 
     def model_in_folder(self, run_id: str, folder: str) -> str | None:
         """Return the identifier of the model in a folder of a run; None if there is none."""
-        found = self._documents_of_run(run_id)
+        found = self._documents_of(self._plain_run(run_id))
         return next((one for one, model in found.items() if model["folder"] == folder), None)
 
     def log_metric(self, run_id: str, metric: Metric) -> None:
@@ -227,7 +228,7 @@ class LoggedModelStore(LinkStore):
         try:
             run = self._plain_run(run_id)
         except MlflowException as error:
-            if str(error.error_code) != "RESOURCE_DOES_NOT_EXIST":
+            if not is_missing(error):
                 raise
             raise _not_found(model_id) from error
         document = document_in(key, self._all_tags(run))
@@ -243,9 +244,9 @@ class LoggedModelStore(LinkStore):
         tags = [RunTag(*pair) for pair in document_tags(key, document).items()]
         self.log_batch(run_id, [], [], [*tags, *more])
 
-    def _documents_of_run(self, run_id: str) -> dict[str, Any]:
+    def _documents_of(self, run: Run) -> dict[str, Any]:
         """Return the documents of a run's models by their identifiers, without deleted ones."""
-        tags = self._all_tags(self._plain_run(run_id))
+        tags, run_id = self._all_tags(run), run.info.run_id
         found = {
             documents.model_id_of(run_id, key): document_in(key, tags) for key in model_keys(tags)
         }
@@ -257,12 +258,8 @@ class LoggedModelStore(LinkStore):
         while True:
             runs, token = self._plain_runs(experiment_ids, condition, 1000, token)
             for run in runs:
-                tags = self._all_tags(run)
-                for key in model_keys(tags):
-                    document = document_in(key, tags)
-                    if document and not document.get("deleted"):
-                        model_id = documents.model_id_of(run.info.run_id, key)
-                        found.append(documents.logged_model(document, model_id, run))
+                for model_id, document in self._documents_of(run).items():
+                    found.append(documents.logged_model(document, model_id, run))
             if not token:
                 return found
 

@@ -30,6 +30,7 @@ from dbx_aml.tracking.version_tags import (
     CREATE_ID,
     MODEL_ID,
     SOURCE,
+    SOURCE_RUN,
     aliases_among,
     is_hidden,
     timestamp,
@@ -112,7 +113,7 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
             return self._completed(version)
         tags.append(ModelVersionTag(SOURCE, given[:_TAG_VALUE]))
         if run_id:
-            tags.append(ModelVersionTag(f"{SOURCE}_run_id", run_id))
+            tags.append(ModelVersionTag(SOURCE_RUN, run_id))
         with tempfile.TemporaryDirectory() as folder:
             local = self._local_copy(source, given, local_model_path, folder)
             source = self._uploaded(local)

@@ -60,8 +60,7 @@ def check_link(link: Link) -> Iterator[Check]:
 
 
 def _steps(link: Link) -> Iterator[tuple[str, Callable[[float], str]]]:
-    uses_aml = link.mode in ("aml", "dual") or link.registry == "aml"
-    uris = [link.aml_tracking_uri] if uses_aml else []
+    uris = [link.aml_tracking_uri] if link.has_aml_side else []
     if link.mode != "aml" or link.registry != "aml":
         uris.append(link.databricks_tracking_uri)
     for uri in uris:

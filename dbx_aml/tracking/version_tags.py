@@ -12,6 +12,7 @@ ALIAS = "dbx_aml.alias."
 CREATE_ID = "dbx_aml.create_id"
 MODEL_ID = "dbx_aml.model_id"
 SOURCE = "dbx_aml.source"
+SOURCE_RUN = "dbx_aml.source_run_id"
 
 
 def is_hidden(key: str) -> bool:
