@@ -207,10 +207,30 @@ def test_a_worker_loads_a_model_once_and_keeps_one_only(tmp_path, monkeypatch):
     monkeypatch.setattr(guard, "_loaded", {})
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        spec = {"key": name, "outputs": [DOUBLE], "unfit": []}
+        spec = {"model": name, "job": "1", "outputs": [DOUBLE], "unfit": []}
         (tmp_path / name / guard.SPEC_FILE).write_text(json.dumps(spec))
-    first = guard._load_pyfunc(str(tmp_path / "a"))
-    assert guard._load_pyfunc(str(tmp_path / "a")) is first
+    guard._load_pyfunc(str(tmp_path / "a"))
+    (tmp_path / "a" / guard.SPEC_FILE).write_text(json.dumps({**spec, "model": "a", "job": "2"}))
+    guard._load_pyfunc(str(tmp_path / "a"))
     assert len(loads) == 1
     guard._load_pyfunc(str(tmp_path / "b"))
     assert list(guard._loaded) == ["b"]
+
+
+def test_a_strict_guard_raises_where_it_has_seen_only_bad_rows_and_not_after_a_good_one(
+    monkeypatch,
+):
+    monkeypatch.setattr(guard, "_proven", [])
+
+    def strict(job):
+        return guard.Guard(Model(choosy), [DOUBLE], [], strict=job)
+
+    bad, good = pd.DataFrame({"x": [-1.0, -1.0]}), pd.DataFrame({"x": [-1.0, 2.0]})
+    with pytest.raises(RuntimeError) as err:
+        strict("monday").predict(bad)
+    assert str(err.value) == "dbx_aml: an error on every row, ValueError: x is bad"
+    assert strict("monday").predict(bad.head(0)).empty
+    assert strict("monday").predict(good)["bad"].tolist() == [True, False]
+    assert strict("monday").predict(bad)["bad"].all()
+    with pytest.raises(RuntimeError):
+        strict("tuesday").predict(bad)

@@ -372,6 +372,47 @@ def test_replace_with_a_model_that_fails_on_every_row_keeps_the_old_rows(spark, 
     assert rows_of(spark, arguments["output_table"], "prediction") == [(11.0,)]
 
 
+def test_bad_rows_alone_in_a_partition_are_set_aside_where_the_output_is_there(
+    spark, name, choosy_model
+):
+    table = write(spark.createDataFrame([(1.0, 1.0)], "x double, y double"), name("i"))
+    arguments = {"model_uri": choosy_model, "input_table": table, "output_table": name("o")}
+    score_table(**arguments, spark=spark)
+    rows = [(-1.0, 1.0)] * 3 + [(5.0, 1.0)]
+    frame = spark.createDataFrame(rows, "x double, y double").coalesce(1)
+    other = write(frame, name("i2"))
+    result = score_table(**{**arguments, "input_table": other}, max_bad_rows=3, spark=spark)
+    assert (result.rows_scored, result.rows_quarantined) == (1, 3)
+    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "2")
+    try:
+        result = score_table(
+            **{**arguments, "input_table": other}, max_bad_rows=3, batch_id="again", spark=spark
+        )
+    finally:
+        spark.conf.unset("spark.sql.execution.arrow.maxRecordsPerBatch")
+    assert (result.rows_scored, result.rows_quarantined) == (1, 3)
+
+
+def test_a_night_of_bad_rows_only_ends_the_job_and_is_scored_once_the_model_is_mended(
+    spark, name, choosy_model, tmp_path
+):
+    table = write(spark.createDataFrame([(1.0, 1.0)], "x double, y double"), name("i"))
+    arguments = {
+        "model_uri": choosy_model,
+        "input_table": table,
+        "output_table": f"delta.`{tmp_path}/out`",
+        "write_mode": "incremental",
+    }
+    score_table(**arguments, spark=spark)
+    spark.sql(f"INSERT INTO {table} VALUES (-1, 1), (-2, 1)")
+    for _ in range(2):
+        with pytest.raises(ScoringError, match="error on every row, ValueError: x is negative"):
+            score_table(**arguments, spark=spark)
+    assert rows_of(spark, arguments["output_table"], "prediction") == [(11.0,)]
+    result = score_table(**arguments, max_bad_rows="100%", spark=spark)
+    assert (result.rows_scored, result.rows_quarantined) == (0, 2)
+
+
 def test_incremental_scores_what_is_new_and_only_that(spark, name, choosy_model, tmp_path):
     schema = "id int, x double, y double"
     table = write(spark.createDataFrame([(1, 1.0, 1.0), (2, -1.0, 2.0)], schema), name("i"))

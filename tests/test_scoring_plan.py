@@ -37,6 +37,23 @@ def test_only_a_hundred_percent_tolerates_a_batch_without_a_good_row():
     assert not plan.tolerance(10**9).everything
 
 
+@pytest.mark.parametrize(
+    ("size_bytes", "cores", "columns", "rows"),
+    [
+        (0, 2, 10, 10_000),
+        (4 << 20, 2, 10, 10_000),
+        (88 << 20, 2, 10, 36_044),
+        (352 << 20, 2, 10, 50_000),
+        (352 << 20, 2, 500, 10_000),
+        (352 << 20, 2, 0, 50_000),
+    ],
+)
+def test_a_batch_grows_with_a_tasks_data_and_shrinks_with_the_columns(
+    size_bytes, cores, columns, rows
+):
+    assert plan.rows_a_batch(size_bytes, cores, columns) == rows
+
+
 def test_a_batch_id_changes_with_everything_that_changes_the_rows_and_with_nothing_else():
     base = {"input_table": "t", "input_version": 3, "model_uri": "models:/m/1", "row_filter": None}
     same = dict(reversed(base.items()))

@@ -22,9 +22,10 @@ from pyspark.sql import functions as F
 
 from dbx_aml.errors import ScoringError
 from dbx_aml.scoring.binding import quote
+from dbx_aml.scoring.conf import larger_batches
 from dbx_aml.scoring.scorer import Batch, Scorer
 from dbx_aml.scoring.table import SPARK_ERRORS, Commit, Table
-from dbx_aml.scoring.write import create, merge, options, save
+from dbx_aml.scoring.write import NothingScoredError, create, merge, options, save
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -60,20 +61,30 @@ def publish(scorer: Scorer, read: Read, batch: Batch) -> Counts:
     """
     output = Table(scorer.recipe.output_table)
     exists = output.exists(scorer.spark)
-    if exists:
-        done = _find(output.commits(scorer.spark), batch)
-        if done is not None:
-            return _complete(scorer, read, batch, done)
     rows = read(batch.input_version)
-    scorer.report("trying the model")
-    # Trying and planning are small queries that mostly wait: at once, not in turn.
+    everything = scorer.recipe.max_bad_rows.everything
+    # A first write that fails would leave a folder behind, and a model server hides the reason.
+    strict = exists and not everything and scorer.recipe.env_manager == "local"
+    # Looking, trying and planning are small queries that mostly wait: at once, not in turn.
     with ThreadPoolExecutor(1) as pool:
         arranging = pool.submit(scorer.arranged, rows)
-        scorer.try_on(rows)
-        arranged = arranging.result()
+        # A stream hands over only what it has not done; Delta knows the rare one it has.
+        if exists and scorer.recipe.write_mode != "incremental":
+            done = _find(output.commits(scorer.spark), batch)
+            if done is not None:
+                return _complete(scorer, read, batch, done)
+        if not strict and not everything:
+            scorer.report("trying the model")
+            scorer.try_on(rows)
+        arranged, batch_rows = arranging.result()
     total = _check_keys(scorer, rows) if scorer.recipe.write_mode == "merge" else None
     scorer.report("scoring")
-    commit, bad = _write_good(scorer, rows, arranged, batch, exists, total)
+    with larger_batches(arranged.sparkSession, batch_rows):
+        try:
+            commit, bad = _write_good(scorer, rows, arranged, batch, exists, total, strict)
+        except NothingScoredError as err:
+            scorer.need_a_good_row(rows, str(err))
+            commit, bad = _write_good(scorer, rows, arranged, batch, exists, total)
     if commit is None:
         # Delta knows the transaction of a commit older than those looked at.
         done = _find(output.commits(scorer.spark, limit=None), batch)
@@ -151,10 +162,11 @@ def _write_good(
     batch: Batch,
     exists: bool,
     total: int | None,
+    strict: bool = False,
 ) -> tuple[Commit | None, int]:
     """Commit the good rows; return the commit, or None if Delta had it, and the bad rows."""
     output = Table(scorer.recipe.output_table)
-    frame, seen = scorer.good(arranged, batch)
+    frame, seen = scorer.good(arranged, batch, strict=strict)
     about = {**_about(scorer, batch), "attempt": uuid.uuid4().hex}
     if not exists and (output.path is None or scorer.recipe.write_mode == "merge"):
         # A first write that dies leaves files in the folder of a named table, where none

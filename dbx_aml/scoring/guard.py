@@ -20,6 +20,9 @@ MODEL_FOLDER = "model"
 BAD = "bad"
 REASON = "reason"
 UNFIT = "_dbx_aml_unfit"
+STRICT = "strict"
+# What a strict guard's error begins with; the reason of the first row follows.
+EVERY_ROW = "dbx_aml: an error on every row, "
 # Below this many rows, asking each row costs less than halving on.
 _ROW_BY_ROW = 8
 _REASON_LENGTH = 300
@@ -27,28 +30,31 @@ _THREAD_PARAMETERS = ("n_jobs", "nthread", "num_threads", "thread_count")
 _INTEGERS: dict[str, Any] = {"integer": np.int32, "long": np.int64}
 _FLOATS: dict[str, Any] = {"float": np.float32, "double": np.float64}
 
-# The one model of this worker process: MLflow calls `_load_pyfunc` once a task, and loading
-# is what a task would otherwise mostly consist of. One only, so that a worker that outlives
-# many jobs does not collect models.
-_loaded: dict[str, Guard] = {}
+# The one model of this worker process, by what it is: MLflow calls `_load_pyfunc` once a task, and
+# loading is what a task would otherwise mostly consist of. One only, so that a worker that
+# outlives many jobs does not collect models.
+_loaded: dict[str, Any] = {}
+# The job in which this process has scored a row.
+_proven: list[str] = []
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Guard:
     with open(os.path.join(path, SPEC_FILE), encoding="utf-8") as file:
         spec = json.load(file)
-    key = spec["key"]
+    key = spec["model"]
     if key not in _loaded:
         import mlflow.pyfunc
 
         model = mlflow.pyfunc.load_model(os.path.join(path, MODEL_FOLDER), suppress_warnings=True)
         use_one_thread(model)
         _loaded.clear()
-        _loaded[key] = Guard(model, spec["outputs"], spec["unfit"])
+        _loaded[key] = model
         # After every task PySpark's daemon collects garbage in the worker; with a library and
         # a model on the heap that takes longer than a small task. Frozen objects are skipped.
         gc.collect()
         gc.freeze()
-    return _loaded[key]
+    strict = spec["job"] if (model_config or {}).get(STRICT) else None
+    return Guard(_loaded[key], spec["outputs"], spec["unfit"], strict)
 
 
 class Guard:
@@ -58,12 +64,21 @@ class Guard:
         model: What predicts: `predict(DataFrame) -> array, Series, DataFrame, list or dict`.
         outputs: The predictions, as `contract.Output` writes them.
         unfit: Reasons by code, for rows that the input table itself made unfit.
+        strict: The job, to raise where no row is scored in what this process sees of it first: a
+            model that always fails then ends the job, and no row had to be tried before it.
     """
 
-    def __init__(self, model: Any, outputs: list[dict[str, Any]], unfit: list[str]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        outputs: list[dict[str, Any]],
+        unfit: list[str],
+        strict: str | None = None,
+    ) -> None:
         self._model = model
         self._outputs = outputs
         self._unfit = unfit
+        self._strict = strict
 
     def predict(self, rows: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Return one row for each row: the fields of the predictions, `bad` and `reason`.
@@ -112,6 +127,10 @@ class Guard:
                 ask(part)
 
         ask(good)
+        if self._strict and self._strict not in _proven and size:
+            if bad.all():
+                raise RuntimeError(f"{EVERY_ROW}{reasons[0]}")
+            _proven[:] = [self._strict]
         return pd.DataFrame({**result, BAD: bad, REASON: reasons}, copy=False)
 
     def _ask(self, rows: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -183,10 +184,20 @@ class _Job:
 
     def run(self, folder: Path, dry_run: bool, started: float) -> ScoringResult:
         given = self._given
-        rows, version = self._input()
-        self._report("resolving the model")
-        model = pin(self._model_uri, self._tracking_uri, self._registry_uri, folder / "model")
-        check_outputs(model.outputs)
+        # The table's version is asked for while the model comes.
+        with ThreadPoolExecutor(1) as pool:
+            self._report("looking at the tables")
+            asking = pool.submit(given.input_table.version, self._spark)
+            rows = self._input()
+            self._report("resolving the model")
+            model = pin(self._model_uri, self._tracking_uri, self._registry_uri, folder / "model")
+            check_outputs(model.outputs)
+            version = asking.result()
+        if given.write_mode == "incremental" and version is None:
+            raise ScoringError(
+                f"input table must be a Delta table for write_mode 'incremental': got "
+                f"{given.input_table.name!r}, which has no versions; use 'append' with a batch_id"
+            )
         recipe = self._recipe(model.uri, rows)
         if given.env_manager == "local":
             different = differences(model.folder)
@@ -225,13 +236,11 @@ class _Job:
             plan=self._plan(scorer, version, gained) if dry_run else None,
         )
 
-    def _input(self) -> tuple[DataFrame, int | None]:
-        """Return the input's rows, filtered, and its version; refuse what cannot be read."""
+    def _input(self) -> DataFrame:
+        """Return the input's rows, filtered; refuse what cannot be read."""
         table, row_filter = self._given.input_table, self._given.row_filter
-        self._report("looking at the tables")
         try:
             rows = table.read(self._spark)
-            version = table.version(self._spark)
         except SPARK_ERRORS as err:
             raise ScoringError(
                 f"input table must exist and be readable: got {table.name!r}; {one_line(err)}"
@@ -244,12 +253,7 @@ class _Job:
                 f"row_filter must be an SQL predicate on the input: got {row_filter!r}; "
                 f"{one_line(err)}"
             ) from err
-        if self._given.write_mode == "incremental" and version is None:
-            raise ScoringError(
-                f"input table must be a Delta table for write_mode 'incremental': got "
-                f"{table.name!r}, which has no versions; use 'append' with a batch_id"
-            )
-        return filtered, version
+        return filtered
 
     def _recipe(self, model_uri: str, rows: DataFrame) -> Recipe:
         import mlflow

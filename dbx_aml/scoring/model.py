@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import logging
@@ -264,8 +265,11 @@ def guarded(model: PinnedModel, unfit: Sequence[str], folder: Path, env_manager:
     data.mkdir(parents=True)
     shutil.move(str(model.folder), data / guard.MODEL_FOLDER)
     inner = data / guard.MODEL_FOLDER
+    about = (inner / "MLmodel").read_bytes()
     spec = {
-        "key": uuid.uuid4().hex,
+        # MLflow writes an id of its own into each model that it saves.
+        "model": hashlib.sha256(about).hexdigest(),
+        "job": uuid.uuid4().hex,
         "outputs": [asdict(output) for output in model.outputs],
         "unfit": list(unfit),
     }
@@ -273,13 +277,14 @@ def guarded(model: PinnedModel, unfit: Sequence[str], folder: Path, env_manager:
     code = folder / "code"
     code.mkdir()
     shutil.copy(str(guard.__file__), code / f"{_GUARD_MODULE}.py")
-    written = yaml.safe_load((inner / "MLmodel").read_text(encoding="utf-8"))
+    written = yaml.safe_load(about)
     conf = written["flavors"]
     flavor = {
         "loader_module": _GUARD_MODULE,
         "data": "guarded",
         "code": "code",
         "python_version": conf["python_function"].get("python_version"),
+        "config": {guard.STRICT: False},
     }
     # Only another environment than this one is built from these files.
     for name in ("conda.yaml", "python_env.yaml", "requirements.txt"):

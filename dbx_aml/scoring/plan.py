@@ -23,6 +23,10 @@ _UNSTABLE = re.compile(
 _SHUFFLE_S_PER_BYTE = 12e-9
 # A task should be worth its 0.1 to 0.4 core seconds.
 _BYTES_PER_TASK = 8 << 20
+# Rows that Arrow hands over at once: Spark's default, and where more gains nothing any more.
+SMALLEST_BATCH, _LARGEST_BATCH = 10_000, 50_000
+_BATCHES_A_TASK = 16
+_BYTES_PER_VALUE = 8
 # What Spark reads in one task at most, twice over.
 _LARGE_FILE = 256 << 20
 
@@ -96,6 +100,22 @@ def fewer_partitions(size_bytes: int | None, cores: int | None) -> int | None:
     if size_bytes is None or cores is None:
         return None
     return max(cores, -(-size_bytes // _BYTES_PER_TASK))
+
+
+def rows_a_batch(size_bytes: int, cores: int, columns: int) -> int:
+    """Return how many rows Arrow hands to the model at once.
+
+    Each batch costs a few milliseconds, whatever is in it. A task still gets several, so that
+    Spark reads and writes while the model predicts.
+
+    Args:
+        size_bytes: Estimated bytes of the input.
+        cores: Tasks that run at once.
+        columns: The model's input columns.
+    """
+    bytes_a_batch = size_bytes // cores // _BATCHES_A_TASK
+    most = bytes_a_batch // (_BYTES_PER_VALUE * max(columns, 1))
+    return max(SMALLEST_BATCH, min(most, _LARGEST_BATCH))
 
 
 def may_shuffle(cores: int, size_bytes: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from pyspark.sql import types as T
 from dbx_aml.errors import ScoringError
 from dbx_aml.scoring import binding, plan
 from dbx_aml.scoring.binding import PREDICTION, quote
-from dbx_aml.scoring.guard import BAD, REASON
+from dbx_aml.scoring.guard import BAD, REASON, STRICT
 from dbx_aml.scoring.model import PinnedModel, guarded, pin
 from dbx_aml.scoring.table import Table, bytes_of, column_types, cores_of
 
@@ -46,6 +46,9 @@ _SPARK_TYPES = {
 
 # Called with what is being done.
 Report = Callable[[str], None]
+# From a row of the model's columns to a struct of fields, names and Spark types.
+Predict = Callable[["Column"], "Column"]
+Fields = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,22 +114,31 @@ class Scorer:
         self.bound = binding.bind(self.model.inputs, columns, as_json=as_json)
         _, unfit = binding.unfit(self.bound)
         self._guard = guarded(self.model, unfit, folder / "guarded", recipe.env_manager)
-        self._predict = self._udf(binding.udf_fields(self.model.outputs))
-        self._judge = self._udf(binding.REASON_FIELDS)
+        self._fields = binding.udf_fields(self.model.outputs)
+        self._udfs: dict[tuple[Fields, bool], Predict] = {}
 
-    def _udf(self, fields: Sequence[tuple[str, str]]) -> Callable[[Column], Column]:
-        """Return the guarded model as a Spark function that gives these fields of its result."""
+    def _udf(self, fields: Fields, *, strict: bool = False) -> Predict:
+        """Return the guarded model as a Spark function that gives these fields of its result.
+
+        Made when it is needed, once: on a cluster, making it sends the model to every worker.
+        """
         import mlflow.pyfunc
 
-        kind = T.StructType([T.StructField(name, _spark_type(text)) for name, text in fields])
-        udf: Callable[[Column], Column] = mlflow.pyfunc.spark_udf(
-            self.spark, str(self._guard), result_type=kind, env_manager=self.recipe.env_manager
-        )
-        return udf
+        if (fields, strict) not in self._udfs:
+            self._udfs[fields, strict] = mlflow.pyfunc.spark_udf(
+                self.spark,
+                str(self._guard),
+                result_type=_struct(fields),
+                env_manager=self.recipe.env_manager,
+                model_config={STRICT: True} if strict else None,
+            )
+        return self._udfs[fields, strict]
 
-    def _result(
-        self, rows: DataFrame, udf: Callable[[Column], Column]
-    ) -> tuple[DataFrame, Observation]:
+    def _judged(self, rows: DataFrame) -> DataFrame:
+        """Return rows with whether they are bad, and why."""
+        return self._result(rows, self._udf(binding.REASON_FIELDS))[0]
+
+    def _result(self, rows: DataFrame, udf: Predict) -> tuple[DataFrame, Observation]:
         """Return rows with the guarded model's result, and the counts seen when it is run.
 
         Observing is also what keeps Spark from moving a filter on the result below the model
@@ -137,12 +149,22 @@ class Scorer:
         bad = F.sum(F.col(f"{_RESULT}.{BAD}").cast("bigint"))
         return frame.observe(seen, bad.alias(BAD)), seen
 
-    def good(self, rows: DataFrame, batch: Batch) -> tuple[DataFrame, Observation]:
+    def good(
+        self, rows: DataFrame, batch: Batch, *, strict: bool = False
+    ) -> tuple[DataFrame, Observation]:
         """Return what goes into the output, and the counts seen when it is written.
+
+        Args:
+            rows: Of the input table.
+            batch: Whose they are.
+            strict: Writing ends with an error where the first rows of a worker are all bad.
 
         Shape: n rows -> n minus the bad rows; `output_columns`, `prediction`, `_scoring`.
         """
-        frame, seen = self._result(self._needed(rows), self._predict)
+        return self._scored(rows, batch, self._udf(self._fields, strict=strict))
+
+    def _scored(self, rows: DataFrame, batch: Batch, udf: Predict) -> tuple[DataFrame, Observation]:
+        frame, seen = self._result(self._needed(rows), udf)
         frame = frame.where(~F.col(f"{_RESULT}.{BAD}")).select(
             *(F.col(quote(name)) for name in self.recipe.output_columns),
             F.expr(binding.prediction(self.model.outputs, _RESULT)).alias(PREDICTION),
@@ -152,7 +174,7 @@ class Scorer:
 
     def bad(self, rows: DataFrame, batch: Batch) -> DataFrame:
         """Return what goes into the quarantine: bad rows, every input column, `_quarantine`."""
-        frame, _ = self._result(rows, self._judge)
+        frame = self._judged(rows)
         about = F.struct(
             F.col(f"{_RESULT}.{REASON}").alias("reason"),
             F.lit(batch.id).alias("batch_id"),
@@ -167,21 +189,25 @@ class Scorer:
         names = dict.fromkeys([*self.recipe.output_columns, *(one.column for one in self.bound)])
         return rows.select(*(F.col(quote(name)) for name in names))
 
-    def arranged(self, rows: DataFrame) -> DataFrame:
-        """Return the rows, just what `good` needs of them, in the partitions they are worth."""
+    def arranged(self, rows: DataFrame) -> tuple[DataFrame, int | None]:
+        """Return the rows, just what `good` needs of them, in the partitions they are worth.
+
+        And how many Arrow should hand over at once; None leaves it.
+        """
         rows = self._needed(rows)
         cores, size = cores_of(self.spark), bytes_of(self.spark, rows)
         fewer = plan.fewer_partitions(size, cores)
         if fewer is None or cores is None or size is None:
-            return rows
+            return rows, None
+        batch = plan.rows_a_batch(size, cores, len(self.bound))
         if plan.may_shuffle(cores, size) and self.recipe.env_manager == "local":
             files = len(rows.inputFiles())
             if 0 < files < cores:
                 cost = self._seconds_a_row(rows)
                 more = plan.more_partitions(files, cores, rows.count(), size, cost)
                 if more is not None:
-                    return rows.repartition(more)
-        return rows.coalesce(fewer)
+                    return rows.repartition(more), batch
+        return rows.coalesce(fewer), batch
 
     def _seconds_a_row(self, rows: DataFrame) -> float:
         """Return what the model costs a row here, measured on a few."""
@@ -208,23 +234,40 @@ class Scorer:
         )
 
     def try_on(self, rows: DataFrame) -> None:
-        """Try the model on a few rows: one that fails on all would only write a bad table."""
-        columns = dict.fromkeys(one.column for one in self.bound)
-        few = rows.select(*(F.col(quote(name)) for name in columns))
+        """Try the model on a few rows: one that fails on all would only write a bad table.
+
+        Raises:
+            ScoringError: The model fails on every row, of all.
+        """
+        few = self._needed_by_model(rows)
         tried = few.limit(_TRIED_ROWS).collect()
-        if not tried or self.recipe.max_bad_rows.everything:
+        if not tried:
             return
         sample = self.spark.createDataFrame(tried, few.schema)
-        result, _ = self._result(sample, self._judge)
-        flags = result.select(f"{_RESULT}.{BAD}", f"{_RESULT}.{REASON}").collect()
-        if not all(bad for bad, _ in flags):
-            return
-        result, _ = self._result(few, self._judge)
+        flags = self._judged(sample).select(f"{_RESULT}.{BAD}", f"{_RESULT}.{REASON}").collect()
+        if all(bad for bad, _ in flags):
+            self.need_a_good_row(rows, flags[0][1])
+
+    def need_a_good_row(self, rows: DataFrame, reason: str) -> None:
+        """Look for a row that the model scores, among all.
+
+        Args:
+            rows: Of the input table.
+            reason: Why the first one is bad.
+
+        Raises:
+            ScoringError: There is none.
+        """
+        result = self._judged(self._needed_by_model(rows))
         if not result.where(~F.col(f"{_RESULT}.{BAD}")).head(1):
             raise ScoringError(
-                f"model must score at least one row: got an error on every row, {flags[0][1]}; "
+                f"model must score at least one row: got an error on every row, {reason}; "
                 "mend the model or the rows, or pass max_bad_rows '100%' to set them all aside"
             )
+
+    def _needed_by_model(self, rows: DataFrame) -> DataFrame:
+        columns = dict.fromkeys(one.column for one in self.bound)
+        return rows.select(*(F.col(quote(name)) for name in columns))
 
     def check_output(self, rows: DataFrame) -> list[str]:
         """Return the columns the output would gain; refuse one whose type would change.
@@ -236,7 +279,9 @@ class Scorer:
         if not table.exists(self.spark):
             return []
         nothing = Batch(id="", app_id="", app_version=0, input_version=None)
-        frame, _ = self.good(rows, nothing)
+        # The types tell; the model itself is not asked.
+        result = F.lit(None).cast(_struct(self._fields))
+        frame, _ = self._scored(rows, nothing, lambda _: result)
         new = {field.name: field.dataType for field in frame.schema.fields}
         old = {field.name: field.dataType for field in table.read(self.spark).schema.fields}
         folded = {name.lower(): name for name in old}
@@ -260,6 +305,10 @@ def _now() -> Column:
 def _same(one: T.DataType, other: T.DataType) -> bool:
     """Return whether two types are equal but for nullability."""
     return one.simpleString() == other.simpleString()
+
+
+def _struct(fields: Fields) -> T.StructType:
+    return T.StructType([T.StructField(name, _spark_type(text)) for name, text in fields])
 
 
 def _spark_type(kind: str) -> T.DataType:

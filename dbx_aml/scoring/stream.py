@@ -36,7 +36,7 @@ def run(
     """
     recipe = scorer.recipe
     output = Table(recipe.output_table)
-    if last_offset(spark, checkpoint_location) is not None and not output.exists(spark):
+    if not output.exists(spark) and last_offset(spark, checkpoint_location) is not None:
         raise ScoringError(
             "checkpoint_location must belong to the output table: got "
             f"{checkpoint_location!r}, whose rows went to a table that is not "

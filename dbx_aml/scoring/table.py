@@ -75,17 +75,13 @@ class Table:
         if not self.path:
             return bool(spark.catalog.tableExists(self.name))
         try:
-            return self._detail(spark) is not None
+            return bool(self.read(spark).schema)
         except AnalysisException as err:
             if "DELTA_MISSING_DELTA_TABLE" in str(err) or "DELTA_TABLE_NOT_FOUND" in str(err):
                 return False
             if "PATH_NOT_FOUND" in str(err) or "doesn't exist" in str(err):
                 return False
             raise
-
-    def _detail(self, spark: SparkSession) -> Mapping[str, Any] | None:
-        rows = spark.sql(f"DESCRIBE DETAIL {self.name}").collect()
-        return rows[0].asDict() if rows else None
 
     def version(self, spark: SparkSession) -> int | None:
         """Return the table's newest version; None for a view or what else has no versions."""

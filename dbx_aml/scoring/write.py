@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pyspark.errors import AnalysisException
 from pyspark.sql import types as T
 
 from dbx_aml.errors import ScoringError
 from dbx_aml.scoring.binding import quote
+from dbx_aml.scoring.conf import alone_with
+from dbx_aml.scoring.guard import EVERY_ROW
 from dbx_aml.scoring.scorer import SCORING, Batch, Scorer
 from dbx_aml.scoring.table import SPARK_ERRORS, Table, commit_text, one_line
 
@@ -28,7 +26,9 @@ _INDEXED_BY_DEFAULT = 32
 # Characters that Delta allows in a column's name only with column mapping.
 _MAPPED = re.compile(r"[ ,;{}()\n\t=]")
 
-_one_at_a_time = threading.Lock()
+
+class NothingScoredError(ScoringError):
+    """A strict guard ended the job: nothing was written; the message is the first row's reason."""
 
 
 def create(spark: SparkSession, table: Table, schema: T.StructType) -> None:
@@ -70,7 +70,9 @@ def merge(
         "spark.databricks.delta.commitInfo.userMetadata": commit_text(about),
     }
     try:
-        with _settings(scorer.spark, confs):
+        # A merge takes no options. It is repeatable as it is; where the settings are not allowed,
+        # only its commit does not name the batch.
+        with alone_with(scorer.spark, confs):
             done = scorer.spark.sql(
                 f"MERGE WITH SCHEMA EVOLUTION INTO {output.name} AS dst USING {view} AS src "
                 f"ON {same} WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
@@ -80,33 +82,6 @@ def merge(
     finally:
         scorer.spark.catalog.dropTempView(view)
     return int(done[0]["num_affected_rows"]) if done else None
-
-
-@contextmanager
-def _settings(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
-    """Set Spark settings for a merge, which takes no options, and put the old ones back.
-
-    They count for the whole session, so one merge at a time has them.
-    """
-    before: dict[str, str | None] = {}
-    with _one_at_a_time:
-        try:
-            for key, value in settings.items():
-                old = spark.conf.get(key, None)
-                spark.conf.set(key, value)
-                before[key] = old
-        except AnalysisException:
-            # Serverless compute lets nobody set these. A merge on the key is repeatable as it
-            # is; only its commit then does not name the batch.
-            log.info("set no transaction for the merge: this compute does not allow it")
-        try:
-            yield
-        finally:
-            for key, old in before.items():
-                if old is None:
-                    spark.conf.unset(key)
-                else:
-                    spark.conf.set(key, old)
 
 
 def options(writer: DataFrameWriter, batch: Batch, about: dict[str, Any]) -> DataFrameWriter:
@@ -149,6 +124,9 @@ def _names(kind: T.DataType) -> list[str]:
 
 
 def _write_error(table: Table, err: Exception) -> ScoringError:
+    nothing_scored = re.search(f"{re.escape(EVERY_ROW)}(.*)", str(err))
+    if nothing_scored:
+        return NothingScoredError(nothing_scored[1])
     if "DELTA_REPLACE_WHERE_MISMATCH" in str(err):
         return ScoringError(
             f"replace_where must hold for every scored row: got {one_line(err)}; "
