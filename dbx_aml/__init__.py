@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dbx_aml.local import local_spark
     from dbx_aml.registry import register_model
-    from dbx_aml.scoring.job import ScoringResult, score_table
+    from dbx_aml.scoring.job import score_table
+    from dbx_aml.scoring.result import ScoringResult
     from dbx_aml.settings import Link
     from dbx_aml.tracking.connect import connect
     from dbx_aml.tracking.connection import Connection
@@ -43,7 +44,7 @@ _HOMES = {
     "AmlWorkspace": "dbx_aml.workspace",
     "Connection": "dbx_aml.tracking.connection",
     "Link": "dbx_aml.settings",
-    "ScoringResult": "dbx_aml.scoring.job",
+    "ScoringResult": "dbx_aml.scoring.result",
     "connect": "dbx_aml.tracking.connect",
     "local_spark": "dbx_aml.local",
     "register_model": "dbx_aml.registry",

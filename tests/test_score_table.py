@@ -144,7 +144,8 @@ def test_a_model_whose_signature_names_no_columns_is_refused_with_what_to_do(spa
 
 def test_the_plan_reads_only_the_columns_it_needs_and_asks_the_model_once(spark, name, xy_model):
     from dbx_aml.scoring.plan import tolerance
-    from dbx_aml.scoring.scorer import Batch, Recipe, Scorer
+    from dbx_aml.scoring.recipe import Batch, Recipe
+    from dbx_aml.scoring.scorer import Scorer
 
     columns = ", ".join(f"{i} AS c{i}" for i in range(20))
     table = write(spark.sql(f"SELECT 1.0D AS x, 2.0D AS y, {columns}"), name("i"))

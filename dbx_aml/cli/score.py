@@ -13,8 +13,8 @@ import click
 from dbx_aml.cli.console import console
 
 if TYPE_CHECKING:
-    from dbx_aml.scoring.job import ScoringResult
     from dbx_aml.scoring.progress import Progress
+    from dbx_aml.scoring.result import ScoringResult
 
 
 @click.command()

@@ -23,7 +23,8 @@ from pyspark.sql import functions as F
 from dbx_aml.errors import ScoringError
 from dbx_aml.scoring.binding import quote
 from dbx_aml.scoring.conf import larger_batches
-from dbx_aml.scoring.scorer import Batch, Scorer
+from dbx_aml.scoring.recipe import Batch
+from dbx_aml.scoring.scorer import Scorer
 from dbx_aml.scoring.table import SPARK_ERRORS, Commit, Table
 from dbx_aml.scoring.write import NothingScoredError, create, merge, options, save
 

@@ -1,4 +1,4 @@
-"""Score a table with a registered model: `score_table`, and what it tells of its work."""
+"""Score a table with a registered model: `score_table`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -20,55 +20,15 @@ from dbx_aml.scoring.batch import Counts, publish
 from dbx_aml.scoring.binding import PREDICTION, check_outputs
 from dbx_aml.scoring.model import differences, pin
 from dbx_aml.scoring.progress import Progress, watch
-from dbx_aml.scoring.scorer import SCORING, Batch, Recipe, Scorer
+from dbx_aml.scoring.recipe import SCORING, Batch, Recipe, recipe_of
+from dbx_aml.scoring.result import ScoringResult
+from dbx_aml.scoring.scorer import Scorer
 from dbx_aml.scoring.table import SPARK_ERRORS, Table, one_line
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoringResult:
-    """What a job did.
-
-    `status` is "scored", "already_scored" (the same batch a second time), "nothing_new"
-    (incremental, no new rows) or "planned" (dry run, with the plan in `plan`). `batch_id` is
-    None where nothing was scored; versions are Delta's, None where a table has none.
-    """
-
-    status: str
-    model_uri: str
-    model_name: str | None
-    model_version: str | None
-    model_run_id: str | None
-    input_table: str
-    input_version: int | None
-    output_table: str
-    output_version: int | None
-    quarantine_table: str
-    write_mode: str
-    batch_id: str | None
-    rows_read: int
-    rows_scored: int
-    rows_quarantined: int
-    seconds: float
-    plan: dict[str, Any] | None = None
-
-    @property
-    def rows_per_second(self) -> float:
-        """Rows read a second, start to end."""
-        return self.rows_read / self.seconds if self.seconds else 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result as plain data, ready for JSON; the plan only for a dry run."""
-        data = {field.name: getattr(self, field.name) for field in fields(self)}
-        data["rows_per_second"] = round(self.rows_per_second, 1)
-        data["seconds"] = round(self.seconds, 3)
-        if self.plan is None:
-            del data["plan"]
-        return data
 
 
 def score_table(
@@ -198,7 +158,7 @@ class _Job:
                 f"input table must be a Delta table for write_mode 'incremental': got "
                 f"{given.input_table.name!r}, which has no versions; use 'append' with a batch_id"
             )
-        recipe = self._recipe(model.uri, rows)
+        recipe = recipe_of(given, model.uri, self._tracking_uri, self._registry_uri, rows.columns)
         if given.env_manager == "local":
             different = differences(model.folder)
             if different:
@@ -254,44 +214,6 @@ class _Job:
                 f"{one_line(err)}"
             ) from err
         return filtered
-
-    def _recipe(self, model_uri: str, rows: DataFrame) -> Recipe:
-        import mlflow
-
-        given = self._given
-        columns = given.output_columns or tuple(rows.columns)
-        for name, wanted in (("output_columns", columns), ("key_columns", given.key_columns)):
-            unknown = [column for column in wanted if column not in rows.columns]
-            if unknown:
-                raise ScoringError(
-                    f"{name} must be input columns: got {unknown}; the input has {rows.columns}"
-                )
-        taken = [name for name in columns if name.lower() in (PREDICTION, SCORING)]
-        if taken:
-            raise ScoringError(
-                f"output_columns must leave room for what scoring adds: got {taken}; choose the "
-                "others in output_columns, or rename it in a view"
-            )
-        left_out = [key for key in given.key_columns if key not in columns]
-        if left_out:
-            raise ScoringError(
-                f"output_columns must hold the key_columns: missing {left_out}; add them"
-            )
-        return Recipe(
-            model_uri=model_uri,
-            tracking_uri=self._tracking_uri or mlflow.get_tracking_uri(),
-            registry_uri=self._registry_uri or mlflow.get_registry_uri(),
-            input_table=given.input_table.name,
-            output_table=given.output_table.name,
-            quarantine_table=given.quarantine.name,
-            row_filter=given.row_filter,
-            output_columns=columns,
-            key_columns=given.key_columns,
-            write_mode=given.write_mode,
-            replace_where=given.replace_where,
-            max_bad_rows=given.max_bad_rows,
-            env_manager=given.env_manager,
-        )
 
     def _batch_id(self, recipe: Recipe, version: int | None) -> str:
         given = self._given

@@ -9,7 +9,7 @@ from dbx_aml.scoring.table import Table
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from dbx_aml.scoring.job import ScoringResult
+    from dbx_aml.scoring.result import ScoringResult
 
 
 def some_rows(result: ScoringResult, spark: SparkSession, rows: int = 5) -> DataFrame:

@@ -6,7 +6,6 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +20,7 @@ from dbx_aml.scoring import binding, plan
 from dbx_aml.scoring.binding import PREDICTION, quote
 from dbx_aml.scoring.guard import BAD, REASON, STRICT
 from dbx_aml.scoring.model import PinnedModel, guarded, pin
+from dbx_aml.scoring.recipe import SCORING, Batch, Recipe
 from dbx_aml.scoring.table import Table, bytes_of, column_types, cores_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SCORING = "_scoring"
 QUARANTINE = "_quarantine"
 _RESULT = "_dbx_aml_result"
 # Rows that are tried before a job starts: a model that fails on all of them is suspect.
@@ -49,35 +48,6 @@ Report = Callable[[str], None]
 # From a row of the model's columns to a struct of fields, names and Spark types.
 Predict = Callable[["Column"], "Column"]
 Fields = tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """What to do with rows, as plain data that travels to where a stream runs."""
-
-    model_uri: str
-    tracking_uri: str = field(repr=False)  # either may hold a password
-    registry_uri: str = field(repr=False)
-    input_table: str
-    output_table: str
-    quarantine_table: str
-    row_filter: str | None
-    output_columns: tuple[str, ...]
-    key_columns: tuple[str, ...]
-    write_mode: str
-    replace_where: str | None
-    max_bad_rows: plan.Tolerance
-    env_manager: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """One set of rows: its id, Delta's transaction for it, and the version it was read from."""
-
-    id: str
-    app_id: str
-    app_version: int
-    input_version: int | None
 
 
 class Scorer:

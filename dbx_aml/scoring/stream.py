@@ -11,7 +11,8 @@ from pyspark.errors import AnalysisException
 
 from dbx_aml.errors import ScoringError
 from dbx_aml.scoring.batch import Counts, publish
-from dbx_aml.scoring.scorer import Batch, Recipe, Report, Scorer
+from dbx_aml.scoring.recipe import Batch, Recipe
+from dbx_aml.scoring.scorer import Report, Scorer
 from dbx_aml.scoring.table import SPARK_ERRORS, Commit, Table, one_line
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from dbx_aml.errors import ScoringError
 from dbx_aml.scoring.binding import quote
 from dbx_aml.scoring.conf import alone_with
 from dbx_aml.scoring.guard import EVERY_ROW
-from dbx_aml.scoring.scorer import SCORING, Batch, Scorer
+from dbx_aml.scoring.recipe import SCORING, Batch
+from dbx_aml.scoring.scorer import Scorer
 from dbx_aml.scoring.table import SPARK_ERRORS, Table, commit_text, one_line
 
 if TYPE_CHECKING:
