@@ -305,6 +305,17 @@ def test_a_cluster_that_leaves_its_state_in_between_is_tried_again(
     assert [one.status for one in service.requests(path="clusters/update")] == [400, 200]
 
 
+def test_what_is_read_is_from_after_the_restart(
+    service: Databricks, client: Client, plan: Callable[..., Attach], team: str, tmp_path: Path
+) -> None:
+    plan(team).run(client, quiet)
+    write_link(tmp_path, experiment="iris")
+    service.clusters.lag_s = 0.1
+    service.boot.run_script = leaves_marker("failed", "new")
+    with pytest.raises(ClusterError, match=r"must succeed .* 'new'"):
+        plan(team).run(client, quiet)
+
+
 def test_what_somebody_changed_meanwhile_is_not_lost(
     service: Databricks, client: Client, plan: Callable[..., Attach], team: str
 ) -> None:
@@ -405,6 +416,21 @@ def test_an_allowlist_that_one_may_not_change_is_said_before_anything_is_written
     assert service.writes() == []
     service.allowlists.set(VOLUME)
     assert plan(shared, is_allowlisted=True).run(client, quiet).marker
+
+
+def test_a_cluster_without_unity_catalog_takes_no_script_from_a_volume(
+    service: Databricks, client: Client, plan: Callable[..., Attach]
+) -> None:
+    made = service.clusters.add("old", data_security_mode="NONE")
+    with pytest.raises(ClusterError, match="must have its init script in the workspace"):
+        plan(made.cluster_id)
+    assert plan(made.cluster_id, to="/Shared/x").run(client, quiet).marker
+    # As if the service left "/Workspace" out.
+    where = made.spec["init_scripts"][0]["workspace"]
+    where["destination"] = where["destination"].removeprefix("/Workspace")
+    assert plan(made.cluster_id, to="/Shared/x").is_empty
+    detach(client, made.cluster_id, "/Shared/x")
+    assert "init_scripts" not in made.spec
 
 
 def test_standard_mode_takes_no_script_from_the_workspace(

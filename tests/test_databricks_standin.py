@@ -115,6 +115,7 @@ def test_clusters_are_listed_over_pages(databricks: Databricks, client: Workspac
         ("SINGLE_USER", volume_script(), (), None),
         ("SINGLE_USER", volume_script(f"{VOLUME}/no.sh"), (), "the file does not exist"),
         ("SINGLE_USER", volume_script(f"{VOLUME}/big.sh"), (), "larger than 64KB"),
+        ("NONE", volume_script(), (), "without Unity Catalog"),
         ("NONE", InitScriptInfo(workspace=WorkspaceStorageInfo("/Shared/init.sh")), (), None),
         ("NONE", InitScriptInfo(workspace=WorkspaceStorageInfo("/Shared/i")), (), "not exist"),
         ("USER_ISOLATION", volume_script(), (), "not in the allowlist"),

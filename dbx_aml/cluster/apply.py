@@ -4,7 +4,7 @@ from dbx_aml.cluster.change import Change, Say
 from dbx_aml.cluster.client import Client, WrongState
 from dbx_aml.cluster.found import Cluster
 from dbx_aml.cluster.outcome import logs_of
-from dbx_aml.cluster.wait import wait_until_settled, why_ended
+from dbx_aml.cluster.wait import wait_until_restarting, wait_until_settled, why_ended
 from dbx_aml.errors import ClusterError
 
 
@@ -30,6 +30,8 @@ def apply_change(client: Client, change: Change, say: Say, *, is_restart: bool) 
                 change.send(client)
             elif is_restart and cluster.state == "RUNNING":
                 _restart(client, cluster)
+            if (change.mask or is_restart) and cluster.state == "RUNNING":
+                wait_until_restarting(client, cluster)
             change.install(client)
             break
         except WrongState:

@@ -18,7 +18,14 @@ from dbx_aml.cluster.library import wait_for_libraries
 from dbx_aml.cluster.outcome import logs_of, read_outcome
 from dbx_aml.cluster.part import Files
 from dbx_aml.cluster.policy import policy_definition, save_policy
-from dbx_aml.cluster.record import RECORD, SCRIPT, Record, attached_path, read_record
+from dbx_aml.cluster.record import (
+    RECORD,
+    SCRIPT,
+    Record,
+    attached_path,
+    is_same,
+    read_record,
+)
 from dbx_aml.cluster.storage import Folder
 from dbx_aml.errors import ClusterError
 from dbx_aml.marker import Marker
@@ -112,7 +119,8 @@ class Attach:
         change = self.change
         if self.record.via != "policy":
             return change
-        index = change.after.init_scripts.index(self.record.script or {})
+        scripts = change.after.init_scripts
+        index = next(n for n, one in enumerate(scripts) if is_same(one, self.record.script))
         definition = policy_definition(self.record.script, self.record.variables, index=index)
         policy_id = save_policy(client, change.cluster, definition)
         self.folder.write(RECORD, replace(self.record, policy_id=policy_id).to_bytes())
@@ -220,10 +228,16 @@ def plan_attach(
 
 
 def _check(cluster: Cluster, folder: Folder, via: str) -> None:
-    if cluster.spec.get("cluster_source") in ("JOB", "PIPELINE", "PIPELINE_MAINTENANCE"):
+    source = cluster.spec.get("cluster_source", "UI")
+    if source not in ("UI", "API"):
         raise ClusterError(
-            f"cluster must be one for all purposes: {cluster} was made by a job, which makes a new "
-            "one each time; put into the job what 'dbx-aml cluster snippet' prints"
+            f"cluster must be one for all purposes: {cluster} was made by a {source.lower()}, "
+            "which makes a new one each time; put into it what 'dbx-aml cluster snippet' prints"
+        )
+    if via != "libraries" and folder.is_volume and cluster.access_mode == "no isolation":
+        raise ClusterError(
+            "a cluster without Unity Catalog must have its init script in the workspace: got "
+            f"{folder.path!r} for cluster {cluster}; leave --to out, or give a folder in /Workspace"
         )
     if via != "libraries" and cluster.is_standard and not folder.is_volume:
         raise ClusterError(
@@ -243,7 +257,9 @@ def _with_script(
     scripts: tuple[Mapping[str, Any], ...], script: Mapping[str, Any] | None
 ) -> tuple[Mapping[str, Any], ...]:
     """Return a cluster's scripts with ours once: where it is, else after all others."""
-    return scripts if script is None or script in scripts else (*scripts, script)
+    if script is None or any(is_same(one, script) for one in scripts):
+        return scripts
+    return (*scripts, script)
 
 
 def _earlier(

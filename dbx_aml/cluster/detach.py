@@ -8,7 +8,7 @@ from dbx_aml.cluster.change import Change, Say, Settings
 from dbx_aml.cluster.client import Client
 from dbx_aml.cluster.found import Cluster
 from dbx_aml.cluster.policy import remove_policy
-from dbx_aml.cluster.record import RECORD, Record, read_record
+from dbx_aml.cluster.record import RECORD, Record, is_same, read_record
 from dbx_aml.cluster.storage import Folder
 from dbx_aml.errors import ClusterError
 
@@ -86,7 +86,7 @@ def plan_detach(client: Client, cluster: Cluster, folder: Folder) -> Detach:
     before = replace(now, libraries=record.libraries, allowlisted=allowlisted)
     is_our_policy = record.policy_id is not None and now.policy_id == record.policy_id
     after = Settings(
-        init_scripts=tuple(one for one in now.init_scripts if one != record.script),
+        init_scripts=tuple(one for one in now.init_scripts if not is_same(one, record.script)),
         variables=record.without_ours(now.variables),
         policy_id=None if is_our_policy else now.policy_id,
     )

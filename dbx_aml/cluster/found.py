@@ -61,6 +61,11 @@ class Cluster:
         """Its environment variables."""
         return dict(self.spec.get("spark_env_vars") or {})
 
+    @property
+    def restarted_at(self) -> int:
+        """When it came up last, in milliseconds since 1970; 0 where the service does not say."""
+        return int(self.spec.get("last_restarted_time") or self.spec.get("start_time") or 0)
+
     def __str__(self) -> str:
         return f"{self.name} ({self.cluster_id})"
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dbx_aml.cluster.found import Cluster
-from dbx_aml.cluster.storage import Folder
+from dbx_aml.cluster.storage import Folder, whole_path
 from dbx_aml.errors import ClusterError
 
 RECORD = "attached.json"
@@ -94,15 +94,27 @@ def read_record(folder: Folder) -> Record | None:
     return None if content is None else Record.of(content, folder.file(RECORD))
 
 
+def is_same(script: Mapping[str, Any], other: Mapping[str, Any] | None) -> bool:
+    """Tell whether two init scripts, as the clusters API names them, are one file."""
+
+    def place(one: Mapping[str, Any]) -> tuple[str, str]:
+        kind, where = next(iter(one.items()))
+        return kind, whole_path(str(where.get("destination")))
+
+    return other is not None and place(script) == place(other)
+
+
 def attached_path(cluster: Cluster) -> str | None:
     """Return the folder that an attached cluster reads from; None where it is not attached.
 
     Its settings say it: our script's path, or the path of the link's file in a variable.
     """
-    paths = [place.get("destination", "") for one in cluster.init_scripts for place in one.values()]
+    paths = [
+        str(place.get("destination")) for one in cluster.init_scripts for place in one.values()
+    ]
     paths.append(cluster.variables.get(CONFIG_VARIABLE, ""))
     for path in paths:
-        folder, _, name = path.rpartition("/")
+        folder, _, name = whole_path(path).rpartition("/")
         if folder.endswith(f"/{cluster.cluster_id}") and name in (SCRIPT, CONFIG):
-            return str(folder)
+            return folder
     return None

@@ -9,7 +9,14 @@ from dbx_aml.cluster.client import Client, Missing
 from dbx_aml.errors import ArgumentError, ClusterError
 
 _VOLUME = re.compile(r"/Volumes/([^/]+)/([^/]+)/([^/]+)(/.*)?")
+_IN_WORKSPACE = re.compile(r"/(Workspace|Users|Shared|Repos)/.+")
 _WORKSPACE_LIMIT = 10 * 2**20
+
+
+def whole_path(path: str) -> str:
+    """Return a path of the workspace with the "/Workspace" that may be left out; others as are."""
+    is_short = _IN_WORKSPACE.fullmatch(path) and not path.startswith("/Workspace/")
+    return f"/Workspace{path}" if is_short else path
 
 
 class Folder:
@@ -26,15 +33,13 @@ class Folder:
 
     def __init__(self, client: Client, path: str) -> None:
         self._client = client
-        self.path = posixpath.normpath(path)
+        self.path = whole_path(posixpath.normpath(path))
         self.is_volume = bool(_VOLUME.fullmatch(self.path))
-        if not self.is_volume:
-            if not self.path.startswith(("/Workspace/", "/Users/", "/Shared/", "/Repos/")):
-                raise ArgumentError(
-                    "folder must be in a volume or in the workspace: got "
-                    f"{path!r}; use /Volumes/<catalog>/<schema>/<volume>/<folder>"
-                )
-            self.path = f"/Workspace{self.path.removeprefix('/Workspace')}"
+        if not self.is_volume and not _IN_WORKSPACE.fullmatch(self.path):
+            raise ArgumentError(
+                f"folder must be in a volume or in the workspace: got {path!r}; use "
+                "/Volumes/<catalog>/<schema>/<volume>/<folder>"
+            )
 
     def __str__(self) -> str:
         return self.path

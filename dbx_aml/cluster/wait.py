@@ -9,8 +9,8 @@ from dbx_aml.cluster.found import Cluster, get_cluster
 from dbx_aml.errors import ClusterError
 
 _LIMIT_S = 1800.0
+_BEGIN_S = 30.0
 _POLL_S = 5.0
-SETTLED = ("RUNNING", "TERMINATED")
 
 
 def wait_until_settled(client: Client, cluster: Cluster, say: Callable[[str], None]) -> Cluster:
@@ -28,7 +28,7 @@ def wait_until_settled(client: Client, cluster: Cluster, say: Callable[[str], No
     said = ""
     while True:
         found = get_cluster(client, cluster.cluster_id)
-        if found.state in SETTLED:
+        if found.state in ("RUNNING", "TERMINATED"):
             return found
         message = str(found.spec.get("state_message") or "")
         if found.state in ("ERROR", "UNKNOWN"):
@@ -45,6 +45,23 @@ def wait_until_settled(client: Client, cluster: Cluster, say: Callable[[str], No
             say(f"{cluster.name} is {found.state}, waiting")
             said = found.state
         time.sleep(_POLL_S)
+
+
+def wait_until_restarting(client: Client, cluster: Cluster) -> None:
+    """Wait until a running cluster has begun the restart that was asked for.
+
+    The service answers first; what is read too early is the state of before.
+
+    Args:
+        client: Who asks.
+        cluster: As it was before.
+    """
+    deadline = time.monotonic() + _BEGIN_S
+    while time.monotonic() < deadline:
+        found = get_cluster(client, cluster.cluster_id)
+        if found.state != "RUNNING" or found.restarted_at != cluster.restarted_at:
+            return
+        time.sleep(min(_POLL_S, 1.0))
 
 
 def why_ended(cluster: Cluster) -> str:

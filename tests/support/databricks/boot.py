@@ -99,6 +99,8 @@ class Boot:
         return wrong
 
     def _why_not(self, kind: str, path: str, spec: Mapping[str, Any]) -> str | None:
+        if kind == "volumes" and spec.get("data_security_mode") in (None, "NONE"):
+            return "a cluster without Unity Catalog cannot read volumes"
         if spec.get("data_security_mode") == "USER_ISOLATION":
             if kind != "volumes":
                 return "standard access mode takes init scripts from Unity Catalog volumes only"
