@@ -30,6 +30,10 @@ class Databricks:
         boot: What init scripts do; see `Boot.run_script`.
         commands: Commands on drivers.
         policies: Cluster policies.
+        jobs: Jobs and their runs; see `Jobs.run_task`.
+        experiments: MLflow experiments.
+        catalogs: Catalogs, schemas and grants.
+        permissions: Who may do what with jobs and experiments.
     """
 
     def __init__(self, folder: Path, port: int = 0) -> None:
@@ -44,6 +48,10 @@ class Databricks:
         self.boot = service.boot
         self.commands = service.commands
         self.policies = service.policies
+        self.jobs = service.jobs
+        self.experiments = service.experiments
+        self.catalogs = service.catalogs
+        self.permissions = service.permissions
         self._server = Server(service.answer, self._faults, self._journal, port)
 
     @property

@@ -8,10 +8,14 @@ from threading import RLock
 from tests.support.azureml.message import Answer, Request, json_answer
 from tests.support.databricks.allowlist import Allowlists
 from tests.support.databricks.boot import Boot
+from tests.support.databricks.catalog import Catalogs
 from tests.support.databricks.cluster import Clusters
 from tests.support.databricks.command import Commands
+from tests.support.databricks.experiment import Experiments
 from tests.support.databricks.identity import Identity
+from tests.support.databricks.job import Jobs
 from tests.support.databricks.library import Libraries
+from tests.support.databricks.permission import Permissions
 from tests.support.databricks.policy import Policies
 from tests.support.databricks.route import Call, Problem, Routes
 from tests.support.databricks.volume import Volumes
@@ -46,6 +50,10 @@ class Service:
         self.commands = Commands(self.clusters, self.boot)
         self.libraries = Libraries(self.clusters, self.volumes, self.files)
         self.policies = Policies()
+        self.permissions = Permissions()
+        self.jobs = Jobs(self.permissions)
+        self.experiments = Experiments(self.permissions, self.files)
+        self.catalogs = Catalogs(self.volumes)
         self._routes = Routes()
         for part in (
             self.identity,
@@ -56,6 +64,10 @@ class Service:
             self.commands,
             self.libraries,
             self.policies,
+            self.permissions,
+            self.jobs,
+            self.experiments,
+            self.catalogs,
         ):
             self._routes.add(part.handlers())
 
