@@ -29,6 +29,8 @@ def run(databricks: Databricks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     Link(mode="aml", aml_tracking_uri=URI, client_secret="ml/aml").save(tmp_path)
     (tmp_path / "wheels").mkdir()
     (tmp_path / "wheels" / "dbx_aml-0.1.0-py3-none-any.whl").write_bytes(b"PK")
+    (tmp_path / "wheels" / "requirements.txt").write_text("")
+    (tmp_path / "wheels" / "wheelhouse.json").write_text('{"runtime": "17.3"}')
     databricks.volumes.add("main.ml.dbx_aml")
     databricks.boot.run_script = leaves_marker()
 
@@ -55,6 +57,8 @@ def test_attach_shows_the_difference_changes_and_says_how_it_ended(
         "    A: (not shown)",
         f"+   MLFLOW_TRACKING_URI: {URI}",
         f"+   MLFLOW_REGISTRY_URI: {URI}",
+        "+   AZUREML_CURRENT_CLOUD: AzureCloud",
+        "+   DBX_AML_RETRY_S: 120",
         f"  files in {folder} are written",
         f"team ({team.cluster_id}) is attached, RUNNING: init script ok, 1 packages added from "
         "index in 2.1 s",
@@ -189,13 +193,15 @@ def test_policy_prints_what_an_administrator_makes_a_policy_of(
     assert json.loads(done.stdout)["definition"] == {
         "spark_env_vars.MLFLOW_TRACKING_URI": {"type": "fixed", "value": URI},
         "spark_env_vars.MLFLOW_REGISTRY_URI": {"type": "fixed", "value": URI},
+        "spark_env_vars.AZUREML_CURRENT_CLOUD": {"type": "fixed", "value": "AzureCloud"},
+        "spark_env_vars.DBX_AML_RETRY_S": {"type": "fixed", "value": "120"},
         "init_scripts.0.volumes.destination": {
             "type": "fixed", "value": f"{VOLUME}/dbx_aml_init.sh",
         },
     }  # fmt: skip
     done = run("policy", "--to", VOLUME, "--via", "libraries", "--wheelhouse", "wheels")
     found = json.loads(done.stdout)
-    wheel = f"{VOLUME}/wheels/dbx_aml-0.1.0-py3-none-any.whl"
+    wheel = f"{VOLUME}/wheelhouse/dbx_aml-0.1.0-py3-none-any.whl"
     assert found["libraries"] == [{"whl": wheel}]
     assert wheel in databricks.volumes.files
     assert not [name for name in found["definition"] if "init_scripts" in name]
@@ -209,9 +215,14 @@ def test_snippets_are_yaml_for_jobs_without_a_cluster_to_attach(
     assert done.exit_code == 0, done.stderr
     assert yaml.safe_load(done.stdout)["job_clusters"][0]["new_cluster"] == {
         "init_scripts": [{"volumes": {"destination": f"{VOLUME}/dbx_aml_init.sh"}}],
-        "spark_env_vars": {"MLFLOW_TRACKING_URI": URI, "MLFLOW_REGISTRY_URI": URI},
+        "spark_env_vars": {
+            "MLFLOW_TRACKING_URI": URI,
+            "MLFLOW_REGISTRY_URI": URI,
+            "AZUREML_CURRENT_CLOUD": "AzureCloud",
+            "DBX_AML_RETRY_S": "120",
+        },
     }
     done = run("snippet", "serverless", "--to", VOLUME, "--wheelhouse", "wheels")
     (made,) = yaml.safe_load(done.stdout)["environments"]
-    assert made["spec"]["dependencies"] == [f"{VOLUME}/wheels/dbx_aml-0.1.0-py3-none-any.whl"]
+    assert made["spec"]["dependencies"] == [f"{VOLUME}/wheelhouse/dbx_aml-0.1.0-py3-none-any.whl"]
     assert f'dbx_aml.connect(config="{VOLUME}/config.json")' in done.stdout

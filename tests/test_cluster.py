@@ -26,7 +26,13 @@ from tests.support.databricks.boot import leaves_marker
 
 URI = Workspace().tracking_uri
 VOLUME = "/Volumes/main/ml/dbx_aml"
-MERGED = {"A": "1", "MLFLOW_TRACKING_URI": URI, "MLFLOW_REGISTRY_URI": URI}
+OURS = {
+    "MLFLOW_TRACKING_URI": URI,
+    "MLFLOW_REGISTRY_URI": URI,
+    "AZUREML_CURRENT_CLOUD": "AzureCloud",
+    "DBX_AML_RETRY_S": "120",
+}
+MERGED = {"A": "1", **OURS}
 # Another's script, of a kind that no SDK knows yet: it must not be lost.
 OTHERS = [
     {"volumes": {"destination": "/Volumes/x/y/z/a.sh"}},
@@ -63,6 +69,8 @@ def wheelhouse(tmp_path: Path) -> Path:
     folder.mkdir()
     for name in ("dbx_aml-0.1.0-py3-none-any.whl", "b-1-py3-none-any.whl"):
         (folder / name).write_bytes(name.encode())
+    (folder / "requirements.txt").write_text("b==1 --hash=sha256:0\n")
+    (folder / "wheelhouse.json").write_text('{"runtime": "17.3"}')
     return folder
 
 
@@ -132,14 +140,40 @@ def test_attach_adds_to_what_a_cluster_has_and_reads_what_the_script_did(
     assert {one for one in service.volumes.files if one.startswith(folder)} == {
         f"{folder}/{name}" for name in (
             "dbx_aml_init.sh", "config.json", "attached.json",
-            "wheels/dbx_aml-0.1.0-py3-none-any.whl", "wheels/b-1-py3-none-any.whl",
+            "wheelhouse/dbx_aml-0.1.0-py3-none-any.whl", "wheelhouse/b-1-py3-none-any.whl",
+            "wheelhouse/requirements.txt", "wheelhouse/wheelhouse.json",
         )
     }  # fmt: skip
     config = json.loads(service.volumes.files[f"{folder}/config.json"])
     assert config["dbx_aml"]["client_secret"] == {"scope": "ml", "key": "aml"}
-    assert said == [f"uploaded 4 files to {folder}", "team is RESTARTING, waiting"]
+    assert said == [f"uploaded 6 files to {folder}", "team is RESTARTING, waiting"]
     assert service.commands.open_contexts == []
     assert attached_path(get_cluster(client, team)) == folder
+
+
+def test_the_uploaded_script_has_the_link_and_its_folder_in_it(
+    service: Databricks, client: Client, plan: Callable[..., Attach], team: str, wheelhouse: Path
+) -> None:
+    plan(team, wheels=wheelhouse).run(client, quiet)
+    text = service.volumes.files[f"{VOLUME}/{team}/dbx_aml_init.sh"].decode()
+    assert f"BAKED_WHEELHOUSE={VOLUME}/{team}/wheelhouse\n" in text
+    assert '"workspace_name": "mlw-team"' in text
+    plan(team).run(client, quiet)
+    text = service.volumes.files[f"{VOLUME}/{team}/dbx_aml_init.sh"].decode()
+    assert "BAKED_WHEELHOUSE=''\n" in text
+    assert not [one for one in service.volumes.files if one.endswith(".whl")], "no longer named"
+
+
+def test_a_wheelhouse_of_another_runtime_is_refused(
+    service: Databricks, tmp_path: Path, wheelhouse: Path
+) -> None:
+    parts = gather(tmp_path / "config.json", wheelhouse, via="init-script")
+    for version in ("17.3.x-scala2.13", "17.3.x-cpu-ml-scala2.13"):
+        parts.check_runtime(Cluster(spec={"cluster_id": "1", "spark_version": version}))
+    with pytest.raises(ClusterError, match=r"for the cluster's runtime: got one for 17\.3, and"):
+        parts.check_runtime(Cluster(spec={"cluster_id": "1", "spark_version": "18.x-scala2.13"}))
+    (wheelhouse / "wheelhouse.json").write_text('{"runtime": "frozen.txt"}')
+    parts.check_runtime(Cluster(spec={"cluster_id": "1", "spark_version": "18.x-scala2.13"}))
 
 
 def test_detach_puts_everything_back(
@@ -593,7 +627,7 @@ def test_what_is_missing_here_is_said_without_asking_anybody(
 ) -> None:
     with pytest.raises(LinkError, match=r"link must be a config\.json or a folder with one"):
         gather(tmp_path / "none.json", None, via="init-script")
-    with pytest.raises(ArgumentError, match="wheelhouse must hold wheels: got"):
+    with pytest.raises(ArgumentError, match="wheelhouse must hold wheels and their hashes: got"):
         gather(tmp_path, tmp_path, via="init-script")
     with pytest.raises(ArgumentError, match="libraries must come from wheels: got none"):
         gather(tmp_path, None, via="libraries")
@@ -656,7 +690,7 @@ def test_status_says_what_differs_from_the_record(
         "cluster_id": team, "cluster_name": "team", "state": "RUNNING", "access_mode": "dedicated",
         "spark_version": "17.3.x-scala2.13", "is_attached": True, "path": f"{VOLUME}/{team}",
         "via": "init-script", "version": "0.1.0", "libraries": {}, "outcome": "ok", "problems": [],
-        "variables": {"MLFLOW_TRACKING_URI": URI, "MLFLOW_REGISTRY_URI": URI},
+        "variables": OURS,
     }  # fmt: skip
     spec(service, team)["spark_env_vars"]["MLFLOW_TRACKING_URI"] = "databricks"
     found = cluster_status(client, get_cluster(client, team))

@@ -47,7 +47,14 @@ link_option = click.option(
 wheelhouse_option = click.option(
     "--wheelhouse",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Local folder with wheels, made by 'dbx-aml cluster wheelhouse'.",
+    help="Local folder that 'dbx-aml cluster wheelhouse' filled.  [default: the package index]",
+)
+on_failure_option = click.option(
+    "--on-failure",
+    type=click.Choice(["continue", "stop"]),
+    default="continue",
+    show_default=True,
+    help="Whether a cluster starts when its init script failed.",
 )
 
 
@@ -69,6 +76,7 @@ def changes(command: Callable[..., None]) -> Callable[..., None]:
     help="An init script; wheels as cluster libraries; or a cluster policy that fixes the script.",
 )
 @wheelhouse_option
+@on_failure_option
 @click.option(
     "--allowlisted",
     "is_allowlisted",
@@ -81,6 +89,7 @@ def attach(
     config: Path | None,
     via: str,
     wheelhouse: Path | None,
+    on_failure: str,
     is_allowlisted: bool,
     to: str | None,
     profile: str | None,
@@ -98,9 +107,10 @@ def attach(
     from dbx_aml.cluster.part import gather
 
     # First what needs no network.
-    parts = gather(config, wheelhouse, via=via)
+    parts = gather(config, wheelhouse, via=via, on_failure=on_failure)
     client = Client(profile)
     found = find_cluster(client, cluster)
+    parts.check_runtime(found)
     folder = _folder(client, found, to)
     plan = plan_attach(
         client,

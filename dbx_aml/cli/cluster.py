@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dbx_aml.cli.attach import attach, detach, status
+from dbx_aml.cli.attach import attach, detach, on_failure_option, status
 from dbx_aml.cli.console import console
 from dbx_aml.cli.snippet import policy, snippet
 
@@ -33,13 +33,7 @@ for _command in (attach, detach, status, policy, snippet):
 @click.option(
     "--wheelhouse", help="Folder on the cluster, for example /Volumes/main/ml/wheelhouse."
 )
-@click.option(
-    "--on-failure",
-    type=click.Choice(["continue", "stop"]),
-    default="continue",
-    show_default=True,
-    help="Whether the cluster starts when its preparation failed.",
-)
+@on_failure_option
 def render(file: Path, wheelhouse: str | None, on_failure: str) -> None:
     """Print the init script with the link in it: no variable of the cluster is needed then."""
     from dbx_aml.init_script.render import link_of_file

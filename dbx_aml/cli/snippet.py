@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dbx_aml.cli.attach import dry_run_option, link_option, profile_option, wheelhouse_option
+from dbx_aml.cli.attach import (
+    dry_run_option,
+    link_option,
+    on_failure_option,
+    profile_option,
+    wheelhouse_option,
+)
 
 if TYPE_CHECKING:
     from dbx_aml.cluster.part import Parts
@@ -26,6 +32,7 @@ _DRY = "Print only; upload nothing."
 @_to
 @link_option
 @wheelhouse_option
+@on_failure_option
 @click.option(
     "--via",
     type=click.Choice(["init-script", "libraries"]),
@@ -39,6 +46,7 @@ def policy(
     to: str,
     config: Path | None,
     wheelhouse: Path | None,
+    on_failure: str,
     via: str,
     profile: str | None,
     dry_run: bool,
@@ -47,9 +55,11 @@ def policy(
 
     Nothing but the folder is changed: an administrator makes the policy of what is printed.
     """
+    from dbx_aml.cluster.part import gather
     from dbx_aml.cluster.snippet import policy_text
 
-    folder, parts = _ready(to, config, wheelhouse, via, profile, dry_run)
+    parts = gather(config, wheelhouse, via=via, on_failure=on_failure)
+    folder = _ready(to, profile, parts, dry_run)
     click.echo(policy_text(folder, parts))
 
 
@@ -58,6 +68,7 @@ def policy(
 @_to
 @link_option
 @wheelhouse_option
+@on_failure_option
 @profile_option
 @dry_run_option(_DRY)
 def snippet(
@@ -65,31 +76,30 @@ def snippet(
     to: str,
     config: Path | None,
     wheelhouse: Path | None,
+    on_failure: str,
     profile: str | None,
     dry_run: bool,
 ) -> None:
     """Print what to paste into a job that makes its own cluster, or runs on serverless compute."""
+    from dbx_aml.cluster.part import gather
     from dbx_aml.cluster.snippet import job_cluster_text, serverless_text
 
     # Serverless takes wheels only.
     via = "libraries" if kind == "serverless" else "init-script"
-    folder, parts = _ready(to, config, wheelhouse, via, profile, dry_run)
+    parts = gather(config, wheelhouse, via=via, on_failure=on_failure)
+    folder = _ready(to, profile, parts, dry_run)
     click.echo((serverless_text if kind == "serverless" else job_cluster_text)(folder, parts))
 
 
-def _ready(
-    to: str, config: Path | None, wheelhouse: Path | None, via: str, profile: str | None, dry: bool
-) -> tuple[Folder, Parts]:
-    """Return the folder, with the files in it unless nothing is to be uploaded, and the parts."""
+def _ready(to: str, profile: str | None, parts: Parts, is_dry: bool) -> Folder:
+    """Return the folder, with the files in it unless nothing is to be uploaded."""
     from dbx_aml.cluster.client import Client
-    from dbx_aml.cluster.part import gather
     from dbx_aml.cluster.storage import Folder
 
-    parts = gather(config, wheelhouse, via=via)
     folder = Folder(Client(profile), to)
-    if not dry:
+    if not is_dry:
         files = parts.files(folder)
         for name in files.content:
             folder.write(name, files.read(name))
         click.echo(f"uploaded {len(files.content)} files to {folder}", err=True)
-    return folder, parts
+    return folder

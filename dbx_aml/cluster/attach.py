@@ -58,6 +58,7 @@ class Attach:
         folder: Where its files go.
         files: All of its files.
         record: What will be written beside them.
+        stale: Files of last time that are no longer needed.
         has_new_files: Whether a file differs from what was uploaded last time.
     """
 
@@ -65,6 +66,7 @@ class Attach:
     folder: Folder
     files: Files
     record: Record
+    stale: tuple[str, ...]
     has_new_files: bool
 
     @property
@@ -104,10 +106,13 @@ class Attach:
     def _prepare(self, client: Client, say: Say) -> None:
         """Upload, record, and let the allowlist take the script."""
         if self.has_new_files:
-            # Killed in the middle, the next attach must not trust what an old record says.
-            self.folder.write(RECORD, replace(self.record, files={}).to_bytes())
+            # Killed in the middle, a detach knows all names, and no attach trusts a hash.
+            names = {*self.stale, *self.files.content}
+            record = replace(self.record, files=dict.fromkeys(sorted(names), ""))
+            self.folder.write(RECORD, record.to_bytes())
             for name in self.files.content:
                 self.folder.write(name, self.files.read(name))
+            self.folder.delete(self.stale)
             say(f"uploaded {len(self.files.content)} files to {self.folder}")
         self.folder.write(RECORD, self.record.to_bytes())
         for script in set(self.change.after.allowlisted) - set(self.change.before.allowlisted):
@@ -223,6 +228,7 @@ def plan_attach(
         folder=folder,
         files=files,
         record=record,
+        stale=tuple(name for name in (old.files if old else ()) if name not in hashes),
         has_new_files=not old or dict(old.files) != hashes,
     )
 

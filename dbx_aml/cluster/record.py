@@ -11,11 +11,13 @@ from typing import Any
 
 from dbx_aml.cluster.found import Cluster
 from dbx_aml.cluster.storage import Folder, whole_path
+from dbx_aml.config_file import CONFIG_NAME
 from dbx_aml.errors import ClusterError
+from dbx_aml.init_script.render import SCRIPT_NAME
 
 RECORD = "attached.json"
-SCRIPT = "dbx_aml_init.sh"
-CONFIG = "config.json"
+SCRIPT = SCRIPT_NAME
+CONFIG = CONFIG_NAME
 CONFIG_VARIABLE = "DBX_AML_CONFIG"
 ROUTES = ("init-script", "libraries", "policy")
 

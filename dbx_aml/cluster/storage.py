@@ -3,6 +3,7 @@
 import base64
 import posixpath
 import re
+from collections.abc import Iterable, Mapping
 from urllib.parse import quote
 
 from dbx_aml.cluster.client import Client, Missing
@@ -100,31 +101,34 @@ class Folder:
         except Missing:
             return None
 
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete files; one that is not there is none."""
+        for name in names:
+            path = self.file(name)
+            if self.is_volume:
+                self._quietly("DELETE", f"/api/2.0/fs/files{quote(path)}")
+            else:
+                self._quietly("POST", "/api/2.0/workspace/delete", {"path": path})
+
     def remove(self, names: list[str]) -> None:
-        """Remove files, and the folder with its subfolders where nothing else is in them."""
-        what = f"remove files of {self.path}"
+        """Remove files, then the folder with its subfolders where nothing else is in them."""
         if not self.is_volume:
             # Nobody else's files are in a folder of one cluster.
             body = {"path": self.path, "recursive": True}
-            self._quietly("POST", "/api/2.0/workspace/delete", what, body)
+            self._quietly("POST", "/api/2.0/workspace/delete", body)
             return
-        folders = {self.path}
-        for name in names:
-            path = self.file(name)
-            folders.add(posixpath.dirname(path))
-            self._quietly("DELETE", f"/api/2.0/fs/files{quote(path)}", what)
+        self.delete(names)
+        folders = {self.path, *(posixpath.dirname(self.file(name)) for name in names)}
         for folder in sorted(folders, key=len, reverse=True):
             try:
-                self._quietly("DELETE", f"/api/2.0/fs/directories{quote(folder)}", what)
+                self._quietly("DELETE", f"/api/2.0/fs/directories{quote(folder)}")
             except ClusterError as err:
                 if "not empty" not in str(err):
                     raise
 
-    def _quietly(
-        self, method: str, path: str, what: str, body: dict[str, object] | None = None
-    ) -> None:
+    def _quietly(self, method: str, path: str, body: Mapping[str, object] | None = None) -> None:
         try:
-            self._client.call(method, path, what=what, body=body)
+            self._client.call(method, path, what=f"remove files of {self.path}", body=body)
         except Missing:
             return
 
