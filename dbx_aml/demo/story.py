@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbx_aml.demo.show import Screen
 from dbx_aml.errors import DbxAmlError
-from dbx_aml.notebook import Cell, run_notebook
+from dbx_aml.notebook import CellRun, run_notebook
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -202,8 +202,8 @@ class Story:
         }
 
     def _notebook(self, status: Status, name: str, widgets: dict[str, str]) -> dict[str, Any]:
-        def show(cell: Cell) -> None:
-            status.update(f"{name}: cell {cell.number}")
+        def show(run: CellRun) -> None:
+            status.update(f"{name}: cell {run.cell.number} of {run.of}")
 
         done = run_notebook(self._notebooks / name, widgets, spark=self._spark, on_cell=show)
         value: dict[str, Any] = json.loads(done.exit_value or "{}")
