@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,25 +58,38 @@ def _python(cell: Cell, place: Place) -> None:
 def _sql(cell: Cell, place: Place) -> None:
     """Execute the statements; show the result of the last one."""
     import sqlparse
+    from sqlparse.lexer import tokenize
+    from sqlparse.tokens import Comment, Whitespace
 
     frame = None
     for statement in sqlparse.split(cell.source, strip_semicolon=True):
-        if sqlparse.format(statement, strip_comments=True).strip():
-            frame = _sql_statement(statement, place)
+        if all(kind in Comment or kind in Whitespace for kind, _ in tokenize(statement)):
+            continue
+        if re.match(r"\s*(create|remove)\s+widget\b", statement, re.IGNORECASE):
+            raise NotebookError("widgets must be made in Python here: got SQL; use dbutils.widgets")
+        frame = place.names["spark"].sql(_filled_in(statement, place.widgets.getAll()))
     if frame is not None:
         place.names["_sqldf"] = frame
         place.show(shown_as(frame))
 
 
-def _sql_statement(statement: str, place: Place) -> Any:
-    if re.match(r"\s*(create|remove)\s+widget\b", statement, re.IGNORECASE):
-        raise NotebookError("SQL of widgets is not in this runner: use dbutils.widgets in Python")
-    values = place.widgets.getAll()
-    # Both of Databricks' ways to name a widget in SQL: `:name` is a value, `${name}` is text.
-    text = re.sub(r"\$\{(\w+)\}", lambda found: values.get(found[1], found[0]), statement)
-    named = {name: values[name] for name in re.findall(r":(\w+)", text) if name in values}
-    spark = place.names["spark"]
-    return spark.sql(text, args=named) if named else spark.sql(text)
+def _filled_in(statement: str, widgets: Mapping[str, str]) -> str:
+    """Return SQL with the widgets that it names: `:name` is a string, `${name}` is text.
+
+    Not through the arguments of `spark.sql`: with Delta, Spark 4.1 loses them.
+    """
+    from sqlparse.lexer import tokenize
+    from sqlparse.tokens import Name
+
+    text = re.sub(r"\$\{(\w+)\}", lambda found: widgets.get(found[1], found[0]), statement)
+    return "".join(
+        _quoted(widgets[token[1:]]) if kind is Name.Placeholder and token[1:] in widgets else token
+        for kind, token in tokenize(text)
+    )
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _shell(cell: Cell, place: Place) -> None:

@@ -11,7 +11,7 @@ from dbx_aml.notebook.output import Html, Output, Picture, Table, Text
 from dbx_aml.notebook.record import Failure
 from dbx_aml.notebook.source import Cell
 
-_LEXERS = {"sql": "sql", "shell": "bash", "pip": "bash"}
+_LEXERS = {"python": "python", "sql": "sql", "shell": "bash"}
 _MAGICS = {"sql": "%sql", "shell": "%sh", "pip": "%pip", "run": "%run"}
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # What displayHTML got cannot know how high its frame should be: it says so itself.
@@ -40,10 +40,10 @@ def code(cell: Cell, line: int | None = None) -> str:
     formatter = HtmlFormatter(
         cssclass="code", linenos="inline", linenostart=cell.line, hl_lines=marked, wrapcode=True
     )
-    lexer = get_lexer_by_name(_LEXERS.get(cell.kind, "python"), stripnl=False)
-    magic = _MAGICS.get(cell.kind)
-    source = cell.source if magic is None else f"{magic} {cell.source}"
-    return str(highlight(source, lexer, formatter))
+    lexer = get_lexer_by_name(_LEXERS.get(cell.kind, "text"), stripnl=False)
+    magic = f"<b>{_MAGICS[cell.kind]}</b> " if cell.kind in _MAGICS else ""
+    html = highlight(cell.source, lexer, formatter)
+    return re.sub(r'(<span class="linenos">.*?</span>)', rf"\1{magic}", html, count=1)
 
 
 def code_style() -> str:
@@ -54,7 +54,7 @@ def code_style() -> str:
         "\n".join(
             line
             for line in HtmlFormatter(style=style).get_style_defs(".code").splitlines()
-            if line.startswith(".code .") and ".linenos" not in line and ".hll" not in line
+            if re.match(r"\.code \.(?!hll|err|linenos)", line)
         )
         for style in ("default", "github-dark")
     )

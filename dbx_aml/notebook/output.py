@@ -17,7 +17,8 @@ from dbx_aml.errors import NotebookError
 _MOST_ROWS = 100
 _TEXT_ROWS = 10
 _CELL_WIDTH = 60
-_NUMBERS = ("int", "long", "float", "double", "decimal", "byte", "short")
+# How the names of numbers begin, in Spark and in pandas.
+_NUMBERS = ("tinyint", "smallint", "int", "bigint", "float", "double", "decimal", "uint", "Int")
 
 
 @dataclass(frozen=True)
