@@ -117,6 +117,10 @@ def shown_as(value: Any) -> Output:
         if not value.columns:
             return Text("OK\n")
         return _table(value.columns, [kind for _, kind in value.dtypes], rows)
+    if isinstance(value, list) and value and hasattr(value[0], "_fields"):
+        # What dbutils.fs.ls returns.
+        kinds = [type(one).__name__ for one in value[0]]
+        return _table(value[0]._fields, kinds, value)
     if hasattr(value, "itertuples"):
         head = value.head(_MOST_ROWS + 1)
         kinds = [str(kind) for kind in head.dtypes]
