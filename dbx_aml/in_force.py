@@ -52,7 +52,7 @@ class InForce:
         runtime = os.environ.get("DATABRICKS_RUNTIME_VERSION")
         rows = {
             **connection.facts,
-            "said by": ", ".join(said) or "nobody: defaults",
+            "said by": ", ".join(said),
             # A cluster may have only mlflow-skinny, under that name.
             "versions": f"dbx-aml {version('dbx-aml')}, mlflow {mlflow.__version__}",
             "runtime": runtime or "this machine, not Databricks",

@@ -50,15 +50,18 @@ def code_style() -> str:
     """Return the colours of highlighted code, for light and for dark."""
     from pygments.formatters import HtmlFormatter
 
-    light, dark = (
-        "\n".join(
+    rules = {
+        scheme: "\n".join(
             line
             for line in HtmlFormatter(style=style).get_style_defs(".code").splitlines()
             if re.match(r"\.code \.(?!hll|err|linenos)", line)
         )
-        for style in ("default", "github-dark")
+        for scheme, style in (("light", "default"), ("dark", "github-dark"))
+    }
+    return "\n".join(
+        f"@media (prefers-color-scheme: {scheme}) {{\n{lines}\n}}"
+        for scheme, lines in rules.items()
     )
-    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}"
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,38 +15,43 @@ from dbx_aml.settings import Link
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+_EXPERIMENT = "notebooks"
+
 
 @contextmanager
 def machine() -> Iterator[SparkSession]:
     """Yield a Spark session; where nobody says a link, local MLflow stands for Databricks.
 
-    The session ends with the block if it was started for it.
+    The session ends with the block.
     """
-    with ExitStack() as stack:
-        if "DATABRICKS_RUNTIME_VERSION" not in os.environ and not Link.load().origins:
-            uri = os.environ.get("MLFLOW_TRACKING_URI")
-            if not uri:
-                uri = local_mlflow_uri()
-                stack.enter_context(experiment("notebooks", uri))
-            stack.enter_context(environment(DBX_AML_DATABRICKS_TRACKING_URI=uri))
+    values = {}
+    is_default = all(who.startswith("default") for who in Link.load().origins.values())
+    if is_default and "DATABRICKS_RUNTIME_VERSION" not in os.environ:
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        if not uri:
+            uri = local_mlflow_uri()
+            make_experiment(_EXPERIMENT, uri)
+            values["MLFLOW_EXPERIMENT_NAME"] = _EXPERIMENT
+        # For notebooks that read the link, and for those with plain MLflow only.
+        values |= {"DBX_AML_DATABRICKS_TRACKING_URI": uri, "MLFLOW_TRACKING_URI": uri}
+    with environment(**values):
         spark = session()
-        stack.callback(spark.stop)
-        yield spark
+        try:
+            yield spark
+        finally:
+            spark.stop()
 
 
-@contextmanager
-def experiment(name: str, tracking_uri: str, root: Path | None = None) -> Iterator[None]:
-    """Send runs to an experiment with its artifacts in the local root, made if it is not there.
+def make_experiment(name: str, tracking_uri: str, root: str | Path | None = None) -> None:
+    """Make an experiment that keeps its artifacts in the local root, if it is not there.
 
     Args:
         name: For example "flights".
         tracking_uri: Of a local store.
-        root: The local root of the artifacts.
+        root: The local root.
     """
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri)
     if client.get_experiment_by_name(name) is None:
         client.create_experiment(name, artifact_location=local_artifact_uri(root))
-    with environment(MLFLOW_EXPERIMENT_NAME=name):
-        yield

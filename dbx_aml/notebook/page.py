@@ -145,7 +145,7 @@ def _waiting(cell: Cell) -> str:
 
 
 def _bar(cell: Cell, seconds: float | None) -> str:
-    took = "not run" if seconds is None else _seconds(seconds)
+    took = "not run" if seconds is None else _seconds(seconds) if seconds >= 0.05 else ""
     title = f"<b>{escape(cell.title)}</b>" if cell.title else ""
     return (
         f'<div class="bar"><span>cell {cell.number}</span>{title}<span class="took">{took}</span>'
@@ -164,4 +164,4 @@ def _anchor(run: CellRun) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds >= 0.05 else "0 s"
+    return f"{seconds:.1f} s"
