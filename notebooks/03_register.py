@@ -57,7 +57,7 @@ name, alias = widget("registered_model_name"), widget("alias")
 champion = dbx_aml.register_model(
     model_uri, name, alias=alias, registry=widget("registry_uri") or None
 )
-champion.tags
+display(spark.createDataFrame(list(champion.tags.items()), "tag string, value string"))
 
 # COMMAND ----------
 

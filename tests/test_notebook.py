@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,7 @@ from dbx_aml.errors import ArgumentError, NotebookError
 from dbx_aml.notebook import read_notebook, run_notebook, widget_names
 from dbx_aml.notebook.files import Files
 from dbx_aml.notebook.output import Text
-
-SEPARATOR = "\n\n# COMMAND ----------\n\n"
+from tests.support.notebook import write_notebook
 
 
 @pytest.fixture
@@ -23,11 +21,7 @@ def notebook(tmp_path: Path) -> Callable[..., Path]:
     """Write a notebook of these cells: `notebook("x = 1", "print(x)", name="a.py")`."""
 
     def write(*cells: str, name: str = "main.py") -> Path:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = SEPARATOR.join(textwrap.dedent(cell).strip("\n") for cell in cells)
-        path.write_text(f"# Databricks notebook source\n{text}\n", encoding="utf-8")
-        return path
+        return write_notebook(tmp_path / name, *cells)
 
     return write
 
