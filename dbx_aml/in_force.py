@@ -16,12 +16,13 @@ from dbx_aml.marker import MARKER_PATH, read_marker
 if TYPE_CHECKING:
     from dbx_aml.tracking.connection import Connection
 
+_SHORT = ("mode", "tracking URI", "registry URI", "experiment")
 _RED = "color: #d1242f; font-weight: 600"
 
 
 @dataclass(frozen=True, kw_only=True)
 class InForce:
-    """A table for people; a notebook shows it as HTML.
+    """A table for people: a notebook shows it as HTML; as text it is one line.
 
     Args:
         rows: What there is to say, by its name.
@@ -70,11 +71,10 @@ class InForce:
         return cls(rows=rows, paths=paths, wrong=frozenset(wrong))
 
     def __str__(self) -> str:
-        width = max(map(len, self.rows))
-        mark = {name: "  <-- wrong" for name in self.wrong}
-        return "\n".join(
-            f"{name:<{width}}  {text}{mark.get(name, '')}" for name, text in self.rows.items()
-        )
+        """Return the short form, for a terminal: where things go, and what is wrong."""
+        short = [f"{name} {self.rows[name]}" for name in _SHORT if name in self.rows]
+        wrong = [f"WRONG: {name} {self.rows[name]}" for name in self.rows if name in self.wrong]
+        return "\n".join([", ".join(short), *wrong])
 
     def _repr_html_(self) -> str:
         rows = "".join(

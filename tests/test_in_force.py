@@ -37,7 +37,10 @@ def test_link_and_its_file_versions_and_runtime_are_shown(
     assert shown.rows["versions"].startswith(f"dbx-aml {dbx_aml.__version__}, mlflow ")
     assert "init script" not in shown.rows
     assert shown.paths == {"config": tmp_path / "config.json"}
-    assert f"registry URI  {mlflow_store}" in str(shown)
+    assert str(shown) == (f"mode aml, tracking URI {mlflow_store}, registry URI {mlflow_store}")
+    assert f'registry URI</th><td style="text-align: left">{mlflow_store}</td>' in (
+        shown._repr_html_()
+    )
 
 
 def test_a_laptop_has_its_own_folder(tmp_path, mlflow_store, local_folder) -> None:
@@ -60,7 +63,7 @@ def test_an_init_script_that_failed_is_red_with_its_reason(tmp_path, mlflow_stor
         tmp_path, {"state": "failed", "time": "T", "reason": "no <index>; retry"}, mlflow_store
     )
 
-    assert "init script   failed T: no <index>; retry  <-- wrong" in str(shown)
+    assert str(shown).splitlines()[1:] == ["WRONG: init script failed T: no <index>; retry"]
     html = shown._repr_html_()
     assert html.count("color: #d1242f") == 1
     assert "failed T: no &lt;index&gt;; retry" in html.partition("color: #d1242f")[2]

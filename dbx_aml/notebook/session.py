@@ -169,4 +169,4 @@ def _trace(err: BaseException, cell: Cell) -> str:
     files = [frame.filename for frame in shown.stack]
     first = files.index(str(cell.notebook)) if str(cell.notebook) in files else len(files)
     del shown.stack[:first]
-    return "".join(shown.format(chain=False))
+    return "".join(shown.format())
