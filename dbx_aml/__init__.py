@@ -7,6 +7,7 @@ The flow, one step a module:
     3. register   `registry`     a new model or the next version: `register_model`
     4. score      `scoring`      a table in, a table out: `score_table`
 
+In a notebook `in_force` shows what is set, and `sample` makes a table to try it on.
 Around it: `local` gives a Spark session with Delta on a laptop, `notebook` runs Databricks
 notebooks there, `demo` runs all of them, `cli` is the command `dbx-aml`.
 
@@ -17,8 +18,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dbx_aml.in_force import InForce
     from dbx_aml.local import local_spark
     from dbx_aml.registry import register_model
+    from dbx_aml.sample import sample_flights
     from dbx_aml.scoring.job import ScoringResult, score_table
     from dbx_aml.settings import Link
     from dbx_aml.tracking.connect import connect
@@ -30,23 +33,27 @@ if TYPE_CHECKING:
 __all__ = [
     "AmlWorkspace",
     "Connection",
+    "InForce",
     "Link",
     "ScoringResult",
     "__version__",
     "connect",
     "local_spark",
     "register_model",
+    "sample_flights",
     "score_table",
 ]
 
 _HOMES = {
     "AmlWorkspace": "dbx_aml.workspace",
     "Connection": "dbx_aml.tracking.connection",
+    "InForce": "dbx_aml.in_force",
     "Link": "dbx_aml.settings",
     "ScoringResult": "dbx_aml.scoring.job",
     "connect": "dbx_aml.tracking.connect",
     "local_spark": "dbx_aml.local",
     "register_model": "dbx_aml.registry",
+    "sample_flights": "dbx_aml.sample",
     "score_table": "dbx_aml.scoring.job",
 }
 

@@ -36,6 +36,8 @@ ROWS = {
     "remote": 4,
     "cluster": 4,
     "notebook": 4,
+    "in_force": 4,
+    "sample": 4,
     "doctor": 5,
     "demo": 5,
     "cli": 6,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from threading import RLock
@@ -115,7 +115,8 @@ def _apply(link: Link, stack: ExitStack) -> None:
         # Without it the plugin asks a host of the public cloud first, for up to 30 s.
         os.environ[_CLOUD] = link.aml_workspace.cloud
         os.environ[_RETRY_S] = f"{link.retry_s:g}"  # the store reads it, here and in children
-    stack.enter_context(mlflow_uris(link.tracking_uri, link.registry_uri))
+    # Not the context manager: left open, it would put MLflow back while Python shuts down.
+    stack.callback(_set_uris(link.tracking_uri, link.registry_uri))
     if link.experiment is not None:
         mlflow.set_experiment(link.experiment)
 
@@ -139,6 +140,15 @@ def mlflow_uris(tracking_uri: str | None, registry_uri: str | None) -> Iterator[
         tracking_uri: For example "databricks" or "sqlite:///mlflow.db"; None leaves MLflow's own.
         registry_uri: For example "databricks-uc"; None leaves MLflow's own.
     """
+    undo = _set_uris(tracking_uri, registry_uri)
+    try:
+        yield
+    finally:
+        undo()
+
+
+def _set_uris(tracking_uri: str | None, registry_uri: str | None) -> Callable[[], None]:
+    """Set the two that are given; return what puts MLflow's state back."""
     import mlflow
     from mlflow.tracking._model_registry import utils as registry
     from mlflow.tracking._tracking_service import utils as tracking
@@ -148,15 +158,20 @@ def mlflow_uris(tracking_uri: str | None, registry_uri: str | None) -> Iterator[
     # tell the two apart.
     old_tracking_uri = tracking._tracking_uri
     old_registry_uri = registry._registry_uri
-    try:
-        if tracking_uri is not None:
-            mlflow.set_tracking_uri(tracking_uri)
-        if registry_uri is not None:
-            mlflow.set_registry_uri(registry_uri)
-        yield
-    finally:
+
+    def undo() -> None:
         if tracking_uri is not None:
             mlflow.set_tracking_uri(old_tracking_uri)  # type: ignore[arg-type]
         if registry_uri is not None:
             mlflow.set_registry_uri(old_registry_uri)  # type: ignore[arg-type]
         _put_back(variables)
+
+    try:
+        if tracking_uri is not None:
+            mlflow.set_tracking_uri(tracking_uri)
+        if registry_uri is not None:
+            mlflow.set_registry_uri(registry_uri)
+    except BaseException:
+        undo()
+        raise
+    return undo
