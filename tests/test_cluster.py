@@ -212,7 +212,7 @@ def test_a_cluster_without_settings_has_none_after_detach(
     made = service.clusters.add("bare", state="TERMINATED")
     before = dict(made.spec)
     done = plan(made.cluster_id).run(client, quiet)
-    assert (done.cluster.state, done.marker, done.note) == ("TERMINATED", None, "bare does not run")
+    assert (done.cluster.state, done.marker, done.note) == ("TERMINATED", None, "")
     assert made.spec["init_scripts"] == [ours(made.cluster_id)]
     assert detach(client, made.cluster_id).state == "TERMINATED"
     assert made.spec == before
@@ -337,6 +337,17 @@ def test_a_cluster_that_leaves_its_state_in_between_is_tried_again(
     monkeypatch.setattr(apply, "wait_until_settled", then_resize)
     assert plan(team).run(client, quiet).marker
     assert [one.status for one in service.requests(path="clusters/update")] == [400, 200]
+
+
+def test_a_change_whose_answer_is_lost_is_made_once(
+    service: Databricks, client: Client, plan: Callable[..., Attach], team: str
+) -> None:
+    service.fault("lost-answer", path="clusters/update", count=1)
+    service.clusters.start_s = 2.0  # still on its way when the SDK asks again
+    assert plan(team).run(client, quiet).marker
+    assert spec(service, team)["spark_env_vars"] == MERGED
+    assert [one.status for one in service.requests(path="clusters/update")] == [0, 400]
+    assert service.clusters.find(team).boots == 1
 
 
 def test_what_is_read_is_from_after_the_restart(

@@ -123,6 +123,8 @@ def attach(
         is_allowlisted=is_allowlisted,
     )
     _show(plan.change, plan.has_new_files and f"files in {folder} are written")
+    if plan.overriding:
+        _say(f"variables of the cluster go before the link: {', '.join(plan.overriding)}")
     if dry_run:
         return
     if plan.is_empty:
@@ -223,13 +225,13 @@ def _say_end(done: Attached) -> None:
     marker = done.marker
     if marker is None:
         if done.note:
-            _say(f"not verified yet: {done.note}")
+            _say(f"not verified: {done.note}")
         click.echo(f"{done.cluster} is attached, {done.cluster.state}")
         return
-    seconds = sum(marker.steps.values())
+    seconds, count = sum(marker.steps.values()), len(marker.installed)
     click.echo(
         f"{done.cluster} is attached, {done.cluster.state}: init script ok, "
-        f"{len(marker.installed)} packages added from {marker.source} in {seconds:.1f} s"
+        f"{count} package{'' if count == 1 else 's'} added from {marker.source} in {seconds:.1f} s"
     )
 
 

@@ -20,17 +20,20 @@ def apply_change(client: Client, change: Change, say: Say, *, is_restart: bool) 
     Raises:
         ClusterError: It cannot be changed, or does not come up again.
     """
+    is_sent = False
     while True:
         cluster = wait_until_settled(client, change.cluster, say)
         try:
             # What others have changed meanwhile must not be lost.
             change = change.anew(cluster)
             change.uninstall(client)
+            is_due = bool(change.mask) or (is_restart and not is_sent)
+            is_sent = is_sent or is_due
             if change.mask:
                 change.send(client)
-            elif is_restart and cluster.state == "RUNNING":
+            elif is_due and cluster.state == "RUNNING":
                 _restart(client, cluster)
-            if (change.mask or is_restart) and cluster.state == "RUNNING":
+            if is_due and cluster.state == "RUNNING":
                 wait_until_restarting(client, cluster)
             change.install(client)
             break

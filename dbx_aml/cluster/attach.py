@@ -41,7 +41,7 @@ class Attached:
     Args:
         cluster: As it is now.
         marker: What the init script did; None where there is none, or it cannot be known now.
-        note: Why it is not known.
+        note: Why it cannot be read, where it is to be had.
     """
 
     cluster: Cluster
@@ -80,6 +80,16 @@ class Attach:
         is_change = bool(self.change.mask) or self.has_new_files
         return self.change.cluster.state == "RUNNING" and is_change
 
+    @property
+    def overriding(self) -> list[str]:
+        """The cluster's own DBX_AML_* variables: they go before the link's values."""
+        now = self.change.before.variables
+        return [
+            name
+            for name in now
+            if name.startswith("DBX_AML_") and name not in self.record.variables
+        ]
+
     def run(self, client: Client, say: Say) -> Attached:
         """Make it.
 
@@ -99,7 +109,7 @@ class Attach:
         cluster = apply_change(client, change, say, is_restart=self.has_new_files)
         if cluster.state != "RUNNING":
             say(f"{cluster.name} is {cluster.state}: it will be prepared at its next start")
-            return Attached(cluster=cluster, note=f"{cluster.name} does not run")
+            return Attached(cluster=cluster)
         wait_for_libraries(client, cluster, change.after.libraries, say)
         return self._outcome(client, cluster)
 
