@@ -239,45 +239,61 @@ def test_a_second_attach_changes_nothing_and_a_new_link_keeps_what_was_before(
     assert spec(service, team) == before
 
 
-@pytest.mark.parametrize("mode", ["SINGLE_USER", "USER_ISOLATION"])
+@pytest.mark.parametrize(
+    ("via", "mode"),
+    [("init-script", "USER_ISOLATION"), ("libraries", "SINGLE_USER"), ("policy", "SINGLE_USER")],
+)
 def test_an_attach_and_a_detach_that_fail_anywhere_can_be_run_again(
-    service: Databricks, client: Client, plan: Callable[..., Attach], mode: str
-) -> None:
+    service: Databricks, client: Client, plan: Callable[..., Attach], wheelhouse: Path,
+    via: str, mode: str,
+) -> None:  # fmt: skip
     made = service.clusters.add("c", spark_env_vars={"A": "1"}, data_security_mode=mode)
     before, files = dict(made.spec), dict(service.volumes.files)
     service.allowlists.set("/Volumes/other")
-    attached: dict[str, Any] = {}
-    for run in ("attach", "detach"):
-        for number in range(50):
-            writes = "fs/|artifact-allowlists|clusters/update"
+    folder = Folder(client, f"{VOLUME}/{made.cluster_id}")
+    service.clusters.start_s = 0.0
+    (wheelhouse / "b-1-py3-none-any.whl").unlink()
+    wheels = wheelhouse if via == "libraries" else None
+
+    def attach() -> None:
+        plan(made.cluster_id, via=via, wheels=wheels).run(client, quiet)
+
+    def take_off() -> None:
+        detach(client, made.cluster_id)
+
+    def without_policy() -> dict[str, Any]:
+        return {name: value for name, value in made.spec.items() if name != "policy_id"}
+
+    attach()
+    attached = without_policy()
+    take_off()
+    writes = "fs/|artifact-allowlists|clusters/update|policies/|libraries/"
+    for is_attach in (True, False):
+        for number in range(60):
             service.fault(
                 "status", status=400, path=writes, method="PUT|POST|DELETE", skip=number, count=1
             )
             try:
-                if run == "attach":
-                    plan(made.cluster_id).run(client, quiet)
-                else:
-                    detach(client, made.cluster_id)
+                attach() if is_attach else take_off()
             except ClusterError as err:
-                is_unchanged = made.spec == (before if run == "attach" else attached)
-                assert ("is unchanged)" in str(err)) <= is_unchanged
                 service.allow_all()
-                if run == "attach":
-                    plan(made.cluster_id).run(client, quiet)
-                    attached = attached or dict(made.spec)
-                    assert made.spec == attached
-                    detach(client, made.cluster_id)
-                elif read_record(Folder(client, f"{VOLUME}/{made.cluster_id}")):
-                    detach(client, made.cluster_id)
-                assert made.spec == before
-                assert service.volumes.files == files
-                assert service.allowlists.artifacts() == ["/Volumes/other"]
-                if run == "detach":
-                    plan(made.cluster_id).run(client, quiet)
+                if "is unchanged)" in str(err):
+                    assert made.spec == before
             else:
                 service.allow_all()
-                assert number > 4, "each write was refused once"
                 break
+            if is_attach:
+                attach()
+                assert without_policy() == attached
+            if read_record(folder):
+                take_off()
+            assert made.spec == before
+            assert service.volumes.files == files
+            assert service.policies.all == {}
+            assert service.allowlists.artifacts() == ["/Volumes/other"]
+            if not is_attach:
+                attach()
+        assert number > 4, "each write was refused once"
     assert made.spec == before
 
 
@@ -337,6 +353,20 @@ def test_a_cluster_that_leaves_its_state_in_between_is_tried_again(
     monkeypatch.setattr(apply, "wait_until_settled", then_resize)
     assert plan(team).run(client, quiet).marker
     assert [one.status for one in service.requests(path="clusters/update")] == [400, 200]
+
+
+def test_files_that_a_running_cluster_has_not_read_are_brought_to_it_by_the_next_attach(
+    service: Databricks, client: Client, plan: Callable[..., Attach], team: str, tmp_path: Path
+) -> None:
+    plan(team).run(client, quiet)
+    write_link(tmp_path, experiment="iris")
+    service.fault("status", status=400, path="clusters/restart", count=1)
+    with pytest.raises(ClusterError, match="cannot restart cluster"):
+        plan(team).run(client, quiet)
+    assert plan(team).restarts
+    assert plan(team).run(client, quiet).marker
+    assert service.clusters.find(team).boots == 2
+    assert plan(team).is_empty
 
 
 def test_a_change_whose_answer_is_lost_is_made_once(

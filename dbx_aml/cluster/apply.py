@@ -9,7 +9,7 @@ from dbx_aml.errors import ClusterError
 
 
 def apply_change(client: Client, change: Change, say: Say, *, is_restart: bool) -> Cluster:
-    """Change a cluster's settings and return it once it is at rest again.
+    """Change a cluster's settings; return it as it was right before.
 
     Args:
         client: Who changes.
@@ -18,7 +18,7 @@ def apply_change(client: Client, change: Change, say: Say, *, is_restart: bool) 
         is_restart: Restart it even where no setting differs: what it reads has changed.
 
     Raises:
-        ClusterError: It cannot be changed, or does not come up again.
+        ClusterError: It cannot be changed.
     """
     is_sent = False
     while True:
@@ -36,10 +36,23 @@ def apply_change(client: Client, change: Change, say: Say, *, is_restart: bool) 
             if is_due and cluster.state == "RUNNING":
                 wait_until_restarting(client, cluster)
             change.install(client)
-            break
         except WrongState:
             # Somebody has started or stopped it since.
             continue
+        return cluster
+
+
+def see_through(client: Client, cluster: Cluster, say: Say) -> Cluster:
+    """Return a changed cluster once it is at rest again.
+
+    Args:
+        client: Who asks.
+        cluster: As it was right before the change.
+        say: Is told what happens.
+
+    Raises:
+        ClusterError: It does not come up again.
+    """
     if cluster.state == "TERMINATED":
         return cluster
     found = wait_until_settled(client, cluster, say)

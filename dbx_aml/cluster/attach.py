@@ -10,11 +10,11 @@ from importlib.metadata import version
 from typing import Any
 
 from dbx_aml.cluster.allowlist import Allowlist
-from dbx_aml.cluster.apply import apply_change
+from dbx_aml.cluster.apply import apply_change, see_through
 from dbx_aml.cluster.change import Change, Say, Settings, has_secret
 from dbx_aml.cluster.client import Client
 from dbx_aml.cluster.found import Cluster
-from dbx_aml.cluster.library import wait_for_libraries
+from dbx_aml.cluster.library import wait_for_libraries, wanted_libraries
 from dbx_aml.cluster.outcome import logs_of, read_outcome
 from dbx_aml.cluster.part import Files
 from dbx_aml.cluster.policy import policy_definition, save_policy
@@ -105,8 +105,10 @@ class Attach:
             self._prepare(client, say)
         except ClusterError as err:
             raise ClusterError(f"{err} (cluster {self.change.cluster} is unchanged)") from err
-        change = self._with_policy(client)
+        change, record = self._with_policy(client)
         cluster = apply_change(client, change, say, is_restart=self.has_new_files)
+        self.folder.write(RECORD, record.to_bytes())
+        cluster = see_through(client, cluster, say)
         if cluster.state != "RUNNING":
             say(f"{cluster.name} is {cluster.state}: it will be prepared at its next start")
             return Attached(cluster=cluster)
@@ -115,31 +117,39 @@ class Attach:
 
     def _prepare(self, client: Client, say: Say) -> None:
         """Upload, record, and let the allowlist take the script."""
+        self.folder.write(RECORD, self._unread(self.record).to_bytes())
         if self.has_new_files:
-            # Killed in the middle, a detach knows all names, and no attach trusts a hash.
-            names = {*self.stale, *self.files.content}
-            record = replace(self.record, files=dict.fromkeys(sorted(names), ""))
-            self.folder.write(RECORD, record.to_bytes())
             for name in self.files.content:
                 self.folder.write(name, self.files.read(name))
             self.folder.delete(self.stale)
             say(f"uploaded {len(self.files.content)} files to {self.folder}")
-        self.folder.write(RECORD, self.record.to_bytes())
         for script in set(self.change.after.allowlisted) - set(self.change.before.allowlisted):
             Allowlist(client, script).add()
             say(f"added {script} to the metastore's allowlist")
 
-    def _with_policy(self, client: Client) -> Change:
+    def _unread(self, record: Record) -> Record:
+        """Return a record of files that the cluster has not read yet.
+
+        Killed now, the next attach finds no hashes and does not take them for read; a detach finds
+        all names.
+        """
+        if not self.has_new_files:
+            return record
+        names = sorted({*self.stale, *self.files.content})
+        return replace(record, files=dict.fromkeys(names, ""))
+
+    def _with_policy(self, client: Client) -> tuple[Change, Record]:
         """Make the cluster's policy where it is to have one; its id is known only then."""
         change = self.change
         if self.record.via != "policy":
-            return change
+            return change, self.record
         scripts = change.after.init_scripts
         index = next(n for n, one in enumerate(scripts) if is_same(one, self.record.script))
         definition = policy_definition(self.record.script, self.record.variables, index=index)
         policy_id = save_policy(client, change.cluster, definition)
-        self.folder.write(RECORD, replace(self.record, policy_id=policy_id).to_bytes())
-        return replace(change, after=replace(change.after, policy_id=policy_id))
+        record = replace(self.record, policy_id=policy_id)
+        self.folder.write(RECORD, self._unread(record).to_bytes())
+        return replace(change, after=replace(change.after, policy_id=policy_id)), record
 
     def _outcome(self, client: Client, cluster: Cluster) -> Attached:
         if self.record.script is None:
@@ -205,8 +215,9 @@ def plan_attach(
             f"cluster {cluster} must have no policy of its own: it has {before.policy_id}; let its "
             "owner add what 'dbx-aml cluster policy' prints to that one"
         )
-    if known:
-        before = replace(before, libraries=known.libraries)
+    if known and known.libraries:
+        # One that was never asked for, or has failed, is asked for again.
+        before = replace(before, libraries=wanted_libraries(client, cluster, known.libraries))
     must_add, is_ours = False, False
     if script and cluster.is_standard and not is_allowlisted:
         allowlist = Allowlist(client, folder.file(SCRIPT))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from dbx_aml.cluster.allowlist import Allowlist
-from dbx_aml.cluster.apply import apply_change
+from dbx_aml.cluster.apply import apply_change, see_through
 from dbx_aml.cluster.change import Change, Say, Settings
 from dbx_aml.cluster.client import Client
 from dbx_aml.cluster.found import Cluster
@@ -46,6 +46,7 @@ class Detach:
             ClusterError: It could not be made whole; the message says what is left.
         """
         cluster = apply_change(client, self.change, say, is_restart=False)
+        cluster = see_through(client, cluster, say)
         try:
             for script in self.change.before.allowlisted:
                 Allowlist(client, script).remove()
