@@ -11,11 +11,12 @@ import pytest
 
 from dbx_aml import Link
 from dbx_aml.cluster import apply, library, outcome, wait
-from dbx_aml.cluster.attach import Attach, plan_attach
+from dbx_aml.cluster.attach import Attach
 from dbx_aml.cluster.client import Client
 from dbx_aml.cluster.detach import plan_detach
 from dbx_aml.cluster.found import Cluster, find_cluster, get_cluster
 from dbx_aml.cluster.part import gather
+from dbx_aml.cluster.plan import plan_attach
 from dbx_aml.cluster.record import attached_path, read_record
 from dbx_aml.cluster.status import cluster_status
 from dbx_aml.cluster.storage import Folder

@@ -101,10 +101,10 @@ def attach(
     What it has stays: our script and variables are added to its own. Shows what would change, says
     what would restart, and asks. Run it again after it was interrupted, or to bring it up to date.
     """
-    from dbx_aml.cluster.attach import plan_attach
     from dbx_aml.cluster.client import Client
     from dbx_aml.cluster.found import find_cluster
     from dbx_aml.cluster.part import gather
+    from dbx_aml.cluster.plan import plan_attach
 
     # First what needs no network.
     parts = gather(config, wheelhouse, via=via, on_failure=on_failure)
