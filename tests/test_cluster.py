@@ -198,7 +198,7 @@ def test_detach_leaves_what_others_have_changed_since(
     now["init_scripts"].append({"volumes": {"destination": "/Volumes/x/y/z/a.sh"}})
     now["spark_env_vars"] |= {"NEW": "2", "MLFLOW_REGISTRY_URI": "databricks-uc"}
     planned = plan_detach(client, get_cluster(client, team), Folder(client, f"{VOLUME}/{team}"))
-    assert planned.left == ["MLFLOW_REGISTRY_URI"]
+    assert planned.notes == ("variable MLFLOW_REGISTRY_URI stays: somebody has changed it since",)
     planned.run(client, quiet)
     assert spec(service, team)["init_scripts"] == [*OTHERS, OTHERS[0]]
     assert spec(service, team)["spark_env_vars"] == {
@@ -356,6 +356,16 @@ def test_a_cluster_that_leaves_its_state_in_between_is_tried_again(
     assert [one.status for one in service.requests(path="clusters/update")] == [400, 200]
 
 
+def test_a_cluster_that_never_takes_a_change_is_not_asked_for_ever(
+    service: Databricks, client: Client, plan: Callable[..., Attach], team: str
+) -> None:
+    found = service.clusters.find(team)
+    found.state, found.shows_at = "RESIZING", float("inf")
+    with pytest.raises(ClusterError, match=r"cannot change cluster team .* in state RESIZING"):
+        plan(team).run(client, quiet)
+    assert len(service.requests(path="clusters/update")) == 5
+
+
 def test_files_that_a_running_cluster_has_not_read_are_brought_to_it_by_the_next_attach(
     service: Databricks, client: Client, plan: Callable[..., Attach], team: str, tmp_path: Path
 ) -> None:
@@ -481,6 +491,19 @@ def test_an_allowlist_that_takes_the_folder_already_stays(
     detach(client, shared)
     assert service.allowlists.artifacts() == [f"{VOLUME}/"]
     assert service.requests(method="PUT", path="artifact-allowlists") == []
+
+
+def test_who_may_not_change_the_allowlist_can_detach_all_the_same(
+    service: Databricks, client: Client, plan: Callable[..., Attach], shared: str
+) -> None:
+    plan(shared).run(client, quiet)
+    service.deny("artifact-allowlists", "User does not have MANAGE ALLOWLIST on Metastore")
+    folder = Folder(client, f"{VOLUME}/{shared}")
+    planned = plan_detach(client, get_cluster(client, shared), folder)
+    assert "dbx_aml_init.sh stays on the metastore's allowlist" in planned.notes[0]
+    planned.run(client, quiet)
+    assert "init_scripts" not in spec(service, shared)
+    assert read_record(folder) is None
 
 
 def test_an_allowlist_that_one_may_not_change_is_said_before_anything_is_written(

@@ -148,8 +148,8 @@ def detach(cluster: str, to: str | None, profile: str | None, dry_run: bool, yes
     folder = _folder(client, found, to)
     plan = plan_detach(client, found, folder)
     _show(plan.change, f"files in {folder} are removed")
-    if plan.left:
-        _say(f"left as they are, changed by somebody since: {', '.join(plan.left)}")
+    for note in plan.notes:
+        _say(note)
     if dry_run:
         return
     _ask(yes, found, plan.restarts)

@@ -7,6 +7,8 @@ from dbx_aml.cluster.outcome import logs_of
 from dbx_aml.cluster.wait import wait_until_restarting, wait_until_settled, why_ended
 from dbx_aml.errors import ClusterError
 
+_TRIES = 5
+
 
 def apply_change(client: Client, change: Change, say: Say, *, is_restart: bool) -> Cluster:
     """Change a cluster's settings; return it as it was right before.
@@ -21,7 +23,9 @@ def apply_change(client: Client, change: Change, say: Say, *, is_restart: bool) 
         ClusterError: It cannot be changed.
     """
     is_sent = False
+    attempt = 0
     while True:
+        attempt += 1
         cluster = wait_until_settled(client, change.cluster, say)
         try:
             # What others have changed meanwhile must not be lost.
@@ -36,10 +40,11 @@ def apply_change(client: Client, change: Change, say: Say, *, is_restart: bool) 
             if is_due and cluster.state == "RUNNING":
                 wait_until_restarting(client, cluster)
             change.install(client)
+            return cluster
         except WrongState:
             # Somebody has started or stopped it since.
-            continue
-        return cluster
+            if attempt == _TRIES:
+                raise
 
 
 def see_through(client: Client, cluster: Cluster, say: Say) -> Cluster:
