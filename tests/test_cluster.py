@@ -207,6 +207,19 @@ def test_detach_leaves_what_others_have_changed_since(
     }  # fmt: skip
 
 
+def test_an_attach_whose_record_is_lost_can_be_made_again(
+    service: Databricks, client: Client, plan: Callable[..., Attach], team: str
+) -> None:
+    plan(team).run(client, quiet)
+    del service.volumes.files[f"{VOLUME}/{team}/attached.json"]
+    with pytest.raises(ClusterError, match="there is no record in"):
+        detach(client, team)
+    plan(team).run(client, quiet)
+    detach(client, team)
+    assert spec(service, team)["init_scripts"] == OTHERS
+    assert spec(service, team)["spark_env_vars"] == {"A": "1"}, "nobody knows the rest"
+
+
 def test_a_cluster_without_settings_has_none_after_detach(
     service: Databricks, client: Client, plan: Callable[..., Attach]
 ) -> None:
@@ -319,6 +332,7 @@ def test_a_cluster_on_its_way_is_waited_for(
 ) -> None:
     made = service.clusters.add("c", state="PENDING")
     planned = plan(made.cluster_id)
+    assert planned.restarts
     made.ready_at = time.monotonic() + 0.1
     said: list[str] = []
     assert planned.run(client, said.append).cluster.state == "RUNNING"

@@ -67,8 +67,7 @@ class Attach:
     @property
     def restarts(self) -> bool:
         """Whether the cluster would restart, which ends what runs on it."""
-        is_change = bool(self.change.mask) or self.has_new_files
-        return self.change.cluster.state == "RUNNING" and is_change
+        return self.change.cluster.is_up and (bool(self.change.mask) or self.has_new_files)
 
     @property
     def overriding(self) -> list[str]:

@@ -32,7 +32,7 @@ class Detach:
     @property
     def restarts(self) -> bool:
         """Whether the cluster would restart, which ends what runs on it."""
-        return self.change.cluster.state == "RUNNING" and bool(self.change.mask)
+        return self.change.cluster.is_up and bool(self.change.mask)
 
     def run(self, client: Client, say: Say) -> Cluster:
         """Make it; return the cluster as it is then.

@@ -68,7 +68,11 @@ def plan_attach(
         allowlist = Allowlist(client, folder.file(SCRIPT))
         must_add = not allowlist.takes_it
         is_ours = must_add or bool(old and old.allowlisted and allowlist.names_it)
-    earlier = _earlier(before.variables, variables, known)
+    now = before.variables
+    if is_attached and old is None:
+        # The record is lost: what is ours was not there before.
+        now = {name: value for name, value in now.items() if variables.get(name) != value}
+    earlier = _earlier(now, variables, known)
     kept = known.without_ours(before.variables) if known else before.variables
     after = Settings(
         init_scripts=_with_script(before.init_scripts, script),
