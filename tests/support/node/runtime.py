@@ -94,21 +94,35 @@ def stand_in_runtime(folder: Path) -> Path:
     return folder
 
 
+# With what they need in turn: what the plugin, this package and the proof import.
+_REAL = (
+    "azure-common",
+    "azure-identity",
+    "azure-mgmt-core",
+    "azure-storage-blob",
+    "click",
+    "mlflow-skinny",
+    "msrest",
+    "packaging",
+    "pandas",
+    "requests-oauthlib",
+    "rich",
+)
+
+
 def real_runtime(folder: Path, machine: RuntimePackages) -> Path:
     """Return a virtual environment with what a runtime brings, at the same versions.
 
-    What MLflow and the blob client need is real; the rest has only its name and version, which is
+    What is imported is real; the rest has only its name and version, which is
     all that an installer looks at, and spares gigabytes.
     """
     python = _python(machine.python)
     subprocess.run([python, "-m", "venv", str(folder)], check=True)
     pins = folder.parent / "pins.txt"
     pins.write_text("".join(f"{name}=={pin}\n" for name, pin in machine.versions.items()))
-    wanted = ("mlflow-skinny", "azure-storage-blob", "azure-identity", "pandas", "packaging")
-    there = [name for name in wanted if name in machine.versions]
     resolve = ["compile", "-", "--constraint", str(pins), "--python", sys.executable]
     resolve += ["--python-version", machine.python]
-    real = read_pins(_uv(*resolve, text="\n".join(there)))
+    real = read_pins(_uv(*resolve, text="\n".join(_REAL)))
     real = {name: pin for name, pin in real.items() if name in machine.versions}
     names = [f"{name}=={pin}" for name, pin in real.items()]
     _uv("install", "--python", str(folder / "bin" / "python"), "--no-deps", *names)
