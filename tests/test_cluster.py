@@ -469,13 +469,17 @@ def test_without_a_volume_the_workspace_keeps_the_files(
 ) -> None:
     home = f"/Workspace/Users/{USER}/.dbx_aml"
     before = set(service.files.items)
-    done = plan(team, to=home, wheels=wheelhouse).run(client, quiet)
+    with pytest.raises(ArgumentError, match="wheelhouse must be in a volume, where an init scri"):
+        plan(team, to=home, wheels=wheelhouse)
+    done = plan(team, to=home).run(client, quiet)
     assert done.marker
     script = f"{home}/{team}/dbx_aml_init.sh"
     assert spec(service, team)["init_scripts"][-1] == {"workspace": {"destination": script}}
     assert service.files.content(script), "a file, not a notebook"
     detach(client, team, home)
     assert set(service.files.items) - before == {f"/Users/{USER}/.dbx_aml"}
+    plan(team, to=home, wheels=wheelhouse, via="libraries").run(client, quiet)
+    assert service.files.content(f"{home}/{team}/wheelhouse/b-1-py3-none-any.whl")
 
 
 @pytest.fixture

@@ -71,7 +71,21 @@ class Parts:
         return () if self.has_script else self.wheels
 
     def files(self, folder: Folder) -> Files:
-        """Return the files for a folder, the script last."""
+        """Return the files for a folder, the script last.
+
+        Raises:
+            ArgumentError: The script could not read the wheelhouse there.
+
+        Source:
+            Databricks' page "What files can I reference in an init script?": those of volumes,
+            by a script in a volume; workspace files never.
+        """
+        if self.has_script and self.wheelhouse and not folder.is_volume:
+            raise ArgumentError(
+                "wheelhouse must be in a volume, where an init script can read it: got "
+                f"{folder.path!r}; give --to /Volumes/<catalog>/<schema>/<volume>, leave "
+                "--wheelhouse out, or use --via libraries"
+            )
         content: dict[str, bytes | Path] = {**self.wheelhouse, CONFIG: _config_bytes(self.link)}
         if self.has_script:
             where = folder.file(_WHEELHOUSE) if self.wheelhouse else None
