@@ -583,6 +583,11 @@ def test_a_script_that_failed_and_let_the_cluster_start_is_an_error(
     found = cluster_status(client, get_cluster(client, team))
     assert found.problems == ("init script failed: index must answer: got 403",)
     assert found.as_json()["outcome"] == "failed"
+    service.boot.run_script = leaves_marker("started")
+    client.call("POST", "/api/2.1/clusters/restart", what="restart", body={"cluster_id": team})
+    wait.wait_until_settled(client, get_cluster(client, team), quiet)
+    found = cluster_status(client, get_cluster(client, team))
+    assert found.problems == ("init script failed: it was killed, or is still at work",)
 
 
 def test_a_driver_without_a_marker_is_an_error(

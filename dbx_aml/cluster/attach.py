@@ -12,7 +12,7 @@ from dbx_aml.cluster.change import Change, Say
 from dbx_aml.cluster.client import Client
 from dbx_aml.cluster.found import Cluster
 from dbx_aml.cluster.library import wait_for_libraries
-from dbx_aml.cluster.outcome import logs_of, read_outcome
+from dbx_aml.cluster.outcome import logs_of, read_outcome, why_failed
 from dbx_aml.cluster.part import Files
 from dbx_aml.cluster.policy import policy_definition, save_policy
 from dbx_aml.cluster.record import RECORD, Record, is_same
@@ -152,9 +152,10 @@ class Attach:
                 f"init script must have run on cluster {cluster}: its driver has no marker; look "
                 f"at {logs_of(cluster)}"
             )
-        if not marker.is_good:
+        why = why_failed(marker)
+        if why:
             raise ClusterError(
-                f"init script must succeed on cluster {cluster}: got {marker.reason!r}; look at "
+                f"init script must succeed on cluster {cluster}: got {why!r}; look at "
                 f"{logs_of(cluster)}, or take it off with: dbx-aml cluster detach "
                 f"{cluster.cluster_id}"
             )
