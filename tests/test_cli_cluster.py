@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from databricks.sdk import WorkspaceClient
 
 from dbx_aml import Link
 from dbx_aml.cli import attach, main
@@ -60,7 +61,7 @@ def test_attach_shows_the_difference_changes_and_says_how_it_ended(
         "+   AZUREML_CURRENT_CLOUD: AzureCloud",
         "+   DBX_AML_RETRY_S: 120",
         f"  files in {folder} are written",
-        f"team ({team.cluster_id}) is attached, RUNNING: init script ok, 1 packages added from "
+        f"team ({team.cluster_id}) is attached, RUNNING: init script ok, 1 package added from "
         "index in 2.1 s",
     ]
     assert done.stderr.splitlines() == [
@@ -86,6 +87,12 @@ def test_a_dry_run_shows_the_same_and_writes_nothing(databricks: Databricks, run
     assert databricks.writes() == []
 
 
+def test_variables_that_go_before_the_link_are_named(databricks: Databricks, run: Run) -> None:
+    databricks.clusters.add("team", spark_env_vars={"DBX_AML_MODE": "dual", "A": "1"})
+    done = run("attach", "team", "--to", VOLUME, "--dry-run")
+    assert done.stderr == "variables of the cluster go before the link: DBX_AML_MODE\n"
+
+
 def test_a_person_is_asked_and_may_say_no(
     databricks: Databricks, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,7 +116,8 @@ def test_detach_puts_back_what_was_there_without_being_told_where(
     before = dict(asleep.spec)
     done = run("attach", "asleep", "--to", VOLUME, "--yes")
     assert "asleep is TERMINATED and stays so" in done.stderr
-    assert "not verified yet: asleep does not run" in done.stderr
+    assert "asleep is TERMINATED: it will be prepared at its next start" in done.stderr
+    assert done.stdout.splitlines()[-1] == f"asleep ({asleep.cluster_id}) is attached, TERMINATED"
     done = run("detach", "asleep", "--yes")
     assert done.exit_code == 0
     assert done.stdout.splitlines()[-1] == (
@@ -189,8 +197,14 @@ def test_policy_prints_what_an_administrator_makes_a_policy_of(
     assert done.exit_code == 0, done.stderr
     assert databricks.writes() == []
     done = run("policy", "--to", VOLUME)
-    assert done.stderr == f"uploaded 2 files to {VOLUME}\n"
-    assert json.loads(done.stdout)["definition"] == {
+    assert done.stderr.splitlines() == [
+        f"uploaded 2 files to {VOLUME}",
+        f"in standard access mode the metastore's allowlist must have {VOLUME}/dbx_aml_init.sh",
+    ]
+    made = WorkspaceClient().api_client.do(
+        "POST", "/api/2.0/policies/clusters/create", body=json.loads(done.stdout)
+    )
+    assert json.loads(databricks.policies.all[made["policy_id"]]["definition"]) == {
         "spark_env_vars.MLFLOW_TRACKING_URI": {"type": "fixed", "value": URI},
         "spark_env_vars.MLFLOW_REGISTRY_URI": {"type": "fixed", "value": URI},
         "spark_env_vars.AZUREML_CURRENT_CLOUD": {"type": "fixed", "value": "AzureCloud"},

@@ -101,10 +101,10 @@ def attach(
     What it has stays: our script and variables are added to its own. Shows what would change, says
     what would restart, and asks. Run it again after it was interrupted, or to bring it up to date.
     """
-    from dbx_aml.cluster.attach import plan_attach
     from dbx_aml.cluster.client import Client
     from dbx_aml.cluster.found import find_cluster
     from dbx_aml.cluster.part import gather
+    from dbx_aml.cluster.plan import plan_attach
 
     # First what needs no network.
     parts = gather(config, wheelhouse, via=via, on_failure=on_failure)
@@ -123,6 +123,8 @@ def attach(
         is_allowlisted=is_allowlisted,
     )
     _show(plan.change, plan.has_new_files and f"files in {folder} are written")
+    if plan.overriding:
+        _say(f"variables of the cluster go before the link: {', '.join(plan.overriding)}")
     if dry_run:
         return
     if plan.is_empty:
@@ -146,8 +148,8 @@ def detach(cluster: str, to: str | None, profile: str | None, dry_run: bool, yes
     folder = _folder(client, found, to)
     plan = plan_detach(client, found, folder)
     _show(plan.change, f"files in {folder} are removed")
-    if plan.left:
-        _say(f"left as they are, changed by somebody since: {', '.join(plan.left)}")
+    for note in plan.notes:
+        _say(note)
     if dry_run:
         return
     _ask(yes, found, plan.restarts)
@@ -223,13 +225,13 @@ def _say_end(done: Attached) -> None:
     marker = done.marker
     if marker is None:
         if done.note:
-            _say(f"not verified yet: {done.note}")
+            _say(f"not verified: {done.note}")
         click.echo(f"{done.cluster} is attached, {done.cluster.state}")
         return
-    seconds = sum(marker.steps.values())
+    seconds, count = sum(marker.steps.values()), len(marker.installed)
     click.echo(
         f"{done.cluster} is attached, {done.cluster.state}: init script ok, "
-        f"{len(marker.installed)} packages added from {marker.source} in {seconds:.1f} s"
+        f"{count} package{'' if count == 1 else 's'} added from {marker.source} in {seconds:.1f} s"
     )
 
 

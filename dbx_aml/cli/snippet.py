@@ -53,7 +53,8 @@ def policy(
 ) -> None:
     """Print a cluster policy that prepares every new cluster made by it; upload what it names.
 
-    Nothing but the folder is changed: an administrator makes the policy of what is printed.
+    Nothing but the folder is changed. An administrator makes the policy of what is printed:
+    databricks cluster-policies create --json @FILE
     """
     from dbx_aml.cluster.part import gather
     from dbx_aml.cluster.snippet import policy_text
@@ -94,6 +95,7 @@ def snippet(
 def _ready(to: str, profile: str | None, parts: Parts, is_dry: bool) -> Folder:
     """Return the folder, with the files in it unless nothing is to be uploaded."""
     from dbx_aml.cluster.client import Client
+    from dbx_aml.cluster.record import SCRIPT
     from dbx_aml.cluster.storage import Folder
 
     folder = Folder(Client(profile), to)
@@ -102,4 +104,7 @@ def _ready(to: str, profile: str | None, parts: Parts, is_dry: bool) -> Folder:
         for name in files.content:
             folder.write(name, files.read(name))
         click.echo(f"uploaded {len(files.content)} files to {folder}", err=True)
+    if parts.has_script and folder.is_volume:
+        text = f"in standard access mode the metastore's allowlist must have {folder.file(SCRIPT)}"
+        click.echo(text, err=True)
     return folder

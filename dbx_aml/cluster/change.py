@@ -133,17 +133,21 @@ class Change:
     def anew(self, cluster: Cluster) -> "Change":
         """Return this change for the cluster as it is by now.
 
+        It may be made already: by a request whose answer was lost.
+
         Raises:
-            ClusterError: Somebody has changed the same settings since.
+            ClusterError: Somebody else has changed the same settings since.
         """
         now = Settings.of(cluster)
-        is_same = replace(self.before, libraries=(), allowlisted=()) == now
-        if not is_same:
-            raise ClusterError(
-                f"cluster {cluster} must stay as it was shown: its settings were changed by "
-                "somebody else meanwhile; run the command again"
-            )
-        return replace(self, cluster=cluster)
+        for known in (self.before, self.after):
+            if replace(known, libraries=(), allowlisted=()) == now:
+                libraries, allowlisted = self.before.libraries, self.before.allowlisted
+                before = replace(now, libraries=libraries, allowlisted=allowlisted)
+                return replace(self, cluster=cluster, before=before)
+        raise ClusterError(
+            f"cluster {cluster} must stay as it was shown: its settings were changed by somebody "
+            "else meanwhile; run the command again"
+        )
 
     def send(self, client: Client) -> None:
         """Send the fields that differ; a running cluster restarts.

@@ -43,6 +43,13 @@ def read_outcome(client: Client, cluster: Cluster) -> Marker | None:
     )
 
 
+def why_failed(marker: Marker) -> str | None:
+    """Return in one line why a node is not prepared; None where it is."""
+    if marker.is_good:
+        return None
+    return marker.reason or "it was killed, or is still at work"
+
+
 def logs_of(cluster: Cluster) -> str:
     """Return where the output of a cluster's init scripts is."""
     places: Mapping[str, Any] = cluster.spec.get("cluster_log_conf") or {}

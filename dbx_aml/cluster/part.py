@@ -71,7 +71,21 @@ class Parts:
         return () if self.has_script else self.wheels
 
     def files(self, folder: Folder) -> Files:
-        """Return the files for a folder, the script last."""
+        """Return the files for a folder, the script last.
+
+        Raises:
+            ArgumentError: The script could not read the wheelhouse there.
+
+        Source:
+            Databricks' page "What files can I reference in an init script?": those of volumes,
+            by a script in a volume; workspace files never.
+        """
+        if self.has_script and self.wheelhouse and not folder.is_volume:
+            raise ArgumentError(
+                "wheelhouse must be in a volume, where an init script can read it: got "
+                f"{folder.path!r}; give --to /Volumes/<catalog>/<schema>/<volume>, leave "
+                "--wheelhouse out, or use --via libraries"
+            )
         content: dict[str, bytes | Path] = {**self.wheelhouse, CONFIG: _config_bytes(self.link)}
         if self.has_script:
             where = folder.file(_WHEELHOUSE) if self.wheelhouse else None
@@ -121,13 +135,13 @@ def gather(
     """
     files: dict[str, Path] = {}
     if wheelhouse:
-        names = [*(file.name for file in sorted(wheelhouse.glob("*.whl"))), ABOUT, REQUIREMENTS]
-        if not (wheelhouse / REQUIREMENTS).is_file() or len(names) == 2:
+        found = [*sorted(wheelhouse.glob("*.whl")), wheelhouse / ABOUT, wheelhouse / REQUIREMENTS]
+        if len(found) == 2 or not all(file.is_file() for file in found):
             raise ArgumentError(
                 f"wheelhouse must hold wheels and their hashes: got {str(wheelhouse)!r} without; "
                 "fill it with 'dbx-aml cluster wheelhouse'"
             )
-        files = {f"{_WHEELHOUSE}/{name}": wheelhouse / name for name in names}
+        files = {f"{_WHEELHOUSE}/{file.name}": file for file in found}
     if via == "libraries" and not files:
         raise ArgumentError(
             "libraries must come from wheels: got none; give --wheelhouse, which 'dbx-aml cluster "

@@ -6,7 +6,7 @@ from typing import Any
 from dbx_aml.cluster.client import Client
 from dbx_aml.cluster.found import Cluster
 from dbx_aml.cluster.library import library_statuses
-from dbx_aml.cluster.outcome import read_outcome
+from dbx_aml.cluster.outcome import read_outcome, why_failed
 from dbx_aml.cluster.record import Record, attached_path, read_record
 from dbx_aml.cluster.storage import Folder
 from dbx_aml.cluster.wait import why_ended
@@ -95,8 +95,8 @@ def cluster_status(client: Client, cluster: Cluster) -> Status:
             marker = read_outcome(client, cluster)
             if marker is None:
                 problems.append("its driver has no marker: the init script has not run; restart it")
-            elif not marker.is_good:
-                problems.append(f"init script failed: {marker.reason}")
+            elif why_failed(marker):
+                problems.append(f"init script failed: {why_failed(marker)}")
         except ClusterError as err:
             problems.append(str(err))
     return Status(
