@@ -8,6 +8,7 @@
     ├── AuthError             also RuntimeError
     ├── LinkError             also RuntimeError
     ├── LocalSparkError       also RuntimeError
+    ├── MirrorError           also RuntimeError
     ├── NotebookError         also RuntimeError
     ├── RegistryError         also RuntimeError
     ├── RunError              also RuntimeError
@@ -48,6 +49,10 @@ class LinkError(DbxAmlError, RuntimeError):
 
 class LocalSparkError(DbxAmlError, RuntimeError):
     """Spark cannot start on this machine."""
+
+
+class MirrorError(DbxAmlError, RuntimeError):
+    """Runs cannot be mirrored: one of the two services is not as it has to be."""
 
 
 class NotebookError(DbxAmlError, RuntimeError):

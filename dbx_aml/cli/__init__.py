@@ -15,6 +15,7 @@ import click
 
 from dbx_aml.cli.console import console
 from dbx_aml.cli.link import link
+from dbx_aml.cli.mirror import mirror
 from dbx_aml.cli.runs import runs
 from dbx_aml.cli.score import score
 from dbx_aml.errors import DbxAmlError
@@ -42,6 +43,7 @@ def main(verbose: bool) -> None:
 
 
 main.add_command(link)
+main.add_command(mirror)
 main.add_command(runs)
 main.add_command(score)
 

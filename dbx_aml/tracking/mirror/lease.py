@@ -1,0 +1,170 @@
+"""One writer for a run at a time, as far as tags can say so.
+
+A tag of the source names who is at work and until when; who is, renews it. MLflow has no call that
+compares before it sets, so two may both believe for a moment that a run is theirs: what they write
+is the same, and the next look at the tag leaves it to one. Nor do two machines have one clock, so
+a lease is dead, too, once it was seen unchanged for as long as it is good for.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from dataclasses import dataclass
+from secrets import token_hex
+from threading import Event, Lock, Thread
+
+from mlflow.entities import Run, RunTag
+from mlflow.exceptions import MlflowException
+
+from dbx_aml.tracking.mirror import tag
+from dbx_aml.tracking.mirror.side import Side
+
+log = logging.getLogger(__name__)
+LEASE_S = 60.0
+FREE = "free"
+_RENEW_S = LEASE_S / 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """Who is at work on a run, and until when by their clock.
+
+    Args:
+        host: Name of the machine.
+        pid: Process there.
+        nonce: Tells two leases of one process apart.
+        until: Seconds since 1970.
+    """
+
+    host: str
+    pid: int
+    nonce: str
+    until: float
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.pid}/{self.nonce} {self.until:.0f}"
+
+    @property
+    def holder(self) -> str:
+        """Who it is, for people."""
+        return f"process {self.pid} on {self.host}"
+
+    @classmethod
+    def parse(cls, text: str | None) -> Lease | None:
+        """Return what a tag says; None where nobody is at work."""
+        who, _, until = (text or "").rpartition(" ")
+        parts = who.rsplit("/", 2)
+        if len(parts) != 3 or not parts[1].isdigit() or not until.isdigit():
+            return None
+        return cls(host=parts[0], pid=int(parts[1]), nonce=parts[2], until=float(until))
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its time is over, or its process is known to be gone."""
+        if self.until < time.time():
+            return True
+        if self.host != socket.gethostname():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False
+
+
+class Leases:
+    """The leases of one process on runs of one source.
+
+    Args:
+        src: The source.
+    """
+
+    def __init__(self, src: Side) -> None:
+        self._src = src
+        self._nonce = token_hex(4)
+        self._lock = Lock()
+        self._held: set[str] = set()
+        # What others' tags said, and when that was first seen.
+        self._seen: dict[str, tuple[str, float]] = {}
+        self._idle = Event()
+
+    def take(self, run_id: str) -> Run | None:
+        """Return a run as it is now that it is ours to mirror; None where another is at work."""
+        text = self._src.run(run_id).data.tags.get(tag.LEASE)
+        lease = Lease.parse(text)
+        if lease and lease.nonce != self._nonce and not lease.is_dead:
+            return None if not self._is_stale(run_id, str(text)) else self._set(run_id)
+        return self._set(run_id)
+
+    def holder(self, run: Run) -> Lease | None:
+        """Return who else is at work on a run, None where nobody is."""
+        lease = Lease.parse(run.data.tags.get(tag.LEASE))
+        return lease if lease and lease.nonce != self._nonce and not lease.is_dead else None
+
+    def is_ours(self, run: Run) -> bool:
+        """Tell whether a run, as it was just read, is still ours."""
+        lease = Lease.parse(run.data.tags.get(tag.LEASE))
+        return lease is not None and lease.nonce == self._nonce
+
+    def let_go(self, run_id: str) -> RunTag:
+        """Stop renewing a lease; return the tag that ends it, to be set with the others."""
+        with self._lock:
+            self._held.discard(run_id)
+        return RunTag(tag.LEASE, FREE)
+
+    def _is_stale(self, run_id: str, text: str) -> bool:
+        now = time.monotonic()
+        with self._lock:
+            before, since = self._seen.get(run_id, ("", now))
+            if before != text:
+                since = now
+            self._seen[run_id] = (text, since)
+        return now - since > LEASE_S
+
+    def _set(self, run_id: str) -> Run | None:
+        self._src.store.set_tag(run_id, self._tag())
+        run = self._src.run(run_id)
+        if not self.is_ours(run):
+            return None
+        with self._lock:
+            is_first = not self._held
+            self._held.add(run_id)
+        if is_first:
+            self._start_renewing()
+        return run
+
+    def _tag(self) -> RunTag:
+        until = time.time() + LEASE_S
+        lease = Lease(host=socket.gethostname(), pid=os.getpid(), nonce=self._nonce, until=until)
+        return RunTag(tag.LEASE, str(lease))
+
+    def _start_renewing(self) -> None:
+        try:
+            Thread(target=self._renew, name="dbx-aml-mirror-lease", daemon=True).start()
+        except RuntimeError:
+            # The interpreter is ending: so is what we hold.
+            log.debug("no thread to renew leases")
+
+    def _renew(self) -> None:
+        while not self._idle.wait(_RENEW_S):
+            with self._lock:
+                held = set(self._held)
+            if not held:
+                return
+            for run_id in held:
+                try:
+                    if self.is_ours(self._src.run(run_id)):
+                        with self._lock:
+                            if run_id in self._held:
+                                self._src.store.set_tag(run_id, self._tag())
+                        continue
+                except MlflowException as error:
+                    log.debug("failed to renew a lease run=%s: %s", run_id, error)
+                    continue
+                with self._lock:
+                    self._held.discard(run_id)
