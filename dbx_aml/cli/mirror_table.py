@@ -126,7 +126,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def span(seconds: float) -> str:
-    """Return how long ago something was, for example \"3 h\"."""
+    """Return how long ago something was, for example "3 h"."""
     for name, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= size:
             return f"{seconds / size:.0f} {name}"

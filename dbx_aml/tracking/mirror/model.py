@@ -107,7 +107,7 @@ def _identity(given: Any) -> tuple[Any, ...]:
 
 
 def _made(dst: Side, model: Any, target: Run) -> Any:
-    tags = {**model.tags, tag.SOURCE_MODEL: model.model_id}
+    tags = {**tag.plain(model.tags), tag.SOURCE_MODEL: model.model_id}
     return dst.store.create_logged_model(
         experiment_id=target.info.experiment_id,
         name=model.name,
@@ -149,7 +149,8 @@ def _link_metrics(dst: Side, model: Any, copied: Any, target: Run) -> None:
             run_id=target.info.run_id,
         )
         for one in model.metrics or []
-        if (one.key, one.dataset_name, one.step) not in has
+        # MLflow's own server cannot be told a NaN that it has.
+        if (one.key, one.dataset_name, one.step) not in has and one.value == one.value
     ]
     if not metrics:
         return

@@ -56,8 +56,7 @@ def every(src: Side, experiments: Sequence[str], *, since: int | None = None) ->
 def is_same(run: Run) -> bool:
     """Tell whether a run is done, and as it was then, as far as a search tells."""
     tags = run.data.tags
-    found = (tags.get(tag.STATE), tags.get(tag.DIGEST))
-    return found[0] == tag.DONE and found == (tag.DONE, tag.digest(run))
+    return bool(tags.get(tag.STATE) == tag.DONE and tags.get(tag.DIGEST) == tag.digest(run))
 
 
 def by_id(src: Side, run_ids: Sequence[str]) -> list[Run]:
