@@ -40,7 +40,7 @@ def compare(src: Side, dst: Side, runs: Iterable[Run]) -> Iterator[tuple[Run, li
     targets = Targets(src, dst)
 
     def one(run: Run) -> tuple[Run, list[Difference]]:
-        target = targets.of(run, make=False)
+        target = targets.find(run)
         if target is None:
             run_id = run.info.run_id
             missing = Difference(run_id=run_id, what="run", key=run_id, src="there", dst="")

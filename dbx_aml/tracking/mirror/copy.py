@@ -111,7 +111,7 @@ class Copier:
             return outcome
         try:
             before = Lease.parse(run.data.tags.get(tag.LEASE))
-            taken = self.leases.take(run.info.run_id)
+            taken = self.take(run)
             if taken is None:
                 outcome.state = "held"
                 outcome.reason = f"{before.holder if before else 'another process'} is at it"
@@ -123,6 +123,13 @@ class Copier:
             self._give_up(run, outcome, error)
         return outcome
 
+    def take(self, run: Run) -> Run | None:
+        """Return a run as it is now that it is ours to mirror; None where another is at work."""
+        if not self.leases.claim(run.info.run_id):
+            return None
+        self.targets.find(run)
+        return self.leases.confirm(run.info.run_id)
+
     def _mirror(
         self,
         run: Run,
@@ -133,28 +140,34 @@ class Copier:
         with_files: bool,
     ) -> None:
         for _ in range(_ROUNDS):
+            parent = self.targets.parent_of(run)
             target = self.targets.of(run)
-            if target is None:
-                raise RunMirrorError("run must have a mirror by now")
             outcome.target_id = target.info.run_id
             told = tag.digest(run)
-            wanted = fields.tags_for(self.dst, run, self.targets.parent_of(run))
-            problems = self.data(run, target, wanted, points)
+            wanted = fields.tags_for(self.dst, run, parent)
             is_over = tag.is_over(run)
-            if is_over or with_files:
-                problems += self.files(run, target, size)
-            problems += self._finished(run, target, wanted)
+            try:
+                problems = self.data(run, target, wanted, points)
+                if is_over or with_files:
+                    problems += self.files(run, target, size)
+                problems += self._finished(run, target, wanted)
+            except MlflowException:
+                if self.targets.is_mirror(target.info.run_id, run.info.run_id):
+                    raise
+                # Two programs made one each, and the other one's stays.
+                run = self.src.run(run.info.run_id)
+                continue
             now = self.src.run(run.info.run_id)
             if not self.leases.is_ours(now):
                 outcome.state, outcome.reason = "held", "another process has taken it over"
                 return
-            if tag.digest(now) == told and self.targets.settle(now, target):
+            if tag.digest(now) == told and self.targets.settle(now, target, parent):
                 if problems:
                     raise RunMirrorError("; ".join(problems))
                 outcome.state = tag.DONE if is_over else "running"
                 self._close(now, outcome, told)
                 return
-            run = now
+            run = self.src.run(run.info.run_id)
         outcome.reason = "the run changes while it is read"
         self._close(run, outcome, "")
 
@@ -222,6 +235,7 @@ class Copier:
         lease = self.leases.let_go(run.info.run_id)
         try:
             if not self.leases.is_ours(self.src.run(run.info.run_id)):
+                outcome.state, outcome.error = "held", None
                 return
             tags = [lease]
             if not is_denied(error):
@@ -236,7 +250,7 @@ class Copier:
         outcome.state = "deleted"
         outcome.reason = "it was deleted at the source; nothing is deleted at the destination"
         try:
-            target = self.targets.of(run, make=False)
+            target = self.targets.find(run)
             if target is None:
                 outcome.reason = "it was deleted at the source before it was mirrored"
                 return

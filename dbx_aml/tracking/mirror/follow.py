@@ -82,13 +82,11 @@ class Follower:
             # It was resumed, or its program did not know of the link when it was created.
             self._copier.src.store.set_tag(self._run_id, RunTag(tag.STATE, tag.PENDING))
         leases = self._copier.leases
-        return leases.is_ours(run) or leases.take(self._run_id) is not None
+        return leases.is_ours(run) or self._copier.take(run) is not None
 
     def _add(self, run: Run) -> None:
         dst = self._copier.dst
         target = self._target or self._copier.targets.of(run)
-        if target is None:
-            return
         wanted = field.tags_for(dst, run, self._copier.targets.parent_of(run))
         is_new = bool(field.missing_params(run, target) or field.missing_tags(wanted, target))
         if is_new:

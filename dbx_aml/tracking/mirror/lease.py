@@ -93,18 +93,31 @@ class Leases:
         self._seen: dict[str, tuple[str, float]] = {}
         self._idle = Event()
 
-    def take(self, run_id: str) -> Run | None:
-        """Return a run as it is now that it is ours to mirror; None where another is at work."""
+    def claim(self, run_id: str) -> bool:
+        """Ask for a run; tell whether nobody else is at work on it. `confirm` it before writing."""
         text = self._src.run(run_id).data.tags.get(tag.LEASE)
         lease = Lease.parse(text)
-        if lease and lease.nonce != self._nonce and not lease.is_dead:
-            return None if not self._is_stale(run_id, str(text)) else self._set(run_id)
-        return self._set(run_id)
+        is_others = lease is not None and lease.nonce != self._nonce and not lease.is_dead
+        if is_others and not self._is_stale(run_id, str(text)):
+            return False
+        self._src.store.set_tag(run_id, self._tag())
+        return True
 
-    def holder(self, run: Run) -> Lease | None:
-        """Return who else is at work on a run, None where nobody is."""
-        lease = Lease.parse(run.data.tags.get(tag.LEASE))
-        return lease if lease and lease.nonce != self._nonce and not lease.is_dead else None
+    def confirm(self, run_id: str) -> Run | None:
+        """Return a run as it is now; None where somebody asked for it after us.
+
+        Of two that ask at the same moment the later one stays. The longer this is after `claim`,
+        the surer: so whoever has something to look up does it in between.
+        """
+        run = self._src.run(run_id)
+        if not self.is_ours(run):
+            return None
+        with self._lock:
+            is_first = not self._held
+            self._held.add(run_id)
+        if is_first:
+            self._start_renewing()
+        return run
 
     def is_ours(self, run: Run) -> bool:
         """Tell whether a run, as it was just read, is still ours."""
@@ -125,18 +138,6 @@ class Leases:
                 since = now
             self._seen[run_id] = (text, since)
         return now - since > LEASE_S
-
-    def _set(self, run_id: str) -> Run | None:
-        self._src.store.set_tag(run_id, self._tag())
-        run = self._src.run(run_id)
-        if not self.is_ours(run):
-            return None
-        with self._lock:
-            is_first = not self._held
-            self._held.add(run_id)
-        if is_first:
-            self._start_renewing()
-        return run
 
     def _tag(self) -> RunTag:
         until = time.time() + LEASE_S

@@ -88,26 +88,30 @@ def reconcile(
             )
 
         held: list[Run] = []
-        failures = 0
-        for run, outcome in _each(pool, one, runs, lambda: count("runs", 1)):
-            if outcome.state == "held":
-                held.append(run)
-                continue
-            failures = _failures(failures, outcome, pool)
-            count("done", 1)
-            yield outcome
-        end = time.monotonic() + wait_s
-        while held:
-            time.sleep(min(_RETRY_HELD_S, max(0.0, end - time.monotonic())))
-            is_last = time.monotonic() >= end
-            again, held = held, []
-            for run, outcome in _each(pool, one, again, lambda: None):
+        in_a_row = 0
+
+        def settled(found: Iterator[tuple[Run, Outcome]], *, is_last: bool) -> Iterator[Outcome]:
+            nonlocal in_a_row
+            for run, outcome in found:
                 if outcome.state == "held" and not is_last:
                     held.append(run)
                     continue
-                failures = _failures(failures, outcome, pool)
+                in_a_row = _failures(in_a_row, outcome, pool)
                 count("done", 1)
                 yield outcome
+
+        yield from settled(_each(pool, one, runs, lambda: count("runs", 1)), is_last=False)
+        while copier.targets.unmarked:
+            parents = queue.by_id(src, copier.targets.unmarked)
+            copier.targets.unmarked = []
+            yield from settled(_each(pool, one, parents, lambda: count("runs", 1)), is_last=False)
+        end = time.monotonic() + wait_s
+        while held:
+            time.sleep(min(_RETRY_HELD_S, max(0.0, end - time.monotonic())))
+            again = queue.by_id(src, [run.info.run_id for run in held])
+            held.clear()
+            is_last = time.monotonic() >= end
+            yield from settled(_each(pool, one, again, lambda: None), is_last=is_last)
 
 
 def _is_up_to_date(run: Run) -> bool:

@@ -35,13 +35,24 @@ class Targets:
         self._making: dict[str, Lock] = {}
         self._experiments: dict[str, tuple[str, str]] = {}
         self._id_tag = tag.mirror_id(dst.name)
+        # Parents that nobody had marked, and that wait to be mirrored since their child was.
+        self.unmarked: list[str] = []
 
-    def of(self, run: Run, *, make: bool = True, depth: int = 0) -> Run | None:
-        """Return the run that mirrors a run.
+    def find(self, run: Run) -> Run | None:
+        """Return the run that mirrors a run; None where there is none."""
+        known = run.data.tags.get(self._id_tag)
+        found = self._valid(known, run.info.run_id) if known else None
+        if found is None:
+            others = self._all(run)
+            first = min((one.info.run_id for one in others), default=None)
+            found = self._dst.run(first) if first else None
+        return found
+
+    def of(self, run: Run, *, depth: int = 0) -> Run:
+        """Return the run that mirrors a run, made where there is none.
 
         Args:
             run: Of the source.
-            make: Make it where there is none; else None is returned then.
             depth: Of its children that wait for it.
         """
         run_id = run.info.run_id
@@ -49,32 +60,49 @@ class Targets:
             making = self._making.setdefault(run_id, Lock())
         # Its children ask for it too.
         with making:
-            known = run.data.tags.get(self._id_tag)
-            found = self._valid(known, run_id) if known else None
-            if found is None:
-                found = self._searched(run)
-            if found is None and make:
-                found = self._made(run, depth)
-            if found is not None and make and found.info.run_id != known:
+            found = self.find(run) or self._made(run, depth)
+            if found.info.run_id != run.data.tags.get(self._id_tag):
                 made = RunTag(self._id_tag, found.info.run_id)
                 self._src.store.set_tag(run_id, made)
                 run.data.tags[self._id_tag] = found.info.run_id
             return found
 
-    def settle(self, run: Run, target: Run) -> bool:
-        """Tell whether a run's mirror is the only one; delete others that two programs made."""
+    def is_mirror(self, target_id: str, run_id: str) -> bool:
+        """Tell whether a run of the destination mirrors a run, and is not deleted."""
+        return self._valid(target_id, run_id) is not None
+
+    def settle(self, run: Run, target: Run, parent: str | None) -> bool:
+        """Tell whether a run's mirror is the only one; delete others that two programs made.
+
+        Args:
+            run: Of the source.
+            target: Its mirror.
+            parent: What was taken for the mirror of its parent.
+        """
         found = self._all(run)
         first = min((one.info.run_id for one in found), default=target.info.run_id)
         for one in found:
             if one.info.run_id != first:
+                self._move_children(one, first)
                 self._dst.store.delete_run(one.info.run_id)
         if first != target.info.run_id:
             self._src.store.set_tag(run.info.run_id, RunTag(self._id_tag, first))
             return False
-        return True
+        return parent is None or self.parent_of(run, make=False) == parent
+
+    def _move_children(self, target: Run, parent: str) -> None:
+        condition = f"tags.`{tag.PARENT}` = '{target.info.run_id}'"
+        for child in list(self._dst.runs([target.info.experiment_id], condition)):
+            self._dst.store.set_tag(child.info.run_id, RunTag(tag.PARENT, parent))
 
     def parent_of(self, run: Run, *, make: bool = True, depth: int = 0) -> str | None:
-        """Return the mirror of a run's parent; None where it has none, or it is gone."""
+        """Return the mirror of a run's parent; None where it has none, or it is gone.
+
+        Args:
+            run: Of the source.
+            make: Make it where there is none; else None is returned then.
+            depth: Of its children that wait for it.
+        """
         parent_id = run.data.tags.get(tag.PARENT)
         if not parent_id or depth > _DEEPEST:
             return None
@@ -84,18 +112,23 @@ class Targets:
             if not is_missing(error):
                 raise
             return None
-        if make and tag.STATE not in parent.data.tags:
+        if not make:
+            found = self.find(parent)
+            return found.info.run_id if found else None
+        if tag.STATE not in parent.data.tags:
             # Made before the link was: it has to follow, or its child would hang from a shell.
             self._src.store.set_tag(parent_id, RunTag(tag.STATE, tag.PENDING))
-        found = self.of(parent, make=make, depth=depth + 1)
-        return found.info.run_id if found else None
+            self.unmarked.append(parent_id)
+        return str(self.of(parent, depth=depth + 1).info.run_id)
 
-    def experiment(self, experiment_id: str, *, make: bool = True) -> tuple[str, str] | None:
-        """Return the destination's experiment for one of the source, and the source's name.
+    def experiment(self, experiment_id: str) -> tuple[str, str]:
+        """Return the destination's experiment for one of the source, made where there is none.
 
         Args:
             experiment_id: Of the source.
-            make: Make it where there is none; else None is returned then.
+
+        Returns:
+            Its identifier, and the name of the source's.
 
         Raises:
             RunMirrorError: It is deleted at the destination.
@@ -104,32 +137,41 @@ class Targets:
             known = self._experiments.get(experiment_id)
             if known is None:
                 name = self._src.store.get_experiment(experiment_id).name
-                found = self._experiment_named(self._name_at_destination(name), make=make)
-                if found is None:
-                    return None
+                found = self._found(name) or self._made_experiment(name)
                 known = self._experiments[experiment_id] = (found, name)
             return known
 
-    def _name_at_destination(self, name: str) -> str:
-        # Azure ML's own are bare, Databricks takes only paths; our store maps the other way.
-        return name if not self._dst.is_databricks or name.startswith("/") else f"/Shared/{name}"
+    def _known_experiment(self, experiment_id: str) -> str | None:
+        """Return the destination's experiment for one of the source, None where there is none."""
+        with self._lock:
+            known = self._experiments.get(experiment_id)
+        if known:
+            return known[0]
+        return self._found(self._src.store.get_experiment(experiment_id).name)
 
-    def _experiment_named(self, name: str, *, make: bool) -> str | None:
-        store = self._dst.store
-        found = store.get_experiment_by_name(name)
-        if found is None and make:
-            try:
-                return str(store.create_experiment(name, artifact_location=None, tags=[]))
-            except MlflowException as error:
-                # Somebody else was faster.
-                found = store.get_experiment_by_name(name)
-                if found is None:
-                    raise error
+    def _found(self, name: str) -> str | None:
+        found = self._dst.store.get_experiment_by_name(self._name_at_destination(name))
         if found is not None and found.lifecycle_stage != "active":
             raise RunMirrorError(
                 f"experiment must not be deleted at the destination: got {name!r}; restore it there"
             )
         return str(found.experiment_id) if found else None
+
+    def _made_experiment(self, name: str) -> str:
+        accepted = self._name_at_destination(name)
+        try:
+            made = self._dst.store.create_experiment(accepted, artifact_location=None, tags=[])
+        except MlflowException as error:
+            # Somebody else was faster.
+            found = self._found(name)
+            if found is None:
+                raise error
+            return found
+        return str(made)
+
+    def _name_at_destination(self, name: str) -> str:
+        # Azure ML's own are bare, Databricks takes only paths; our store maps the other way.
+        return name if not self._dst.is_databricks or name.startswith("/") else f"/Shared/{name}"
 
     def _valid(self, target_id: str, run_id: str) -> Run | None:
         """Return a run of the destination, None where it is no mirror of this run any more."""
@@ -143,21 +185,14 @@ class Targets:
         return found if is_mirror and found.info.lifecycle_stage == "active" else None
 
     def _all(self, run: Run) -> list[Run]:
-        experiment = self.experiment(run.info.experiment_id, make=False)
+        experiment = self._known_experiment(run.info.experiment_id)
         if experiment is None:
             return []
         condition = f"tags.`{tag.SOURCE_RUN}` = '{run.info.run_id}'"
-        return list(self._dst.runs([experiment[0]], condition))
-
-    def _searched(self, run: Run) -> Run | None:
-        found = self._all(run)
-        if not found:
-            return None
-        return self._dst.run(min(one.info.run_id for one in found))
+        return list(self._dst.runs([experiment], condition))
 
     def _made(self, run: Run, depth: int) -> Run:
         experiment = self.experiment(run.info.experiment_id)
-        assert experiment is not None, "it was made"
         parent = self.parent_of(run, depth=depth)
         tags = {**self.origin(run, experiment[1]), **tags_for(self._dst, run, parent)}
         made: Run = self._dst.store.create_run(
