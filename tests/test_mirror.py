@@ -79,6 +79,9 @@ class Pair:
     def tags(self, run_id: str) -> dict[str, str]:
         return dict(self.source.get_run(run_id).data.tags)
 
+    def started(self, run_id: str) -> int:
+        return int(self.source.get_run(run_id).info.start_time)
+
     def mirrors(self, run_id: str, view: int = ViewType.ACTIVE_ONLY) -> list[str]:
         found = self.destination.search_runs(
             [self.destination.get_experiment_by_name(PATH).experiment_id],
@@ -265,7 +268,9 @@ def test_of_two_runs_that_were_made_at_once_one_stays(pair: Pair) -> None:
     run_id = pair.run("twice")
     there = pair.destination.get_experiment_by_name(PATH).experiment_id
     made = [
-        pair.destination.create_run(there, tags={tag.SOURCE_RUN: run_id}).info.run_id
+        pair.destination.create_run(
+            there, start_time=pair.started(run_id), tags={tag.SOURCE_RUN: run_id}
+        ).info.run_id
         for _ in range(3)
     ]
 
@@ -278,7 +283,9 @@ def test_of_two_runs_that_were_made_at_once_one_stays(pair: Pair) -> None:
     src, dst = pair.sides()
     copier = Copier(src, dst)
     target = copier.targets.of(src.run(late))
-    other = pair.destination.create_run(there, tags={tag.SOURCE_RUN: late}).info.run_id
+    other = pair.destination.create_run(
+        there, start_time=pair.started(late), tags={tag.SOURCE_RUN: late}
+    ).info.run_id
     assert copier.mirror(src.run(late)).state == tag.DONE
     assert pair.mirrors(late) == [min(target.info.run_id, other)]
     assert pair.mirror("verify").exit_code == 0

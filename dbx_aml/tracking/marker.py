@@ -55,7 +55,12 @@ def _surroundings() -> tuple[Any, ...]:
         for name, text in os.environ.items()
         if name.startswith("DBX_AML_") or name in names
     }
-    return (str(Path.cwd()), *sorted(found.items()))
+    try:
+        folder = str(Path.cwd())
+    except OSError:
+        # It was removed.
+        folder = ""
+    return (folder, *sorted(found.items()))
 
 
 @lru_cache(maxsize=8)

@@ -18,12 +18,12 @@ from threading import Event, Lock, Thread, get_ident
 
 from mlflow.tracking import fluent
 
-from dbx_aml.errors import DbxAmlError
 from dbx_aml.settings import Link
 from dbx_aml.tracking.mirror import tag
 from dbx_aml.tracking.mirror.copy import Copier
 from dbx_aml.tracking.mirror.follow import Follower
 from dbx_aml.tracking.mirror.pair import sides
+from dbx_aml.tracking.mirror.problem import is_lasting
 
 log = logging.getLogger(__name__)
 _TICK_S = 1.0
@@ -78,7 +78,9 @@ class Live:
     def start(self, link: Link) -> None:
         """Start the thread, unless it runs."""
         with self._lock:
-            self._link = link
+            if link != self._link:
+                # Runs that are followed already keep the servers that they have.
+                self._link, self._copier = link, None
             if self.is_on or self._ending.is_set():
                 return
             self._thread = Thread(target=self._work, name="dbx-aml-mirror", daemon=True)
@@ -145,22 +147,26 @@ class Live:
                 self._search(copier)
             # A database is asked without a request.
             self._hears = copier.src.is_remote
+        lasting: Exception | None = None
         for run_id, follower in list(self._followers.items()):
             if stirred or run_id not in active:
                 follower.stir()
-            if follower.is_due or is_last:
-                follower.follow(is_active=run_id in active)
+            try:
+                if follower.is_due or is_last:
+                    follower.follow(is_active=run_id in active)
+            except Exception as error:
+                if not is_lasting(error):
+                    raise
+                lasting = error
             if follower.is_over:
                 del self._followers[run_id]
                 self._over.add(run_id)
+        if lasting is not None:
+            raise lasting
 
     def _copier_now(self) -> Copier | None:
         if self._copier is None and self._link is not None:
-            try:
-                src, dst = sides(self._link)
-            except DbxAmlError as error:
-                raise RuntimeError(str(error)) from None
-            self._copier = Copier(src, dst)
+            self._copier = Copier(*sides(self._link))
         return self._copier
 
     def _search(self, copier: Copier) -> None:
