@@ -156,10 +156,16 @@ def test_an_ordinary_program_is_seen_while_it_runs_and_whole_when_it_has_ended(
                 def predict(self, context, model_input, params=None):
                     return model_input * 2
             mlflow.pyfunc.log_model(name="modell", python_model=Twice(), pip_requirements=[])
-        time.sleep(6)
+        # The program goes on for a while, as a notebook does.
+        started = time.monotonic()
+        while time.monotonic() - started < 60 and MlflowClient().search_runs(
+            [run.info.experiment_id], "tags.`dbx_aml.mirror` = 'pending'"
+        ):
+            time.sleep(1)
         """,
     )
-    _, seconds, status = done.stdout.split()
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("SEEN")]
+    _, seconds, status = line.split()
 
     assert float(seconds) < 10
     assert status == "RUNNING"
@@ -187,7 +193,7 @@ def test_an_outage_neither_stops_nor_slows_a_program_and_nothing_is_lost(both: B
         """,
     )
     ended = time.time()
-    slow, left = json.loads(done.stdout)
+    slow, left = json.loads(done.stdout.splitlines()[-1])
 
     assert slow < 1
     assert ended - left < 15
@@ -251,13 +257,7 @@ def test_killed_programs_and_their_children_lose_nothing(both: Both) -> None:
     source, destination = both.snapshots(path)
     for name in ("left", "sigkill"):
         assert source[name]["artifacts"], name
-        has = destination[name]["artifacts"]
-        # The run of a program that died before it was mirrored at all has no mark of that.
-        assert has in ({}, source[name]["artifacts"])
-        source[name].pop("artifacts")
-        destination[name].pop("artifacts")
     assert source == destination
-    assert source["forked 1"]["parent"] is None
 
 
 def _kill_at_random_moments(both: Both, path: str, moments: int, runs: int) -> None:

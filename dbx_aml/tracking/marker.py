@@ -117,9 +117,7 @@ class Marker(RunContextProvider):
         found = {tag.STATE: tag.PENDING}
         link = dual_link()
         if link is not None:
-            mirrored = _started()
-            mirrored.expect_run(link)
-            found[tag.PROCESS] = mirrored.process
+            found |= _started().expect_run(link)
         return found
 
 

@@ -68,12 +68,15 @@ class Copier:
         src: The source.
         dst: The destination.
         lanes: For several metrics of a run at once; see `point.copy`.
+        nonce: Of its leases, where others have to know it.
     """
 
-    def __init__(self, src: Side, dst: Side, *, lanes: Executor | None = None) -> None:
+    def __init__(
+        self, src: Side, dst: Side, *, lanes: Executor | None = None, nonce: str | None = None
+    ) -> None:
         self.src = src
         self.dst = dst
-        self.leases = Leases(src)
+        self.leases = Leases(src, nonce)
         self.targets = Targets(src, dst)
         self._lanes = lanes
 
@@ -116,9 +119,7 @@ class Copier:
                 outcome.state = "held"
                 outcome.reason = f"{before.holder if before else 'another process'} is at it"
                 return outcome
-            # Whoever was at work on it is gone, and with it the program that logged to it.
-            is_abandoned = before is not None and before.is_dead
-            self._mirror(taken, outcome, points, size, with_files=is_abandoned)
+            self._mirror(taken, outcome, points, size)
         except Exception as error:  # noqa: BLE001 - one run that fails stops no other
             self._give_up(run, outcome, error)
         return outcome
@@ -136,8 +137,6 @@ class Copier:
         outcome: Outcome,
         points: Callable[[int], None],
         size: Callable[[int], None],
-        *,
-        with_files: bool,
     ) -> None:
         for _ in range(_ROUNDS):
             parent = self.targets.parent_of(run)
@@ -145,10 +144,13 @@ class Copier:
             outcome.target_id = target.info.run_id
             told = tag.digest(run)
             wanted = fields.tags_for(self.dst, run, parent)
+            if tag.SOURCE_STAGE in target.data.tags:
+                # It was deleted, and restored.
+                wanted[tag.SOURCE_STAGE] = run.info.lifecycle_stage
             is_over = tag.is_over(run)
             try:
                 problems = self.data(run, target, wanted, points)
-                if is_over or with_files:
+                if is_over or self.leases.is_abandoned(run.info.run_id):
                     problems += self.files(run, target, size)
                 problems += self._finished(run, target, wanted)
             except MlflowException:
@@ -237,7 +239,8 @@ class Copier:
             if not self.leases.is_ours(self.src.run(run.info.run_id)):
                 outcome.state, outcome.error = "held", None
                 return
-            tags = [lease]
+            # One that was taken over keeps the mark of that until it is through.
+            tags = [] if self.leases.is_abandoned(run.info.run_id) else [lease]
             if not is_denied(error):
                 tags += [RunTag(tag.STATE, outcome.state), RunTag(tag.ERROR, outcome.reason)]
             self.src.store.log_batch(run.info.run_id, [], [], tags)

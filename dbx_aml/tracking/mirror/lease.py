@@ -47,6 +47,12 @@ class Lease:
     def __str__(self) -> str:
         return f"{self.host}/{self.pid}/{self.nonce} {self.until:.0f}"
 
+    @classmethod
+    def of_this_process(cls, nonce: str) -> Lease:
+        """Return a lease that is good from now on."""
+        until = time.time() + LEASE_S
+        return cls(host=socket.gethostname(), pid=os.getpid(), nonce=nonce, until=until)
+
     @property
     def holder(self) -> str:
         """Who it is, for people."""
@@ -82,13 +88,15 @@ class Leases:
 
     Args:
         src: The source.
+        nonce: What tells them from another one's.
     """
 
-    def __init__(self, src: Side) -> None:
+    def __init__(self, src: Side, nonce: str | None = None) -> None:
         self._src = src
-        self._nonce = token_hex(4)
+        self._nonce = nonce or token_hex(8)
         self._lock = Lock()
         self._held: set[str] = set()
+        self._abandoned: set[str] = set()
         # What others' tags said, and when that was first seen.
         self._seen: dict[str, tuple[str, float]] = {}
         self._idle = Event()
@@ -97,10 +105,16 @@ class Leases:
         """Ask for a run; tell whether nobody else is at work on it. `confirm` it before writing."""
         text = self._src.run(run_id).data.tags.get(tag.LEASE)
         lease = Lease.parse(text)
-        is_others = lease is not None and lease.nonce != self._nonce and not lease.is_dead
-        if is_others and not self._is_stale(run_id, str(text)):
-            return False
+        if lease is not None and lease.nonce != self._nonce:
+            if not lease.is_dead and not self._is_stale(run_id, str(text)):
+                return False
+            self._abandoned.add(run_id)
         self._src.store.set_tag(run_id, self._tag())
+        with self._lock:
+            is_first = not self._held
+            self._held.add(run_id)
+        if is_first:
+            self._start_renewing()
         return True
 
     def confirm(self, run_id: str) -> Run | None:
@@ -110,14 +124,15 @@ class Leases:
         the surer: so whoever has something to look up does it in between.
         """
         run = self._src.run(run_id)
-        if not self.is_ours(run):
-            return None
+        if self.is_ours(run):
+            return run
         with self._lock:
-            is_first = not self._held
-            self._held.add(run_id)
-        if is_first:
-            self._start_renewing()
-        return run
+            self._held.discard(run_id)
+        return None
+
+    def is_abandoned(self, run_id: str) -> bool:
+        """Tell whether whoever was at work on a run before is gone, and its program with it."""
+        return run_id in self._abandoned
 
     def is_ours(self, run: Run) -> bool:
         """Tell whether a run, as it was just read, is still ours."""
@@ -140,9 +155,7 @@ class Leases:
         return now - since > LEASE_S
 
     def _tag(self) -> RunTag:
-        until = time.time() + LEASE_S
-        lease = Lease(host=socket.gethostname(), pid=os.getpid(), nonce=self._nonce, until=until)
-        return RunTag(tag.LEASE, str(lease))
+        return RunTag(tag.LEASE, str(Lease.of_this_process(self._nonce)))
 
     def _start_renewing(self) -> None:
         try:

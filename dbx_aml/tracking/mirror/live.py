@@ -22,6 +22,7 @@ from dbx_aml.settings import Link
 from dbx_aml.tracking.mirror import tag
 from dbx_aml.tracking.mirror.copy import Copier
 from dbx_aml.tracking.mirror.follow import Follower
+from dbx_aml.tracking.mirror.lease import Lease
 from dbx_aml.tracking.mirror.pair import sides
 from dbx_aml.tracking.mirror.problem import is_lasting
 
@@ -90,11 +91,13 @@ class Live:
                 # The interpreter is ending.
                 self._thread = None
 
-    def expect_run(self, link: Link) -> None:
-        """Start, and look for a run that is about to be created."""
+    def expect_run(self, link: Link) -> dict[str, str]:
+        """Start, look for a run that is about to be created, and return the tags that say so."""
         self._expected += 1
         self._stirred.set()
         self.start(link)
+        lease = Lease.of_this_process(self.process)
+        return {tag.PROCESS: self.process, tag.LEASE: str(lease)}
 
     def stir(self) -> None:
         """Hear that this process has asked MLflow for something."""
@@ -166,7 +169,7 @@ class Live:
 
     def _copier_now(self) -> Copier | None:
         if self._copier is None and self._link is not None:
-            self._copier = Copier(*sides(self._link))
+            self._copier = Copier(*sides(self._link), nonce=self.process)
         return self._copier
 
     def _search(self, copier: Copier) -> None:

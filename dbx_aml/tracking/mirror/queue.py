@@ -35,7 +35,8 @@ def experiment_ids(src: Side, names: Sequence[str]) -> list[str]:
 def pending(src: Side, experiments: Sequence[str], *, since: int | None = None) -> Iterator[Run]:
     """Yield the runs that wait to be mirrored, deleted ones too.
 
-    A run that was done and runs again was resumed by a program that did not say so.
+    A run that was done and runs again was resumed by a program that did not say so. Each search is
+    over before its first run is given: servers count pages by what is pending at that moment.
 
     Args:
         src: The source.
@@ -43,9 +44,10 @@ def pending(src: Side, experiments: Sequence[str], *, since: int | None = None) 
         since: Only runs that were started at or after this time, ms since 1970.
     """
     state = f"tags.`{tag.STATE}`"
-    yield from src.runs(experiments, _since(f"{state} = '{tag.PENDING}'", since), view=ViewType.ALL)
+    waiting = _since(f"{state} = '{tag.PENDING}'", since)
+    yield from list(src.runs(experiments, waiting, view=ViewType.ALL))
     resumed = f"{state} = '{tag.DONE}' and attributes.status = 'RUNNING'"
-    yield from src.runs(experiments, _since(resumed, since))
+    yield from list(src.runs(experiments, _since(resumed, since)))
 
 
 def every(src: Side, experiments: Sequence[str], *, since: int | None = None) -> Iterator[Run]:
