@@ -7,8 +7,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag, ViewType
 from sklearn.linear_model import LinearRegression
 
-from dbx_aml import auth
+from dbx_aml import auth, connect
 from dbx_aml.cli import main
+from dbx_aml.tracking import marker
 from dbx_aml.tracking.mirror import lease as leases
 from dbx_aml.tracking.mirror import point, queue, tag
 from dbx_aml.tracking.mirror.copy import Copier, Outcome
@@ -485,3 +487,94 @@ def test_points_are_the_same_from_every_server() -> None:
     assert one.series == other.series
     other.add((0.1, 10, 10))
     assert one.series != other.series
+
+
+def wait_for(is_so: Callable[[], object], seconds: float = 20.0) -> bool:
+    end = time.monotonic() + seconds
+    while not is_so() and time.monotonic() < end:
+        time.sleep(0.1)
+    return bool(is_so())
+
+
+def test_in_mode_dual_each_run_is_marked_when_it_is_made_and_mirrored_while_it_goes_on(
+    pair: Pair,
+) -> None:
+    uris = {"databricks_tracking_uri": pair.src, "aml_tracking_uri": pair.dst}
+    with connect(mode="dual", **uris):
+        mlflow.set_experiment(PATH)
+        with mlflow.start_run(run_name="first") as run:
+            # In what the server answered to the request that made it.
+            assert run.data.tags[tag.STATE] == tag.PENDING
+            mlflow.log_metric("m", 1.0, step=1)
+            mlflow.log_text("x", "a.txt")
+            assert wait_for(lambda: pair.mirrors(run.info.run_id))
+            (target,) = pair.mirrors(run.info.run_id)
+            mlflow.log_metric("m", 2.0, step=2)
+            mlflow.log_param("late", 1)
+            assert wait_for(lambda: pair.destination.get_run(target).data.params)
+            assert pair.destination.get_run(target).data.metrics == {"m": 2.0}
+            assert pair.destination.get_run(target).info.status == "RUNNING"
+            # A reconciler elsewhere leaves it alone.
+            assert pair.outcomes()["first"].state in ("held", "running")
+        # Many short ones, which are over before anybody looks.
+        for number in range(10):
+            with mlflow.start_run(run_name=f"short {number}"):
+                mlflow.log_metric("m", number)
+        assert wait_for(lambda: not list(queue.pending(pair.sides()[0], [pair.experiment])))
+        assert pair.are_equal()
+        with mlflow.start_run(run_id=run.info.run_id):
+            mlflow.log_metric("m", 3.0, step=3)
+            assert wait_for(lambda: pair.tags(run.info.run_id)[tag.STATE] == tag.PENDING)
+        assert wait_for(lambda: pair.tags(run.info.run_id)[tag.STATE] == tag.DONE)
+        assert pair.are_equal()
+        assert os.environ[marker.DUAL_VARIABLE] == "dual"
+    assert marker.DUAL_VARIABLE not in os.environ
+
+
+@pytest.mark.parametrize("mode", ["databricks", "aml", None])
+def test_in_another_mode_nothing_is_marked_and_no_thread_is_started(
+    pair: Pair, mode: str | None
+) -> None:
+    uris = {"databricks_tracking_uri": pair.src, "aml_tracking_uri": pair.src}
+    with connect(mode=mode, **uris) if mode else nullcontext():
+        mlflow.set_experiment(PATH)
+        with mlflow.start_run() as run:
+            mlflow.log_metric("m", 1.0)
+    assert not [key for key in run.data.tags if key.startswith("dbx_aml.")]
+    assert marker._live is None
+
+
+def test_a_run_on_another_server_than_the_link_says_is_not_marked(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DBX_AML_MODE", "dual")
+    monkeypatch.setenv("DBX_AML_AML_TRACKING_URI", pair.dst)
+    monkeypatch.setenv("DBX_AML_DATABRICKS_TRACKING_URI", pair.src)
+    assert marker.Marker().in_context()
+    mlflow.set_tracking_uri(pair.dst)
+    assert not marker.Marker().in_context()
+    # Nobody says what is the other side: marked for whoever knows.
+    monkeypatch.delenv("DBX_AML_AML_TRACKING_URI")
+    monkeypatch.delenv("DBX_AML_DATABRICKS_TRACKING_URI")
+    mlflow.set_tracking_uri("databricks")
+    assert marker.Marker().tags() == {tag.STATE: tag.PENDING}
+    assert marker.Marker().in_context()
+
+
+def test_a_forked_child_has_no_thread_and_leaves_its_parents_runs_alone(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connect(mode="dual", databricks_tracking_uri=pair.src, aml_tracking_uri=pair.dst):
+        mlflow.set_experiment(PATH)
+        with mlflow.start_run() as run:
+            live = marker._live
+            assert live is not None
+            assert live.is_on
+            process = live.process
+            child = os.fork()
+            if child == 0:
+                is_new = not live.is_on and live.process != process
+                os._exit(0 if is_new and live._foreign == {run.info.run_id} else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            assert live.is_on
+            assert live.process == process

@@ -225,6 +225,8 @@ def _sides(
 
     link = Link.load(config=config)
     use_link(link)
+    # Many runs at once share MLflow's connections.
+    os.environ.setdefault("MLFLOW_HTTP_POOL_MAXSIZE", "32")
     os.environ["DBX_AML_RETRY_S"] = f"{link.retry_s:g}"
     if link.aml_workspace is not None:
         os.environ.setdefault("AZUREML_CURRENT_CLOUD", link.aml_workspace.cloud)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from mlflow.entities import Run, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
 
 from dbx_aml.tracking.mirror import field, model, point, tag
 from dbx_aml.tracking.mirror.copy import Copier
-from dbx_aml.tracking.mirror.problem import is_lasting
+from dbx_aml.tracking.mirror.problem import is_lasting, is_missing
 
+log = logging.getLogger(__name__)
 _EVERY_S = 2.0
 # Other processes may log to the run, of which this one hears nothing.
 _AT_LEAST_EVERY_S = 30.0
@@ -54,9 +57,19 @@ class Follower:
             is_active: It is still in this process's hands.
         """
         self._stirred = False
-        run = self._copier.src.run(self._run_id)
+        try:
+            run = self._copier.src.run(self._run_id)
+        except MlflowException as error:
+            if not is_missing(error):
+                raise
+            # MLflow tracks to another server meanwhile.
+            self.is_over = True
+            return
         self.experiment_id = run.info.experiment_id
-        if run.info.lifecycle_stage != "active" or tag.is_over(run):
+        if tag.STATE not in run.data.tags:
+            # It was created when nobody wanted it mirrored.
+            self.is_over = True
+        elif run.info.lifecycle_stage != "active" or tag.is_over(run):
             self._finish(run, is_active=is_active)
         elif self._is_taken(run):
             try:
@@ -74,12 +87,14 @@ class Follower:
         outcome = self._copier.mirror(run)
         if outcome.error is not None and not is_lasting(outcome.error):
             raise outcome.error
+        if outcome.state == tag.FAILED:
+            log.warning("run is not mirrored run=%s: %s", self._run_id, outcome.reason)
         # A run that says it has ended may still be this process's: it is looked at again.
         self.is_over = not is_active
 
     def _is_taken(self, run: Run) -> bool:
         if run.data.tags.get(tag.STATE) != tag.PENDING:
-            # It was resumed, or its program did not know of the link when it was created.
+            # It was resumed.
             self._copier.src.store.set_tag(self._run_id, RunTag(tag.STATE, tag.PENDING))
         leases = self._copier.leases
         return leases.is_ours(run) or self._copier.take(run) is not None

@@ -59,8 +59,9 @@ class Live:
         self._foreign = set(foreign)
         self._over: set[str] = set()
         self._hears = True
+        # Runs that were about to be created; how many of them there were at the last search.
         self._expected = 0
-        self._found = 0
+        self._searched = 0
         self._stirred = Event()
         self._ending = Event()
         self._ended = Event()
@@ -138,16 +139,16 @@ class Live:
         active, ended = _active()
         self._over -= active
         new = (active | ended) - self._over - self._foreign - set(self._followers)
-        if new or self._followers or self._expected > self._found:
+        if new or self._followers or self._expected > self._searched:
             copier = self._copier_now()
             if copier is None:
                 return
             for run_id in new:
                 self._followers[run_id] = Follower(copier, run_id)
-            # Each that was found counts once, however it was found.
-            self._found += len(new)
-            if self._expected > self._found:
+            expected = self._expected
+            if expected - self._searched > len(new):
                 self._search(copier)
+            self._searched = expected
             # A database is asked without a request.
             self._hears = copier.src.is_remote
         lasting: Exception | None = None
@@ -182,8 +183,6 @@ class Live:
             run_id = run.info.run_id
             if run_id not in self._followers and run_id not in self._over:
                 self._followers[run_id] = Follower(copier, run_id)
-        # Those that are elsewhere wait for the reconciler.
-        self._found = self._expected
 
     def end(self) -> None:
         """Do what can be done within a few seconds; the rest stays pending."""
