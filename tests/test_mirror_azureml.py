@@ -99,13 +99,15 @@ class Both:
         return {run.info.run_name: run.data.tags.get("dbx_aml.mirror", "") for run in runs}
 
     def fill(self, path: str, runs: int, *, points: int = 300, files: int = 2) -> None:
-        """Make runs at the source that are over and marked."""
+        """Make runs at the source that are over and marked, the first one the others' parent."""
         experiment = self.client.create_experiment(path)
+        parent: dict[str, str] = {}
         for number in range(runs):
             made = self.client.create_run(
-                experiment, run_name=f"run {number}", tags={"dbx_aml.mirror": "pending"}
+                experiment, run_name=f"run {number}", tags={"dbx_aml.mirror": "pending", **parent}
             )
             run_id = made.info.run_id
+            parent = parent or {"mlflow.parentRunId": run_id}
             metrics = [Metric(f"größe {i % 3}", i / 7, 1000 + i, i) for i in range(points)]
             for first in range(0, points, 1000):
                 self.client.log_batch(run_id, metrics[first : first + 1000])
@@ -365,14 +367,17 @@ def test_runs_of_azure_ml_go_the_other_way_with_the_sides_exchanged(both: Both) 
     assert both.mirror("--experiment", path, "--all") == {"same": 2}
 
 
-def test_a_large_artifact_never_is_in_memory(both: Both, tmp_path: Path) -> None:
+def test_a_large_artifact_and_many_points_never_are_in_memory(
+    both: Both, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     path = "/Users/ana@contoso.com/large"
-    both.fill(path, 1, points=3, files=0)
+    is_long = request.config.getoption("--chaos")
+    both.fill(path, 1, points=1_000_000 if is_long else 20_000, files=0)
     experiment = both.client.get_experiment_by_name(path)
     (run,) = both.client.search_runs([experiment.experiment_id])
     large = tmp_path / "large.bin"
     with large.open("wb") as stream:
-        for _ in range(300):
+        for _ in range(1024 if is_long else 300):
             stream.write(os.urandom(2**20))
     both.client.log_artifact(run.info.run_id, str(large))
     code = """

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import struct
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from dbx_aml.tracking.mirror.side import Side
 Point = tuple[float, int, int]
 _PACK = struct.Struct("<dqq").pack
 _LANES = 4
+_WAITS_S = (0.5, 1.0, 2.0)
 # MLflow takes 1,000,000 bytes a call; a letter of a name may become six, the rest of a point 110.
 _BYTES_A_CALL = 900_000
 _BYTES_A_POINT = 110
@@ -226,9 +228,19 @@ def _lane(
     for key in keys:
         if key in same:
             continue
-        got = read(dst, target_id, key).series
+        got = _settled(dst, target_id, key, wanted[key])
         if got != wanted[key]:
             problems.append(
                 f"metric {key!r} must have the source's {wanted[key].count} points: got {got.count}"
             )
     return problems
+
+
+def _settled(side: Side, run_id: str, key: str, wanted: Series) -> Series:
+    """Return what a metric has; what was just written may take a moment to be read."""
+    for wait_s in _WAITS_S:
+        got = read(side, run_id, key).series
+        if got.count >= wanted.count:
+            return got
+        time.sleep(wait_s)
+    return read(side, run_id, key).series

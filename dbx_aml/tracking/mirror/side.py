@@ -44,6 +44,11 @@ class Side:
     @cached_property
     def store(self) -> Any:
         """MLflow's store for the URI."""
+        if self.is_azureml:
+            # MLflow would hold a lock meanwhile, and training wait for what this imports.
+            from dbx_aml.tracking.azureml_store import AmlTrackingStore
+
+            return AmlTrackingStore.of(self.tracking_uri)
         return _get_store(store_uri=self.tracking_uri)
 
     @property
