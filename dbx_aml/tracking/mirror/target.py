@@ -33,6 +33,7 @@ class Targets:
         self._dst = dst
         self._lock = Lock()
         self._making: dict[str, Lock] = {}
+        self._known: dict[str, str] = {}
         self._experiments: dict[str, tuple[str, str]] = {}
         self._id_tag = tag.mirror_id(dst.name)
         # Parents that nobody had marked, and that wait to be mirrored since their child was.
@@ -40,7 +41,7 @@ class Targets:
 
     def find(self, run: Run) -> Run | None:
         """Return the run that mirrors a run; None where there is none."""
-        known = run.data.tags.get(self._id_tag)
+        known = run.data.tags.get(self._id_tag) or self._known.get(run.info.run_id)
         found = self._valid(known, run.info.run_id) if known else None
         if found is None:
             others = self._all(run)
@@ -61,6 +62,7 @@ class Targets:
         # Its children ask for it too.
         with making:
             found = self.find(run) or self._made(run, depth)
+            self._known[run_id] = found.info.run_id
             if found.info.run_id != run.data.tags.get(self._id_tag):
                 made = RunTag(self._id_tag, found.info.run_id)
                 self._src.store.set_tag(run_id, made)
@@ -80,7 +82,11 @@ class Targets:
             parent: What was taken for the mirror of its parent.
         """
         found = self._all(run)
-        first = min((one.info.run_id for one in found), default=target.info.run_id)
+        is_listed = target.info.run_id in {one.info.run_id for one in found}
+        if not is_listed and not self.is_mirror(target.info.run_id, run.info.run_id):
+            # The other program was faster.
+            return False
+        first = min({target.info.run_id, *(one.info.run_id for one in found)})
         for one in found:
             if one.info.run_id != first:
                 self._move_children(one, first)
@@ -112,7 +118,7 @@ class Targets:
             if not is_missing(error):
                 raise
             return None
-        if not make:
+        if not make or parent.info.lifecycle_stage != "active":
             found = self.find(parent)
             return found.info.run_id if found else None
         if tag.STATE not in parent.data.tags:
