@@ -14,7 +14,7 @@ import socket
 import time
 from dataclasses import dataclass
 from secrets import token_hex
-from threading import Event, Lock, Thread
+from threading import Lock, Thread
 
 from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
@@ -99,7 +99,7 @@ class Leases:
         self._abandoned: set[str] = set()
         # What others' tags said, and when that was first seen.
         self._seen: dict[str, tuple[str, float]] = {}
-        self._idle = Event()
+        self._is_renewing = False
 
     def claim(self, run_id: str) -> bool:
         """Ask for a run; tell whether nobody else is at work on it. `confirm` it before writing."""
@@ -111,8 +111,8 @@ class Leases:
             self._abandoned.add(run_id)
         self._src.store.set_tag(run_id, self._tag())
         with self._lock:
-            is_first = not self._held
             self._held.add(run_id)
+            is_first, self._is_renewing = not self._is_renewing, True
         if is_first:
             self._start_renewing()
         return True
@@ -162,14 +162,16 @@ class Leases:
             Thread(target=self._renew, name="dbx-aml-mirror-lease", daemon=True).start()
         except RuntimeError:
             # The interpreter is ending: so is what we hold.
-            log.debug("no thread to renew leases")
+            self._is_renewing = False
 
     def _renew(self) -> None:
-        while not self._idle.wait(_RENEW_S):
+        while True:
+            time.sleep(_RENEW_S)
             with self._lock:
                 held = set(self._held)
-            if not held:
-                return
+                if not held:
+                    self._is_renewing = False
+                    return
             for run_id in held:
                 try:
                     if self.is_ours(self._src.run(run_id)):
