@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from importlib import import_module
+
 from dbx_aml.auth import credential
 from dbx_aml.errors import MirrorError
 from dbx_aml.settings import Link
@@ -10,6 +13,7 @@ from dbx_aml.tracking.mirror.side import Side
 from dbx_aml.tracking.service import read_workspace, with_tracking_uri
 from dbx_aml.workspace import AmlWorkspace, is_azureml
 
+_ANSWER_S = 10.0
 _ASKED = ("databricks", "http", "https")
 
 
@@ -65,4 +69,8 @@ def prove(side: Side, link: Link) -> None:
         workspace = AmlWorkspace.from_tracking_uri(side.tracking_uri)
         read_workspace(workspace, credential(link))
     elif side.tracking_uri.partition(":")[0] in _ASKED:
-        read_server(side.tracking_uri)
+        if side.is_databricks:
+            # What is bounded is the host's answer, not the import of its SDK.
+            with suppress(ImportError):
+                import_module("databricks.sdk")
+        read_server(side.tracking_uri, _ANSWER_S)
