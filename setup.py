@@ -89,6 +89,9 @@ setup(
             "adbazureml=dbx_aml.tracking.plugin:tracking_store",
         ],
         "mlflow.model_registry_store": ["azureml=dbx_aml.tracking.plugin:model_registry_store"],
+        # Mode "dual": dbx_aml/tracking/marker.py.
+        "mlflow.run_context_provider": ["dbx_aml=dbx_aml.tracking.marker:Marker"],
+        "mlflow.request_header_provider": ["dbx_aml=dbx_aml.tracking.marker:Activity"],
         "mlflow.artifact_repository": ["azureml=dbx_aml.tracking.plugin:artifact_repository"],
     },
     classifiers=[

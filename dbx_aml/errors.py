@@ -9,6 +9,7 @@
     ├── ClusterError          also RuntimeError
     ├── LinkError             also RuntimeError
     ├── LocalSparkError       also RuntimeError
+    ├── MirrorError           also RuntimeError
     ├── NotebookError         also RuntimeError
     ├── RegistryError         also RuntimeError
     ├── RunError              also RuntimeError
@@ -53,6 +54,10 @@ class LinkError(DbxAmlError, RuntimeError):
 
 class LocalSparkError(DbxAmlError, RuntimeError):
     """Spark cannot start on this machine."""
+
+
+class MirrorError(DbxAmlError, RuntimeError):
+    """Runs cannot be mirrored: one of the two services is not as it has to be."""
 
 
 class NotebookError(DbxAmlError, RuntimeError):

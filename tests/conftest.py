@@ -116,6 +116,12 @@ def _global_state_is_put_back() -> Iterator[None]:
     os.chdir(folder)
     if "mlflow" in sys.modules:
         _forget_mlflow()
+    if "dbx_aml.tracking.marker" in sys.modules:
+        from dbx_aml.tracking import marker
+
+        if marker._live is not None:
+            marker._live.end()
+            marker._live = None
     if "dbx_aml.tracking.connect" in sys.modules:
         from dbx_aml import auth
         from dbx_aml.tracking import connect

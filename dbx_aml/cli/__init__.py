@@ -17,6 +17,7 @@ from dbx_aml.cli.cluster import cluster
 from dbx_aml.cli.console import console
 from dbx_aml.cli.link import link
 from dbx_aml.cli.notebook import notebook
+from dbx_aml.cli.mirror import mirror
 from dbx_aml.cli.runs import runs
 from dbx_aml.cli.score import score
 from dbx_aml.errors import DbxAmlError
@@ -46,6 +47,7 @@ def main(verbose: bool) -> None:
 main.add_command(cluster)
 main.add_command(link)
 main.add_command(notebook)
+main.add_command(mirror)
 main.add_command(runs)
 main.add_command(score)
 
