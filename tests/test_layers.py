@@ -18,6 +18,7 @@ ROWS = {
     "config_file": -1,
     "workspace": 0,
     "experiment": 0,
+    "runtimes": 0,
     "model_uri": 0,
     "settings": 1,
     "auth": 2,
@@ -31,7 +32,7 @@ ROWS = {
     "remote": 4,
     "cluster": 4,
     "notebook": 4,
-    "doctor": 5,
+    "diagnosis": 5,
     "demo": 5,
     "cli": 6,
 }

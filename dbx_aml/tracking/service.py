@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from requests import Response
 
 LIMIT_S = 5.0
-_RUNS_WRITE = "Microsoft.MachineLearningServices/workspaces/experiments/runs/write"
+_PROVIDER = "Microsoft.MachineLearningServices/workspaces"
+CREATE_RUNS = "create runs"
+# What callers want to do, and what Azure calls it. Source: Azure resource provider operations of
+# Microsoft.MachineLearningServices; seen 2026-11.
+ACTIONS = {
+    CREATE_RUNS: f"{_PROVIDER}/experiments/runs/write",
+    "write artifacts": f"{_PROVIDER}/metadata/artifacts/write",
+    "register models": f"{_PROVIDER}/models/write",
+    "deploy endpoints": f"{_PROVIDER}/onlineEndpoints/deployments/write",
+}
 _WORKSPACE_VERSION = "2024-10-01"
 _PERMISSIONS_VERSION = "2022-04-01"
 
@@ -45,6 +54,18 @@ def read_workspace(
     _told("POST", url, workspace, credential, seconds, {"max_results": 1})
 
 
+def read_properties(
+    workspace: AmlWorkspace, credential: Credential, seconds: float = LIMIT_S
+) -> dict[str, Any]:
+    """Return what Azure Resource Manager says of the workspace, for example its storage account.
+
+    Raises:
+        LinkError: There is no such workspace, the caller may not read it, or nothing answers.
+    """
+    url = f"https://{workspace.hosts.arm}{workspace.arm_id}?api-version={_WORKSPACE_VERSION}"
+    return dict(_told("GET", url, workspace, credential, seconds).get("properties") or {})
+
+
 def with_tracking_uri(
     workspace: AmlWorkspace, credential: Credential, seconds: float = LIMIT_S
 ) -> AmlWorkspace:
@@ -55,9 +76,7 @@ def with_tracking_uri(
     """
     if workspace.tracking_uri is not None:
         return workspace
-    url = f"https://{workspace.hosts.arm}{workspace.arm_id}?api-version={_WORKSPACE_VERSION}"
-    found = _told("GET", url, workspace, credential, seconds)
-    uri = (found.get("properties") or {}).get("mlFlowTrackingUri")
+    uri = read_properties(workspace, credential, seconds).get("mlFlowTrackingUri")
     if not uri:
         raise LinkError(
             f"workspace {workspace.workspace_name!r} must have a tracking URI: got none; "
@@ -73,6 +92,21 @@ def check_permission(
 
     Raises:
         LinkError: They do not, or nothing answers.
+    """
+    if not permissions(workspace, credential, seconds)[CREATE_RUNS]:
+        raise LinkError(
+            f"caller must be allowed to create runs: got roles without {ACTIONS[CREATE_RUNS]!r}; "
+            f"ask for the role 'AzureML Data Scientist' on workspace {workspace.workspace_name!r}"
+        )
+
+
+def permissions(
+    workspace: AmlWorkspace, credential: Credential, seconds: float = LIMIT_S
+) -> dict[str, bool]:
+    """Return which of `ACTIONS` the caller's roles let it do; nothing is tried.
+
+    Raises:
+        LinkError: Nothing answers, or the caller may not even ask.
 
     Source:
         Azure REST API, "Permissions - List For Resource"; Microsoft Learn, "Manage access to an
@@ -83,11 +117,7 @@ def check_permission(
         f"/permissions?api-version={_PERMISSIONS_VERSION}"
     )
     roles = _told("GET", url, workspace, credential, seconds).get("value") or []
-    if not any(_allows(role, _RUNS_WRITE) for role in roles):
-        raise LinkError(
-            f"caller must be allowed to create runs: got roles without {_RUNS_WRITE!r}; ask for "
-            f"the role 'AzureML Data Scientist' on workspace {workspace.workspace_name!r}"
-        )
+    return {name: any(_allows(role, one) for role in roles) for name, one in ACTIONS.items()}
 
 
 def _allows(role: Mapping[str, Any], action: str) -> bool:
