@@ -7,8 +7,9 @@ The flow, one step a module:
     3. register   `registry`     a new model or the next version: `register_model`
     4. score      `scoring`      a table in, a table out: `score_table`
 
-Around it: `local` gives a Spark session with Delta on a laptop, `notebook` runs Databricks
-notebooks there, `demo` runs all of them, `cli` is the command `dbx-aml`.
+Around it: `diagnosis` says what is wrong before a job does (`doctor`), `local` gives a Spark session
+with Delta on a laptop, `notebook` runs Databricks notebooks there, `demo` runs all of them, `cli`
+is the command `dbx-aml`.
 
 Public names load on demand, so `import dbx_aml` loads neither MLflow nor Spark.
 """
@@ -17,6 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dbx_aml.diagnosis import doctor
     from dbx_aml.local import local_spark
     from dbx_aml.registry import register_model
     from dbx_aml.scoring.job import ScoringResult, score_table
@@ -34,6 +36,7 @@ __all__ = [
     "ScoringResult",
     "__version__",
     "connect",
+    "doctor",
     "local_spark",
     "register_model",
     "score_table",
@@ -45,6 +48,7 @@ _HOMES = {
     "Link": "dbx_aml.settings",
     "ScoringResult": "dbx_aml.scoring.job",
     "connect": "dbx_aml.tracking.connect",
+    "doctor": "dbx_aml.diagnosis",
     "local_spark": "dbx_aml.local",
     "register_model": "dbx_aml.registry",
     "score_table": "dbx_aml.scoring.job",

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from dbx_aml.cli.console import console
+from dbx_aml.cli.doctor import doctor
 from dbx_aml.cli.link import link
 from dbx_aml.cli.runs import runs
 from dbx_aml.cli.score import score
@@ -41,6 +42,7 @@ def main(verbose: bool) -> None:
     _set_up_logging(verbose)
 
 
+main.add_command(doctor)
 main.add_command(link)
 main.add_command(runs)
 main.add_command(score)

@@ -37,7 +37,7 @@ def reach(workspace: AmlWorkspace, seconds: float = LIMIT_S) -> str:
         LinkError: It does not within these seconds.
     """
     host = urlsplit(workspace.tracking_uri or "").netloc
-    _asked("GET", f"https://{host}/", seconds)
+    asked("GET", f"https://{host}/", seconds)
     return host
 
 
@@ -137,8 +137,8 @@ def _told(
     body: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what a host answers to a caller with a token."""
-    token = credential.get_token(credential.scope).token
-    answer = _asked(method, url, seconds, token=token, body=body)
+    headers = {"Authorization": f"Bearer {credential.get_token(credential.scope).token}"}
+    answer = asked(method, url, seconds, headers=headers, body=body)
     host, status = urlsplit(url).netloc, answer.status_code
     if status < 400:
         return dict(answer.json())
@@ -160,31 +160,37 @@ def _told(
     raise LinkError(f"{host} must answer: {said}; try again later")
 
 
-def _asked(
+def asked(
     method: str,
     url: str,
     seconds: float,
     *,
-    token: str | None = None,
+    headers: Mapping[str, str] | None = None,
     body: Mapping[str, Any] | None = None,
 ) -> Response:
+    """Return what a host answers, whatever its status.
+
+    Raises:
+        LinkError: Nothing within these seconds.
+    """
     import requests
 
     host = urlsplit(url).netloc
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def call() -> Response:
         with requests.Session() as session:
             # A .netrc would put its own in the place of our header.
-            session.auth = _keep_headers
-            return session.request(method, url, headers=headers, json=body, timeout=seconds)
+            session.auth = keep_headers
+            return session.request(
+                method, url, headers=dict(headers or {}), json=body, timeout=seconds
+            )
 
     try:
         return bounded(call, seconds)
     except (TimeoutError, requests.Timeout):
         problem = f"nothing in {seconds:.1f} s"
     except requests.RequestException as err:
-        problem = _innermost(err)
+        problem = innermost(err)
     # Outside of the handlers: an error of the client carries the request with its token.
     raise LinkError(
         f"host {host} must answer: got {problem}; "
@@ -192,11 +198,12 @@ def _asked(
     )
 
 
-def _keep_headers(request: Any) -> Any:
+def keep_headers(request: Any) -> Any:
+    """Leave a request as it is: what requests calls an authentication."""
     return request
 
 
-def _innermost(error: BaseException) -> str:
+def innermost(error: BaseException) -> str:
     """Return the cause at the end of a chain of network errors, in a few words."""
     seen = error
     while True:

@@ -1,0 +1,142 @@
+"""This machine: its runtime, disk and Java, and whether a model's requirements are met here."""
+
+from __future__ import annotations
+
+import inspect
+import platform
+import shutil
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from dbx_aml.diagnosis.case import Case
+from dbx_aml.diagnosis.finding import Finding, SkippedError, failed, ok, warning
+from dbx_aml.errors import LocalSparkError, ScoringError, first_line
+from dbx_aml.model_uri import ModelUri
+from dbx_aml.runtimes import (
+    BEST_EFFORT,
+    RUNTIMES,
+    Runtime,
+    find_runtime,
+    running_version,
+    runtime_key,
+    same_version,
+)
+
+_GIB = 2**30
+# A model and its guarded copy fit; less than that ends a job half way.
+_SCARCE_GIB, _NONE_GIB = 5.0, 0.5
+_PYTHON = ".".join(platform.python_version_tuple()[:2])
+
+
+def runtime(case: Case) -> Finding:
+    """Compare this runtime's packages with what the runtime brings."""
+    running = running_version()
+    if running is None:
+        return ok(f"local: Python {platform.python_version()} on {platform.system()}")
+    known = find_runtime(running)
+    if known is None:
+        return warning(
+            f"Databricks Runtime {running} is not one that this package was tried on",
+            f"use one of {', '.join(one.name for one in RUNTIMES.values())}",
+        )
+    changed = list(_changed(known))
+    if changed:
+        return warning(
+            f"Databricks Runtime {known.name}, changed: {'; '.join(changed)}",
+            "remove the library or %pip line that changes them, and restart the cluster",
+        )
+    said = f"Databricks Runtime {known.name}, with the packages that it brings"
+    if runtime_key(running) in BEST_EFFORT:
+        return warning(f"{said}: supported as far as it goes", "use 16.4 LTS or newer")
+    return ok(said)
+
+
+def _changed(known: Runtime) -> list[str]:
+    """Return which packages are not the runtime's own; a newer MLflow is meant to be there."""
+    found = [] if known.python == _PYTHON else [f"Python {_PYTHON}, it brings {known.python}"]
+    for name, brought in known.packages.items():
+        if name == "mlflow-skinny":
+            continue
+        try:
+            has = version(name)
+        except PackageNotFoundError:
+            has = "none"
+        if not same_version(has, brought):
+            found.append(f"{name} {has}, it brings {brought}")
+    return found
+
+
+def disk(case: Case) -> Finding:
+    """Look how much room there is where models are downloaded to."""
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free / _GIB
+    said = f"{free:.1f} GiB free in {folder}, where models are downloaded to"
+    if free >= _SCARCE_GIB:
+        return ok(said)
+    fix = "free some, or set TMPDIR to a larger disk"
+    return failed(said, fix) if free < _NONE_GIB else warning(said, fix)
+
+
+def spark(case: Case) -> Finding:
+    """Look whether Spark can run here, and which it is."""
+    running = running_version()
+    if running is not None:
+        known = find_runtime(running)
+        brings = f"Spark {known.spark}" if known and known.spark else "Spark Connect"
+        return ok(f"the runtime's: {brings}")
+    try:
+        installed = version("pyspark")
+    except PackageNotFoundError:
+        raise SkippedError("no pyspark here: scoring runs on Databricks") from None
+    from dbx_aml.jvm import find_java
+
+    try:
+        home = find_java()
+    except LocalSparkError as err:
+        said, _, fix = str(err).partition("; ")
+        return warning(f"pyspark {installed}, but {said}", fix)
+    return ok(f"pyspark {installed}, Java in {home}")
+
+
+def model(case: Case) -> Finding:
+    """Compare a model's requirements with what is installed here."""
+    if case.model_uri is None:
+        raise SkippedError("no model is named; name one with --model-uri")
+    from dbx_aml.scoring.model import differences
+
+    uri = ModelUri.parse(case.model_uri)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(str(uri))
+        if uri.kind != "path" or not folder.is_dir():
+            folder = Path(temporary)
+            _download_requirements(case, str(uri), temporary)
+        lines = differences(folder)
+    if lines:
+        return warning(
+            f"{uri} was made with other packages: {'; '.join(lines)}",
+            "install the model's requirements, or score with --env-manager virtualenv",
+        )
+    return ok(f"{uri}: all of its requirements are met here")
+
+
+def _download_requirements(case: Case, uri: str, folder: str) -> None:
+    """Get the one file, from the link's servers, and without changing MLflow's own."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    link = case.link
+    servers = {"tracking_uri": link.tracking_uri, "registry_uri": link.registry_uri}
+    # Where nobody says anything of a link, and with an older MLflow, it is the servers in force.
+    known = inspect.signature(download_artifacts).parameters if case.is_linked else ()
+    given = {name: value for name, value in servers.items() if value and name in known}
+    try:
+        download_artifacts(f"{uri.rstrip('/')}/requirements.txt", dst_path=folder, **given)
+    except (MlflowException, OSError) as err:
+        raise ScoringError(
+            f"model must be readable: got {uri!r}, {first_line(err)}; "
+            "compare its name, version and registry"
+        ) from None
+
+
+CHECKS = {"runtime": runtime, "disk": disk, "Spark": spark, "model": model}
