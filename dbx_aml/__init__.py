@@ -7,9 +7,9 @@ The flow, one step a module:
     3. register   `registry`     a new model or the next version: `register_model`
     4. score      `scoring`      a table in, a table out: `score_table`
 
-Around it: `diagnosis` says what is wrong before a job does (`doctor`), `local` gives a Spark session
-with Delta on a laptop, `notebook` runs Databricks notebooks there, `demo` runs all of them, `cli`
-is the command `dbx-aml`.
+Around it: `diagnosis` says what is wrong before a job does (`doctor`), `local` gives a Spark
+session with Delta on a laptop, `notebook` runs Databricks notebooks there, `demo` runs all of
+them, `cli` is the command `dbx-aml`.
 
 Public names load on demand, so `import dbx_aml` loads neither MLflow nor Spark.
 """

@@ -7,7 +7,8 @@ from typing import Any
 
 from dbx_aml.auth import Identity, credential
 from dbx_aml.diagnosis.case import Case, Fact
-from dbx_aml.diagnosis.finding import Finding, SkippedError, failed, ok, warning
+from dbx_aml.diagnosis.finding import Finding, SkippedError, failed, failed_by, ok, warning
+from dbx_aml.errors import AuthError
 from dbx_aml.tracking.service import ACTIONS, permissions, read_properties, read_workspace
 from dbx_aml.workspace import AmlWorkspace
 
@@ -51,7 +52,13 @@ def properties(case: Case) -> Fact[dict[str, Any]]:
 
 def token(case: Case) -> Finding:
     """Get a token for Azure."""
-    return ok(f"for {identity(case).asked()}")
+    try:
+        return ok(f"for {identity(case).asked()}")
+    except AuthError as err:
+        found = failed_by(err)
+    if "no answer" in found.said:
+        return replace(found, fix="see the check 'sign-in host'")
+    return found
 
 
 def workspace(case: Case) -> Finding:

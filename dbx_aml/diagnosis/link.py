@@ -11,6 +11,9 @@ from dbx_aml.diagnosis.case import Case
 from dbx_aml.diagnosis.finding import Finding, failed_by, ok, warning
 from dbx_aml.runtimes import running_version
 from dbx_aml.settings.layer import conflicts
+from dbx_aml.workspace import is_azureml
+
+_DEFAULT = "MLflow's default"
 
 
 def settings(case: Case) -> Finding:
@@ -23,14 +26,18 @@ def settings(case: Case) -> Finding:
             "nothing is linked: no config.json was found, no variable DBX_AML_* is set",
             "dbx-aml link set --mode aml --workspace-name ... (see dbx-aml link set --help)",
         )
-    parts: dict[str, Any] = dict(vars(link.aml_workspace or {})) | dict(vars(link))
+    parts: dict[str, Any] = {
+        **(vars(link.aml_workspace) if link.aml_workspace else {}),
+        **vars(link),
+    }
     origins = link.origins or dict.fromkeys(("mode", "registry"), "argument")
-    said = "\n".join(f"{name} = {parts.get(name)} ({who})" for name, who in origins.items())
+    said = "\n".join(f"{name} = {_short(parts[name])} ({who})" for name, who in origins.items())
     found = conflicts(case.config)
     if not found:
         return ok(said)
     differing = [
-        f"{name}: {counts} ({who}) counts, not " + ", ".join(f"{one} ({by})" for one, by in others)
+        f"{name}: {_short(counts)} ({who}) counts, not "
+        + ", ".join(f"{_short(one)} ({by})" for one, by in others)
         for name, ((counts, who), *others) in found.items()
     ]
     sources = dict.fromkeys(who for values in found.values() for _, who in values)
@@ -41,72 +48,68 @@ def settings(case: Case) -> Finding:
 
 def tracking(case: Case) -> Finding:
     """Tell where MLflow tracks in this process, who said so, and whether the link means another."""
-    module = sys.modules.get("mlflow.tracking._tracking_service.utils")
-    return _in_force(
-        case,
-        wanted=case.link.tracking_uri,
-        variable="MLFLOW_TRACKING_URI",
-        set_by="set_tracking_uri",
-        own=getattr(module, "_tracking_uri", None),
-        in_force=module.get_tracking_uri() if module else None,
-        default="databricks" if running_version() else "a local store in this folder",
-    )
+    return _compared(case, *_tracked(), case.link.tracking_uri, "MLFLOW_TRACKING_URI")
 
 
 def registry(case: Case) -> Finding:
     """Tell where MLflow registers in this process, who said so, and whether the link agrees."""
     module = sys.modules.get("mlflow.tracking._model_registry.utils")
-    return _in_force(
-        case,
-        wanted=case.link.registry_uri,
-        variable="MLFLOW_REGISTRY_URI",
-        set_by="set_registry_uri",
-        own=getattr(module, "_registry_uri", None),
-        in_force=module.get_registry_uri() if module else None,
-        default="it follows from where MLflow tracks",
-    )
+    variable = "MLFLOW_REGISTRY_URI"
+    found, who = _said(module, "_registry_uri", "set_registry_uri", variable)
+    if found is None and module is not None:
+        found = module.get_registry_uri()
+    elif found is None:
+        found = _tracked()[0]
+        if found.partition(":")[0] == "databricks":
+            found = found.replace("databricks", "databricks-uc", 1)
+    return _compared(case, found, who, case.link.registry_uri, variable)
 
 
-def _in_force(
-    case: Case,
-    *,
-    wanted: str | None,
-    variable: str,
-    set_by: str,
-    own: str | None,
-    in_force: str | None,
-    default: str,
-) -> Finding:
-    """Compare one of MLflow's two URIs with the link.
+def _tracked() -> tuple[str, str]:
+    """Return where MLflow tracks, and who said so."""
+    module = sys.modules.get("mlflow.tracking._tracking_service.utils")
+    found, who = _said(module, "_tracking_uri", "set_tracking_uri", "MLFLOW_TRACKING_URI")
+    if found is None and module is not None:
+        found = module.get_tracking_uri()
+    return found or ("databricks" if running_version() else "a store in this folder"), who
+
+
+def _said(module: Any, attribute: str, function: str, variable: str) -> tuple[str | None, str]:
+    """Return what one of MLflow's two URIs was set to, None where nobody did, and who did.
 
     Args:
-        case: This one.
-        wanted: What the link means; None where only Azure Resource Manager knows it.
-        variable: MLflow's.
-        set_by: MLflow's function.
-        own: What that function was given in this process.
-        in_force: What MLflow answers; None where it is not imported, as in a command.
-        default: What MLflow does where nobody says anything.
+        module: MLflow's, which keeps the URI; None where MLflow is not imported, as in a command.
+        attribute: Its name there; MLflow itself answers with a default as if somebody had said it.
+        function: Of MLflow that sets it.
+        variable: That sets it where the function does not.
     """
-    named = os.environ.get(variable)
+    own = getattr(module, attribute, None)
     if own:
         connection = getattr(sys.modules.get("dbx_aml.tracking.connect"), "_current", None)
-        found, who = own, "dbx_aml.connect" if connection else f"mlflow.{set_by}"
-    elif named:
-        found, who = named, variable
-    elif in_force:
-        found, who = in_force, "MLflow's default"
-    else:
-        found, who = default, "MLflow's default"
-    said = f"{found} ({who})"
+        return str(own), "dbx_aml.connect" if connection else f"mlflow.{function}"
+    named = os.environ.get(variable)
+    return (named, variable) if named else (None, _DEFAULT)
+
+
+def _compared(case: Case, found: str, who: str, wanted: str | None, variable: str) -> Finding:
+    said = f"{_short(found)} ({who})"
     if not case.is_linked or wanted is None or found == wanted:
         return ok(said)
-    if who == "MLflow's default":
-        return ok(f"{said}; dbx_aml.connect() will set {wanted}")
+    if who == _DEFAULT:
+        return ok(f"{said}; dbx_aml.connect() will set {_short(wanted)}")
     return warning(
-        f"{said}, but the link means {wanted}: plain MLflow code goes elsewhere",
-        f"call dbx_aml.connect(), or let {variable} be {wanted}",
+        f"{said}, but the link means {_short(wanted)}: plain MLflow code goes elsewhere",
+        f"call dbx_aml.connect(), or do not set {variable}",
     )
+
+
+def _short(value: Any) -> str:
+    """Return a value as text; of Azure ML's long URIs only what tells them apart."""
+    text = str(value)
+    if not is_azureml(text):
+        return text
+    host, *_, name = text.partition("://")[2].split("/")
+    return f"azureml://{host}/.../{name}"
 
 
 def chosen_credential(case: Case) -> Finding:
