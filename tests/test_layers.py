@@ -16,6 +16,7 @@ PACKAGE = Path(dbx_aml.__file__).parent
 ROWS = {
     "errors": -2,  # every row may raise
     "config_file": -1,
+    "marker": 0,
     "workspace": 0,
     "experiment": 0,
     "runtimes": 0,
