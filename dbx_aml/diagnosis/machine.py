@@ -9,6 +9,7 @@ import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from dbx_aml import marker
 from dbx_aml.diagnosis.case import Case
 from dbx_aml.diagnosis.finding import Finding, SkippedError, failed, ok, warning
 from dbx_aml.errors import LocalSparkError, ScoringError, first_line
@@ -65,6 +66,30 @@ def _changed(known: Runtime) -> list[str]:
         if not same_version(has, brought):
             found.append(f"{name} {has}, it brings {brought}")
     return found
+
+
+def init_script(case: Case) -> Finding:
+    """Tell what the init script did to this node."""
+    found = marker.read_marker(marker.MARKER_PATH)
+    running = running_version()
+    if found is None and (running is None or (runtime_key(running) or "").startswith("client.")):
+        raise SkippedError("no init script runs here: this is no node of a cluster")
+    if found is None:
+        return warning(
+            "it has not run on this node: packages and variables are whatever else set them",
+            "dbx-aml cluster attach <cluster>, or attach the script to the cluster by hand",
+        )
+    if found.state == "failed":
+        said, _, fix = (found.reason or "it does not say why").rpartition("; ")
+        return failed(said or fix, fix if said else "read its log at /databricks/init_scripts")
+    if not found.is_good:
+        return warning(
+            f"it began at {found.time} and has not ended: it is at work, or was killed",
+            "wait a minute, else read its log at /databricks/init_scripts and restart the cluster",
+        )
+    notes = "".join(f"; {one}" for one in (*map(str, found.overrides), *found.notes))
+    added = ", ".join(f"{name} {has}" for name, has in found.installed.items()) or "nothing"
+    return ok(f"done at {found.time}, from {found.source}; it added {added}{notes}")
 
 
 def disk(case: Case) -> Finding:
@@ -139,4 +164,10 @@ def _download_requirements(case: Case, uri: str, folder: str) -> None:
         ) from None
 
 
-CHECKS = {"runtime": runtime, "disk": disk, "Spark": spark, "model": model}
+CHECKS = {
+    "runtime": runtime,
+    "init script": init_script,
+    "disk": disk,
+    "Spark": spark,
+    "model": model,
+}

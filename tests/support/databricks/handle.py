@@ -30,6 +30,7 @@ class Databricks:
         boot: What init scripts do; see `Boot.run_script`.
         commands: Commands on drivers.
         policies: Cluster policies.
+        grants: Privileges, access lists, registered models and experiments.
     """
 
     def __init__(self, folder: Path, port: int = 0) -> None:
@@ -44,6 +45,7 @@ class Databricks:
         self.boot = service.boot
         self.commands = service.commands
         self.policies = service.policies
+        self.grants = service.grants
         self._server = Server(service.answer, self._faults, self._journal, port)
 
     @property

@@ -10,6 +10,7 @@ from tests.support.databricks.allowlist import Allowlists
 from tests.support.databricks.boot import Boot
 from tests.support.databricks.cluster import Clusters
 from tests.support.databricks.command import Commands
+from tests.support.databricks.grant import Grants
 from tests.support.databricks.identity import Identity
 from tests.support.databricks.library import Libraries
 from tests.support.databricks.policy import Policies
@@ -46,6 +47,7 @@ class Service:
         self.commands = Commands(self.clusters, self.boot)
         self.libraries = Libraries(self.clusters, self.volumes, self.files)
         self.policies = Policies()
+        self.grants = Grants(user, self.files, self.volumes)
         self._routes = Routes()
         for part in (
             self.identity,
@@ -56,6 +58,7 @@ class Service:
             self.commands,
             self.libraries,
             self.policies,
+            self.grants,
         ):
             self._routes.add(part.handlers())
 
