@@ -70,6 +70,7 @@ def doctor(
         import mlflow  # noqa: F401 - takes longer than a check may
     if volume is not None:
         catalog.volume_parts(volume)
+    import requests  # noqa: F401 - its import is no part of any host's time
     end = time.monotonic() + LIMIT_S
     problem = None
     try:

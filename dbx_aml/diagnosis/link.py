@@ -32,7 +32,7 @@ def settings(case: Case) -> Finding:
     }
     origins = link.origins or dict.fromkeys(("mode", "registry"), "argument")
     said = "\n".join(f"{name} = {_short(parts[name])} ({who})" for name, who in origins.items())
-    found = conflicts(case.config)
+    found = conflicts(case.config) if link.origins else {}
     if not found:
         return ok(said)
     differing = [
