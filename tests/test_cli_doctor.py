@@ -60,7 +60,7 @@ def test_a_table_is_worst_first_and_fits_the_terminal(run: Run, both: AzureMl) -
     assert (done.exit_code, done.stderr) == (1, "")
     row = done.stdout.splitlines()[3]
     assert row.split()[:2] == ["failed", "actions"]
-    assert "→ ask for the role 'AzureML Data Scientist'" in done.stdout
+    assert "→ ask for the role 'AzureML Data Scientist'" in " ".join(done.stdout.split())
     assert done.stdout.splitlines()[-1] == "1 failed, 21 ok, 5 skipped"
 
 

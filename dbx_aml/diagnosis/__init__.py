@@ -71,6 +71,7 @@ def doctor(
     if volume is not None:
         catalog.volume_parts(volume)
     import requests  # noqa: F401 - its import is no part of any host's time
+
     end = time.monotonic() + LIMIT_S
     problem = None
     try:
