@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dbx_aml.diagnosis import doctor
     from dbx_aml.local import local_spark
+    from dbx_aml.overview import in_force
     from dbx_aml.registry import register_model
     from dbx_aml.scoring.job import ScoringResult, score_table
     from dbx_aml.settings import Link
@@ -37,6 +38,7 @@ __all__ = [
     "__version__",
     "connect",
     "doctor",
+    "in_force",
     "local_spark",
     "register_model",
     "score_table",
@@ -49,6 +51,7 @@ _HOMES = {
     "ScoringResult": "dbx_aml.scoring.job",
     "connect": "dbx_aml.tracking.connect",
     "doctor": "dbx_aml.diagnosis",
+    "in_force": "dbx_aml.overview",
     "local_spark": "dbx_aml.local",
     "register_model": "dbx_aml.registry",
     "score_table": "dbx_aml.scoring.job",

@@ -237,6 +237,13 @@ def test_whose_stores_mlflow_uses_is_told(
 # The link.
 
 
+def test_a_setting_that_belongs_to_no_workspace_breaks_nothing(
+    look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DBX_AML_REGION", "westeurope")
+    assert look("settings").said == "mode = databricks (default)"
+
+
 def test_nothing_linked_is_one_warning_and_the_rest_is_skipped() -> None:
     report = dbx_aml.doctor()
     assert report.failed == []
@@ -318,6 +325,8 @@ def test_which_stores_are_in_force_and_who_set_them(
     with connecting.connect(link):
         assert look("tracking", link).said == f"{uri} (dbx_aml.connect)"
         assert look("registry", link).said == f"{uri} (dbx_aml.connect)"
+        mlflow.set_tracking_uri("http://third:5000")
+        assert "(mlflow.set_tracking_uri), but the link" in look("tracking", link).said
 
 
 def test_a_command_that_has_no_mlflow_resolves_as_mlflow_would(

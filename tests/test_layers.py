@@ -33,6 +33,7 @@ ROWS = {
     "remote": 4,
     "cluster": 4,
     "notebook": 4,
+    "overview": 4,
     "diagnosis": 5,
     "demo": 5,
     "cli": 6,

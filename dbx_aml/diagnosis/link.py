@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Any
 
 from dbx_aml.auth import credential
 from dbx_aml.diagnosis.case import Case
 from dbx_aml.diagnosis.finding import Finding, failed_by, ok, warning
-from dbx_aml.runtimes import running_version
 from dbx_aml.settings.layer import conflicts
+from dbx_aml.tracking.uris import DEFAULT, Said, registry_in_force, tracking_in_force
 from dbx_aml.workspace import is_azureml
-
-_DEFAULT = "MLflow's default"
 
 
 def settings(case: Case) -> Finding:
@@ -31,7 +27,9 @@ def settings(case: Case) -> Finding:
         **vars(link),
     }
     origins = link.origins or dict.fromkeys(("mode", "registry"), "argument")
-    said = "\n".join(f"{name} = {_short(parts[name])} ({who})" for name, who in origins.items())
+    said = "\n".join(
+        f"{name} = {_short(parts[name])} ({who})" for name, who in origins.items() if name in parts
+    )
     found = conflicts(case.config) if link.origins else {}
     if not found:
         return ok(said)
@@ -48,54 +46,19 @@ def settings(case: Case) -> Finding:
 
 def tracking(case: Case) -> Finding:
     """Tell where MLflow tracks in this process, who said so, and whether the link means another."""
-    return _compared(case, *_tracked(), case.link.tracking_uri, "MLFLOW_TRACKING_URI")
+    return _compared(case, tracking_in_force(), case.link.tracking_uri, "MLFLOW_TRACKING_URI")
 
 
 def registry(case: Case) -> Finding:
     """Tell where MLflow registers in this process, who said so, and whether the link agrees."""
-    module = sys.modules.get("mlflow.tracking._model_registry.utils")
-    variable = "MLFLOW_REGISTRY_URI"
-    found, who = _said(module, "_registry_uri", "set_registry_uri", variable)
-    if found is None and module is not None:
-        found = module.get_registry_uri()
-    elif found is None:
-        found = _tracked()[0]
-        if found.partition(":")[0] == "databricks":
-            found = found.replace("databricks", "databricks-uc", 1)
-    return _compared(case, found, who, case.link.registry_uri, variable)
+    return _compared(case, registry_in_force(), case.link.registry_uri, "MLFLOW_REGISTRY_URI")
 
 
-def _tracked() -> tuple[str, str]:
-    """Return where MLflow tracks, and who said so."""
-    module = sys.modules.get("mlflow.tracking._tracking_service.utils")
-    found, who = _said(module, "_tracking_uri", "set_tracking_uri", "MLFLOW_TRACKING_URI")
-    if found is None and module is not None:
-        found = module.get_tracking_uri()
-    return found or ("databricks" if running_version() else "a store in this folder"), who
-
-
-def _said(module: Any, attribute: str, function: str, variable: str) -> tuple[str | None, str]:
-    """Return what one of MLflow's two URIs was set to, None where nobody did, and who did.
-
-    Args:
-        module: MLflow's, which keeps the URI; None where MLflow is not imported, as in a command.
-        attribute: Its name there; MLflow itself answers with a default as if somebody had said it.
-        function: Of MLflow that sets it.
-        variable: That sets it where the function does not.
-    """
-    own = getattr(module, attribute, None)
-    if own:
-        connection = getattr(sys.modules.get("dbx_aml.tracking.connect"), "_current", None)
-        return str(own), "dbx_aml.connect" if connection else f"mlflow.{function}"
-    named = os.environ.get(variable)
-    return (named, variable) if named else (None, _DEFAULT)
-
-
-def _compared(case: Case, found: str, who: str, wanted: str | None, variable: str) -> Finding:
-    said = f"{_short(found)} ({who})"
-    if not case.is_linked or wanted is None or found == wanted:
+def _compared(case: Case, found: Said, wanted: str | None, variable: str) -> Finding:
+    said = f"{_short(found.uri)} ({found.who})"
+    if not case.is_linked or wanted is None or found.uri == wanted:
         return ok(said)
-    if who == _DEFAULT:
+    if found.who == DEFAULT:
         return ok(f"{said}; dbx_aml.connect() will set {_short(wanted)}")
     return warning(
         f"{said}, but the link means {_short(wanted)}: plain MLflow code goes elsewhere",
