@@ -16,6 +16,10 @@ from dbx_aml.runtimes import running_version
 from dbx_aml.tracking.databricks import is_databricks
 from dbx_aml.tracking.service import asked
 
+_STEPS = {
+    401: "get a token of this workspace: the one that is set is not valid here",
+    403: "ask an admin of the workspace for access",
+}
 _WRITERS = {"CAN_EDIT", "CAN_MANAGE"}
 # Groups that hold everybody, whether or not the caller is told so.
 _EVERYBODY = ("account users", "users")
@@ -209,7 +213,7 @@ def told(case: Case, path: str) -> dict[str, Any]:
     if answer.status_code < 400:
         return found
     said = " ".join(str(found.get("message") or answer.reason).split())[:240]
-    step = "is the token of this workspace" if answer.status_code in (401, 403) else "try again"
+    step = _STEPS.get(answer.status_code, "try again later")
     raise RefusedError(
         f"Databricks must answer {path.partition('?')[0]}: got {answer.status_code} {said}; {step}",
         answer.status_code,

@@ -11,6 +11,7 @@ from os import environ
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from dbx_aml.auth.bounded import bounded
 from dbx_aml.auth.source import authority_of, cloud_of
 from dbx_aml.diagnosis.azure import aml_workspace, properties
 from dbx_aml.diagnosis.case import Case
@@ -41,7 +42,9 @@ def management(case: Case) -> str:
 def tracking(case: Case) -> str:
     """Return the URL of the workspace's tracking server."""
     uri = aml_workspace(case).tracking_uri or properties(case).needed().get("mlFlowTrackingUri")
-    return _https(urlsplit(uri or "").netloc)
+    if not uri:
+        raise SkippedError("Azure Resource Manager names no tracking server of the workspace")
+    return _https(urlsplit(uri).netloc)
 
 
 def artifacts(case: Case) -> str:
@@ -78,13 +81,14 @@ def reach(case: Case, url: str) -> Finding:
     way = f"through proxy {proxy.hostname}:{proxy.port}"
     if not proxy.hostname:
         try:
-            address = str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
-        except OSError as err:
+            named = bounded(lambda: socket.getaddrinfo(host, port), case.left_s)
+        except OSError as err:  # a TimeoutError is one
             return failed(
                 f"{shown}: its name cannot be resolved ({err.strerror or err})",
                 "let this network's DNS resolve it; a private endpoint needs its private DNS zone "
                 "linked to the network; or set HTTPS_PROXY",
             )
+        address = str(named[0][4][0])
         private = ip_address(address.partition("%")[0])
         kind = ", private" if private.is_private and not private.is_loopback else ""
         way = f"at {address}{kind}"
@@ -104,16 +108,14 @@ def clock(case: Case) -> Finding:
     """Compare this machine's clock with those of the hosts that answered; looked at last."""
     if not case.ahead_s:
         raise SkippedError("no host has told its time")
-    host, ahead = min(case.ahead_s.items(), key=lambda one: abs(one[1]))
+    host, ahead = min(dict(case.ahead_s).items(), key=lambda one: abs(one[1]))
     said = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} {host}"
     fix = "set the clock (timedatectl set-ntp true); on a cluster restart it"
     if abs(ahead) >= _SKEW_FAILS_S:
         return failed(f"{said}: tokens and storage signatures are refused", fix)
-    return (
-        warning(said, fix)
-        if abs(ahead) >= _SKEW_WARNS_S
-        else ok(f"within {_SKEW_WARNS_S:.0f} s of {host}")
-    )
+    if abs(ahead) >= _SKEW_WARNS_S:
+        return warning(said, fix)
+    return ok(f"within {_SKEW_WARNS_S:.0f} s of {host}")
 
 
 def _note_clock(case: Case, host: str, date: str | None, now: float) -> None:
@@ -140,8 +142,9 @@ def _explained(err: RequestException, who: str, target: str, proxy: str | None) 
         )
     if isinstance(err, requests.Timeout):
         why = "no answer in time"
-    way = f"let the proxy pass {target}" if proxy else f"open the network to {target}"
-    return failed(f"{who}: {why}", f"{way}, or set HTTPS_PROXY" if not proxy else way)
+    if proxy:
+        return failed(f"{who}: {why}", f"let the proxy pass {target}")
+    return failed(f"{who}: {why}", f"open the network to {target}, or set HTTPS_PROXY")
 
 
 def _https(host: str) -> str:
