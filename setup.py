@@ -29,6 +29,11 @@ LOCAL = [
 # The cluster commands. A cluster has its own, which must never be upgraded in place.
 CLUSTER = ["databricks-sdk>=0.30"]
 
+WHEELHOUSE = [
+    "uv>=0.5",  # resolves for another Python than the one it runs in
+    "pip",  # downloads wheels, with its own settings of the index
+]
+
 DEV = [
     "chispa==0.12.*",  # compares data frames
     "codespell",
@@ -56,9 +61,14 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["dbx_aml", "dbx_aml.*"]),
-    package_data={"dbx_aml": ["py.typed"]},
+    package_data={"dbx_aml": ["py.typed", "runtime_packages.txt", "init_script/*.sh"]},
     install_requires=INSTALL_REQUIRES,
-    extras_require={"local": LOCAL, "cluster": CLUSTER, "dev": LOCAL + CLUSTER + DEV},
+    extras_require={
+        "cluster": CLUSTER,
+        "wheelhouse": WHEELHOUSE,
+        "local": LOCAL,
+        "dev": LOCAL + CLUSTER + WHEELHOUSE + DEV,
+    },
     entry_points={
         "console_scripts": ["dbx-aml=dbx_aml.cli:main"],
         # MLflow finds the stores for Azure ML here; why these schemes: dbx_aml/tracking/plugin.py.

@@ -6,6 +6,7 @@
     ├── ModelUriError         also ValueError
     ├── WorkspaceError        also ValueError
     ├── AuthError             also RuntimeError
+    ├── ClusterError          also RuntimeError
     ├── LinkError             also RuntimeError
     ├── LocalSparkError       also RuntimeError
     ├── NotebookError         also RuntimeError
@@ -40,6 +41,10 @@ class WorkspaceError(DbxAmlError, ValueError):
 
 class AuthError(DbxAmlError, RuntimeError):
     """No token: says which sources were tried and what each answered, never a secret."""
+
+
+class ClusterError(DbxAmlError, RuntimeError):
+    """A cluster cannot be looked at or changed, or did not come up as it should."""
 
 
 class LinkError(DbxAmlError, RuntimeError):

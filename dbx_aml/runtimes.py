@@ -17,23 +17,20 @@ class Runtime:
         name: For example "17.3 LTS" or "serverless 4".
         python: Minor version, for example "3.12".
         spark: For example "4.0.0"; None on serverless, whose client is a Connect one.
-        packages: Versions of the Python packages that tracking and scoring depend on, by name.
-        ml_mlflow: Version of mlflow-skinny in the machine-learning variant, where another one.
+        packages: Versions of the Python packages that tracking and scoring depend on, by name. The
+            variant for machine learning has a newer MLflow.
     """
 
     name: str
     python: str
     spark: str | None
     packages: Mapping[str, str]
-    ml_mlflow: str | None = None
 
 
-def _runtime(
-    name: str, python: str, spark: str | None, versions: str, ml_mlflow: str | None = None
-) -> Runtime:
+def _runtime(name: str, python: str, spark: str | None, versions: str) -> Runtime:
     names = ("mlflow-skinny", "pandas", "pyarrow", "numpy", "databricks-sdk", "azure-storage-blob")
     packages = dict(zip(names, versions.split(), strict=True))
-    return Runtime(name=name, python=python, spark=spark, packages=packages, ml_mlflow=ml_mlflow)
+    return Runtime(name=name, python=python, spark=spark, packages=packages)
 
 
 # Source: release notes of Databricks Runtime and of serverless environments, read 2026-11-21. The
@@ -41,9 +38,7 @@ def _runtime(
 RUNTIMES: Mapping[str, Runtime] = {
     # key: name, Python, Spark, then mlflow-skinny, pandas, pyarrow, numpy, SDK, blob client
     "15.4": _runtime("15.4 LTS", "3.11", "3.5.0", "2.11.4 1.5.3 14.0.1 1.23.5 0.20 12.19.1"),
-    "16.4": _runtime(
-        "16.4 LTS", "3.12", "3.5.2", "2.19.0 1.5.3 15.0.2 1.26.4 0.30 12.23.0", "2.21.3"
-    ),
+    "16.4": _runtime("16.4 LTS", "3.12", "3.5.2", "2.19.0 1.5.3 15.0.2 1.26.4 0.30 12.23.0"),
     "17.3": _runtime("17.3 LTS", "3.12", "4.0.0", "3.0.1 2.2.3 19.0.1 2.1.3 0.49 12.23.0"),
     "18": _runtime("18 LTS", "3.12", "4.1.0", "3.8.1 2.2.3 21.0.0 2.1.3 0.67 12.28.0"),
     "19": _runtime("19", "3.12", "4.2.0", "3.12.0 2.3.3 21.0.0 2.3.4 0.108 12.29.0"),

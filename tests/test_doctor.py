@@ -555,12 +555,14 @@ def test_where_an_experiment_may_be_written(team: Databricks, look: Look) -> Non
     assert look("experiment folder", Link(experiment="/Shared/iris")).state == "ok"
     found = look("experiment folder", Link(experiment="/Shared/no/iris"))
     assert (found.state, found.fix) == ("failed", "databricks workspace mkdirs /Shared/no")
-    team.grants.writers["/Shared"] = ["ml-team"]
+    shared = str(team.files.items["/Shared"].object_id)
+    team.permissions.let("directories", shared, "ml-team")
     found = look("experiment folder", Link(experiment="/Shared/iris"))
     assert (found.state, found.said) == ("failed", f"{USER} may not write to folder /Shared")
     assert found.fix == "ask for CAN EDIT on it, from one of admins, ml-team"
-    team.grants.experiments["/Shared/iris"] = "77"
-    team.grants.writers["/Shared/iris"] = [USER]
+    known = {"experiment_id": "77", "name": "/Shared/iris", "lifecycle_stage": "active"}
+    team.experiments.all["77"] = known
+    team.permissions.own("experiments", "77", USER)
     found = look("experiment folder", Link(experiment="/Shared/iris"))
     assert found.said == f"{USER} may write to experiment /Shared/iris"
     team.deny("GET .*/permissions/experiments")

@@ -17,6 +17,7 @@ ROWS = {
     "errors": -2,  # every row may raise
     "config_file": -1,
     "marker": 0,
+    "runtime_packages": 0,
     "workspace": 0,
     "experiment": 0,
     "runtimes": 0,
@@ -24,9 +25,12 @@ ROWS = {
     "settings": 1,
     "auth": 2,
     "jvm": 2,
+    "pins": 2,
     "warehouse": 2,
     "tracking": 3,
     "local": 3,
+    "init_script": 3,
+    "wheelhouse": 3,
     "registry": 4,  # changes MLflow's registry URI for a while: tracking.connect
     "scoring": 4,
     "endpoint": 4,

@@ -2,6 +2,7 @@
 
 import pytest
 
+from dbx_aml.runtime_packages import runtime_packages
 from dbx_aml.runtimes import RUNTIMES, find_runtime, running_version, runtime_key, same_version
 
 
@@ -77,3 +78,18 @@ def test_a_version_that_is_known_by_its_minor_fits_every_patch_of_it() -> None:
     assert same_version("2.2.3", "2.2.3")
     assert not same_version("0.671.0", "0.67")
     assert not same_version("2.2.30", "2.2.3")
+
+
+def test_the_full_lists_of_packages_say_the_same() -> None:
+    listed = runtime_packages()
+    seen = 0
+    for key, runtime in RUNTIMES.items():
+        full = listed.get(key.replace("client.", "serverless-"))
+        if full is None:
+            continue
+        assert full.python == runtime.python
+        for name, known in runtime.packages.items():
+            if name in full.versions:
+                assert same_version(full.versions[name], known), f"{key} {name}"
+                seen += 1
+    assert seen >= 30

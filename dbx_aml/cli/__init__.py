@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from dbx_aml.cli.cluster import cluster
 from dbx_aml.cli.console import console
 from dbx_aml.cli.doctor import doctor
 from dbx_aml.cli.link import link
@@ -42,6 +43,7 @@ def main(verbose: bool) -> None:
     _set_up_logging(verbose)
 
 
+main.add_command(cluster)
 main.add_command(doctor)
 main.add_command(link)
 main.add_command(runs)
@@ -79,6 +81,7 @@ def _set_up_logging(verbose: bool) -> None:
         "SQLQueryContextLogger",
         "DataFrameQueryContextLogger",
         "py4j",
+        "databricks.sdk",
         "alembic",
     ):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -20,7 +20,7 @@ _STEPS = {
     401: "get a token of this workspace: the one that is set is not valid here",
     403: "ask an admin of the workspace for access",
 }
-_WRITERS = {"CAN_EDIT", "CAN_MANAGE"}
+_WRITERS = {"CAN_EDIT", "CAN_MANAGE", "IS_OWNER"}
 # Groups that hold everybody, whether or not the caller is told so.
 _EVERYBODY = ("account users", "users")
 

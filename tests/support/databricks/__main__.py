@@ -8,6 +8,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from tests.support.databricks.boot import leaves_marker
 from tests.support.databricks.handle import Databricks, databricks_service
 
 
@@ -20,6 +21,7 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="databricks-") as folder,
         databricks_service(Path(folder), given.port) as databricks,
     ):
+        databricks.boot.run_script = leaves_marker()
         databricks.volumes.add("main.default.dbx_aml")
         databricks.clusters.add("team")
         databricks.clusters.add("shared", data_security_mode="USER_ISOLATION")

@@ -15,11 +15,8 @@ class Allowlists:
         self._matchers: dict[str, list[dict[str, str]]] = {kind: [] for kind in _KINDS}
 
     def allows(self, kind: str, path: str) -> bool:
-        """Tell whether a file may be run: a prefix of whole folders matches it."""
-        return any(
-            path == one["artifact"] or path.startswith(one["artifact"].rstrip("/") + "/")
-            for one in self._matchers[kind]
-        )
+        """Tell whether a file may be run: its path begins with an entry, be it half a name."""
+        return any(path.startswith(one["artifact"]) for one in self._matchers[kind])
 
     def artifacts(self, kind: str = "INIT_SCRIPT") -> list[str]:
         """Return the prefixes of a list, in their order."""

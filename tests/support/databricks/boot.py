@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dbx_aml.marker import MARKER_PATH, Marker
 from tests.support.databricks.allowlist import Allowlists
 from tests.support.databricks.volume import Volumes
 from tests.support.databricks.workspace_file import WorkspaceFiles
@@ -21,6 +22,26 @@ def _succeeds(path: str, text: bytes, variables: Mapping[str, str], root: Path) 
     return 0
 
 
+def leaves_marker(state: str = "ok", reason: str | None = None, code: int = 0) -> Run:
+    """Return what an init script of ours does that ends so: it leaves a marker."""
+
+    def run(path: str, text: bytes, variables: Mapping[str, str], root: Path) -> int:
+        marker = Marker(
+            state=state,
+            reason=reason,
+            source="index",
+            installed={"azureml-mlflow": "1.62.0.post6"},
+            steps={"install": 2.1},
+        )
+        if path.endswith("/dbx_aml_init.sh"):
+            file = root / MARKER_PATH.relative_to("/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(marker.to_json())
+        return code
+
+    return run
+
+
 class Boot:
     """The nodes of all clusters.
 
@@ -32,6 +53,7 @@ class Boot:
 
     Attributes:
         run_script: What a script does; by default nothing, and it ends well.
+        elsewhere: Scripts of other places, such as "abfss://...", by path.
     """
 
     def __init__(
@@ -42,6 +64,7 @@ class Boot:
         self._files = files
         self._allowlists = allowlists
         self.run_script: Run = _succeeds
+        self.elsewhere: dict[str, bytes] = {}
 
     def root(self, cluster_id: str) -> Path:
         """Return the folder that stands for the root of a cluster's driver."""
@@ -76,6 +99,8 @@ class Boot:
         return wrong
 
     def _why_not(self, kind: str, path: str, spec: Mapping[str, Any]) -> str | None:
+        if kind == "volumes" and spec.get("data_security_mode") in (None, "NONE"):
+            return "a cluster without Unity Catalog cannot read volumes"
         if spec.get("data_security_mode") == "USER_ISOLATION":
             if kind != "volumes":
                 return "standard access mode takes init scripts from Unity Catalog volumes only"
@@ -100,4 +125,4 @@ class Boot:
             return self._volumes.files.get(path)
         if kind == "workspace":
             return self._files.content(path)
-        return None
+        return self.elsewhere.get(path)

@@ -38,6 +38,8 @@ class Cluster:
         self.events: list[dict[str, Any]] = []
         self.boots = 0
         self.ready_at = float("inf")
+        self.shows_at = 0.0
+        self.restarted = int(time.time() * 1000)
 
     def note(self, kind: str, **details: Any) -> None:
         """Keep one event more."""
@@ -50,7 +52,8 @@ class Cluster:
         found = {
             **copied(self.spec),
             "cluster_id": self.cluster_id,
-            "state": self.state,
+            "state": "RUNNING" if time.monotonic() < self.shows_at else self.state,
+            "last_restarted_time": self.restarted,
             "state_message": self.message,
             "cluster_source": self.source,
         }
@@ -65,11 +68,13 @@ class Clusters:
 
     Attributes:
         start_s: Seconds that a start or a restart takes.
+        lag_s: Seconds for which a cluster still says RUNNING after a restart was asked for.
     """
 
     def __init__(self, boot: Boot) -> None:
         self._boot = boot
         self.start_s = 0.05
+        self.lag_s = 0.0
         self._all: dict[str, Cluster] = {}
 
     def add(self, name: str, *, state: str = "RUNNING", source: str = "UI", **spec: Any) -> Cluster:
@@ -213,6 +218,8 @@ class Clusters:
         cluster.state, cluster.reason, cluster.message = state, None, ""
         cluster.ready_at = time.monotonic() + self.start_s
         if state == "RESTARTING":
+            cluster.shows_at = time.monotonic() + self.lag_s
+            cluster.ready_at += self.lag_s
             cluster.note(state)
 
     def _advance(self, cluster: Cluster) -> None:
@@ -226,7 +233,7 @@ class Clusters:
             reason = {"code": "INIT_SCRIPT_FAILURE", "type": "CLIENT_ERROR"}
             self._end(cluster, {**reason, "parameters": parameters}, wrong)
             return
-        cluster.state = "RUNNING"
+        cluster.state, cluster.restarted = "RUNNING", int(time.time() * 1000)
         cluster.note("RUNNING", current_num_workers=cluster.spec.get("num_workers", 0))
 
     def _end(self, cluster: Cluster, reason: dict[str, Any], message: str) -> None:

@@ -1,34 +1,28 @@
-"""Who may do what: privileges in Unity Catalog, and who may write to folders and experiments."""
+"""Registered models of Unity Catalog, as far as they have owners, and privileges with inherited."""
 
 import time
 from typing import Any
 
+from tests.support.databricks.catalog import Catalogs
 from tests.support.databricks.route import Call, Handler, missing
 from tests.support.databricks.volume import Volumes
-from tests.support.databricks.workspace_file import WorkspaceFiles, plain
 
 
 class Grants:
-    """Privileges and access lists; registered models and experiments, as far as they have some.
+    """Who holds what in the end.
 
     Args:
-        user: Who asks, and who manages their home.
-        files: Whose folders have access lists.
+        catalogs: Keep the privileges.
         volumes: That privileges may be held on.
 
     Attributes:
         models: Owners of registered models, by full name.
-        experiments: Ids by path.
-        writers: Names of those who may manage a folder or an experiment, by path.
     """
 
-    def __init__(self, user: str, files: WorkspaceFiles, volumes: Volumes) -> None:
-        self._files = files
+    def __init__(self, catalogs: Catalogs, volumes: Volumes) -> None:
+        self._catalogs = catalogs
         self._volumes = volumes
-        self._held: dict[tuple[str, str], dict[str, set[str]]] = {}
         self.models: dict[str, str] = {}
-        self.experiments: dict[str, str] = {}
-        self.writers: dict[str, list[str]] = {f"/Users/{user}": [user], "/Shared": ["users"]}
 
     def grant(self, kind: str, name: str, principal: str, *privileges: str) -> None:
         """Let someone hold privileges.
@@ -39,7 +33,8 @@ class Grants:
             principal: A user or a group.
             privileges: For example "EXECUTE".
         """
-        self._held.setdefault((kind, name), {}).setdefault(principal, set()).update(privileges)
+        held = self._catalogs.grants.setdefault((kind, name), {})
+        held.setdefault(principal, []).extend(privileges)
 
     def handlers(self) -> dict[str, Handler]:
         """What it answers."""
@@ -47,8 +42,6 @@ class Grants:
         return {
             f"GET {catalog}/models/{{name}}": self._model,
             f"GET {catalog}/effective-permissions/{{kind}}/{{name}}": self._effective,
-            "GET /api/2.0/permissions/{kind}/{id}": self._access,
-            "GET /api/2.0/mlflow/experiments/get-by-name": self._experiment,
         }
 
     def _model(self, call: Call) -> dict[str, Any]:
@@ -66,41 +59,8 @@ class Grants:
         asked = call.query.get("principal")
         return {
             "privilege_assignments": [
-                {
-                    "principal": who,
-                    "privileges": [{"privilege": one} for one in sorted(privileges)],
-                }
-                for who, privileges in self._held.get((kind, name), {}).items()
+                {"principal": who, "privileges": [{"privilege": one} for one in sorted(held)]}
+                for who, held in self._catalogs.grants.get((kind, name), {}).items()
                 if asked in (None, who)
             ]
         }
-
-    def _access(self, call: Call) -> dict[str, Any]:
-        kind, identifier = call.parts["kind"], call.parts["id"]
-        known = {
-            "directories": {
-                str(item.object_id): path
-                for path, item in self._files.items.items()
-                if item.kind == "DIRECTORY"
-            },
-            "experiments": {one: path for path, one in self.experiments.items()},
-        }.get(kind, {})
-        if identifier not in known:
-            raise missing(f"'{kind}/{identifier}' does not exist.")
-        return {
-            "object_id": f"/{kind}/{identifier}",
-            "object_type": kind,
-            "access_control_list": [
-                {
-                    "user_name" if "@" in who else "group_name": who,
-                    "all_permissions": [{"permission_level": "CAN_MANAGE", "inherited": False}],
-                }
-                for who in (*self.writers.get(known[identifier], ()), "admins")
-            ],
-        }
-
-    def _experiment(self, call: Call) -> dict[str, Any]:
-        path = plain(call.needed("experiment_name"))
-        if path not in self.experiments:
-            raise missing(f"Node {path} does not exist.")
-        return {"experiment": {"experiment_id": self.experiments[path], "name": path}}

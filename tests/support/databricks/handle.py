@@ -30,7 +30,11 @@ class Databricks:
         boot: What init scripts do; see `Boot.run_script`.
         commands: Commands on drivers.
         policies: Cluster policies.
-        grants: Privileges, access lists, registered models and experiments.
+        jobs: Jobs and their runs; see `Jobs.run_task`.
+        experiments: MLflow experiments.
+        catalogs: Catalogs, schemas and grants.
+        permissions: Who may do what with jobs and experiments.
+        grants: Registered models, and who holds which privileges.
     """
 
     def __init__(self, folder: Path, port: int = 0) -> None:
@@ -45,6 +49,10 @@ class Databricks:
         self.boot = service.boot
         self.commands = service.commands
         self.policies = service.policies
+        self.jobs = service.jobs
+        self.experiments = service.experiments
+        self.catalogs = service.catalogs
+        self.permissions = service.permissions
         self.grants = service.grants
         self._server = Server(service.answer, self._faults, self._journal, port)
 

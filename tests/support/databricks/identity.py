@@ -12,7 +12,6 @@ class Identity:
 
     Args:
         user: Name of the caller.
-        url: Of the host.
     """
 
     def __init__(self, user: str) -> None:
@@ -23,7 +22,7 @@ class Identity:
         return {
             "GET /api/2.0/preview/scim/v2/Me": self._me,
             "GET /.well-known/databricks-config": self._config,
-            "HEAD /": lambda call: None,
+            "POST /telemetry-ext": lambda call: {"errors": [], "numProtoSuccess": 1},
         }
 
     def _me(self, call: Call) -> dict[str, Any]:

@@ -8,11 +8,15 @@ from threading import RLock
 from tests.support.azureml.message import Answer, Request, json_answer
 from tests.support.databricks.allowlist import Allowlists
 from tests.support.databricks.boot import Boot
+from tests.support.databricks.catalog import Catalogs
 from tests.support.databricks.cluster import Clusters
 from tests.support.databricks.command import Commands
+from tests.support.databricks.experiment import Experiments
 from tests.support.databricks.grant import Grants
 from tests.support.databricks.identity import Identity
+from tests.support.databricks.job import Jobs
 from tests.support.databricks.library import Libraries
+from tests.support.databricks.permission import Permissions
 from tests.support.databricks.policy import Policies
 from tests.support.databricks.route import Call, Problem, Routes
 from tests.support.databricks.volume import Volumes
@@ -47,7 +51,14 @@ class Service:
         self.commands = Commands(self.clusters, self.boot)
         self.libraries = Libraries(self.clusters, self.volumes, self.files)
         self.policies = Policies()
-        self.grants = Grants(user, self.files, self.volumes)
+        self.permissions = Permissions()
+        self.jobs = Jobs(self.permissions)
+        self.experiments = Experiments(self.permissions, self.files)
+        self.catalogs = Catalogs(self.volumes)
+        self.grants = Grants(self.catalogs, self.volumes)
+        for path, who in ((f"/Users/{user}", user), ("/Shared", "users")):
+            folder = str(self.files.items[path].object_id)
+            self.permissions.let("directories", folder, who)
         self._routes = Routes()
         for part in (
             self.identity,
@@ -58,6 +69,10 @@ class Service:
             self.commands,
             self.libraries,
             self.policies,
+            self.permissions,
+            self.jobs,
+            self.experiments,
+            self.catalogs,
             self.grants,
         ):
             self._routes.add(part.handlers())

@@ -50,6 +50,11 @@ class Volumes:
         self.folders.add(f"/Volumes/{catalog}/{schema}/{volume}")
         return made
 
+    @property
+    def names(self) -> list[str]:
+        """Full names of all volumes."""
+        return list(self._volumes)
+
     def remove(self, name: str) -> None:
         """Remove a volume with its files."""
         del self._volumes[name]
