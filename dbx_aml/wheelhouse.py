@@ -56,18 +56,19 @@ def target(
     Raises:
         ArgumentError: The runtime is unknown, or the file names no package.
     """
-    if (runtime is None) == (constraints is None):
+    known = runtime_packages()
+    if runtime is not None and constraints is None:
+        if runtime not in known:
+            raise ArgumentError(
+                f"runtime must be a known one: got {runtime!r}; use one of {list(known)}, or "
+                "'pip freeze' of a cluster as constraints"
+            )
+        return known[runtime]
+    if runtime is not None or constraints is None:
         raise ArgumentError(
             "wheelhouse must be for one machine: give either a runtime or constraints; "
-            f"runtimes are {list(runtime_packages())}"
+            f"runtimes are {list(known)}"
         )
-    if constraints is None:
-        if runtime not in runtime_packages():
-            raise ArgumentError(
-                f"runtime must be a known one: got {runtime!r}; use one of "
-                f"{list(runtime_packages())}, or 'pip freeze' of a cluster as constraints"
-            )
-        return runtime_packages()[runtime]
     try:
         pins = read_pins(constraints.read_text(encoding="utf-8"))
     except (OSError, ValueError) as err:

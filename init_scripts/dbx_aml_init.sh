@@ -32,14 +32,14 @@ BAKED_CONFIG=''
 
 WHEELHOUSE="${DBX_AML_WHEELHOUSE:-$BAKED_WHEELHOUSE}"
 ON_FAILURE="${DBX_AML_ON_FAILURE:-${BAKED_ON_FAILURE:-continue}}"
-# Only tests set these two: a folder in the place of /, and seconds until the second attempt.
+# Only tests set these: a folder in the place of /, attempts, seconds until the second of them.
 HOME_FOLDER="${TEST_DBX_AML_ROOT:-}/databricks"
+ATTEMPTS="${TEST_DBX_AML_ATTEMPTS:-4}"
 BACKOFF_S="${TEST_DBX_AML_BACKOFF_S:-2}"
 
 PYTHON="$HOME_FOLDER/python/bin/python"
 MARKER="$HOME_FOLDER/dbx_aml/status.json"
 SCRIPT="$(realpath -- "${BASH_SOURCE[0]:-/dev/null}")"
-ATTEMPTS=4
 # After so many seconds no new attempt is started.
 PATIENCE_S=600
 TRY_AGAIN=75
@@ -125,9 +125,9 @@ fetch_from_wheelhouse() {
 fetch_from_index() {
     local said
     if ! said="$("$PYTHON" -P -m pip download --quiet --disable-pip-version-check --no-input \
-        --no-deps --only-binary :all: --dest "$WORK" "dbx-aml==$VERSION" 2>&1)"; then
+        --retries 1 --no-deps --only-binary :all: --dest "$WORK" "dbx-aml==$VERSION" 2>&1)"; then
         # Without the credentials that an index's address may have.
-        said="$(sed -n -e 's,://[^/@[:space:]]*@,://,g' -e 's/^ERROR: //p' <<<"$said" | tail -n 1)"
+        said="$(sed -e 's,://[^/@[:space:]]*@,://,g' -e 's/^ERROR: //' <<<"$said" | tail -n 1)"
         REASON="package index must have dbx-aml $VERSION: got '${said:-no answer}'; check the index"
         REASON+=" and the network, or set DBX_AML_WHEELHOUSE"
         return "$TRY_AGAIN"

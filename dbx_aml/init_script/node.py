@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from dbx_aml.errors import ClusterError, DbxAmlError, LinkError, WorkspaceError
+from dbx_aml.init_script.change import check, install, roll_back
 from dbx_aml.init_script.environment import (
     OWN_FOLDER,
     is_written,
@@ -25,17 +26,10 @@ from dbx_aml.init_script.environment import (
     write_link,
     write_whole,
 )
-from dbx_aml.init_script.machine import (
-    forget_halves,
-    installed,
-    search_path,
-    versions,
-    wheel_of,
-)
-from dbx_aml.init_script.pip import run_pip
+from dbx_aml.init_script.machine import search_path, versions
 from dbx_aml.init_script.plan import Plan, plan_from_index, plan_from_wheelhouse
-from dbx_aml.marker import Marker, Override, read_marker
-from dbx_aml.pins import OURS, Wheel, unmet
+from dbx_aml.marker import Marker, read_marker
+from dbx_aml.pins import OURS, Wheel
 from dbx_aml.runtime_packages import newest_release
 from dbx_aml.settings import Link
 
@@ -43,7 +37,6 @@ log = logging.getLogger(__name__)
 
 # Exit codes; the script knows them too.
 FAILED, WRONG_SETTINGS, TRY_AGAIN = 1, 2, 75
-PROOF_LIMIT_S = 180
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,28 +107,28 @@ def prepare(node: Node) -> int:
     path = search_path(node.wheel)
     earlier = read_marker(node.marker) or marker
     # What an earlier run added stays until it is replaced; what one was adding when killed goes.
-    kept = dict(earlier.installed if earlier.is_good else _rolled_back(earlier.installed, path))
-    pins: Mapping[str, str] = {}
+    kept = dict(earlier.installed if earlier.is_good else roll_back(earlier.installed, (), path))
+    plan: Plan | None = None
     try:
         before = _without(versions(path), {*kept, OURS})
         with node.step("plan"):
             plan = _plan(node, before, path)
-        pins = plan.pins
+        added = {**kept, **plan.pins}
         marker = replace(marker, overrides=plan.overrides)
-        node.write(replace(marker, state="started", installed={**kept, **pins}))
+        node.write(replace(marker, state="started", installed=added))
         with node.step("install"):
-            run_pip("install", *_HOW, *plan.arguments, isolated=plan.isolated)
+            install(plan, before, path)
         with node.step("check"):
-            _check({**kept, **pins}, plan.overrides, before, path)
+            check(added, plan.overrides, before, path)
         with node.step("configure"):
             write_link(link, node.home, node.work)
             write_environment(values, node.home)
-        node.write(replace(marker, state="ok", installed={**kept, **pins}, variables=values))
+        node.write(replace(marker, state="ok", installed=added, variables=values))
     except Exception as err:
         if not isinstance(err, ClusterError | OSError):
             log.exception("an error of dbx-aml's own")
-        if pins:
-            kept = _rolled_back({**kept, **pins}, path)
+        if plan is not None:
+            kept = roll_back({**kept, **plan.pins}, plan.files, path)
         # What a server did may be over in a while.
         is_passing = node.wheelhouse is None and isinstance(
             err.__cause__, subprocess.SubprocessError
@@ -143,14 +136,10 @@ def prepare(node: Node) -> int:
         return _failed(
             node, replace(marker, installed=kept), err, TRY_AGAIN if is_passing else FAILED
         )
-    log.info("installed=%s", pins)
+    log.info("installed=%s", dict(plan.pins))
     for one in plan.overrides:
         log.info("%s", one)
     return 0
-
-
-# Root's pip is meant here, and scripts beside the cluster's Python need no place in the PATH.
-_HOW = ("--root-user-action", "ignore", "--no-warn-script-location")
 
 
 def _plan(node: Node, before: Mapping[str, str], path: list[str]) -> Plan:
@@ -160,62 +149,6 @@ def _plan(node: Node, before: Mapping[str, str], path: list[str]) -> Plan:
     if node.wheelhouse is not None:
         return plan_from_wheelhouse(node.wheelhouse, before, node.wheel, node.work)
     return plan_from_index(before, node.wheel, node.work, path)
-
-
-def _check(
-    pins: Mapping[str, str],
-    overrides: Sequence[Override],
-    before: Mapping[str, str],
-    path: list[str],
-) -> None:
-    """Prove that nothing else has changed and that what was added works.
-
-    Raises:
-        ClusterError: It does not.
-    """
-    there = installed(path)
-    after = {name: one.version for name, one in there.items()}
-    changed = sorted(
-        name
-        for name in before.keys() | after.keys()
-        if after.get(name) != pins.get(name, before.get(name))
-    )
-    if changed:
-        raise ClusterError(f"the runtime's packages must stay as they are: {changed} changed")
-    wrong = unmet((wheel_of(there[name]) for name in pins), after, overrides)
-    if wrong:
-        raise ClusterError(
-            f"what is added must fit the runtime: {'; '.join(wrong)}; "
-            "make the wheelhouse with this runtime's packages"
-        )
-    proof = [sys.executable, "-P", "-W", "ignore", "-m", "dbx_aml.init_script.proof"]
-    try:
-        subprocess.run(proof, capture_output=True, text=True, check=True, timeout=PROOF_LIMIT_S)
-    except subprocess.CalledProcessError as err:
-        log.error("%s", err.stderr.strip())
-        said = (err.stderr.strip() or "it said nothing").splitlines()[-1]
-        raise ClusterError(
-            f"what was added must work: got {said!r}; see the script's log"
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise ClusterError(
-            f"the proof of what was added must end within {PROOF_LIMIT_S} s: it did not; "
-            "see the script's log"
-        ) from None
-
-
-def _rolled_back(names: Mapping[str, str], path: list[str]) -> dict[str, str]:
-    """Remove what was added; return what is still there."""
-    forget_halves(names, path)
-    there = sorted(names.keys() & installed(path).keys())
-    if there:
-        log.warning("removing %s", there)
-        try:
-            run_pip("uninstall", "--yes", "--root-user-action", "ignore", *there, isolated=True)
-        except ClusterError as err:
-            log.warning("%s", err)
-    left = versions(path)
-    return {name: left[name] for name in names if name in left}
 
 
 def _failed(node: Node, marker: Marker, err: Exception, code: int) -> int:

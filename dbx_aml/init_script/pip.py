@@ -10,11 +10,8 @@ from dbx_aml.errors import ClusterError
 
 # Seconds for one call, whatever an index does; each single answer is bound by pip's own timeout.
 LIMIT_S = 300
-_ALWAYS = (
-    "--disable-pip-version-check",
-    "--no-input",
-    "--quiet",
-)
+# The script waits between attempts of its own, longer than pip would.
+_ALWAYS = ("--disable-pip-version-check", "--no-input", "--quiet", "--retries", "1")
 
 
 def run_pip(command: str, *arguments: str, isolated: bool = False) -> None:

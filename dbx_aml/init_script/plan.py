@@ -1,9 +1,12 @@
 """What to add to this node, computed before anything is changed."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from packaging.utils import parse_wheel_filename
 
 from dbx_aml.errors import ClusterError
 from dbx_aml.init_script.machine import installed, wheel_of
@@ -20,15 +23,15 @@ class Plan:
 
     Args:
         pins: Version by name of each package to add.
+        files: The wheel of each.
         overrides: Packages of the runtime that are newer than ours allow, and stay.
-        arguments: Of "pip install".
-        isolated: Whether pip's own settings do not count.
+        arguments: Of "pip install"; nothing of it asks an index any more.
     """
 
     pins: Mapping[str, str]
+    files: tuple[Path, ...]
     overrides: tuple[Override, ...]
     arguments: tuple[str, ...]
-    isolated: bool
 
 
 def plan_from_wheelhouse(
@@ -43,25 +46,25 @@ def plan_from_wheelhouse(
         work: A folder for files that pip reads.
 
     Raises:
-        ClusterError: It lacks the plugin, or the machine has a package that is too old.
+        ClusterError: It lacks something, or the machine has a package that is too old.
     """
     ours = Wheel.of_file(wheel)
     lines = (wheelhouse / REQUIREMENTS).read_text(encoding="utf-8").splitlines()
-    by_name = {name: line for line in lines for name in read_pins(line)}
-    wanted = {name: line for name, line in by_name.items() if name not in machine}
-    pins = {name: read_pins(line)[name] for name, line in wanted.items()}
+    wanted = [line for line in lines if not read_pins(line).keys() & machine.keys()]
+    pins = read_pins("\n".join(wanted))
     _refuse_old_plugin(ours, {**machine, **pins})
-    found = needs([*_plugin_files(wheelhouse, pins), ours], machine)
+    files = {name: _file(wheelhouse, name, version) for name, version in pins.items()}
+    both = [Wheel.of_file(files[PLUGIN]), ours] if PLUGIN in files else [ours]
     requirements = work / REQUIREMENTS
-    requirements.write_text("".join(f"{line}\n" for line in wanted.values()), encoding="utf-8")
+    requirements.write_text("".join(f"{line}\n" for line in wanted), encoding="utf-8")
     return Plan(
         pins=pins,
-        overrides=found.overrides,
+        files=tuple(files.values()),
+        overrides=needs(both, machine).overrides,
         arguments=(
-            *("--no-index", "--find-links", str(wheelhouse), "--no-deps"),
-            *("--require-hashes", "--requirement", str(requirements)),
+            *("--find-links", str(wheelhouse), "--require-hashes"),
+            *("--requirement", str(requirements)),
         ),
-        isolated=True,
     )
 
 
@@ -78,37 +81,48 @@ def plan_from_index(machine: Mapping[str, str], wheel: Path, work: Path, path: l
         ClusterError: The index does not answer or has no fitting packages, or the machine has a
             package that is too old.
     """
-    ours = Wheel.of_file(wheel)
-    files = [wheel]
-    plugin = installed(path).get(PLUGIN)
-    if PLUGIN in machine and plugin is not None:
-        wheels = [wheel_of(plugin), ours]
+    folder = work / "wheels"
+    ours = Wheel.of_file(Path(shutil.copy(wheel, _empty(folder))))
+    if PLUGIN in machine:
+        both = [wheel_of(installed(path)[PLUGIN]), ours]
     else:
-        folder = work / "plugin"
-        run_pip("download", "--no-deps", "--dest", str(folder), str(ours.requirement(PLUGIN)))
-        files += folder.glob("*.whl")
-        wheels = [Wheel.of_file(file) for file in files]
-    given = {one.name: one.version for one in wheels if one.name not in machine}
-    _refuse_old_plugin(ours, {**machine, **given})
-    found = needs(wheels, {**machine, **given})
-    pins = {**_resolved(found.to_add, machine, work), **given}
-    names = [f"{name}=={version}" for name, version in pins.items() if name not in given]
+        _download(folder, str(ours.requirement(PLUGIN)))
+        both = [Wheel.of_file(file) for file in folder.iterdir()]
+    there = {**machine, **{one.name: one.version for one in both}}
+    _refuse_old_plugin(ours, there)
+    found = needs(both, there)
+    resolved = _resolved(found.to_add, machine, work)
+    if resolved:
+        _download(folder, *(f"{name}=={version}" for name, version in resolved.items()))
+    files = tuple(folder.iterdir())
     return Plan(
-        pins=pins,
+        pins={one.name: one.version for one in map(Wheel.of_file, files)},
+        files=files,
         overrides=found.overrides,
-        arguments=("--no-deps", *names, *map(str, files)),
-        isolated=False,
+        arguments=tuple(map(str, files)),
     )
 
 
+def _empty(folder: Path) -> Path:
+    """Return a folder that is empty and there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
+
+
+def _download(folder: Path, *wanted: str) -> None:
+    run_pip("download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder), *wanted)
+
+
 def _resolved(to_add: tuple[str, ...], machine: Mapping[str, str], work: Path) -> dict[str, str]:
+    """Return what pip would add for these requirements, with every package of the machine fixed."""
     if not to_add:
         return {}
     constraints, report = work / "constraints.txt", work / "report.json"
     constraints.write_text("".join(f"{name}=={version}\n" for name, version in machine.items()))
     run_pip(
-        *("install", "--dry-run", "--report", str(report), "--constraint", str(constraints)),
-        *to_add,
+        *("install", "--dry-run", "--report", str(report), "--only-binary", ":all:"),
+        *("--constraint", str(constraints), *to_add),
     )
     found = [one["metadata"] for one in json.loads(report.read_text(encoding="utf-8"))["install"]]
     pins = read_pins("\n".join(f"{one['name']}=={one['version']}" for one in found))
@@ -121,14 +135,15 @@ def _resolved(to_add: tuple[str, ...], machine: Mapping[str, str], work: Path) -
     return pins
 
 
-def _plugin_files(wheelhouse: Path, pins: Mapping[str, str]) -> list[Wheel]:
-    if PLUGIN not in pins:
-        return []
-    name = f"{PLUGIN.replace('-', '_')}-{pins[PLUGIN]}-*.whl"
-    files = list(wheelhouse.glob(name))
-    if not files:
-        raise ClusterError(f"{wheelhouse} must hold {name}: it does not; fill it anew")
-    return [Wheel.of_file(files[0])]
+def _file(wheelhouse: Path, name: str, version: str) -> Path:
+    for file in wheelhouse.glob("*.whl"):
+        found, pin, *_ = parse_wheel_filename(file.name)
+        if found == name and str(pin) == version:
+            return file
+    raise ClusterError(
+        f"wheelhouse must hold {name} {version}: {wheelhouse} does not; fill it anew with "
+        "'dbx-aml cluster wheelhouse'"
+    )
 
 
 def _refuse_old_plugin(ours: Wheel, there: Mapping[str, str]) -> None:
