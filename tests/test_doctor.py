@@ -385,6 +385,10 @@ def test_all_is_green_against_both_stand_ins_and_nothing_is_created(
     assert found["experiment folder"].said == f"{USER} may write to folder /Shared"
     assert found["clock"].said.startswith("within 30 s of ")
     assert databricks.writes() == []
+    # What several checks need is asked for once.
+    assert len(databricks.requests(path="scim")) == 1
+    assert [one.path[-5:] for one in aml.requests(path="/token")] == ["token"]
+    assert len([one for one in aml.requests() if one.path.endswith("/workspaces/mlw-team")]) == 1
     posts = {one.path.rpartition("/")[2] for one in aml.requests() if one.method == "POST"}
     assert posts == {"token", "search"}
 
