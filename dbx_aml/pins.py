@@ -154,6 +154,19 @@ def read_pins(text: str) -> dict[str, str]:
     return pins
 
 
+def constraints(machine: Mapping[str, str]) -> str:
+    """Return the lines of a constraints file that keep a machine's packages as they are."""
+    return "".join(f"{name}=={version}\n" for name, version in machine.items() if _parsed(version))
+
+
+def _parsed(version: str) -> Version | None:
+    try:
+        return Version(version)
+    except InvalidVersion:
+        # A build of the vendor's own: no resolver knows how it compares.
+        return None
+
+
 def _applies(requirement: Requirement, environment: Mapping[str, str] | None) -> bool:
     return requirement.marker is None or requirement.marker.evaluate(
         {"extra": "", **(environment or {})}
@@ -166,11 +179,9 @@ def _without_marker(requirement: Requirement) -> str:
 
 
 def _allows(specifier: SpecifierSet, version: str) -> bool:
-    try:
-        return specifier.contains(version, prereleases=True)
-    except InvalidVersion:
-        # A build of the vendor's own: what it can do nobody knows.
+    if _parsed(version) is None:
         return not specifier
+    return specifier.contains(version, prereleases=True)
 
 
 def _override(name: str, version: str, owner: str, specifier: SpecifierSet) -> Override:
@@ -179,16 +190,17 @@ def _override(name: str, version: str, owner: str, specifier: SpecifierSet) -> O
     Raises:
         ClusterError: The machine's package is older than what is asked for.
     """
+    is_newer = (parsed := _parsed(version)) is not None
     for one in specifier:
         # "~=" and "==" are an upper limit too, for a version above theirs.
         lower = one.version.removesuffix(".*") if one.operator in (">=", ">", "~=", "==") else ""
-        try:
-            is_older = bool(lower) and Version(version) < Version(lower)
-        except InvalidVersion:
-            is_older = True
-        if is_older or (one.operator == "!=" and not one.contains(version, prereleases=True)):
-            raise ClusterError(
-                f"{name} must be {specifier} for {owner}: the machine has {version}, which stays; "
-                "use a newer runtime"
-            )
+        if lower and parsed and parsed < Version(lower):
+            is_newer = False
+        if one.operator == "!=" and not one.contains(version, prereleases=True):
+            is_newer = False
+    if not is_newer:
+        raise ClusterError(
+            f"{name} must be {specifier} for {owner}: the machine has {version}, which stays; "
+            "use a newer runtime"
+        )
     return Override(package=name, version=version, required_by=owner, requirement=str(specifier))

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from dbx_aml.errors import ArgumentError, ClusterError
 from dbx_aml.marker import Override
-from dbx_aml.pins import OURS, PLUGIN, Needs, Wheel, needs, read_pins
+from dbx_aml.pins import OURS, PLUGIN, Needs, Wheel, constraints, needs, read_pins
 from dbx_aml.runtime_packages import RuntimePackages, runtime_packages
 
 REQUIREMENTS = "requirements.txt"
@@ -44,44 +45,44 @@ class Wheelhouse:
 
 
 def target(
-    runtime: str | None = None, constraints: Path | None = None, python: str = "3.12"
+    runtime: str | None = None, freeze: Path | None = None, python: str = "3.12"
 ) -> RuntimePackages:
     """Return the packages to resolve against.
 
     Args:
         runtime: A known one, for example "17.3" or "17.3-ml".
-        constraints: What `pip freeze` says on a cluster, instead.
+        freeze: What `pip freeze` says on a cluster, instead.
         python: Minor version that goes with the constraints.
 
     Raises:
         ArgumentError: The runtime is unknown, or the file names no package.
     """
     known = runtime_packages()
-    if runtime is not None and constraints is None:
+    if runtime is not None and freeze is None:
         if runtime not in known:
             raise ArgumentError(
                 f"runtime must be a known one: got {runtime!r}; use one of {list(known)}, or "
                 "'pip freeze' of a cluster as constraints"
             )
         return known[runtime]
-    if runtime is not None or constraints is None:
+    if runtime is not None or freeze is None:
         raise ArgumentError(
             "wheelhouse must be for one machine: give either a runtime or constraints; "
             f"runtimes are {list(known)}"
         )
     try:
-        pins = read_pins(constraints.read_text(encoding="utf-8"))
+        pins = read_pins(freeze.read_text(encoding="utf-8"))
     except (OSError, ValueError) as err:
         raise ArgumentError(
-            f"constraints must be a readable text: got '{constraints}'; write it on a cluster "
+            f"constraints must be a readable text: got '{freeze}'; write it on a cluster "
             "with '%pip freeze'"
         ) from err
     if not pins:
         raise ArgumentError(
-            f"constraints must have lines 'name==version': got none in '{constraints}'; "
+            f"constraints must have lines 'name==version': got none in '{freeze}'; "
             "write it on a cluster with '%pip freeze'"
         )
-    return RuntimePackages(runtime=constraints.name, python=python, versions=pins)
+    return RuntimePackages(runtime=freeze.name, python=python, versions=pins)
 
 
 def fill(folder: Path, machine: RuntimePackages, wheel: Path | None = None) -> Wheelhouse:
@@ -164,11 +165,13 @@ def _download(work: Path, machine: RuntimePackages, wheel: Path | None) -> Needs
 
 
 def _resolved(to_add: tuple[str, ...], machine: RuntimePackages, work: Path) -> dict[str, str]:
-    constraints = work / "constraints.txt"
-    constraints.write_text("".join(f"{n}=={v}\n" for n, v in machine.versions.items()))
+    fixed = work / "constraints.txt"
+    fixed.write_text(constraints(machine.versions), encoding="utf-8")
+    # Any interpreter will do, as the target is named: uv would try each one on the machine.
     command = [
-        *("uv", "pip", "compile", "-", "--quiet", "--no-header", "--no-annotate"),
-        *("--constraint", str(constraints), "--python-version", machine.python),
+        *("uv", "pip", "compile", "--python", sys.executable),
+        *("-", "--quiet", "--no-header", "--no-annotate"),
+        *("--constraint", str(fixed), "--python-version", machine.python),
         *("--python-platform", _UV_PLATFORM, "--only-binary", ":all:"),
     ]
     said = _run(command, "\n".join(to_add))
@@ -187,8 +190,14 @@ def _pip(machine: RuntimePackages, work: Path, *wanted: str) -> None:
 
 def _run(words: list[str], text: str = "") -> str:
     command = [sys.executable, "-P", "-m", *words]
+    environment = dict(os.environ)
+    if "PIP_INDEX_URL" in environment:
+        # uv has variables of its own; whoever set only pip's means both.
+        environment.setdefault("UV_DEFAULT_INDEX", environment["PIP_INDEX_URL"])
     try:
-        done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            command, input=text, env=environment, capture_output=True, text=True, check=True
+        )
     except subprocess.CalledProcessError as err:
         lines = [line.strip() for line in err.stderr.splitlines() if line.strip()]
         said = " ".join(lines)[-600:].rpartition("ERROR: ")[2]

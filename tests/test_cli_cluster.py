@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from databricks.sdk import WorkspaceClient
 
 from dbx_aml import Link
 from dbx_aml.cli import attach, main
@@ -200,7 +201,10 @@ def test_policy_prints_what_an_administrator_makes_a_policy_of(
         f"uploaded 2 files to {VOLUME}",
         f"in standard access mode the metastore's allowlist must have {VOLUME}/dbx_aml_init.sh",
     ]
-    assert json.loads(done.stdout)["definition"] == {
+    made = WorkspaceClient().api_client.do(
+        "POST", "/api/2.0/policies/clusters/create", body=json.loads(done.stdout)
+    )
+    assert json.loads(databricks.policies.all[made["policy_id"]]["definition"]) == {
         "spark_env_vars.MLFLOW_TRACKING_URI": {"type": "fixed", "value": URI},
         "spark_env_vars.MLFLOW_REGISTRY_URI": {"type": "fixed", "value": URI},
         "spark_env_vars.AZUREML_CURRENT_CLOUD": {"type": "fixed", "value": "AzureCloud"},

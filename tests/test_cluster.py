@@ -11,11 +11,12 @@ import pytest
 
 from dbx_aml import Link
 from dbx_aml.cluster import apply, library, outcome, wait
-from dbx_aml.cluster.attach import Attach, plan_attach
+from dbx_aml.cluster.attach import Attach
 from dbx_aml.cluster.client import Client
 from dbx_aml.cluster.detach import plan_detach
 from dbx_aml.cluster.found import Cluster, find_cluster, get_cluster
 from dbx_aml.cluster.part import gather
+from dbx_aml.cluster.plan import plan_attach
 from dbx_aml.cluster.record import attached_path, read_record
 from dbx_aml.cluster.status import cluster_status
 from dbx_aml.cluster.storage import Folder
@@ -197,13 +198,26 @@ def test_detach_leaves_what_others_have_changed_since(
     now["init_scripts"].append({"volumes": {"destination": "/Volumes/x/y/z/a.sh"}})
     now["spark_env_vars"] |= {"NEW": "2", "MLFLOW_REGISTRY_URI": "databricks-uc"}
     planned = plan_detach(client, get_cluster(client, team), Folder(client, f"{VOLUME}/{team}"))
-    assert planned.left == ["MLFLOW_REGISTRY_URI"]
+    assert planned.notes == ("variable MLFLOW_REGISTRY_URI stays: somebody has changed it since",)
     planned.run(client, quiet)
     assert spec(service, team)["init_scripts"] == [*OTHERS, OTHERS[0]]
     assert spec(service, team)["spark_env_vars"] == {
         "A": "1", "MLFLOW_TRACKING_URI": "databricks", "NEW": "2",
         "MLFLOW_REGISTRY_URI": "databricks-uc",
     }  # fmt: skip
+
+
+def test_an_attach_whose_record_is_lost_can_be_made_again(
+    service: Databricks, client: Client, plan: Callable[..., Attach], team: str
+) -> None:
+    plan(team).run(client, quiet)
+    del service.volumes.files[f"{VOLUME}/{team}/attached.json"]
+    with pytest.raises(ClusterError, match="there is no record in"):
+        detach(client, team)
+    plan(team).run(client, quiet)
+    detach(client, team)
+    assert spec(service, team)["init_scripts"] == OTHERS
+    assert spec(service, team)["spark_env_vars"] == {"A": "1"}, "nobody knows the rest"
 
 
 def test_a_cluster_without_settings_has_none_after_detach(
@@ -239,45 +253,61 @@ def test_a_second_attach_changes_nothing_and_a_new_link_keeps_what_was_before(
     assert spec(service, team) == before
 
 
-@pytest.mark.parametrize("mode", ["SINGLE_USER", "USER_ISOLATION"])
+@pytest.mark.parametrize(
+    ("via", "mode"),
+    [("init-script", "USER_ISOLATION"), ("libraries", "SINGLE_USER"), ("policy", "SINGLE_USER")],
+)
 def test_an_attach_and_a_detach_that_fail_anywhere_can_be_run_again(
-    service: Databricks, client: Client, plan: Callable[..., Attach], mode: str
-) -> None:
+    service: Databricks, client: Client, plan: Callable[..., Attach], wheelhouse: Path,
+    via: str, mode: str,
+) -> None:  # fmt: skip
     made = service.clusters.add("c", spark_env_vars={"A": "1"}, data_security_mode=mode)
     before, files = dict(made.spec), dict(service.volumes.files)
     service.allowlists.set("/Volumes/other")
-    attached: dict[str, Any] = {}
-    for run in ("attach", "detach"):
-        for number in range(50):
-            writes = "fs/|artifact-allowlists|clusters/update"
+    folder = Folder(client, f"{VOLUME}/{made.cluster_id}")
+    service.clusters.start_s = 0.0
+    (wheelhouse / "b-1-py3-none-any.whl").unlink()
+    wheels = wheelhouse if via == "libraries" else None
+
+    def attach() -> None:
+        plan(made.cluster_id, via=via, wheels=wheels).run(client, quiet)
+
+    def take_off() -> None:
+        detach(client, made.cluster_id)
+
+    def without_policy() -> dict[str, Any]:
+        return {name: value for name, value in made.spec.items() if name != "policy_id"}
+
+    attach()
+    attached = without_policy()
+    take_off()
+    writes = "fs/|artifact-allowlists|clusters/update|policies/|libraries/"
+    for is_attach in (True, False):
+        for number in range(60):
             service.fault(
                 "status", status=400, path=writes, method="PUT|POST|DELETE", skip=number, count=1
             )
             try:
-                if run == "attach":
-                    plan(made.cluster_id).run(client, quiet)
-                else:
-                    detach(client, made.cluster_id)
+                attach() if is_attach else take_off()
             except ClusterError as err:
-                is_unchanged = made.spec == (before if run == "attach" else attached)
-                assert ("is unchanged)" in str(err)) <= is_unchanged
                 service.allow_all()
-                if run == "attach":
-                    plan(made.cluster_id).run(client, quiet)
-                    attached = attached or dict(made.spec)
-                    assert made.spec == attached
-                    detach(client, made.cluster_id)
-                elif read_record(Folder(client, f"{VOLUME}/{made.cluster_id}")):
-                    detach(client, made.cluster_id)
-                assert made.spec == before
-                assert service.volumes.files == files
-                assert service.allowlists.artifacts() == ["/Volumes/other"]
-                if run == "detach":
-                    plan(made.cluster_id).run(client, quiet)
+                if "is unchanged)" in str(err):
+                    assert made.spec == before
             else:
                 service.allow_all()
-                assert number > 4, "each write was refused once"
                 break
+            if is_attach:
+                attach()
+                assert without_policy() == attached
+            if read_record(folder):
+                take_off()
+            assert made.spec == before
+            assert service.volumes.files == files
+            assert service.policies.all == {}
+            assert service.allowlists.artifacts() == ["/Volumes/other"]
+            if not is_attach:
+                attach()
+        assert number > 4, "each write was refused once"
     assert made.spec == before
 
 
@@ -302,6 +332,7 @@ def test_a_cluster_on_its_way_is_waited_for(
 ) -> None:
     made = service.clusters.add("c", state="PENDING")
     planned = plan(made.cluster_id)
+    assert planned.restarts
     made.ready_at = time.monotonic() + 0.1
     said: list[str] = []
     assert planned.run(client, said.append).cluster.state == "RUNNING"
@@ -337,6 +368,30 @@ def test_a_cluster_that_leaves_its_state_in_between_is_tried_again(
     monkeypatch.setattr(apply, "wait_until_settled", then_resize)
     assert plan(team).run(client, quiet).marker
     assert [one.status for one in service.requests(path="clusters/update")] == [400, 200]
+
+
+def test_a_cluster_that_never_takes_a_change_is_not_asked_for_ever(
+    service: Databricks, client: Client, plan: Callable[..., Attach], team: str
+) -> None:
+    found = service.clusters.find(team)
+    found.state, found.shows_at = "RESIZING", float("inf")
+    with pytest.raises(ClusterError, match=r"cannot change cluster team .* in state RESIZING"):
+        plan(team).run(client, quiet)
+    assert len(service.requests(path="clusters/update")) == 5
+
+
+def test_files_that_a_running_cluster_has_not_read_are_brought_to_it_by_the_next_attach(
+    service: Databricks, client: Client, plan: Callable[..., Attach], team: str, tmp_path: Path
+) -> None:
+    plan(team).run(client, quiet)
+    write_link(tmp_path, experiment="iris")
+    service.fault("status", status=400, path="clusters/restart", count=1)
+    with pytest.raises(ClusterError, match="cannot restart cluster"):
+        plan(team).run(client, quiet)
+    assert plan(team).restarts
+    assert plan(team).run(client, quiet).marker
+    assert service.clusters.find(team).boots == 2
+    assert plan(team).is_empty
 
 
 def test_a_change_whose_answer_is_lost_is_made_once(
@@ -450,6 +505,19 @@ def test_an_allowlist_that_takes_the_folder_already_stays(
     detach(client, shared)
     assert service.allowlists.artifacts() == [f"{VOLUME}/"]
     assert service.requests(method="PUT", path="artifact-allowlists") == []
+
+
+def test_who_may_not_change_the_allowlist_can_detach_all_the_same(
+    service: Databricks, client: Client, plan: Callable[..., Attach], shared: str
+) -> None:
+    plan(shared).run(client, quiet)
+    service.deny("artifact-allowlists", "User does not have MANAGE ALLOWLIST on Metastore")
+    folder = Folder(client, f"{VOLUME}/{shared}")
+    planned = plan_detach(client, get_cluster(client, shared), folder)
+    assert "dbx_aml_init.sh stays on the metastore's allowlist" in planned.notes[0]
+    planned.run(client, quiet)
+    assert "init_scripts" not in spec(service, shared)
+    assert read_record(folder) is None
 
 
 def test_an_allowlist_that_one_may_not_change_is_said_before_anything_is_written(

@@ -159,7 +159,7 @@ def test_what_a_script_does_is_up_to_the_test_and_a_bad_end_stops_the_start(
     databricks.volumes.files[SCRIPT] = b"echo"
     seen = []
 
-    def run(path, text, variables, root):  # type: ignore[no-untyped-def]
+    def run(path, text, variables, root):
         seen.append((path, text, dict(variables), root.is_dir()))
         return 3
 

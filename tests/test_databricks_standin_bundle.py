@@ -58,6 +58,7 @@ targets:
 
 @pytest.fixture
 def client(databricks: Databricks) -> WorkspaceClient:
+    databricks.files.items["/nb"] = Item("NOTEBOOK", b"", "PYTHON")
     return WorkspaceClient()
 
 
@@ -91,7 +92,7 @@ def test_a_run_does_its_tasks_in_their_order_with_its_parameters(
 ) -> None:
     seen = []
 
-    def work(task, parameters):  # type: ignore[no-untyped-def]
+    def work(task, parameters):
         seen.append((task["task_key"], dict(parameters)))
         return f"did {task['task_key']}"
 
@@ -117,7 +118,7 @@ def test_a_run_does_its_tasks_in_their_order_with_its_parameters(
 def test_a_task_that_fails_fails_the_run_and_what_depends_on_it(
     databricks: Databricks, client: WorkspaceClient
 ) -> None:
-    def work(task, parameters):  # type: ignore[no-untyped-def]
+    def work(task, parameters):
         raise TaskFailed("ValueError: no")
 
     databricks.jobs.run_task = work
@@ -137,6 +138,59 @@ def test_a_task_that_fails_fails_the_run_and_what_depends_on_it(
     first = next(one.run_id for one in run.tasks or [] if one.task_key == "first")
     assert first
     assert client.jobs.get_run_output(first).error == "ValueError: no"
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"job_cluster_key": "gone"}, "job_cluster 'gone' is not defined"),
+        ({"environment_key": "gone"}, "environment 'gone' is not defined"),
+        ({"depends_on": [{"task_key": "gone"}]}, "depends on unknown 'gone'"),
+        ({}, "must have a cluster or an environment"),
+    ],
+)
+def test_a_job_whose_tasks_lack_something_is_refused(
+    client: WorkspaceClient, task: dict[str, object], message: str
+) -> None:
+    wheel = {"package_name": "p", "entry_point": "main"}
+    made = jobs.Task.from_dict({"task_key": "a", "python_wheel_task": wheel, **task})
+    with pytest.raises(DatabricksError, match=message):
+        client.jobs.create(name="score", tasks=[made])
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"notebook_task": {"notebook_path": "/gone"}}, "Unable to access the notebook '/gone'"),
+        ({"job_cluster_key": "c"}, "init script /Volumes/main/ml/x/a.sh failed: the file does"),
+        ({"existing_cluster_id": "1", "libraries": [{"whl": "/Volumes/main/ml/x/a.whl"}]},
+         "a.whl does not exist"),
+        ({"environment_key": "e"}, "/Workspace/Shared/b.whl does not exist"),
+    ],
+)  # fmt: skip
+def test_a_task_that_does_not_find_what_it_needs_fails_in_its_run(
+    client: WorkspaceClient, task: dict[str, object], message: str
+) -> None:
+    script = {"volumes": {"destination": "/Volumes/main/ml/x/a.sh"}}
+    cluster = {"spark_version": "17.3.x-scala2.13", "data_security_mode": "SINGLE_USER"}
+    settings = jobs.JobSettings.from_dict(
+        {
+            "tasks": [{"task_key": "a", **task}],
+            "job_clusters": [
+                {"job_cluster_key": "c", "new_cluster": {**cluster, "init_scripts": [script]}}
+            ],
+            "environments": [
+                {"environment_key": "e", "spec": {"dependencies": ["/Workspace/Shared/b.whl[x]"]}}
+            ],
+        }
+    )
+    made = client.jobs.create(**settings.as_shallow_dict()).job_id
+    assert made
+    started = client.jobs.run_now(made).run_id
+    for _ in range(3):
+        run = client.jobs.get_run(started)
+    assert run.tasks and run.tasks[0].run_id
+    assert message in str(client.jobs.get_run_output(run.tasks[0].run_id).error)
 
 
 def test_an_experiment_has_a_unique_name_in_a_folder_that_is_there(
@@ -199,7 +253,7 @@ def test_permissions_are_replaced_by_put_and_added_to_by_patch(client: Workspace
 
 
 @pytest.fixture
-def bundle(databricks: Databricks, tmp_path: Path):  # type: ignore[no-untyped-def]
+def bundle(databricks: Databricks, tmp_path: Path):
     """Run the real CLI on a bundle of a job, an experiment, a schema and a volume."""
     if not CLI:
         pytest.skip("needs the Databricks CLI on the PATH, or in DATABRICKS_CLI")
@@ -228,7 +282,7 @@ def bundle(databricks: Databricks, tmp_path: Path):  # type: ignore[no-untyped-d
 
 def test_the_cli_deploys_runs_and_removes_a_bundle(
     databricks: Databricks, bundle, tmp_path: Path
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     assert "Validation OK!" in bundle("validate", "--strict")
     assert "6 to add" in bundle("plan")
     assert "6 created" in bundle("deploy")
@@ -256,7 +310,7 @@ def test_the_cli_deploys_runs_and_removes_a_bundle(
     assert not [path for path in databricks.files.items if "probe/dev" in path]
 
 
-def test_the_cli_deploys_for_production_under_a_lock(databricks: Databricks, bundle) -> None:  # type: ignore[no-untyped-def]
+def test_the_cli_deploys_for_production_under_a_lock(databricks: Databricks, bundle) -> None:
     bundle("deploy", "--target", "prod")
     locks = [one for one in databricks.requests() if one.path.endswith("deploy.lock")]
     assert locks[-1].status == 200

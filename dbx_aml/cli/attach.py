@@ -101,10 +101,10 @@ def attach(
     What it has stays: our script and variables are added to its own. Shows what would change, says
     what would restart, and asks. Run it again after it was interrupted, or to bring it up to date.
     """
-    from dbx_aml.cluster.attach import plan_attach
     from dbx_aml.cluster.client import Client
     from dbx_aml.cluster.found import find_cluster
     from dbx_aml.cluster.part import gather
+    from dbx_aml.cluster.plan import plan_attach
 
     # First what needs no network.
     parts = gather(config, wheelhouse, via=via, on_failure=on_failure)
@@ -148,8 +148,8 @@ def detach(cluster: str, to: str | None, profile: str | None, dry_run: bool, yes
     folder = _folder(client, found, to)
     plan = plan_detach(client, found, folder)
     _show(plan.change, f"files in {folder} are removed")
-    if plan.left:
-        _say(f"left as they are, changed by somebody since: {', '.join(plan.left)}")
+    for note in plan.notes:
+        _say(note)
     if dry_run:
         return
     _ask(yes, found, plan.restarts)

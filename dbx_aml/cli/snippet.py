@@ -53,7 +53,8 @@ def policy(
 ) -> None:
     """Print a cluster policy that prepares every new cluster made by it; upload what it names.
 
-    Nothing but the folder is changed: an administrator makes the policy of what is printed.
+    Nothing but the folder is changed. An administrator makes the policy of what is printed:
+    databricks cluster-policies create --json @FILE
     """
     from dbx_aml.cluster.part import gather
     from dbx_aml.cluster.snippet import policy_text

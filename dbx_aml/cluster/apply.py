@@ -7,9 +7,11 @@ from dbx_aml.cluster.outcome import logs_of
 from dbx_aml.cluster.wait import wait_until_restarting, wait_until_settled, why_ended
 from dbx_aml.errors import ClusterError
 
+_TRIES = 5
+
 
 def apply_change(client: Client, change: Change, say: Say, *, is_restart: bool) -> Cluster:
-    """Change a cluster's settings and return it once it is at rest again.
+    """Change a cluster's settings; return it as it was right before.
 
     Args:
         client: Who changes.
@@ -18,10 +20,12 @@ def apply_change(client: Client, change: Change, say: Say, *, is_restart: bool) 
         is_restart: Restart it even where no setting differs: what it reads has changed.
 
     Raises:
-        ClusterError: It cannot be changed, or does not come up again.
+        ClusterError: It cannot be changed.
     """
     is_sent = False
+    attempt = 0
     while True:
+        attempt += 1
         cluster = wait_until_settled(client, change.cluster, say)
         try:
             # What others have changed meanwhile must not be lost.
@@ -36,10 +40,24 @@ def apply_change(client: Client, change: Change, say: Say, *, is_restart: bool) 
             if is_due and cluster.state == "RUNNING":
                 wait_until_restarting(client, cluster)
             change.install(client)
-            break
+            return cluster
         except WrongState:
             # Somebody has started or stopped it since.
-            continue
+            if attempt == _TRIES:
+                raise
+
+
+def see_through(client: Client, cluster: Cluster, say: Say) -> Cluster:
+    """Return a changed cluster once it is at rest again.
+
+    Args:
+        client: Who asks.
+        cluster: As it was right before the change.
+        say: Is told what happens.
+
+    Raises:
+        ClusterError: It does not come up again.
+    """
     if cluster.state == "TERMINATED":
         return cluster
     found = wait_until_settled(client, cluster, say)

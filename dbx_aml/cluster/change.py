@@ -141,8 +141,9 @@ class Change:
         now = Settings.of(cluster)
         for known in (self.before, self.after):
             if replace(known, libraries=(), allowlisted=()) == now:
-                own = {"libraries": self.before.libraries, "allowlisted": self.before.allowlisted}
-                return replace(self, cluster=cluster, before=replace(now, **own))
+                libraries, allowlisted = self.before.libraries, self.before.allowlisted
+                before = replace(now, libraries=libraries, allowlisted=allowlisted)
+                return replace(self, cluster=cluster, before=before)
         raise ClusterError(
             f"cluster {cluster} must stay as it was shown: its settings were changed by somebody "
             "else meanwhile; run the command again"

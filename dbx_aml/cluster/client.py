@@ -23,6 +23,10 @@ class Missing(ClusterError):
     """What was asked for is not there."""
 
 
+class Forbidden(ClusterError):
+    """The caller is known and may not do it."""
+
+
 class WrongState(ClusterError):
     """The cluster is in a state in which it takes no change."""
 
@@ -97,6 +101,7 @@ class Client:
 
         Raises:
             Missing: What is asked for is not there.
+            Forbidden: The caller may not.
             WrongState: The cluster takes no change now.
             ClusterError: Anything else that is no answer.
         """
@@ -164,7 +169,7 @@ def _of_answer(err: Any, what: str, hint: str) -> ClusterError:
             "profile"
         )
     if isinstance(err, PermissionDenied):
-        return ClusterError(f"caller must be allowed to {what}: {said!r}; {hint}")
+        return Forbidden(f"caller must be allowed to {what}: {said!r}; {hint}")
     if isinstance(err, NotFound) or "does not exist" in said:
         return Missing(f"cannot {what}: {said!r}")
     if code == "INVALID_STATE":

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 
 from dbx_aml.cluster.allowlist import Allowlist
-from dbx_aml.cluster.apply import apply_change
+from dbx_aml.cluster.apply import apply_change, see_through
 from dbx_aml.cluster.change import Change, Say, Settings
-from dbx_aml.cluster.client import Client
+from dbx_aml.cluster.client import Client, Forbidden
 from dbx_aml.cluster.found import Cluster
 from dbx_aml.cluster.policy import remove_policy
 from dbx_aml.cluster.record import RECORD, Record, is_same, read_record
@@ -21,23 +21,18 @@ class Detach:
         change: Of the cluster's settings.
         folder: Where the files are, which go last.
         record: What the attach had put there.
+        notes: What stays as it is and why, one line each.
     """
 
     change: Change
     folder: Folder
     record: Record
+    notes: tuple[str, ...] = ()
 
     @property
     def restarts(self) -> bool:
         """Whether the cluster would restart, which ends what runs on it."""
-        return self.change.cluster.state == "RUNNING" and bool(self.change.mask)
-
-    @property
-    def left(self) -> list[str]:
-        """Our variables that somebody has changed since: they stay as they are."""
-        now = self.change.cluster.variables
-        ours = self.record.variables
-        return [name for name in ours if name in now and now[name] != ours[name]]
+        return self.change.cluster.is_up and bool(self.change.mask)
 
     def run(self, client: Client, say: Say) -> Cluster:
         """Make it; return the cluster as it is then.
@@ -46,6 +41,7 @@ class Detach:
             ClusterError: It could not be made whole; the message says what is left.
         """
         cluster = apply_change(client, self.change, say, is_restart=False)
+        cluster = see_through(client, cluster, say)
         try:
             for script in self.change.before.allowlisted:
                 Allowlist(client, script).remove()
@@ -80,9 +76,20 @@ def plan_detach(client: Client, cluster: Cluster, folder: Folder) -> Detach:
             "of the attach with --to"
         )
     now = Settings.of(cluster)
+    notes = [
+        f"variable {name} stays: somebody has changed it since"
+        for name, value in record.variables.items()
+        if now.variables.get(name, value) != value
+    ]
     allowlisted: tuple[str, ...] = ()
-    if record.allowlisted and Allowlist(client, record.allowlisted).names_it:
-        allowlisted = (record.allowlisted,)
+    try:
+        if record.allowlisted and Allowlist(client, record.allowlisted).names_it:
+            allowlisted = (record.allowlisted,)
+    except Forbidden:
+        notes.append(
+            f"{record.allowlisted} stays on the metastore's allowlist: {client.user} may not "
+            "change it; a metastore administrator can"
+        )
     before = replace(now, libraries=record.libraries, allowlisted=allowlisted)
     is_our_policy = record.policy_id is not None and now.policy_id == record.policy_id
     after = Settings(
@@ -91,5 +98,8 @@ def plan_detach(client: Client, cluster: Cluster, folder: Folder) -> Detach:
         policy_id=None if is_our_policy else now.policy_id,
     )
     return Detach(
-        change=Change(cluster=cluster, before=before, after=after), folder=folder, record=record
+        change=Change(cluster=cluster, before=before, after=after),
+        folder=folder,
+        record=record,
+        notes=tuple(notes),
     )

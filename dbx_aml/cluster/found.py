@@ -38,6 +38,11 @@ class Cluster:
         return str(self.spec.get("state", "UNKNOWN"))
 
     @property
+    def is_up(self) -> bool:
+        """Whether it runs, or will when it has come to rest: a change restarts it."""
+        return self.state not in ("TERMINATED", "TERMINATING")
+
+    @property
     def is_standard(self) -> bool:
         """Whether it is in standard access mode: scripts from volumes of the allowlist only."""
         return self.spec.get("data_security_mode") in _STANDARD

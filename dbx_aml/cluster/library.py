@@ -12,7 +12,7 @@ from dbx_aml.errors import ClusterError
 _LIMIT_S = 900.0
 _POLL_S = 3.0
 _DONE = ("INSTALLED", "SKIPPED", "RESTORED")
-_WRONG = ("FAILED",)
+_GONE = ("FAILED", "UNINSTALL_ON_RESTART")
 
 
 def library_statuses(client: Client, cluster: Cluster) -> list[dict[str, Any]]:
@@ -24,6 +24,15 @@ def library_statuses(client: Client, cluster: Cluster) -> list[dict[str, Any]]:
         query={"cluster_id": cluster.cluster_id},
     )
     return list(found.get("library_statuses", []))
+
+
+def wanted_libraries(
+    client: Client, cluster: Cluster, libraries: tuple[Mapping[str, Any], ...]
+) -> tuple[Mapping[str, Any], ...]:
+    """Return those of some libraries that a cluster has, or will have at its next start."""
+    rows = library_statuses(client, cluster)
+    there = [row.get("library") for row in rows if row.get("status") not in _GONE]
+    return tuple(one for one in libraries if one in there)
 
 
 def wait_for_libraries(
@@ -38,7 +47,7 @@ def wait_for_libraries(
     said = -1
     while True:
         rows = [row for row in library_statuses(client, cluster) if row.get("library") in libraries]
-        wrong = [row for row in rows if row.get("status") in _WRONG]
+        wrong = [row for row in rows if row.get("status") == "FAILED"]
         if wrong:
             what = next(iter(wrong[0]["library"].values()))
             why = " ".join(wrong[0].get("messages") or ["no reason given"]).split("\n")[0]

@@ -121,13 +121,13 @@ def gather(
     """
     files: dict[str, Path] = {}
     if wheelhouse:
-        names = [*(file.name for file in sorted(wheelhouse.glob("*.whl"))), ABOUT, REQUIREMENTS]
-        if not (wheelhouse / REQUIREMENTS).is_file() or len(names) == 2:
+        found = [*sorted(wheelhouse.glob("*.whl")), wheelhouse / ABOUT, wheelhouse / REQUIREMENTS]
+        if len(found) == 2 or not all(file.is_file() for file in found):
             raise ArgumentError(
                 f"wheelhouse must hold wheels and their hashes: got {str(wheelhouse)!r} without; "
                 "fill it with 'dbx-aml cluster wheelhouse'"
             )
-        files = {f"{_WHEELHOUSE}/{name}": wheelhouse / name for name in names}
+        files = {f"{_WHEELHOUSE}/{file.name}": file for file in found}
     if via == "libraries" and not files:
         raise ArgumentError(
             "libraries must come from wheels: got none; give --wheelhouse, which 'dbx-aml cluster "

@@ -30,13 +30,11 @@ environments:
 
 
 def policy_text(folder: Folder, parts: Parts) -> str:
-    """Return a cluster policy that prepares every cluster made by it, as JSON."""
-    found: dict[str, Any] = {
-        "name": "dbx-aml",
-        "definition": policy_definition(
-            folder.location(SCRIPT) if parts.has_script else None, parts.variables(folder)
-        ),
-    }
+    """Return a cluster policy that prepares every cluster made by it, as its API takes it."""
+    script = folder.location(SCRIPT) if parts.has_script else None
+    definition = policy_definition(script, parts.variables(folder))
+    # A document in the document: so the service wants it.
+    found: dict[str, Any] = {"name": "dbx-aml", "definition": json.dumps(definition, indent=2)}
     if parts.libraries:
         found["libraries"] = policy_libraries(folder.file(name) for name in parts.libraries)
     return json.dumps(found, indent=2)

@@ -12,7 +12,7 @@ from dbx_aml.errors import ClusterError
 from dbx_aml.init_script.machine import installed, wheel_of
 from dbx_aml.init_script.pip import run_pip
 from dbx_aml.marker import Override
-from dbx_aml.pins import OURS, PLUGIN, Wheel, needs, read_pins
+from dbx_aml.pins import OURS, PLUGIN, Wheel, constraints, needs, read_pins
 
 REQUIREMENTS = "requirements.txt"
 
@@ -118,11 +118,11 @@ def _resolved(to_add: tuple[str, ...], machine: Mapping[str, str], work: Path) -
     """Return what pip would add for these requirements, with every package of the machine fixed."""
     if not to_add:
         return {}
-    constraints, report = work / "constraints.txt", work / "report.json"
-    constraints.write_text("".join(f"{name}=={version}\n" for name, version in machine.items()))
+    fixed, report = work / "constraints.txt", work / "report.json"
+    fixed.write_text(constraints(machine), encoding="utf-8")
     run_pip(
         *("install", "--dry-run", "--report", str(report), "--only-binary", ":all:"),
-        *("--constraint", str(constraints), *to_add),
+        *("--constraint", str(fixed), *to_add),
     )
     found = [one["metadata"] for one in json.loads(report.read_text(encoding="utf-8"))["install"]]
     pins = read_pins("\n".join(f"{one['name']}=={one['version']}" for one in found))

@@ -97,7 +97,7 @@ class Databricks:
             method: All of it.
             path: Part of the path.
         """
-        entries = [Entry(**entry) for entry in self._journal.as_json()]  # type: ignore[arg-type]
+        entries = [Entry(**entry) for entry in self._journal.as_json()]
         return [one for one in entries if path in one.path and method in ("", one.method)]
 
     def writes(self) -> list[Entry]:

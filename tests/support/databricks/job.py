@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
+from tests.support.databricks.job_check import TaskCheck, check_settings
 from tests.support.databricks.permission import Permissions
 from tests.support.databricks.route import Call, Handler, Problem, copied, invalid, page_of
 
@@ -30,6 +31,7 @@ class Jobs:
 
     Args:
         permissions: A new job belongs to its maker there.
+        check: Whether a task finds what it needs.
 
     Attributes:
         all: Jobs by id, as `jobs/get` shows them.
@@ -37,8 +39,9 @@ class Jobs:
         run_task: What a task does; by default nothing, and it ends well.
     """
 
-    def __init__(self, permissions: Permissions) -> None:
+    def __init__(self, permissions: Permissions, check: TaskCheck) -> None:
         self._permissions = permissions
+        self._check = check
         self._ids = count(1_001)
         self.all: dict[int, dict[str, Any]] = {}
         self.runs: dict[int, dict[str, Any]] = {}
@@ -67,6 +70,7 @@ class Jobs:
         settings = call.body
         # Where the caller says who may what; a job has it beside its settings.
         settings.pop("access_control_list", None)
+        check_settings(settings)
         made = next(self._ids)
         self.all[made] = {
             "job_id": made,
@@ -80,6 +84,7 @@ class Jobs:
 
     def _reset(self, call: Call) -> None:
         job = self._job(call)
+        check_settings(call.needed("new_settings"))
         job["settings"] = _with_defaults(call.needed("new_settings"))
 
     def _update(self, call: Call) -> None:
@@ -87,6 +92,7 @@ class Jobs:
         settings = {**job["settings"], **call.body.get("new_settings", {})}
         for name in call.body.get("fields_to_remove", []):
             settings.pop(name, None)
+        check_settings(settings)
         job["settings"] = _with_defaults(settings)
 
     def _list(self, call: Call) -> dict[str, Any]:
@@ -182,14 +188,18 @@ class Jobs:
             waiting.remove(task)
             needed = [done[on["task_key"]] for on in task.get("depends_on", [])]
             is_free = all(state == "SUCCESS" for state in needed)
-            done[task["task_key"]] = self._do(task, values) if is_free else "UPSTREAM_FAILED"
+            done[task["task_key"]] = self._do(run, task, values) if is_free else "UPSTREAM_FAILED"
             _end(task, done[task["task_key"]], "")
         wrong = [key for key, state in done.items() if state != "SUCCESS"]
         message = f"Task {wrong[0]} failed" if wrong else ""
         _end(run, "FAILED" if wrong else "SUCCESS", message)
 
-    def _do(self, task: dict[str, Any], values: Mapping[str, str]) -> str:
+    def _do(self, run: Mapping[str, Any], task: dict[str, Any], values: Mapping[str, str]) -> str:
         try:
+            settings = self.all[run["job_id"]]["settings"]
+            wrong = self._check.why_not(task, settings, task["run_id"])
+            if wrong:
+                raise TaskFailed(wrong)
             said = self.run_task(copied(task), values)
         except TaskFailed as err:
             self._outputs[task["run_id"]] = {"error": str(err), "error_trace": str(err)}

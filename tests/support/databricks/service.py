@@ -15,6 +15,7 @@ from tests.support.databricks.experiment import Experiments
 from tests.support.databricks.grant import Grants
 from tests.support.databricks.identity import Identity
 from tests.support.databricks.job import Jobs
+from tests.support.databricks.job_check import TaskCheck
 from tests.support.databricks.library import Libraries
 from tests.support.databricks.permission import Permissions
 from tests.support.databricks.policy import Policies
@@ -52,7 +53,7 @@ class Service:
         self.libraries = Libraries(self.clusters, self.volumes, self.files)
         self.policies = Policies()
         self.permissions = Permissions()
-        self.jobs = Jobs(self.permissions)
+        self.jobs = Jobs(self.permissions, TaskCheck(self.boot, self.files, self.volumes))
         self.experiments = Experiments(self.permissions, self.files)
         self.catalogs = Catalogs(self.volumes)
         self.grants = Grants(self.catalogs, self.volumes)

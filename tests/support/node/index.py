@@ -64,7 +64,11 @@ def serve(folder: Path) -> Iterator[Index]:
             self.send_header("Content-Length", str(len(content)))
             self.send_header("Content-Type", "text/html")
             self.end_headers()
-            self.wfile.write(content)
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

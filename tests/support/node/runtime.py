@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from importlib.metadata import distribution
 from pathlib import Path
 
+from dbx_aml.pins import read_pins
+from dbx_aml.runtime_packages import RuntimePackages
 from tests.support.node.wheel import write_wheel
 
 # As much of MLflow and of the blob client as the init script's proof calls.
@@ -90,6 +92,69 @@ def stand_in_runtime(folder: Path) -> Path:
             (place / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(str(packaging.locate_file(file)), place / file)
     return folder
+
+
+# With what they need in turn: what the plugin, this package and the proof import.
+_REAL = (
+    "azure-common",
+    "azure-identity",
+    "azure-mgmt-core",
+    "azure-storage-blob",
+    "click",
+    "mlflow-skinny",
+    "msrest",
+    "packaging",
+    "pandas",
+    "requests-oauthlib",
+    "rich",
+)
+
+
+def real_runtime(folder: Path, machine: RuntimePackages) -> Path:
+    """Return a virtual environment with what a runtime brings, at the same versions.
+
+    What is imported is real; the rest has only its name and version, which is
+    all that an installer looks at, and spares gigabytes.
+    """
+    python = _python(machine.python)
+    subprocess.run([python, "-m", "venv", str(folder)], check=True)
+    pins = folder.parent / "pins.txt"
+    pins.write_text("".join(f"{name}=={pin}\n" for name, pin in machine.versions.items()))
+    resolve = ["compile", "-", "--constraint", str(pins), "--python", sys.executable]
+    resolve += ["--python-version", machine.python]
+    real = read_pins(_uv(*resolve, text="\n".join(_REAL)))
+    real = {name: pin for name, pin in real.items() if name in machine.versions}
+    names = [f"{name}=={pin}" for name, pin in real.items()]
+    _uv("install", "--python", str(folder / "bin" / "python"), "--no-deps", *names)
+    place = site_packages(folder)
+    for name, pin in machine.versions.items():
+        if name not in real and name != "pip":
+            with zipfile.ZipFile(write_wheel(folder.parent / "empty", name, pin)) as archive:
+                archive.extractall(place)
+    return folder
+
+
+def _uv(*words: str, text: str = "") -> str:
+    command = [sys.executable, "-m", "uv", "pip", *words, "--quiet"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _python(minor: str) -> str:
+    """Return an interpreter of this version where there is one, else the one that runs this."""
+    name = f"python{minor}"
+    candidates = [shutil.which(name), *Path.home().glob(f".pyenv/versions/{minor}.*/bin/{name}")]
+    for found in candidates:
+        # A shim answers only where its version is switched on.
+        if (
+            found
+            and not subprocess.run(
+                [str(found), "-c", "import ensurepip"], capture_output=True, check=False
+            ).returncode
+        ):
+            return str(found)
+    return sys.executable
 
 
 def write_plugin(folder: Path, version: str = PLUGIN, broken: str = "") -> Path:
