@@ -15,7 +15,7 @@ _EXPERIMENTS = ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID")
 
 
 @dataclass(frozen=True, kw_only=True)
-class InForce:
+class Overview:
     """What counts here; prints as a small table, in a notebook with problems in red.
 
     Args:
@@ -45,7 +45,7 @@ class InForce:
         return f"<table>{rows}</table>"
 
 
-def in_force() -> InForce:
+def in_force() -> Overview:
     """Return mode, both of MLflow's URIs with who set them, experiment, and the init script's end.
 
     Nothing is asked and nothing is raised: `doctor` looks closer.
@@ -74,4 +74,4 @@ def in_force() -> InForce:
         facts["init script"] = found.reason or done
         if not found.is_good:
             problems.add("init script")
-    return InForce(facts=facts, problems=frozenset(problems))
+    return Overview(facts=facts, problems=frozenset(problems))
