@@ -9,7 +9,7 @@ from html import escape
 from dbx_aml import marker
 from dbx_aml.errors import DbxAmlError
 from dbx_aml.settings import Link
-from dbx_aml.tracking.uris import registry_in_force, tracking_in_force
+from dbx_aml.tracking.uris import registry_in_force, tracking_in_force, without_login
 
 _EXPERIMENTS = ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID")
 
@@ -66,7 +66,7 @@ def in_force() -> Overview:
         ("tracking URI", tracking_in_force()),
         ("registry URI", registry_in_force()),
     ):
-        facts[name] = f"{said.uri} ({said.who})"
+        facts[name] = f"{without_login(said.uri)} ({said.who})"
     facts["experiment"] = experiment
     found = marker.read_marker(marker.MARKER_PATH)
     if found is not None:

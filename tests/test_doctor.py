@@ -102,10 +102,10 @@ def test_a_runtime_with_its_own_packages_is_good_and_a_changed_one_is_told(
     monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "17.3")
     found = look("runtime")
     assert found.state == "warning"
-    assert "pyarrow 21.0.0, it brings 19.0.1" in found.said
+    assert "pyarrow 21.0.0, listed 19.0.1" in found.said
     assert "restart the cluster" in found.fix
     monkeypatch.setattr(machine, "_PYTHON", "3.13")
-    assert "Python 3.13, it brings 3.12" in look("runtime").said
+    assert "Python 3.13, listed 3.12" in look("runtime").said
 
 
 def test_an_unknown_runtime_is_told(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,13 @@ def test_a_link_that_cannot_be_read_is_a_problem_and_no_error() -> None:
     assert found.problems == {"mode"}
 
 
+def test_no_password_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "https://ana:p4ssw0rd@mlflow.contoso.com/x")
+    found = dbx_aml.in_force()
+    shown = "https://***@mlflow.contoso.com/x (MLFLOW_REGISTRY_URI)"
+    assert found.facts["registry URI"] == shown
+
+
 def test_it_imports_no_mlflow() -> None:
     code = "import sys, dbx_aml; print(dbx_aml.in_force()); print('mlflow' in sys.modules)"
     environment = {**os.environ, "MLFLOW_TRACKING_URI": "databricks", "DBX_AML_EXPERIMENT": "/a/b"}

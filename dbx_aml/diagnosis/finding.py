@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from dbx_aml.auth.answer import scrubbed
+from dbx_aml.tracking.uris import without_login
 
 FAILED, WARNING, OK, SKIPPED = "failed", "warning", "ok", "skipped"
 # Worst first.
@@ -15,7 +16,6 @@ STATES = (FAILED, WARNING, OK, SKIPPED)
 _SECRET_NAME = re.compile(
     r"(?!DBX_AML_)(?!.*_(FILE|PATH)$).*(SECRET|TOKEN|PASSWORD|_KEY$|IDENTITY_HEADER)", re.IGNORECASE
 )
-_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,4 +64,4 @@ def without_secrets(text: str) -> str:
     No check puts one there. This is for what other libraries' errors repeat.
     """
     known = [value for name, value in os.environ.items() if _SECRET_NAME.match(name)]
-    return scrubbed(_LOGIN.sub("***@", text), known)
+    return scrubbed(without_login(text), known)

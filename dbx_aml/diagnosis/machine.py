@@ -41,11 +41,12 @@ def runtime(case: Case) -> Finding:
             f"Databricks Runtime {running} is not one that this package was tried on",
             f"use one of {', '.join(one.name for one in RUNTIMES.values())}",
         )
-    changed = list(_changed(known))
+    changed = _changed(known)
     if changed:
         return warning(
-            f"Databricks Runtime {known.name}, changed: {'; '.join(changed)}",
-            "remove the library or %pip line that changes them, and restart the cluster",
+            f"Databricks Runtime {known.name}, with other packages than its release notes list: "
+            f"{'; '.join(changed)}",
+            "if a library or a %pip line changes them, remove it and restart the cluster",
         )
     said = f"Databricks Runtime {known.name}, with the packages that it brings"
     if runtime_key(running) in BEST_EFFORT:
@@ -55,7 +56,7 @@ def runtime(case: Case) -> Finding:
 
 def _changed(known: Runtime) -> list[str]:
     """Return which packages are not the runtime's own; a newer MLflow is meant to be there."""
-    found = [] if known.python == _PYTHON else [f"Python {_PYTHON}, it brings {known.python}"]
+    found = [] if known.python == _PYTHON else [f"Python {_PYTHON}, listed {known.python}"]
     for name, brought in known.packages.items():
         if name == "mlflow-skinny":
             continue
@@ -64,7 +65,7 @@ def _changed(known: Runtime) -> list[str]:
         except PackageNotFoundError:
             has = "none"
         if not same_version(has, brought):
-            found.append(f"{name} {has}, it brings {brought}")
+            found.append(f"{name} {has}, listed {brought}")
     return found
 
 

@@ -7,11 +7,13 @@ or a notebook's first cell that only shows the two need not.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import NamedTuple
 
 from dbx_aml.runtimes import running_version
 
+_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
 DEFAULT = "MLflow's default"
 _TRACKING = "mlflow.tracking._tracking_service.utils"
 _REGISTRY = "mlflow.tracking._model_registry.utils"
@@ -27,6 +29,11 @@ class Said(NamedTuple):
 
     uri: str
     who: str
+
+
+def without_login(text: str) -> str:
+    """Return a text without the names and passwords in its URLs."""
+    return _LOGIN.sub("***@", text)
 
 
 def tracking_in_force() -> Said:
