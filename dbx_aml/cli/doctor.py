@@ -22,9 +22,10 @@ def doctor(
     volume: str | None,
     as_json: bool,
 ) -> None:
-    """Check settings, packages, network, sign-in and permissions; creates nothing.
+    """Say what is wrong before a job finds out; creates nothing.
 
-    All checks run at once and end within five seconds. Exit code 1 where one failed.
+    Settings, packages, network, sign-in, permissions, this machine: all checks run at once and end
+    within five seconds. Exit code 1 where one failed.
     """
     from dbx_aml.diagnosis import doctor as examine
 
