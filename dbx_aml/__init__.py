@@ -10,6 +10,9 @@ The flow, one step a module:
 In a notebook `in_force` shows what is set, and `sample` makes a table to try it on.
 Around it: `local` gives a Spark session with Delta on a laptop, `notebook` runs Databricks
 notebooks there, `demo` runs all of them, `cli` is the command `dbx-aml`.
+Around it: `diagnosis` says what is wrong before a job does (`doctor`), `local` gives a Spark
+session with Delta on a laptop, `notebook` runs Databricks notebooks there, `demo` runs all of
+them, `cli` is the command `dbx-aml`.
 
 Public names load on demand, so `import dbx_aml` loads neither MLflow nor Spark.
 """
@@ -19,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dbx_aml.in_force import InForce
+    from dbx_aml.diagnosis import doctor
     from dbx_aml.local import local_spark
+    from dbx_aml.overview import in_force
     from dbx_aml.registry import register_model
     from dbx_aml.sample import sample_flights
     from dbx_aml.scoring.job import ScoringResult, score_table
@@ -38,6 +43,8 @@ __all__ = [
     "ScoringResult",
     "__version__",
     "connect",
+    "doctor",
+    "in_force",
     "local_spark",
     "register_model",
     "sample_flights",
@@ -51,6 +58,8 @@ _HOMES = {
     "Link": "dbx_aml.settings",
     "ScoringResult": "dbx_aml.scoring.job",
     "connect": "dbx_aml.tracking.connect",
+    "doctor": "dbx_aml.diagnosis",
+    "in_force": "dbx_aml.overview",
     "local_spark": "dbx_aml.local",
     "register_model": "dbx_aml.registry",
     "sample_flights": "dbx_aml.sample",

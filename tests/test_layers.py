@@ -20,6 +20,7 @@ ROWS = {
     "runtime_packages": 0,
     "workspace": 0,
     "experiment": 0,
+    "runtimes": 0,
     "model_uri": 0,
     "settings": 1,
     "auth": 2,
@@ -39,6 +40,8 @@ ROWS = {
     "in_force": 4,
     "sample": 4,
     "doctor": 5,
+    "overview": 4,
+    "diagnosis": 5,
     "demo": 5,
     "cli": 6,
 }

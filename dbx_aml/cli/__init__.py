@@ -15,6 +15,7 @@ import click
 
 from dbx_aml.cli.cluster import cluster
 from dbx_aml.cli.console import console
+from dbx_aml.cli.doctor import doctor
 from dbx_aml.cli.link import link
 from dbx_aml.cli.notebook import notebook
 from dbx_aml.cli.mirror import mirror
@@ -45,6 +46,7 @@ def main(verbose: bool) -> None:
 
 
 main.add_command(cluster)
+main.add_command(doctor)
 main.add_command(link)
 main.add_command(notebook)
 main.add_command(mirror)

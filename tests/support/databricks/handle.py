@@ -34,6 +34,7 @@ class Databricks:
         experiments: MLflow experiments.
         catalogs: Catalogs, schemas and grants.
         permissions: Who may do what with jobs and experiments.
+        grants: Registered models, and who holds which privileges.
     """
 
     def __init__(self, folder: Path, port: int = 0) -> None:
@@ -52,6 +53,7 @@ class Databricks:
         self.experiments = service.experiments
         self.catalogs = service.catalogs
         self.permissions = service.permissions
+        self.grants = service.grants
         self._server = Server(service.answer, self._faults, self._journal, port)
 
     @property

@@ -15,6 +15,16 @@ class Permissions:
         """Give a new object to its maker."""
         self._lists[kind, object_id] = [{"user_name": user, "permission_level": "IS_OWNER"}]
 
+    def let(self, kind: str, object_id: str, *principals: str) -> None:
+        """Let these, and the admins, manage an object, and nobody else."""
+        self._lists[kind, object_id] = [
+            {
+                "user_name" if "@" in who else "group_name": who,
+                "permission_level": "CAN_MANAGE",
+            }
+            for who in (*principals, "admins")
+        ]
+
     def of(self, kind: str, object_id: str) -> list[dict[str, Any]]:
         """Return who may do what, as it was given."""
         return copied(self._lists.get((kind, object_id), []))

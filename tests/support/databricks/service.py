@@ -12,6 +12,7 @@ from tests.support.databricks.catalog import Catalogs
 from tests.support.databricks.cluster import Clusters
 from tests.support.databricks.command import Commands
 from tests.support.databricks.experiment import Experiments
+from tests.support.databricks.grant import Grants
 from tests.support.databricks.identity import Identity
 from tests.support.databricks.job import Jobs
 from tests.support.databricks.job_check import TaskCheck
@@ -55,6 +56,10 @@ class Service:
         self.jobs = Jobs(self.permissions, TaskCheck(self.boot, self.files, self.volumes))
         self.experiments = Experiments(self.permissions, self.files)
         self.catalogs = Catalogs(self.volumes)
+        self.grants = Grants(self.catalogs, self.volumes)
+        for path, who in ((f"/Users/{user}", user), ("/Shared", "users")):
+            folder = str(self.files.items[path].object_id)
+            self.permissions.let("directories", folder, who)
         self._routes = Routes()
         for part in (
             self.identity,
@@ -69,6 +74,7 @@ class Service:
             self.jobs,
             self.experiments,
             self.catalogs,
+            self.grants,
         ):
             self._routes.add(part.handlers())
 
