@@ -21,8 +21,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dbx_aml.in_force import InForce
     from dbx_aml.diagnosis import doctor
+    from dbx_aml.in_force import InForce
     from dbx_aml.local import local_spark
     from dbx_aml.overview import in_force
     from dbx_aml.registry import register_model

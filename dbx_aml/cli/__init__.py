@@ -17,8 +17,8 @@ from dbx_aml.cli.cluster import cluster
 from dbx_aml.cli.console import console
 from dbx_aml.cli.doctor import doctor
 from dbx_aml.cli.link import link
-from dbx_aml.cli.notebook import notebook
 from dbx_aml.cli.mirror import mirror
+from dbx_aml.cli.notebook import notebook
 from dbx_aml.cli.runs import runs
 from dbx_aml.cli.score import score
 from dbx_aml.errors import DbxAmlError
