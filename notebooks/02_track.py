@@ -13,6 +13,7 @@
 # MAGIC | `row_filter` | `month <= 9` | yes | the rows to learn from, an SQL predicate |
 # MAGIC | `alpha` | `1000` | yes | how strongly the regression is held back |
 # MAGIC | `tracking_uri` | `databricks` | no | where the run goes; empty: as the link says |
+# MAGIC | `experiment` | `/Shared/flights` | no | its experiment; empty: as the link says |
 # MAGIC
 # MAGIC **Writes** one MLflow run with the model and a picture in it. **Ends with** its `run_id` and
 # MAGIC `model_uri`, the number of rows, and how good the model is.
@@ -27,6 +28,7 @@ dbutils.widgets.text("input_table", "")
 dbutils.widgets.text("row_filter", "month <= 9")
 dbutils.widgets.text("alpha", "1000")
 dbutils.widgets.text("tracking_uri", "")
+dbutils.widgets.text("experiment", "")
 
 # COMMAND ----------
 
@@ -38,6 +40,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 mlflow.set_tracking_uri(widget("tracking_uri") or mlflow.get_tracking_uri())
+experiment = mlflow.set_experiment(widget("experiment")) if widget("experiment") else None
 
 # COMMAND ----------
 
@@ -145,6 +148,7 @@ result = {
 }
 print(f"{result['model_uri']} learned from {result['rows']:,} flights")
 print("minutes off in the last month: {:.1f}, simplest guess {:.1f}".format(*metrics.values()))
+dbutils.jobs.taskValues.set("model_uri", result["model_uri"])  # for the next task of a job
 
 # COMMAND ----------
 

@@ -427,7 +427,7 @@ def test_a_restart_of_python_forgets_the_names_and_not_the_rest(notebook) -> Non
         ("dbutils.data.summarize(1)", "dbutils.data is not in this runner"),
         ("dbutils.fs.mount('a', 'b')", "dbutils.fs.mount is not in this runner"),
         ("dbutils.secrets.listScopes()", "dbutils.secrets.listScopes is not in this runner"),
-        ("dbutils.jobs.taskValues", "dbutils.jobs is not in this runner"),
+        ("dbutils.jobs.submit", "dbutils.jobs.submit is not in this runner"),
     ],
 )
 def test_what_dbutils_lacks_is_an_error_that_names_it(notebook, cell: str, name: str) -> None:

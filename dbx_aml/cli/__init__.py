@@ -29,6 +29,21 @@ __all__ = ["main", "score"]
 class _Command(click.Group):
     """A group whose commands end with one line for an error of ours, not with a traceback."""
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Return where all is well, for callers other than a shell.
+
+        A Python wheel task of Databricks calls this and takes any SystemExit for a failure, that
+        of 0 too.
+
+        Source:
+            MicrosoftDocs/azure-docs issue 116964.
+        """
+        try:
+            return super().main(*args, **extra)
+        except SystemExit as err:
+            if err.code:
+                raise
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)

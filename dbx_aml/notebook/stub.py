@@ -1,10 +1,11 @@
-"""`dbutils` as a notebook sees it: `fs`, `library`, `notebook`, `secrets`, `widgets`.
+"""`dbutils` as a notebook sees it: `fs`, `jobs`, `library`, `notebook`, `secrets`, `widgets`.
 
 What it lacks is an error that names it.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -104,6 +105,24 @@ class Secrets:
         return self.get(scope, key).encode()
 
 
+class TaskValues:
+    """`dbutils.jobs.taskValues`: outside of a job nobody is there to be told."""
+
+    def set(self, key: str, value: Any) -> None:
+        """Do nothing with a value that later tasks of a job could have read.
+
+        Raises:
+            TypeError: It is no JSON.
+        """
+        json.dumps({key: value})
+
+
+class Jobs:
+    """`dbutils.jobs`."""
+
+    taskValues = TaskValues()
+
+
 class _Named:
     """One level of `dbutils`: a name that it lacks is an error that says so."""
 
@@ -126,7 +145,7 @@ class _Parts:
 def make_dbutils(*, fs: Files, notebook: Notebook, secrets: Secrets, widgets: Widgets) -> Any:
     """Return the object that a notebook sees as `dbutils`."""
     parts = {"fs": fs, "notebook": notebook, "secrets": secrets, "widgets": widgets}
-    return _Named("dbutils", _Parts(library=Library(), **parts))
+    return _Named("dbutils", _Parts(jobs=Jobs(), library=Library(), **parts))
 
 
 class NoSparkContext:
