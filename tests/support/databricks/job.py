@@ -49,6 +49,11 @@ class Jobs:
         self._outputs: dict[int, dict[str, Any]] = {}
         self._polls: dict[int, int] = {}
 
+    def output(self, run_id: int) -> str:
+        """Return what a task has put out, or the error that it failed with."""
+        found = self._outputs.get(run_id, {})
+        return str(found.get("logs") or found.get("error") or found.get("notebook_output", ""))
+
     def handlers(self) -> dict[str, Handler]:
         """What it answers."""
         path = "/api/2.*/jobs"
