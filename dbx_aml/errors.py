@@ -6,8 +6,10 @@
     ├── ModelUriError         also ValueError
     ├── WorkspaceError        also ValueError
     ├── AuthError             also RuntimeError
+    ├── ClusterError          also RuntimeError
     ├── LinkError             also RuntimeError
     ├── LocalSparkError       also RuntimeError
+    ├── MirrorError           also RuntimeError
     ├── NotebookError         also RuntimeError
     ├── RegistryError         also RuntimeError
     ├── RunError              also RuntimeError
@@ -42,12 +44,20 @@ class AuthError(DbxAmlError, RuntimeError):
     """No token: says which sources were tried and what each answered, never a secret."""
 
 
+class ClusterError(DbxAmlError, RuntimeError):
+    """A cluster cannot be looked at or changed, or did not come up as it should."""
+
+
 class LinkError(DbxAmlError, RuntimeError):
     """A link's settings do not fit together, or one of its services does not take them."""
 
 
 class LocalSparkError(DbxAmlError, RuntimeError):
     """Spark cannot start on this machine."""
+
+
+class MirrorError(DbxAmlError, RuntimeError):
+    """Runs cannot be mirrored: one of the two services is not as it has to be."""
 
 
 class NotebookError(DbxAmlError, RuntimeError):

@@ -33,6 +33,7 @@ class Cloud:
         arm: Host of Azure Resource Manager.
         studio: Host of Azure ML studio.
         portal: Host of the Azure portal.
+        storage: What the hosts of storage accounts end with.
 
     Source:
         azure-ai-ml 1.34 `_azure_environments`, azureml-mlflow 1.62 `_cloud/cloud.py`, Microsoft
@@ -44,6 +45,7 @@ class Cloud:
     arm: str
     studio: str
     portal: str
+    storage: str
 
 
 CLOUDS: Mapping[str, Cloud] = {
@@ -53,6 +55,7 @@ CLOUDS: Mapping[str, Cloud] = {
         arm="management.azure.com",
         studio="ml.azure.com",
         portal="portal.azure.com",
+        storage="core.windows.net",
     ),
     "AzureChinaCloud": Cloud(
         api="api.ml.azure.cn",
@@ -60,6 +63,7 @@ CLOUDS: Mapping[str, Cloud] = {
         arm="management.chinacloudapi.cn",
         studio="studio.ml.azure.cn",
         portal="portal.azure.cn",
+        storage="core.chinacloudapi.cn",
     ),
     "AzureUSGovernment": Cloud(
         api="api.ml.azure.us",
@@ -67,6 +71,7 @@ CLOUDS: Mapping[str, Cloud] = {
         arm="management.usgovcloudapi.net",
         studio="ml.azure.us",
         portal="portal.azure.us",
+        storage="core.usgovcloudapi.net",
     ),
 }
 
@@ -97,11 +102,7 @@ class AmlWorkspace:
 
     def __post_init__(self) -> None:
         for name, pattern, rule in (
-            (
-                "subscription_id",
-                _GUID,
-                "a GUID; the portal's overview page of the workspace has it",
-            ),
+            ("subscription_id", _GUID, "a GUID; the workspace's page in the portal has it"),
             ("resource_group", r"[\w.()-]{0,89}[\w()-]", "its bare name, not its ARM id"),
             ("workspace_name", r"[A-Za-z0-9][\w-]{2,32}", "3 to 33 letters, digits, '-' or '_'"),
             ("region", r"[a-z0-9]+", "for example 'westeurope', small letters without spaces"),

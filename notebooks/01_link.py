@@ -38,26 +38,29 @@ dbutils.widgets.text("aml_tracking_uri", "")
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## What is in force, and who said it
+# MAGIC ## Every value, and who said it
+# MAGIC Of each value the first of these counts: a widget here, a variable, the file. The widgets
+# MAGIC are for this session only; for every session of everyone, put the values into the file.
 
 # COMMAND ----------
 
 link = dbx_aml.Link.load(**{name: widget(name) or None for name in NAMES})
-for name, origin in link.origins.items():
-    print(f"{name} from {origin}")
+said = [{"value": name, "said by": origin} for name, origin in link.origins.items()]
+display(spark.createDataFrame(said, "value string, `said by` string"))
 
 # COMMAND ----------
 
 # MAGIC %md
 # MAGIC ## Connect
-# MAGIC Tracking and registry URI are both set. Where Azure ML is one of them, a token is proved and
-# MAGIC the workspace read first. Nobody is asked to log in: a service principal, a workload or
-# MAGIC managed identity, a service credential of Unity Catalog or the Azure CLI is used.
+# MAGIC Tracking and registry URI are both set: each has a default that depends on the other. Where
+# MAGIC Azure ML is one of them, a token is proved and the workspace read first. Nobody is asked to
+# MAGIC log in: a service principal, a workload or managed identity, a service credential of Unity
+# MAGIC Catalog or the Azure CLI is used.
 
 # COMMAND ----------
 
 connection = dbx_aml.connect(link)
-print(connection)
+dbx_aml.InForce.of(connection)
 
 # COMMAND ----------
 

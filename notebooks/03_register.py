@@ -8,11 +8,11 @@
 # MAGIC
 # MAGIC | widget | example | required | meaning |
 # MAGIC |---|---|---|---|
-# MAGIC | `model_uri` | `runs:/4f0e.../model` | yes | the model of a run, as `02_track` ends with |
+# MAGIC | `model_uri` | `runs:/4f0e.../model` | no | of a run; empty: `02_track` trains one |
 # MAGIC | `registered_model_name` | `main.flights.arrival_delay` | yes | its name in the registry |
 # MAGIC | `alias` | `champion` | yes | the alias that moves to the new version |
-# MAGIC | `tracking_uri` | `databricks` | no | where the run is; empty: as MLflow is set |
-# MAGIC | `registry_uri` | `databricks-uc` | no | where to register; empty: as MLflow is set |
+# MAGIC | `tracking_uri` | `databricks` | no | where the run is; empty: as the link says |
+# MAGIC | `registry_uri` | `databricks-uc` | no | where to register; empty: as the link says |
 # MAGIC
 # MAGIC **Writes** a model version and an alias. **Ends with** `name`, `version`, `alias`, `run_id`
 # MAGIC and the `model_uri` for jobs.
@@ -31,11 +31,23 @@ dbutils.widgets.text("registry_uri", "")
 
 # COMMAND ----------
 
+# MAGIC %md
+# MAGIC ## The model
+# MAGIC Without a model to register, `02_track` is run as a notebook of its own, which ends with
+# MAGIC the URI of the model that it trained.
+
+# COMMAND ----------
+
 mlflow.set_tracking_uri(widget("tracking_uri") or mlflow.get_tracking_uri())
+SAME = {"tracking_uri": widget("tracking_uri")}
+model_uri = (
+    widget("model_uri") or json.loads(dbutils.notebook.run("./02_track", 3600, SAME))["model_uri"]
+)
 
 # COMMAND ----------
 
 # MAGIC %md
+# MAGIC ## A version, then the alias
 # MAGIC One call makes the registered model or its next version, waits until it is ready, puts on
 # MAGIC it where it came from, and moves the alias last: a job never sees half a version.
 
@@ -43,8 +55,9 @@ mlflow.set_tracking_uri(widget("tracking_uri") or mlflow.get_tracking_uri())
 
 name, alias = widget("registered_model_name"), widget("alias")
 champion = dbx_aml.register_model(
-    widget("model_uri"), name, alias=alias, registry=widget("registry_uri") or None
+    model_uri, name, alias=alias, registry=widget("registry_uri") or None
 )
+display(spark.createDataFrame(list(champion.tags.items()), "tag string, value string"))
 
 # COMMAND ----------
 

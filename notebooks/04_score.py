@@ -4,13 +4,14 @@
 # MAGIC
 # MAGIC Every row of the input table that can be scored goes to the output table with its
 # MAGIC `prediction` and, in `_scoring`, where that came from. A row that cannot be scored goes to
-# MAGIC the quarantine table with the reason. The widgets are the arguments of
-# MAGIC `dbx_aml.score_table`; an empty one is not given.
+# MAGIC the quarantine table with the reason. Run it again with the same batch, and nothing is
+# MAGIC written twice. The widgets are the arguments of `dbx_aml.score_table`; an empty one is not
+# MAGIC given.
 # MAGIC
 # MAGIC | widget | example | required | meaning |
 # MAGIC |---|---|---|---|
-# MAGIC | `model_uri` | `models:/main.flights.delay@champion` | yes | an alias is pinned |
-# MAGIC | `input_table` | `flights` | yes | table or view to score |
+# MAGIC | `model_uri` | `models:/main.ml.delay@champion` | no | empty: `03_register` makes one |
+# MAGIC | `input_table` | `flights` | no | table or view to score; empty: made-up flights |
 # MAGIC | `output_table` | `flights_scored` | yes | table to write |
 # MAGIC | `quarantine_table` | `flights_bad` | no | empty: the output's name with `_quarantine` |
 # MAGIC | `row_filter` | `month >= 10` | no | only these rows, an SQL predicate |
@@ -22,8 +23,8 @@
 # MAGIC | `batch_id` | `2026-11-21` | no | empty: from the input's version and the model's |
 # MAGIC | `max_bad_rows` | `1%` | yes | a count or a percentage; beyond it the notebook fails |
 # MAGIC | `env_manager` | `local` | yes | where the model's packages come from |
-# MAGIC | `tracking_uri` | `databricks` | no | empty: as MLflow is set |
-# MAGIC | `registry_uri` | `databricks-uc` | no | empty: as MLflow is set |
+# MAGIC | `tracking_uri` | `databricks` | no | empty: as the link says |
+# MAGIC | `registry_uri` | `databricks-uc` | no | empty: as the link says |
 # MAGIC
 # MAGIC **Writes** the output table and the quarantine table. **Ends with** the result of
 # MAGIC `score_table`.
@@ -34,8 +35,8 @@
 
 # COMMAND ----------
 
-dbutils.widgets.text("model_uri", "models:/arrival_delay@champion")
-dbutils.widgets.text("input_table", "flights")
+dbutils.widgets.text("model_uri", "")
+dbutils.widgets.text("input_table", "")
 dbutils.widgets.text("output_table", "flights_scored")
 dbutils.widgets.text("quarantine_table", "")
 dbutils.widgets.text("row_filter", "")
@@ -56,14 +57,42 @@ dbutils.widgets.text("env_manager", "local")
 
 # COMMAND ----------
 
-from dbx_aml.scoring.look import reasons, some_rows
+# MAGIC %md
+# MAGIC ## Model and table
+# MAGIC Without a model to score with, `03_register` is run as a notebook of its own: it trains,
+# MAGIC registers, and ends with a URI that names the alias.
 
-result = dbx_aml.score_table(**dbutils.widgets.getAll(), spark=spark)
+# COMMAND ----------
+
+SERVERS = {name: widget(name) for name in ["tracking_uri", "registry_uri"]}
+model_uri = (
+    widget("model_uri")
+    or json.loads(dbutils.notebook.run("./03_register", 3600, SERVERS))["model_uri"]
+)
+input_table = widget("input_table") or dbx_aml.sample_flights(spark)
+arguments = {**dbutils.widgets.getAll(), "model_uri": model_uri, "input_table": input_table}
+
+# COMMAND ----------
+
+# MAGIC %md
+# MAGIC ## Score
+# MAGIC Columns are bound by name, the alias is pinned to its version once, and good and bad rows
+# MAGIC are each written exactly once, whatever happens to the job.
+
+# COMMAND ----------
+
+result = dbx_aml.score_table(**arguments, spark=spark)
 print(
     f"{result.status}: {result.rows_read:,} rows read, {result.rows_scored:,} scored, "
     f"{result.rows_quarantined:,} set aside, in {result.seconds:.1f} s"
 )
 print(f"{result.model_uri} -> {result.output_table}, batch {result.batch_id}")
+
+# COMMAND ----------
+
+import matplotlib.pyplot as plt
+
+from dbx_aml.scoring.look import by_day, reasons, some_rows
 
 # COMMAND ----------
 
@@ -77,7 +106,27 @@ display(some_rows(result, spark, rows=3))
 # COMMAND ----------
 
 # MAGIC %md
+# MAGIC ## Predictions by day
+# MAGIC By the table's first date or timestamp, or else by the day of scoring: the mean, and the
+# MAGIC band in which 8 of 10 predictions are. A level that moves says that the input has changed,
+# MAGIC or the model has.
+
+# COMMAND ----------
+
+days = by_day(result, spark).toPandas()
+figure, axes = plt.subplots(figsize=(9, 3.2), layout="constrained")
+axes.fill_between(days["day"], days["p10"], days["p90"], alpha=0.2, linewidth=0, label="8 of 10")
+axes.plot(days["day"], days["mean"], marker=".", label="mean")
+axes.set(ylabel="prediction", title=f"{days['rows'].sum():,} rows of {result.output_table}")
+axes.legend(frameon=False)
+figure.autofmt_xdate()
+plt.show()
+
+# COMMAND ----------
+
+# MAGIC %md
 # MAGIC ## Rows set aside, by reason
+# MAGIC A cancelled flight has no departure delay, and this model does not guess.
 
 # COMMAND ----------
 

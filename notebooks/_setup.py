@@ -2,14 +2,19 @@
 # MAGIC %md
 # MAGIC # Names that the other notebooks use
 # MAGIC
-# MAGIC `%run ./_setup`, alone in its cell, defines these names and does nothing else. The versions
-# MAGIC of the packages come from the cluster or the job.
+# MAGIC `%run ./_setup`, alone in its cell, defines these names; from another folder it is
+# MAGIC `%run /Workspace/<where it is>/_setup`. After it, plain MLflow code tracks and registers as
+# MAGIC the link says. The versions of the packages come from the cluster or the job.
 # MAGIC
 # MAGIC | name | what it is |
 # MAGIC |---|---|
 # MAGIC | `json` | Python's module, for the value a notebook ends with |
 # MAGIC | `mlflow` | MLflow, as it is on this cluster |
 # MAGIC | `dbx_aml` | this project's package |
+# MAGIC | `link` | what `DBX_AML_*` variables and `config.json` say: who tracks, who registers |
+# MAGIC | `connection` | the link in use: tracking URI, registry URI, pages to look at |
+# MAGIC | `in_force` | all of it as a table, red where the init script of this cluster failed |
+# MAGIC | `paths` | where to look: `config`, `init_script` (what it did), `local` (on a laptop) |
 # MAGIC | `widget(name)` | the text of a widget, without blanks around it |
 
 # COMMAND ----------
@@ -18,10 +23,22 @@ import json  # noqa: F401 - for the notebooks that run this one
 
 import mlflow  # noqa: F401
 
-import dbx_aml  # noqa: F401
+import dbx_aml
 
 # COMMAND ----------
 
 
 def widget(name):
     return dbutils.widgets.get(name).strip()
+
+
+# COMMAND ----------
+
+link = dbx_aml.Link.load()
+connection = dbx_aml.connect(link)
+
+# COMMAND ----------
+
+in_force = dbx_aml.InForce.of(connection)
+paths = in_force.paths
+in_force

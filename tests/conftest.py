@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.azureml.fixture import azureml, azureml_process
+from tests.support.databricks.fixture import databricks
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["azureml", "azureml_process"]
+__all__ = ["azureml", "azureml_process", "databricks"]
 
 # Python shows a collected timestamp in the zone of its process.
 os.environ["TZ"] = "UTC"
@@ -115,6 +116,12 @@ def _global_state_is_put_back() -> Iterator[None]:
     os.chdir(folder)
     if "mlflow" in sys.modules:
         _forget_mlflow()
+    if "dbx_aml.tracking.marker" in sys.modules:
+        from dbx_aml.tracking import marker
+
+        if marker._live is not None:
+            marker._live.end()
+            marker._live = None
     if "dbx_aml.tracking.connect" in sys.modules:
         from dbx_aml import auth
         from dbx_aml.tracking import connect

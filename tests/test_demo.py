@@ -75,7 +75,7 @@ def ends_with(monkeypatch, **value: object) -> None:
     result = NotebookResult(
         notebook=NOTEBOOKS / "04_score.py",
         exit_value=json.dumps({**numbers, **value}),
-        cells_run=1,
+        runs=(),
         seconds=0.0,
     )
     monkeypatch.setattr(story, "run_notebook", lambda *args, **kwargs: result)

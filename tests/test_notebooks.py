@@ -31,11 +31,6 @@ each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.nam
 each_step = pytest.mark.parametrize("path", STEPS, ids=lambda path: path.name)
 
 
-def own_cells(path: Path) -> list[Cell]:
-    """Return the cells that stand in this file, without those that %run brings."""
-    return [cell for cell in read_notebook(path) if cell.notebook == path]
-
-
 def described_names(cell: Cell) -> list[str]:
     """Return the names in the first column of a cell's table."""
     return re.findall(r"^\| `(\w+)(?:\(\w*\))?` \|", cell.source, re.MULTILINE)
@@ -53,7 +48,7 @@ def test_the_notebooks_of_the_flow_are_there() -> None:
 
 @each_step
 def test_cell_1_tells_purpose_widgets_and_what_is_written(path: Path) -> None:
-    first = own_cells(path)[0]
+    first = read_notebook(path)[0]
 
     assert first.kind == "markdown"
     assert first.source.strip().startswith(f"# {path.name[:2]} ")
@@ -64,7 +59,7 @@ def test_cell_1_tells_purpose_widgets_and_what_is_written(path: Path) -> None:
 
 @each_step
 def test_the_widget_table_has_every_widget(path: Path) -> None:
-    cells = own_cells(path)
+    cells = read_notebook(path)
 
     described = described_names(cells[0])
     assert len(described) == len(set(described))
@@ -73,14 +68,14 @@ def test_the_widget_table_has_every_widget(path: Path) -> None:
 
 @each_step
 def test_cell_2_runs_setup_alone(path: Path) -> None:
-    second = own_cells(path)[1]
+    second = read_notebook(path)[1]
 
     assert (second.kind, second.source) == ("run", "./_setup")
 
 
 @each_step
 def test_the_last_cell_ends_with_json(path: Path) -> None:
-    tree = own_cells(path)[-1].parse()
+    tree = read_notebook(path)[-1].parse()
 
     assert len(tree.body) == 1
     assert re.fullmatch(r"dbutils\.notebook\.exit\(json\.dumps\(.+\)\)", ast.unparse(tree.body[0]))
@@ -88,7 +83,7 @@ def test_the_last_cell_ends_with_json(path: Path) -> None:
 
 @each_notebook
 def test_cells_are_short_and_decide_nothing(path: Path) -> None:
-    code = [cell for cell in own_cells(path) if cell.kind == "python"]
+    code = [cell for cell in read_notebook(path) if cell.kind == "python"]
 
     assert code
     for cell in code:
@@ -107,20 +102,23 @@ def test_nothing_that_ties_a_notebook_to_one_machine(path: Path, pattern: str) -
     assert re.search(pattern, path.read_text(encoding="utf-8")) is None
 
 
-def test_setup_only_defines_names_and_lists_them() -> None:
-    head, *code = own_cells(ROOT / "notebooks" / "_setup.py")
-    statements = [statement for cell in code for statement in cell.parse().body]
+def test_setup_only_defines_names_and_lists_them_and_shows_what_is_in_force() -> None:
+    head, *code = read_notebook(ROOT / "notebooks" / "_setup.py")
+    *statements, last = [statement for cell in code for statement in cell.parse().body]
 
-    assert statements
-    assert all(isinstance(node, ast.Import | ast.FunctionDef) for node in statements)
-    defined = [
-        name
-        for node in statements
-        for name in (
-            [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.name]
-        )
-    ]
-    assert described_names(head) == defined
+    assert ast.unparse(last) == "in_force"
+    assert set(described_names(head)) == {name for one in statements for name in defined(one)}
+    assert len(described_names(head)) == 8
+
+
+def defined(node: ast.stmt) -> list[str]:
+    """Return the names that a statement defines; anything else does not belong in _setup."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.Assign):
+        return [ast.unparse(target) for target in node.targets]
+    assert isinstance(node, ast.FunctionDef), ast.unparse(node)
+    return [node.name]
 
 
 def test_the_score_notebook_has_the_arguments_of_score_table() -> None:
@@ -128,7 +126,7 @@ def test_the_score_notebook_has_the_arguments_of_score_table() -> None:
 
     # What a widget cannot hold, and the plan, which is not a notebook's business.
     arguments -= {"spark", "progress", "dry_run"}
-    assert widget_names(own_cells(ROOT / "notebooks" / "04_score.py")) == arguments
+    assert widget_names(read_notebook(ROOT / "notebooks" / "04_score.py")) == arguments
 
 
 def test_the_score_notebook_has_the_defaults_of_score_table() -> None:
@@ -136,7 +134,7 @@ def test_the_score_notebook_has_the_defaults_of_score_table() -> None:
     examples = {"model_uri", "input_table", "output_table"}
 
     checked = set()
-    for cell in own_cells(ROOT / "notebooks" / "04_score.py"):
+    for cell in read_notebook(ROOT / "notebooks" / "04_score.py"):
         for call in re.findall(r'widgets\.\w+\("(\w+)", "([^"]*)"', cell.source):
             name, default = call
             if name not in examples:

@@ -23,6 +23,22 @@ def bounded(call: Callable[[], Result], seconds: float) -> Result:
     Raises:
         TimeoutError: There is no result yet.
     """
+    future = begun(call)
+    try:
+        return future.result(max(seconds, 0.0))
+    except FutureTimeoutError:
+        if future.done():
+            # The call's own, not ours.
+            raise
+    raise TimeoutError(f"no answer in {seconds:.1f} s")
+
+
+def begun(call: Callable[[], Result]) -> Future[Result]:
+    """Start a call in a thread that ends with the process; return what it will return.
+
+    Args:
+        call: Takes no arguments.
+    """
     future: Future[Result] = Future()
 
     def work() -> None:
@@ -32,13 +48,7 @@ def bounded(call: Callable[[], Result], seconds: float) -> Result:
             future.set_exception(err)
 
     in_background(work)
-    try:
-        return future.result(max(seconds, 0.0))
-    except FutureTimeoutError:
-        if future.done():
-            # The call's own, not ours.
-            raise
-    raise TimeoutError(f"no answer in {seconds:.1f} s")
+    return future
 
 
 def in_background(call: Callable[[], None]) -> None:

@@ -13,8 +13,12 @@ from typing import Any
 
 import click
 
+from dbx_aml.cli.cluster import cluster
 from dbx_aml.cli.console import console
+from dbx_aml.cli.doctor import doctor
 from dbx_aml.cli.link import link
+from dbx_aml.cli.mirror import mirror
+from dbx_aml.cli.notebook import notebook
 from dbx_aml.cli.runs import runs
 from dbx_aml.cli.score import score
 from dbx_aml.errors import DbxAmlError
@@ -24,6 +28,21 @@ __all__ = ["main", "score"]
 
 class _Command(click.Group):
     """A group whose commands end with one line for an error of ours, not with a traceback."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Return where all is well, for callers other than a shell.
+
+        A Python wheel task of Databricks calls this and takes any SystemExit for a failure, that
+        of 0 too.
+
+        Source:
+            MicrosoftDocs/azure-docs issue 116964.
+        """
+        try:
+            return super().main(*args, **extra)
+        except SystemExit as err:
+            if err.code:
+                raise
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -41,7 +60,11 @@ def main(verbose: bool) -> None:
     _set_up_logging(verbose)
 
 
+main.add_command(cluster)
+main.add_command(doctor)
 main.add_command(link)
+main.add_command(notebook)
+main.add_command(mirror)
 main.add_command(runs)
 main.add_command(score)
 
@@ -77,6 +100,7 @@ def _set_up_logging(verbose: bool) -> None:
         "SQLQueryContextLogger",
         "DataFrameQueryContextLogger",
         "py4j",
+        "databricks.sdk",
         "alembic",
     ):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 @click.option("--output-table", required=True, help="Made if it does not exist.")
 @click.option("--tracking-uri", help="MLflow tracking server.  [default: MLflow's]")
 @click.option("--registry-uri", help="MLflow model registry.  [default: MLflow's]")
+@click.option(
+    "--config",
+    help="A config.json or its folder, for both servers and who asks Azure ML.  [default: none]",
+)
 @click.option("--quarantine-table", help="[default: the output's name with _quarantine]")
 @click.option("--row-filter", help="SQL predicate on the input, for example 'month = 10'.")
 @click.option(
@@ -55,7 +59,7 @@ if TYPE_CHECKING:
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object on stdout.")
-def score(as_json: bool, **arguments: Any) -> None:
+def score(config: str | None, as_json: bool, **arguments: Any) -> None:
     """Score a table with a model: good rows into the output, bad ones into the quarantine.
 
     Exactly once: start it again after a crash, and both tables are as after one clean run.
@@ -64,6 +68,10 @@ def score(as_json: bool, **arguments: Any) -> None:
     from dbx_aml.scoring.job import score_table
 
     with _progress() as progress:
+        if config:
+            from dbx_aml.tracking.connect import connect
+
+            connect(config=config)
         result = score_table(progress=progress, **arguments)
     if as_json:
         click.echo(json.dumps(result.to_dict(), ensure_ascii=False))

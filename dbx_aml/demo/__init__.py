@@ -1,8 +1,8 @@
 """The notebooks in their order, on real flights: link, train, register, score, night after night.
 
 Everything that the demo makes is below one folder: the Delta tables, the MLflow database, the
-models. What it shows is checked as it goes: a step that does something else than its title
-says ends the demo.
+models, a page of each notebook that ran. What it shows is checked as it goes: a step that does
+something else than its title says ends the demo.
 
     flights   the input
     story     the steps and their checks
@@ -11,13 +11,10 @@ says ends the demo.
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +23,9 @@ from dbx_aml.demo.flights import read_flights
 from dbx_aml.demo.show import Screen
 from dbx_aml.demo.story import DemoStep, Story
 from dbx_aml.errors import DbxAmlError
-from dbx_aml.local import local_artifact_uri, local_mlflow_uri, local_root, local_spark
+from dbx_aml.jvm import environment
+from dbx_aml.local import local_mlflow_uri, local_root, local_spark
+from dbx_aml.notebook.machine import make_experiment
 from dbx_aml.tracking.connect import mlflow_uris
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["DemoResult", "DemoStep", "read_flights", "run_demo"]
 
 _MARKER = ".made-by-dbx-aml-demo"
-_EXPERIMENT = "MLFLOW_EXPERIMENT_NAME"
+_EXPERIMENT = "flights"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +90,16 @@ def run_demo(
         )
     try:
         story = Story(screen, spark, notebook_folder, folder, flights, uri)
-        with mlflow_uris(uri, uri), _experiment("flights", local_artifact_uri(folder), screen):
+        with screen.working("making the MLflow database"):
+            make_experiment(_EXPERIMENT, uri, folder)
+        # This machine's MLflow store stands in for an Azure ML workspace.
+        link = environment(
+            DBX_AML_MODE="aml",
+            DBX_AML_REGISTRY="aml",
+            DBX_AML_AML_TRACKING_URI=uri,
+            DBX_AML_EXPERIMENT=_EXPERIMENT,
+        )
+        with mlflow_uris(uri, uri), link:
             steps = story.tell()
         tables = story.tables()
     finally:
@@ -99,7 +107,7 @@ def run_demo(
     seconds = time.monotonic() - start
     mlflow = Path(sys.executable).with_name("mlflow")
     pages = f"{mlflow} ui --backend-store-uri {shlex.quote(uri)}"
-    screen.summary(steps, {**tables, "MLflow": uri, "its pages": pages})
+    screen.summary(steps, {**tables, "MLflow": uri, "its pages": pages, **story.pages})
     screen.title(f"Every step did what its title says, in {seconds:.0f} s.")
     return DemoResult(root=folder, tracking_uri=uri, steps=steps, seconds=seconds)
 
@@ -128,21 +136,3 @@ def _clean_folder(root: Path) -> Path:
     root.mkdir(parents=True)
     (root / _MARKER).touch()
     return root
-
-
-@contextmanager
-def _experiment(name: str, artifact_uri: str, screen: Screen) -> Iterator[None]:
-    """Send runs to a new experiment with its artifacts there, as a job's environment would."""
-    import mlflow
-
-    with screen.working("making the MLflow database"):
-        mlflow.MlflowClient().create_experiment(name, artifact_location=artifact_uri)
-    old = os.environ.get(_EXPERIMENT)
-    os.environ[_EXPERIMENT] = name
-    try:
-        yield
-    finally:
-        if old is None:
-            del os.environ[_EXPERIMENT]
-        else:
-            os.environ[_EXPERIMENT] = old

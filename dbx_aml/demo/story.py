@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbx_aml.demo.show import Screen
 from dbx_aml.errors import DbxAmlError
-from dbx_aml.notebook import Cell, run_notebook
+from dbx_aml.notebook import CellRun, run_notebook
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,7 +50,10 @@ class DemoStep:
 
 
 class Story:
-    """The steps: each runs, checks what it did and returns its numbers for the last table."""
+    """The steps: each runs, checks what it did and returns its numbers for the last table.
+
+    `pages` has, by step, where the page of its notebook is.
+    """
 
     def __init__(
         self,
@@ -64,6 +67,9 @@ class Story:
         self._screen = screen
         self._spark = spark
         self._notebooks = notebooks
+        self._pages_folder = folder / "pages"
+        self._step = ""
+        self.pages: dict[str, str] = {}
         self._checkpoint = str(folder / "checkpoint")
         self._landing = folder / "landing"
         self._landing.mkdir()
@@ -98,6 +104,7 @@ class Story:
         for number, (name, act) in enumerate(story, start=1):
             start = time.monotonic()
             self._screen.title(f"{number:2}/{len(story)} {name}")
+            self._step = f"{number:02} {name.partition(':')[0]}"
             with self._screen.working(name) as status:
                 numbers = act(status)
             steps.append(DemoStep(name=name, seconds=time.monotonic() - start, **numbers))
@@ -111,9 +118,8 @@ class Story:
         return {f"table {name}": detail["location"] for name, detail in details.items()}
 
     def _link(self, status: Status) -> dict[str, Any]:
-        """Connect as to an Azure ML workspace, for which this machine's MLflow store stands in."""
-        widgets = {"mode": "aml", "registry": "aml", "aml_tracking_uri": self._tracking_uri}
-        done = self._notebook(status, "01_link.py", widgets)
+        """Connect as the environment says: it names this machine's MLflow store."""
+        done = self._notebook(status, "01_link.py", {})
         for service in ("tracking_uri", "registry_uri"):
             _expect(f"the {service}", self._tracking_uri, done[service])
         return {}
@@ -202,10 +208,14 @@ class Story:
         }
 
     def _notebook(self, status: Status, name: str, widgets: dict[str, str]) -> dict[str, Any]:
-        def show(cell: Cell) -> None:
-            status.update(f"{name}: cell {cell.number}")
+        def show(run: CellRun) -> None:
+            status.update(f"{name}: cell {run.cell.number} of {run.of}")
 
-        done = run_notebook(self._notebooks / name, widgets, spark=self._spark, on_cell=show)
+        page = self._pages_folder / f"{self._step.replace(' ', '-').replace(',', '')}.html"
+        self.pages[f"page of {self._step}"] = str(page)
+        done = run_notebook(
+            self._notebooks / name, widgets, spark=self._spark, html=page, on_cell=show
+        )
         value: dict[str, Any] = json.loads(done.exit_value or "{}")
         return value
 

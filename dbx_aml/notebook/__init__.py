@@ -2,15 +2,30 @@
 
 A notebook that runs here runs there, so notebooks can be tested before they are deployed.
 
-    source   the file: its cells, what `%run` brings in, its widgets
-    stub     what a cluster adds to the namespace: `dbutils`, `display`
-    run      one cell after another
+    source    the file: its cells, what `%run` brings in, its widgets
+    run       the whole notebook, and the page of it
+    session   one cell after another, in one namespace
+    execute   one cell: Python, SQL, shell, pip
+    stub      `dbutils`; its parts in `widgets` and `files`
+    output    what a cell shows: text, a table, a picture, HTML
+    record    all of it in order, without secrets
+    machine   Spark and MLflow of this machine, for the command
+    page      one HTML file that needs no network
 
-Understood: Python cells, `%md`, `%python`, `%sql` (one statement) and `%run` with a relative
-path. Anything else is a `NotebookError` that names it, before the first cell runs.
+A magic that is not understood is a `NotebookError` that names it, before the first cell runs; a
+part of `dbutils` that is not there is one when it is used.
 """
 
-from dbx_aml.notebook.run import NotebookResult, run_notebook
+from dbx_aml.notebook.record import CellRun
+from dbx_aml.notebook.run import NotebookResult, check_notebook, run_notebook
 from dbx_aml.notebook.source import Cell, read_notebook, widget_names
 
-__all__ = ["Cell", "NotebookResult", "read_notebook", "run_notebook", "widget_names"]
+__all__ = [
+    "Cell",
+    "CellRun",
+    "NotebookResult",
+    "check_notebook",
+    "read_notebook",
+    "run_notebook",
+    "widget_names",
+]

@@ -1,19 +1,21 @@
-"""Run the cells of a notebook, one after another, in one namespace."""
+"""Run a notebook: the whole of it, with what is given, and a page of what it showed."""
 
 from __future__ import annotations
 
-import ast
-import sys
 import time
-import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dbx_aml.errors import NotebookError
+from dbx_aml.errors import ArgumentError
+from dbx_aml.notebook import figures
+from dbx_aml.notebook.files import Files
+from dbx_aml.notebook.page import Page
+from dbx_aml.notebook.record import CellRun, Record
+from dbx_aml.notebook.session import Session
 from dbx_aml.notebook.source import Cell, read_notebook, widget_names
-from dbx_aml.notebook.stub import Dbutils, Notebook, NotebookExit, Widgets, display
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +24,15 @@ class NotebookResult:
 
     Args:
         notebook: The file.
-        exit_value: What it gave to `dbutils.notebook.exit`; None when it ran to its last cell.
-        cells_run: Executed cells, those of notebooks that `%run` brought included.
+        exit_value: What it gave to `dbutils.notebook.exit`, without secrets; None when it ran to
+            its last cell.
+        runs: Its cells with what they showed.
         seconds: Wall clock.
     """
 
     notebook: Path
     exit_value: str | None
-    cells_run: int
+    runs: tuple[CellRun, ...]
     seconds: float
 
 
@@ -38,7 +41,10 @@ def run_notebook(
     widgets: Mapping[str, str] | None = None,
     *,
     spark: Any,
-    on_cell: Callable[[Cell], None] | None = None,
+    files: Files | None = None,
+    html: str | Path | None = None,
+    pip: bool = False,
+    on_cell: Callable[[CellRun], None] | None = None,
 ) -> NotebookResult:
     """Execute a notebook and return what it ended with; what it prints goes to standard output.
 
@@ -50,88 +56,76 @@ def run_notebook(
         widgets: Values by widget name, as a job passes them, for example
             {"input_table": "flights"}; they win over the notebook's defaults.
         spark: The session that the notebook sees as `spark`.
-        on_cell: Called with each cell when its turn comes, markdown cells too.
+        files: Where a cluster's paths are on this machine.
+        html: A page to write with each cell and what it showed, also when a cell fails.
+        pip: Run `%pip` cells; else they say what they would do.
+        on_cell: Called with each cell that is executed, when it begins and when it has ended.
 
     Raises:
-        NotebookError: The file is not a notebook, has something that is not understood here,
-            does not define a widget that was passed, or a cell raised (then as its cause).
+        ArgumentError: The file cannot be read as a notebook, or does not define a widget that
+            was passed.
+        NotebookError: It has something that is not understood here, or a cell raised (then as
+            its cause).
     """
     start = time.monotonic()
     path = Path(path)
     given = dict(widgets or {})
-    cells = read_notebook(path)
+    files = files or Files()
+    cells = check_notebook(path, given, files)
+    began = datetime.now(UTC)
+    record = Record()
+    session = Session(record, files, spark, pip, on_cell or (lambda run: None))
+    exit_value = None
+    try:
+        with record.listening(), figures.inline(session.display):
+            value, values = session.run(path, cells, given)
+            exit_value = None if value is None else record.redacted(value)
+        _refuse_unknown(given, values.defined, path)
+        return NotebookResult(
+            notebook=path,
+            exit_value=exit_value,
+            runs=tuple(record.runs),
+            seconds=time.monotonic() - start,
+        )
+    finally:
+        if html is not None:
+            page = Page(
+                notebook=path,
+                cells=cells,
+                runs=record.runs,
+                began=began,
+                seconds=time.monotonic() - start,
+                widgets={name: record.redacted(value) for name, value in given.items()},
+                exit_value=exit_value,
+            )
+            page.write(Path(html))
+
+
+def check_notebook(
+    path: str | Path, widgets: Mapping[str, str], files: Files | None = None
+) -> list[Cell]:
+    """Return the cells of a notebook that can be run with these widget values.
+
+    Args:
+        path: As `run_notebook` takes it.
+        widgets: As `run_notebook` takes them.
+        files: As `run_notebook` takes them.
+
+    Raises:
+        ArgumentError: The file cannot be read as a notebook, or does not define a widget.
+        NotebookError: It has something that is not understood here.
+    """
+    cells = read_notebook(path, files)
     defined = widget_names(cells)
     if defined is not None:
-        _refuse_unknown(given, defined, path)
-    stub = Dbutils(Widgets(given), Notebook())
-    namespace: dict[str, Any] = {
-        # As on a cluster; it also makes pickle ship a notebook's functions by value.
-        "__name__": "__main__",
-        "__file__": str(path),
-        "spark": spark,
-        "dbutils": stub,
-        "display": display,
-    }
-    exit_value = None
-    cells_run = 0
-    try:
-        for cell in cells:
-            if on_cell is not None:
-                on_cell(cell)
-            if cell.kind in _EXECUTE:
-                cells_run += 1
-                _run(cell, namespace)
-    except NotebookExit as stop:
-        exit_value = stop.value
-    _refuse_unknown(given, stub.widgets.defined, path)
-    return NotebookResult(
-        notebook=path,
-        exit_value=exit_value,
-        cells_run=cells_run,
-        seconds=time.monotonic() - start,
-    )
-
-
-def _run(cell: Cell, namespace: dict[str, Any]) -> None:
-    try:
-        _EXECUTE[cell.kind](cell, namespace)
-    except Exception as err:
-        frames = traceback.extract_tb(err.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == str(cell.notebook)]
-        reason = str(err).strip().partition("\n")[0]
-        raise NotebookError(
-            f"notebook must run to its end: {cell.where(lines[-1] if lines else None)}: "
-            f"{type(err).__name__}: {reason}"
-        ) from err
-
-
-def _run_python(cell: Cell, namespace: dict[str, Any]) -> None:
-    """Execute the statements; print the value of a last expression, as a notebook does."""
-    tree = cell.parse()
-    file = str(cell.notebook)
-    last = tree.body[-1] if tree.body else None
-    if isinstance(last, ast.Expr):
-        del tree.body[-1]
-    exec(compile(tree, file, "exec", dont_inherit=True), namespace)
-    if isinstance(last, ast.Expr):
-        expression = ast.Expression(last.value)
-        value = eval(compile(expression, file, "eval", dont_inherit=True), namespace)
-        if value is not None:
-            sys.stdout.write(f"{value!r}\n")
-
-
-def _run_sql(cell: Cell, namespace: dict[str, Any]) -> None:
-    namespace["_sqldf"] = namespace["spark"].sql(cell.source.strip().removesuffix(";"))
-    display(namespace["_sqldf"])
-
-
-_EXECUTE = {"python": _run_python, "sql": _run_sql}
+        _refuse_unknown(widgets, defined, Path(path))
+    return cells
 
 
 def _refuse_unknown(given: Mapping[str, str], defined: Iterable[str], path: Path) -> None:
     unknown = sorted(set(given) - set(defined))
     if unknown:
-        raise NotebookError(
+        raise ArgumentError(
             f"notebook must define the widgets it is given: {path.name} has no {unknown}; "
             f"it has {sorted(defined)}"
         )

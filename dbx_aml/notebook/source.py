@@ -1,13 +1,16 @@
-"""The file of a notebook: its cells in the order of execution, and the widgets they define."""
+"""The file of a notebook: its cells, those that `%run` brings, and the widgets they define."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from dbx_aml.errors import NotebookError
+from dbx_aml.errors import ArgumentError, NotebookError
+from dbx_aml.notebook.files import Files
 
 _FIRST_LINE = "# Databricks notebook source"
 _SEPARATOR = "# COMMAND ----------"
@@ -19,6 +22,8 @@ _KINDS = {
     "%md": "markdown",
     "%md-sandbox": "markdown",
     "%sql": "sql",
+    "%sh": "shell",
+    "%pip": "pip",
     "%run": "run",
 }
 _WIDGET_KINDS = ("text", "dropdown", "combobox", "multiselect")
@@ -29,11 +34,14 @@ class Cell:
     """One cell of a notebook.
 
     Args:
-        notebook: The file it stands in; for a cell that `%run` brings, the file that was run.
+        notebook: The file it stands in.
         number: Its position in that file; starts at 1.
         line: The line of `source`'s first line in that file; starts at 1.
-        kind: "python", "sql", "markdown" (not executed) or "run" (its cells follow it).
+        kind: "python", "sql", "shell", "pip", "markdown" (not executed) or "run".
         source: Its text, without the `# MAGIC` marks.
+        title: What a reader sees above it, for example "Load the rows".
+        brings: For "run": the cells of the notebook that it names.
+        arguments: For "run": values for that notebook's widgets, by name.
     """
 
     notebook: Path
@@ -41,6 +49,9 @@ class Cell:
     line: int
     kind: str
     source: str
+    title: str = ""
+    brings: tuple[Cell, ...] = ()
+    arguments: Mapping[str, str] = field(default_factory=dict)
 
     def where(self, line: int | None = None) -> str:
         """Return the place for a message, for example "cell 4 of 04_score.py, line 52"."""
@@ -62,24 +73,30 @@ class Cell:
             ) from err
 
 
-def read_notebook(path: str | Path) -> list[Cell]:
-    """Return the cells of a notebook in the order of their execution.
-
-    A `%run` cell is followed by the cells of the notebook it names, so the list is the whole
-    program.
+def read_notebook(path: str | Path, files: Files | None = None) -> list[Cell]:
+    """Return the cells of a notebook; one with `%run` has those of the notebook it names.
 
     Args:
         path: For example "notebooks/04_score.py".
+        files: Where paths like /Workspace/Shared/_setup are on this machine.
 
     Raises:
-        NotebookError: A file is missing or is not in the source format, a magic is not
-            understood, or notebooks run each other in a circle.
+        ArgumentError: The file cannot be read, or is not in the source format.
+        NotebookError: So is one that `%run` names; a magic is not understood; or notebooks run
+            each other in a circle.
     """
-    return _read(Path(path), ())
+    return _read(Path(path), files or Files(), ())
+
+
+def every_cell(cells: Iterable[Cell]) -> Iterator[Cell]:
+    """Yield the cells, and those that they bring, in the order of their execution."""
+    for cell in cells:
+        yield cell
+        yield from every_cell(cell.brings)
 
 
 def widget_names(cells: Iterable[Cell]) -> set[str] | None:
-    """Return the names of the widgets that these cells define.
+    """Return the names of the widgets that these cells, and those they bring, define.
 
     Args:
         cells: As `read_notebook` returns them.
@@ -91,7 +108,7 @@ def widget_names(cells: Iterable[Cell]) -> set[str] | None:
         NotebookError: A cell is not valid Python.
     """
     names = set()
-    for cell in cells:
+    for cell in every_cell(cells):
         if cell.kind != "python":
             continue
         for call in ast.walk(cell.parse()):
@@ -114,34 +131,43 @@ def _defines_widget(function: ast.expr) -> bool:
     )
 
 
-def _read(path: Path, callers: tuple[Path, ...]) -> list[Cell]:
-    if not path.is_file():
-        raise NotebookError(f"notebook must be an existing file: got {str(path)!r}")
+def _read(path: Path, files: Files, callers: tuple[Path, ...]) -> list[Cell]:
+    # What a person named is wrong usage; what a notebook names is that notebook's error.
+    error = NotebookError if callers else ArgumentError
     if path.resolve() in callers:
         raise NotebookError(f"notebooks must not %run each other in a circle: got {path.name!r}")
     callers = (*callers, path.resolve())
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as err:
+        why = "" if isinstance(err, FileNotFoundError) else f"; {err}"
+        raise error(f"notebook must be an existing text file: got {str(path)!r}{why}") from err
     if not lines or lines[0].strip() != _FIRST_LINE:
-        raise NotebookError(
+        raise error(
             f"notebook must be in source format: got {path.name!r}; "
             f"begin it with the line '{_FIRST_LINE}'"
         )
     cells: list[Cell] = []
-    number = first = 1
+    first = 1
     for end in [*(i for i, text in enumerate(lines) if text.rstrip() == _SEPARATOR), len(lines)]:
-        cell = _cell(path, number, lines, first, end)
+        cell = _cell(path, len(cells) + 1, lines, first, end)
         if cell is not None:
-            number += 1
-            cells.append(cell)
             if cell.kind == "run":
-                cells += _read(_run_target(cell), callers)
+                target, arguments = _run_target(cell, files)
+                brings = tuple(_read(target, files, callers))
+                cell = replace(cell, brings=brings, arguments=arguments)
+            cells.append(cell)
         first = end + 1
     return cells
 
 
 def _cell(path: Path, number: int, lines: Sequence[str], first: int, end: int) -> Cell | None:
     """Return the cell that `lines[first:end]` hold, or None for an empty one."""
+    title = ""
     while first < end and (not lines[first].strip() or lines[first].startswith(_TITLE)):
+        if lines[first].startswith(_TITLE):
+            # "# DBTITLE 1,Load the rows": the number says whether it is shown.
+            title = lines[first].partition(",")[2].strip()
         first += 1
     while first < end and not lines[end - 1].strip():
         end -= 1
@@ -161,21 +187,28 @@ def _cell(path: Path, number: int, lines: Sequence[str], first: int, end: int) -
         kind=kind or "",
         # The magic word goes and its line stays: line numbers stay true.
         source="\n".join(text)[len(magic) :].lstrip(" "),
+        title=title,
     )
     if kind is None or any(marked) != all(marked) or (marked[0] and not magic):
+        *others, last = sorted(filter(None, _KINDS))
         wrong = magic if kind is None else text[marked.index(True)]
         raise NotebookError(
-            f"notebook magic must be %md, %python, %run or %sql, for its whole cell: "
+            f"notebook magic must be {', '.join(others)} or {last}, for its whole cell: "
             f"got {wrong!r} in {cell.where()}"
         )
     return cell
 
 
-def _run_target(cell: Cell) -> Path:
-    name = cell.source.strip().strip("'\"")
-    if "\n" in name or "$" in name or not name.startswith(("./", "../")):
+def _run_target(cell: Cell, files: Files) -> tuple[Path, dict[str, str]]:
+    """Return the notebook that a %run cell names, and the widget values after its path."""
+    try:
+        name, *values = shlex.split(cell.source)
+    except ValueError:
+        name, values = "", []
+    pairs = [re.fullmatch(r"\$(\w+)=(.*)", value, re.DOTALL) for value in values]
+    if not name or "\n" in cell.source.strip() or None in pairs:
         raise NotebookError(
-            f"%run must be alone in its cell, with a relative path like ./_setup: "
-            f"got {name!r} in {cell.where()}"
+            "%run must be alone in its cell, with a path and values like "
+            f'./_setup $table="flights": got {cell.source!r} in {cell.where()}'
         )
-    return cell.notebook.parent / (name if name.endswith(".py") else name + ".py")
+    return files.notebook(name, cell.notebook), {pair[1]: pair[2] for pair in pairs if pair}

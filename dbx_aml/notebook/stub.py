@@ -1,20 +1,21 @@
-"""What a cluster adds to a notebook's names: `dbutils` and `display`.
+"""`dbutils` as a notebook sees it: `fs`, `jobs`, `library`, `notebook`, `secrets`, `widgets`.
 
-This stub is the one place of the package that knows `dbutils`; it has what notebooks need to
-take parameters and to end with a value.
+What it lacks is an error that names it.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from dbx_aml.errors import NotebookError
+from dbx_aml.notebook.files import Files
+from dbx_aml.notebook.widgets import Widgets
 
-_SHOWN_ROWS = 10
-_CELL_WIDTH = 60
+SECRET_PREFIX = "DBX_AML_SECRET_"
 
 
 class NotebookExit(BaseException):
@@ -29,120 +30,129 @@ class NotebookExit(BaseException):
         self.value = value
 
 
+class PythonRestart(BaseException):
+    """Ends a cell and forgets the names of the notebook."""
+
+
 class Notebook:
-    """`dbutils.notebook`."""
+    """`dbutils.notebook`.
+
+    Args:
+        run: Runs another notebook: its path, seconds it may take, values of its widgets.
+    """
+
+    def __init__(self, run: Callable[[str, float, Mapping[str, str]], str]) -> None:
+        self._run = run
 
     def exit(self, value: str = "") -> NoReturn:
         """End the notebook, however deep in its calls, with this value."""
         raise NotebookExit(str(value))
 
-
-class Widgets:
-    """`dbutils.widgets`, with the argument names of Databricks.
-
-    Args:
-        given: Values by widget name that win over the defaults, for example {"alpha": "1"}.
-    """
-
-    def __init__(self, given: Mapping[str, str]) -> None:
-        self._given = given
-        self._values: dict[str, str] = {}
-        self.defined: set[str] = set()
-
-    def text(self, name: str, defaultValue: str, label: str | None = None) -> None:
-        """Define a widget that takes any text."""
-        self._define(name, defaultValue)
-
-    def combobox(
+    def run(
         self,
-        name: str,
-        defaultValue: str,
-        choices: Sequence[str],
-        label: str | None = None,
-    ) -> None:
-        """Define a widget that takes any text and proposes some."""
-        self._define(name, defaultValue)
+        path: str,
+        timeout_seconds: float = 0,
+        arguments: Mapping[str, str] | None = None,
+    ) -> str:
+        """Run another notebook with names of its own and return what it exits with.
 
-    def dropdown(
-        self,
-        name: str,
-        defaultValue: str,
-        choices: Sequence[str],
-        label: str | None = None,
-    ) -> None:
-        """Define a widget that takes one of its choices."""
-        _check(name, [self._define(name, defaultValue)], choices)
-
-    def multiselect(
-        self,
-        name: str,
-        defaultValue: str,
-        choices: Sequence[str],
-        label: str | None = None,
-    ) -> None:
-        """Define a widget that takes some of its choices, separated by commas."""
-        value = self._define(name, defaultValue)
-        _check(name, value.split(",") if value else [], choices)
-
-    def get(self, name: str) -> str:
-        """Return the value of a widget that is defined.
+        Args:
+            path: Relative to this notebook, or absolute as in the workspace.
+            timeout_seconds: 0 for no limit. It is looked at when the notebook has ended.
+            arguments: Values of its widgets; one that it does not define changes nothing.
 
         Raises:
-            NotebookError: It is not.
+            NotebookError: It failed, or took longer.
         """
-        if name not in self._values:
+        return self._run(path, timeout_seconds, arguments or {})
+
+
+class Library:
+    """`dbutils.library`, for notebooks that install packages."""
+
+    def restartPython(self) -> NoReturn:
+        """Forget the names of the notebook; the packages stay as they are loaded."""
+        raise PythonRestart
+
+
+class Secrets:
+    """`dbutils.secrets`, from variables DBX_AML_SECRET_<SCOPE>_<KEY>.
+
+    Args:
+        hide: Called with each secret that is read, so that nothing shows it.
+    """
+
+    def __init__(self, hide: Callable[[str], None]) -> None:
+        self._hide = hide
+
+    def get(self, scope: str, key: str) -> str:
+        """Return a secret.
+
+        Raises:
+            NotebookError: Its variable is not set.
+        """
+        variable = SECRET_PREFIX + re.sub(r"\W", "_", f"{scope}_{key}").upper()
+        value = os.environ.get(variable)
+        if value is None:
             raise NotebookError(
-                f"widget must be defined before it is read: got {name!r}; "
-                f"defined are {sorted(self._values)}"
+                f"secret must be in a variable here: got none for '{scope}/{key}'; set {variable}"
             )
-        return self._values[name]
+        self._hide(value)
+        return value
 
-    def getAll(self) -> dict[str, str]:
-        """Return the values of all widgets by name."""
-        return dict(self._values)
-
-    def remove(self, name: str) -> None:
-        """Forget a widget."""
-        self._values.pop(name, None)
-
-    def removeAll(self) -> None:
-        """Forget all widgets."""
-        self._values.clear()
-
-    def _define(self, name: str, default: str) -> str:
-        self.defined.add(name)
-        self._values[name] = self._given.get(name, default)
-        return self._values[name]
+    def getBytes(self, scope: str, key: str) -> bytes:
+        """Return a secret as bytes."""
+        return self.get(scope, key).encode()
 
 
-def _check(name: str, values: Iterable[str], choices: Sequence[str]) -> None:
-    wrong = [value for value in values if value not in choices]
-    if wrong:
-        raise NotebookError(f"widget {name!r} must be one of {list(choices)}: got {wrong[0]!r}")
+class TaskValues:
+    """`dbutils.jobs.taskValues`: outside of a job nobody is there to be told."""
+
+    def set(self, key: str, value: Any) -> None:
+        """Do nothing with a value that later tasks of a job could have read.
+
+        Raises:
+            TypeError: It is no JSON.
+        """
+        json.dumps({key: value})
 
 
-@dataclass(frozen=True)
-class Dbutils:
-    """`dbutils`: anything it lacks is an AttributeError that names it."""
+class Jobs:
+    """`dbutils.jobs`."""
 
-    widgets: Widgets
-    notebook: Notebook
+    taskValues = TaskValues()
 
 
-def display(value: Any) -> None:
-    """Print a small table of a Spark or pandas DataFrame; anything else as it prints itself."""
-    shown, more = value, False
-    if hasattr(value, "toPandas"):
-        # One row more than is shown tells whether there are more, without a count.
-        shown = value.limit(_SHOWN_ROWS + 1).toPandas()
-    if hasattr(shown, "to_string"):
-        more = len(shown) > _SHOWN_ROWS
-        shown = _as_text(shown.head(_SHOWN_ROWS))
-    tail = f"\n(the first {_SHOWN_ROWS} rows)" if more else ""
-    sys.stdout.write(f"{shown}{tail}\n")
+class _Named:
+    """One level of `dbutils`: a name that it lacks is an error that says so."""
+
+    def __init__(self, name: str, part: Any) -> None:
+        self._name = name
+        self._part = part
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and hasattr(self._part, name):
+            return getattr(self._part, name)
+        there = sorted(one for one in dir(self._part) if not one.startswith("_"))
+        raise AttributeError(f"{self._name}.{name} is not in this runner; it has {there}")
 
 
-def _as_text(rows: Any) -> str:
-    if not hasattr(rows, "columns"):
-        return str(rows.to_string())
-    return str(rows.to_string(index=False, max_colwidth=_CELL_WIDTH))
+class _Parts:
+    def __init__(self, **parts: Any) -> None:
+        vars(self).update({name: _Named(f"dbutils.{name}", one) for name, one in parts.items()})
+
+
+def make_dbutils(*, fs: Files, notebook: Notebook, secrets: Secrets, widgets: Widgets) -> Any:
+    """Return the object that a notebook sees as `dbutils`."""
+    parts = {"fs": fs, "notebook": notebook, "secrets": secrets, "widgets": widgets}
+    return _Named("dbutils", _Parts(jobs=Jobs(), library=Library(), **parts))
+
+
+class NoSparkContext:
+    """`sc` under Spark Connect, where there is none: using it says so."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"sc.{name} is not there under Spark Connect, as on serverless and standard compute; "
+            "use spark and data frames"
+        )

@@ -7,6 +7,7 @@ from typing import Any
 
 from dbx_aml.config_file import CONFIG_KEY, CONFIG_NAME, find_config, is_link, read_config
 from dbx_aml.errors import LinkError
+from dbx_aml.settings.secret import SecretRef
 from dbx_aml.workspace import AmlWorkspace, is_azureml, is_legacy, workspace_parts
 
 # Where an init script puts the file: ours, then Microsoft's of 2019.
@@ -42,16 +43,7 @@ def found_values(
     unknown = sorted(set(arguments) - {*NAMES, "aml_workspace"})
     if unknown:
         raise LinkError(f"link must have known values: got {unknown}; use {list(NAMES)}")
-    layers: list[_Layer] = [(arguments, "argument")]
-    if is_machine:
-        variables = {name: os.environ.get(PREFIX + name.upper()) or None for name in NAMES}
-        layers.append((variables, PREFIX))
-    if is_machine or config is not None:
-        layers += _file_layers(config)
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if is_machine and is_azureml(uri):
-        layers.append(({"aml_tracking_uri": uri}, "MLFLOW_TRACKING_URI"))
-    found, origins = _first_of_each(layers)
+    found, origins = _first_of_each(_layers(arguments, config, is_machine=is_machine))
     named = [name for name in _WORKSPACE if name in found]
     if named and len(named) < len(_WORKSPACE):
         missing = [name for name in _WORKSPACE if name not in found]
@@ -74,6 +66,48 @@ def found_values(
     return found, origins
 
 
+def conflicts(config: str | Path | None = None) -> dict[str, list[tuple[str, str]]]:
+    """Return what this machine's layers say differently: by name, each value and who gave it.
+
+    The first value of each is the one that counts. A secret is given as its reference.
+
+    Args:
+        config: As `Link.load` takes it.
+
+    Raises:
+        LinkError: The file cannot be read, or a value cannot be.
+        WorkspaceError: A workspace cannot exist.
+    """
+    said: dict[str, list[tuple[str, str]]] = {}
+    for values, who in _layers({}, config, is_machine=True):
+        for name, value in _spelled_out(values).items():
+            if name == "client_secret":
+                value = SecretRef.parse(value)
+            elif name == "retry_s":
+                value = _seconds(value)
+            said.setdefault(name, []).append((str(value), _origin(who, name)))
+    return {name: values for name, values in said.items() if len({one for one, _ in values}) > 1}
+
+
+def _layers(
+    arguments: Mapping[str, Any], config: str | Path | None, *, is_machine: bool
+) -> list[_Layer]:
+    layers: list[_Layer] = [(arguments, "argument")]
+    if is_machine:
+        variables = {name: os.environ.get(PREFIX + name.upper()) or None for name in NAMES}
+        layers.append((variables, PREFIX))
+    if is_machine or config is not None:
+        layers += _file_layers(config)
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if is_machine and is_azureml(uri):
+        layers.append(({"aml_tracking_uri": uri}, "MLFLOW_TRACKING_URI"))
+    return layers
+
+
+def _origin(who: str, name: str) -> str:
+    return who + name.upper() if who == PREFIX else who
+
+
 def _first_of_each(layers: list[_Layer]) -> tuple[dict[str, Any], dict[str, str]]:
     found: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -89,7 +123,7 @@ def _first_of_each(layers: list[_Layer]) -> tuple[dict[str, Any], dict[str, str]
             )
             if name not in found and not (other and is_place):
                 found[name] = value
-                origins[name] = who + name.upper() if who == PREFIX else who
+                origins[name] = _origin(who, name)
     return found, origins
 
 

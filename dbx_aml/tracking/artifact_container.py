@@ -1,42 +1,37 @@
 """The artifacts of one run, or of one upload, as Azure ML keeps them: registered, then uploaded.
 
 An entry that is listed may have no bytes: its upload failed, or is under way. Such an entry's path
-can never be written again. So an entry counts as present only once its blob was seen, and what was
-seen is remembered, for what is present never changes.
+can never be written again: the next upload goes to a second place, `dbx_aml/again/1/<path>`. So an
+entry counts as present only once its blob was seen, and what was seen is remembered, for what is
+present never changes.
 """
 
 import hashlib
 import logging
-import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, TypeVar
 from urllib.parse import quote
 
-from azure.core.exceptions import (
-    AzureError,
-    HttpResponseError,
-    ResourceExistsError,
-    ResourceNotFoundError,
-)
-from azure.storage.blob import BlobClient
+from azure.core.exceptions import ResourceExistsError
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST
 from mlflow.utils.rest_utils import MlflowHostCreds, verify_rest_response
 
-from dbx_aml.tracking.azureml_http import Attempts, send
+from dbx_aml.tracking.artifact_blob import open_blob, tried
+from dbx_aml.tracking.artifact_blob import upload as upload_blob
+from dbx_aml.tracking.azureml_http import send
 
 log = logging.getLogger(__name__)
 # Of what the store keeps in a run that a run does not take.
 OWN_FOLDER = "dbx_aml/"
+_SECOND_PLACE = f"{OWN_FOLDER}again/"
 _BATCH = 100
 _THREADS = 8
-_MIB = 2**20
-# Refusals of a storage account that end by themselves: a role or a network rule that is new.
-_TRIES_WHEN_REFUSED = 3
-_SIGNATURE = re.compile(r"\?[^\s'\")]+")
+_Found = TypeVar("_Found")
 _PARTS = re.compile(r"/experiments/([^/]+)/runs/([^/]+)/artifacts(?:/(.*))?$")
 
 
@@ -52,6 +47,8 @@ class ArtifactContainer:
         self._context = context
         self._endpoint = endpoint
         self._sizes: dict[str, int] = {}
+        # Where the bytes are, of paths whose own place is lost.
+        self._places: dict[str, str] = {}
 
     @classmethod
     def of_run(cls, context: Any, experiment: str, run_id: str) -> "ArtifactContainer":
@@ -82,19 +79,17 @@ class ArtifactContainer:
     def size(self, path: str) -> int | None:
         """Return an artifact's size in bytes; None where its bytes, or even its entry, are not."""
         if path not in self._sizes:
-            with self._blob(self._content_uri(path)) as blob:
-                size = _tried(f"HEAD {path}", blob.get_blob_properties) if blob else None
-            if size is None:
+            found = self._seen(f"HEAD {path}", path, lambda blob: blob.get_blob_properties())
+            if found is None:
                 return None
-            self._sizes[path] = int(size.size)
+            self._sizes[path] = int(found.size)
         return self._sizes[path]
 
     def sizes(self, paths: Iterable[str]) -> dict[str, int]:
         """Return the sizes of those that are present."""
         paths = list(paths)
-        with ThreadPoolExecutor(_THREADS) as pool:
-            found = zip(paths, pool.map(self.size, paths), strict=True)
-            return {path: size for path, size in found if size is not None}
+        found = zip(paths, _in_threads(self.size, paths), strict=True)
+        return {path: size for path, size in found if size is not None}
 
     def download(self, path: str, file: str | Path) -> None:
         """Write an artifact to a file.
@@ -102,20 +97,19 @@ class ArtifactContainer:
         Raises:
             MlflowException: It is not there, or was registered and never uploaded.
         """
-        uri = self._content_uri(path)
         target = Path(file)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with self._blob(uri) as blob:
 
-            def read() -> bool:
-                with target.open("wb") as stream:
-                    blob.download_blob(max_concurrency=4).readinto(stream)
-                return True
+        def read(blob: Any) -> bool:
+            with target.open("wb") as stream:
+                blob.download_blob(max_concurrency=4).readinto(stream)
+            return True
 
-            if blob and _tried(f"GET {path}", read):
-                return
+        if self._seen(f"GET {path}", path, read):
+            return
         target.unlink(missing_ok=True)
-        reason = "was registered but never uploaded" if uri else "does not exist"
+        is_lost = self._content_uri(path) is not None
+        reason = "was registered but never uploaded" if is_lost else "does not exist"
         raise MlflowException(f"artifact {path!r} {reason}", RESOURCE_DOES_NOT_EXIST)
 
     def read(self, path: str, folder: Path) -> bytes:
@@ -138,9 +132,15 @@ class ArtifactContainer:
         for first in range(0, len(paths), _BATCH):
             batch = paths[first : first + _BATCH]
             uris = self._register(batch)
-            with ThreadPoolExecutor(_THREADS) as pool:
-                done = [pool.submit(self._put, path, files[path], uris.get(path)) for path in batch]
-            problems = [error for one in done if (error := one.exception())]
+
+            def put(path: str, uris: dict[str, str] = uris) -> Exception | None:
+                try:
+                    self._put(path, files[path], uris.get(path))
+                except Exception as problem:  # noqa: BLE001 - raised once the others are done
+                    return problem
+                return None
+
+            problems = [error for error in _in_threads(put, batch) if error]
             if problems:
                 raise problems[0]
 
@@ -164,43 +164,58 @@ class ArtifactContainer:
         return {path: content["contentUri"] for path, content in found.items()}
 
     def _put(self, path: str, file: Path, uri: str | None) -> None:
-        size = file.stat().st_size
-        if uri is None:
+        """Upload a file to where its path was registered, or to a second place if it is lost."""
+        if uri is None and self.size(path) is not None:
             self._expect_same(path, file)
             return
-        with self._blob(uri) as blob, file.open("rb") as stream:
+        place, number = path, 0
+        while uri is None:
+            # Registered by an upload that failed or whose program was killed: Azure ML takes no
+            # second one there. What reads artifacts here looks for the second place.
+            number += 1
+            place = _second_place(path, number)
+            uri = self._register([place]).get(place)
+        size = file.stat().st_size
+        with open_blob(uri) as blob, file.open("rb") as stream:
             try:
-                if not _tried(f"PUT {path}", lambda: _upload(blob, stream, size)):
+                if not tried(f"PUT {path}", lambda: upload_blob(blob, stream, size)):
                     raise MlflowException(f"artifact {path!r} has no storage container to go to")
             except ResourceExistsError:
                 # The answer to an earlier try was lost, or somebody else was faster.
                 self._expect_same(path, file)
         self._sizes[path] = size
+        if place != path:
+            self._places[path] = place
 
     def _expect_same(self, path: str, file: Path) -> None:
-        size = self.size(path)
-        if size is None:
-            raise MlflowException(
-                f"artifact {path!r} was registered by an upload that failed, and Azure ML takes no "
-                "second one; log it under another name",
-                RESOURCE_ALREADY_EXISTS,
-            )
-        if size != file.stat().st_size or not self._has_content(path, file):
+        if self.size(path) != file.stat().st_size or not self._has_content(path, file):
             raise MlflowException(
                 f"artifact {path!r} exists with other content, and Azure ML never changes an "
                 "artifact; log it under another name",
                 RESOURCE_ALREADY_EXISTS,
             )
 
-    def _has_content(self, path: str, file: Path) -> bool:
-        with self._blob(self._content_uri(path)) as blob, file.open("rb") as stream:
+    def _seen(self, what: str, path: str, look: Callable[[Any], Any]) -> Any:
+        """Return what a look at a path's bytes finds; None where they are not there."""
+        place, number = self._places.get(path, path), 0
+        while (uri := self._content_uri(place)) is not None:
+            with open_blob(uri) as blob:
+                found = tried(what, partial(look, blob))
+            if found is not None:
+                if place != path:
+                    self._places[path] = place
+                return found
+            number += 1
+            place = _second_place(path, number)
+        return None
 
-            def same() -> bool:
-                stream.seek(0)
+    def _has_content(self, path: str, file: Path) -> bool:
+        def same(blob: Any) -> bool:
+            with file.open("rb") as stream:
                 chunks = blob.download_blob().chunks()
                 return all(chunk == stream.read(len(chunk)) for chunk in chunks)
 
-            return bool(_tried(f"GET {path}", same))
+        return bool(self._seen(f"GET {path}", path, same))
 
     def _content_uri(self, path: str) -> str | None:
         answer = self._call("GET", "/contentinfo", params={"path": path}, missing_ok=True)
@@ -229,64 +244,22 @@ class ArtifactContainer:
         token = self._context.auth.get_token(self._context.cloud._get_default_scope()).token
         return MlflowHostCreds(self._context.host_url, token=token)
 
-    def _blob(self, uri: str | None) -> Any:
-        """Return a client of the blob, without retries of its own; a stand-in for no URI."""
-        if uri is None:
-            return _NoBlob()
-        return BlobClient.from_blob_url(
-            uri,
-            retry_total=0,
-            max_single_put_size=16 * _MIB,
-            max_block_size=8 * _MIB,
-            connection_timeout=30,
-            read_timeout=120,
-        )
+
+def _second_place(path: str, number: int) -> str:
+    return f"{_SECOND_PLACE}{number}/{path}" if number else path
 
 
-class _NoBlob:
-    """Stands where no blob is, so that both are used in a `with`."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *error: object) -> None:
-        return None
-
-
-def _upload(blob: BlobClient, stream: BinaryIO, size: int) -> bool:
-    stream.seek(0, os.SEEK_SET)
-    blob.upload_blob(stream, length=size, max_concurrency=4)
-    return True
-
-
-def _tried(what: str, attempt: Callable[[], Any]) -> Any:
-    """Return what an attempt at a blob returns; None where there is no blob.
-
-    Raises:
-        ResourceExistsError: The blob is there already.
-        MlflowException: It failed until the end of the bound.
-    """
-    attempts = Attempts(what)
-    refused = 0
-    while True:
-        try:
-            return attempt()
-        except ResourceNotFoundError:
-            return None
-        except ResourceExistsError:
-            raise
-        except HttpResponseError as error:
-            status = error.status_code or 0
-            refused += status < 500 and status not in (408, 429)
-            code = getattr(error, "error_code", None) or error.reason
-            problem = f"storage answered {status} {code}"
-            after = getattr(error.response, "headers", {}).get("Retry-After")
-        except (AzureError, OSError) as error:
-            problem, after = f"{type(error).__name__}: {_SIGNATURE.sub('?...', str(error))}", None
-        # Outside of the handlers: what they caught may show the signature that opens the blob.
-        if refused >= _TRIES_WHEN_REFUSED:
-            raise MlflowException(f"{what} failed: {problem}")
-        attempts.wait(problem, float(after) if after and after.isdigit() else None)
+def _in_threads(function: Callable[[str], _Found], paths: Sequence[str]) -> list[_Found]:
+    """Return what a function returns for each path: several at once, where there can be threads."""
+    if len(paths) > 1:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            try:
+                futures = [pool.submit(function, path) for path in paths]
+            except RuntimeError:
+                log.debug("no threads: the interpreter is ending")
+            else:
+                return [future.result() for future in futures]
+    return [function(path) for path in paths]
 
 
 def run_parts(artifact_uri: str) -> tuple[str, str, str] | None:

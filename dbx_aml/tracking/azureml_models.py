@@ -5,7 +5,6 @@ run with a model in it, and `runs:/<run>/<name>` means the same to both. Two pro
 one model at the same moment: the later one wins.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -60,8 +59,8 @@ class LoggedModelStore(LinkStore):
         model_type: str | None = None,
     ) -> Any:
         """Create a logged model, in its run or in one made to carry it."""
-        name = name or _random_name()
-        now = _now()
+        name = name or documents.random_name()
+        now = documents.now()
         run_id = source_run_id or self._carrier(experiment_id, name, now)
         run = self._plain_run(run_id)
         document = {
@@ -96,12 +95,12 @@ class LoggedModelStore(LinkStore):
             if status != LoggedModelStatus.READY:
                 ended = RunStatus.FAILED
             run_id, _ = documents.parts_of(model_id)
-            self.update_run_info(run_id, ended, _now(), None)
+            self.update_run_info(run_id, ended, documents.now(), None)
         return model
 
     def delete_logged_model(self, model_id: str) -> None:
         """Mark a logged model as deleted; its files stay as long as its run."""
-        self._change(model_id, lambda one: one.update(deleted=_now()))
+        self._change(model_id, lambda one: one.update(deleted=documents.now()))
 
     def set_logged_model_tags(self, model_id: str, tags: Any) -> None:
         """Set tags of a logged model."""
@@ -135,7 +134,11 @@ class LoggedModelStore(LinkStore):
         page_token: str | None = None,
     ) -> Any:
         """Return logged models of experiments, filtered and ordered by MLflow's own rules."""
-        models = self._models_of_experiments([str(one) for one in experiment_ids])
+        asked = documents.run_asked_for(filter_string)
+        if asked:
+            models = self._models_of_run(asked)
+        else:
+            models = self._models_of_experiments([str(one) for one in experiment_ids])
         found = SearchLoggedModelsUtils.filter_logged_models(models, filter_string, datasets)
         ordered = SearchLoggedModelsUtils.sort(found, order_by)
         page, token = SearchLoggedModelsUtils.paginate(
@@ -176,7 +179,7 @@ class LoggedModelStore(LinkStore):
         if metrics or params or tags:
             super().log_batch(run_id, metrics, params, tags)
         if of_models:
-            self._link_metrics(run_id, of_models)
+            self.link_metrics(run_id, of_models)
 
     def get_metric_history(self, run_id: str, metric_key: str, *args: Any, **kwargs: Any) -> Any:
         """Return all values of a metric."""
@@ -195,7 +198,8 @@ class LoggedModelStore(LinkStore):
                     self._change(model_id, lambda _: None)
         return super().update_run_info(run_id, *args, **kwargs)
 
-    def _link_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
+    def link_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
+        """Link values that the run has already to their models."""
         with self._changing:
             new = set()
             # A model of another server has its own place for them.
@@ -217,7 +221,7 @@ class LoggedModelStore(LinkStore):
             run, document = self._document(model_id)
             change(document)
             document["status"] = LoggedModelStatus(document["status"]).value
-            document["updated"] = _now()
+            document["updated"] = documents.now()
             self._write_document(model_id, document)
             self._pending.pop(model_id, None)
             return documents.logged_model(document, model_id, run)
@@ -253,15 +257,27 @@ class LoggedModelStore(LinkStore):
         return {one: model for one, model in found.items() if model and not model.get("deleted")}
 
     def _models_of_experiments(self, experiment_ids: list[str]) -> list[Any]:
-        found, token = [], None
+        found: list[Any] = []
+        token = None
         condition = f"tags.`{MODELS}` = 'true'"
         while True:
             runs, token = self._plain_runs(experiment_ids, condition, 1000, token)
             for run in runs:
-                for model_id, document in self._documents_of(run).items():
-                    found.append(documents.logged_model(document, model_id, run))
+                found += self._models_in(run)
             if not token:
                 return found
+
+    def _models_of_run(self, run_id: str) -> list[Any]:
+        try:
+            return self._models_in(self._plain_run(run_id))
+        except MlflowException as error:
+            if is_missing(error):
+                return []
+            raise
+
+    def _models_in(self, run: Run) -> list[Any]:
+        found = self._documents_of(run).items()
+        return [documents.logged_model(document, one, run) for one, document in found]
 
     def _carrier(self, experiment_id: str, name: str, now: int) -> str:
         reason = RunTag(CARRIER, "this run only carries a logged model that was made without a run")
@@ -278,16 +294,6 @@ class LoggedModelStore(LinkStore):
 
 def _identity(run_id: str, metric: Metric) -> tuple[Any, ...]:
     return run_id, metric.key, metric.value, metric.timestamp, metric.step
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def _random_name() -> str:
-    from mlflow.utils.name_utils import _generate_random_name
-
-    return str(_generate_random_name())
 
 
 def _not_found(model_id: str) -> MlflowException:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from threading import RLock
@@ -14,6 +14,7 @@ from dbx_aml.errors import LinkError
 from dbx_aml.settings import Link
 from dbx_aml.tracking.connection import Connection
 from dbx_aml.tracking.databricks import databricks_host, is_databricks
+from dbx_aml.tracking.marker import DUAL_VARIABLE
 from dbx_aml.tracking.service import read_workspace, with_tracking_uri
 
 _VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
@@ -31,8 +32,9 @@ def connect(link: Link | None = None, **arguments: Any) -> Connection:
     Where Azure ML is one of the two, a token is got and the workspace is read first, so a wrong
     setting is an error here, within seconds, and changes nothing.
 
-    In mode "dual" MLflow tracks in Databricks, and the Azure ML side is kept in the link: nothing
-    is written there yet, and it is not asked whether it would take it.
+    In mode "dual" MLflow tracks in Databricks. Each run is marked when it is created, a thread of
+    this process mirrors it to Azure ML while it goes on, and `dbx-aml mirror` does what that left:
+    so Azure ML is not asked here whether it would take it, and may even be down.
 
     Args:
         link: What to apply. By default `Link.load(**arguments)`: arguments, variables, file.
@@ -102,7 +104,8 @@ def _apply(link: Link, stack: ExitStack) -> None:
     from mlflow.tracking import fluent
 
     stack.callback(use_link, use_link(link))
-    variables = {name: os.environ.get(name) for name in (_CLOUD, _RETRY_S, *_EXPERIMENTS)}
+    names = (_CLOUD, _RETRY_S, DUAL_VARIABLE, *_EXPERIMENTS)
+    variables = {name: os.environ.get(name) for name in names}
     stack.callback(_put_back, variables)
     experiment_id = fluent._active_experiment_id
     stack.callback(setattr, fluent, "_active_experiment_id", experiment_id)
@@ -111,11 +114,15 @@ def _apply(link: Link, stack: ExitStack) -> None:
         fluent._active_experiment_id = None
         if os.environ.get("MLFLOW_EXPERIMENT_ID") == experiment_id:
             del os.environ["MLFLOW_EXPERIMENT_ID"]
-    if link.uses_azureml and link.aml_workspace is not None:
+    if link.mode == "dual":
+        # Processes that this one starts mark their runs as well.
+        os.environ[DUAL_VARIABLE] = link.mode
+    if link.has_aml_side and link.aml_workspace is not None:
         # Without it the plugin asks a host of the public cloud first, for up to 30 s.
         os.environ[_CLOUD] = link.aml_workspace.cloud
         os.environ[_RETRY_S] = f"{link.retry_s:g}"  # the store reads it, here and in children
-    stack.enter_context(mlflow_uris(link.tracking_uri, link.registry_uri))
+    # Not the context manager: left open, it would put MLflow back while Python shuts down.
+    stack.callback(_set_uris(link.tracking_uri, link.registry_uri))
     if link.experiment is not None:
         mlflow.set_experiment(link.experiment)
 
@@ -139,6 +146,15 @@ def mlflow_uris(tracking_uri: str | None, registry_uri: str | None) -> Iterator[
         tracking_uri: For example "databricks" or "sqlite:///mlflow.db"; None leaves MLflow's own.
         registry_uri: For example "databricks-uc"; None leaves MLflow's own.
     """
+    undo = _set_uris(tracking_uri, registry_uri)
+    try:
+        yield
+    finally:
+        undo()
+
+
+def _set_uris(tracking_uri: str | None, registry_uri: str | None) -> Callable[[], None]:
+    """Set the two that are given; return what puts MLflow's state back."""
     import mlflow
     from mlflow.tracking._model_registry import utils as registry
     from mlflow.tracking._tracking_service import utils as tracking
@@ -148,15 +164,20 @@ def mlflow_uris(tracking_uri: str | None, registry_uri: str | None) -> Iterator[
     # tell the two apart.
     old_tracking_uri = tracking._tracking_uri
     old_registry_uri = registry._registry_uri
-    try:
-        if tracking_uri is not None:
-            mlflow.set_tracking_uri(tracking_uri)
-        if registry_uri is not None:
-            mlflow.set_registry_uri(registry_uri)
-        yield
-    finally:
+
+    def undo() -> None:
         if tracking_uri is not None:
             mlflow.set_tracking_uri(old_tracking_uri)  # type: ignore[arg-type]
         if registry_uri is not None:
             mlflow.set_registry_uri(old_registry_uri)  # type: ignore[arg-type]
         _put_back(variables)
+
+    try:
+        if tracking_uri is not None:
+            mlflow.set_tracking_uri(tracking_uri)
+        if registry_uri is not None:
+            mlflow.set_registry_uri(registry_uri)
+    except BaseException:
+        undo()
+        raise
+    return undo

@@ -4,6 +4,7 @@ Its identifier holds that of its run, so it is found without a search.
 """
 
 import re
+import time
 from collections.abc import Iterable
 from typing import Any
 from uuid import uuid4
@@ -11,9 +12,11 @@ from uuid import uuid4
 from mlflow.entities import LoggedModel, LoggedModelStatus, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.utils.name_utils import _generate_random_name
 
 from dbx_aml.tracking.run_tags import MODEL
 
+_OF_ONE_RUN = re.compile(r"\s*(?:attributes\.)?source_run_id\s*=\s*['\"]([^'\"]+)['\"]\s*")
 _ID = re.compile(r"m-(?P<run>.+)-(?P<own>[0-9a-f]{8})")
 Document = dict[str, Any]
 # A value of a metric: name, value, time in ms, step, dataset's name and digest, run.
@@ -23,6 +26,16 @@ Link = list[Any]
 def new_model_id(run_id: str) -> str:
     """Return an identifier for a model of a run, for example "m-<run id>-5f0c12ab"."""
     return f"m-{run_id}-{uuid4().hex[:8]}"
+
+
+def random_name() -> str:
+    """Return a name for a model that was given none, as MLflow makes them."""
+    return str(_generate_random_name())
+
+
+def now() -> int:
+    """Return the time as documents have it, in ms since 1970."""
+    return time.time_ns() // 1_000_000
 
 
 def parts_of(model_id: str) -> tuple[str, str]:
@@ -48,6 +61,12 @@ def is_ours(model_id: str) -> bool:
 def model_id_of(run_id: str, key: str) -> str:
     """Return the identifier of the model whose document has this key."""
     return f"m-{run_id}-{key.removeprefix(MODEL)}"
+
+
+def run_asked_for(condition: str | None) -> str | None:
+    """Return the run whose models alone a search asks for; None where it asks for more."""
+    found = _OF_ONE_RUN.fullmatch(condition or "")
+    return found[1] if found else None
 
 
 def link(metric: Metric, run_id: str) -> Link:

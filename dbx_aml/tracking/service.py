@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from requests import Response
 
 LIMIT_S = 5.0
-_RUNS_WRITE = "Microsoft.MachineLearningServices/workspaces/experiments/runs/write"
+_PROVIDER = "Microsoft.MachineLearningServices/workspaces"
+CREATE_RUNS = "create runs"
+# What callers want to do, and what Azure calls it. Source: Azure resource provider operations of
+# Microsoft.MachineLearningServices; seen 2026-11.
+ACTIONS = {
+    CREATE_RUNS: f"{_PROVIDER}/experiments/runs/write",
+    "write artifacts": f"{_PROVIDER}/metadata/artifacts/write",
+    "register models": f"{_PROVIDER}/models/write",
+    "deploy endpoints": f"{_PROVIDER}/onlineEndpoints/deployments/write",
+}
 _WORKSPACE_VERSION = "2024-10-01"
 _PERMISSIONS_VERSION = "2022-04-01"
 
@@ -28,7 +37,7 @@ def reach(workspace: AmlWorkspace, seconds: float = LIMIT_S) -> str:
         LinkError: It does not within these seconds.
     """
     host = urlsplit(workspace.tracking_uri or "").netloc
-    _asked("GET", f"https://{host}/", seconds)
+    asked("GET", f"https://{host}/", seconds)
     return host
 
 
@@ -45,6 +54,18 @@ def read_workspace(
     _told("POST", url, workspace, credential, seconds, {"max_results": 1})
 
 
+def read_properties(
+    workspace: AmlWorkspace, credential: Credential, seconds: float = LIMIT_S
+) -> dict[str, Any]:
+    """Return what Azure Resource Manager says of the workspace, for example its storage account.
+
+    Raises:
+        LinkError: There is no such workspace, the caller may not read it, or nothing answers.
+    """
+    url = f"https://{workspace.hosts.arm}{workspace.arm_id}?api-version={_WORKSPACE_VERSION}"
+    return dict(_told("GET", url, workspace, credential, seconds).get("properties") or {})
+
+
 def with_tracking_uri(
     workspace: AmlWorkspace, credential: Credential, seconds: float = LIMIT_S
 ) -> AmlWorkspace:
@@ -55,9 +76,7 @@ def with_tracking_uri(
     """
     if workspace.tracking_uri is not None:
         return workspace
-    url = f"https://{workspace.hosts.arm}{workspace.arm_id}?api-version={_WORKSPACE_VERSION}"
-    found = _told("GET", url, workspace, credential, seconds)
-    uri = (found.get("properties") or {}).get("mlFlowTrackingUri")
+    uri = read_properties(workspace, credential, seconds).get("mlFlowTrackingUri")
     if not uri:
         raise LinkError(
             f"workspace {workspace.workspace_name!r} must have a tracking URI: got none; "
@@ -73,6 +92,21 @@ def check_permission(
 
     Raises:
         LinkError: They do not, or nothing answers.
+    """
+    if not permissions(workspace, credential, seconds)[CREATE_RUNS]:
+        raise LinkError(
+            f"caller must be allowed to create runs: got roles without {ACTIONS[CREATE_RUNS]!r}; "
+            f"ask for the role 'AzureML Data Scientist' on workspace {workspace.workspace_name!r}"
+        )
+
+
+def permissions(
+    workspace: AmlWorkspace, credential: Credential, seconds: float = LIMIT_S
+) -> dict[str, bool]:
+    """Return which of `ACTIONS` the caller's roles let it do; nothing is tried.
+
+    Raises:
+        LinkError: Nothing answers, or the caller may not even ask.
 
     Source:
         Azure REST API, "Permissions - List For Resource"; Microsoft Learn, "Manage access to an
@@ -83,11 +117,7 @@ def check_permission(
         f"/permissions?api-version={_PERMISSIONS_VERSION}"
     )
     roles = _told("GET", url, workspace, credential, seconds).get("value") or []
-    if not any(_allows(role, _RUNS_WRITE) for role in roles):
-        raise LinkError(
-            f"caller must be allowed to create runs: got roles without {_RUNS_WRITE!r}; ask for "
-            f"the role 'AzureML Data Scientist' on workspace {workspace.workspace_name!r}"
-        )
+    return {name: any(_allows(role, one) for role in roles) for name, one in ACTIONS.items()}
 
 
 def _allows(role: Mapping[str, Any], action: str) -> bool:
@@ -107,8 +137,8 @@ def _told(
     body: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what a host answers to a caller with a token."""
-    token = credential.get_token(credential.scope).token
-    answer = _asked(method, url, seconds, token=token, body=body)
+    headers = {"Authorization": f"Bearer {credential.get_token(credential.scope).token}"}
+    answer = asked(method, url, seconds, headers=headers, body=body)
     host, status = urlsplit(url).netloc, answer.status_code
     if status < 400:
         return dict(answer.json())
@@ -130,31 +160,37 @@ def _told(
     raise LinkError(f"{host} must answer: {said}; try again later")
 
 
-def _asked(
+def asked(
     method: str,
     url: str,
     seconds: float,
     *,
-    token: str | None = None,
+    headers: Mapping[str, str] | None = None,
     body: Mapping[str, Any] | None = None,
 ) -> Response:
+    """Return what a host answers, whatever its status.
+
+    Raises:
+        LinkError: Nothing within these seconds.
+    """
     import requests
 
     host = urlsplit(url).netloc
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def call() -> Response:
         with requests.Session() as session:
             # A .netrc would put its own in the place of our header.
-            session.auth = _keep_headers
-            return session.request(method, url, headers=headers, json=body, timeout=seconds)
+            session.auth = keep_headers
+            return session.request(
+                method, url, headers=dict(headers or {}), json=body, timeout=seconds
+            )
 
     try:
         return bounded(call, seconds)
     except (TimeoutError, requests.Timeout):
         problem = f"nothing in {seconds:.1f} s"
     except requests.RequestException as err:
-        problem = _innermost(err)
+        problem = innermost(err)
     # Outside of the handlers: an error of the client carries the request with its token.
     raise LinkError(
         f"host {host} must answer: got {problem}; "
@@ -162,11 +198,12 @@ def _asked(
     )
 
 
-def _keep_headers(request: Any) -> Any:
+def keep_headers(request: Any) -> Any:
+    """Leave a request as it is: what requests calls an authentication."""
     return request
 
 
-def _innermost(error: BaseException) -> str:
+def innermost(error: BaseException) -> str:
     """Return the cause at the end of a chain of network errors, in a few words."""
     seen = error
     while True:

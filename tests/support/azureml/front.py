@@ -9,6 +9,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event
@@ -33,6 +34,9 @@ class Front(ThreadingHTTPServer):
         direct: Answers a request that did not.
         faults: What goes wrong.
         journal: Where requests are kept.
+
+    Attributes:
+        ahead_s: Seconds by which the clock of its hosts is ahead.
     """
 
     daemon_threads = True
@@ -56,6 +60,7 @@ class Front(ThreadingHTTPServer):
         self.faults = faults
         self.journal = journal
         self.released = Event()
+        self.ahead_s = 0.0
 
     @property
     def port(self) -> int:
@@ -172,6 +177,8 @@ class _Connection(BaseHTTPRequestHandler):
     def _send(self, answer: Answer) -> None:
         reason = answer.reason or self.responses.get(answer.status, ("",))[0]
         lines = [f"{self.protocol_version} {answer.status} {reason}"]
+        if not any(name.lower() == "date" for name in answer.headers):
+            lines.append(f"Date: {formatdate(time.time() + self.server.ahead_s, usegmt=True)}")
         is_head = self.command == "HEAD"
         lines += [
             f"{name}: {text}"

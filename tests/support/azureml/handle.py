@@ -93,6 +93,10 @@ class AzureMl:
         """Take actions away from the caller; "*" takes all, none gives all back."""
         self._post("state", {"denied": actions})
 
+    def clock_ahead(self, seconds: float) -> None:
+        """Let the hosts' clocks, as their answers' Date tells it, be ahead by so much."""
+        self._post("state", {"ahead_s": seconds})
+
     def token_lifetime(self, seconds: float) -> None:
         """Let tokens issued from now on be good for so long."""
         self._post("state", {"token_lifetime_s": seconds})

@@ -105,12 +105,15 @@ class Server:
             self._tokens.lifetime_s = float(state["token_lifetime_s"])
         if "denied" in state:
             self._permissions.denied = tuple(state["denied"])
+        if "ahead_s" in state:
+            self._front.ahead_s = float(state["ahead_s"])
         if state.get("revoke_tokens"):
             self._tokens.revoke_all()
 
     def _reset(self) -> None:
         self._faults.clear()
         self._front.release()
+        self._front.ahead_s = 0.0
         self._tokens.reset()
         self._permissions.denied = ()
         self._journal.clear()

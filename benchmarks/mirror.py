@@ -1,0 +1,326 @@
+"""Tracking in both: what dual tracking costs, and mirroring against mlflow-export-import.
+
+Two MLflow servers on SQLite, as `mlflow server --workers 1` starts them, each with its artifacts on
+disk. mlflow-export-import runs in an environment of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Thread
+from typing import Any
+
+from benchmarks.common import ROOT, Figure
+from tests.support.azureml.backend import Backend
+from tests.support.azureml.child import clean_environment
+from tests.support.azureml.handle import azureml_service
+from tests.support.azureml.upstream import Upstream
+from tests.support.mirror import as_databricks
+
+CALLS = 2000
+ROUNDS = 3
+# A smaller share of the points, for a look while one works on it.
+SCALE = float(os.environ.get("DBX_AML_BENCH_SCALE", "1"))
+RUNS, METRICS, STEPS = 100, 10, max(1, int(1000 * SCALE))
+PARAMS, FILES = 20, 5
+DONE_RUNS = 10_000
+LATENCY_S = 0.1
+A_CALL = 1000
+PATH = "/Users/ana@contoso.com/benchmark"
+MIRROR = "import sys; from dbx_aml.cli import main; main(['mirror', *sys.argv[1:]])"
+IDLE = """
+import sys, time
+from dbx_aml.tracking.mirror import queue
+from dbx_aml.tracking.mirror.reconcile import reconcile
+from dbx_aml.tracking.mirror.side import Side
+src, dst = Side(sys.argv[1], "databricks"), Side(sys.argv[2], "aml")
+started = time.perf_counter()
+found = list(reconcile(src, dst, queue.pending(src, queue.experiment_ids(src, []))))
+assert not found, found
+print(time.perf_counter() - started)
+"""
+LOOP = """
+import sys, time
+import mlflow
+mlflow.set_experiment("/Users/ana@contoso.com/loop")
+class Twice(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return model_input * 2
+with mlflow.start_run():
+    mlflow.log_metric("warm", 1.0)
+    started = time.perf_counter()
+    for step in range(int(sys.argv[2])):
+        mlflow.log_metric("loss", 1 / (step + 1), step=step)
+    mlflow.pyfunc.log_model(name="model", python_model=Twice(), pip_requirements=[])
+    print("TOOK", time.perf_counter() - started)
+"""
+
+
+def run() -> list[Figure]:
+    """Measure both sides and return the figures."""
+    return [_dual(), *_bulk(), _idle()]
+
+
+def _dual() -> Figure:
+    """A training loop, in mode "dual" and in Databricks alone, on the same servers."""
+    with TemporaryDirectory() as folder:
+        primary = Backend(Path(folder))
+        with azureml_service(Path(folder) / "azureml") as azureml:
+            primary.wait()
+            plain = as_databricks(primary.port)
+            dual = {"DBX_AML_MODE": "dual", "DBX_AML_AML_TRACKING_URI": azureml.tracking_uri}
+            taken: dict[str, list[float]] = {"dual": [], "alone": []}
+            for turn in range(ROUNDS + 1):
+                for side, times in taken.items():
+                    environment = plain | (dual if side == "dual" else {})
+                    done = azureml.run(
+                        LOOP, str(int(CALLS * SCALE)), environment=environment, timeout_s=600
+                    )
+                    if done.returncode:
+                        raise RuntimeError(done.stderr)
+                    if turn:
+                        times.append(float(done.stdout.split()[-1]))
+    ours, theirs = (statistics.median(times) for times in taken.values())
+    name = f"{int(CALLS * SCALE):,} calls of `log_metric` and one `log_model`, dual"
+    return Figure(name, ours, theirs, "Databricks alone", "at most 1.05x", ours <= 1.05 * theirs)
+
+
+def _bulk() -> Iterator[Figure]:
+    """Many runs: against the limit and export-import, at once and with a slow network."""
+    what = f"{RUNS} runs x {METRICS} metrics x {STEPS:,} steps"
+    with TemporaryDirectory() as folder, _server(Path(folder) / "src") as (src, database):
+        _fill(src, database)
+        with _server(Path(folder) / "limit") as (dst, _):
+            limit = _limit(dst)
+        with _server(Path(folder) / "ours") as (dst, _):
+            ours = _mirror(src, dst)
+        with _server(Path(folder) / "theirs") as (dst, _):
+            theirs = _export_import(src, dst, Path(folder) / "export")
+        yield Figure(
+            what, ours, limit, "limit: `log_batch` alone", "at most 1.10x", ours <= 1.1 * limit
+        )
+        yield Figure(what, ours, theirs, "mlflow-export-import", "faster", ours <= theirs)
+        with _server(Path(folder) / "slow") as (dst, _), _slow(dst) as proxy:
+            ours = _mirror(src, proxy)
+        with _server(Path(folder) / "slow theirs") as (dst, _), _slow(dst) as proxy:
+            theirs = _export_import(src, proxy, Path(folder) / "export again")
+        yield Figure(
+            what,
+            ours,
+            theirs,
+            "mlflow-export-import",
+            "5x faster",
+            theirs >= 5 * ours,
+            "each call to the destination takes 100 ms more",
+        )
+
+
+def _idle() -> Figure:
+    """Nothing to do, on many runs that are done."""
+    with TemporaryDirectory() as folder, _server(Path(folder) / "src") as (src, database):
+        _fill_done(src, database)
+        with _server(Path(folder) / "dst") as (dst, _):
+            times = [float(_python(IDLE, src, dst)) for _ in range(ROUNDS)]
+            started = time.perf_counter()
+            _python(MIRROR, "--src-tracking-uri", src, "--dst-tracking-uri", dst)
+            whole = time.perf_counter() - started
+            started = time.perf_counter()
+            _python("import mlflow")
+            bare = time.perf_counter() - started
+    ours = statistics.median(times)
+    note = f"the whole command {whole:.1f} s, of which `import mlflow` alone is {bare:.1f} s"
+    return Figure(
+        f"nothing to do on {DONE_RUNS:,} done runs", ours, 2.0, "goal", "2 s", ours <= 2, note
+    )
+
+
+@contextmanager
+def _server(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the URI of an MLflow server, and its database."""
+    folder.mkdir(parents=True)
+    server = Backend(folder)
+    server.wait()
+    try:
+        yield f"http://127.0.0.1:{server.port}", folder / "mlflow.db"
+    finally:
+        server._process.kill()
+        server._process.wait()
+
+
+@contextmanager
+def _slow(uri: str) -> Iterator[str]:
+    """Yield a server that passes each request on to another one, later."""
+    upstream = Upstream(int(uri.rpartition(":")[2]))
+
+    class Connection(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def _any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            time.sleep(LATENCY_S)
+            answer = upstream.send(self.command, self.path, dict(self.headers), body or None)
+            self.send_response_only(answer.status)
+            for name, text in answer.headers.items():
+                if name.lower() != "content-length":
+                    self.send_header(name, text)
+            self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            self.wfile.write(answer.body)
+
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _any
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 128
+
+    with Server(("127.0.0.1", 0), Connection) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def _fill(uri: str, database: Path) -> None:
+    """Make the runs; their points go straight into the database, which takes seconds."""
+    from mlflow import MlflowClient
+    from mlflow.entities import Param
+
+    client = MlflowClient(uri)
+    experiment = client.create_experiment(PATH)
+    for number in range(RUNS):
+        tags = {"dbx_aml.mirror": "pending"}
+        made = client.create_run(experiment, run_name=f"run {number}", tags=tags)
+        run_id = made.info.run_id
+        client.log_batch(run_id, params=[Param(f"p{i}", str(i)) for i in range(PARAMS)])
+        for file in range(FILES):
+            client.log_text(run_id, "x" * 10_000, f"files/{file}.txt")
+        client.set_terminated(run_id)
+        with sqlite3.connect(database, timeout=60) as connection:
+            for metric in range(METRICS):
+                rows = [
+                    (f"m{metric}", step / 7, 1_700_000_000_000 + step, run_id, step, 0)
+                    for step in range(STEPS)
+                ]
+                columns = "(key, value, timestamp, run_uuid, step, is_nan)"
+                connection.executemany(f"INSERT INTO metrics {columns} VALUES (?,?,?,?,?,?)", rows)
+                connection.execute(
+                    f"INSERT INTO latest_metrics {columns} VALUES (?,?,?,?,?,?)", rows[-1]
+                )
+
+
+def _fill_done(uri: str, database: Path) -> None:
+    """Make one run that is done, and copies of it in the database."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    experiment = client.create_experiment(PATH)
+    made = client.create_run(experiment, tags={"dbx_aml.mirror": "done", "dbx_aml.aml_run_id": "x"})
+    client.set_terminated(made.info.run_id)
+    with sqlite3.connect(database, timeout=60) as connection:
+        for table in ("runs", "tags"):
+            cursor = connection.execute(f"SELECT * FROM {table}")
+            names = [one[0] for one in cursor.description]
+            rows = [row for row in cursor.fetchall() if made.info.run_id in row]
+            marks = ",".join("?" * len(names))
+            for number in range(1, DONE_RUNS):
+                copies = [
+                    [f"{number:032x}" if one == made.info.run_id else one for one in row]
+                    for row in rows
+                ]
+                connection.executemany(f"INSERT INTO {table} VALUES ({marks})", copies)
+
+
+def _limit(uri: str) -> float:
+    """Return the seconds that writing the points takes, with MLflow's client and nothing else."""
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+    client = MlflowClient(uri)
+    experiment = client.create_experiment(PATH)
+    taken = 0.0
+    for _ in range(RUNS):
+        run_id = client.create_run(experiment).info.run_id
+        points = [
+            Metric(f"m{metric}", step / 7, 1_700_000_000_000 + step, step)
+            for metric in range(METRICS)
+            for step in range(STEPS)
+        ]
+        started = time.perf_counter()
+        for first in range(0, len(points), A_CALL):
+            client.log_batch(run_id, points[first : first + A_CALL])
+        taken += time.perf_counter() - started
+    return taken
+
+
+def _mirror(src: str, dst: str) -> float:
+    # The source's tags are of the turn before.
+    started = time.perf_counter()
+    _python(MIRROR, "--src-tracking-uri", src, "--dst-tracking-uri", dst, "--all")
+    taken = time.perf_counter() - started
+    _forget(src)
+    return taken
+
+
+def _forget(src: str) -> None:
+    """Let the source's runs be pending again."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(src)
+    experiment = client.get_experiment_by_name(PATH)
+    assert experiment
+    for made in client.search_runs([experiment.experiment_id], max_results=1000):
+        assert made.data.tags["dbx_aml.mirror"] == "done", made.data.tags
+        client.set_tag(made.info.run_id, "dbx_aml.mirror", "pending")
+        client.delete_tag(made.info.run_id, "dbx_aml.aml_run_id")
+
+
+def _export_import(src: str, dst: str, folder: Path) -> float:
+    tools = _export_import_tools()
+    environment = {**clean_environment(), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    started = time.perf_counter()
+    for uri, arguments in (
+        (src, ["export-experiment", "--experiment", PATH, "--output-dir", str(folder)]),
+        (dst, ["import-experiment", "--experiment-name", PATH, "--input-dir", str(folder)]),
+    ):
+        subprocess.run(
+            [str(tools / arguments[0]), *arguments[1:]],
+            env={**environment, "MLFLOW_TRACKING_URI": uri},
+            check=True,
+            capture_output=True,
+        )
+    return time.perf_counter() - started
+
+
+def _export_import_tools() -> Path:
+    """Return the folder of its commands, installed once."""
+    home = ROOT / "export-import"
+    if not (home / "bin" / "import-experiment").exists():
+        uv = Path(sys.executable).with_name("uv")
+        subprocess.run([uv, "venv", "--quiet", "--clear", home], check=True)
+        packages = ["mlflow-export-import==1.2.0", "tabulate", "mlflow==3.15.0"]
+        python = ["--python", str(home / "bin" / "python")]
+        subprocess.run([uv, "pip", "install", "--quiet", *python, *packages], check=True)
+    return home / "bin"
+
+
+def _python(code: str, *arguments: str) -> str:
+    environment: dict[str, Any] = {**clean_environment(), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return done.stdout

@@ -1,0 +1,89 @@
+"""`dbx-aml cluster`: prepare clusters for the link."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from dbx_aml.cli.attach import attach, detach, on_failure_option, status
+from dbx_aml.cli.console import console
+from dbx_aml.cli.snippet import policy, snippet
+
+
+@click.group()
+def cluster() -> None:
+    """Prepare clusters: their packages, their link, their variables."""
+
+
+for _command in (attach, detach, status, policy, snippet):
+    cluster.add_command(_command)
+
+
+@cluster.command()
+@click.option(
+    "--link",
+    "file",
+    type=click.Path(exists=True, path_type=Path),
+    default=Path("config.json"),
+    show_default=True,
+    help="The link's config.json, or its folder.",
+)
+@click.option(
+    "--wheelhouse", help="Folder on the cluster, for example /Volumes/main/ml/wheelhouse."
+)
+@on_failure_option
+def render(file: Path, wheelhouse: str | None, on_failure: str) -> None:
+    """Print the init script with the link in it: no variable of the cluster is needed then."""
+    from dbx_aml.init_script.render import link_of_file
+    from dbx_aml.init_script.render import render as rendered
+
+    text = rendered(link_of_file(file), wheelhouse=wheelhouse, on_failure=on_failure)
+    click.echo(text, nl=False)
+
+
+@cluster.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--runtime", help="For example 17.3, 17.3-ml, 18, serverless-4.")
+@click.option(
+    "--constraints",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What 'pip freeze' says on the cluster, instead of a runtime.",
+)
+@click.option("--python", default="3.12", show_default=True, help="That goes with the constraints.")
+@click.option(
+    "--wheel",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="dbx-aml's own, from 'make build'.  [default: this release, from the package index]",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def wheelhouse(
+    folder: Path,
+    runtime: str | None,
+    constraints: Path | None,
+    python: str,
+    wheel: Path | None,
+    as_json: bool,
+) -> None:
+    """Fill FOLDER with every wheel that the init script adds to a runtime, and their hashes."""
+    from dbx_aml.wheelhouse import fill, target
+
+    machine = target(runtime, constraints, python)
+    with console().status(f"Resolving for runtime {machine.runtime}, Python {machine.python}"):
+        made = fill(folder, machine, wheel)
+    if as_json:
+        overrides = [vars(one) for one in made.overrides]
+        about = {"folder": str(made.folder), "runtime": made.runtime, "python": made.python}
+        click.echo(json.dumps({**about, "packages": made.packages, "overrides": overrides}))
+        return
+    from rich.table import Table
+
+    table = Table(title=f"{made.folder} for runtime {made.runtime}, Python {made.python}")
+    for name in ("package", "version"):
+        table.add_column(name)
+    for name, version in made.packages.items():
+        table.add_row(name, version)
+    console(stderr=False).print(table)
+    for one in made.overrides:
+        click.echo(f"{one}; the init script proves on each node that this works", err=True)

@@ -1,0 +1,122 @@
+"""Add what a plan says, prove that it works and that nothing else has changed, or take it back."""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from dbx_aml.errors import ClusterError
+from dbx_aml.init_script.machine import (
+    forget_halves,
+    installed,
+    refuse_overwriting,
+    remove_files,
+    versions,
+    wheel_of,
+)
+from dbx_aml.init_script.pip import run_pip
+from dbx_aml.init_script.plan import Plan
+from dbx_aml.marker import Override
+from dbx_aml.pins import unmet
+
+log = logging.getLogger(__name__)
+
+PROOF_LIMIT_S = 180
+# Root's pip is meant here.
+_AS_ROOT = ("--root-user-action", "ignore")
+
+
+def install(plan: Plan, before: Mapping[str, str], path: list[str]) -> None:
+    """Add the packages of a plan; no index is asked, and nothing but them is touched.
+
+    Args:
+        plan: What to add.
+        before: Version by name of what the runtime brought.
+        path: Where this Python finds its packages.
+
+    Raises:
+        ClusterError: pip fails, or a file of the runtime would be written over.
+    """
+    if not plan.pins:
+        return
+    refuse_overwriting(plan.files, before.keys(), path)
+    run_pip(
+        *("install", "--no-index", "--no-deps", "--no-warn-script-location", *_AS_ROOT),
+        *plan.arguments,
+        isolated=True,
+    )
+
+
+def check(
+    added: Mapping[str, str],
+    overrides: Sequence[Override],
+    before: Mapping[str, str],
+    path: list[str],
+) -> None:
+    """Prove that what was added works, and that nothing else has changed.
+
+    Args:
+        added: Version by name of everything that was added, by this run or an earlier one.
+        overrides: Limits that were passed over knowingly.
+        before: Version by name of what the runtime brought.
+        path: Where this Python finds its packages.
+
+    Raises:
+        ClusterError: It does not work, or something has changed.
+    """
+    there = installed(path)
+    after = {name: one.version for name, one in there.items()}
+    expected = {**before, **added}
+    changed = sorted(
+        name for name in expected.keys() | after.keys() if after.get(name) != expected.get(name)
+    )
+    if changed:
+        raise ClusterError(
+            f"the runtime's packages must stay as they are: {changed} changed; see the script's log"
+        )
+    wrong = unmet((wheel_of(there[name]) for name in added), after, overrides)
+    if wrong:
+        raise ClusterError(
+            f"what is added must fit the runtime: {'; '.join(wrong)}; "
+            "make the wheelhouse with this runtime's packages"
+        )
+    _prove()
+
+
+def roll_back(names: Mapping[str, str], files: Iterable[Path], path: list[str]) -> dict[str, str]:
+    """Remove packages and what is left of halves of them; return those that are still there.
+
+    Args:
+        names: Version by name of the packages.
+        files: Their wheels, where known.
+        path: Where this Python finds its packages.
+    """
+    forget_halves(names, path)
+    there = sorted(names.keys() & installed(path).keys())
+    if there:
+        log.warning("removing %s", there)
+        try:
+            run_pip("uninstall", "--yes", *_AS_ROOT, *there, isolated=True)
+        except ClusterError as err:
+            log.warning("%s", err)
+    remove_files(files, path)
+    left = versions(path)
+    return {name: left[name] for name in names if name in left}
+
+
+def _prove() -> None:
+    proof = [sys.executable, "-P", "-W", "ignore", "-m", "dbx_aml.init_script.proof"]
+    try:
+        subprocess.run(proof, capture_output=True, text=True, check=True, timeout=PROOF_LIMIT_S)
+    except subprocess.CalledProcessError as err:
+        said = err.stderr.strip() or "it said nothing"
+        log.warning("%s", said)
+        raise ClusterError(
+            f"what was added must work: got {said.splitlines()[-1]!r}; see the script's log"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise ClusterError(
+            f"the proof of what was added must end within {PROOF_LIMIT_S} s: it did not; "
+            "see the script's log"
+        ) from None

@@ -1,0 +1,1 @@
+../../init_scripts/dbx_aml_init.sh

@@ -1,0 +1,41 @@
+"""Who asks, and what a client asks of a host before anything else."""
+
+from typing import Any
+
+from tests.support.databricks.route import Call, Handler
+
+WORKSPACE_ID = "7405600000000001"
+
+
+class Identity:
+    """The caller and the host.
+
+    Args:
+        user: Name of the caller.
+    """
+
+    def __init__(self, user: str) -> None:
+        self.user = user
+
+    def handlers(self) -> dict[str, Handler]:
+        """What it answers."""
+        return {
+            "GET /api/2.0/preview/scim/v2/Me": self._me,
+            "GET /.well-known/databricks-config": self._config,
+            "POST /telemetry-ext": lambda call: {"errors": [], "numProtoSuccess": 1},
+        }
+
+    def _me(self, call: Call) -> dict[str, Any]:
+        return {
+            "schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"],
+            "id": "1001",
+            "userName": self.user,
+            "displayName": self.user.partition("@")[0].title(),
+            "active": True,
+            "emails": [{"type": "work", "value": self.user, "primary": True}],
+            "groups": [{"display": "users", "type": "direct", "value": "2001"}],
+        }
+
+    def _config(self, call: Call) -> dict[str, Any]:
+        host = call.request.headers.get("host", "")
+        return {"oidc_endpoint": f"http://{host}/oidc", "workspace_id": WORKSPACE_ID}

@@ -1,0 +1,90 @@
+"""Libraries of clusters: asked for, installed some polls later; taken away at the next restart."""
+
+from collections import defaultdict
+from typing import Any
+
+from tests.support.databricks.cluster import Clusters
+from tests.support.databricks.route import Call, Handler, copied, invalid
+from tests.support.databricks.volume import Volumes
+from tests.support.databricks.workspace_file import WorkspaceFiles
+
+_STEPS = ("PENDING", "INSTALLING", "INSTALLED")
+
+
+class Libraries:
+    """What was asked for, by cluster.
+
+    Args:
+        clusters: Nothing installs on one that does not run.
+        volumes: Where wheels are.
+        files: Where wheels are.
+    """
+
+    def __init__(self, clusters: Clusters, volumes: Volumes, files: WorkspaceFiles) -> None:
+        self._clusters = clusters
+        self._volumes = volumes
+        self._files = files
+        self._rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        # A cluster that has come up anew installs its libraries anew.
+        self._boots: dict[str, int] = {}
+
+    def handlers(self) -> dict[str, Handler]:
+        """What it answers."""
+        return {
+            "POST /api/2.0/libraries/install": self._install,
+            "POST /api/2.0/libraries/uninstall": self._uninstall,
+            "GET /api/2.0/libraries/cluster-status": self._status,
+        }
+
+    def _install(self, call: Call) -> None:
+        cluster = self._clusters.find(call.needed("cluster_id"))
+        rows = self._rows[cluster.cluster_id]
+        for library in call.needed("libraries"):
+            if len(library) != 1:
+                raise invalid("Exactly one of jar, whl, pypi, maven, cran, requirements")
+            known = [row for row in rows if row["library"] == library]
+            for row in known:
+                rows.remove(row)
+            rows.append({"library": copied(library), "status": "PENDING"})
+
+    def _uninstall(self, call: Call) -> None:
+        cluster = self._clusters.find(call.needed("cluster_id"))
+        rows = self._rows[cluster.cluster_id]
+        for row in [row for row in rows if row["library"] in call.needed("libraries")]:
+            if cluster.state == "RUNNING":
+                row["status"] = "UNINSTALL_ON_RESTART"
+            else:
+                rows.remove(row)
+
+    def _status(self, call: Call) -> dict[str, Any]:
+        cluster = self._clusters.find(call.needed("cluster_id"))
+        rows = self._rows[cluster.cluster_id]
+        if self._boots.get(cluster.cluster_id, 0) != cluster.boots:
+            self._boots[cluster.cluster_id] = cluster.boots
+            rows[:] = [row for row in rows if row["status"] != "UNINSTALL_ON_RESTART"]
+            for row in rows:
+                row["status"] = "PENDING"
+        shown = [
+            {
+                **copied(row),
+                "is_library_for_all_clusters": False,
+                "messages": row.get("messages", []),
+            }
+            for row in rows
+        ]
+        if cluster.state == "RUNNING":
+            for row in rows:
+                self._step(row)
+        return {"cluster_id": cluster.cluster_id, "library_statuses": shown}
+
+    def _step(self, row: dict[str, Any]) -> None:
+        if row["status"] not in _STEPS[:-1]:
+            return
+        row["status"] = _STEPS[_STEPS.index(row["status"]) + 1]
+        path = row["library"].get("whl") or row["library"].get("requirements")
+        if row["status"] == "INSTALLED" and path and not self._has(path):
+            row["status"] = "FAILED"
+            row["messages"] = [f"Library installation failed: {path} does not exist."]
+
+    def _has(self, path: str) -> bool:
+        return path in self._volumes.files or self._files.content(path) is not None

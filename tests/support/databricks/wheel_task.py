@@ -1,0 +1,126 @@
+"""Does a Python wheel task as the platform does: the deployed wheel, in an environment of its own.
+
+What the wheel needs besides itself comes from this process's environment, so that it takes a
+second. Workspace files and volumes are folders.
+"""
+
+import re
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.support.azureml.child import clean_environment
+from tests.support.databricks.job import TaskFailed
+from tests.support.databricks.workspace_file import WorkspaceFiles
+
+# Source: the page of the entry point in the Jobs API: by the package's metadata, else by the name
+# of a function in the package. Any SystemExit fails the task, that of 0 too
+# (MicrosoftDocs/azure-docs issue 116964).
+_LAUNCHER = """
+import importlib, sys
+from importlib import metadata
+package, name, *sys.argv[1:] = sys.argv[1:]
+sys.argv[0] = name
+named = [one for one in metadata.distribution(package).entry_points if one.name == name]
+function = named[0].load() if named else getattr(importlib.import_module(package), name)
+try:
+    function()
+except SystemExit as err:
+    sys.stderr.write(f"SystemExit: {err.code}")
+    sys.exit(1)
+print("ran", importlib.import_module(package).__file__)
+"""
+
+
+class WheelTasks:
+    """What `Jobs.run_task` may be.
+
+    Args:
+        files: The workspace's, which have the wheel.
+        folder: For environments, workspace files, volumes.
+        jobs: The workspace's, for the environments of a job.
+        variables: Of the process besides this one's own.
+    """
+
+    def __init__(
+        self, files: WorkspaceFiles, folder: Path, jobs: Any, variables: Mapping[str, str]
+    ) -> None:
+        self._files = files
+        self._folder = folder
+        self._jobs = jobs
+        self._variables = variables
+
+    def __call__(self, task: Mapping[str, Any], values: Mapping[str, str]) -> str:
+        """Run the task's command to its end; return what it said on stdout.
+
+        Raises:
+            TaskFailed: It ended with an exit code, be it 0.
+        """
+        wheel_task = task["python_wheel_task"]
+        python = self._environment(self._wheel(task))
+        self._mount()
+        given = [_filled(one, values) for one in wheel_task["parameters"]]
+        arguments = [self._here(one) for one in given]
+        done = subprocess.run(
+            [python, "-P", "-c", _LAUNCHER, wheel_task["package_name"],
+             wheel_task["entry_point"], *arguments],
+            cwd=self._folder, capture_output=True, text=True, check=False,
+            env={**clean_environment(), **self._variables},
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise TaskFailed(done.stderr[-3000:])
+        return done.stdout
+
+    def _wheel(self, task: Mapping[str, Any]) -> str:
+        """Return where a task's wheel is: in its libraries, or in its environment."""
+        if "libraries" in task:
+            return str(task["libraries"][0]["whl"])
+        specs = [
+            one["spec"]
+            for job in self._jobs.all.values()
+            for one in job["settings"].get("environments", [])
+            if one["environment_key"] == task["environment_key"]
+        ]
+        return str(specs[0]["dependencies"][0])
+
+    def _environment(self, wheel: str) -> Path:
+        """Return the Python of a new environment with this wheel before everything of ours."""
+        content = self._files.content(wheel)
+        if content is None:
+            raise TaskFailed(f"Library {wheel} does not exist")
+        folder = self._folder / "environments" / str(len(content))
+        file = folder / wheel.rpartition("/")[2]
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        uv = Path(sysconfig.get_path("scripts")) / "uv"
+        python = folder / "venv" / "bin" / "python"
+        subprocess.run(
+            [uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder / "venv"],
+            check=True,
+        )
+        subprocess.run(
+            [uv, "pip", "install", "--quiet", "--offline", "--no-deps", "--python", python, file],
+            check=True,
+        )
+        (packages,) = (folder / "venv").glob("lib/python*/site-packages")
+        # Comes after the environment's own; what is editable in there has no effect.
+        (packages / "ours.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        return python
+
+    def _here(self, argument: str) -> str:
+        """Return an argument with paths of the platform as paths below the folder."""
+        return re.sub(r"=/(Workspace|Volumes)/", rf"={self._folder}/\1/", argument)
+
+    def _mount(self) -> None:
+        for path, item in self._files.items.items():
+            if item.kind == "FILE":
+                file = self._folder / "Workspace" / path.lstrip("/")
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(item.content)
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    return re.sub(r"\{\{job\.parameters\.(\w+)\}\}", lambda found: values[found[1]], text)

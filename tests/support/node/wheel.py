@@ -1,0 +1,72 @@
+"""Write wheels: small stand-ins, and this package's own from where it is installed."""
+
+import base64
+import hashlib
+import zipfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import distribution
+from pathlib import Path
+
+import dbx_aml
+
+
+def write_wheel(
+    folder: Path,
+    name: str,
+    version: str,
+    requires: Sequence[str] = (),
+    files: Mapping[str, str] | None = None,
+    entry_points: str = "",
+) -> Path:
+    """Return a pure wheel of these files."""
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    metadata += "".join(f"Requires-Dist: {one}\n" for one in requires)
+    return _write(folder, name, version, metadata, dict(files or {}), entry_points)
+
+
+def own_wheel(folder: Path) -> Path:
+    """Return the wheel of the dbx-aml that is tested, be it installed or a checkout."""
+    installed = distribution("dbx-aml")
+    home = Path(dbx_aml.__file__).parent
+    files = {
+        str(Path("dbx_aml", file.relative_to(home))): file.read_text(encoding="utf-8")
+        for file in home.rglob("*")
+        if file.is_file() and file.suffix in (".py", ".txt", ".sh", ".typed")
+    }
+    requires = "".join(f"Requires-Dist: {one}\n" for one in installed.requires or ())
+    metadata = f"Metadata-Version: 2.1\nName: dbx-aml\nVersion: {installed.version}\n{requires}"
+    return _write(
+        folder,
+        "dbx-aml",
+        installed.version,
+        metadata,
+        files,
+        installed.read_text("entry_points.txt") or "",
+    )
+
+
+def sha256(file: Path) -> str:
+    """Return the hash as requirements files write it."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _write(
+    folder: Path, name: str, version: str, metadata: str, files: dict[str, str], entry_points: str
+) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{name.replace('-', '_')}-{version}"
+    info = f"{stem}.dist-info"
+    files[f"{info}/METADATA"] = metadata
+    files[f"{info}/WHEEL"] = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    if entry_points:
+        files[f"{info}/entry_points.txt"] = entry_points
+    record = []
+    wheel = folder / f"{stem}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, text in files.items():
+            digest = hashlib.sha256(text.encode()).digest()
+            encoded = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+            record.append(f"{path},sha256={encoded},{len(text.encode())}\n")
+            archive.writestr(path, text)
+        archive.writestr(f"{info}/RECORD", "".join(record) + f"{info}/RECORD,,\n")
+    return wheel

@@ -1,0 +1,512 @@
+"""The bundle: by its text, by the classes of its resources, and by the real CLI."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from databricks.bundles.experiments import MlflowExperiment
+from databricks.bundles.jobs import Job
+from databricks.bundles.schemas import Schema
+from databricks.bundles.volumes import Volume
+
+import dbx_aml
+from dbx_aml.cli import main
+from dbx_aml.notebook import read_notebook, widget_names
+from dbx_aml.runtimes import BEST_EFFORT, find_runtime
+from tests.support.databricks import USER, Databricks, databricks_service
+from tests.support.databricks.wheel_task import WheelTasks
+from tests.support.models import XY, choosy_sum, save_model
+
+ROOT = Path(__file__).parents[1]
+BUNDLE = ROOT / "databricks.yml"
+RESOURCES = sorted((ROOT / "resources").glob("*.yml"))
+TARGETS, COMPUTES = ("dev", "prod"), ("serverless", "cluster")
+PRINCIPAL = "5e3b0000-0000-4000-8000-000000000001"
+CLI = shutil.which("databricks")
+
+each_way = pytest.mark.parametrize(
+    ("target", "compute"), [(target, compute) for target in TARGETS for compute in COMPUTES]
+)
+
+
+# Offline: the text, with this file's own reading of variables.
+
+
+def load(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return found
+
+
+def values(target: str, compute: str) -> dict[str, Any]:
+    """Return the variables' values as they are written, for a target and a compute."""
+    bundle = load(BUNDLE)
+    found = {name: one.get("default") for name, one in bundle["variables"].items()}
+    given = {"compute": f"${{var.{compute}}}", "service_principal": PRINCIPAL}
+    return found | bundle["targets"][target].get("variables", {}) | given
+
+
+def resolved(value: Any, given: Mapping[str, Any]) -> Any:
+    """Return a value with its ${var.a.b} replaced; other references stay."""
+    if isinstance(value, dict):
+        return {name: resolved(one, given) for name, one in value.items()}
+    if isinstance(value, list):
+        return [resolved(one, given) for one in value]
+    if not isinstance(value, str):
+        return value
+
+    def look(path: str) -> Any:
+        found: Any = given
+        for name in path.split("."):
+            found = resolved(found, given) if isinstance(found, str) else found
+            found = found[name]
+        return resolved(found, given)
+
+    if whole := re.fullmatch(r"\$\{var\.([\w.]+)\}", value):
+        return look(whole[1])
+    return re.sub(r"\$\{var\.([\w.]+)\}", lambda one: str(look(one[1])), value)
+
+
+def resources(target: str = "dev", compute: str = "serverless") -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for file in RESOURCES:
+        found |= load(file)["resources"]
+    answer: dict[str, dict[str, Any]] = resolved(found, values(target, compute))
+    return answer
+
+
+def job(name: str, target: str = "dev", compute: str = "serverless") -> dict[str, Any]:
+    found: dict[str, Any] = resources(target, compute)["jobs"][name]
+    return found
+
+
+def options(command: str) -> set[str]:
+    """Return the options of a command that take a value, as job parameters are named."""
+    return {
+        option.name or ""
+        for option in main.commands[command].params
+        if not getattr(option, "is_flag", False)
+    }
+
+
+@each_way
+def test_each_resource_is_one_that_the_platform_knows(target: str, compute: str) -> None:
+    found = resources(target, compute)
+
+    assert set(found) == {"jobs", "schemas", "volumes", "experiments"}
+    assert set(found["jobs"]) == {"score", "score_on_update", "mirror", "train"}
+    for one in found["jobs"].values():
+        Job.from_dict(one)
+    for kind, known in (
+        ("schemas", Schema), ("volumes", Volume), ("experiments", MlflowExperiment)
+    ):  # fmt: skip
+        for one in found[kind].values():
+            known.from_dict(one)
+
+
+def test_what_is_misspelt_is_not_one_that_the_platform_knows() -> None:
+    with pytest.raises(ValueError, match="max_retrys"):
+        Job.from_dict(job("score") | {"max_retrys": 1})
+
+
+@each_way
+def test_each_task_runs_on_what_its_job_has_and_finds_the_wheel(target: str, compute: str) -> None:
+    for name in resources()["jobs"]:
+        one = job(name, target, compute)
+        clusters = {cluster["job_cluster_key"] for cluster in one["job_clusters"]}
+        environments = {
+            environment["environment_key"]: environment["spec"]["dependencies"]
+            for environment in one["environments"]
+        }
+        assert bool(clusters) == (compute == "cluster")
+        assert bool(environments) == (compute == "serverless")
+        for task in one["tasks"]:
+            if compute == "cluster":
+                assert task["job_cluster_key"] in clusters
+                assert task["libraries"] == [{"whl": "./dist/*.whl"}]
+            else:
+                assert environments[task["environment_key"]] == ["./dist/*.whl"]
+
+
+def test_both_computes_run_the_same_tasks() -> None:
+    where = {"environment_key", "job_cluster_key", "libraries"}
+    for name in resources()["jobs"]:
+        tasks = [
+            [{key: what for key, what in task.items() if key not in where} for task in one["tasks"]]
+            for one in (job(name, compute=compute) for compute in COMPUTES)
+        ]
+        assert tasks[0] == tasks[1]
+
+
+@pytest.mark.parametrize("name", ["score", "score_on_update"])
+def test_a_score_job_has_the_commands_options_as_parameters_and_passes_each(name: str) -> None:
+    one = job(name)
+    parameters = [parameter["name"] for parameter in one["parameters"]]
+    (task,) = one["tasks"]
+    command, *arguments = task["python_wheel_task"]["parameters"]
+
+    assert command == "score"
+    assert set(parameters) == options("score")
+    assert sorted(arguments) == sorted(
+        f"--{parameter.replace('_', '-')}={{{{job.parameters.{parameter}}}}}"
+        for parameter in parameters
+    )
+
+
+def test_the_mirror_job_passes_its_parameters_as_options() -> None:
+    one = job("mirror")
+    (task,) = one["tasks"]
+
+    assert {parameter["name"] for parameter in one["parameters"]} <= options("mirror")
+    assert task["python_wheel_task"]["parameters"] == [
+        "mirror", "--config={{job.parameters.config}}"
+    ]  # fmt: skip
+    assert one["schedule"]["quartz_cron_expression"].split()[1] == "0/15"
+
+
+def test_parameters_of_training_are_widgets_of_its_notebooks() -> None:
+    one = job("train")
+    widgets: dict[str, set[str]] = {}
+    for task in one["tasks"]:
+        notebook = ROOT / task["notebook_task"]["notebook_path"]
+        widgets[task["task_key"]] = set(widget_names(read_notebook(notebook)))
+        assert set(task["notebook_task"].get("base_parameters", {})) <= widgets[task["task_key"]]
+
+    assert list(widgets) == ["track", "register"]
+    names = {parameter["name"] for parameter in one["parameters"]}
+    # The model is what the first task hands to the second.
+    assert names == (widgets["track"] | widgets["register"]) - {"model_uri"}
+    assert 'taskValues.set("model_uri"' in (ROOT / "notebooks/02_track.py").read_text()
+
+
+def test_the_entry_point_is_the_command_and_its_package_can_be_imported() -> None:
+    for name in ("score", "score_on_update", "mirror"):
+        for task in job(name)["tasks"]:
+            found = task["python_wheel_task"]
+            # A distribution and a package, whichever of them the platform looks for.
+            assert found["package_name"] == dbx_aml.__name__
+            assert f'"{found["entry_point"]}=dbx_aml.cli:main"' in (ROOT / "setup.py").read_text()
+
+
+def test_a_command_that_ends_well_returns_and_one_that_does_not_exits() -> None:
+    """A wheel task takes any SystemExit for a failure."""
+    assert main(["score", "--help"]) is None
+    with pytest.raises(SystemExit, match="2"):
+        main(["score", "--no-such-option"])
+
+
+def test_paths_are_there() -> None:
+    bundle = load(BUNDLE)
+    for path in bundle["sync"]["paths"]:
+        assert (ROOT / path).is_dir()
+    files = "${workspace.file_path}/"
+    (script,) = bundle["variables"]["cluster"]["default"]["job_clusters"][0]["new_cluster"][
+        "init_scripts"
+    ]
+    for where in (script["workspace"]["destination"], bundle["variables"]["config"]["default"]):
+        assert where.startswith(files)
+        path = ROOT / where.removeprefix(files)
+        assert path.is_file()
+        assert str(path.parent.relative_to(ROOT)) in bundle["sync"]["paths"]
+
+
+def test_every_variable_is_described_and_used() -> None:
+    text = "\n".join(file.read_text(encoding="utf-8") for file in (BUNDLE, *RESOURCES))
+    variables = load(BUNDLE)["variables"]
+
+    assert {"catalog", "schema", "volume", "group", "compute"} <= set(variables)
+    for name, one in variables.items():
+        assert one["description"], name
+        used = name in COMPUTES or f"${{var.{name}}}" in text or f"${{var.{name}." in text
+        assert used, name
+
+
+def test_runtime_and_serverless_version_are_known_and_bring_the_same() -> None:
+    variables = load(BUNDLE)["variables"]
+    cluster = find_runtime(variables["spark_version"]["default"])
+    serverless = find_runtime(f"client.{variables['serverless_version']['default']}")
+
+    assert cluster and serverless
+    assert cluster.name.removesuffix(" LTS") not in BEST_EFFORT
+    assert cluster.name.endswith("LTS")
+    assert cluster.python == serverless.python
+    for name in ("pandas", "pyarrow", "numpy", "azure-storage-blob"):
+        assert cluster.packages[name] == serverless.packages[name]
+    # Where the runtime's is newer than azureml-mlflow takes, a library would replace it.
+    assert tuple(map(int, cluster.packages["azure-storage-blob"].split("."))) <= (12, 27, 1)
+    setup = (ROOT / "setup.py").read_text()
+    assert f'"Programming Language :: Python :: {cluster.python}"' in setup
+    spark = re.search(r"pyspark\[connect\]==(\d+)\.", setup)
+    assert spark and cluster.spark and cluster.spark.startswith(f"{spark[1]}.")
+
+
+def test_schedules_run_in_production_only_and_one_run_at_a_time() -> None:
+    bundle = load(BUNDLE)
+    assert bundle["targets"]["dev"]["mode"] == "development"
+    assert bundle["targets"]["dev"]["default"] is True
+    assert bundle["targets"]["dev"]["presets"]["jobs_max_concurrent_runs"] == 1
+    assert bundle["targets"]["prod"]["mode"] == "production"
+    assert PRINCIPAL not in BUNDLE.read_text()
+    assert "${workspace.current_user" not in bundle["targets"]["prod"]["workspace"]["root_path"]
+    for name, one in resources("prod")["jobs"].items():
+        assert one["max_concurrent_runs"] == 1, name
+        assert one["queue"] == {"enabled": True}
+        assert one["timeout_seconds"] > 0
+        assert one["health"]["rules"][0]["value"] < one["timeout_seconds"]
+        assert one["email_notifications"]["on_failure"]
+        assert "pause_status" not in one.get("schedule", {}) or name == "mirror"
+    (task,) = job("score")["tasks"]
+    assert (task["max_retries"], task["timeout_seconds"]) == (2, 7200)
+
+
+# With the CLI, against a stand-in of the workspace that keeps what it is told.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployer:
+    """The CLI in a copy of the bundle, whose side the workspace is."""
+
+    folder: Path
+    databricks: Databricks
+    target: str
+    compute: str
+    more: tuple[str, ...] = ()
+
+    def __call__(self, *arguments: str) -> str:
+        variables = [f"compute=${{var.{self.compute}}}", *self.more]
+        if self.target == "prod":
+            variables.append(f"service_principal={PRINCIPAL}")
+        done = subprocess.run(
+            [str(CLI), "bundle", *arguments, "--target", self.target,
+             *(part for one in variables for part in ("--var", one))],
+            cwd=self.folder, capture_output=True, text=True, check=False,
+            env={**os.environ, **self.databricks.environment(), "HOME": str(self.folder.parent),
+                 "DATABRICKS_CACHE_ENABLED": "false"},
+        )  # fmt: skip
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, said
+        return said
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what the bundle is made of, with this environment as its .venv."""
+    if not CLI:
+        pytest.skip("needs the Databricks CLI (databricks) on the PATH")
+    if not (ROOT / "dbx_aml").is_dir():
+        pytest.skip("needs the package's sources, which the bundle builds the wheel of")
+    folder = tmp_path_factory.mktemp("bundle") / "dbx-aml"
+    folder.mkdir()
+    for name in ("dbx_aml", "init_scripts", "notebooks", "resources"):
+        hidden = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=hidden)
+    for name in ("databricks.yml", "setup.py", "README.md", "LICENSE", ".gitignore"):
+        shutil.copy(ROOT / name, folder)
+    (folder / ".venv").symlink_to(sys.prefix)
+    return folder
+
+
+@pytest.fixture
+def deployer(checkout: Path, tmp_path: Path) -> Iterator[Callable[..., Deployer]]:
+    """Makes a `Deployer` for a target and a compute, to a workspace without anything."""
+    shutil.rmtree(checkout / ".databricks", ignore_errors=True)
+    with databricks_service(tmp_path / "drivers") as databricks:
+
+        def make(target: str, compute: str, *more: str) -> Deployer:
+            return Deployer(
+                folder=checkout, databricks=databricks, target=target, compute=compute, more=more
+            )
+
+        yield make
+
+
+def test_the_files_are_as_the_clis_schema_says(checkout: Path) -> None:
+    import jsonschema
+
+    said = subprocess.run([str(CLI), "bundle", "schema"], capture_output=True, check=True)
+    # Python's expressions have no \p{...}.
+    text = said.stdout.decode().replace(r"[\\p{L}\\p{N}]", r"\\w").replace(r"\\p{L}", r"[^\\W\\d_]")
+    schema = jsonschema.Draft202012Validator(json.loads(text))
+    for file in (BUNDLE, *RESOURCES):
+        assert list(schema.iter_errors(load(file))) == [], file
+    (jobs,) = (load(file) for file in RESOURCES if file.name == "jobs.yml")
+    jobs["resources"]["jobs"]["score"]["scedule"] = {}
+    assert list(schema.iter_errors(jobs))
+
+
+@pytest.mark.slow
+@each_way
+def test_the_cli_deploys_what_the_repository_has_and_removes_all_of_it(
+    deployer: Callable[..., Deployer], target: str, compute: str
+) -> None:
+    cli = deployer(target, compute)
+    workspace = cli.databricks
+    before = set(workspace.files.items)
+
+    said = cli("validate", "--strict")
+    assert "Error" not in said and "Warning" not in said
+    assert "14 to add, 0 to change, 0 to delete" in cli("plan")
+    assert "14 created, 0 changed, 0 deleted" in cli("deploy")
+
+    jobs = {job["settings"]["name"]: job["settings"] for job in workspace.jobs.all.values()}
+    prefix = "[dev ana] " if target == "dev" else ""
+    assert set(jobs) == {
+        f"{prefix}dbx-aml-{name}" for name in ("score", "score-on-update", "mirror", "train")
+    }
+    score = jobs[f"{prefix}dbx-aml-score"]
+    assert score["schedule"]["pause_status"] == ("PAUSED" if target == "dev" else "UNPAUSED")
+    assert score["max_concurrent_runs"] == 1
+    schema = "main.dev_ana_dbx_aml" if target == "dev" else "main.dbx_aml"
+    assert list(workspace.catalogs.schemas) == [schema]
+    assert workspace.volumes.names == [f"{schema}.files"]
+    defaults = {one["name"]: one["default"] for one in score["parameters"]}
+    assert defaults["model_uri"] == f"models:/{schema}.arrival_delay@champion"
+    assert defaults["input_table"] == f"{schema}.flights"
+    assert defaults["checkpoint_location"].startswith(f"/Volumes/{schema.replace('.', '/')}/files/")
+
+    home = USER if target == "dev" else PRINCIPAL
+    root = f"/Users/{home}/.bundle/dbx-aml/{target}"
+    check_files(cli, root)
+    check_compute(cli, score, root)
+
+    said = cli("deploy")
+    # In development each build has a version of its own, which the jobs name.
+    changes = 4 if target == "dev" else 0
+    assert f"0 created, {changes} changed, 0 deleted" in said
+    assert f"{prefix}dbx-aml-score" in cli("summary")
+    assert "TERMINATED SUCCESS" in cli("run", "train")
+    cli("destroy", "--auto-approve")
+    assert workspace.jobs.all == {}
+    assert workspace.volumes.names == []
+    assert list(workspace.catalogs.schemas) == []
+    left = set(workspace.files.items) - before
+    assert not [path for path in left if path.startswith(root)]
+
+
+def check_files(cli: Deployer, root: str) -> None:
+    """What was uploaded is what the repository has, byte for byte, and nothing else."""
+    uploaded = {
+        path.removeprefix(f"{root}/files/"): item
+        for path, item in cli.databricks.files.items.items()
+        if path.startswith(f"{root}/files/") and item.kind != "DIRECTORY"
+    }
+    expected = {
+        str(file.relative_to(ROOT).with_suffix("" if file.suffix == ".py" else file.suffix)): file
+        for folder in ("notebooks", "init_scripts")
+        for file in (ROOT / folder).iterdir()
+        if file.is_file()
+    }
+    assert "init_scripts/dbx_aml_init.sh" in expected
+    assert set(uploaded) == set(expected)
+    for name, item in uploaded.items():
+        assert item.content == expected[name].read_bytes(), name
+        assert item.kind == ("NOTEBOOK" if name.startswith("notebooks/") else "FILE")
+
+
+def check_compute(cli: Deployer, score: dict[str, Any], root: str) -> None:
+    """The job runs on the one that was chosen, with the wheel and the init script in place."""
+    (task,) = score["tasks"]
+    if cli.compute == "serverless":
+        assert not score.get("job_clusters")
+        (environment,) = score["environments"]
+        (wheel,) = environment["spec"]["dependencies"]
+    else:
+        assert not score.get("environments")
+        (cluster,) = (one["new_cluster"] for one in score["job_clusters"])
+        (script,) = cluster["init_scripts"]
+        where = script["workspace"]["destination"]
+        content = (ROOT / "init_scripts" / "dbx_aml_init.sh").read_bytes()
+        assert cli.databricks.files.content(where) == content
+        config = cluster["spark_env_vars"]["DBX_AML_CONFIG"]
+        assert cli.databricks.files.content(config)
+        wheel = task["libraries"][0]["whl"]
+    assert wheel.startswith(f"/Workspace{root}/artifacts/.internal/dbx_aml-")
+    assert ("+" in wheel) == (cli.target == "dev")
+    assert cli.databricks.files.content(wheel)
+
+
+def test_production_names_who_it_runs_as(deployer: Callable[..., Deployer]) -> None:
+    cli = deployer("prod", "serverless")
+    cli("deploy")
+    (score,) = (
+        one["settings"]
+        for one in cli.databricks.jobs.all.values()
+        if one["settings"]["name"] == "dbx-aml-score"
+    )
+    assert score["run_as"] == {"service_principal_name": PRINCIPAL}
+
+
+@pytest.mark.slow
+@pytest.mark.spark
+def test_the_scheduled_job_scores_what_is_new_with_the_deployed_wheel(
+    deployer: Callable[..., Deployer], spark: Any, mlflow_store: str, tmp_path: Path
+) -> None:
+    """End to end: the CLI deploys and starts the job, whose command runs from the wheel."""
+    link = tmp_path / "link" / "config.json"
+    servers = {"databricks_tracking_uri": mlflow_store, "registry": "databricks"}
+    link.parent.mkdir()
+    link.write_text(json.dumps({"dbx_aml": {"mode": "databricks", **servers}}))
+    # Names of three parts in Spark's own catalog, as there is no Unity Catalog here.
+    cli = deployer("dev", "serverless", "catalog=spark_catalog", f"config={link}")
+    workspace = cli.databricks
+    workspace.catalogs.names.add("spark_catalog")
+    schema = "dev_ana_dbx_aml"
+    tables = tmp_path / "lake" / "warehouse" / f"{schema}.db"
+
+    def add(first: int, count: int) -> None:
+        numbers = spark.range(first, first + count).selectExpr("id", "id * 1D AS x", "2D AS y")
+        bad = "CASE WHEN id = 7 THEN -1D ELSE x END"
+        numbers.selectExpr("id", f"{bad} AS x", "y").write.format("delta").mode("append").save(
+            str(tables / "flights")
+        )
+
+    add(0, 200)
+    register(save_model(tmp_path, choosy_sum, XY), f"spark_catalog.{schema}.arrival_delay")
+    workspace.jobs.run_task = WheelTasks(
+        workspace.files,
+        tmp_path / "cluster",
+        workspace.jobs,
+        {"DBX_AML_LOCAL_ROOT": str(tmp_path / "lake")},
+    )
+
+    cli("deploy")
+    said = cli("run", "score")
+
+    assert "TERMINATED SUCCESS" in said
+    scored = spark.read.format("delta").load(str(tables / "flights_scored"))
+    found = scored.select("id", "prediction", "_scoring.model_version").collect()
+    expected = {one: one * 10 + 2.0 for one in range(200) if one != 7}
+    assert {row.id: row.prediction for row in found} == expected
+    assert {row.model_version for row in found} == {"1"}
+    bad = spark.read.format("delta").load(str(tables / "flights_quarantine")).collect()
+    assert [row.id for row in bad] == [7]
+    (run,) = workspace.jobs.runs.values()
+    (task,) = run["tasks"]
+    output = workspace.jobs.output(task["run_id"])
+    assert f"ran {tmp_path}/cluster/environments/" in output
+
+    add(200, 3)
+    cli("run", "score")
+    assert scored.count() == len(expected) + 3
+    with pytest.raises(AssertionError, match="checkpoint_location must go with write_mode"):
+        cli("run", "score", "--params", "write_mode=append")
+
+
+def register(model: str, name: str) -> None:
+    """Make the folder of a model the first version, which the alias names."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    client.create_registered_model(name)
+    version = client.create_model_version(name, source=model).version
+    client.set_registered_model_alias(name, "champion", version)

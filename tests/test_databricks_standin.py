@@ -1,0 +1,325 @@
+"""The stand-in of Databricks behaves, towards the real SDK, as the platform's papers say."""
+
+import io
+import time
+
+import pytest
+from databricks.sdk import WorkspaceClient
+from databricks.sdk.errors import BadRequest, DatabricksError, NotFound, PermissionDenied
+from databricks.sdk.service.catalog import ArtifactMatcher, ArtifactType, MatchType
+from databricks.sdk.service.compute import (
+    ClusterDetails,
+    InitScriptInfo,
+    Language,
+    Library,
+    State,
+    UpdateClusterResource,
+    VolumesStorageInfo,
+    WorkspaceStorageInfo,
+)
+from databricks.sdk.service.workspace import ImportFormat, ObjectType
+
+from tests.support.databricks import USER, Databricks
+
+VOLUME = "/Volumes/main/default/dbx_aml"
+SCRIPT = f"{VOLUME}/init.sh"
+
+
+@pytest.fixture
+def client(databricks: Databricks) -> WorkspaceClient:
+    return WorkspaceClient()
+
+
+def volume_script(path: str = SCRIPT) -> InitScriptInfo:
+    return InitScriptInfo(volumes=VolumesStorageInfo(path))
+
+
+def wait(client: WorkspaceClient, cluster_id: str) -> ClusterDetails:
+    for _ in range(200):
+        found = client.clusters.get(cluster_id)
+        if found.state in (State.RUNNING, State.TERMINATED, State.ERROR):
+            return found
+        time.sleep(0.01)
+    raise AssertionError(found.state)
+
+
+def test_the_caller_has_a_name_and_must_have_the_token(
+    databricks: Databricks, client: WorkspaceClient
+) -> None:
+    assert client.current_user.me().user_name == USER
+    other = WorkspaceClient(host=databricks.host, token="dapi-other")
+    with pytest.raises(DatabricksError, match="Credential was not sent"):
+        other.current_user.me()
+
+
+def test_an_update_replaces_what_its_mask_names_and_restarts_a_running_cluster(
+    databricks: Databricks, client: WorkspaceClient
+) -> None:
+    databricks.volumes.add("main.default.dbx_aml")
+    databricks.volumes.files[SCRIPT] = b"true"
+    made = databricks.clusters.add("team", spark_env_vars={"A": "1", "B": "2"}, num_workers=3)
+    client.clusters.update(
+        made.cluster_id,
+        "init_scripts,spark_env_vars",
+        cluster=UpdateClusterResource(init_scripts=[volume_script()], spark_env_vars={"B": "3"}),
+    )
+    assert client.clusters.get(made.cluster_id).state == State.RESTARTING
+    found = wait(client, made.cluster_id)
+    assert found.state == State.RUNNING
+    assert found.spark_env_vars == {"B": "3"}
+    assert found.num_workers == 3, "not in the mask"
+    client.clusters.update(made.cluster_id, "init_scripts", cluster=UpdateClusterResource())
+    assert not wait(client, made.cluster_id).init_scripts, "masked, not given: gone"
+    kinds = [one.type.value for one in client.clusters.events(made.cluster_id) if one.type]
+    assert kinds[::-1] == [
+        "EDITED", "RESTARTING", "INIT_SCRIPTS_STARTED", "INIT_SCRIPTS_FINISHED", "RUNNING",
+        "EDITED", "RESTARTING", "RUNNING",
+    ]  # fmt: skip
+
+
+def test_an_edit_replaces_the_whole_spec(databricks: Databricks, client: WorkspaceClient) -> None:
+    made = databricks.clusters.add("team", state="TERMINATED", spark_env_vars={"A": "1"})
+    client.clusters.edit(made.cluster_id, "17.3.x-scala2.13", cluster_name="team", num_workers=1)
+    found = client.clusters.get(made.cluster_id)
+    assert (found.state, found.spark_env_vars) == (State.TERMINATED, None)
+
+
+@pytest.mark.parametrize("state", ["PENDING", "RESIZING", "TERMINATING", "ERROR"])
+def test_a_cluster_in_another_state_takes_no_edit(
+    databricks: Databricks, client: WorkspaceClient, state: str
+) -> None:
+    made = databricks.clusters.add("team", state=state)
+    with pytest.raises(BadRequest, match=f"in state {state}") as caught:
+        client.clusters.update(made.cluster_id, "num_workers")
+    assert caught.value.error_code == "INVALID_STATE"
+
+
+def test_a_job_cluster_takes_no_edit(databricks: Databricks, client: WorkspaceClient) -> None:
+    made = databricks.clusters.add("job-1-run-2", source="JOB")
+    with pytest.raises(BadRequest, match="created by the Databricks Jobs service"):
+        client.clusters.update(made.cluster_id, "num_workers")
+
+
+def test_clusters_are_listed_over_pages(databricks: Databricks, client: WorkspaceClient) -> None:
+    names = [f"c{number:02d}" for number in range(25)]
+    for name in names:
+        databricks.clusters.add(name)
+    assert [one.cluster_name for one in client.clusters.list()] == names
+    with pytest.raises(DatabricksError, match="Cluster 0-0-0 does not exist"):
+        client.clusters.get("0-0-0")
+
+
+@pytest.mark.parametrize(
+    ("mode", "script", "allowed", "why"),
+    [
+        ("SINGLE_USER", volume_script(), (), None),
+        ("SINGLE_USER", volume_script(f"{VOLUME}/no.sh"), (), "the file does not exist"),
+        ("SINGLE_USER", volume_script(f"{VOLUME}/big.sh"), (), "larger than 64KB"),
+        ("NONE", volume_script(), (), "without Unity Catalog"),
+        ("NONE", InitScriptInfo(workspace=WorkspaceStorageInfo("/Shared/init.sh")), (), None),
+        ("NONE", InitScriptInfo(workspace=WorkspaceStorageInfo("/Shared/i")), (), "not exist"),
+        ("USER_ISOLATION", volume_script(), (), "not in the allowlist"),
+        ("USER_ISOLATION", volume_script(), ("/Volumes/main/default/dbx_aml/b",),
+         "not in the allowlist"),
+        ("USER_ISOLATION", volume_script(), (VOLUME,), None),
+        ("USER_ISOLATION", InitScriptInfo(workspace=WorkspaceStorageInfo("/Shared/init.sh")),
+         ("/Shared",), "from Unity Catalog volumes only"),
+    ],
+)  # fmt: skip
+def test_a_start_fails_where_a_script_breaks_a_rule(
+    databricks: Databricks,
+    client: WorkspaceClient,
+    mode: str,
+    script: InitScriptInfo,
+    allowed: tuple[str, ...],
+    why: str | None,
+) -> None:
+    databricks.volumes.add("main.default.dbx_aml")
+    databricks.volumes.files |= {SCRIPT: b"true", f"{VOLUME}/big.sh": b"#" * 65537}
+    client.workspace.upload("/Shared/init.sh", b"true", format=ImportFormat.RAW)
+    databricks.allowlists.set(*allowed)
+    made = databricks.clusters.add(
+        "c", state="TERMINATED", data_security_mode=mode, init_scripts=[script.as_dict()]
+    )
+    client.clusters.start(made.cluster_id)
+    found = wait(client, made.cluster_id)
+    if why is None:
+        assert found.state == State.RUNNING
+        return
+    assert found.state == State.TERMINATED
+    assert found.termination_reason and found.termination_reason.code
+    assert found.termination_reason.code.value == "INIT_SCRIPT_FAILURE"
+    assert why in (found.state_message or "")
+
+
+def test_what_a_script_does_is_up_to_the_test_and_a_bad_end_stops_the_start(
+    databricks: Databricks, client: WorkspaceClient
+) -> None:
+    databricks.volumes.add("main.default.dbx_aml")
+    databricks.volumes.files[SCRIPT] = b"echo"
+    seen = []
+
+    def run(path, text, variables, root):
+        seen.append((path, text, dict(variables), root.is_dir()))
+        return 3
+
+    databricks.boot.run_script = run
+    made = databricks.clusters.add(
+        "c",
+        state="TERMINATED",
+        init_scripts=[volume_script().as_dict()] * 2,
+        spark_env_vars={"A": "1"},
+    )
+    client.clusters.start(made.cluster_id)
+    assert "exit status is non-zero: 3" in str(wait(client, made.cluster_id).state_message)
+    assert seen == [(SCRIPT, b"echo", {"A": "1"}, True)], "the second one is not reached"
+
+
+def test_an_allowlist_is_replaced_whole(databricks: Databricks, client: WorkspaceClient) -> None:
+    kind = ArtifactType.INIT_SCRIPT
+    for artifact in ("/Volumes/a/b/c", "/Volumes/d/e/f"):
+        client.artifact_allowlists.update(
+            kind, [ArtifactMatcher(artifact=artifact, match_type=MatchType.PREFIX_MATCH)]
+        )
+    found = client.artifact_allowlists.get(kind).artifact_matchers
+    assert [one.artifact for one in found or []] == ["/Volumes/d/e/f"]
+    databricks.deny("PUT .*artifact-allowlists", "User does not have MANAGE ALLOWLIST")
+    with pytest.raises(PermissionDenied, match="MANAGE ALLOWLIST"):
+        client.artifact_allowlists.update(kind, [])
+    assert databricks.allowlists.artifacts() == ["/Volumes/d/e/f"]
+
+
+def test_files_of_a_volume_need_volume_and_folder(
+    databricks: Databricks, client: WorkspaceClient
+) -> None:
+    with pytest.raises(NotFound, match=r"Volume 'main\.default\.dbx_aml' does not exist"):
+        client.files.upload(SCRIPT, io.BytesIO(b"1"))
+    databricks.volumes.add("main.default.dbx_aml")
+    client.files.upload(SCRIPT, io.BytesIO(b"1"))
+    with pytest.raises(DatabricksError, match="already exists"):
+        client.files.upload(SCRIPT, io.BytesIO(b"2"))
+    client.files.upload(SCRIPT, io.BytesIO(b"2"), overwrite=True)
+    contents = client.files.download(SCRIPT).contents
+    assert contents and contents.read() == b"2"
+    with pytest.raises(NotFound, match="parent directory"):
+        client.files.upload(f"{VOLUME}/a b/c/d.txt", io.BytesIO(b"3"))
+    client.files.create_directory(f"{VOLUME}/a b/c")
+    client.files.upload(f"{VOLUME}/a b/c/d.txt", io.BytesIO(b"3"))
+    found = client.files.list_directory_contents(VOLUME)
+    assert [(one.name, one.is_directory) for one in found] == [("a b", True), ("init.sh", False)]
+    client.files.delete(SCRIPT)
+    with pytest.raises(NotFound):
+        client.files.get_metadata(SCRIPT)
+    assert client.volumes.read("main.default.dbx_aml").volume_type
+
+
+def test_an_import_makes_what_its_format_says(
+    databricks: Databricks, client: WorkspaceClient
+) -> None:
+    folder = f"/Users/{USER}/x"
+    with pytest.raises(NotFound, match="parent folder"):
+        client.workspace.upload(f"{folder}/a.sh", b"true", format=ImportFormat.RAW)
+    client.workspace.mkdirs(folder)
+    client.workspace.upload(f"/Workspace{folder}/a.sh", b"true", format=ImportFormat.RAW)
+    with pytest.raises(DatabricksError, match="language field is required"):
+        client.workspace.upload(f"{folder}/b.sh", b"true")
+    client.workspace.upload(f"{folder}/c.py", b"1")
+    client.workspace.upload(f"{folder}/d.whl", b"\x00\r\nPK", format=ImportFormat.AUTO)
+    kinds = {one.path: one.object_type for one in client.workspace.list(folder)}
+    assert kinds == {
+        f"{folder}/a.sh": ObjectType.FILE,
+        f"{folder}/c.py": ObjectType.NOTEBOOK,
+        f"{folder}/d.whl": ObjectType.FILE,
+    }
+    assert client.workspace.download(f"{folder}/d.whl").read() == b"\x00\r\nPK"
+    with pytest.raises(DatabricksError, match="already exists"):
+        client.workspace.upload(f"{folder}/a.sh", b"false", format=ImportFormat.RAW)
+    with pytest.raises(DatabricksError, match="is not empty"):
+        client.workspace.delete(folder)
+    client.workspace.delete(folder, recursive=True)
+    with pytest.raises(NotFound):
+        client.workspace.get_status(folder)
+
+
+def test_libraries_install_later_and_leave_at_a_restart(
+    databricks: Databricks, client: WorkspaceClient
+) -> None:
+    databricks.volumes.add("main.default.dbx_aml")
+    databricks.volumes.files[f"{VOLUME}/a.whl"] = b""
+    made = databricks.clusters.add("team")
+    good, bad = Library(whl=f"{VOLUME}/a.whl"), Library(whl=f"{VOLUME}/b.whl")
+    client.libraries.install(made.cluster_id, [good, bad])
+
+    def statuses() -> list[str]:
+        found = client.libraries.cluster_status(made.cluster_id)
+        return [one.status.value for one in found if one.status]
+
+    assert [statuses() for _ in range(3)] == [
+        ["PENDING", "PENDING"], ["INSTALLING", "INSTALLING"], ["INSTALLED", "FAILED"],
+    ]  # fmt: skip
+    client.libraries.uninstall(made.cluster_id, [good, bad])
+    assert statuses() == ["UNINSTALL_ON_RESTART"] * 2
+    client.clusters.restart(made.cluster_id)
+    wait(client, made.cluster_id)
+    assert statuses() == []
+
+
+def test_a_command_runs_on_the_driver_of_a_running_cluster(
+    databricks: Databricks, client: WorkspaceClient
+) -> None:
+    made = databricks.clusters.add("team")
+    folder = databricks.boot.root(made.cluster_id) / "databricks"
+    folder.mkdir()
+    (folder / "x.txt").write_text("hello")
+    context = client.command_execution.create(
+        cluster_id=made.cluster_id, language=Language.PYTHON
+    ).result()
+    for code, kind, data in [
+        ("print(open('/databricks/x.txt').read())", "text", "hello"),
+        ("open('/databricks/no.txt')", "error", None),
+    ]:
+        done = client.command_execution.execute(
+            cluster_id=made.cluster_id,
+            context_id=context.id,
+            language=Language.PYTHON,
+            command=code,
+        ).result()
+        assert done.results and done.results.result_type
+        assert (done.results.result_type.value, done.results.data) == (kind, data)
+    assert context.id
+    client.command_execution.destroy(made.cluster_id, context.id)
+    assert databricks.commands.open_contexts == []
+    asleep = databricks.clusters.add("asleep", state="TERMINATED")
+    with pytest.raises(DatabricksError, match="ClusterNotRunning"):
+        client.command_execution.create(cluster_id=asleep.cluster_id, language=Language.PYTHON)
+
+
+def test_policies_are_checked_and_have_unique_names(
+    databricks: Databricks, client: WorkspaceClient
+) -> None:
+    made = client.cluster_policies.create(
+        name="p", definition='{"num_workers": {"type": "fixed", "value": 1}}'
+    )
+    assert [one.name for one in client.cluster_policies.list()] == ["p"]
+    for arguments, message in [
+        ({"name": "p", "definition": "{}"}, "must be unique"),
+        ({"name": "q", "definition": "{"}, "no JSON document"),
+        ({"name": "q", "definition": '{"a": {"type": "no"}}'}, "unknown type"),
+    ]:
+        with pytest.raises(DatabricksError, match=message):
+            client.cluster_policies.create(**arguments)
+    assert made.policy_id
+    client.cluster_policies.delete(made.policy_id)
+    assert databricks.policies.all == {}
+
+
+def test_faults_hit_what_they_name_and_are_kept_in_the_journal(
+    databricks: Databricks, client: WorkspaceClient
+) -> None:
+    made = databricks.clusters.add("team")
+    databricks.fault("status", status=429, retry_after_s=0, path="clusters/get", count=1)
+    assert client.clusters.get(made.cluster_id).cluster_name == "team"
+    assert [one.status for one in databricks.requests(path="clusters/get")] == [429, 200]
+    assert databricks.writes() == []
+    with pytest.raises(NotFound, match="No API found for"):
+        client.api_client.do("GET", "/api/2.0/nothing")

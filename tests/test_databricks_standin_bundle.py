@@ -1,0 +1,328 @@
+"""The stand-in's bundle side, by the SDK and by the real CLI."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from databricks.sdk import WorkspaceClient
+from databricks.sdk.errors import DatabricksError, NotFound
+from databricks.sdk.service import catalog, iam, jobs
+
+from tests.support.databricks import USER, Databricks
+from tests.support.databricks.job import TaskFailed
+from tests.support.databricks.workspace_file import Item
+
+CLI = os.environ.get("DATABRICKS_CLI") or shutil.which("databricks")
+
+BUNDLE = """
+bundle:
+  name: probe
+resources:
+  experiments:
+    runs: {name: "/Users/${workspace.current_user.userName}/probe"}
+  schemas:
+    ml:
+      catalog_name: main
+      name: ml
+      grants: [{principal: users, privileges: [USE_SCHEMA]}]
+  volumes:
+    files:
+      catalog_name: main
+      schema_name: ${resources.schemas.ml.name}
+      name: files
+  jobs:
+    score:
+      name: score
+      schedule: {quartz_cron_expression: "0 0 6 * * ?", timezone_id: UTC}
+      parameters: [{name: model_uri, default: "models:/a/1"}]
+      permissions: [{level: CAN_VIEW, group_name: users}]
+      environments:
+        - environment_key: main
+          spec: {environment_version: "4", dependencies: ["./dist/*.whl"]}
+      tasks:
+        - task_key: second
+          depends_on: [{task_key: first}]
+          notebook_task: {notebook_path: ./nb.py}
+        - task_key: first
+          environment_key: main
+          python_wheel_task: {package_name: pkg, entry_point: main}
+targets:
+  dev: {mode: development, default: true}
+  prod:
+    mode: production
+    workspace: {root_path: /Workspace/Shared/probe}
+"""
+
+
+@pytest.fixture
+def client(databricks: Databricks) -> WorkspaceClient:
+    databricks.files.items["/nb"] = Item("NOTEBOOK", b"", "PYTHON")
+    return WorkspaceClient()
+
+
+def two_tasks() -> list[jobs.Task]:
+    notebook = jobs.NotebookTask("/nb")
+    after = [jobs.TaskDependency("first")]
+    return [
+        jobs.Task(task_key="second", notebook_task=notebook, depends_on=after),
+        jobs.Task(task_key="first", notebook_task=notebook),
+    ]
+
+
+def test_a_job_is_made_replaced_and_removed(client: WorkspaceClient) -> None:
+    made = client.jobs.create(name="score", tasks=two_tasks(), description="old").job_id
+    assert made
+    client.jobs.reset(made, jobs.JobSettings(name="score", tasks=two_tasks()))
+    found = client.jobs.get(made)
+    assert found.settings
+    assert (found.creator_user_name, found.settings.description) == (USER, None)
+    assert found.settings.max_concurrent_runs == 1
+    assert [one.job_id for one in client.jobs.list(name="SCORE")] == [made]
+    who = client.permissions.get("jobs", str(made)).access_control_list
+    assert who and who[0].user_name == USER
+    client.jobs.delete(made)
+    with pytest.raises(NotFound, match=f"Job {made} does not exist"):
+        client.jobs.get(made)
+
+
+def test_a_run_does_its_tasks_in_their_order_with_its_parameters(
+    databricks: Databricks, client: WorkspaceClient
+) -> None:
+    seen = []
+
+    def work(task, parameters):
+        seen.append((task["task_key"], dict(parameters)))
+        return f"did {task['task_key']}"
+
+    databricks.jobs.run_task = work
+    declared = [jobs.JobParameterDefinition(name="a", default="1")]
+    made = client.jobs.create(name="score", tasks=two_tasks(), parameters=declared).job_id
+    assert made
+    started = client.jobs.run_now(made, job_parameters={"a": "2"}).run_id
+    states = []
+    for _ in range(3):
+        run = client.jobs.get_run(started)
+        assert run.state and run.state.life_cycle_state
+        states.append(run.state.life_cycle_state.value)
+    assert states == ["PENDING", "RUNNING", "TERMINATED"]
+    assert seen == [("first", {"a": "2"}), ("second", {"a": "2"})]
+    assert run.tasks and run.tasks[0].run_id
+    output = client.jobs.get_run_output(run.tasks[0].run_id).notebook_output
+    assert output and output.result == "did second"
+    with pytest.raises(DatabricksError, match="not defined for the job"):
+        client.jobs.run_now(made, job_parameters={"b": "2"})
+
+
+def test_a_task_that_fails_fails_the_run_and_what_depends_on_it(
+    databricks: Databricks, client: WorkspaceClient
+) -> None:
+    def work(task, parameters):
+        raise TaskFailed("ValueError: no")
+
+    databricks.jobs.run_task = work
+    made = client.jobs.create(name="score", tasks=two_tasks()).job_id
+    assert made
+    started = client.jobs.run_now(made).run_id
+    for _ in range(3):
+        run = client.jobs.get_run(started)
+    assert run.state and run.state.result_state
+    assert run.state.result_state.value == "FAILED"
+    results = {
+        one.task_key: one.state.result_state.value
+        for one in run.tasks or []
+        if one.state and one.state.result_state
+    }
+    assert results == {"first": "FAILED", "second": "UPSTREAM_FAILED"}
+    first = next(one.run_id for one in run.tasks or [] if one.task_key == "first")
+    assert first
+    assert client.jobs.get_run_output(first).error == "ValueError: no"
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"job_cluster_key": "gone"}, "job_cluster 'gone' is not defined"),
+        ({"environment_key": "gone"}, "environment 'gone' is not defined"),
+        ({"depends_on": [{"task_key": "gone"}]}, "depends on unknown 'gone'"),
+        ({}, "must have a cluster or an environment"),
+    ],
+)
+def test_a_job_whose_tasks_lack_something_is_refused(
+    client: WorkspaceClient, task: dict[str, object], message: str
+) -> None:
+    wheel = {"package_name": "p", "entry_point": "main"}
+    made = jobs.Task.from_dict({"task_key": "a", "python_wheel_task": wheel, **task})
+    with pytest.raises(DatabricksError, match=message):
+        client.jobs.create(name="score", tasks=[made])
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"notebook_task": {"notebook_path": "/gone"}}, "Unable to access the notebook '/gone'"),
+        ({"job_cluster_key": "c"}, "init script /Volumes/main/ml/x/a.sh failed: the file does"),
+        ({"existing_cluster_id": "1", "libraries": [{"whl": "/Volumes/main/ml/x/a.whl"}]},
+         "a.whl does not exist"),
+        ({"environment_key": "e"}, "/Workspace/Shared/b.whl does not exist"),
+    ],
+)  # fmt: skip
+def test_a_task_that_does_not_find_what_it_needs_fails_in_its_run(
+    client: WorkspaceClient, task: dict[str, object], message: str
+) -> None:
+    script = {"volumes": {"destination": "/Volumes/main/ml/x/a.sh"}}
+    cluster = {"spark_version": "17.3.x-scala2.13", "data_security_mode": "SINGLE_USER"}
+    settings = jobs.JobSettings.from_dict(
+        {
+            "tasks": [{"task_key": "a", **task}],
+            "job_clusters": [
+                {"job_cluster_key": "c", "new_cluster": {**cluster, "init_scripts": [script]}}
+            ],
+            "environments": [
+                {"environment_key": "e", "spec": {"dependencies": ["/Workspace/Shared/b.whl[x]"]}}
+            ],
+        }
+    )
+    made = client.jobs.create(**settings.as_shallow_dict()).job_id
+    assert made
+    started = client.jobs.run_now(made).run_id
+    for _ in range(3):
+        run = client.jobs.get_run(started)
+    assert run.tasks and run.tasks[0].run_id
+    assert message in str(client.jobs.get_run_output(run.tasks[0].run_id).error)
+
+
+def test_an_experiment_has_a_unique_name_in_a_folder_that_is_there(
+    client: WorkspaceClient,
+) -> None:
+    name = f"/Users/{USER}/iris"
+    made = client.experiments.create_experiment(name).experiment_id
+    assert made
+    with pytest.raises(DatabricksError, match="already exists"):
+        client.experiments.create_experiment(f"/Workspace{name}")
+    with pytest.raises(NotFound, match="Could not find folder"):
+        client.experiments.create_experiment("/Users/nobody/iris")
+    found = client.experiments.get_by_name(name).experiment
+    assert found and found.experiment_id == made
+    client.experiments.delete_experiment(made)
+    with pytest.raises(NotFound):
+        client.experiments.get_by_name(name)
+
+
+def test_a_volume_needs_its_schema_and_goes_with_it(
+    databricks: Databricks, client: WorkspaceClient
+) -> None:
+    with pytest.raises(NotFound, match="Catalog 'none' does not exist"):
+        client.schemas.create("ml", "none")
+    with pytest.raises(NotFound, match=r"Schema 'main\.ml' does not exist"):
+        client.volumes.create("main", "ml", "files", catalog.VolumeType.MANAGED)
+    client.schemas.create("ml", "main")
+    client.volumes.create("main", "ml", "files", catalog.VolumeType.MANAGED)
+    databricks.volumes.files["/Volumes/main/ml/files/a"] = b"1"
+    with pytest.raises(DatabricksError, match="is not empty"):
+        client.schemas.delete("main.ml")
+    client.schemas.delete("main.ml", force=True)
+    assert databricks.volumes.files == {}
+    assert list(client.schemas.list("main")) == []
+
+
+def test_grants_are_added_and_taken_away(client: WorkspaceClient) -> None:
+    client.schemas.create("ml", "main")
+
+    def change(**what: list[catalog.Privilege]) -> dict[str | None, list[str]]:
+        changes = [catalog.PermissionsChange(principal="users", **what)]
+        client.grants.update("SCHEMA", "main.ml", changes=changes)
+        found = client.grants.get("SCHEMA", "main.ml").privilege_assignments or []
+        return {one.principal: [what.value for what in one.privileges or []] for one in found}
+
+    use, make = catalog.Privilege.USE_SCHEMA, catalog.Privilege.CREATE_TABLE
+    assert change(add=[use, make]) == {"users": ["USE_SCHEMA", "CREATE_TABLE"]}
+    assert change(remove=[use]) == {"users": ["CREATE_TABLE"]}
+
+
+def test_permissions_are_replaced_by_put_and_added_to_by_patch(client: WorkspaceClient) -> None:
+    made = str(client.jobs.create(name="score").job_id)
+    view = iam.AccessControlRequest(
+        group_name="users", permission_level=iam.PermissionLevel.CAN_VIEW
+    )
+    found = client.permissions.update("jobs", made, access_control_list=[view])
+    assert len(found.access_control_list or []) == 2
+    found = client.permissions.set("jobs", made, access_control_list=[view])
+    assert [one.group_name for one in found.access_control_list or []] == ["users"]
+
+
+@pytest.fixture
+def bundle(databricks: Databricks, tmp_path: Path):
+    """Run the real CLI on a bundle of a job, an experiment, a schema and a volume."""
+    if not CLI:
+        pytest.skip("needs the Databricks CLI on the PATH, or in DATABRICKS_CLI")
+    (tmp_path / "databricks.yml").write_text(BUNDLE)
+    (tmp_path / "nb.py").write_text("# Databricks notebook source\nprint(1)\n")
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / "pkg-0.1-py3-none-any.whl").write_bytes(b"PK")
+    environment = {
+        **os.environ,
+        **databricks.environment(),
+        "HOME": str(tmp_path),
+        "DATABRICKS_CACHE_ENABLED": "false",
+    }
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            [str(CLI), "bundle", *arguments],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, said
+        return said
+
+    return run
+
+
+def test_the_cli_deploys_runs_and_removes_a_bundle(
+    databricks: Databricks, bundle, tmp_path: Path
+) -> None:
+    assert "Validation OK!" in bundle("validate", "--strict")
+    assert "6 to add" in bundle("plan")
+    assert "6 created" in bundle("deploy")
+    assert "0 to add, 0 to change, 0 to delete, 6 unchanged" in bundle("plan")
+    (job,) = databricks.jobs.all.values()
+    assert job["settings"]["schedule"]["pause_status"] == "PAUSED"
+    root = f"/Workspace/Users/{USER}/.bundle/probe/dev"
+    (wheel,) = job["settings"]["environments"][0]["spec"]["dependencies"]
+    assert wheel == f"{root}/artifacts/.internal/pkg-0.1-py3-none-any.whl"
+    assert databricks.files.content(wheel) == b"PK"
+    notebook = job["settings"]["tasks"][1]["notebook_task"]["notebook_path"]
+    assert databricks.files.items[notebook.removeprefix("/Workspace")].kind == "NOTEBOOK"
+    assert list(databricks.catalogs.schemas) == ["main.dev_ana_ml"]
+    assert databricks.catalogs.grants["schema", "main.dev_ana_ml"] == {"users": ["USE_SCHEMA"]}
+    assert "TERMINATED SUCCESS" in bundle("run", "score", "--params", "model_uri=models:/b/2")
+    (run,) = databricks.jobs.runs.values()
+    assert run["job_parameters"][0]["value"] == "models:/b/2"
+    text = (tmp_path / "databricks.yml").read_text().replace("models:/a/1", "models:/a/2")
+    (tmp_path / "databricks.yml").write_text(text)
+    assert "1 to change" in bundle("plan")
+    assert "1 changed" in bundle("deploy")
+    bundle("destroy", "--auto-approve")
+    assert databricks.jobs.all == {}
+    assert databricks.volumes.names == []
+    assert not [path for path in databricks.files.items if "probe/dev" in path]
+
+
+def test_the_cli_deploys_for_production_under_a_lock(databricks: Databricks, bundle) -> None:
+    bundle("deploy", "--target", "prod")
+    locks = [one for one in databricks.requests() if one.path.endswith("deploy.lock")]
+    assert locks[-1].status == 200
+    assert not [path for path in databricks.files.items if path.endswith("deploy.lock")]
+    (job,) = databricks.jobs.all.values()
+    assert job["settings"]["schedule"]["pause_status"] == "UNPAUSED"
+    assert list(databricks.catalogs.schemas) == ["main.ml"]
+    lock = b'{"ID": "1", "AcquisitionTime": "2026-11-24T12:00:00Z", "User": "bo@contoso.com"}'
+    state = "/Shared/probe/state"
+    databricks.files.items[f"{state}/deploy.lock"] = Item("FILE", lock)
+    with pytest.raises(AssertionError, match="lock"):
+        bundle("deploy", "--target", "prod")
+    del databricks.files.items[f"{state}/deploy.lock"]
+    bundle("destroy", "--target", "prod", "--auto-approve")
+    assert databricks.jobs.all == {}
