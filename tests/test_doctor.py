@@ -552,6 +552,10 @@ def test_a_profile_of_the_sdk_is_used(
     assert found.state == "failed"
     assert found.fix == "set DATABRICKS_HOST and DATABRICKS_TOKEN, or run 'databricks auth login'"
     assert TOKEN not in found.said
+    team.fault("black-hole")
+    found = look("Databricks credential", link)
+    assert re.search(r"got no answer from its host in \d\.\d s$", found.said)
+    assert found.fix == "open the network to it, or set HTTPS_PROXY"
 
 
 def test_where_an_experiment_may_be_written(team: Databricks, look: Look) -> None:
