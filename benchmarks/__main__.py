@@ -10,7 +10,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-ALL = ("start", "tiny", "throughput", "threads", "nightly", "tracking")
+ALL = ("start", "tiny", "throughput", "threads", "nightly", "tracking", "init_script")
 RESULTS = Path(__file__).with_name("README.md")
 HEAD = """\
 | what | ours, s | theirs, s | theirs is | ratio | goal | met | |

@@ -26,8 +26,9 @@ from dbx_aml.init_script.environment import (
     write_link,
     write_whole,
 )
-from dbx_aml.init_script.machine import search_path, versions
+from dbx_aml.init_script.machine import compile_files, search_path, versions
 from dbx_aml.init_script.plan import Plan, plan_from_index, plan_from_wheelhouse
+from dbx_aml.init_script.prover import Prover
 from dbx_aml.marker import Marker, read_marker
 from dbx_aml.pins import OURS, Wheel
 from dbx_aml.runtime_packages import newest_release
@@ -116,10 +117,14 @@ def prepare(node: Node) -> int:
         added = {**kept, **plan.pins}
         marker = replace(marker, overrides=plan.overrides)
         node.write(replace(marker, state="started", installed=added))
-        with node.step("install"):
-            install(plan, before, path)
-        with node.step("check"):
-            check(added, plan.overrides, before, path)
+        with Prover() as prover:
+            with node.step("install"):
+                install(plan, before, path)
+            with node.step("check"):
+                check(added, plan.overrides, before, path)
+                prover.go()
+                compile_files(added, path)
+                prover.wait()
         with node.step("configure"):
             write_link(link, node.home, node.work)
             write_environment(values, node.home)
