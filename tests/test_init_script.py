@@ -342,8 +342,14 @@ def test_a_wheel_that_would_write_over_a_file_of_the_runtime_is_refused(
     assert_failed_and_unchanged(node, outcome, reason)
 
 
-def test_what_does_not_work_is_rolled_back(node: Node, wheelhouse: Path) -> None:
-    write_plugin(wheelhouse, broken="raise ValueError('no such function in the blob client')")
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_does_not_work_is_rolled_back(node: Node, wheelhouse: Path, is_first: bool) -> None:
+    if not is_first:
+        assert node.run(of_wheelhouse(wheelhouse)).code == 0
+        assert node.added == ADDED
+    broken = "raise ValueError('no such function in the blob client')"
+    write_plugin(wheelhouse, "1.62.0.post7", broken=broken)
+    (wheelhouse / f"azureml_mlflow-{PLUGIN}-py3-none-any.whl").unlink()
     write_requirements(wheelhouse, list(wheelhouse.glob("*.whl")))
     outcome = node.run(of_wheelhouse(wheelhouse))
     assert_failed_and_unchanged(node, outcome, "no such function in the blob client")
@@ -486,6 +492,22 @@ def test_a_variable_of_the_cluster_goes_before_what_was_rendered(
     assert exported(node)["DBX_AML_RETRY_S"] == "7"
 
 
+def test_a_link_that_is_not_mounted_is_waited_for_and_said(node: Node, tmp_path: Path) -> None:
+    outcome = node.run({"DBX_AML_CONFIG": str(tmp_path / "config.json"), **RETRIES})
+    assert_failed_and_unchanged(node, outcome, "DBX_AML_CONFIG must be a file or folder")
+    assert sum("attempt" in line for line in outcome.lines) == 3
+
+
+def test_a_link_without_region_says_that_its_tracking_uri_is_not_set(
+    node: Node, wheelhouse: Path
+) -> None:
+    outcome = node.run({**of_wheelhouse(wheelhouse), "DBX_AML_REGION": ""})
+    assert outcome.code == 0, outcome.lines
+    assert len(node.marker.notes) == 1
+    assert node.marker.notes[0].startswith("MLFLOW_TRACKING_URI is not set, as the link has no")
+    assert "MLFLOW_TRACKING_URI" not in exported(node)
+
+
 def test_a_secret_of_the_cluster_is_written_nowhere(node: Node, wheelhouse: Path) -> None:
     secret = "Xyz8Q~0123456789012345678901234567890a"
     more = {"AZURE_CLIENT_SECRET": secret, "DBX_AML_CLIENT_SECRET": "env:AZURE_CLIENT_SECRET"}
@@ -502,6 +524,7 @@ def test_a_secret_of_the_cluster_is_written_nowhere(node: Node, wheelhouse: Path
     [
         ({"DBX_AML_ON_FAILURE": "maybe"}, "DBX_AML_ON_FAILURE must be 'continue' or 'stop'"),
         ({"DBX_AML_WHEELHOUSE": "dbfs:/x"}, "DBX_AML_WHEELHOUSE must be an absolute path"),
+        ({"DBX_AML_MODE": "dual", "DBX_AML_REGISTRY": "mine"}, "registry must be one of"),
         ({"DBX_AML_MODE": "both"}, "mode must be one of ['databricks', 'aml', 'dual']"),
         ({"DBX_AML_SUBSCRIPTION_ID": "mine"}, "Azure ML subscription_id must be valid"),
     ],
