@@ -15,6 +15,7 @@ import pytest
 
 import dbx_aml
 from dbx_aml import Link
+from dbx_aml.init_script.pip import errors_of
 from dbx_aml.init_script.render import render, script
 from dbx_aml.marker import Override
 from dbx_aml.pins import Wheel
@@ -575,13 +576,20 @@ def test_a_runtime_that_is_too_old_is_refused(fresh: Fresh, wheelhouse: Path) ->
     node = fresh(version="15.4")
     with_version(node, "mlflow-skinny", "2.11.4")
     outcome = node.run(of_wheelhouse(wheelhouse))
-    reason = f"mlflow-skinny must be <4,>=2.19 for dbx-aml {VERSION}: the machine has 2.11.4"
+    reason = f"mlflow-skinny must be <4,>=2.19 for dbx-aml {VERSION}: got 2.11.4"
     assert_failed_and_unchanged(node, outcome, reason)
 
 
-def test_a_plugin_of_2021_that_is_there_already_is_refused(
-    node: Node, wheelhouse: Path, runtime: Path
-) -> None:
+def test_a_wheelhouse_with_the_plugin_of_2021_is_refused(node: Node, wheelhouse: Path) -> None:
+    (wheelhouse / f"azureml_mlflow-{PLUGIN}-py3-none-any.whl").unlink()
+    write_wheel(wheelhouse, "azureml-mlflow", "1.22.0")
+    write_requirements(wheelhouse, list(wheelhouse.glob("*.whl")))
+    outcome = node.run(of_wheelhouse(wheelhouse))
+    assert_failed_and_unchanged(node, outcome, f"azureml-mlflow must be <2,>={PLUGIN}")
+    assert "install" not in node.marker.steps
+
+
+def test_a_plugin_of_2021_that_is_there_already_is_refused(node: Node, wheelhouse: Path) -> None:
     info = site_packages(node.home / "python") / "azureml_mlflow-1.22.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: azureml-mlflow\nVersion: 1.22.0\n")
@@ -602,6 +610,22 @@ def test_an_error_of_our_own_does_not_keep_the_cluster_from_starting(
     outcome = node.run(of_wheelhouse(wheelhouse))
     assert_failed_and_unchanged(node, outcome, "dbx-aml must end by itself: got status 1")
     assert "ValueError: ours" in outcome.lines
+
+
+def test_what_pip_says_is_repeated_without_credentials(node: Node) -> None:
+    python = node.home / "python" / "bin" / "python"
+    python.unlink()
+    python.write_text(
+        "#!/bin/sh\necho 'ERROR: no https://ana:s3cret@pypi.contoso.com/simple'; exit 1\n"
+    )
+    python.chmod(0o755)
+    outcome = node.run(LINK)
+    assert "got 'no https://pypi.contoso.com/simple'" in (node.marker.reason or "")
+    assert "s3cret" not in "\n".join(outcome.lines)
+    said = "WARNING: x\nERROR: one https://ana:s3cret@host\n    two\nWARNING: y\n"
+    assert errors_of(said) == "one https://host two"
+    assert errors_of("\nCould not open x\n") == "Could not open x"
+    assert errors_of("") == "it said nothing"
 
 
 def test_the_marker_of_a_node_without_python_is_json_all_the_same(node: Node) -> None:
