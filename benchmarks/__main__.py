@@ -10,8 +10,17 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-ALL = ("start", "tiny", "throughput", "threads", "nightly", "tracking", "mirror")
-ALL = ("start", "tiny", "throughput", "threads", "nightly", "tracking", "doctor")
+ALL = (
+    "start",
+    "tiny",
+    "throughput",
+    "threads",
+    "nightly",
+    "tracking",
+    "mirror",
+    "init_script",
+    "doctor",
+)
 RESULTS = Path(__file__).with_name("README.md")
 HEAD = """\
 | what | ours, s | theirs, s | theirs is | ratio | goal | met | |

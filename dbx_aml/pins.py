@@ -200,7 +200,7 @@ def _override(name: str, version: str, owner: str, specifier: SpecifierSet) -> O
             is_newer = False
     if not is_newer:
         raise ClusterError(
-            f"{name} must be {specifier} for {owner}: the machine has {version}, which stays; "
-            "use a newer runtime"
+            f"{name} must be {specifier} for {owner}: got {version}; use a newer runtime, or take "
+            "it out of the image or the wheelhouse that brings it"
         )
     return Override(package=name, version=version, required_by=owner, requirement=str(specifier))

@@ -141,6 +141,11 @@ attempt() {
     local -a more=()
     started="$(date +%s.%N)"
     rm -f -- "$WORK/reason"
+    if [[ -n "${DBX_AML_CONFIG:-}" && ! -e "$DBX_AML_CONFIG" ]]; then
+        REASON="DBX_AML_CONFIG must be a file or folder: $DBX_AML_CONFIG is none; check the path and"
+        REASON+=" who may read it"
+        return "$TRY_AGAIN"
+    fi
     if [[ -n "$WHEELHOUSE" ]]; then
         fetch_from_wheelhouse || return
         more+=(--wheelhouse "$WHEELHOUSE")

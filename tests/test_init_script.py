@@ -15,6 +15,7 @@ import pytest
 
 import dbx_aml
 from dbx_aml import Link
+from dbx_aml.init_script.pip import errors_of
 from dbx_aml.init_script.render import render, script
 from dbx_aml.marker import Override
 from dbx_aml.pins import Wheel
@@ -342,8 +343,14 @@ def test_a_wheel_that_would_write_over_a_file_of_the_runtime_is_refused(
     assert_failed_and_unchanged(node, outcome, reason)
 
 
-def test_what_does_not_work_is_rolled_back(node: Node, wheelhouse: Path) -> None:
-    write_plugin(wheelhouse, broken="raise ValueError('no such function in the blob client')")
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_does_not_work_is_rolled_back(node: Node, wheelhouse: Path, is_first: bool) -> None:
+    if not is_first:
+        assert node.run(of_wheelhouse(wheelhouse)).code == 0
+        assert node.added == ADDED
+    broken = "raise ValueError('no such function in the blob client')"
+    write_plugin(wheelhouse, "1.62.0.post7", broken=broken)
+    (wheelhouse / f"azureml_mlflow-{PLUGIN}-py3-none-any.whl").unlink()
     write_requirements(wheelhouse, list(wheelhouse.glob("*.whl")))
     outcome = node.run(of_wheelhouse(wheelhouse))
     assert_failed_and_unchanged(node, outcome, "no such function in the blob client")
@@ -486,6 +493,22 @@ def test_a_variable_of_the_cluster_goes_before_what_was_rendered(
     assert exported(node)["DBX_AML_RETRY_S"] == "7"
 
 
+def test_a_link_that_is_not_mounted_is_waited_for_and_said(node: Node, tmp_path: Path) -> None:
+    outcome = node.run({"DBX_AML_CONFIG": str(tmp_path / "config.json"), **RETRIES})
+    assert_failed_and_unchanged(node, outcome, "DBX_AML_CONFIG must be a file or folder")
+    assert sum("attempt" in line for line in outcome.lines) == 3
+
+
+def test_a_link_without_region_says_that_its_tracking_uri_is_not_set(
+    node: Node, wheelhouse: Path
+) -> None:
+    outcome = node.run({**of_wheelhouse(wheelhouse), "DBX_AML_REGION": ""})
+    assert outcome.code == 0, outcome.lines
+    assert len(node.marker.notes) == 1
+    assert node.marker.notes[0].startswith("MLFLOW_TRACKING_URI is not set, as the link has no")
+    assert "MLFLOW_TRACKING_URI" not in exported(node)
+
+
 def test_a_secret_of_the_cluster_is_written_nowhere(node: Node, wheelhouse: Path) -> None:
     secret = "Xyz8Q~0123456789012345678901234567890a"
     more = {"AZURE_CLIENT_SECRET": secret, "DBX_AML_CLIENT_SECRET": "env:AZURE_CLIENT_SECRET"}
@@ -502,6 +525,7 @@ def test_a_secret_of_the_cluster_is_written_nowhere(node: Node, wheelhouse: Path
     [
         ({"DBX_AML_ON_FAILURE": "maybe"}, "DBX_AML_ON_FAILURE must be 'continue' or 'stop'"),
         ({"DBX_AML_WHEELHOUSE": "dbfs:/x"}, "DBX_AML_WHEELHOUSE must be an absolute path"),
+        ({"DBX_AML_MODE": "dual", "DBX_AML_REGISTRY": "mine"}, "registry must be one of"),
         ({"DBX_AML_MODE": "both"}, "mode must be one of ['databricks', 'aml', 'dual']"),
         ({"DBX_AML_SUBSCRIPTION_ID": "mine"}, "Azure ML subscription_id must be valid"),
     ],
@@ -552,13 +576,20 @@ def test_a_runtime_that_is_too_old_is_refused(fresh: Fresh, wheelhouse: Path) ->
     node = fresh(version="15.4")
     with_version(node, "mlflow-skinny", "2.11.4")
     outcome = node.run(of_wheelhouse(wheelhouse))
-    reason = f"mlflow-skinny must be <4,>=2.19 for dbx-aml {VERSION}: the machine has 2.11.4"
+    reason = f"mlflow-skinny must be <4,>=2.19 for dbx-aml {VERSION}: got 2.11.4"
     assert_failed_and_unchanged(node, outcome, reason)
 
 
-def test_a_plugin_of_2021_that_is_there_already_is_refused(
-    node: Node, wheelhouse: Path, runtime: Path
-) -> None:
+def test_a_wheelhouse_with_the_plugin_of_2021_is_refused(node: Node, wheelhouse: Path) -> None:
+    (wheelhouse / f"azureml_mlflow-{PLUGIN}-py3-none-any.whl").unlink()
+    write_wheel(wheelhouse, "azureml-mlflow", "1.22.0")
+    write_requirements(wheelhouse, list(wheelhouse.glob("*.whl")))
+    outcome = node.run(of_wheelhouse(wheelhouse))
+    assert_failed_and_unchanged(node, outcome, f"azureml-mlflow must be <2,>={PLUGIN}")
+    assert "install" not in node.marker.steps
+
+
+def test_a_plugin_of_2021_that_is_there_already_is_refused(node: Node, wheelhouse: Path) -> None:
     info = site_packages(node.home / "python") / "azureml_mlflow-1.22.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: azureml-mlflow\nVersion: 1.22.0\n")
@@ -579,6 +610,22 @@ def test_an_error_of_our_own_does_not_keep_the_cluster_from_starting(
     outcome = node.run(of_wheelhouse(wheelhouse))
     assert_failed_and_unchanged(node, outcome, "dbx-aml must end by itself: got status 1")
     assert "ValueError: ours" in outcome.lines
+
+
+def test_what_pip_says_is_repeated_without_credentials(node: Node) -> None:
+    python = node.home / "python" / "bin" / "python"
+    python.unlink()
+    python.write_text(
+        "#!/bin/sh\necho 'ERROR: no https://ana:s3cret@pypi.contoso.com/simple'; exit 1\n"
+    )
+    python.chmod(0o755)
+    outcome = node.run(LINK)
+    assert "got 'no https://pypi.contoso.com/simple'" in (node.marker.reason or "")
+    assert "s3cret" not in "\n".join(outcome.lines)
+    said = "WARNING: x\nERROR: one https://ana:s3cret@host\n    two\nWARNING: y\n"
+    assert errors_of(said) == "one https://host two"
+    assert errors_of("\nCould not open x\n") == "Could not open x"
+    assert errors_of("") == "it said nothing"
 
 
 def test_the_marker_of_a_node_without_python_is_json_all_the_same(node: Node) -> None:

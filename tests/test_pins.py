@@ -58,7 +58,7 @@ def test_what_is_older_than_needed_or_known_as_broken_is_refused(
     requirement: str, version: str
 ) -> None:
     wheel = Wheel(name="plugin", version="1", requires=(requirement,))
-    with pytest.raises(ClusterError, match=r"^blob must be .* for plugin 1: the machine has "):
+    with pytest.raises(ClusterError, match=r"^blob must be .* for plugin 1: got "):
         needs([wheel], {"blob": version})
 
 

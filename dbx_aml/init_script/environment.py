@@ -53,17 +53,22 @@ def is_written(values: Mapping[str, str], home: Path) -> bool:
 
 
 def write_environment(values: Mapping[str, str], home: Path) -> None:
-    """Put the variables into `spark-env.sh` as one marked block, in place of an earlier one."""
-    if is_written(values, home):
-        return
+    """Put the variables into `spark-env.sh` as one marked block, in place of an earlier one.
+
+    Args:
+        values: Value by name; none removes the block.
+        home: Databricks' folder on the node.
+    """
     file = home / SPARK_ENV
     text, mode = "", 0o755
     if file.exists():
         text, mode = file.read_text(encoding="utf-8"), file.stat().st_mode & 0o7777
-    kept = _BLOCK.sub("", text)
-    if kept and not kept.endswith("\n"):
-        kept += "\n"
-    write_whole(file, kept + _block(values), mode=mode)
+    made = _BLOCK.sub("", text)
+    if values:
+        made += "\n" if made and not made.endswith("\n") else ""
+        made += _block(values)
+    if made != text:
+        write_whole(file, made, mode=mode)
 
 
 def _block(values: Mapping[str, str]) -> str:

@@ -1,5 +1,6 @@
 """What is installed in the Python that runs this."""
 
+import compileall
 import importlib
 import shutil
 import sys
@@ -44,6 +45,15 @@ def wheel_of(one: Distribution) -> Wheel:
         version=one.version,
         requires=one.requires or (),
     )
+
+
+def compile_files(names: Iterable[str], path: list[str]) -> None:
+    """Compile packages as pip would: other users of the node may not write beside them."""
+    there = installed(path)
+    for name in names:
+        for file in there[name].files or ():
+            if file.suffix == ".py":
+                compileall.compile_file(str(there[name].locate_file(file)), quiet=2)
 
 
 def forget_halves(names: Iterable[str], path: list[str]) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -26,8 +26,9 @@ from dbx_aml.init_script.environment import (
     write_link,
     write_whole,
 )
-from dbx_aml.init_script.machine import search_path, versions
+from dbx_aml.init_script.machine import compile_files, search_path, versions
 from dbx_aml.init_script.plan import Plan, plan_from_index, plan_from_wheelhouse
+from dbx_aml.init_script.prover import Prover
 from dbx_aml.marker import Marker, read_marker
 from dbx_aml.pins import OURS, Wheel
 from dbx_aml.runtime_packages import newest_release
@@ -89,8 +90,12 @@ class Node:
 
 def prepare(node: Node) -> int:
     """Add what is missing, prove it, write link and variables; return the exit code."""
+    earlier = read_marker(node.marker) or Marker(state="failed")
+    # What an earlier run added stays ours, to be replaced or removed.
+    kept = dict(earlier.installed)
     marker = Marker(
         state="failed",
+        installed=kept,
         version=Wheel.of_file(node.wheel).version,
         runtime=node.runtime,
         python=platform.python_version(),
@@ -102,24 +107,31 @@ def prepare(node: Node) -> int:
     try:
         link = Link.load(config=node.config)
         values = variables(link, node.home)
+        if link.tracking_uri is None:
+            marker = replace(marker, notes=(*marker.notes, _NO_REGION))
     except (LinkError, WorkspaceError) as err:
         return _failed(node, marker, err, WRONG_SETTINGS)
     path = search_path(node.wheel)
-    earlier = read_marker(node.marker) or marker
-    # What an earlier run added stays until it is replaced; what one was adding when killed goes.
-    kept = dict(earlier.installed if earlier.is_good else roll_back(earlier.installed, (), path))
-    plan: Plan | None = None
+    changing: Plan | None = None
     try:
+        if not earlier.is_good:
+            # It was killed while it added these.
+            kept = _undone(node, kept, (), path)
         before = _without(versions(path), {*kept, OURS})
         with node.step("plan"):
             plan = _plan(node, before, path)
         added = {**kept, **plan.pins}
         marker = replace(marker, overrides=plan.overrides)
         node.write(replace(marker, state="started", installed=added))
-        with node.step("install"):
-            install(plan, before, path)
-        with node.step("check"):
-            check(added, plan.overrides, before, path)
+        changing = plan
+        with Prover() as prover:
+            with node.step("install"):
+                install(plan, before, path)
+            with node.step("check"):
+                check(added, plan.overrides, before, path)
+                prover.go()
+                compile_files(added, path)
+                prover.wait()
         with node.step("configure"):
             write_link(link, node.home, node.work)
             write_environment(values, node.home)
@@ -127,8 +139,8 @@ def prepare(node: Node) -> int:
     except Exception as err:
         if not isinstance(err, ClusterError | OSError):
             log.exception("an error of dbx-aml's own")
-        if plan is not None:
-            kept = roll_back({**kept, **plan.pins}, plan.files, path)
+        if changing is not None:
+            kept = _undone(node, {**kept, **changing.pins}, changing.files, path)
         # What a server did may be over in a while.
         is_passing = node.wheelhouse is None and isinstance(
             err.__cause__, subprocess.SubprocessError
@@ -151,10 +163,24 @@ def _plan(node: Node, before: Mapping[str, str], path: list[str]) -> Plan:
     return plan_from_index(before, node.wheel, node.work, path)
 
 
+def _undone(
+    node: Node, names: Mapping[str, str], files: Iterable[Path], path: list[str]
+) -> dict[str, str]:
+    """Leave packages and variables as the runtime has them; return what could not be removed."""
+    left = roll_back(names, files, path)
+    try:
+        write_environment({}, node.home)
+    except OSError as err:
+        log.warning("variables could not be removed: %s", err.strerror)
+    return left
+
+
 def _failed(node: Node, marker: Marker, err: Exception, code: int) -> int:
     reason = " ".join(str(err).split())
     if isinstance(err, OSError):
-        reason = f"{err.filename or 'node'} must be writable: {err.strerror}; look at the disk"
+        reason = (
+            f"{err.filename or 'node'} must be usable: {err.strerror}; look at its disk or mount"
+        )
     elif not isinstance(err, DbxAmlError):
         reason = f"dbx-aml ended with an error of its own: {type(err).__name__} {reason}"
     try:
@@ -168,6 +194,11 @@ def _failed(node: Node, marker: Marker, err: Exception, code: int) -> int:
 
 def _without(packages: Mapping[str, str], names: set[str]) -> dict[str, str]:
     return {name: version for name, version in packages.items() if name not in names}
+
+
+_NO_REGION = (
+    "MLFLOW_TRACKING_URI is not set, as the link has no region: add it, or call dbx_aml.connect()"
+)
 
 
 def _notes(runtime: str | None) -> tuple[str, ...]:

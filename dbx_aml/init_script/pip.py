@@ -41,15 +41,15 @@ def run_pip(command: str, *arguments: str, isolated: bool = False) -> None:
             timeout=LIMIT_S,
         )
     except subprocess.CalledProcessError as err:
-        raise ClusterError(f"pip {command} must succeed: {_said(err.stderr)}") from err
+        raise ClusterError(f"pip {command} must succeed: {errors_of(err.stderr)}") from err
     except subprocess.TimeoutExpired as err:
         raise ClusterError(
             f"pip {command} must end within {LIMIT_S} s: it did not; look at the package index"
         ) from err
 
 
-def _said(stderr: str) -> str:
-    """Return the first error in what pip printed, on one line."""
+def errors_of(stderr: str) -> str:
+    """Return the errors in what pip printed, on one line and without credentials."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = list(_after_error(lines)) or lines[-1:] or ["it said nothing"]
     text = re.sub(r"(?<=://)[^/@\s]+@", "", " ".join(errors))

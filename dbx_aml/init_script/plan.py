@@ -12,7 +12,7 @@ from dbx_aml.errors import ClusterError
 from dbx_aml.init_script.machine import installed, wheel_of
 from dbx_aml.init_script.pip import run_pip
 from dbx_aml.marker import Override
-from dbx_aml.pins import OURS, PLUGIN, Wheel, constraints, needs, read_pins
+from dbx_aml.pins import PLUGIN, Wheel, constraints, needs, read_pins
 
 REQUIREMENTS = "requirements.txt"
 
@@ -52,15 +52,15 @@ def plan_from_wheelhouse(
     lines = (wheelhouse / REQUIREMENTS).read_text(encoding="utf-8").splitlines()
     wanted = [line for line in lines if not read_pins(line).keys() & machine.keys()]
     pins = read_pins("\n".join(wanted))
-    _refuse_old_plugin(ours, {**machine, **pins})
     files = {name: _file(wheelhouse, name, version) for name, version in pins.items()}
-    both = [Wheel.of_file(files[PLUGIN]), ours] if PLUGIN in files else [ours]
+    plugin = [Wheel.of_file(files[PLUGIN])] if PLUGIN in files else []
+    there = {**machine, **{one.name: one.version for one in plugin}}
     requirements = work / REQUIREMENTS
     requirements.write_text("".join(f"{line}\n" for line in wanted), encoding="utf-8")
     return Plan(
         pins=pins,
         files=tuple(files.values()),
-        overrides=needs(both, machine).overrides,
+        overrides=needs([*plugin, ours], there).overrides,
         arguments=(
             *("--find-links", str(wheelhouse), "--require-hashes"),
             *("--requirement", str(requirements)),
@@ -89,7 +89,6 @@ def plan_from_index(machine: Mapping[str, str], wheel: Path, work: Path, path: l
         _download(folder, str(ours.requirement(PLUGIN)))
         both = [Wheel.of_file(file) for file in folder.iterdir()]
     there = {**machine, **{one.name: one.version for one in both}}
-    _refuse_old_plugin(ours, there)
     found = needs(both, there)
     resolved = _resolved(found.to_add, machine, work)
     if resolved:
@@ -144,16 +143,3 @@ def _file(wheelhouse: Path, name: str, version: str) -> Path:
         f"wheelhouse must hold {name} {version}: {wheelhouse} does not; fill it anew with "
         "'dbx-aml cluster wheelhouse'"
     )
-
-
-def _refuse_old_plugin(ours: Wheel, there: Mapping[str, str]) -> None:
-    requirement = ours.requirement(PLUGIN)
-    version = there.get(PLUGIN)
-    if requirement is not None and not (
-        version and requirement.specifier.contains(version, prereleases=True)
-    ):
-        raise ClusterError(
-            f"{PLUGIN} must be {requirement.specifier} for {OURS} {ours.version}: "
-            f"got {version or 'none'}; take it out of the cluster's libraries, or fill the "
-            "wheelhouse anew"
-        )
