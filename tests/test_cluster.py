@@ -489,13 +489,15 @@ def shared(service: Databricks) -> str:
 
 
 def test_standard_mode_gets_its_script_onto_the_allowlist_and_off_again(
-    service: Databricks, client: Client, plan: Callable[..., Attach], shared: str
+    service: Databricks, client: Client, plan: Callable[..., Attach], shared: str, tmp_path: Path
 ) -> None:
     service.allowlists.set("/Volumes/other", "/Volumes/more")
     assert plan(shared).run(client, quiet).marker
     script = f"{VOLUME}/{shared}/dbx_aml_init.sh"
     assert service.allowlists.artifacts() == ["/Volumes/other", "/Volumes/more", script]
     assert plan(shared).is_empty
+    write_link(tmp_path, experiment="iris")
+    plan(shared).run(client, quiet)
     service.allowlists.set("/Volumes/new", *service.allowlists.artifacts())
     detach(client, shared)
     assert service.allowlists.artifacts() == ["/Volumes/new", "/Volumes/other", "/Volumes/more"]
