@@ -100,8 +100,8 @@ metrics = {
 
 # MAGIC %md
 # MAGIC ## Where it is wrong
-# MAGIC Left: a flight on the line was predicted to the minute. Right: how far off the others are.
-# MAGIC The narrower and the more around zero, the better.
+# MAGIC Left: a flight on the line was predicted to the minute. Right: how far off the others are;
+# MAGIC the narrower and the more around zero, the better.
 
 # COMMAND ----------
 
@@ -109,6 +109,7 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained
 left.scatter(predicted, last[TARGET], s=4, alpha=0.25, linewidths=0)
 left.axline((0, 0), slope=1, color="tab:red", linewidth=1)
 left.set(xlabel="predicted delay, minutes", ylabel="actual delay, minutes")
+left.set(xlim=(-60, 180), ylim=(-60, 180))
 edges = range(-60, 61, 5)
 right.hist(last[TARGET] - predicted, bins=edges, alpha=0.7, label="model")
 right.hist(last[TARGET] - last.dep_delay, bins=edges, histtype="step", label="simplest guess")

@@ -118,9 +118,8 @@ class Story:
         return {f"table {name}": detail["location"] for name, detail in details.items()}
 
     def _link(self, status: Status) -> dict[str, Any]:
-        """Connect as to an Azure ML workspace, for which this machine's MLflow store stands in."""
-        widgets = {"mode": "aml", "registry": "aml", "aml_tracking_uri": self._tracking_uri}
-        done = self._notebook(status, "01_link.py", widgets)
+        """Connect as the environment says: it names this machine's MLflow store."""
+        done = self._notebook(status, "01_link.py", {})
         for service in ("tracking_uri", "registry_uri"):
             _expect(f"the {service}", self._tracking_uri, done[service])
         return {}

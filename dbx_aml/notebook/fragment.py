@@ -18,7 +18,8 @@ _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _FRAME = """<!doctype html><meta charset="utf-8"><style>
 :root {{ color-scheme: light dark; font: 14px/1.5 system-ui, sans-serif }}
 body {{ margin: 2px }} table {{ border-collapse: collapse }}
-th, td {{ padding: 3px 14px 3px 0; text-align: left; vertical-align: top }}
+th, td {{ padding: 3px 14px 3px 0; text-align: left; vertical-align: top;
+  overflow-wrap: anywhere; min-width: 5em }}
 </style><body>{html}<script>
 new ResizeObserver(() => parent.postMessage(document.documentElement.offsetHeight, "*"))
   .observe(document.documentElement)
