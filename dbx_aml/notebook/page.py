@@ -63,9 +63,10 @@ class Page:
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{escape(self.notebook.name)}</title>\n<style>\n{style}\n</style>\n</head>\n"
-            f"<body>\n<main>\n{''.join(body)}{self._foot()}</main>\n"
-            f"<script>{_SCRIPT}</script>\n</body>\n</html>\n"
+            f"<title>{escape(self.notebook.name)}</title>\n<style>\n{style}\n</style>\n"
+            # Before the first frame, which may speak while the rest is still being read.
+            f"<script>{_SCRIPT}</script>\n</head>\n"
+            f"<body>\n<main>\n{''.join(body)}{self._foot()}</main>\n</body>\n</html>\n"
         )
 
     @property
