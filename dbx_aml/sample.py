@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 SAMPLE_TABLE = "dbx_aml_sample_flights"
-_ROWS = 20_000
+_ROWS = 10_000
 
 
 def _one_of(number: str, *values: str) -> str:
@@ -50,7 +50,7 @@ def sample_flights(spark: SparkSession) -> str:
         spark: The session.
 
     Shape:
-        20,000 rows x (month int, day int, time_hour timestamp, hour int, carrier string, origin
+        10,000 rows x (month int, day int, time_hour timestamp, hour int, carrier string, origin
         string, dest string, distance int, dep_delay int, arr_delay int).
     """
     spark.sql(_TABLE)

@@ -457,7 +457,7 @@ def test_a_secret_is_its_value_for_code_and_redacted_wherever_it_is_shown(
             print(letter, end="")
         print("to stderr", secret, file=sys.stderr)
         display(pd.DataFrame({"column": [secret]}))
-        displayHTML(f"<b>{secret}</b>")
+        displayHTML(f"<b>{secret}</b>" + pd.DataFrame({"column": [secret]}).to_html())
         """,
         "secret",
         "dbutils.notebook.exit(secret)",

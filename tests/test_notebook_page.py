@@ -76,6 +76,14 @@ def test_a_page_has_each_cell_with_what_it_showed(page: str, piece: str) -> None
     assert piece in page
 
 
+def test_a_notebook_that_exits_early_has_no_cells_that_wait(tmp_path: Path) -> None:
+    path = write_notebook(tmp_path / "main.py", "dbutils.notebook.exit()", "print('never')")
+
+    run_notebook(path, spark=None, html=tmp_path / "page.html")
+
+    assert "never" not in (tmp_path / "page.html").read_text()
+
+
 def test_what_a_run_cell_brings_is_shown_there_and_in_the_cells_inside(page: str) -> None:
     assert page.count("names set</pre>") == 2
     assert page.count("child ran</pre>") == 1
