@@ -17,7 +17,7 @@ def inline(show: Callable[[Any], None]) -> Iterator[None]:
     """Hand figures to `show` in the block, at `plt.show()` or `show_open`, not to a window.
 
     Args:
-        show: Takes a matplotlib figure.
+        show: Takes a matplotlib figure, and closes it.
     """
     global _show
     before, old_backend = _show, os.environ.get("MPLBACKEND")
@@ -38,15 +38,13 @@ def inline(show: Callable[[Any], None]) -> Iterator[None]:
 
 
 def show_open() -> None:
-    """Show every open figure, once, and close it."""
-    if "matplotlib.pyplot" not in sys.modules:
+    """Show every open figure."""
+    if "matplotlib.pyplot" not in sys.modules or _show is None:
         return
     from matplotlib import pyplot as plt
 
     for number in plt.get_fignums():
-        if _show is not None:
-            _show(plt.figure(number))
-        plt.close(number)
+        _show(plt.figure(number))
 
 
 def close(figure: Any) -> None:
