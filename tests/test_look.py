@@ -29,7 +29,7 @@ def test_the_day_is_that_of_the_first_timestamp_of_the_table(spark) -> None:
     at = (datetime(2030, 1, 1),)
     noon, later = datetime(2026, 5, 1, 12), datetime(2026, 5, 2, 1)
     rows = [(1, noon, later, 1.0, at), (2, noon, later, 3.0, at), (3, later, noon, None, at)]
-    schema = f"id int, `at time` timestamp, other timestamp, prediction double, {SCORED_AT}"
+    schema = f"id int, `at.time` timestamp, other timestamp, prediction double, {SCORED_AT}"
 
     got = looked_at(spark, "look_timestamp", rows, schema)
 
