@@ -55,7 +55,7 @@ class Live:
         self._copier: Copier | None = None
         self._link: Link | None = None
         self._followers: dict[str, Follower] = {}
-        # Of the parent of a forked process, or mirrored: not to be looked at again.
+        # Not to be looked at again: those of the parent of a forked process, or of other servers.
         self._foreign = set(foreign)
         self._over: set[str] = set()
         self._hears = True
@@ -162,9 +162,9 @@ class Live:
                 if not is_lasting(error):
                     raise
                 lasting = error
-            if follower.is_over:
+            if follower.is_over or follower.is_foreign:
                 del self._followers[run_id]
-                self._over.add(run_id)
+                (self._over if follower.is_over else self._foreign).add(run_id)
         if lasting is not None:
             raise lasting
 
