@@ -336,8 +336,8 @@ def test_a_destination_without_permission_is_one_line_and_changes_nothing(both: 
 
     said = both.fails("--experiment", path)
 
-    assert said.startswith("dbx-aml: both services must let the caller mirror: got ")
-    assert said.count("\n") == 1
+    assert said.startswith("dbx-aml: both services must let the caller mirror: got "), said
+    assert said.count("\n") == 1, said
     assert set(both.states(path).values()) == {"pending"}
     both.azureml.deny("*")
     assert "caller must be allowed to use workspace" in both.fails("--experiment", path)

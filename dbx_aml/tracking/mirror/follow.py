@@ -98,7 +98,7 @@ class Follower:
             # It was resumed.
             self._copier.src.store.set_tag(self._run_id, RunTag(tag.STATE, tag.PENDING))
         leases = self._copier.leases
-        return leases.is_ours(run) or self._copier.take(run) is not None
+        return leases.is_ours(run) or self._copier.take(run)[0] is not None
 
     def _add(self, run: Run) -> None:
         dst = self._copier.dst

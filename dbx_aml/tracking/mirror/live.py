@@ -17,6 +17,7 @@ from secrets import token_hex
 from threading import Event, Lock, Thread, get_ident
 
 from mlflow.tracking import fluent
+from mlflow.utils import rest_utils
 
 from dbx_aml.settings import Link
 from dbx_aml.tracking.mirror import tag
@@ -71,6 +72,10 @@ class Live:
     def _forget(self) -> None:
         """Start anew in a forked child: it has no thread, and its parent's runs are not its own."""
         self._reset(_active()[0])
+        # MLflow keeps Databricks' connections for all processes, and the parent's thread uses them.
+        clear = getattr(rest_utils.get_workspace_client, "cache_clear", None)
+        if clear:
+            clear()
 
     @property
     def is_on(self) -> bool:
