@@ -65,9 +65,9 @@ class Targets:
             is_new = is_new and run_id not in self._known
             found = (None if is_new else self.find(run)) or self._made(run, depth)
             self._known[run_id] = found.info.run_id
-            # One that is over gets it with the rest, once it is done.
+            # Azure ML's search may be late. Elsewhere a run that is over gets it with the rest.
             is_known = found.info.run_id == run.data.tags.get(self._id_tag)
-            if not is_known and not tag.is_over(run):
+            if not is_known and (self._dst.is_azureml or not tag.is_over(run)):
                 made = RunTag(self._id_tag, found.info.run_id)
                 self._src.store.set_tag(run_id, made)
                 run.data.tags[self._id_tag] = found.info.run_id
