@@ -145,7 +145,8 @@ def test_everything_of_a_run_arrives_and_doing_it_again_changes_nothing(pair: Pa
     seen = snapshot(pair.dst, PATH)
     assert seen["kind 0"]["parent"] == "Größe 📏"
     assert len(seen["kind 0"]["metrics"]["odd"]) == 5
-    assert seen["Größe 📏"]["models"]["modell"]["metrics"] == [["score", 0.5, 2]]
+    (model,) = pair.destination.search_logged_models([pair.experiment])
+    assert [(one.key, one.value, one.step) for one in model.metrics] == [("score", 0.5, 2)]
     assert "MLmodel" in seen["Größe 📏"]["models"]["modell"]["files"]
     assert seen["failed"]["info"][0] == "FAILED"
     (mirrored,) = pair.mirrors(parent.info.run_id)
