@@ -85,16 +85,20 @@ setup(
     },
     entry_points={
         "console_scripts": ["dbx-aml=dbx_aml.cli:main"],
-        # MLflow finds the stores for Azure ML here; why these schemes: dbx_aml/tracking/plugin.py.
+        # MLflow finds the stores for Azure ML here; why these schemes: dbx_aml/tracking/azureml/plugin.py.
         "mlflow.tracking_store": [
-            "azureml=dbx_aml.tracking.plugin:tracking_store",
-            "adbazureml=dbx_aml.tracking.plugin:tracking_store",
+            "azureml=dbx_aml.tracking.azureml.plugin:tracking_store",
+            "adbazureml=dbx_aml.tracking.azureml.plugin:tracking_store",
         ],
-        "mlflow.model_registry_store": ["azureml=dbx_aml.tracking.plugin:model_registry_store"],
+        "mlflow.model_registry_store": [
+            "azureml=dbx_aml.tracking.azureml.plugin:model_registry_store"
+        ],
         # Mode "dual": dbx_aml/tracking/marker.py.
         "mlflow.run_context_provider": ["dbx_aml=dbx_aml.tracking.marker:Marker"],
         "mlflow.request_header_provider": ["dbx_aml=dbx_aml.tracking.marker:Activity"],
-        "mlflow.artifact_repository": ["azureml=dbx_aml.tracking.plugin:artifact_repository"],
+        "mlflow.artifact_repository": [
+            "azureml=dbx_aml.tracking.azureml.plugin:artifact_repository"
+        ],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

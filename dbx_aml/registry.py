@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from dbx_aml.errors import ArgumentError, RegistryError, first_line
 from dbx_aml.model_uri import ModelUri
+from dbx_aml.tracking.azureml.version_tags import SOURCE_RUN
 from dbx_aml.tracking.connect import mlflow_uris
-from dbx_aml.tracking.version_tags import SOURCE_RUN
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

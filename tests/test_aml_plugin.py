@@ -21,12 +21,14 @@ def _run(code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("first", ["azureml.mlflow.entry_point_loaders", "dbx_aml.tracking.plugin"])
+@pytest.mark.parametrize(
+    "first", ["azureml.mlflow.entry_point_loaders", "dbx_aml.tracking.azureml.plugin"]
+)
 def test_the_stores_are_ours_whichever_entry_point_mlflow_loads_first(first: str) -> None:
     done = _run(
         f"""
 import {first}
-import azureml.mlflow.entry_point_loaders as theirs, dbx_aml.tracking.plugin as ours
+import azureml.mlflow.entry_point_loaders as theirs, dbx_aml.tracking.azureml.plugin as ours
 assert theirs.azureml_store_builder is ours.tracking_store
 assert theirs.azureml_model_registry_builder is ours.model_registry_store
 assert theirs.azureml_artifacts_builder is ours.artifact_repository
@@ -48,10 +50,10 @@ def test_mlflow_is_imported_where_azureml_mlflow_is_missing() -> None:
 
 def test_the_plugin_itself_loads_no_store() -> None:
     done = _run(
-        "import sys, dbx_aml.tracking.plugin\n"
+        "import sys, dbx_aml.tracking.azureml.plugin\n"
         "print(sorted(m for m in sys.modules if m == 'mlflow' or m.startswith('dbx_aml')))"
     )
-    assert done.stdout == "['dbx_aml', 'dbx_aml.tracking', 'dbx_aml.tracking.plugin']\n"
+    assert done.stdout == "['dbx_aml', 'dbx_aml.tracking', 'dbx_aml.tracking.azureml.plugin']\n"
 
 
 def test_a_program_that_only_sets_the_uri_gets_our_stores_and_one_may_have_the_plain_ones(

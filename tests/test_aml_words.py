@@ -13,15 +13,21 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException, RestException
 
 from dbx_aml.experiment import experiment_name
-from dbx_aml.tracking import model_document as documents
-from dbx_aml.tracking.artifact_container import run_parts
-from dbx_aml.tracking.async_log import AsyncLog
-from dbx_aml.tracking.azureml_context import names_workspace, same_workspace
-from dbx_aml.tracking.azureml_experiments import accepted_name
-from dbx_aml.tracking.azureml_store import AmlTrackingStore
-from dbx_aml.tracking.overflow import Spill
-from dbx_aml.tracking.run_tags import LONGEST_TAG, document_in, document_tags, is_hidden, model_keys
-from dbx_aml.tracking.version_tags import aliases_among, timestamp
+from dbx_aml.tracking.azureml import model_document as documents
+from dbx_aml.tracking.azureml.artifact_container import run_parts
+from dbx_aml.tracking.azureml.async_log import AsyncLog
+from dbx_aml.tracking.azureml.context import names_workspace, same_workspace
+from dbx_aml.tracking.azureml.experiments import accepted_name
+from dbx_aml.tracking.azureml.overflow import Spill
+from dbx_aml.tracking.azureml.run_tags import (
+    LONGEST_TAG,
+    document_in,
+    document_tags,
+    is_hidden,
+    model_keys,
+)
+from dbx_aml.tracking.azureml.store import AmlTrackingStore
+from dbx_aml.tracking.azureml.version_tags import aliases_among, timestamp
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text(max_size=300),
@@ -252,7 +258,7 @@ def test_a_metric_of_a_model_on_another_server_is_a_metric_of_the_run() -> None:
 def test_a_store_made_earlier_asks_with_the_credential_of_the_link_in_force(monkeypatch):
     from dbx_aml.auth import use_link
     from dbx_aml.settings import Link
-    from dbx_aml.tracking import azureml_context
+    from dbx_aml.tracking.azureml import context as azureml_context
 
     class Named:
         def __init__(self, link=None):
@@ -279,7 +285,7 @@ def test_a_store_made_earlier_asks_with_the_credential_of_the_link_in_force(monk
 def test_a_shared_registry_is_asked_with_a_credential_that_asks_no_person(monkeypatch):
     from azureml.mlflow._client.artifact import registry_artifact_client
 
-    from dbx_aml.tracking.plugin import artifact_repository
+    from dbx_aml.tracking.azureml.plugin import artifact_repository
 
     asked = {}
 
@@ -293,5 +299,5 @@ def test_a_shared_registry_is_asked_with_a_credential_that_asks_no_person(monkey
         "/versions/3/storage/account/paths/container/model"
     )
     repository = artifact_repository(uri)
-    assert asked == {"name": "shared", "auth": "dbx_aml.tracking.azureml_context"}
+    assert asked == {"name": "shared", "auth": "dbx_aml.tracking.azureml.context"}
     assert repository.artifacts.path.startswith("mlflow/v2.0/registries/shared/models/delay")

@@ -399,7 +399,7 @@ def test_a_large_artifact_and_many_points_never_are_in_memory(
 import resource, sys
 from dbx_aml.cli import main
 import mlflow, azure.storage.blob
-import dbx_aml.tracking.azureml_artifacts
+import dbx_aml.tracking.azureml.artifacts
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     main(["mirror", *sys.argv[2:]])

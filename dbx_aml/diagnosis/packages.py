@@ -19,7 +19,7 @@ PLUGIN = "azureml-mlflow"
 _HARMLESS = {"azure-storage-blob": "12.29.0"}
 _SCHEME = "azureml"
 _GROUPS = ("mlflow.tracking_store", "mlflow.model_registry_store", "mlflow.artifact_repository")
-_OURS = "dbx_aml.tracking.plugin"
+_OURS = "dbx_aml.tracking.azureml.plugin"
 _RESTART = "then restart Python"
 
 

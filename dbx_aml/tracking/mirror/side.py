@@ -46,7 +46,7 @@ class Side:
         """MLflow's store for the URI."""
         if self.is_azureml:
             # MLflow would hold a lock meanwhile, and training wait for what this imports.
-            from dbx_aml.tracking.azureml_store import AmlTrackingStore
+            from dbx_aml.tracking.azureml.store import AmlTrackingStore
 
             return AmlTrackingStore.of(self.tracking_uri)
         return _get_store(store_uri=self.tracking_uri)
@@ -70,7 +70,7 @@ class Side:
         endpoint = f"/api/2.0/mlflow/{call}"
         creds = self.store.get_host_creds
         if self.is_azureml:
-            from dbx_aml.tracking.azureml_http import send
+            from dbx_aml.tracking.azureml.http import send
 
             answer = send(creds, method, endpoint, **content)
         else:

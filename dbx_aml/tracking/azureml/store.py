@@ -1,16 +1,4 @@
-"""MLflow's tracking store for Azure ML: azureml-mlflow's, made whole for MLflow 3.
-
-azureml-mlflow goes on talking to the service, with its context and its calls; what it, or the
-service, has not is added in layers, each a class on top of the one before:
-
-    azureml_experiments   bounded requests; experiments by path
-    azureml_runs          runs within the service's limits
-    azureml_links         what a run was given and what it made
-    azureml_models        logged models
-    azureml_store         background logging; traces, which are left out
-
-Artifacts are in `azureml_artifacts`, the model registry is in `azureml_registry`.
-"""
+"""MLflow's tracking store for Azure ML, its last layer: background logging; traces left out."""
 
 import logging
 from threading import Lock
@@ -19,9 +7,9 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.utils.async_logging.run_operations import RunOperations
 
-from dbx_aml.tracking.async_log import AsyncLog
-from dbx_aml.tracking.azureml_context import context_of
-from dbx_aml.tracking.azureml_models import LoggedModelStore
+from dbx_aml.tracking.azureml.async_log import AsyncLog
+from dbx_aml.tracking.azureml.context import context_of
+from dbx_aml.tracking.azureml.models import LoggedModelStore
 
 log = logging.getLogger(__name__)
 # MLflow then looks for a trace's spans in the tracking store, and uploads nothing.

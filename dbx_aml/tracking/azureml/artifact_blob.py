@@ -14,7 +14,7 @@ from azure.core.exceptions import (
 from azure.storage.blob import BlobClient
 from mlflow.exceptions import MlflowException
 
-from dbx_aml.tracking.azureml_http import Attempts
+from dbx_aml.tracking.azureml.http import Attempts
 
 _MIB = 2**20
 # Refusals of a storage account that end by themselves: a role or a network rule that is new.

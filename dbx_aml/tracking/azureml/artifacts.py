@@ -19,9 +19,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-from dbx_aml.tracking.artifact_container import OWN_FOLDER, ArtifactContainer, run_parts
-from dbx_aml.tracking.azureml_context import context_of, names_workspace
-from dbx_aml.tracking.runs_uri import keep_runs_uri_simple
+from dbx_aml.tracking.azureml.artifact_container import OWN_FOLDER, ArtifactContainer, run_parts
+from dbx_aml.tracking.azureml.context import context_of, names_workspace
+from dbx_aml.tracking.azureml.runs_uri import keep_runs_uri_simple
 
 
 def artifact_repository_of(
@@ -29,7 +29,7 @@ def artifact_repository_of(
 ) -> Any:
     """Return the repository of an artifact URI, of a workspace or of a shared registry."""
     if "/registries/" in artifact_uri:
-        from dbx_aml.tracking.azureml_shared import SharedRegistryRepository
+        from dbx_aml.tracking.azureml.shared import SharedRegistryRepository
 
         return SharedRegistryRepository(artifact_uri, tracking_uri, registry_uri)
     keep_runs_uri_simple()

@@ -26,14 +26,14 @@ except ImportError:
 
 def tracking_store(store_uri: str, artifact_uri: str | None = None) -> Any:
     """Return the tracking store of a workspace, by its tracking URI."""
-    from dbx_aml.tracking.azureml_store import AmlTrackingStore
+    from dbx_aml.tracking.azureml.store import AmlTrackingStore
 
     return AmlTrackingStore.of(store_uri)
 
 
 def model_registry_store(store_uri: str, tracking_uri: str | None = None) -> Any:
     """Return the model registry of a workspace; runs and models come from `tracking_uri`."""
-    from dbx_aml.tracking.azureml_registry import AmlModelRegistryStore
+    from dbx_aml.tracking.azureml.registry import AmlModelRegistryStore
 
     return AmlModelRegistryStore.of(store_uri, tracking_uri)
 
@@ -42,7 +42,7 @@ def artifact_repository(
     artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
 ) -> Any:
     """Return the artifacts below an `azureml://` artifact URI."""
-    from dbx_aml.tracking.azureml_artifacts import artifact_repository_of
+    from dbx_aml.tracking.azureml.artifacts import artifact_repository_of
 
     return artifact_repository_of(artifact_uri, tracking_uri, registry_uri)
 

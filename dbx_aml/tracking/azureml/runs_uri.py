@@ -21,8 +21,8 @@ def keep_runs_uri_simple() -> None:
         return
 
     def repository_of_model(self: Any, run_id: str, name: str) -> Any:
-        from dbx_aml.tracking.azureml_artifacts import AmlArtifactRepository
-        from dbx_aml.tracking.azureml_store import AmlTrackingStore
+        from dbx_aml.tracking.azureml.artifacts import AmlArtifactRepository
+        from dbx_aml.tracking.azureml.store import AmlTrackingStore
 
         if not isinstance(self.repo, AmlArtifactRepository):
             return original(self, run_id, name)

@@ -7,7 +7,7 @@ from azureml.mlflow._client.artifact.registry_artifact_client import RegistryArt
 from azureml.mlflow._store.artifact.artifact_repo import AzureMLflowArtifactRepository
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-from dbx_aml.tracking.azureml_context import shared_registry_context
+from dbx_aml.tracking.azureml.context import shared_registry_context
 
 
 class SharedRegistryRepository(AzureMLflowArtifactRepository):  # type: ignore[misc,unused-ignore]

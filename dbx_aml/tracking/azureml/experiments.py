@@ -16,7 +16,7 @@ from mlflow.store.entities.paged_list import PagedList
 from mlflow.utils.rest_utils import _REST_API_PATH_PREFIX, extract_api_info_for_service
 
 from dbx_aml.experiment import experiment_name
-from dbx_aml.tracking.azureml_http import AnswerLostError, Attempts, call
+from dbx_aml.tracking.azureml.http import AnswerLostError, Attempts, call
 
 PATH_TAG = "dbx_aml.experiment_path"
 # MLflow keeps its own, in another place in each version.

@@ -20,12 +20,12 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 from mlflow.store.entities.paged_list import PagedList
 
-from dbx_aml.tracking.artifact_container import run_parts
-from dbx_aml.tracking.azureml_artifacts import new_upload
-from dbx_aml.tracking.azureml_context import context_of, names_workspace, same_workspace
-from dbx_aml.tracking.azureml_http import AnswerLostError, Attempts, CallNotSupportedError, call
-from dbx_aml.tracking.azureml_store import AmlTrackingStore
-from dbx_aml.tracking.version_tags import (
+from dbx_aml.tracking.azureml.artifact_container import run_parts
+from dbx_aml.tracking.azureml.artifacts import new_upload
+from dbx_aml.tracking.azureml.context import context_of, names_workspace, same_workspace
+from dbx_aml.tracking.azureml.http import AnswerLostError, Attempts, CallNotSupportedError, call
+from dbx_aml.tracking.azureml.store import AmlTrackingStore
+from dbx_aml.tracking.azureml.version_tags import (
     ALIAS,
     CREATE_ID,
     MODEL_ID,

@@ -13,9 +13,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.store.entities.paged_list import PagedList
 
-from dbx_aml.tracking.azureml_experiments import is_missing
-from dbx_aml.tracking.azureml_links import LinkStore
-from dbx_aml.tracking.run_tags import (
+from dbx_aml.tracking.azureml.experiments import is_missing
+from dbx_aml.tracking.azureml.links import LinkStore
+from dbx_aml.tracking.azureml.run_tags import (
     CARRIER,
     MODELS,
     document_in,
@@ -27,7 +27,7 @@ try:
     from mlflow.entities import LoggedModelStatus
     from mlflow.utils.search_utils import SearchLoggedModelsUtils
 
-    from dbx_aml.tracking import model_document as documents
+    from dbx_aml.tracking.azureml import model_document as documents
 except ImportError:  # MLflow 2 has no logged models
     documents = None  # type: ignore[assignment]
 

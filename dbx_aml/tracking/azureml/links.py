@@ -6,9 +6,9 @@ from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Run, RunData, RunInputs, RunTag
 
-from dbx_aml.tracking.azureml_http import CallNotSupportedError
-from dbx_aml.tracking.azureml_runs import RunStore
-from dbx_aml.tracking.run_tags import LINKS, document_in, document_tags
+from dbx_aml.tracking.azureml.http import CallNotSupportedError
+from dbx_aml.tracking.azureml.run_tags import LINKS, document_in, document_tags
+from dbx_aml.tracking.azureml.runs import RunStore
 
 try:
     from mlflow.entities import LoggedModelInput, LoggedModelOutput

@@ -18,7 +18,7 @@ from threading import Lock
 
 from mlflow.exceptions import MlflowException
 
-from dbx_aml.tracking.artifact_container import OWN_FOLDER, ArtifactContainer
+from dbx_aml.tracking.azureml.artifact_container import OWN_FOLDER, ArtifactContainer
 
 _HASH_LENGTH = 12
 _MARK = " …[dbx_aml "

@@ -14,12 +14,12 @@ from mlflow.entities import Metric, Param, Run, RunData, RunTag, ViewType
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from dbx_aml.tracking.artifact_container import ArtifactContainer
-from dbx_aml.tracking.azureml_artifacts import container_of
-from dbx_aml.tracking.azureml_experiments import ExperimentStore
-from dbx_aml.tracking.azureml_http import AnswerLostError, Attempts
-from dbx_aml.tracking.overflow import Overflow, Spill
-from dbx_aml.tracking.run_tags import CREATE_ID, LONGEST_TAG, OVERFLOW, is_hidden
+from dbx_aml.tracking.azureml.artifact_container import ArtifactContainer
+from dbx_aml.tracking.azureml.artifacts import container_of
+from dbx_aml.tracking.azureml.experiments import ExperimentStore
+from dbx_aml.tracking.azureml.http import AnswerLostError, Attempts
+from dbx_aml.tracking.azureml.overflow import Overflow, Spill
+from dbx_aml.tracking.azureml.run_tags import CREATE_ID, LONGEST_TAG, OVERFLOW, is_hidden
 
 log = logging.getLogger(__name__)
 _METRICS_A_CALL = 250

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.utils.name_utils import _generate_random_name
 
-from dbx_aml.tracking.run_tags import MODEL
+from dbx_aml.tracking.azureml.run_tags import MODEL
 
 _OF_ONE_RUN = re.compile(r"\s*(?:attributes\.)?source_run_id\s*=\s*['\"]([^'\"]+)['\"]\s*")
 _ID = re.compile(r"m-(?P<run>.+)-(?P<own>[0-9a-f]{8})")
