@@ -85,7 +85,7 @@ setup(
     },
     entry_points={
         "console_scripts": ["dbx-aml=dbx_aml.cli:main"],
-        # MLflow finds the stores for Azure ML here; why these schemes: dbx_aml/tracking/azureml/plugin.py.
+        # MLflow finds the stores for Azure ML here; why so: dbx_aml/tracking/azureml/plugin.py.
         "mlflow.tracking_store": [
             "azureml=dbx_aml.tracking.azureml.plugin:tracking_store",
             "adbazureml=dbx_aml.tracking.azureml.plugin:tracking_store",
