@@ -7,12 +7,10 @@ The flow, one step a module:
     3. register   `registry`     a new model or the next version: `register_model`
     4. score      `scoring`      a table in, a table out: `score_table`
 
-In a notebook `in_force` shows what is set, and `sample` makes a table to try it on.
-Around it: `local` gives a Spark session with Delta on a laptop, `notebook` runs Databricks
-notebooks there, `demo` runs all of them, `cli` is the command `dbx-aml`.
-Around it: `diagnosis` says what is wrong before a job does (`doctor`), `local` gives a Spark
-session with Delta on a laptop, `notebook` runs Databricks notebooks there, `demo` runs all of
-them, `cli` is the command `dbx-aml`.
+Around it: `init_script` prepares a node of a cluster, `cluster` attaches it, `diagnosis` says what
+is wrong before a job does (`doctor`), `in_force` shows a notebook what is set. `local` gives a Spark
+session with Delta on a laptop, `sample` a table to try it on, `notebook` runs Databricks notebooks
+there, `demo` runs all of them. `cli` is the command `dbx-aml`.
 
 Public names load on demand, so `import dbx_aml` loads neither MLflow nor Spark.
 """
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from dbx_aml.diagnosis import doctor
     from dbx_aml.in_force import InForce
     from dbx_aml.local import local_spark
-    from dbx_aml.overview import in_force
     from dbx_aml.registry import register_model
     from dbx_aml.sample import sample_flights
     from dbx_aml.scoring.job import score_table
@@ -45,7 +42,6 @@ __all__ = [
     "__version__",
     "connect",
     "doctor",
-    "in_force",
     "local_spark",
     "register_model",
     "sample_flights",
@@ -60,7 +56,6 @@ _HOMES = {
     "ScoringResult": "dbx_aml.scoring.result",
     "connect": "dbx_aml.tracking.connect",
     "doctor": "dbx_aml.diagnosis",
-    "in_force": "dbx_aml.overview",
     "local_spark": "dbx_aml.local",
     "register_model": "dbx_aml.registry",
     "sample_flights": "dbx_aml.sample",

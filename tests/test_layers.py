@@ -40,7 +40,6 @@ ROWS = {
     "in_force": 4,
     "sample": 4,
     "doctor": 5,
-    "overview": 4,
     "diagnosis": 5,
     "demo": 5,
     "cli": 6,
