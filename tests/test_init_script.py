@@ -247,10 +247,10 @@ def test_the_index_is_used_where_there_is_no_wheelhouse(node: Node, index: Index
 
 
 def test_a_slow_index_is_waited_for_and_the_steps_say_how_long(node: Node, index: Index) -> None:
-    index.delay_s = 0.3
+    index.delay_s = 0.1
     assert node.run(of_index(index)).code == 0
     assert node.added == ADDED
-    assert node.marker.steps["fetch"] > 0.6
+    assert node.marker.steps["fetch"] > 0.2
 
 
 def test_an_index_that_never_answers_is_given_up(node: Node, index: Index) -> None:
