@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -154,6 +155,14 @@ def test_the_file_is_one_small_readable_script() -> None:
         assert word in text
     # setup.py says it once, and the script must name it without a Python to ask.
     assert f"\nVERSION={VERSION}\n" in text
+
+
+def test_a_rendered_script_is_as_clean_as_the_one_it_is_made_from(tmp_path: Path) -> None:
+    file = tmp_path / "rendered.sh"
+    file.write_text(render(link(experiment="it's $HOME"), wheelhouse="/Volumes/a b"), "utf-8")
+    command = [str(Path(sys.executable).with_name("shellcheck")), "--severity=style", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_a_node_is_prepared_from_a_wheelhouse_without_any_network(
