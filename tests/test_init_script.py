@@ -159,7 +159,7 @@ def test_the_file_is_one_small_readable_script() -> None:
 
 def test_a_rendered_script_is_as_clean_as_the_one_it_is_made_from(tmp_path: Path) -> None:
     file = tmp_path / "rendered.sh"
-    file.write_text(render(link(experiment="it's $HOME"), wheelhouse="/Volumes/a b"), "utf-8")
+    file.write_text(render(link(experiment="it's größer"), wheelhouse="/Volumes/a b"), "utf-8")
     command = [str(Path(sys.executable).with_name("shellcheck")), "--severity=style", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
