@@ -35,7 +35,10 @@ for _command in (attach, detach, status, policy, snippet):
 )
 @on_failure_option
 def render(file: Path, wheelhouse: str | None, on_failure: str) -> None:
-    """Print the init script with the link in it: no variable of the cluster is needed then."""
+    """Print the init script with a link in it.
+
+    Nodes need no variable of the cluster then; runtime 19 hides those in standard access mode.
+    """
     from dbx_aml.init_script.render import link_of_file
     from dbx_aml.init_script.render import render as rendered
 
@@ -66,7 +69,11 @@ def wheelhouse(
     wheel: Path | None,
     as_json: bool,
 ) -> None:
-    """Fill FOLDER with every wheel that the init script adds to a runtime, and their hashes."""
+    """Fill FOLDER with the init script's wheels.
+
+    They are all that it adds to nodes of one runtime, with hashes. Upload the folder to a volume
+    and name it in DBX_AML_WHEELHOUSE or in 'dbx-aml cluster render'.
+    """
     from dbx_aml.wheelhouse import fill, target
 
     machine = target(runtime, constraints, python)

@@ -46,7 +46,8 @@ def render(link: Link, *, wheelhouse: str | None = None, on_failure: str = "cont
         )
     with tempfile.TemporaryDirectory() as folder:
         config = link.save(folder).read_text(encoding="utf-8").strip()
-    values = {"WHEELHOUSE": wheelhouse or "", "ON_FAILURE": on_failure, "CONFIG": config}
+    chosen = "" if on_failure == ON_FAILURE[0] else on_failure  # the script's own default
+    values = {"WHEELHOUSE": wheelhouse or "", "ON_FAILURE": chosen, "CONFIG": config}
     settings = "".join(f"BAKED_{name}={shlex.quote(value)}\n" for name, value in values.items())
     _refuse_secrets(settings)
     return _SETTINGS.sub(lambda _: settings, script())
