@@ -240,7 +240,8 @@ def test_the_demo_prints_each_step_and_where_everything_is(demo) -> None:
     assert [title.partition(" ")[0] for title in titles] == [f"{n}/13" for n in range(1, 14)]
     again = next(line for line in lines if line.startswith("score again: no news "))
     assert again.split()[4:7] == ["0", "0", "0"]
-    assert f"table flights_scored             file:{root}/warehouse/flights_scored" in lines
+    places = [line.split() for line in lines]
+    assert ["table", "flights_scored", f"file:{root}/warehouse/flights_scored"] in places
     assert any(
         line.endswith(f"ui --backend-store-uri sqlite:///{root}/mlflow.db") for line in lines
     )
