@@ -232,6 +232,9 @@ def test_killed_programs_and_their_children_lose_nothing(both: Both) -> None:
         from concurrent.futures import ProcessPoolExecutor
         from multiprocessing import get_context
         import joblib
+        from joblib.externals.loky import get_reusable_executor
+        import faulthandler
+        faulthandler.dump_traceback_later(60, exit=True)
         def child(name):
             with mlflow.start_run(run_name=name, nested=True):
                 mlflow.log_metric("m", len(name))
@@ -241,6 +244,8 @@ def test_killed_programs_and_their_children_lose_nothing(both: Both) -> None:
             with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
                 list(pool.map(child, ["forked 1", "forked 22"]))
             joblib.Parallel(2)(joblib.delayed(child)(name) for name in ["loky 1", "loky 22"])
+            # They would keep this program's output open after it has gone.
+            get_reusable_executor().shutdown(wait=True)
             time.sleep(3)
         mlflow.start_run(run_name="left")
         mlflow.log_metric("m", 2)
