@@ -172,7 +172,7 @@ def test_an_ordinary_program_is_seen_while_it_runs_and_whole_when_it_has_ended(
             class Twice(mlflow.pyfunc.PythonModel):
                 def predict(self, context, model_input, params=None):
                     return model_input * 2
-            mlflow.pyfunc.log_model(name="classifier", python_model=Twice(), pip_requirements=[])
+            mlflow.pyfunc.log_model(name="twice", python_model=Twice(), pip_requirements=[])
         # The program goes on for a while, as a notebook does.
         started = time.monotonic()
         while time.monotonic() - started < 60 and MlflowClient().search_runs(
@@ -364,7 +364,7 @@ def test_runs_of_azure_ml_go_the_other_way_with_the_sides_exchanged(both: Both) 
                 class Twice(mlflow.pyfunc.PythonModel):
                     def predict(self, context, model_input, params=None):
                         return model_input * 2
-                mlflow.pyfunc.log_model(name="classifier", python_model=Twice(), pip_requirements=[])
+                mlflow.pyfunc.log_model(name="twice", python_model=Twice(), pip_requirements=[])
                 with mlflow.start_run(run_name="child", nested=True):
                     mlflow.log_metric("m", 1)
             """
