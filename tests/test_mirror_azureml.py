@@ -113,7 +113,7 @@ class Both:
                 self.client.log_batch(run_id, metrics[first : first + 1000])
             self.client.log_batch(run_id, params=[Param("alpha", str(number))])
             for file in range(files):
-                self.client.log_text(run_id, f"{number} {file}\n" * 1000, f"ordner/ü {file}.txt")
+                self.client.log_text(run_id, f"{number} {file}\n" * 1000, f"größe/ü {file}.txt")
             self.client.set_terminated(run_id)
 
 
@@ -172,7 +172,7 @@ def test_an_ordinary_program_is_seen_while_it_runs_and_whole_when_it_has_ended(
             class Twice(mlflow.pyfunc.PythonModel):
                 def predict(self, context, model_input, params=None):
                     return model_input * 2
-            mlflow.pyfunc.log_model(name="modell", python_model=Twice(), pip_requirements=[])
+            mlflow.pyfunc.log_model(name="twice", python_model=Twice(), pip_requirements=[])
         # The program goes on for a while, as a notebook does.
         started = time.monotonic()
         while time.monotonic() - started < 60 and MlflowClient().search_runs(
@@ -232,6 +232,9 @@ def test_killed_programs_and_their_children_lose_nothing(both: Both) -> None:
         from concurrent.futures import ProcessPoolExecutor
         from multiprocessing import get_context
         import joblib
+        from joblib.externals.loky import get_reusable_executor
+        import faulthandler
+        faulthandler.dump_traceback_later(60, exit=True)
         def child(name):
             with mlflow.start_run(run_name=name, nested=True):
                 mlflow.log_metric("m", len(name))
@@ -241,6 +244,8 @@ def test_killed_programs_and_their_children_lose_nothing(both: Both) -> None:
             with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
                 list(pool.map(child, ["forked 1", "forked 22"]))
             joblib.Parallel(2)(joblib.delayed(child)(name) for name in ["loky 1", "loky 22"])
+            # They would keep this program's output open after it has gone.
+            get_reusable_executor().shutdown(wait=True)
             time.sleep(3)
         mlflow.start_run(run_name="left")
         mlflow.log_metric("m", 2)
@@ -359,7 +364,7 @@ def test_runs_of_azure_ml_go_the_other_way_with_the_sides_exchanged(both: Both) 
                 class Twice(mlflow.pyfunc.PythonModel):
                     def predict(self, context, model_input, params=None):
                         return model_input * 2
-                mlflow.pyfunc.log_model(name="modell", python_model=Twice(), pip_requirements=[])
+                mlflow.pyfunc.log_model(name="twice", python_model=Twice(), pip_requirements=[])
                 with mlflow.start_run(run_name="child", nested=True):
                     mlflow.log_metric("m", 1)
             """
