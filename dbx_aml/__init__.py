@@ -8,9 +8,9 @@ The flow, one step a module:
     4. score      `scoring`      a table in, a table out: `score_table`
 
 Around it: `init_script` prepares a node of a cluster, `cluster` attaches it, `diagnosis` says what
-is wrong before a job does (`doctor`), `in_force` shows a notebook what is set. `local` gives a Spark
-session with Delta on a laptop, `sample` a table to try it on, `notebook` runs Databricks notebooks
-there, `demo` runs all of them. `cli` is the command `dbx-aml`.
+is wrong before a job does (`doctor`), `in_force` shows a notebook what is set; `local` gives a
+Spark session with Delta on a laptop, `sample` a table to try it on, `notebook` runs Databricks
+notebooks there, `demo` all of them; `cli` is the command `dbx-aml`.
 
 Public names load on demand, so `import dbx_aml` loads neither MLflow nor Spark.
 """

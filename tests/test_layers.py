@@ -39,7 +39,6 @@ ROWS = {
     "notebook": 4,
     "in_force": 4,
     "sample": 4,
-    "doctor": 5,
     "diagnosis": 5,
     "demo": 5,
     "cli": 6,
