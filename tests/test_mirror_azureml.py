@@ -233,8 +233,6 @@ def test_killed_programs_and_their_children_lose_nothing(both: Both) -> None:
         from multiprocessing import get_context
         import joblib
         from joblib.externals.loky import get_reusable_executor
-        import faulthandler
-        faulthandler.dump_traceback_later(60, exit=True)
         def child(name):
             with mlflow.start_run(run_name=name, nested=True):
                 mlflow.log_metric("m", len(name))

@@ -34,6 +34,7 @@ class Targets:
         self._lock = Lock()
         self._making: dict[str, Lock] = {}
         self._known: dict[str, str] = {}
+        self._marked: set[str] = set()
         self._experiments: dict[str, tuple[str, str]] = {}
         self._id_tag = tag.mirror_id(dst.name)
         # Parents that nobody had marked, and that wait to be mirrored since their child was.
@@ -126,10 +127,18 @@ class Targets:
             found = self.find(parent)
             return found.info.run_id if found else None
         if tag.STATE not in parent.data.tags:
-            # Made before the link was: it has to follow, or its child would hang from a shell.
-            self._src.store.set_tag(parent_id, RunTag(tag.STATE, tag.PENDING))
-            self.unmarked.append(parent_id)
+            self._mark(parent_id)
         return str(self.of(parent, depth=depth + 1).info.run_id)
+
+    def _mark(self, parent_id: str) -> None:
+        """Mark a run that was made before the link was, or its child would hang from a shell."""
+        with self._lock:
+            # Two children at once would set one tag twice, which MLflow's own server refuses.
+            if parent_id in self._marked:
+                return
+            self._marked.add(parent_id)
+        self._src.store.set_tag(parent_id, RunTag(tag.STATE, tag.PENDING))
+        self.unmarked.append(parent_id)
 
     def experiment(self, experiment_id: str) -> tuple[str, str]:
         """Return the destination's experiment for one of the source, made where there is none.
