@@ -414,7 +414,10 @@ def check_files(cli: Deployer, root: str) -> None:
 
 
 def check_compute(cli: Deployer, score: dict[str, Any], root: str) -> None:
-    """The job runs on the one that was chosen, with the wheel and the init script in place."""
+    """The job runs on the one that was chosen, with wheel, link and init script in place."""
+    (config,) = (one["default"] for one in score["parameters"] if one["name"] == "config")
+    link = cli.databricks.files.content(config)
+    assert link and json.loads(link)["dbx_aml"]["registry"] == "databricks-uc"
     (task,) = score["tasks"]
     if cli.compute == "serverless":
         assert not score.get("job_clusters")
@@ -427,8 +430,8 @@ def check_compute(cli: Deployer, score: dict[str, Any], root: str) -> None:
         where = script["workspace"]["destination"]
         content = (ROOT / "init_scripts" / "dbx_aml_init.sh").read_bytes()
         assert cli.databricks.files.content(where) == content
-        config = cluster["spark_env_vars"]["DBX_AML_CONFIG"]
-        assert cli.databricks.files.content(config)
+        # Else the script refuses to work: a script without any setting was forgotten.
+        assert "DBX_AML_ON_FAILURE" in cluster["spark_env_vars"]
         wheel = task["libraries"][0]["whl"]
     assert wheel.startswith(f"/Workspace{root}/artifacts/.internal/dbx_aml-")
     assert ("+" in wheel) == (cli.target == "dev")
