@@ -352,6 +352,8 @@ def test_the_cli_deploys_what_the_repository_has_and_removes_all_of_it(
     cli = deployer(target, compute)
     workspace = cli.databricks
     before = set(workspace.files.items)
+    # Rights that a user of a shared workspace has not.
+    workspace.deny("POST .*/(catalogs|policies/clusters/create|clusters/create|warehouses)")
 
     said = cli("validate", "--strict")
     assert "Error" not in said and "Warning" not in said
@@ -493,16 +495,21 @@ def test_the_scheduled_job_scores_what_is_new_with_the_deployed_wheel(
     assert {row.model_version for row in found} == {"1"}
     bad = spark.read.format("delta").load(str(tables / "flights_quarantine")).collect()
     assert [row.id for row in bad] == [7]
-    (run,) = workspace.jobs.runs.values()
-    (task,) = run["tasks"]
-    output = workspace.jobs.output(task["run_id"])
-    assert f"ran {tmp_path}/cluster/environments/" in output
+    assert f"ran {tmp_path}/cluster/environments/dbx_aml-" in output_of_last_run(workspace)
 
     add(200, 3)
     cli("run", "score")
     assert scored.count() == len(expected) + 3
-    with pytest.raises(AssertionError, match="checkpoint_location must go with write_mode"):
+    with pytest.raises(AssertionError, match="TERMINATED FAILED"):
         cli("run", "score", "--params", "write_mode=append")
+    said = output_of_last_run(workspace)
+    assert "checkpoint_location must go with write_mode 'incremental'" in said
+    assert said.endswith("SystemExit: 2")
+
+
+def output_of_last_run(workspace: Databricks) -> str:
+    (task,) = workspace.jobs.runs[max(workspace.jobs.runs)]["tasks"]
+    return workspace.jobs.output(task["run_id"])
 
 
 def register(model: str, name: str) -> None:
