@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 from databricks.sdk import WorkspaceClient
 
@@ -224,7 +225,6 @@ def test_policy_prints_what_an_administrator_makes_a_policy_of(
 def test_snippets_are_yaml_for_jobs_without_a_cluster_to_attach(
     databricks: Databricks, run: Run
 ) -> None:
-    yaml = pytest.importorskip("yaml")
     done = run("snippet", "job-cluster", "--to", VOLUME)
     assert done.exit_code == 0, done.stderr
     assert yaml.safe_load(done.stdout)["job_clusters"][0]["new_cluster"] == {

@@ -489,13 +489,15 @@ def shared(service: Databricks) -> str:
 
 
 def test_standard_mode_gets_its_script_onto_the_allowlist_and_off_again(
-    service: Databricks, client: Client, plan: Callable[..., Attach], shared: str
+    service: Databricks, client: Client, plan: Callable[..., Attach], shared: str, tmp_path: Path
 ) -> None:
     service.allowlists.set("/Volumes/other", "/Volumes/more")
     assert plan(shared).run(client, quiet).marker
     script = f"{VOLUME}/{shared}/dbx_aml_init.sh"
     assert service.allowlists.artifacts() == ["/Volumes/other", "/Volumes/more", script]
     assert plan(shared).is_empty
+    write_link(tmp_path, experiment="iris")
+    plan(shared).run(client, quiet)
     service.allowlists.set("/Volumes/new", *service.allowlists.artifacts())
     detach(client, shared)
     assert service.allowlists.artifacts() == ["/Volumes/new", "/Volumes/other", "/Volumes/more"]
@@ -617,6 +619,16 @@ def test_an_outcome_that_cannot_be_read_says_where_to_look(
     assert "look at /databricks/init_scripts on its nodes" in problems[0]
 
 
+def test_an_attach_whose_outcome_cannot_be_read_says_so_and_is_made(
+    service: Databricks, client: Client, plan: Callable[..., Attach], team: str
+) -> None:
+    service.deny("contexts/create", "CAN ATTACH TO is needed")
+    done = plan(team).run(client, quiet)
+    assert (done.cluster.state, done.marker) == ("RUNNING", None)
+    assert "look at /databricks/init_scripts on its nodes" in done.note
+    assert spec(service, team)["spark_env_vars"] == MERGED
+
+
 def test_wheels_as_libraries_need_no_script(
     service: Databricks, client: Client, plan: Callable[..., Attach], team: str, wheelhouse: Path
 ) -> None:
@@ -650,6 +662,22 @@ def test_a_library_that_fails_is_an_error(
     planned = replace(planned, change=replace(planned.change, after=after))
     with pytest.raises(ClusterError, match=r"gone.whl gave 'Library installation failed: "):
         planned.run(client, quiet)
+
+
+def test_a_library_that_failed_is_asked_for_again(
+    service: Databricks, client: Client, plan: Callable[..., Attach], team: str, wheelhouse: Path
+) -> None:
+    plan(team, via="libraries", wheels=wheelhouse).run(client, quiet)
+    wheel = f"{VOLUME}/{team}/wheelhouse/b-1-py3-none-any.whl"
+    content = service.volumes.files.pop(wheel)
+    service.clusters.find(team).boots += 1  # as if it had been restarted meanwhile
+    with pytest.raises(ClusterError, match=r"b-1-py3-none-any\.whl does not exist"):
+        library.wait_for_libraries(client, get_cluster(client, team), ({"whl": wheel},), quiet)
+    service.volumes.files[wheel] = content
+    again = plan(team, via="libraries", wheels=wheelhouse)
+    assert not again.restarts
+    again.run(client, quiet)
+    assert plan(team, via="libraries", wheels=wheelhouse).is_empty
 
 
 def test_a_policy_holds_the_script_where_it_is(
