@@ -240,8 +240,17 @@ def test_the_demo_prints_each_step_and_where_everything_is(demo) -> None:
     assert [title.partition(" ")[0] for title in titles] == [f"{n}/13" for n in range(1, 14)]
     again = next(line for line in lines if line.startswith("score again: no news "))
     assert again.split()[4:7] == ["0", "0", "0"]
-    assert f"table flights_scored             file:{root}/warehouse/flights_scored" in lines
+    places = [line.split() for line in lines]
+    assert ["table", "flights_scored", f"file:{root}/warehouse/flights_scored"] in places
     assert any(
         line.endswith(f"ui --backend-store-uri sqlite:///{root}/mlflow.db") for line in lines
     )
     assert lines[-1].startswith("Every step did what its title says, in ")
+    pages = sorted((root / "pages").iterdir())
+    assert [line.split()[-1] for line in lines if line.startswith("page of ")] == [*map(str, pages)]
+    assert len(pages) == 9
+    assert pages[4].name == "06-score-again.html"
+    for page in pages:
+        assert '<span class="state succeeded">' in page.read_text(encoding="utf-8")
+    # Residuals after training, predictions by day after scoring.
+    assert [page.read_text().count("<img src=") for page in pages] == [0, 1, 0, 1, 1, 1, 1, 0, 1]

@@ -20,10 +20,7 @@ _EXPERIMENT = "notebooks"
 
 @contextmanager
 def machine() -> Iterator[SparkSession]:
-    """Yield a Spark session; where nobody says a link, local MLflow stands for Databricks.
-
-    The session ends with the block.
-    """
+    """Yield a Spark session; where nobody says a link, local MLflow stands for Databricks."""
     values = {}
     is_default = all(who.startswith("default") for who in Link.load().origins.values())
     if is_default and "DATABRICKS_RUNTIME_VERSION" not in os.environ:
@@ -35,11 +32,7 @@ def machine() -> Iterator[SparkSession]:
         # For notebooks that read the link, and for those with plain MLflow only.
         values |= {"DBX_AML_DATABRICKS_TRACKING_URI": uri, "MLFLOW_TRACKING_URI": uri}
     with environment(**values):
-        spark = session()
-        try:
-            yield spark
-        finally:
-            spark.stop()
+        yield session()
 
 
 def make_experiment(name: str, tracking_uri: str, root: str | Path | None = None) -> None:

@@ -144,6 +144,8 @@ class Record:
 class _Tee(io.TextIOBase):
     """A stream that notes what it passes on. Not a terminal: nothing should move the cursor."""
 
+    encoding = "utf-8"
+
     def __init__(self, record: Record, target: TextIO, *, is_error: bool) -> None:
         self._record = record
         self._target = target

@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 from dbx_aml.errors import NotebookError
@@ -137,15 +138,18 @@ class _Named:
         raise AttributeError(f"{self._name}.{name} is not in this runner; it has {there}")
 
 
-class _Parts:
-    def __init__(self, **parts: Any) -> None:
-        vars(self).update({name: _Named(f"dbutils.{name}", one) for name, one in parts.items()})
-
-
 def make_dbutils(*, fs: Files, notebook: Notebook, secrets: Secrets, widgets: Widgets) -> Any:
     """Return the object that a notebook sees as `dbutils`."""
-    parts = {"fs": fs, "notebook": notebook, "secrets": secrets, "widgets": widgets}
-    return _Named("dbutils", _Parts(jobs=Jobs(), library=Library(), **parts))
+    parts = {
+        "fs": fs,
+        "jobs": Jobs(),
+        "library": Library(),
+        "notebook": notebook,
+        "secrets": secrets,
+        "widgets": widgets,
+    }
+    named = {name: _Named(f"dbutils.{name}", part) for name, part in parts.items()}
+    return _Named("dbutils", SimpleNamespace(**named))
 
 
 class NoSparkContext:
