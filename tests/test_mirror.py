@@ -125,7 +125,7 @@ def test_everything_of_a_run_arrives_and_doing_it_again_changes_nothing(pair: Pa
             mlflow.log_text(text, path)
         model = mlflow.sklearn.log_model(
             LinearRegression().fit(frame[["x"]], frame["y"]),
-            name="modell",
+            name="classifier",
             pip_requirements=["scikit-learn"],
         )
         mlflow.log_metric("score", 0.5, step=2, model_id=model.model_id)
@@ -145,8 +145,9 @@ def test_everything_of_a_run_arrives_and_doing_it_again_changes_nothing(pair: Pa
     seen = snapshot(pair.dst, PATH)
     assert seen["kind 0"]["parent"] == "Größe 📏"
     assert len(seen["kind 0"]["metrics"]["odd"]) == 5
-    assert seen["Größe 📏"]["models"]["modell"]["metrics"] == [["score", 0.5, 2]]
-    assert "MLmodel" in seen["Größe 📏"]["models"]["modell"]["files"]
+    (model,) = pair.destination.search_logged_models([pair.experiment])
+    assert [(one.key, one.value, one.step) for one in model.metrics] == [("score", 0.5, 2)]
+    assert "MLmodel" in seen["Größe 📏"]["models"]["classifier"]["files"]
     assert seen["failed"]["info"][0] == "FAILED"
     (mirrored,) = pair.mirrors(parent.info.run_id)
     tags = pair.tags(parent.info.run_id)

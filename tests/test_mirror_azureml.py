@@ -113,7 +113,7 @@ class Both:
                 self.client.log_batch(run_id, metrics[first : first + 1000])
             self.client.log_batch(run_id, params=[Param("alpha", str(number))])
             for file in range(files):
-                self.client.log_text(run_id, f"{number} {file}\n" * 1000, f"ordner/ü {file}.txt")
+                self.client.log_text(run_id, f"{number} {file}\n" * 1000, f"größe/ü {file}.txt")
             self.client.set_terminated(run_id)
 
 
@@ -172,7 +172,7 @@ def test_an_ordinary_program_is_seen_while_it_runs_and_whole_when_it_has_ended(
             class Twice(mlflow.pyfunc.PythonModel):
                 def predict(self, context, model_input, params=None):
                     return model_input * 2
-            mlflow.pyfunc.log_model(name="modell", python_model=Twice(), pip_requirements=[])
+            mlflow.pyfunc.log_model(name="twice", python_model=Twice(), pip_requirements=[])
         # The program goes on for a while, as a notebook does.
         started = time.monotonic()
         while time.monotonic() - started < 60 and MlflowClient().search_runs(
@@ -232,6 +232,7 @@ def test_killed_programs_and_their_children_lose_nothing(both: Both) -> None:
         from concurrent.futures import ProcessPoolExecutor
         from multiprocessing import get_context
         import joblib
+        from joblib.externals.loky import get_reusable_executor
         def child(name):
             with mlflow.start_run(run_name=name, nested=True):
                 mlflow.log_metric("m", len(name))
@@ -241,6 +242,8 @@ def test_killed_programs_and_their_children_lose_nothing(both: Both) -> None:
             with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
                 list(pool.map(child, ["forked 1", "forked 22"]))
             joblib.Parallel(2)(joblib.delayed(child)(name) for name in ["loky 1", "loky 22"])
+            # They would keep this program's output open after it has gone.
+            get_reusable_executor().shutdown(wait=True)
             time.sleep(3)
         mlflow.start_run(run_name="left")
         mlflow.log_metric("m", 2)
@@ -299,7 +302,7 @@ def _kill_at_random_moments(both: Both, path: str, moments: int, runs: int) -> N
 
 
 def test_a_reconciler_killed_at_three_moments_ends_with_both_sides_equal(both: Both) -> None:
-    _kill_at_random_moments(both, "/Users/ana@contoso.com/kills", 3, 12)
+    _kill_at_random_moments(both, "/Users/ana@contoso.com/kills", 3, 8)
 
 
 def test_a_reconciler_killed_at_many_moments_ends_with_both_sides_equal(
@@ -312,7 +315,7 @@ def test_a_reconciler_killed_at_many_moments_ends_with_both_sides_equal(
 
 def test_throttling_lost_answers_and_short_tokens_are_met(both: Both) -> None:
     path = "/Users/ana@contoso.com/faults"
-    both.fill(path, 8)
+    both.fill(path, 5)
     both.azureml.token_lifetime(4)
     both.azureml.fault("lost-answer", path="runs/create", skip=1, count=2)
     both.azureml.fault("lost-answer", path="experiments/create", count=1)
@@ -321,12 +324,12 @@ def test_throttling_lost_answers_and_short_tokens_are_met(both: Both) -> None:
     both.azureml.fault("lost-answer", host="blob", method="PUT", skip=2, count=1)
     both.azureml.fault("status", status=429, retry_after_s=1, path="runs/(search|update)", count=6)
 
-    assert both.mirror("--experiment", path) == {"done": 8}
+    assert both.mirror("--experiment", path) == {"done": 5}
 
     both.azureml.reset()
-    assert both.are_equal(path, 8)
+    assert both.are_equal(path, 5)
     verified = both.run(_MIRROR, "verify", "--experiment", path)
-    assert verified.stdout == "8 runs compared, 0 differences\n"
+    assert verified.stdout == "5 runs compared, 0 differences\n"
 
 
 def test_a_destination_without_permission_is_one_line_and_changes_nothing(both: Both) -> None:
@@ -336,8 +339,8 @@ def test_a_destination_without_permission_is_one_line_and_changes_nothing(both: 
 
     said = both.fails("--experiment", path)
 
-    assert said.startswith("dbx-aml: both services must let the caller mirror: got ")
-    assert said.count("\n") == 1
+    assert said.startswith("dbx-aml: both services must let the caller mirror: got "), said
+    assert said.count("\n") == 1, said
     assert set(both.states(path).values()) == {"pending"}
     both.azureml.deny("*")
     assert "caller must be allowed to use workspace" in both.fails("--experiment", path)
@@ -359,7 +362,7 @@ def test_runs_of_azure_ml_go_the_other_way_with_the_sides_exchanged(both: Both) 
                 class Twice(mlflow.pyfunc.PythonModel):
                     def predict(self, context, model_input, params=None):
                         return model_input * 2
-                mlflow.pyfunc.log_model(name="modell", python_model=Twice(), pip_requirements=[])
+                mlflow.pyfunc.log_model(name="twice", python_model=Twice(), pip_requirements=[])
                 with mlflow.start_run(run_name="child", nested=True):
                     mlflow.log_metric("m", 1)
             """

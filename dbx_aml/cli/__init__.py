@@ -97,6 +97,7 @@ def _set_up_logging(verbose: bool) -> None:
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     for name in (
         "azure",
+        "databricks.sdk",
         "SQLQueryContextLogger",
         "DataFrameQueryContextLogger",
         "py4j",

@@ -76,7 +76,8 @@ def _models(client: MlflowClient, experiment_id: str) -> dict[str, dict[str, Any
             "files": _files(client, model.artifact_location),
             "status": str(model.status),
             "params": model.params,
-            "metrics": sorted([one.key, one.value, one.step] for one in model.metrics or []),
+            # Azure ML shows the newest value that the run has.
+            "metrics": sorted({one.key for one in model.metrics or []}),
         }
     return found
 

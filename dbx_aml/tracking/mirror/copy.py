@@ -114,22 +114,26 @@ class Copier:
             return outcome
         try:
             before = Lease.parse(run.data.tags.get(tag.LEASE))
-            taken = self.take(run)
+            taken, is_new = self.take(run)
             if taken is None:
                 outcome.state = "held"
                 outcome.reason = f"{before.holder if before else 'another process'} is at it"
                 return outcome
-            self._mirror(taken, outcome, points, size)
+            self._mirror(taken, outcome, points, size, is_new=is_new)
         except Exception as error:  # noqa: BLE001 - one run that fails stops no other
             self._give_up(run, outcome, error)
         return outcome
 
-    def take(self, run: Run) -> Run | None:
-        """Return a run as it is now that it is ours to mirror; None where another is at work."""
+    def take(self, run: Run) -> tuple[Run | None, bool]:
+        """Return a run as it is now that it is ours to mirror; None where another is at work.
+
+        Returns:
+            The run, and whether it has no mirror yet.
+        """
         if not self.leases.claim(run.info.run_id):
-            return None
-        self.targets.find(run)
-        return self.leases.confirm(run.info.run_id)
+            return None, False
+        is_new = self.targets.find(run) is None
+        return self.leases.confirm(run.info.run_id), is_new
 
     def _mirror(
         self,
@@ -137,10 +141,13 @@ class Copier:
         outcome: Outcome,
         points: Callable[[int], None],
         size: Callable[[int], None],
+        *,
+        is_new: bool,
     ) -> None:
         for _ in range(_ROUNDS):
             parent = self.targets.parent_of(run)
-            target = self.targets.of(run)
+            target = self.targets.of(run, is_new=is_new)
+            is_new = False
             outcome.target_id = target.info.run_id
             told = tag.digest(run)
             wanted = fields.tags_for(self.dst, run, parent)

@@ -39,6 +39,7 @@ class Follower:
         self._when = float("-inf")
         self.experiment_id: str | None = None
         self.is_over = False
+        self.is_foreign = False
 
     def stir(self) -> None:
         """Hear that there may be something new."""
@@ -63,12 +64,12 @@ class Follower:
             if not is_missing(error):
                 raise
             # MLflow tracks to another server meanwhile.
-            self.is_over = True
+            self.is_foreign = True
             return
         self.experiment_id = run.info.experiment_id
         if tag.STATE not in run.data.tags:
             # It was created when nobody wanted it mirrored.
-            self.is_over = True
+            self.is_foreign = True
         elif run.info.lifecycle_stage != "active" or tag.is_over(run):
             self._finish(run, is_active=is_active)
         elif self._is_taken(run):
@@ -97,7 +98,7 @@ class Follower:
             # It was resumed.
             self._copier.src.store.set_tag(self._run_id, RunTag(tag.STATE, tag.PENDING))
         leases = self._copier.leases
-        return leases.is_ours(run) or self._copier.take(run) is not None
+        return leases.is_ours(run) or self._copier.take(run)[0] is not None
 
     def _add(self, run: Run) -> None:
         dst = self._copier.dst

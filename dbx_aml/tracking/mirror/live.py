@@ -17,6 +17,7 @@ from secrets import token_hex
 from threading import Event, Lock, Thread, get_ident
 
 from mlflow.tracking import fluent
+from mlflow.utils import rest_utils
 
 from dbx_aml.settings import Link
 from dbx_aml.tracking.mirror import tag
@@ -55,7 +56,7 @@ class Live:
         self._copier: Copier | None = None
         self._link: Link | None = None
         self._followers: dict[str, Follower] = {}
-        # Of the parent of a forked process, or mirrored: not to be looked at again.
+        # Not to be looked at again: those of the parent of a forked process, or of other servers.
         self._foreign = set(foreign)
         self._over: set[str] = set()
         self._hears = True
@@ -71,6 +72,10 @@ class Live:
     def _forget(self) -> None:
         """Start anew in a forked child: it has no thread, and its parent's runs are not its own."""
         self._reset(_active()[0])
+        # MLflow keeps Databricks' connections for all processes, and the parent's thread uses them.
+        clear = getattr(rest_utils.get_workspace_client, "cache_clear", None)
+        if clear:
+            clear()
 
     @property
     def is_on(self) -> bool:
@@ -162,9 +167,9 @@ class Live:
                 if not is_lasting(error):
                     raise
                 lasting = error
-            if follower.is_over:
+            if follower.is_over or follower.is_foreign:
                 del self._followers[run_id]
-                self._over.add(run_id)
+                (self._over if follower.is_over else self._foreign).add(run_id)
         if lasting is not None:
             raise lasting
 

@@ -195,7 +195,9 @@ def copy(
     keys = sorted(run.data.metrics)
     if not keys:
         return []
-    count = min(_LANES, len(keys)) if lanes else 1
+    # The last steps tell about how many calls there will be: as few lanes, each with full calls.
+    calls = sum(max(0, one.step) + 1 for one in run.data._metric_objs) // dst.batch
+    count = max(1, min(_LANES, len(keys), calls)) if lanes else 1
     work = [keys[lane::count] for lane in range(count)]
 
     def one(some: list[str]) -> list[str]:

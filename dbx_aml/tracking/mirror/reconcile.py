@@ -88,11 +88,13 @@ def reconcile(
             )
 
         held: list[Run] = []
+        seen: set[str] = set()
         in_a_row = 0
 
         def settled(found: Iterator[tuple[Run, Outcome]], *, is_last: bool) -> Iterator[Outcome]:
             nonlocal in_a_row
             for run, outcome in found:
+                seen.add(run.info.run_id)
                 if outcome.state == "held" and not is_last:
                     held.append(run)
                     continue
@@ -102,7 +104,7 @@ def reconcile(
 
         yield from settled(_each(pool, one, runs, lambda: count("runs", 1)), is_last=False)
         while copier.targets.unmarked:
-            parents = queue.by_id(src, copier.targets.unmarked)
+            parents = queue.by_id(src, sorted(set(copier.targets.unmarked) - seen))
             copier.targets.unmarked = []
             yield from settled(_each(pool, one, parents, lambda: count("runs", 1)), is_last=False)
         end = time.monotonic() + wait_s

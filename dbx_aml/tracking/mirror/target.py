@@ -49,11 +49,12 @@ class Targets:
             found = self._dst.run(first) if first else None
         return found
 
-    def of(self, run: Run, *, depth: int = 0) -> Run:
+    def of(self, run: Run, *, is_new: bool = False, depth: int = 0) -> Run:
         """Return the run that mirrors a run, made where there is none.
 
         Args:
             run: Of the source.
+            is_new: `find` has just found none.
             depth: Of its children that wait for it.
         """
         run_id = run.info.run_id
@@ -61,9 +62,12 @@ class Targets:
             making = self._making.setdefault(run_id, Lock())
         # Its children ask for it too.
         with making:
-            found = self.find(run) or self._made(run, depth)
+            is_new = is_new and run_id not in self._known
+            found = (None if is_new else self.find(run)) or self._made(run, depth)
             self._known[run_id] = found.info.run_id
-            if found.info.run_id != run.data.tags.get(self._id_tag):
+            # Azure ML's search may be late. Elsewhere a run that is over gets it with the rest.
+            is_known = found.info.run_id == run.data.tags.get(self._id_tag)
+            if not is_known and (self._dst.is_azureml or not tag.is_over(run)):
                 made = RunTag(self._id_tag, found.info.run_id)
                 self._src.store.set_tag(run_id, made)
                 run.data.tags[self._id_tag] = found.info.run_id
