@@ -23,7 +23,8 @@ Run = Callable[..., Result]
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing of Azure, MLflow or Databricks is set up here."""
-    for name in set(os.environ) - set(clean_environment()):
+    ours = {name for name in os.environ if name.startswith("DBX_AML_")} - {"DBX_AML_LOCAL_ROOT"}
+    for name in ours | (set(os.environ) - set(clean_environment())):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:9")
     monkeypatch.setenv("COLUMNS", "80")

@@ -13,7 +13,7 @@ import dbx_aml
 from dbx_aml import AmlWorkspace, Link, diagnosis, jvm, marker
 from dbx_aml.diagnosis import Report, Result, machine, packages
 from dbx_aml.diagnosis.case import Case
-from dbx_aml.diagnosis.finding import ok
+from dbx_aml.diagnosis.finding import SkippedError, ok
 from dbx_aml.errors import ArgumentError, ModelUriError
 from dbx_aml.runtimes import RUNTIMES
 from dbx_aml.tracking import connect as connecting
@@ -28,7 +28,8 @@ MODEL = "models:/main.flights.delay/3"
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing of Azure, MLflow or Databricks is set up here."""
-    for name in set(os.environ) - set(clean_environment()):
+    ours = {name for name in os.environ if name.startswith("DBX_AML_")} - {"DBX_AML_LOCAL_ROOT"}
+    for name in ours | (set(os.environ) - set(clean_environment())):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:9")
     monkeypatch.setenv("DATABRICKS_CONFIG_FILE", "/dev/null")
@@ -552,6 +553,10 @@ def test_a_profile_of_the_sdk_is_used(
     assert found.state == "failed"
     assert found.fix == "set DATABRICKS_HOST and DATABRICKS_TOKEN, or run 'databricks auth login'"
     assert TOKEN not in found.said
+    team.fault("black-hole")
+    found = look("Databricks credential", link)
+    assert re.search(r"got no answer from its host in \d\.\d s$", found.said)
+    assert found.fix == "open the network to it, or set HTTPS_PROXY"
 
 
 def test_where_an_experiment_may_be_written(team: Databricks, look: Look) -> None:
@@ -675,6 +680,13 @@ def test_checks_that_break_or_hang_do_not_hold_up_the_others(
     assert all(one.seconds <= 5 for one in report.results)
     assert found["packages"].state == "ok"
     assert found["workspace"].said == "needs what the check 'token' failed to get"
+
+
+def test_who_waits_for_a_fact_that_never_comes_is_skipped() -> None:
+    case = Case(link=Link(), end=time.monotonic() + 0.5)
+    fact = case.fact("slow", lambda: time.sleep(60))
+    with pytest.raises(SkippedError, match="needs what the check 'slow' failed to get"):
+        fact.needed()
 
 
 def test_a_report_is_worst_first_in_every_form() -> None:

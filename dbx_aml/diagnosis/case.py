@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
@@ -24,11 +25,13 @@ class Fact(Generic[_Answer]):
     Args:
         name: Of the check whose subject it is.
         ask: Gets it; raises an error of ours where it cannot.
+        end: When who only needs it stops waiting, on the monotonic clock.
     """
 
-    def __init__(self, name: str, ask: Callable[[], _Answer]) -> None:
+    def __init__(self, name: str, ask: Callable[[], _Answer], end: float) -> None:
         self._name = name
         self._ask = ask
+        self._end = end
         self._lock = Lock()
         self._future: Future[_Answer] | None = None
 
@@ -39,21 +42,24 @@ class Fact(Generic[_Answer]):
             DbxAmlError: It cannot be got.
             SkippedError: It needs another fact that cannot.
         """
-        with self._lock:
-            self._future = self._future or begun(self._ask)
-        return self._future.result()
+        return self._begun().result()
 
     def needed(self) -> _Answer:
         """Return it, for another check.
 
         Raises:
-            SkippedError: It cannot be got; the check whose subject it is says why.
+            SkippedError: It cannot be got in time; the check whose subject it is says why.
         """
         try:
-            return self.asked()
-        except DbxAmlError:
+            return self._begun().result(max(0.0, self._end - time.monotonic()))
+        except (DbxAmlError, FutureTimeoutError):
             reason = f"needs what the check '{self._name}' failed to get"
         raise SkippedError(reason)
+
+    def _begun(self) -> Future[_Answer]:
+        with self._lock:
+            self._future = self._future or begun(self._ask)
+        return self._future
 
 
 class Case:
@@ -119,4 +125,5 @@ class Case:
             ask: How to get it; the first one that is given counts.
         """
         with self._lock:
-            return self._facts.setdefault(name, Fact(name, ask))
+            # Late enough for an answer that its own call was bounded for.
+            return self._facts.setdefault(name, Fact(name, ask, self.end - _MARGIN_S / 2))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from dbx_aml.auth.bounded import bounded
 from dbx_aml.diagnosis.case import Case, Fact
 from dbx_aml.diagnosis.finding import Finding, SkippedError, failed, ok, warning
 from dbx_aml.errors import LinkError, first_line
@@ -73,7 +74,7 @@ def access(case: Case) -> Fact[Access]:
         profile = uri.partition("://")[2] or os.environ.get("DATABRICKS_CONFIG_PROFILE")
         host, token = (os.environ.get(f"DATABRICKS_{name}") for name in ("HOST", "TOKEN"))
         if not (host and token) or profile:
-            return _found_by_sdk(uri, profile)
+            return _found_by_sdk(case, uri, profile)
         # What the SDK would take too; importing that takes seconds.
         url = host if "://" in host else f"https://{host}"
         headers = {"Authorization": f"Bearer {token}"}
@@ -93,20 +94,26 @@ def _databricks_uri(case: Case) -> str:
     return link.databricks_tracking_uri
 
 
-def _found_by_sdk(uri: str, profile: str | None) -> Access:
+def _found_by_sdk(case: Case, uri: str, profile: str | None) -> Access:
     from databricks.sdk.core import Config
 
-    try:
+    def ask() -> Access:
+        # A newer SDK asks the host what it is, and may ask for a token.
         config = Config(profile=profile)
         headers = config.authenticate()
         return Access(url=str(config.host).rstrip("/"), headers=headers, way=str(config.auth_type))
+
+    seconds = case.left_s
+    step = "set DATABRICKS_HOST and DATABRICKS_TOKEN, or run 'databricks auth login'"
+    try:
+        return bounded(ask, seconds)
+    except TimeoutError:
+        problem = f"no answer from its host in {seconds:.1f} s"
+        step = "open the network to it, or set HTTPS_PROXY"
     except Exception as err:  # noqa: BLE001 - ValueError, and whatever a way to sign in raises
         problem = first_line(err).partition(". Config:")[0]
-    # Outside of the handler: the error may have more of the configuration.
-    raise LinkError(
-        f"Databricks must be set up for MLflow's {uri!r}: got {problem}; set DATABRICKS_HOST and "
-        "DATABRICKS_TOKEN, or run 'databricks auth login'"
-    )
+    # Outside of the handlers: the error may have more of the configuration.
+    raise LinkError(f"Databricks must be set up for MLflow's {uri!r}: got {problem}; {step}")
 
 
 def user(case: Case) -> Fact[User]:
