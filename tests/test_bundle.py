@@ -115,8 +115,8 @@ def test_each_resource_is_one_that_the_platform_knows(target: str, compute: str)
 
 
 def test_what_is_misspelt_is_not_one_that_the_platform_knows() -> None:
-    with pytest.raises(ValueError, match="max_retrys"):
-        Job.from_dict(job("score") | {"max_retrys": 1})
+    with pytest.raises(ValueError, match="retries"):
+        Job.from_dict(job("score") | {"retries": 1})
 
 
 @each_way
@@ -340,7 +340,7 @@ def test_the_files_are_as_the_clis_schema_says(checkout: Path) -> None:
     for file in (BUNDLE, *RESOURCES):
         assert list(schema.iter_errors(load(file))) == [], file
     (jobs,) = (load(file) for file in RESOURCES if file.name == "jobs.yml")
-    jobs["resources"]["jobs"]["score"]["scedule"] = {}
+    jobs["resources"]["jobs"]["score"]["retries"] = {}
     assert list(schema.iter_errors(jobs))
 
 
