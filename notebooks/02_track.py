@@ -40,7 +40,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 mlflow.set_tracking_uri(widget("tracking_uri") or mlflow.get_tracking_uri())
-experiment = mlflow.set_experiment(widget("experiment")) if widget("experiment") else None
+widget("experiment") and mlflow.set_experiment(widget("experiment"))
 
 # COMMAND ----------
 

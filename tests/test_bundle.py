@@ -115,8 +115,8 @@ def test_each_resource_is_one_that_the_platform_knows(target: str, compute: str)
 
 
 def test_what_is_misspelt_is_not_one_that_the_platform_knows() -> None:
-    with pytest.raises(ValueError, match="max_retrys"):
-        Job.from_dict(job("score") | {"max_retrys": 1})
+    with pytest.raises(ValueError, match="retries"):
+        Job.from_dict(job("score") | {"retries": 1})
 
 
 @each_way
@@ -340,7 +340,7 @@ def test_the_files_are_as_the_clis_schema_says(checkout: Path) -> None:
     for file in (BUNDLE, *RESOURCES):
         assert list(schema.iter_errors(load(file))) == [], file
     (jobs,) = (load(file) for file in RESOURCES if file.name == "jobs.yml")
-    jobs["resources"]["jobs"]["score"]["scedule"] = {}
+    jobs["resources"]["jobs"]["score"]["retries"] = {}
     assert list(schema.iter_errors(jobs))
 
 
@@ -352,6 +352,8 @@ def test_the_cli_deploys_what_the_repository_has_and_removes_all_of_it(
     cli = deployer(target, compute)
     workspace = cli.databricks
     before = set(workspace.files.items)
+    # Rights that a user of a shared workspace has not.
+    workspace.deny("POST .*/(catalogs|policies/clusters/create|clusters/create|warehouses)")
 
     said = cli("validate", "--strict")
     assert "Error" not in said and "Warning" not in said
@@ -414,7 +416,10 @@ def check_files(cli: Deployer, root: str) -> None:
 
 
 def check_compute(cli: Deployer, score: dict[str, Any], root: str) -> None:
-    """The job runs on the one that was chosen, with the wheel and the init script in place."""
+    """The job runs on the one that was chosen, with wheel, link and init script in place."""
+    (config,) = (one["default"] for one in score["parameters"] if one["name"] == "config")
+    link = cli.databricks.files.content(config)
+    assert link and json.loads(link)["dbx_aml"]["registry"] == "databricks-uc"
     (task,) = score["tasks"]
     if cli.compute == "serverless":
         assert not score.get("job_clusters")
@@ -427,8 +432,8 @@ def check_compute(cli: Deployer, score: dict[str, Any], root: str) -> None:
         where = script["workspace"]["destination"]
         content = (ROOT / "init_scripts" / "dbx_aml_init.sh").read_bytes()
         assert cli.databricks.files.content(where) == content
-        config = cluster["spark_env_vars"]["DBX_AML_CONFIG"]
-        assert cli.databricks.files.content(config)
+        # Else the script refuses to work: a script without any setting was forgotten.
+        assert "DBX_AML_ON_FAILURE" in cluster["spark_env_vars"]
         wheel = task["libraries"][0]["whl"]
     assert wheel.startswith(f"/Workspace{root}/artifacts/.internal/dbx_aml-")
     assert ("+" in wheel) == (cli.target == "dev")
@@ -490,16 +495,21 @@ def test_the_scheduled_job_scores_what_is_new_with_the_deployed_wheel(
     assert {row.model_version for row in found} == {"1"}
     bad = spark.read.format("delta").load(str(tables / "flights_quarantine")).collect()
     assert [row.id for row in bad] == [7]
-    (run,) = workspace.jobs.runs.values()
-    (task,) = run["tasks"]
-    output = workspace.jobs.output(task["run_id"])
-    assert f"ran {tmp_path}/cluster/environments/" in output
+    assert f"ran {tmp_path}/cluster/environments/dbx_aml-" in output_of_last_run(workspace)
 
     add(200, 3)
     cli("run", "score")
     assert scored.count() == len(expected) + 3
-    with pytest.raises(AssertionError, match="checkpoint_location must go with write_mode"):
+    with pytest.raises(AssertionError, match="TERMINATED FAILED"):
         cli("run", "score", "--params", "write_mode=append")
+    said = output_of_last_run(workspace)
+    assert "checkpoint_location must go with write_mode 'incremental'" in said
+    assert said.endswith("SystemExit: 2")
+
+
+def output_of_last_run(workspace: Databricks) -> str:
+    (task,) = workspace.jobs.runs[max(workspace.jobs.runs)]["tasks"]
+    return workspace.jobs.output(task["run_id"])
 
 
 def register(model: str, name: str) -> None:

@@ -435,6 +435,12 @@ def test_what_dbutils_lacks_is_an_error_that_names_it(notebook, cell: str, name:
         run_notebook(notebook(cell), spark=None)
 
 
+def test_a_value_for_a_jobs_later_tasks_is_json_and_goes_nowhere_here(notebook) -> None:
+    run_notebook(notebook("dbutils.jobs.taskValues.set('model_uri', 'runs:/1/m')"), spark=None)
+    with pytest.raises(NotebookError, match="object is not JSON serializable"):
+        run_notebook(notebook("dbutils.jobs.taskValues.set('a', object())"), spark=None)
+
+
 def test_a_missing_secret_is_an_error_that_names_its_variable(notebook) -> None:
     with pytest.raises(NotebookError, match=r"none for 'ml/key-1'; set DBX_AML_SECRET_ML_KEY_1$"):
         run_notebook(notebook('dbutils.secrets.get("ml", "key-1")'), spark=None)

@@ -91,14 +91,17 @@ class WheelTasks:
         content = self._files.content(wheel)
         if content is None:
             raise TaskFailed(f"Library {wheel} does not exist")
-        folder = self._folder / "environments" / str(len(content))
-        file = folder / wheel.rpartition("/")[2]
-        folder.mkdir(parents=True, exist_ok=True)
+        name = wheel.rpartition("/")[2]
+        folder = self._folder / "environments" / name.removesuffix(".whl")
+        python = folder / "venv" / "bin" / "python"
+        if python.exists():
+            return python
+        folder.mkdir(parents=True)
+        file = folder / name
         file.write_bytes(content)
         uv = Path(sysconfig.get_path("scripts")) / "uv"
-        python = folder / "venv" / "bin" / "python"
         subprocess.run(
-            [uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder / "venv"],
+            [uv, "venv", "--quiet", "--python", sys.executable, folder / "venv"],
             check=True,
         )
         subprocess.run(
