@@ -453,6 +453,7 @@ def test_production_names_who_it_runs_as(deployer: Callable[..., Deployer]) -> N
 
 @pytest.mark.slow
 @pytest.mark.spark
+@pytest.mark.timeout(900)
 def test_the_scheduled_job_scores_what_is_new_with_the_deployed_wheel(
     deployer: Callable[..., Deployer], spark: Any, mlflow_store: str, tmp_path: Path
 ) -> None:
