@@ -264,7 +264,9 @@ def test_schedules_run_in_production_only_and_one_run_at_a_time() -> None:
         assert one["timeout_seconds"] > 0
         assert one["health"]["rules"][0]["value"] < one["timeout_seconds"]
         assert one["email_notifications"]["on_failure"]
-        assert "pause_status" not in one.get("schedule", {}) or name == "mirror"
+        started = one.get("schedule") or one.get("trigger") or {"pause_status": "PAUSED"}
+        assert started["pause_status"] == ("UNPAUSED" if name == "score" else "PAUSED")
+    assert job("score", "dev")["schedule"]["pause_status"] == "PAUSED"
     (task,) = job("score")["tasks"]
     assert (task["max_retries"], task["timeout_seconds"]) == (2, 7200)
 
