@@ -382,6 +382,9 @@ def test_the_cli_deploys_what_the_repository_has_and_removes_all_of_it(
     root = f"/Users/{home}/.bundle/dbx-aml/{target}"
     check_files(cli, root)
     check_compute(cli, score, root)
+    for task in jobs[f"{prefix}dbx-aml-train"]["tasks"]:
+        notebook = task["notebook_task"]["notebook_path"].removeprefix("/Workspace")
+        assert workspace.files.items[notebook].kind == "NOTEBOOK"
 
     said = cli("deploy")
     # In development each build has a version of its own, which the jobs name.
