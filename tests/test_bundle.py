@@ -264,7 +264,9 @@ def test_schedules_run_in_production_only_and_one_run_at_a_time() -> None:
         assert one["timeout_seconds"] > 0
         assert one["health"]["rules"][0]["value"] < one["timeout_seconds"]
         assert one["email_notifications"]["on_failure"]
-        assert "pause_status" not in one.get("schedule", {}) or name == "mirror"
+        started = one.get("schedule") or one.get("trigger") or {"pause_status": "PAUSED"}
+        assert started["pause_status"] == ("UNPAUSED" if name == "score" else "PAUSED")
+    assert job("score", "dev")["schedule"]["pause_status"] == "PAUSED"
     (task,) = job("score")["tasks"]
     assert (task["max_retries"], task["timeout_seconds"]) == (2, 7200)
 
@@ -380,6 +382,9 @@ def test_the_cli_deploys_what_the_repository_has_and_removes_all_of_it(
     root = f"/Users/{home}/.bundle/dbx-aml/{target}"
     check_files(cli, root)
     check_compute(cli, score, root)
+    for task in jobs[f"{prefix}dbx-aml-train"]["tasks"]:
+        notebook = task["notebook_task"]["notebook_path"].removeprefix("/Workspace")
+        assert workspace.files.items[notebook].kind == "NOTEBOOK"
 
     said = cli("deploy")
     # In development each build has a version of its own, which the jobs name.
@@ -453,6 +458,7 @@ def test_production_names_who_it_runs_as(deployer: Callable[..., Deployer]) -> N
 
 @pytest.mark.slow
 @pytest.mark.spark
+@pytest.mark.timeout(900)
 def test_the_scheduled_job_scores_what_is_new_with_the_deployed_wheel(
     deployer: Callable[..., Deployer], spark: Any, mlflow_store: str, tmp_path: Path
 ) -> None:

@@ -84,7 +84,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(run, ready, tmp_path):
         ({"--input-table": "no_such"}, 1, "input table must exist and be readable: got 'no_such'"),
         ({"--row-filter": "x >>> 'a"}, 1, "row_filter must be an SQL predicate on the input"),
         ({"--row-filter": "nope > 1"}, 1, "row_filter must be an SQL predicate on the input"),
-        ({"--config": "/no/such/config.json"}, 1, "/no/such/config.json must be a readable JSON"),
+        ({"--config": "/no/such/config.json"}, 1, "config must be a config.json or a folder"),
         ({"--model-uri": "models:/no_such/1"}, 1, "registered model and version must exist"),
         ({"--model-uri": "models:/no_such@a"}, 1, "registered model and alias must exist"),
         ({"--model-uri": "runs:/0123456789abcdef0123456789abcdef/m"}, 1, "must exist: got 'runs:/"),

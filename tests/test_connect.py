@@ -3,6 +3,8 @@
 import json
 import os
 import shlex
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -380,3 +382,18 @@ def test_what_the_readme_says_of_the_link_works(mlflow_store: str, tmp_path: Pat
     exec(compile(python, "README.md", "exec"), variables)
     assert variables["connection"].tracking_uri == mlflow_store  # type: ignore[attr-defined]
     assert mlflow.last_active_run().data.metrics == {"delay": 12.5}
+
+
+def test_connect_before_mlflow_leaves_mlflow_its_plugins() -> None:
+    """MLflow looks for plugins when it is imported, and warns of one that is half loaded."""
+    code = """
+import dbx_aml; dbx_aml.connect
+from mlflow.tracking.context.registry import _run_context_provider_registry as found
+print([type(one).__name__ for one in found])
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error:Failure attempting", "-c", code],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Marker" in done.stdout

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--registry-uri", help="MLflow model registry.  [default: MLflow's]")
 @click.option(
     "--config",
-    help="A config.json or its folder, for both servers and who asks Azure ML.  [default: none]",
+    help="A config.json or its folder: servers and identity as the link says.  [default: none]",
 )
 @click.option("--quarantine-table", help="[default: the output's name with _quarantine]")
 @click.option("--row-filter", help="SQL predicate on the input, for example 'month = 10'.")

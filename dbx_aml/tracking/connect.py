@@ -12,9 +12,8 @@ from typing import Any
 from dbx_aml.auth import Identity, credential, use_link
 from dbx_aml.errors import LinkError
 from dbx_aml.settings import Link
-from dbx_aml.tracking.connection import Connection
+from dbx_aml.tracking.connection import DUAL_VARIABLE, Connection
 from dbx_aml.tracking.databricks import databricks_host, is_databricks
-from dbx_aml.tracking.marker import DUAL_VARIABLE
 from dbx_aml.tracking.service import read_workspace, with_tracking_uri
 
 _VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")

@@ -10,6 +10,10 @@ from typing import Self
 from dbx_aml.auth import Identity, credential
 from dbx_aml.settings import Link
 
+# Set by `connect` for processes that this one starts, which know nothing of its link. Not in
+# `marker`: MLflow, on its own import, loads that one, which must not be half loaded then.
+DUAL_VARIABLE = "DBX_AML_DUAL"
+
 
 def _nothing() -> None:
     """Put nothing back."""

@@ -22,14 +22,13 @@ from mlflow.tracking.request_header.abstract_request_header_provider import Requ
 from dbx_aml.auth import used_link
 from dbx_aml.errors import DbxAmlError
 from dbx_aml.settings import Link
+from dbx_aml.tracking.connection import DUAL_VARIABLE
 from dbx_aml.tracking.databricks import is_databricks
 
 if TYPE_CHECKING:
     from dbx_aml.tracking.mirror.live import Live
 
 log = logging.getLogger(__name__)
-# Set by `connect` for processes that this one starts, which know nothing of its link.
-DUAL_VARIABLE = "DBX_AML_DUAL"
 _LOOK_EVERY_S = 2.0
 _next_look = 0.0
 _live: Live | None = None
