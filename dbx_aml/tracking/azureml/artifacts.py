@@ -21,19 +21,6 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 from dbx_aml.tracking.azureml.artifact_container import OWN_FOLDER, ArtifactContainer, run_parts
 from dbx_aml.tracking.azureml.context import context_of, names_workspace
-from dbx_aml.tracking.azureml.runs_uri import keep_runs_uri_simple
-
-
-def artifact_repository_of(
-    artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
-) -> Any:
-    """Return the repository of an artifact URI, of a workspace or of a shared registry."""
-    if "/registries/" in artifact_uri:
-        from dbx_aml.tracking.azureml.shared import SharedRegistryRepository
-
-        return SharedRegistryRepository(artifact_uri, tracking_uri, registry_uri)
-    keep_runs_uri_simple()
-    return AmlArtifactRepository(artifact_uri, tracking_uri, registry_uri)
 
 
 class AmlArtifactRepository(ArtifactRepository):  # type: ignore[misc,unused-ignore]

@@ -41,10 +41,16 @@ def model_registry_store(store_uri: str, tracking_uri: str | None = None) -> Any
 def artifact_repository(
     artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
 ) -> Any:
-    """Return the artifacts below an `azureml://` artifact URI."""
-    from dbx_aml.tracking.azureml.artifacts import artifact_repository_of
+    """Return the artifacts below an `azureml://` artifact URI, of a workspace or a registry."""
+    if "/registries/" in artifact_uri:
+        from dbx_aml.tracking.azureml.shared import SharedRegistryRepository
 
-    return artifact_repository_of(artifact_uri, tracking_uri, registry_uri)
+        return SharedRegistryRepository(artifact_uri, tracking_uri, registry_uri)
+    from dbx_aml.tracking.azureml.artifacts import AmlArtifactRepository
+    from dbx_aml.tracking.azureml.runs_uri import keep_runs_uri_simple
+
+    keep_runs_uri_simple()
+    return AmlArtifactRepository(artifact_uri, tracking_uri, registry_uri)
 
 
 if _loaders is not None:
