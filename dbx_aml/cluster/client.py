@@ -123,14 +123,13 @@ class Client:
     def read(self, path: str, *, what: str, query: Mapping[str, str] | None = None) -> bytes:
         """Return the bytes of an answer that is a file; errors as `call` has them."""
         with self._one_line(what):
-            found = self._api.do(
+            found: Any = self._api.do(
                 "GET",
                 path,
                 query=dict(query) if query else None,
                 headers={"Accept": "application/octet-stream"},
                 raw=True,
             )
-            assert isinstance(found, dict)
             with found["contents"] as stream:
                 return bytes(stream.read())
 

@@ -133,9 +133,7 @@ class Folder:
             return
 
     def _make_in_volume(self, path: str) -> None:
-        found = _VOLUME.fullmatch(self.path)
-        assert found
-        volume = ".".join(found.groups()[:3])
+        volume = ".".join(self.path.split("/")[2:5])
         try:
             self._client.call(
                 "PUT",
