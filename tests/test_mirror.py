@@ -474,6 +474,53 @@ def test_progress_tells_runs_points_and_bytes(pair: Pair) -> None:
     assert seen == sorted(seen)
 
 
+@pytest.mark.parametrize("lost", [1, 4], ids=["in between", "the last one"])
+@pytest.mark.parametrize("by_place", [True, False])
+def test_a_point_that_the_destination_does_not_keep_is_found_and_said(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, lost: int, by_place: bool
+) -> None:
+    run_id = pair.run("lossy")
+    write = point.write
+
+    def lossy(side: Side, run_id: str, points: Any) -> None:
+        write(side, run_id, [one for i, one in enumerate(points) if i != lost])
+
+    monkeypatch.setattr(point, "write", lossy)
+    monkeypatch.setattr(point, "_WAITS_S", ())
+    if not by_place:
+        monkeypatch.setattr(point, "_token", lambda place: f"another server's {place}")
+
+    outcome = pair.outcomes()["lossy"]
+
+    assert outcome.state == tag.FAILED
+    assert outcome.reason == "metric 'loss' must have the source's 5 points: got 4"
+    assert pair.tags(run_id)[tag.STATE] == tag.FAILED
+    monkeypatch.setattr(point, "write", write)
+    pair.mirror("--all")
+    assert pair.tags(run_id)[tag.STATE] == tag.DONE
+    assert pair.are_equal()
+
+
+def test_what_was_written_is_counted_without_being_read_where_the_server_allows_it(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        pair.run(f"run {number}")
+    asked: list[int] = []
+    pages = point.pages
+
+    def counted(side: Side, *arguments: Any, **more: Any) -> Any:
+        for page, token in pages(side, *arguments, **more):
+            if side.name == "aml":
+                asked.append(len(page))
+            yield page, token
+
+    monkeypatch.setattr(point, "pages", counted)
+    assert {one.state for one in pair.outcomes().values()} == {tag.DONE}
+    assert sum(asked) <= 6, asked
+    assert pair.are_equal()
+
+
 def test_points_are_the_same_from_every_server() -> None:
     assert point.packed((float("nan"), 1, 1)) == point.packed((-float("nan"), 1, 1))
     assert point.packed((float("inf"), 1, 1)) == point.packed((sys.float_info.max, 1, 1))

@@ -3,10 +3,11 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -278,6 +279,126 @@ def test_killed_programs_and_their_children_lose_nothing(both: Both) -> None:
     for name in ("left", "sigkill"):
         assert source[name]["artifacts"], name
     assert unlike(source, destination) == []
+
+
+def test_an_autologged_sweep_of_fifty_children_hangs_together_on_both_sides(both: Both) -> None:
+    path = "/Users/ana@contoso.com/sweep"
+    done = both.train(
+        path,
+        """
+        from sklearn.datasets import load_iris
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import GridSearchCV
+        mlflow.sklearn.autolog(max_tuning_runs=None)
+        X, y = load_iris(return_X_y=True, as_frame=True)
+        grid = {"C": [2.0 ** i for i in range(25)], "fit_intercept": [True, False]}
+        GridSearchCV(LogisticRegression(max_iter=5), grid, cv=2).fit(X, y)
+        """,
+    )
+    assert "Traceback" not in done.stderr
+
+    counts = both.mirror("--experiment", path)
+
+    assert set(counts) <= {"done"}, counts
+    assert both.are_equal(path, 51)
+    source, destination = both.snapshots(path)
+    parents = [run["parent"] for run in destination.values()]
+    (sweep,) = {parent for parent in parents if parent}
+    assert parents.count(sweep) == 50
+    assert {"best_estimator", "model"} <= set(destination[sweep]["models"]), source[sweep]["models"]
+    assert destination[sweep]["params"]["best_C"]
+    assert both.mirror("--experiment", path, "--all") == {"same": 51}
+
+
+def test_two_notebooks_on_one_cluster_share_an_experiment_and_mix_up_nothing(both: Both) -> None:
+    path = "/Users/ana@contoso.com/two"
+    program = _PRELUDE + dedent(
+        """
+        for number in range(5):
+            with mlflow.start_run(run_name=f"{sys.argv[3]} {number}"):
+                for step in range(20):
+                    mlflow.log_metric("loss", number + step / 7, step=step)
+                mlflow.log_text(sys.argv[3], "who.txt")
+                time.sleep(1)
+        """
+    )
+    both.client.create_experiment(path)
+    notebooks = [both.start(program, path, name) for name in ("ana", "ben")]
+    # And the scheduled job, at the same time.
+    both.mirror("--experiment", path)
+    for notebook in notebooks:
+        _, said = notebook.communicate(timeout=120)
+        assert notebook.returncode == 0, said
+        assert "Traceback" not in said
+
+    both.mirror("--experiment", path)
+
+    assert both.are_equal(path, 10)
+    assert set(both.states(path).values()) == {"done"}
+    _, destination = both.snapshots(path)
+    assert destination["ana 3"]["artifacts"].keys() == {"who.txt"}
+    assert destination["ana 3"]["artifacts"] != destination["ben 3"]["artifacts"]
+
+
+def test_watch_goes_on_through_an_outage_until_it_is_stopped(both: Both) -> None:
+    path = "/Users/ana@contoso.com/watch"
+    both.fill(path, 1)
+    with both.start(_MIRROR, "--experiment", path, "--watch", "1") as watching:
+        try:
+            assert _until(lambda: set(both.states(path).values()) == {"done"})
+            both.azureml.fault("status", status=503)
+            both.fill(f"{path} again", 1)
+            made = both.client.create_run(
+                both.client.get_experiment_by_name(path).experiment_id,
+                run_name="later",
+                tags={"dbx_aml.mirror": "pending"},
+            )
+            both.client.log_metric(made.info.run_id, "m", 1.0)
+            both.client.set_terminated(made.info.run_id)
+            time.sleep(8)
+            assert both.states(path)["later"] == "pending"
+            both.azureml.reset()
+            assert _until(lambda: both.states(path)["later"] == "done")
+            assert watching.poll() is None
+        finally:
+            watching.send_signal(signal.SIGINT)
+            _, said = watching.communicate(timeout=30)
+    assert "Traceback" not in said
+    assert "503" in said
+    assert both.are_equal(path, 2)
+    assert both.states(f"{path} again") == {"run 0": "pending"}
+
+
+def test_on_a_terminal_a_bar_tells_runs_points_bytes_and_time_left(both: Both) -> None:
+    path = "/Users/ana@contoso.com/bar"
+    both.fill(path, 6, points=3000)
+    terminal, end = os.openpty()
+    environment = {**both.environment, "TERM": "xterm", "COLUMNS": "120"}
+    with both.azureml.start(
+        _MIRROR, "--experiment", path, environment=environment, terminal=end
+    ) as process:
+        os.close(end)
+        shown = b""
+        while True:
+            try:
+                part = os.read(terminal, 65536)
+            except OSError:  # the other end is closed
+                break
+            shown += part
+        assert process.wait(30) == 0
+    os.close(terminal)
+    text = shown.decode()
+    assert "6/6" in text
+    assert "18,000 points" in text
+    assert re.search(r"[\d.]+ kB", text)
+    assert re.search(r"\d:\d\d:\d\d", text)
+
+
+def _until(is_so: Callable[[], object], seconds: float = 60.0) -> bool:
+    end = time.monotonic() + seconds
+    while not is_so() and time.monotonic() < end:
+        time.sleep(0.2)
+    return bool(is_so())
 
 
 def _kill_at_random_moments(both: Both, path: str, moments: int, runs: int) -> None:

@@ -449,6 +449,34 @@ def test_incremental_scores_what_is_new_and_only_that(spark, name, choosy_model,
         score_table(**arguments, spark=spark)
 
 
+@pytest.mark.parametrize("kind", ["a view", "a temporary view", "a parquet table", "parquet files"])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_incremental_refuses_what_has_no_versions_and_leaves_nothing(
+    spark, name, xy_model, tmp_path, kind, dry_run
+):
+    rows = spark.createDataFrame([(1.0, 1.0)], "x double, y double")
+    table = f"delta_{kind.split()[-1]}"
+    if kind == "a view":
+        spark.sql(f"CREATE OR REPLACE VIEW {table} AS SELECT * FROM {write(rows, name('i'))}")
+    elif kind == "a temporary view":
+        rows.createOrReplaceTempView(table)
+    elif kind == "a parquet table":
+        rows.write.format("parquet").mode("overwrite").saveAsTable(table)
+    else:
+        table = f"parquet.`{tmp_path}/rows`"
+        rows.write.parquet(f"{tmp_path}/rows")
+    with pytest.raises(ScoringError, match="input table must be a Delta table for write_mode"):
+        score_table(
+            model_uri=xy_model,
+            input_table=table,
+            output_table=f"delta.`{tmp_path}/made/out`",
+            write_mode="incremental",
+            dry_run=dry_run,
+            spark=spark,
+        )
+    assert not (tmp_path / "made").exists()
+
+
 def test_a_checkpoint_whose_output_is_gone_is_not_taken_for_nothing_new(
     spark, name, xy_model, tmp_path
 ):

@@ -77,6 +77,7 @@ def publish(scorer: Scorer, read: Read, batch: Batch) -> Counts:
         if not strict and not everything:
             scorer.report("trying the model")
             scorer.try_on(rows)
+        scorer.prepare(strict=strict)
         arranged, batch_rows = arranging.result()
     total = _check_keys(scorer, rows) if scorer.recipe.write_mode == "merge" else None
     scorer.report("scoring")

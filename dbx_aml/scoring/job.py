@@ -144,20 +144,17 @@ class _Job:
 
     def run(self, folder: Path, dry_run: bool, started: float) -> ScoringResult:
         given = self._given
+        # A stream knows by itself how far it reads.
+        is_stream = given.write_mode == "incremental" and not dry_run
         # The table's version is asked for while the model comes.
         with ThreadPoolExecutor(1) as pool:
             self._report("looking at the tables")
-            asking = pool.submit(given.input_table.version, self._spark)
+            asking = None if is_stream else pool.submit(given.input_table.version, self._spark)
             rows = self._input()
             self._report("resolving the model")
             model = pin(self._model_uri, self._tracking_uri, self._registry_uri, folder / "model")
             check_outputs(model.outputs)
-            version = asking.result()
-        if given.write_mode == "incremental" and version is None:
-            raise ScoringError(
-                f"input table must be a Delta table for write_mode 'incremental': got "
-                f"{given.input_table.name!r}, which has no versions; use 'append' with a batch_id"
-            )
+            version = asking.result() if asking else None
         recipe = recipe_of(given, model.uri, self._tracking_uri, self._registry_uri, rows.columns)
         if given.env_manager == "local":
             different = differences(model.folder)
@@ -171,8 +168,10 @@ class _Job:
             log.warning("output table gains columns=%s", gained)
         if dry_run:
             status, counts = "planned", None
-        elif given.write_mode == "incremental":
+        elif is_stream:
             status, counts = self._incremental(scorer)
+            if counts is None:
+                version = given.input_table.version(self._spark)
         else:
             status, counts = self._batch(scorer, version)
         shown = counts.commit if counts else {}
@@ -205,6 +204,11 @@ class _Job:
             raise ScoringError(
                 f"input table must exist and be readable: got {table.name!r}; {one_line(err)}"
             ) from err
+        if self._given.write_mode == "incremental" and not table.has_versions(self._spark):
+            raise ScoringError(
+                "input table must be a Delta table for write_mode 'incremental': got "
+                f"{table.name!r}, which has no versions; use 'append' with a batch_id"
+            )
         try:
             filtered = rows.where(row_filter) if row_filter else rows
             filtered.schema  # noqa: B018 - with Spark Connect, this is when it is looked at

@@ -119,6 +119,10 @@ class Scorer:
         bad = F.sum(F.col(f"{_RESULT}.{BAD}").cast("bigint"))
         return frame.observe(seen, bad.alias(BAD)), seen
 
+    def prepare(self, *, strict: bool) -> None:
+        """Make what `good` needs, so that it is there when the rows are."""
+        self._udf(self._fields, strict=strict)
+
     def good(
         self, rows: DataFrame, batch: Batch, *, strict: bool = False
     ) -> tuple[DataFrame, Observation]:

@@ -43,18 +43,18 @@ def run(
             f"{checkpoint_location!r}, whose rows went to a table that is not "
             f"{recipe.output_table!r}; pass another checkpoint_location to score all rows again"
         )
-    reader = spark.readStream
-    table = Table(recipe.input_table)
-    rows = reader.format("delta").load(table.path) if table.path else reader.table(table.name)
-    if recipe.row_filter:
-        rows = rows.where(recipe.row_filter)
     remote = type(spark).__module__.startswith("pyspark.sql.connect")
     quarantine = Table(recipe.quarantine_table)
     before = {t: _newest(spark, t) for t in (output, quarantine)} if remote else {}
     counts: list[Counts] = []
     _scorers[recipe] = scorer, counts
+    table = Table(recipe.input_table)
     try:
         report("reading what is new")
+        reader = spark.readStream
+        rows = reader.format("delta").load(table.path) if table.path else reader.table(table.name)
+        if recipe.row_filter:
+            rows = rows.where(recipe.row_filter)
         query = (
             rows.writeStream.foreachBatch(partial(_score, recipe, checkpoint_location))
             .option("checkpointLocation", checkpoint_location)

@@ -91,6 +91,14 @@ class Table:
             return None
         return int(rows[0][0]) if rows else None
 
+    def has_versions(self, spark: SparkSession) -> bool:
+        """Return whether it is a Delta table, sooner than `version` would tell."""
+        try:
+            found = spark.sql(f"SHOW TBLPROPERTIES {self.name}").collect()
+        except AnalysisException:
+            return False
+        return any(key == "delta.minReaderVersion" for key, _ in found)
+
     def read(self, spark: SparkSession, version: int | None = None) -> DataFrame:
         """Return the table's rows, as of a version if one is given."""
         reader = spark.read if version is None else spark.read.option("versionAsOf", str(version))

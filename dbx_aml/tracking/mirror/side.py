@@ -37,6 +37,8 @@ class Side:
         # Points of metrics in one call, and how many are asked for at once.
         self.batch = 250 if self.is_azureml else 1000
         self.page = 1000 if self.is_azureml else 25_000
+        # Whether a page's token is a place in the list; None until somebody has looked.
+        self.pages_by_place: bool | None = None
 
     def __repr__(self) -> str:
         return f"Side({self.name!r})"

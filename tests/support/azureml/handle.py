@@ -153,6 +153,7 @@ class AzureMl:
         identity: str = "service-principal",
         environment: Mapping[str, str] | None = None,
         skip_metadata: bool = True,
+        terminal: int | None = None,
     ) -> subprocess.Popen[str]:
         """Start Python code as a client, in a process of its own with nothing but our variables.
 
@@ -164,6 +165,7 @@ class AzureMl:
             identity: As in `environment`.
             environment: Further variables.
             skip_metadata: As in `environment`.
+            terminal: Where its messages go, as a file descriptor; else they can be read.
         """
         return subprocess.Popen(
             [sys.executable, "-c", code, self.tracking_uri, *arguments],
@@ -175,7 +177,7 @@ class AzureMl:
             cwd=_ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.PIPE if terminal is None else terminal,
             text=True,
         )
 
