@@ -36,7 +36,8 @@ PACKAGES = {
 def run(tmp_path: Path) -> Run:
     def invoke(*arguments: str) -> Result:
         folder = str(tmp_path / "wheelhouse")
-        return CliRunner().invoke(main, ["cluster", "wheelhouse", folder, *arguments])
+        words = ["cluster", "wheelhouse", folder, *arguments]
+        return CliRunner().invoke(main, words, env={"COLUMNS": "200"})
 
     return invoke
 
