@@ -36,8 +36,7 @@ PACKAGES = {
 def run(tmp_path: Path) -> Run:
     def invoke(*arguments: str) -> Result:
         folder = str(tmp_path / "wheelhouse")
-        words = ["cluster", "wheelhouse", folder, *arguments]
-        return CliRunner().invoke(main, words, env={"COLUMNS": "200"})
+        return CliRunner().invoke(main, ["cluster", "wheelhouse", folder, *arguments])
 
     return invoke
 
@@ -67,7 +66,7 @@ def test_the_command_fills_a_folder_that_prepares_a_node(
     stale = write_wheel(tmp_path / "wheelhouse", "jsonpickle", "3.0.0")
     done = run("--runtime", "18", "--wheel", str(own))
     assert done.exit_code == 0, done.output
-    assert "runtime 18, Python 3.12" in done.stdout
+    assert done.stdout.startswith(f"{tmp_path}/wheelhouse for runtime 18, Python 3.12\n")
     for name, version in PACKAGES.items():
         assert name in done.stdout
         assert version in done.stdout

@@ -86,7 +86,9 @@ def wheelhouse(
         return
     from rich.table import Table
 
-    table = Table(title=f"{made.folder} for runtime {made.runtime}, Python {made.python}")
+    # A table's title is no wider than the table.
+    click.echo(f"{made.folder} for runtime {made.runtime}, Python {made.python}")
+    table = Table()
     for name in ("package", "version"):
         table.add_column(name)
     for name, version in made.packages.items():
