@@ -23,6 +23,8 @@ from tests.support.mirror import as_databricks
 pytestmark = [pytest.mark.azureml, pytest.mark.slow]
 
 _MIRROR = "import sys; from dbx_aml.cli import main; main(['mirror', *sys.argv[2:]])"
+# Whoever started the tests in the background has switched that off for all that they start.
+_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 _SNAPSHOTS = """
 import json, sys
 from tests.support.mirror import snapshot
@@ -343,7 +345,7 @@ def test_two_notebooks_on_one_cluster_share_an_experiment_and_mix_up_nothing(bot
 def test_watch_goes_on_through_an_outage_until_it_is_stopped(both: Both) -> None:
     path = "/Users/ana@contoso.com/watch"
     both.fill(path, 1)
-    with both.start(_MIRROR, "--experiment", path, "--watch", "1") as watching:
+    with both.start(_CTRL_C + _MIRROR, "--experiment", path, "--watch", "1") as watching:
         try:
             assert _until(lambda: set(both.states(path).values()) == {"done"})
             both.azureml.fault("status", status=503)
