@@ -123,10 +123,12 @@ def _global_state_is_put_back() -> Iterator[None]:
             marker._live.end()
             marker._live = None
     if "dbx_aml.tracking.connect" in sys.modules:
-        from dbx_aml import auth
         from dbx_aml.tracking import connect
 
         connect._current = None
+    if "dbx_aml.auth" in sys.modules:
+        from dbx_aml import auth
+
         auth.use_link(None)
         auth._known.clear()
     _put_back(environment)

@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 
 from dbx_aml import AmlWorkspace, Link
 from dbx_aml.cli import main
+from tests.support.alone import leave_alone
 from tests.support.azureml import AzureMl
-from tests.support.azureml.child import clean_environment
 from tests.support.databricks import TOKEN, Databricks
 
 Run = Callable[..., Result]
@@ -22,13 +22,8 @@ Run = Callable[..., Result]
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing of Azure, MLflow or Databricks is set up here."""
-    ours = {name for name in os.environ if name.startswith("DBX_AML_")} - {"DBX_AML_LOCAL_ROOT"}
-    for name in ours | (set(os.environ) - set(clean_environment())):
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:9")
+    leave_alone(monkeypatch, tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """`dbx-aml link`: a file is written, every value's origin shown, and the link proved in time."""
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +10,8 @@ from click.testing import CliRunner, Result
 
 from dbx_aml import AmlWorkspace, Link
 from dbx_aml.cli import main
+from tests.support.alone import leave_alone
 from tests.support.azureml import RUNS_WRITE, AzureMl, Workspace
-from tests.support.azureml.child import clean_environment
 
 Run = Callable[..., Result]
 WORKSPACE = Workspace()
@@ -20,12 +19,8 @@ WORKSPACE = Workspace()
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing of Azure, MLflow or Databricks is set up here."""
-    for name in set(os.environ) - set(clean_environment()):
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:9")
+    leave_alone(monkeypatch, tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -124,7 +119,8 @@ def test_a_server_that_does_not_answer_fails_in_time(run: Run) -> None:
     assert run("set", "--databricks-tracking-uri", "http://127.0.0.1:9").exit_code == 0
     started = time.monotonic()
     done = run("check")
-    assert time.monotonic() - started < 10
+    # Five, and as many again twice: the first test here imports everything.
+    assert time.monotonic() - started < 15
     assert done.exit_code == 1
     assert "MLflow server http://127.0.0.1:9 must answer: got " in done.stderr
 

@@ -1,6 +1,5 @@
 """`doctor`: each check fails for its own reason, with a fix; all are green on the stand-ins."""
 
-import os
 import re
 import sys
 import time
@@ -17,8 +16,8 @@ from dbx_aml.diagnosis.finding import SkippedError, ok
 from dbx_aml.errors import ArgumentError, ModelUriError
 from dbx_aml.runtimes import RUNTIMES
 from dbx_aml.tracking import connect as connecting
+from tests.support.alone import leave_alone
 from tests.support.azureml import EVERYTHING, RUNS_WRITE, AzureMl
-from tests.support.azureml.child import clean_environment
 from tests.support.databricks import TOKEN, USER, Databricks
 
 Look = Callable[..., Result]
@@ -27,15 +26,7 @@ MODEL = "models:/main.flights.delay/3"
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing of Azure, MLflow or Databricks is set up here."""
-    ours = {name for name in os.environ if name.startswith("DBX_AML_")} - {"DBX_AML_LOCAL_ROOT"}
-    for name in ours | (set(os.environ) - set(clean_environment())):
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:9")
-    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", "/dev/null")
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
+    leave_alone(monkeypatch, tmp_path / "here")
 
 
 @pytest.fixture

@@ -101,7 +101,6 @@ def _set_up_logging(verbose: bool) -> None:
         "SQLQueryContextLogger",
         "DataFrameQueryContextLogger",
         "py4j",
-        "databricks.sdk",
         "alembic",
     ):
         logging.getLogger(name).setLevel(logging.CRITICAL)

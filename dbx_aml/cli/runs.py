@@ -117,9 +117,7 @@ def _tracked(tracking_uri: str | None, stack: ExitStack) -> str | None:
 
     if tracking_uri or "MLFLOW_TRACKING_URI" in os.environ:
         return tracking_uri
-    link = Link.load()
-    if link.origins:
-        stack.enter_context(connect(link))
+    stack.enter_context(connect(Link.load()))
     return None
 
 
