@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlflow.entities import Metric, Run
@@ -33,10 +33,17 @@ _BYTES_A_POINT = 110
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """The points of a metric: how many, and the sum of their hashes, which is of this process."""
+    """The points of a metric, told by little.
+
+    Args:
+        count: How many.
+        digest: The sum of their hashes, which is of this process.
+        last: In the order of a server.
+    """
 
     count: int
     digest: int
+    last: Point | None = field(compare=False)
 
 
 class Points:
@@ -44,18 +51,15 @@ class Points:
 
     def __init__(self) -> None:
         self._packed: set[bytes] = set()
-        self.last: Point | None = None
-
-    def __len__(self) -> int:
-        return len(self._packed)
+        self._last: Point | None = None
 
     def __contains__(self, point: Point) -> bool:
         return packed(point) in self._packed
 
     def add(self, point: Point) -> bool:
         """Add a point; tell whether it is new."""
-        if self.last is None or _order(point) > _order(self.last):
-            self.last = point
+        if self._last is None or _order(point) > _order(self._last):
+            self._last = point
         before = len(self._packed)
         self._packed.add(packed(point))
         return len(self._packed) > before
@@ -63,7 +67,8 @@ class Points:
     @property
     def series(self) -> Series:
         """What two metrics are compared by."""
-        return Series(count=len(self._packed), digest=sum(map(hash, self._packed)))
+        digest = sum(map(hash, self._packed))
+        return Series(count=len(self._packed), digest=digest, last=self._last)
 
 
 def _order(point: Point) -> tuple[int, int, float]:
@@ -225,7 +230,7 @@ def _lane(
 ) -> list[str]:
     run_id, target_id = run.info.run_id, target.info.run_id
     writer = Writer(dst, target_id, wrote)
-    wanted: dict[str, Points] = {}
+    wanted: dict[str, Series] = {}
     same: set[str] = set()
     for key in keys:
         has = read(dst, target_id, key) if key in target.data.metrics else Points()
@@ -235,38 +240,37 @@ def _lane(
                 if seen.add(point) and point not in has:
                     is_whole = False
                     writer.add(key, point)
-        wanted[key] = seen
-        if is_whole and has.series == seen.series:
+        wanted[key] = seen.series
+        if is_whole and has.series == wanted[key]:
             same.add(key)
     writer.flush()
     problems = []
     for key in keys:
         if key in same or _ends_as(dst, target_id, key, wanted[key]):
             continue
-        series = wanted[key].series
-        got = _settled(dst, target_id, key, series)
-        if got != series:
+        got = _settled(dst, target_id, key, wanted[key])
+        if got != wanted[key]:
             problems.append(
-                f"metric {key!r} must have the source's {series.count} points: got {got.count}"
+                f"metric {key!r} must have the source's {wanted[key].count} points: got {got.count}"
             )
     return problems
 
 
-def _ends_as(side: Side, run_id: str, key: str, wanted: Points) -> bool:
+def _ends_as(side: Side, run_id: str, key: str, wanted: Series) -> bool:
     """Tell by the last point alone whether a metric has as many, up to the same one.
 
     A server that keeps a point once reads all of them for nothing else than their number. MLflow's
     own takes a place as a page's token; where another server's tokens are its own, or anything is
     not as expected, this is False, and the points are read.
     """
-    if wanted.last is None or len(wanted) < 2:
+    if wanted.last is None or wanted.count < 2:
         return False
     if side.pages_by_place is None:
         _, token = next(pages(side, run_id, key, size=1))
         side.pages_by_place = token == _token(1)
     if not side.pages_by_place:
         return False
-    found, more = next(pages(side, run_id, key, token=_token(len(wanted) - 1), size=2))
+    found, more = next(pages(side, run_id, key, token=_token(wanted.count - 1), size=2))
     return more is None and [*map(packed, found)] == [packed(wanted.last)]
 
 
