@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -29,8 +29,8 @@ from dbx_aml.tracking.mirror import point, queue, tag
 from dbx_aml.tracking.mirror.copy import Copier, Outcome
 from dbx_aml.tracking.mirror.reconcile import Progress, reconcile
 from dbx_aml.tracking.mirror.side import Side
-from tests.support.azureml.child import clean_environment
-from tests.support.mirror import snapshot
+from tests.support.alone import leave_alone
+from tests.support.mirror import snapshot, wait_for
 
 PATH = "/Users/ana@contoso.com/größe/イリス"
 
@@ -100,9 +100,7 @@ class Pair:
 
 @pytest.fixture
 def pair(tmp_path: Path, _empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
-    for name in set(os.environ) - set(clean_environment()):
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+    leave_alone(monkeypatch, tmp_path)
     found = Pair(tmp_path, _empty_store)
     mlflow.set_tracking_uri(found.src)
     mlflow.set_registry_uri(found.src)
@@ -535,13 +533,6 @@ def test_points_are_the_same_from_every_server() -> None:
     assert one.series == other.series
     other.add((0.1, 10, 10))
     assert one.series != other.series
-
-
-def wait_for(is_so: Callable[[], object], seconds: float = 20.0) -> bool:
-    end = time.monotonic() + seconds
-    while not is_so() and time.monotonic() < end:
-        time.sleep(0.1)
-    return bool(is_so())
 
 
 def test_in_mode_dual_each_run_is_marked_when_it_is_made_and_mirrored_while_it_goes_on(

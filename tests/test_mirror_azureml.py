@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -18,7 +18,7 @@ from mlflow.entities import Metric, Param
 
 from tests.support.azureml import AzureMl
 from tests.support.azureml.backend import Backend
-from tests.support.mirror import as_databricks
+from tests.support.mirror import as_databricks, wait_for
 
 pytestmark = [pytest.mark.azureml, pytest.mark.slow]
 
@@ -347,7 +347,7 @@ def test_watch_goes_on_through_an_outage_until_it_is_stopped(both: Both) -> None
     both.fill(path, 1)
     with both.start(_CTRL_C + _MIRROR, "--experiment", path, "--watch", "1") as watching:
         try:
-            assert _until(lambda: set(both.states(path).values()) == {"done"})
+            assert wait_for(lambda: set(both.states(path).values()) == {"done"}, 60)
             both.azureml.fault("status", status=503)
             both.fill(f"{path} again", 1)
             made = both.client.create_run(
@@ -360,7 +360,7 @@ def test_watch_goes_on_through_an_outage_until_it_is_stopped(both: Both) -> None
             time.sleep(8)
             assert both.states(path)["later"] == "pending"
             both.azureml.reset()
-            assert _until(lambda: both.states(path)["later"] == "done")
+            assert wait_for(lambda: both.states(path)["later"] == "done", 60)
             assert watching.poll() is None
         finally:
             watching.send_signal(signal.SIGINT)
@@ -394,13 +394,6 @@ def test_on_a_terminal_a_bar_tells_runs_points_bytes_and_time_left(both: Both) -
     assert "18,000 points" in text
     assert re.search(r"[\d.]+ kB", text)
     assert re.search(r"\d:\d\d:\d\d", text)
-
-
-def _until(is_so: Callable[[], object], seconds: float = 60.0) -> bool:
-    end = time.monotonic() + seconds
-    while not is_so() and time.monotonic() < end:
-        time.sleep(0.2)
-    return bool(is_so())
 
 
 def _kill_at_random_moments(both: Both, path: str, moments: int, runs: int) -> None:

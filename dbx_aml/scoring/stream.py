@@ -48,10 +48,9 @@ def run(
     before = {t: _newest(spark, t) for t in (output, quarantine)} if remote else {}
     counts: list[Counts] = []
     _scorers[recipe] = scorer, counts
-    table = Table(recipe.input_table)
     try:
         report("reading what is new")
-        reader = spark.readStream
+        reader, table = spark.readStream, Table(recipe.input_table)
         rows = reader.format("delta").load(table.path) if table.path else reader.table(table.name)
         if recipe.row_filter:
             rows = rows.where(recipe.row_filter)

@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +112,11 @@ def as_databricks(port: int) -> dict[str, str]:
         "MLFLOW_TRACKING_URI": "databricks",
         "MLFLOW_REGISTRY_URI": "databricks",
     }
+
+
+def wait_for(is_so: Callable[[], object], seconds: float = 20.0) -> bool:
+    """Wait until something is so; tell whether it ever was."""
+    end = time.monotonic() + seconds
+    while not is_so() and time.monotonic() < end:
+        time.sleep(0.1)
+    return bool(is_so())

@@ -51,15 +51,17 @@ class Points:
 
     def __init__(self) -> None:
         self._packed: set[bytes] = set()
-        self._last: Point | None = None
+        # Time, step and value of the last one, as MLflow's server sorts them.
+        self._last: tuple[int, int, float] | None = None
 
     def __contains__(self, point: Point) -> bool:
         return packed(point) in self._packed
 
     def add(self, point: Point) -> bool:
         """Add a point; tell whether it is new."""
-        if self._last is None or _order(point) > _order(self._last):
-            self._last = point
+        value, timestamp, step = point
+        if self._last is None or (timestamp, step, value) > self._last:
+            self._last = timestamp, step, value
         before = len(self._packed)
         self._packed.add(packed(point))
         return len(self._packed) > before
@@ -67,14 +69,9 @@ class Points:
     @property
     def series(self) -> Series:
         """What two metrics are compared by."""
+        last = (self._last[2], self._last[0], self._last[1]) if self._last else None
         digest = sum(map(hash, self._packed))
-        return Series(count=len(self._packed), digest=digest, last=self._last)
-
-
-def _order(point: Point) -> tuple[int, int, float]:
-    """Return what MLflow's server sorts points by."""
-    value, timestamp, step = point
-    return timestamp, step, value
+        return Series(count=len(self._packed), digest=digest, last=last)
 
 
 def packed(point: Point) -> bytes:
