@@ -22,8 +22,8 @@ from dbx_aml import AmlWorkspace, Connection, Link, connect
 from dbx_aml.auth import credential
 from dbx_aml.cli import main
 from dbx_aml.errors import AuthError, DbxAmlError, LinkError
+from tests.support.alone import leave_alone
 from tests.support.azureml import EVERYTHING, AzureMl
-from tests.support.azureml.child import clean_environment
 from tests.support.azureml.workspace import CLIENT_ID, TENANT_ID
 
 As = Callable[..., None]
@@ -31,12 +31,7 @@ As = Callable[..., None]
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing of Azure, MLflow or Databricks is set up here."""
-    for name in set(os.environ) - set(clean_environment()):
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:9")
-    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", os.devnull)
-    monkeypatch.chdir(tmp_path)
+    leave_alone(monkeypatch, tmp_path)
 
 
 @pytest.fixture
