@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON_IN := .venv/bin/python
+# Two modules at once, in the order of tests/conftest.py: each worker has a Spark of its own.
+AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
 SHELL_FILES = $(shell git grep --untracked -lE '^\#!.*\b(ba)?sh$$' 2>/dev/null)
 
 .PHONY: help setup demo test check bench chaos fmt lint types shell spell wheel-test build clean
@@ -16,15 +18,15 @@ demo: setup ## the main job on 336,776 real flights, on this machine
 	@.venv/bin/dbx-aml demo $(ARGS)
 
 test: setup ## all tests from the checkout; ARGS='-m "not slow"' for the fast ones
-	@$(PYTHON_IN) -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(PYTHON_IN) -m pytest $(AT_ONCE) $(ARGS)
 
 check: lint types shell spell wheel-test ## all linters, then the tests against the built wheel
 
 bench: setup ## the benchmarks; results go to benchmarks/README.md
 	@$(PYTHON_IN) -m benchmarks $(ARGS)
 
-chaos: setup ## the long reliability test: kills, bad rows, a full disk
-	@$(PYTHON_IN) -m pytest tests/test_chaos.py --chaos $(ARGS)
+chaos: setup ## the long reliability tests: kills, bad rows, a full disk
+	@$(PYTHON_IN) -m pytest tests/test_chaos.py tests/test_mirror_azureml.py --chaos $(ARGS)
 
 fmt: setup ## format the code
 	@.venv/bin/ruff format .
@@ -44,7 +46,7 @@ spell: setup ## codespell
 	@.venv/bin/codespell
 
 wheel-test: build ## the fast tests against the built wheel, sources out of reach
-	@.ci/wheel-test $(ARGS)
+	@.ci/wheel-test $(AT_ONCE) $(ARGS)
 
 build: setup ## the wheel, in dist/
 	@rm -rf build/lib dist && .venv/bin/uv build --quiet --wheel --out-dir dist

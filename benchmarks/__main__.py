@@ -54,6 +54,8 @@ def machine() -> str:
 
 def main(names: list[str]) -> None:
     """Run the named benchmarks, or all."""
+    # MLflow prints two lines for each run that ends.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     for name in names or ALL:
         print(f"{name} ...", file=sys.stderr, flush=True)
         lines = "".join(f"{f.line}\n" for f in importlib.import_module(f"benchmarks.{name}").run())

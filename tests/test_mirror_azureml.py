@@ -421,6 +421,7 @@ def test_a_reconciler_killed_at_three_moments_ends_with_both_sides_equal(both: B
     _kill_at_random_moments(both, "/Users/ana@contoso.com/kills", 3, 8)
 
 
+@pytest.mark.timeout(1800)
 def test_a_reconciler_killed_at_many_moments_ends_with_both_sides_equal(
     both: Both, request: pytest.FixtureRequest
 ) -> None:
@@ -501,6 +502,7 @@ def test_runs_of_azure_ml_go_the_other_way_with_the_sides_exchanged(both: Both) 
     assert both.mirror("--experiment", path, "--all") == {"same": 2}
 
 
+@pytest.mark.timeout(1800)
 def test_a_large_artifact_and_many_points_never_are_in_memory(
     both: Both, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

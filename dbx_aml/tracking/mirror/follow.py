@@ -13,7 +13,7 @@ from dbx_aml.tracking.mirror.copy import Copier
 from dbx_aml.tracking.mirror.problem import is_lasting, is_missing
 
 log = logging.getLogger(__name__)
-_EVERY_S = 2.0
+_EVERY_S = 4.0
 # Other processes may log to the run, of which this one hears nothing.
 _AT_LEAST_EVERY_S = 30.0
 # The last page is read again each time: a small one.

@@ -125,7 +125,15 @@ def real_runtime(folder: Path, machine: RuntimePackages) -> Path:
     real = read_pins(_uv(*resolve, text="\n".join(_REAL)))
     real = {name: pin for name, pin in real.items() if name in machine.versions}
     names = [f"{name}=={pin}" for name, pin in real.items()]
-    _uv("install", "--python", str(folder / "bin" / "python"), "--no-deps", *names)
+    # As a runtime is: its packages are compiled.
+    _uv(
+        "install",
+        "--compile-bytecode",
+        "--python",
+        str(folder / "bin" / "python"),
+        "--no-deps",
+        *names,
+    )
     place = site_packages(folder)
     for name, pin in machine.versions.items():
         if name not in real and name != "pip":
