@@ -33,12 +33,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # Modules that may take longest first: one that is left for last has nobody beside it.
-    longest: dict[Path, float] = {}
+    # The longest modules first, as far as limits and numbers tell: one that is left for last has
+    # nobody beside it.
+    longest: dict[Path, tuple[float, int]] = {}
     for item in items:
-        limit = item.get_closest_marker("timeout")
-        longest[item.path] = max(longest.get(item.path, 0), limit.args[0] if limit else 0)
-    items.sort(key=lambda item: -longest[item.path])
+        limit, count = longest.get(item.path, (0, 0))
+        marker = item.get_closest_marker("timeout")
+        longest[item.path] = (max(limit, marker.args[0] if marker else 0), count + 1)
+    items.sort(key=lambda item: longest[item.path], reverse=True)
     if "live" in str(config.option.markexpr):
         return
     skip = pytest.mark.skip(reason="needs real workspaces; ask with -m live")

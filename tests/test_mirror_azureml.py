@@ -50,6 +50,7 @@ class Both:
         self.azureml = azureml
         self.uri = f"http://127.0.0.1:{backend.port}"
         self.client = MlflowClient(self.uri)
+        self.timeout_s = 120.0
         self.environment = {
             **as_databricks(backend.port),
             "DBX_AML_MODE": "dual",
@@ -63,7 +64,7 @@ class Both:
 
     def run(self, code: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         environment = {**self.environment, **more}
-        done = self.azureml.run(code, *arguments, environment=environment)
+        done = self.azureml.run(code, *arguments, timeout_s=self.timeout_s, environment=environment)
         assert done.returncode == 0, done.stderr
         return done
 
@@ -508,6 +509,7 @@ def test_a_large_artifact_and_many_points_never_are_in_memory(
 ) -> None:
     path = "/Users/ana@contoso.com/large"
     is_long = request.config.getoption("--chaos")
+    both.timeout_s = 1200 if is_long else 120
     both.fill(path, 1, points=1_000_000 if is_long else 20_000, files=0)
     experiment = both.client.get_experiment_by_name(path)
     (run,) = both.client.search_runs([experiment.experiment_id])

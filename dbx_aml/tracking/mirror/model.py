@@ -1,7 +1,8 @@
 """Logged models and datasets of a run: those that its mirror lacks.
 
 A logged model of MLflow 3 lies outside of its run. It becomes one at the destination, which in
-Azure ML is a folder of the run; its metrics are linked to it there.
+Azure ML is a folder of the run; its metrics are linked to it there. Which models a run was given
+(`log_inputs(models=)`) is not mirrored: those may be of runs that never are.
 """
 
 from __future__ import annotations
