@@ -72,9 +72,9 @@ setup(
     package_data={
         "dbx_aml": [
             "py.typed",
-            "runtime_packages.txt",
-            "init_script/*.sh",
-            "notebook/page.css",
+            "cluster/runtime_packages.txt",
+            "cluster/node/*.sh",
+            "local/notebook/page.css",
         ]
     },
     install_requires=INSTALL_REQUIRES,
@@ -85,7 +85,7 @@ setup(
         "dev": LOCAL + CLUSTER + WHEELHOUSE + DEV,
     },
     entry_points={
-        "console_scripts": ["dbx-aml=dbx_aml.cli:main"],
+        "console_scripts": ["dbx-aml=dbx_aml.cli.main:main"],
         # MLflow finds the stores for Azure ML here; why so: dbx_aml/tracking/azureml/plugin.py.
         "mlflow.tracking_store": [
             "azureml=dbx_aml.tracking.azureml.plugin:tracking_store",
@@ -94,9 +94,9 @@ setup(
         "mlflow.model_registry_store": [
             "azureml=dbx_aml.tracking.azureml.plugin:model_registry_store"
         ],
-        # Mode "dual": dbx_aml/tracking/marker.py.
-        "mlflow.run_context_provider": ["dbx_aml=dbx_aml.tracking.marker:Marker"],
-        "mlflow.request_header_provider": ["dbx_aml=dbx_aml.tracking.marker:Activity"],
+        # Mode "dual": dbx_aml/tracking/run_context.py.
+        "mlflow.run_context_provider": ["dbx_aml=dbx_aml.tracking.run_context:Marker"],
+        "mlflow.request_header_provider": ["dbx_aml=dbx_aml.tracking.run_context:Activity"],
         "mlflow.artifact_repository": [
             "azureml=dbx_aml.tracking.azureml.plugin:artifact_repository"
         ],

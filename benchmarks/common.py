@@ -52,7 +52,7 @@ class Figure:
 
 def session() -> SparkSession:
     """Return the session of all benchmarks: every core, Delta, tables under one folder."""
-    from dbx_aml.local import local_spark
+    from dbx_aml.local.spark import local_spark
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     return local_spark(ROOT, master=f"local[{os.cpu_count()}]")

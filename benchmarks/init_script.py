@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 
 from benchmarks.common import ROOT, ROUNDS, Figure
-from dbx_aml.runtime_packages import runtime_packages
-from dbx_aml.wheelhouse import fill
+from dbx_aml.cluster.runtime_packages import runtime_packages
+from dbx_aml.cluster.wheelhouse import fill
 from tests.support.node.node import LINK, Node
 from tests.support.node.runtime import real_runtime
 from tests.support.node.wheel import own_wheel

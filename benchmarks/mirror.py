@@ -38,7 +38,7 @@ DONE_RUNS = 10_000
 LATENCY_S = 0.1
 A_CALL = 1000
 PATH = "/Users/ana@contoso.com/benchmark"
-MIRROR = "import sys; from dbx_aml.cli import main; main(['mirror', *sys.argv[1:]])"
+MIRROR = "import sys; from dbx_aml.cli.main import main; main(['mirror', *sys.argv[1:]])"
 IDLE = """
 import sys, time
 from dbx_aml.tracking.mirror import queue

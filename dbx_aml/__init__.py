@@ -1,16 +1,18 @@
 """Azure Databricks and Azure Machine Learning as one MLflow platform.
 
-The flow, one step a module:
+One folder a step, in the order of the flow and of imports: a folder imports only from the
+folders above its own in this list.
 
-    1. link       `settings`     which Azure ML workspace, who tracks, who registers: `Link`
-    2. track      `tracking`     plain MLflow code goes where the link says: `connect`
-    3. register   `registry`     a new model or the next version: `register_model`
-    4. score      `scoring`      a table in, a table out: `score_table`
-
-Around it: `init_script` prepares a node of a cluster, `cluster` attaches it, `diagnosis` says what
-is wrong before a job does (`doctor`), `in_force` shows a notebook what is set; `local` gives a
-Spark session with Delta on a laptop, `sample` a table to try it on, `notebook` runs Databricks
-notebooks there, `demo` all of them; `cli` is the command `dbx-aml`.
+    _common     errors, deadlines and text; knows neither MLflow nor Spark nor Azure
+    link        step 1: which Azure ML workspace, who tracks, who registers: `Link`
+    azure       credentials that never ask a person, and Azure ML's REST API
+    models      step 3: a new registered model or its next version: `register_model`
+    tracking    step 2: plain MLflow code goes where the link says: `connect`
+    local       Spark with Delta, Databricks notebooks and the demo on a laptop: `local_spark`
+    scoring     step 4: a table in, a table out: `score_table`
+    cluster     attach a cluster; `cluster/node` prepares each of its nodes
+    doctor      what is wrong, before a job fails: `run_doctor`
+    cli         the command `dbx-aml`
 
 Public names load on demand, so `import dbx_aml` loads neither MLflow nor Spark.
 """
@@ -19,19 +21,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dbx_aml.diagnosis import doctor
-    from dbx_aml.in_force import InForce
-    from dbx_aml.local import local_spark
-    from dbx_aml.registry import register_model
-    from dbx_aml.sample import sample_flights
-    from dbx_aml.scoring.job import score_table
+    from dbx_aml.doctor.run import run_doctor
+    from dbx_aml.doctor.status import InForce
+    from dbx_aml.link.link import Link
+    from dbx_aml.link.workspace import AmlWorkspace
+    from dbx_aml.local.samples import sample_flights
+    from dbx_aml.local.spark import local_spark
+    from dbx_aml.models.register import register_model
     from dbx_aml.scoring.result import ScoringResult
-    from dbx_aml.settings import Link
+    from dbx_aml.scoring.score_table import score_table
     from dbx_aml.tracking.connect import connect
     from dbx_aml.tracking.connection import Connection
-    from dbx_aml.workspace import AmlWorkspace
 
     __version__: str
+
+# The folders in import order; `tests/test_layers.py` compares each import with it.
+FOLDERS = (
+    "_common",
+    "link",
+    "azure",
+    "models",
+    "tracking",
+    "local",
+    "scoring",
+    "cluster",
+    "doctor",
+    "cli",
+)
 
 __all__ = [
     "AmlWorkspace",
@@ -41,25 +57,25 @@ __all__ = [
     "ScoringResult",
     "__version__",
     "connect",
-    "doctor",
     "local_spark",
     "register_model",
+    "run_doctor",
     "sample_flights",
     "score_table",
 ]
 
 _HOMES = {
-    "AmlWorkspace": "dbx_aml.workspace",
+    "AmlWorkspace": "dbx_aml.link.workspace",
     "Connection": "dbx_aml.tracking.connection",
-    "InForce": "dbx_aml.in_force",
-    "Link": "dbx_aml.settings",
+    "InForce": "dbx_aml.doctor.status",
+    "Link": "dbx_aml.link.link",
     "ScoringResult": "dbx_aml.scoring.result",
     "connect": "dbx_aml.tracking.connect",
-    "doctor": "dbx_aml.diagnosis",
-    "local_spark": "dbx_aml.local",
-    "register_model": "dbx_aml.registry",
-    "sample_flights": "dbx_aml.sample",
-    "score_table": "dbx_aml.scoring.job",
+    "run_doctor": "dbx_aml.doctor.run",
+    "local_spark": "dbx_aml.local.spark",
+    "register_model": "dbx_aml.models.register",
+    "sample_flights": "dbx_aml.local.samples",
+    "score_table": "dbx_aml.scoring.score_table",
 }
 
 

@@ -46,7 +46,7 @@ TRY_AGAIN=75
 WRONG_SETTINGS=2
 
 # dbx-aml is not installed yet: its wheel is a folder of modules as it is.
-NODE=dbx_aml.init_script.node
+NODE=dbx_aml.cluster.node.prepare
 RUN_FROM_WHEEL='import runpy, sys
 sys.path.insert(0, sys.argv.pop(1))
 runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)'

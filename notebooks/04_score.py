@@ -92,7 +92,7 @@ print(f"{result.model_uri} -> {result.output_table}, batch {result.batch_id}")
 
 import matplotlib.pyplot as plt
 
-from dbx_aml.scoring.look import by_day, reasons, some_rows
+from dbx_aml.scoring.views import by_day, reasons, some_rows
 
 # COMMAND ----------
 

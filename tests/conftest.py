@@ -65,7 +65,7 @@ def spark(request: pytest.FixtureRequest, local_folder: Path) -> Iterator["Spark
         def test_a_table_has_rows(spark):
             assert spark.range(3).count() == 3
     """
-    from dbx_aml.local import local_spark
+    from dbx_aml.local.spark import local_spark
 
     session = local_spark(
         local_folder,
@@ -124,8 +124,8 @@ def _global_state_is_put_back() -> Iterator[None]:
     os.chdir(folder)
     if "mlflow" in sys.modules:
         _forget_mlflow()
-    if "dbx_aml.tracking.marker" in sys.modules:
-        from dbx_aml.tracking import marker
+    if "dbx_aml.tracking.run_context" in sys.modules:
+        from dbx_aml.tracking import run_context as marker
 
         if marker._live is not None:
             marker._live.end()
@@ -134,8 +134,8 @@ def _global_state_is_put_back() -> Iterator[None]:
         from dbx_aml.tracking import connect
 
         connect._current = None
-    if "dbx_aml.auth" in sys.modules:
-        from dbx_aml import auth
+    if "dbx_aml.azure.credentials" in sys.modules:
+        from dbx_aml.azure import credentials as auth
 
         auth.use_link(None)
         auth._known.clear()

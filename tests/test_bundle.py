@@ -21,9 +21,9 @@ from databricks.bundles.schemas import Schema
 from databricks.bundles.volumes import Volume
 
 import dbx_aml
-from dbx_aml.cli import main
-from dbx_aml.notebook import read_notebook, widget_names
-from dbx_aml.runtimes import BEST_EFFORT, find_runtime
+from dbx_aml.cli.main import main
+from dbx_aml.cluster.runtimes import BEST_EFFORT, find_runtime
+from dbx_aml.local.notebook import read_notebook, widget_names
 from tests.support.databricks import USER, Databricks, databricks_service
 from tests.support.databricks.wheel_task import WheelTasks
 from tests.support.models import XY, choosy_sum, save_model
@@ -195,7 +195,9 @@ def test_the_entry_point_is_the_command_and_its_package_can_be_imported() -> Non
             found = task["python_wheel_task"]
             # A distribution and a package, whichever of them the platform looks for.
             assert found["package_name"] == dbx_aml.__name__
-            assert f'"{found["entry_point"]}=dbx_aml.cli:main"' in (ROOT / "setup.py").read_text()
+            assert (
+                f'"{found["entry_point"]}=dbx_aml.cli.main:main"' in (ROOT / "setup.py").read_text()
+            )
 
 
 def test_a_command_that_ends_well_returns_and_one_that_does_not_exits() -> None:

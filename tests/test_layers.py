@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,41 +13,12 @@ import dbx_aml
 
 PACKAGE = Path(dbx_aml.__file__).parent
 
-# A folder stands for all modules in it.
-ROWS = {
-    "errors": -2,  # every row may raise
-    "config_file": -1,
-    "marker": 0,
-    "runtime_packages": 0,
-    "workspace": 0,
-    "experiment": 0,
-    "runtimes": 0,
-    "model_uri": 0,
-    "settings": 1,
-    "auth": 2,
-    "jvm": 2,
-    "pins": 2,
-    "warehouse": 2,
-    "tracking": 3,
-    "local": 3,
-    "init_script": 3,
-    "wheelhouse": 3,
-    "registry": 4,  # changes MLflow's registry URI for a while: tracking.connect
-    "scoring": 4,
-    "endpoint": 4,
-    "remote": 4,
-    "cluster": 4,
-    "notebook": 4,
-    "in_force": 4,
-    "sample": 4,
-    "diagnosis": 5,
-    "demo": 5,
-    "cli": 6,
-}
-# Rows 0 and 1 are what `import dbx_aml` may cost; scoring/plan only decides.
-PURE = {name for name, row in ROWS.items() if row < 2} | {"scoring.plan"}
+ORDER = {folder: number for number, folder in enumerate(dbx_aml.FOLDERS)}
+# What `import dbx_aml` may cost; scoring/plan only decides.
+PURE = {"link", "scoring.plan"}
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
     """Return each module but the package's own __init__ by its name below the package."""
     found = {}
@@ -72,20 +44,26 @@ def imports(tree: ast.Module) -> Iterator[str]:
 
 
 def own_imports(tree: ast.Module) -> set[str]:
-    return {name.split(".")[1] for name in imports(tree) if name.startswith("dbx_aml.")}
+    names = {name.split(".")[1] for name in imports(tree) if name.startswith("dbx_aml.")}
+    return names & set(ORDER)
 
 
 def test_the_package_has_the_modules_that_the_other_tests_look_at() -> None:
-    assert {"errors", "model_uri", "experiment", "local"} <= set(modules())
+    assert {"_common.errors", "models.model_uri", "link.experiments", "local.spark"} <= set(
+        modules()
+    )
+
+
+def test_the_root_of_the_package_holds_the_listed_folders_and_no_module() -> None:
+    entries = {entry.name for entry in PACKAGE.iterdir()} - {"__pycache__"}
+    assert entries == {"__init__.py", "py.typed", *dbx_aml.FOLDERS}
 
 
 @pytest.mark.parametrize("name", modules())
-def test_a_module_has_a_row_and_imports_only_from_rows_below(name: str) -> None:
-    home = name.split(".")[0]
-    assert home in ROWS, f"give {home} a row in DESIGN.md and here"
-    known = {other: ROWS[other] for other in own_imports(modules()[name]) if other in ROWS}
-    upwards = [other for other, row in known.items() if row >= ROWS[home] and other != home]
-    assert not upwards, f"{name} (row {ROWS[home]}) imports {upwards}"
+def test_a_module_imports_only_from_folders_above_its_own(name: str) -> None:
+    folder = name.split(".")[0]
+    upwards = [other for other in own_imports(modules()[name]) if ORDER[other] > ORDER[folder]]
+    assert not upwards, f"{name} imports from {upwards}, below it in dbx_aml.FOLDERS"
 
 
 @pytest.mark.parametrize(

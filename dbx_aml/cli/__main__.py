@@ -1,5 +1,5 @@
-"""`python -m dbx_aml.cli` is `dbx-aml`."""
+"""`python -m dbx_aml.cli.main` is `dbx-aml`."""
 
-from dbx_aml.cli import main
+from dbx_aml.cli.main import main
 
 main(prog_name="dbx-aml")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from dbx_aml.cli.attach import attach, detach, on_failure_option, status
+from dbx_aml.cli.cluster_attach import attach, detach, on_failure_option, status
+from dbx_aml.cli.cluster_files import policy, snippet
 from dbx_aml.cli.console import console
-from dbx_aml.cli.snippet import policy, snippet
 
 
 @click.group()
@@ -39,8 +39,8 @@ def render(file: Path, wheelhouse: str | None, on_failure: str) -> None:
 
     Nodes need no variable of the cluster then; runtime 19 hides those in standard access mode.
     """
-    from dbx_aml.init_script.render import link_of_file
-    from dbx_aml.init_script.render import render as rendered
+    from dbx_aml.cluster.init_script import link_of_file
+    from dbx_aml.cluster.init_script import render as rendered
 
     text = rendered(link_of_file(file), wheelhouse=wheelhouse, on_failure=on_failure)
     click.echo(text, nl=False)
@@ -74,7 +74,7 @@ def wheelhouse(
     They are all that it adds to nodes of one runtime, with hashes. Upload the folder to a volume
     and name it in DBX_AML_WHEELHOUSE or in 'dbx-aml cluster render'.
     """
-    from dbx_aml.wheelhouse import fill, target
+    from dbx_aml.cluster.wheelhouse import fill, target
 
     machine = target(runtime, constraints, python)
     with console().status(f"Resolving for runtime {machine.runtime}, Python {machine.python}"):

@@ -27,9 +27,9 @@ def doctor(
     Settings, packages, network, sign-in, permissions, this machine: all checks run at once and end
     within five seconds. Exit code 1 where one failed.
     """
-    from dbx_aml.diagnosis import doctor as examine
+    from dbx_aml.doctor.run import run_doctor
 
-    report = examine(config=config, model_uri=model_uri, volume=volume)
+    report = run_doctor(config=config, model_uri=model_uri, volume=volume)
     if as_json:
         click.echo(json.dumps(report.as_json(), ensure_ascii=False))
     else:

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dbx_aml._common.errors import LinkError
 from dbx_aml.cli.console import console
-from dbx_aml.errors import LinkError
 
 if TYPE_CHECKING:
-    from dbx_aml.settings import Link
+    from dbx_aml.link.link import Link
 
 
 def _reference(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
     """Refuse a secret's text as wrong usage, without repeating it."""
-    from dbx_aml.settings import SecretRef
+    from dbx_aml.link.link import SecretRef
 
     try:
         return None if value is None else str(SecretRef.parse(value))
@@ -75,8 +75,8 @@ def link() -> None:
 )
 def set_(path: Path, **values: Any) -> None:
     """Write config.json, for this project, Azure ML's own tools, and a cluster."""
-    from dbx_aml.config_file import CONFIG_NAME
-    from dbx_aml.settings import Link
+    from dbx_aml.link.config_file import CONFIG_NAME
+    from dbx_aml.link.link import Link
 
     if not any(value is not None for value in values.values()):
         raise click.UsageError("Give at least one value, for example --mode aml.")
@@ -90,8 +90,8 @@ def set_(path: Path, **values: Any) -> None:
 @_json
 def show(config: str | None, as_json: bool) -> None:
     """Show every value and who gave it: an argument, a variable, a file, or nobody."""
-    from dbx_aml.auth import credential
-    from dbx_aml.settings import Link
+    from dbx_aml.azure.credentials import credential
+    from dbx_aml.link.link import Link
 
     found = Link.load(config=config)
     rows = {name: (value, found.origins.get(name, "default")) for name, value in _values(found)}
@@ -125,7 +125,7 @@ def show(config: str | None, as_json: bool) -> None:
 @_json
 def check(config: str | None, as_json: bool) -> None:
     """Prove it: token, host, workspace, permission to create a run. Reads only, within 15 s."""
-    from dbx_aml.settings import Link
+    from dbx_aml.link.link import Link
     from dbx_aml.tracking.check import check_link
 
     done = []

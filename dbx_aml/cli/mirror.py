@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dbx_aml._common.errors import DbxAmlError, MirrorError
 from dbx_aml.cli.mirror_table import print_outcomes, print_plan, print_table, shown, span
-from dbx_aml.errors import DbxAmlError, MirrorError
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-    from dbx_aml.tracking.mirror.copy import Outcome
-    from dbx_aml.tracking.mirror.side import Side
+    from dbx_aml.tracking.mirror.mirror_run import Outcome
+    from dbx_aml.tracking.mirror.server import Side
 
 _EVERY_S = 30.0
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -116,8 +116,8 @@ def mirror(
 @_options(_SIDES)
 def status(experiments: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """How many runs are pending, done or failed, by experiment."""
-    from dbx_aml.tracking.mirror import queue
-    from dbx_aml.tracking.mirror.count import count
+    from dbx_aml.tracking.mirror import pending_runs as queue
+    from dbx_aml.tracking.mirror.status import count
 
     src, dst = _sides(**given)
     rows = list(count(src, queue.experiment_ids(src, experiments)))
@@ -189,7 +189,7 @@ def _once(
     since: int | None,
     **given: Any,
 ) -> None:
-    from dbx_aml.tracking.mirror.reconcile import reconcile
+    from dbx_aml.tracking.mirror.mirror_runs import reconcile
 
     src, dst = _sides(**given)
     runs = _runs(src, is_all=is_all, experiments=experiments, run_ids=run_ids, since=since)
@@ -219,9 +219,9 @@ def _sides(
     config: str | None, src_tracking_uri: str | None, dst_tracking_uri: str | None
 ) -> tuple[Side, Side]:
     """Return both sides, which answer; Azure ML is asked with the link's credential."""
-    from dbx_aml.auth import use_link
-    from dbx_aml.settings import Link
-    from dbx_aml.tracking.mirror.pair import prove, sides
+    from dbx_aml.azure.credentials import use_link
+    from dbx_aml.link.link import Link
+    from dbx_aml.tracking.mirror.server_pair import prove, sides
 
     link = Link.load(config=config)
     use_link(link)
@@ -244,7 +244,7 @@ def _runs(
     run_ids: tuple[str, ...],
     since: int | None,
 ) -> Iterator[Run]:
-    from dbx_aml.tracking.mirror import queue
+    from dbx_aml.tracking.mirror import pending_runs as queue
 
     if run_ids:
         return iter(queue.by_id(src, run_ids))
@@ -253,7 +253,7 @@ def _runs(
 
 
 def _is_done(run: Run) -> bool:
-    from dbx_aml.tracking.mirror import tag
+    from dbx_aml.tracking.mirror import tags as tag
 
     is_active = run.info.lifecycle_stage == "active"
     return is_active and bool(run.data.tags.get(tag.STATE) == tag.DONE)

@@ -17,9 +17,9 @@ from dbx_aml.cli.console import console
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-    from dbx_aml.tracking.mirror.copy import Outcome
-    from dbx_aml.tracking.mirror.reconcile import Progress
-    from dbx_aml.tracking.mirror.side import Side
+    from dbx_aml.tracking.mirror.mirror_run import Outcome
+    from dbx_aml.tracking.mirror.mirror_runs import Progress
+    from dbx_aml.tracking.mirror.server import Side
 
 _LINE_EVERY_S = 10.0
 
@@ -67,7 +67,7 @@ def _amounts(now: Progress) -> str:
 
 def print_plan(src: Side, dst: Side, runs: list[Run], *, as_json: bool) -> None:
     """Print which runs would be mirrored."""
-    from dbx_aml.tracking.mirror import queue
+    from dbx_aml.tracking.mirror import pending_runs as queue
 
     rows = [
         {

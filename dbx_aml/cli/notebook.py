@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from dbx_aml.notebook import CellRun
+    from dbx_aml.local.notebook import CellRun
 
 
 def _values(ctx: click.Context, option: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
@@ -45,8 +45,8 @@ def run(path: Path, widgets: dict[str, str], html: Path | None, pip: bool) -> No
     the variables DBX_AML_SECRET_<SCOPE>_<KEY>. Where no link says another, this machine's MLflow
     store stands for Databricks.
     """
-    from dbx_aml.notebook import check_notebook, run_notebook
-    from dbx_aml.notebook.machine import machine
+    from dbx_aml.local.notebook import check_notebook, run_notebook
+    from dbx_aml.local.notebook.workspace_stub import machine
 
     # While cells run, what is printed belongs to them.
     stderr = sys.stderr

@@ -112,7 +112,7 @@ def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) ->
 
 def _tracked(tracking_uri: str | None, stack: ExitStack) -> str | None:
     """Return the server that is asked; one that no argument names is the link's, connected."""
-    from dbx_aml.settings import Link
+    from dbx_aml.link.link import Link
     from dbx_aml.tracking.connect import connect
 
     if tracking_uri or "MLFLOW_TRACKING_URI" in os.environ:

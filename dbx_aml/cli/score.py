@@ -13,8 +13,8 @@ import click
 from dbx_aml.cli.console import console
 
 if TYPE_CHECKING:
-    from dbx_aml.scoring.progress import Progress
     from dbx_aml.scoring.result import ScoringResult
+    from dbx_aml.scoring.spark_progress import Progress
 
 
 @click.command()
@@ -65,7 +65,7 @@ def score(config: str | None, as_json: bool, **arguments: Any) -> None:
     Exactly once: start it again after a crash, and both tables are as after one clean run.
     """
     # Late: what a command imports is what its start costs.
-    from dbx_aml.scoring.job import score_table
+    from dbx_aml.scoring.score_table import score_table
 
     with _progress() as progress:
         if config:

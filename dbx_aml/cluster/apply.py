@@ -1,11 +1,11 @@
 """Make a change on a cluster and see it through: wait, send, wait, and say how it ended."""
 
-from dbx_aml.cluster.change import Change, Say
+from dbx_aml._common.errors import ClusterError
 from dbx_aml.cluster.client import Client, WrongState
-from dbx_aml.cluster.found import Cluster
-from dbx_aml.cluster.outcome import logs_of
+from dbx_aml.cluster.clusters import Cluster
+from dbx_aml.cluster.driver import logs_of
+from dbx_aml.cluster.settings_change import Change, Say
 from dbx_aml.cluster.wait import wait_until_restarting, wait_until_settled, why_ended
-from dbx_aml.errors import ClusterError
 
 _TRIES = 5
 

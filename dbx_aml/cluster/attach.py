@@ -6,19 +6,19 @@ anywhere can be run again.
 
 from dataclasses import dataclass, replace
 
+from dbx_aml._common.errors import ClusterError
 from dbx_aml.cluster.allowlist import Allowlist
 from dbx_aml.cluster.apply import apply_change, see_through
-from dbx_aml.cluster.change import Change, Say
+from dbx_aml.cluster.attach_record import RECORD, Record, is_same
 from dbx_aml.cluster.client import Client
-from dbx_aml.cluster.found import Cluster
-from dbx_aml.cluster.library import wait_for_libraries
-from dbx_aml.cluster.outcome import logs_of, read_outcome, why_failed
-from dbx_aml.cluster.part import Files
+from dbx_aml.cluster.clusters import Cluster
+from dbx_aml.cluster.driver import logs_of, read_outcome, why_failed
+from dbx_aml.cluster.files import Files
+from dbx_aml.cluster.folder import Folder
+from dbx_aml.cluster.libraries import wait_for_libraries
+from dbx_aml.cluster.node.marker import Marker
 from dbx_aml.cluster.policy import policy_definition, save_policy
-from dbx_aml.cluster.record import RECORD, Record, is_same
-from dbx_aml.cluster.storage import Folder
-from dbx_aml.errors import ClusterError
-from dbx_aml.marker import Marker
+from dbx_aml.cluster.settings_change import Change, Say
 
 # A policy's id before the policy is made.
 NEW_POLICY = "(a new one)"

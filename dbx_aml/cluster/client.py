@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from dbx_aml.errors import ClusterError, first_line
+from dbx_aml._common.errors import ClusterError, first_line
 
 # Host and token are proved at once; what comes later may be tried for longer.
 _FIRST_S = 10

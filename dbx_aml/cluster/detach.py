@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass, replace
 
+from dbx_aml._common.errors import ClusterError
 from dbx_aml.cluster.allowlist import Allowlist
 from dbx_aml.cluster.apply import apply_change, see_through
-from dbx_aml.cluster.change import Change, Say, Settings
+from dbx_aml.cluster.attach_record import RECORD, Record, is_same, read_record
 from dbx_aml.cluster.client import Client, Forbidden
-from dbx_aml.cluster.found import Cluster
+from dbx_aml.cluster.clusters import Cluster
+from dbx_aml.cluster.folder import Folder
 from dbx_aml.cluster.policy import remove_policy
-from dbx_aml.cluster.record import RECORD, Record, is_same, read_record
-from dbx_aml.cluster.storage import Folder
-from dbx_aml.errors import ClusterError
+from dbx_aml.cluster.settings_change import Change, Say, Settings
 
 
 @dataclass(frozen=True, kw_only=True)

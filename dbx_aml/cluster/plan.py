@@ -5,16 +5,16 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
+from dbx_aml._common.errors import ClusterError
 from dbx_aml.cluster.allowlist import Allowlist
 from dbx_aml.cluster.attach import NEW_POLICY, Attach
-from dbx_aml.cluster.change import Change, Settings, has_secret
+from dbx_aml.cluster.attach_record import SCRIPT, Record, attached_path, is_same, read_record
 from dbx_aml.cluster.client import Client
-from dbx_aml.cluster.found import Cluster
-from dbx_aml.cluster.library import wanted_libraries
-from dbx_aml.cluster.part import Files
-from dbx_aml.cluster.record import SCRIPT, Record, attached_path, is_same, read_record
-from dbx_aml.cluster.storage import Folder
-from dbx_aml.errors import ClusterError
+from dbx_aml.cluster.clusters import Cluster
+from dbx_aml.cluster.files import Files
+from dbx_aml.cluster.folder import Folder
+from dbx_aml.cluster.libraries import wanted_libraries
+from dbx_aml.cluster.settings_change import Change, Settings, has_secret
 
 
 def plan_attach(

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dbx_aml.cluster.client import Client
-from dbx_aml.cluster.found import Cluster
+from dbx_aml.cluster.clusters import Cluster
 
 _API = "/api/2.0/policies/clusters"
 _HINT = "a workspace administrator makes cluster policies; they can use 'dbx-aml cluster policy'"

@@ -3,15 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from dbx_aml._common.errors import ClusterError
+from dbx_aml.cluster.attach_record import Record, attached_path, read_record
 from dbx_aml.cluster.client import Client
-from dbx_aml.cluster.found import Cluster
-from dbx_aml.cluster.library import library_statuses
-from dbx_aml.cluster.outcome import read_outcome, why_failed
-from dbx_aml.cluster.record import Record, attached_path, read_record
-from dbx_aml.cluster.storage import Folder
+from dbx_aml.cluster.clusters import Cluster
+from dbx_aml.cluster.driver import read_outcome, why_failed
+from dbx_aml.cluster.folder import Folder
+from dbx_aml.cluster.libraries import library_statuses
+from dbx_aml.cluster.node.marker import Marker
 from dbx_aml.cluster.wait import why_ended
-from dbx_aml.errors import ClusterError
-from dbx_aml.marker import Marker
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from dbx_aml._common.errors import ClusterError
 from dbx_aml.cluster.client import Client
-from dbx_aml.cluster.found import Cluster, get_cluster
-from dbx_aml.errors import ClusterError
+from dbx_aml.cluster.clusters import Cluster, get_cluster
 
 _LIMIT_S = 1800.0
 _BEGIN_S = 30.0

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
-from dbx_aml.errors import ScoringError
-from dbx_aml.scoring.binding import quote
-from dbx_aml.scoring.conf import larger_batches
-from dbx_aml.scoring.recipe import Batch
-from dbx_aml.scoring.scorer import Scorer
-from dbx_aml.scoring.table import SPARK_ERRORS, Commit, Table
-from dbx_aml.scoring.write import NothingScoredError, create, merge, options, save
+from dbx_aml._common.errors import ScoringError
+from dbx_aml.scoring.column_binding import quote
+from dbx_aml.scoring.delta_table import SPARK_ERRORS, Commit, Table
+from dbx_aml.scoring.delta_write import NothingScoredError, create, merge, options, save
+from dbx_aml.scoring.model_udf import Scorer
+from dbx_aml.scoring.resolved_request import Batch
+from dbx_aml.scoring.spark_settings import larger_batches
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

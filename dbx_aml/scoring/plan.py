@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dbx_aml.errors import ArgumentError
+from dbx_aml._common.errors import ArgumentError
 
 WRITE_MODES = ("append", "incremental", "merge", "replace")
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.errors import AnalysisException
 
-from dbx_aml.errors import ScoringError
+from dbx_aml._common.errors import ScoringError
 from dbx_aml.scoring.batch import Counts, publish
-from dbx_aml.scoring.recipe import Batch, Recipe
-from dbx_aml.scoring.scorer import Report, Scorer
-from dbx_aml.scoring.table import SPARK_ERRORS, Commit, Table, one_line
+from dbx_aml.scoring.delta_table import SPARK_ERRORS, Commit, Table, one_line
+from dbx_aml.scoring.model_udf import Report, Scorer
+from dbx_aml.scoring.resolved_request import Batch, Recipe
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -155,7 +155,7 @@ def _version(offset: dict[str, Any]) -> int:
 
 def _stream_error(err: Exception, recipe: Recipe, checkpoint_location: str) -> ScoringError:
     text = str(err)
-    ours = text.rpartition("dbx_aml.errors.ScoringError: ")
+    ours = text.rpartition("dbx_aml._common.errors.ScoringError: ")
     if ours[1]:
         return ScoringError(ours[2].splitlines()[0])
     cause = one_line(err)

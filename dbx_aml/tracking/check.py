@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from dbx_aml.auth import credential
-from dbx_aml.errors import DbxAmlError
-from dbx_aml.settings import Link
-from dbx_aml.tracking.databricks import read_server
-from dbx_aml.tracking.service import check_permission, reach, read_workspace, with_tracking_uri
-from dbx_aml.workspace import AmlWorkspace, is_azureml
+from dbx_aml._common.errors import DbxAmlError
+from dbx_aml.azure.credentials import credential
+from dbx_aml.azure.workspaces import check_permission, reach, read_workspace, with_tracking_uri
+from dbx_aml.link.link import Link
+from dbx_aml.link.workspace import AmlWorkspace, is_azureml
+from dbx_aml.tracking.servers import read_server
 
 _STEP_S = 5.0
 _WHOLE_S = 14.0

@@ -9,12 +9,12 @@ from dataclasses import replace
 from threading import RLock
 from typing import Any
 
-from dbx_aml.auth import Identity, credential, use_link
-from dbx_aml.errors import LinkError
-from dbx_aml.settings import Link
+from dbx_aml._common.errors import LinkError
+from dbx_aml.azure.credentials import Identity, credential, use_link
+from dbx_aml.azure.workspaces import read_workspace, with_tracking_uri
+from dbx_aml.link.link import Link
 from dbx_aml.tracking.connection import DUAL_VARIABLE, Connection
-from dbx_aml.tracking.databricks import databricks_host, is_databricks
-from dbx_aml.tracking.service import read_workspace, with_tracking_uri
+from dbx_aml.tracking.servers import databricks_host, is_databricks
 
 _VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 _CLOUD = "AZUREML_CURRENT_CLOUD"

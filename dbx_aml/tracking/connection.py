@@ -7,8 +7,8 @@ from html import escape
 from types import TracebackType
 from typing import Self
 
-from dbx_aml.auth import Identity, credential
-from dbx_aml.settings import Link
+from dbx_aml.azure.credentials import Identity, credential
+from dbx_aml.link.link import Link
 
 # Set by `connect` for processes that this one starts, which know nothing of its link. Not in
 # `marker`: MLflow, on its own import, loads that one, which must not be half loaded then.

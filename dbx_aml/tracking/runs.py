@@ -9,9 +9,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dbx_aml.errors import LinkError, RunError, first_line
-from dbx_aml.tracking.databricks import databricks_host
-from dbx_aml.workspace import AmlWorkspace
+from dbx_aml._common.errors import LinkError, RunError, first_line
+from dbx_aml.link.workspace import AmlWorkspace
+from dbx_aml.tracking.servers import databricks_host
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dbx_aml import local_spark, score_table
-from dbx_aml.errors import DbxAmlError
+from dbx_aml._common.errors import DbxAmlError
 from dbx_aml.scoring import batch, stream
 
 # Short jobs: the second compiler of the JVM would cost more than it brings. Small batches and

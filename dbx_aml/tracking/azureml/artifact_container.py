@@ -21,9 +21,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST
 from mlflow.utils.rest_utils import MlflowHostCreds, verify_rest_response
 
-from dbx_aml.tracking.azureml.artifact_blob import open_blob, tried
-from dbx_aml.tracking.azureml.artifact_blob import upload as upload_blob
-from dbx_aml.tracking.azureml.http import send
+from dbx_aml.tracking.azureml.blob_upload import open_blob, tried
+from dbx_aml.tracking.azureml.blob_upload import upload as upload_blob
+from dbx_aml.tracking.azureml.mlflow_calls import send
 
 log = logging.getLogger(__name__)
 # Of what the store keeps in a run that a run does not take.

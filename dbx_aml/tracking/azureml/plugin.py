@@ -33,7 +33,7 @@ def tracking_store(store_uri: str, artifact_uri: str | None = None) -> Any:
 
 def model_registry_store(store_uri: str, tracking_uri: str | None = None) -> Any:
     """Return the model registry of a workspace; runs and models come from `tracking_uri`."""
-    from dbx_aml.tracking.azureml.registry import AmlModelRegistryStore
+    from dbx_aml.tracking.azureml.registry_store import AmlModelRegistryStore
 
     return AmlModelRegistryStore.of(store_uri, tracking_uri)
 
@@ -43,11 +43,11 @@ def artifact_repository(
 ) -> Any:
     """Return the artifacts below an `azureml://` artifact URI, of a workspace or a registry."""
     if "/registries/" in artifact_uri:
-        from dbx_aml.tracking.azureml.shared import SharedRegistryRepository
+        from dbx_aml.tracking.azureml.shared_registry_artifacts import SharedRegistryRepository
 
         return SharedRegistryRepository(artifact_uri, tracking_uri, registry_uri)
-    from dbx_aml.tracking.azureml.artifacts import AmlArtifactRepository
-    from dbx_aml.tracking.azureml.runs_uri import keep_runs_uri_simple
+    from dbx_aml.tracking.azureml.artifact_repository import AmlArtifactRepository
+    from dbx_aml.tracking.azureml.runs_uri_patch import keep_runs_uri_simple
 
     keep_runs_uri_simple()
     return AmlArtifactRepository(artifact_uri, tracking_uri, registry_uri)

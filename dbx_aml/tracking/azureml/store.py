@@ -7,9 +7,9 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.utils.async_logging.run_operations import RunOperations
 
-from dbx_aml.tracking.azureml.async_log import AsyncLog
-from dbx_aml.tracking.azureml.context import context_of
-from dbx_aml.tracking.azureml.models import LoggedModelStore
+from dbx_aml.tracking.azureml.async_logging import AsyncLog
+from dbx_aml.tracking.azureml.logged_model_store import LoggedModelStore
+from dbx_aml.tracking.azureml.service_context import context_of
 
 log = logging.getLogger(__name__)
 # MLflow then looks for a trace's spans in the tracking store, and uploads nothing.

@@ -9,9 +9,13 @@ from typing import Any
 
 from mlflow.entities import Run
 
-from dbx_aml.tracking.mirror import field, file, model, point, tag
-from dbx_aml.tracking.mirror.side import Side
-from dbx_aml.tracking.mirror.target import Targets
+from dbx_aml.tracking.mirror import artifacts as file
+from dbx_aml.tracking.mirror import logged_models as model
+from dbx_aml.tracking.mirror import metrics as point
+from dbx_aml.tracking.mirror import params_and_tags as field
+from dbx_aml.tracking.mirror import tags as tag
+from dbx_aml.tracking.mirror.mirrored_runs import Targets
+from dbx_aml.tracking.mirror.server import Side
 
 _RUNS_AT_ONCE = 8
 

@@ -19,8 +19,8 @@ from threading import Lock, Thread
 from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from dbx_aml.tracking.mirror import tag
-from dbx_aml.tracking.mirror.side import Side
+from dbx_aml.tracking.mirror import tags as tag
+from dbx_aml.tracking.mirror.server import Side
 
 log = logging.getLogger(__name__)
 LEASE_S = 60.0

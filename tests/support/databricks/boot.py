@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dbx_aml.marker import MARKER_PATH, Marker
+from dbx_aml.cluster.node.marker import MARKER_PATH, Marker
 from tests.support.databricks.allowlist import Allowlists
 from tests.support.databricks.volume import Volumes
 from tests.support.databricks.workspace_file import WorkspaceFiles

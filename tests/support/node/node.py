@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dbx_aml.init_script.render import script
-from dbx_aml.marker import Marker, read_marker
+from dbx_aml.cluster.init_script import script
+from dbx_aml.cluster.node.marker import Marker, read_marker
 from tests.support.node.runtime import site_packages
 
 LINK = {

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from importlib.metadata import distribution
 from pathlib import Path
 
-from dbx_aml.pins import read_pins
-from dbx_aml.runtime_packages import RuntimePackages
+from dbx_aml.cluster.node.requirements import read_pins
+from dbx_aml.cluster.runtime_packages import RuntimePackages
 from tests.support.node.wheel import write_wheel
 
 # As much of MLflow and of the blob client as the init script's proof calls.

@@ -1,0 +1,17 @@
+"""Which Databricks Runtime this process runs in."""
+
+import os
+
+# The first is set on serverless compute, the second on a cluster.
+_VARIABLES = ("DATABRICKS_ENV_VERSION", "DATABRICKS_RUNTIME_VERSION")
+
+
+def running_version() -> str | None:
+    """Return the version of the runtime that this process runs in, None outside of Databricks.
+
+    Source:
+        mlflow 3.15 `get_databricks_runtime_version`: on serverless compute DATABRICKS_ENV_VERSION
+        has the environment's version.
+    """
+    environment, runtime = (os.environ.get(name) for name in _VARIABLES)
+    return f"client.{environment}" if environment else runtime or None

@@ -1,0 +1,106 @@
+"""`dbx-aml`: one command, one subcommand a step.
+
+Tables for people on stderr's sibling stdout, `--json` for programs, progress on stderr. Exit 0,
+1 (it failed, one line says why) or 2 (wrong usage).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dbx_aml._common.errors import DbxAmlError
+from dbx_aml.cli.cluster import cluster
+from dbx_aml.cli.console import console
+from dbx_aml.cli.doctor import doctor
+from dbx_aml.cli.link import link
+from dbx_aml.cli.mirror import mirror
+from dbx_aml.cli.notebook import notebook
+from dbx_aml.cli.runs import runs
+from dbx_aml.cli.score import score
+
+__all__ = ["main", "score"]
+
+
+class _Command(click.Group):
+    """A group whose commands end with one line for an error of ours, not with a traceback."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Return where all is well, for callers other than a shell.
+
+        A Python wheel task of Databricks calls this and takes any SystemExit for a failure, that
+        of 0 too.
+
+        Source:
+            MicrosoftDocs/azure-docs issue 116964.
+        """
+        try:
+            return super().main(*args, **extra)
+        except SystemExit as err:
+            if err.code:
+                raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DbxAmlError as err:
+            click.echo(f"dbx-aml: {err}", err=True)
+            ctx.exit(2 if isinstance(err, ValueError) else 1)
+
+
+@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dbx-aml", prog_name="dbx-aml")
+@click.option("-v", "--verbose", is_flag=True, help="Log what is done, on stderr.")
+def main(verbose: bool) -> None:
+    """Azure Databricks and Azure Machine Learning as one MLflow platform."""
+    _set_up_logging(verbose)
+
+
+main.add_command(cluster)
+main.add_command(doctor)
+main.add_command(link)
+main.add_command(notebook)
+main.add_command(mirror)
+main.add_command(runs)
+main.add_command(score)
+
+
+@main.command()
+@click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for what it makes.  [default: .dbx_aml/demo]",
+)
+def demo(root: Path | None) -> None:
+    """Train, register and score on the flights of 2013, on this machine."""
+    from dbx_aml.local.demo import run_demo
+
+    run_demo(root)
+
+
+def _set_up_logging(verbose: bool) -> None:
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=console(), show_path=False, show_time=False)
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(message)s", handlers=[handler]
+    )
+    if verbose:
+        return
+    # Libraries that say at every start what scoring says once, or that repeat as JSON the error
+    # which is our one line. MLflow sets its level when it is imported, from this variable.
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    for name in (
+        "azure",
+        "databricks.sdk",
+        "SQLQueryContextLogger",
+        "DataFrameQueryContextLogger",
+        "py4j",
+        "alembic",
+    ):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

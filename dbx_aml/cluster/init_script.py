@@ -1,0 +1,88 @@
+"""Write settings into a copy of the init script, never a secret."""
+
+import os
+import re
+import shlex
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+from dbx_aml._common.errors import ArgumentError
+from dbx_aml.link.link import Link
+
+SCRIPT_NAME = "dbx_aml_init.sh"
+ON_FAILURE = ("continue", "stop")
+_SETTINGS = re.compile(r"(?<=^# >>> settings >>>\n).*?(?=^# <<< settings <<<$)", re.M | re.S)
+# How secrets look: one that Databricks fills in where it is a variable, never in a file; a token of
+# Databricks, of Entra, a client secret of Entra, an account's key, a signed URL, a password in one.
+_SECRET = re.compile(
+    r"\{\{\s*secrets/|\bdapi[0-9a-f]{32}|\beyJ[\w-]{20,}\.|[\w.~-]{3}\dQ~[\w.~-]{31,34}"
+    r"|AccountKey=|SharedAccessSignature|[?&]sig=|://[^/\s'\"@]*:[^/\s'\"@]+@"
+)
+_SECRET_NAME = re.compile(r"SECRET|PASSWORD|TOKEN|ACCOUNT_KEY|API_KEY", re.IGNORECASE)
+_SHORTEST_SECRET = 8
+
+
+def render(link: Link, *, wheelhouse: str | None = None, on_failure: str = "continue") -> str:
+    """Return the init script with a link and settings in it, for a cluster that hides variables.
+
+    Args:
+        link: Who tracks, who registers; its secret stays a reference.
+        wheelhouse: Folder on the cluster, for example "/Volumes/main/ml/wheelhouse".
+        on_failure: "continue" or "stop".
+
+    Raises:
+        ArgumentError: A setting cannot be, or the script would hold a secret; the message does
+            not.
+    """
+    if on_failure not in ON_FAILURE:
+        raise ArgumentError(
+            f"on_failure must be one of {list(ON_FAILURE)}: got {on_failure!r}; write it anew"
+        )
+    if wheelhouse is not None and not re.fullmatch(r"/[^\x00-\x1f]+", wheelhouse):
+        raise ArgumentError(
+            f"wheelhouse must be an absolute path on the cluster: got {wheelhouse!r}; "
+            "use for example '/Volumes/<catalog>/<schema>/<volume>/wheelhouse'"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        config = link.save(folder).read_text(encoding="utf-8").strip()
+    chosen = "" if on_failure == ON_FAILURE[0] else on_failure  # the script's own default
+    values = {"WHEELHOUSE": wheelhouse or "", "ON_FAILURE": chosen, "CONFIG": config}
+    settings = "".join(f"BAKED_{name}={shlex.quote(value)}\n" for name, value in values.items())
+    _refuse_secrets(settings)
+    return _SETTINGS.sub(lambda _: settings, script())
+
+
+def script() -> str:
+    """Return the init script as it is, without settings in it."""
+    return files("dbx_aml.cluster.node").joinpath(SCRIPT_NAME).read_text(encoding="utf-8")
+
+
+def link_of_file(file: Path) -> Link:
+    """Return the link of a `config.json` as a cluster will read it.
+
+    Args:
+        file: The file, or its folder.
+
+    Raises:
+        LinkError: It cannot be read, or its values do not fit together.
+        WorkspaceError: The workspace cannot exist.
+    """
+    file = file / "config.json" if file.is_dir() else file
+    made = Link.of_file(file)
+    # A file from the portal says no mode: on Databricks that means to track in both.
+    is_open = made.origins.get("mode", "").startswith("default") and made.has_aml_side
+    return Link.of_file(file, mode="dual") if is_open else made
+
+
+def _refuse_secrets(settings: str) -> None:
+    known = {
+        value
+        for name, value in os.environ.items()
+        if _SECRET_NAME.search(name) and len(value) >= _SHORTEST_SECRET
+    }
+    if _SECRET.search(settings) or any(value in settings for value in known):
+        raise ArgumentError(
+            "rendered init script must hold no secret: a setting has one, or looks like it; "
+            "name it as {{secrets/<scope>/<key>}} in the cluster's spark_env_vars instead"
+        )

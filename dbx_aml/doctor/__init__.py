@@ -1,0 +1,1 @@
+"""Checks of a machine, a cluster and both services, each with its fix."""

@@ -1,0 +1,1 @@
+"""Spark, Databricks notebooks and the demo on a laptop."""

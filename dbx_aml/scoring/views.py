@@ -1,0 +1,92 @@
+"""What to look at after scoring: some rows, the predictions by day, why others were set aside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dbx_aml.scoring.delta_table import Table
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from dbx_aml.scoring.result import ScoringResult
+
+
+def some_rows(result: ScoringResult, spark: SparkSession, rows: int = 5) -> DataFrame:
+    """Return a few rows that this version of the model scored, with where they came from.
+
+    Args:
+        result: As `score_table` returns it.
+        spark: The session that scored.
+        rows: How many at most, for example 5.
+
+    Shape:
+        At most `rows` x (prediction, model_version string, batch_id string, scored_at
+        timestamp); no rows where nothing was ever scored.
+    """
+    table = Table(result.output_table)
+    if not table.exists(spark):
+        return spark.createDataFrame([], "prediction double")
+    from pyspark.sql import functions as F
+
+    scored = table.read(spark).where(F.col("_scoring.model_uri") == result.model_uri)
+    source = [f"_scoring.{name}" for name in ("model_version", "batch_id", "scored_at")]
+    return scored.select("prediction", *source).limit(rows)
+
+
+def by_day(result: ScoringResult, spark: SparkSession) -> DataFrame:
+    """Return how the predictions of the output table are spread, day by day.
+
+    The day is that of the table's first date or timestamp, or else of scoring.
+
+    Args:
+        result: As `score_table` returns it.
+        spark: The session that scored.
+
+    Shape:
+        One row a day, in order: (day date, rows bigint, mean double, p10 double, p90 double); the
+        last three are null where predictions are no numbers. No rows where nothing was scored.
+    """
+    table = Table(result.output_table)
+    if not table.exists(spark):
+        return spark.createDataFrame(
+            [], "day date, rows bigint, mean double, p10 double, p90 double"
+        )
+    from pyspark.sql import functions as F
+    from pyspark.sql.types import NumericType
+
+    scored = table.read(spark)
+    dated = [name for name, kind in scored.dtypes if kind in ("date", "timestamp", "timestamp_ntz")]
+    day = F.to_date(F.col(f"`{dated[0]}`" if dated else "_scoring.scored_at"))
+    is_number = isinstance(scored.schema["prediction"].dataType, NumericType)
+    number = (F.col("prediction") if is_number else F.lit(None)).cast("double")
+    return (
+        scored.groupBy(day.alias("day"))
+        .agg(
+            F.count(F.lit(1)).alias("rows"),
+            F.avg(number).alias("mean"),
+            F.percentile_approx(number, 0.1).alias("p10"),
+            F.percentile_approx(number, 0.9).alias("p90"),
+        )
+        .orderBy("day")
+    )
+
+
+def reasons(result: ScoringResult, spark: SparkSession) -> DataFrame:
+    """Return why rows of this input were set aside, counted by batch and reason.
+
+    Args:
+        result: As `score_table` returns it.
+        spark: The session that scored.
+
+    Shape:
+        One row a batch and reason: (batch_id string, reason string, rows bigint), most rows
+        first; no rows where none was set aside.
+    """
+    from pyspark.sql import functions as F
+
+    table = Table(result.quarantine_table)
+    if not table.exists(spark):
+        return spark.createDataFrame([], "batch_id string, reason string, rows bigint")
+    grouped = table.read(spark).groupBy("_quarantine.batch_id", "_quarantine.reason")
+    return grouped.agg(F.count(F.lit(1)).alias("rows")).orderBy(F.desc("rows"), "batch_id")

@@ -1,0 +1,31 @@
+"""Artifacts of a model in a registry that several workspaces share."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from azureml.mlflow._client.artifact.registry_artifact_client import RegistryArtifactClient
+from azureml.mlflow._store.artifact.artifact_repo import AzureMLflowArtifactRepository
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+
+from dbx_aml.tracking.azureml.service_context import shared_registry_context
+
+
+class SharedRegistryRepository(AzureMLflowArtifactRepository):  # type: ignore[misc,unused-ignore]
+    """azureml-mlflow's own, but for its credential, which would ask a person to sign in.
+
+    Args:
+        artifact_uri: "azureml://<host>/mlflow/v2.0/registries/<name>/models/...".
+        tracking_uri: As MLflow passes it on.
+        registry_uri: As MLflow passes it on.
+    """
+
+    def __init__(
+        self, artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
+    ) -> None:
+        ArtifactRepository.__init__(self, artifact_uri)
+        self.tracking_uri: Any = tracking_uri
+        self.registry_uri: Any = registry_uri
+        parts = urlsplit(artifact_uri)
+        name = parts.path.partition("/registries/")[2].partition("/")[0]
+        context = shared_registry_context(parts.netloc, name)
+        self.artifacts = RegistryArtifactClient(context, parts.path[1:])

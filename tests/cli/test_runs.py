@@ -1,0 +1,71 @@
+"""`dbx-aml runs`: a table for people, JSON for programs, one line for what is wrong."""
+
+import json
+
+import mlflow
+import pytest
+from click.testing import CliRunner
+
+from dbx_aml.cli.main import main
+
+
+@pytest.fixture
+def run_id(mlflow_store):
+    with mlflow.start_run(run_name="a[b]") as run:
+        mlflow.log_params({"alpha": 0.5, "text": "[bold]x"})
+        mlflow.log_metrics({f"m{i}": i / 4 for i in range(6)})
+        for step in range(3):
+            mlflow.log_metric("loss", 3 - step, step=step)
+        mlflow.log_text("hello", "a/b.txt")
+    return run.info.run_id
+
+
+def dbx_aml(*arguments: str):
+    return CliRunner().invoke(main, arguments, env={"COLUMNS": "140"})
+
+
+def test_a_table_has_each_run_with_its_first_metrics(run_id):
+    done = dbx_aml("runs", "--experiment", "tests")
+    assert done.exit_code == 0, done.output
+    assert run_id in done.output
+    assert "a[b]" in done.output
+    assert "FINISHED" in done.output
+    assert "loss=1" in done.output
+    assert "and 3 more" in done.output
+
+
+def test_json_has_every_metric(run_id):
+    (row,) = json.loads(dbx_aml("runs", "--experiment", "tests", "--json").stdout)
+    assert row["run_id"] == run_id
+    assert row["metrics"] == {
+        "loss": 1,
+        "m0": 0,
+        "m1": 0.25,
+        "m2": 0.5,
+        "m3": 0.75,
+        "m4": 1,
+        "m5": 1.25,
+    }
+    assert row["started"].endswith("+00:00")
+
+
+def test_one_run_is_shown_in_full(run_id):
+    said = dbx_aml("runs", "show", run_id).output
+    assert "█▅▁" in said
+    assert "[bold]x" in said, "a value is text, no markup"
+    assert "a/b.txt" in said
+    assert "5 bytes" in said
+    shown = json.loads(dbx_aml("runs", "show", run_id, "--json").stdout)
+    assert shown["metrics"]["loss"]["points"] == 3
+    assert shown["artifacts"] == [{"path": "a/b.txt", "bytes": 5}]
+
+
+def test_an_experiment_without_runs_says_so(mlflow_store):
+    assert dbx_aml("runs", "--experiment", "tests").output == "no runs\n"
+
+
+def test_what_is_not_there_is_one_line_and_exit_code_1(mlflow_store):
+    done = dbx_aml("runs", "--experiment", "nope")
+    assert done.exit_code == 1
+    assert done.output.startswith("dbx-aml: experiment must exist: got 'nope'")
+    assert dbx_aml("runs", "--newest", "0").exit_code == 2

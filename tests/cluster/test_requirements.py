@@ -1,0 +1,109 @@
+"""What has to be added to a machine: its own packages stay, limits are passed over or refused."""
+
+from pathlib import Path
+
+import pytest
+from packaging.version import Version
+
+from dbx_aml._common.errors import ClusterError
+from dbx_aml.cluster.node.marker import Override
+from dbx_aml.cluster.node.requirements import Wheel, needs, read_pins, unmet
+from dbx_aml.cluster.runtime_packages import newest_release, runtime_packages
+from tests.support.node.wheel import write_wheel
+
+PLUGIN = Wheel(
+    name="azureml-mlflow",
+    version="1.62.0.post6",
+    requires=(
+        "azure-storage-blob<=12.27.1,>=12.5.0",
+        "azure_core!=1.22.0,<2.0.0,>=1.8.0",
+        "jsonpickle<5.0.0",
+        'numpy; extra == "deployments"',
+        'tomli; python_version < "3.11"',
+    ),
+)
+
+
+def test_only_what_the_machine_lacks_is_added_and_a_passed_limit_is_named() -> None:
+    found = needs([PLUGIN], {"azure-storage-blob": "12.29.0", "azure-core": "1.41.0"})
+    assert found.to_add == ("jsonpickle<5.0.0",)
+    assert found.overrides == (
+        Override(
+            package="azure-storage-blob",
+            version="12.29.0",
+            required_by="azureml-mlflow 1.62.0.post6",
+            requirement="<=12.27.1,>=12.5.0",
+        ),
+    )
+
+
+def test_markers_are_those_of_the_machine_that_is_meant() -> None:
+    machine = {"azure-storage-blob": "12.23.0", "azure-core": "1.31.0"}
+    found = needs([PLUGIN], machine, {"python_version": "3.10"})
+    assert found.to_add == ("jsonpickle<5.0.0", "tomli")
+    assert found.overrides == ()
+
+
+@pytest.mark.parametrize(
+    ("requirement", "version"),
+    [
+        ("blob<=12.27.1,>=12.5.0", "12.4.9"),
+        ("blob~=12.5", "12.4"),
+        ("blob==12.5.*", "12.4"),
+        ("blob!=12.29.0,<=12.27.1", "12.29.0"),
+        ("blob<2", "of-the-vendor"),
+    ],
+)
+def test_what_is_older_than_needed_or_known_as_broken_is_refused(
+    requirement: str, version: str
+) -> None:
+    wheel = Wheel(name="plugin", version="1", requires=(requirement,))
+    with pytest.raises(ClusterError, match=r"^blob must be .* for plugin 1: got "):
+        needs([wheel], {"blob": version})
+
+
+@pytest.mark.parametrize("requirement", ["blob~=12.5", "blob==12.5.*", "blob==12.5", "blob<12.6"])
+def test_every_kind_of_upper_limit_is_passed_over(requirement: str) -> None:
+    wheel = Wheel(name="plugin", version="1", requires=(requirement,))
+    assert [one.version for one in needs([wheel], {"blob": "13.0"}).overrides] == ["13.0"]
+
+
+def test_a_requirement_that_is_not_met_is_told_unless_it_was_passed_over() -> None:
+    machine = {"azure-storage-blob": "12.29.0", "azure-core": "1.7.0"}
+    overrides = needs([PLUGIN], machine | {"azure-core": "1.8.0"}).overrides
+    assert unmet([PLUGIN], machine, overrides) == [
+        "azureml-mlflow 1.62.0.post6 needs azure_core!=1.22.0,<2.0.0,>=1.8.0, there is 1.7.0",
+        "azureml-mlflow 1.62.0.post6 needs jsonpickle<5.0.0, there is none",
+    ]
+    assert len(unmet([PLUGIN], machine)) == 3
+
+
+def test_pins_are_read_from_a_freeze_and_from_hashed_requirements() -> None:
+    text = (
+        "# comment\nazure_core==1.41.0\nJinja2==3.1.6  # why\n-e git+x\nfoo @ file:///x==1\n"
+        'a==1 ; python_version > "3"\nb==2 --hash=sha256:aa==bb\n\n'
+    )
+    assert read_pins(text) == {"azure-core": "1.41.0", "jinja2": "3.1.6", "a": "1", "b": "2"}
+
+
+def test_a_file_that_is_no_wheel_is_said(tmp_path: Path) -> None:
+    assert Wheel.of_file(write_wheel(tmp_path, "msrest", "0.7.1", ("azure-core>=1",))) == Wheel(
+        name="msrest", version="0.7.1", requires=["azure-core>=1"]
+    )
+    (tmp_path / "x.whl").write_text("x")
+    with pytest.raises(ClusterError, match="must be a wheel"):
+        Wheel.of_file(tmp_path / "x.whl")
+
+
+def test_the_known_runtimes_have_the_versions_that_matter() -> None:
+    known = runtime_packages()
+    names = ["15.4", "16.4", "16.4-ml", "17.3", "17.3-ml", "18", "19", "serverless-4"]
+    assert list(known) == names
+    assert newest_release() == 19
+    blob = {name: one.versions["azure-storage-blob"] for name, one in known.items()}
+    assert blob["17.3"] == "12.23.0"
+    assert (blob["18"], blob["19"]) == ("12.28.0", "12.29.0")
+    assert {name for name, one in known.items() if one.python == "3.11"} == {"15.4"}
+    assert min(len(one.versions) for one in known.values()) > 150
+    for one in known.values():
+        assert all(Version(version) for version in one.versions.values())

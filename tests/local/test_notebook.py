@@ -1,0 +1,588 @@
+"""The notebook runner: what runs here as on a cluster, and what it refuses by name."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dbx_aml._common.errors import ArgumentError, NotebookError
+from dbx_aml.local.notebook import read_notebook, run_notebook, widget_names
+from dbx_aml.local.notebook.cell_output import Text
+from dbx_aml.local.notebook.databricks_paths import Files
+from tests.support.notebook import write_notebook
+
+
+@pytest.fixture
+def notebook(tmp_path: Path) -> Callable[..., Path]:
+    """Write a notebook of these cells: `notebook("x = 1", "print(x)", name="a.py")`."""
+
+    def write(*cells: str, name: str = "main.py") -> Path:
+        return write_notebook(tmp_path / name, *cells)
+
+    return write
+
+
+def test_cells_share_their_names_and_exit_gives_the_value(notebook) -> None:
+    path = notebook("x = 20", "def twice(n):\n    return n * 2", "dbutils.notebook.exit(twice(x))")
+
+    result = run_notebook(path, spark=None)
+
+    assert result.exit_value == "40"
+    assert [run.cell.number for run in result.runs] == [1, 2, 3]
+    assert result.notebook == path
+
+
+def test_a_notebook_without_exit_ends_with_no_value(notebook) -> None:
+    assert run_notebook(notebook("x = 1"), spark=None).exit_value is None
+
+
+def test_markdown_is_kept_as_text_and_not_executed(notebook) -> None:
+    path = notebook("# MAGIC %md\n# MAGIC # Title\n# MAGIC\n# MAGIC raise", "x = 1")
+    seen = []
+
+    result = run_notebook(path, spark=None, on_cell=lambda run: seen.append(run.cell.number))
+
+    assert [(run.cell.kind, run.cell.number) for run in result.runs] == [
+        ("markdown", 1),
+        ("python", 2),
+    ]
+    assert result.runs[0].cell.source == "\n# Title\n\nraise"
+    assert seen == [2, 2], "when it begins and when it has ended"
+
+
+def test_run_is_relative_to_the_notebook_that_runs_and_shares_names(notebook) -> None:
+    notebook("# MAGIC %run ../shared/names", "b = a + 1", name="jobs/_setup.py")
+    notebook("a = 1", name="shared/names.py")
+    path = notebook("# MAGIC %run ./jobs/_setup", "dbutils.notebook.exit(f'{a} {b} {a + b}')")
+
+    result = run_notebook(path, spark=None)
+
+    assert result.exit_value == "1 2 3"
+
+
+def test_run_of_a_missing_notebook_fails_before_the_first_cell(notebook, capsys) -> None:
+    path = notebook("print('started')", "# MAGIC %run ./absent")
+
+    with pytest.raises(NotebookError, match=r"must be an existing text file: got '.*absent\.py'"):
+        run_notebook(path, spark=None)
+
+    assert capsys.readouterr().out == ""
+
+
+def test_notebooks_that_run_each_other_are_refused(notebook) -> None:
+    notebook("# MAGIC %run ./main", name="other.py")
+
+    with pytest.raises(NotebookError, match=r"circle: got 'main\.py'"):
+        read_notebook(notebook("# MAGIC %run ./other"))
+
+
+def test_an_absolute_run_is_looked_for_in_the_local_workspace(notebook, tmp_path) -> None:
+    notebook("a = 1", name="root/Workspace/Shared/team/names.py")
+    path = notebook(
+        "# MAGIC %run /Shared/team/names",
+        "# MAGIC %run /Workspace/Shared/team/names",
+        "dbutils.notebook.exit(a)",
+    )
+
+    assert run_notebook(path, spark=None, files=Files(tmp_path / "root")).exit_value == "1"
+    with pytest.raises(NotebookError, match=r"got '.*/other/Workspace/Shared/team/names\.py'"):
+        run_notebook(path, spark=None, files=Files(tmp_path / "other"))
+
+
+def test_an_absolute_run_of_a_file_that_is_there_needs_no_workspace(notebook) -> None:
+    names = notebook("a = 1", name="names.py")
+    path = notebook(f"# MAGIC %run {names.with_suffix('')}", "dbutils.notebook.exit(a)")
+
+    assert run_notebook(path, spark=None).exit_value == "1"
+
+
+def test_run_gives_values_to_the_widgets_of_the_notebook_it_names_only(notebook) -> None:
+    notebook(
+        "dbutils.widgets.text('table', 'default')\ndbutils.widgets.text('other', 'default')",
+        name="names.py",
+    )
+    path = notebook(
+        """# MAGIC %run ./names $table="my flights" $other='b'""",
+        "seen = dbutils.widgets.getAll()",
+        "dbutils.widgets.text('table', 'mine')",
+        "dbutils.notebook.exit(f'{seen} {dbutils.widgets.get(\"table\")}')",
+    )
+
+    result = run_notebook(path, {"other": "passed"}, spark=None)
+
+    assert result.exit_value == "{'table': 'my flights', 'other': 'b'} mine"
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "# MAGIC %run ./_setup\n# MAGIC x = 1",
+        "# MAGIC %run ./a x=1",
+        "# MAGIC %run",
+        "# MAGIC %run './a",
+    ],
+)
+def test_run_must_be_alone_with_a_path_and_values(notebook, cell: str) -> None:
+    with pytest.raises(NotebookError, match=r"%run must be alone .* in cell 2 of main\.py, line 6"):
+        read_notebook(notebook("x = 1", cell))
+
+
+@pytest.mark.parametrize("magic", ["%scala", "%r", "%fs ls /", "%", "text"])
+def test_an_unknown_magic_is_named_with_its_cell_before_anything_runs(
+    notebook, capsys, magic: str
+) -> None:
+    path = notebook("print('started')", f"# MAGIC {magic}")
+
+    with pytest.raises(NotebookError) as caught:
+        run_notebook(path, spark=None)
+
+    assert str(caught.value) == (
+        "notebook magic must be %md, %md-sandbox, %pip, %python, %run, %sh or %sql, for its whole "
+        f"cell: got {magic.split()[0]!r} in cell 2 of main.py, line 6"
+    )
+    assert capsys.readouterr().out == ""
+
+
+def test_a_magic_inside_a_python_cell_is_named(notebook) -> None:
+    with pytest.raises(NotebookError, match=r"got '%time y = 2' in cell 1 of main\.py, line 2"):
+        read_notebook(notebook("x = 1\n# MAGIC %time y = 2"))
+
+
+def test_a_python_magic_is_a_python_cell(notebook) -> None:
+    path = notebook("# MAGIC %python\n# MAGIC dbutils.notebook.exit('yes')")
+
+    assert run_notebook(path, spark=None).exit_value == "yes"
+
+
+def test_a_file_that_is_no_notebook_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "plain.py"
+    path.write_text("x = 1\n")
+
+    with pytest.raises(ArgumentError, match=r"must be in source format: got 'plain\.py'"):
+        run_notebook(path, spark=None)
+
+
+@pytest.mark.parametrize("name", ["absent.py", "folder.py", "picture.py"])
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder.py").mkdir()
+    (tmp_path / "picture.py").write_bytes(b"\xff\xd8")
+
+    with pytest.raises(ArgumentError, match=rf"must be an existing text file: got '.*{name}'"):
+        run_notebook(tmp_path / name, spark=None)
+
+
+def test_exit_inside_a_broad_except_still_ends_the_notebook(notebook, capsys) -> None:
+    path = notebook(
+        """
+        try:
+            dbutils.notebook.exit("done")
+        except Exception:
+            print("caught")
+        """,
+        "print('went on')",
+    )
+
+    assert run_notebook(path, spark=None).exit_value == "done"
+    assert capsys.readouterr().out == ""
+
+
+def test_an_error_names_cell_and_line_of_the_file_and_keeps_its_cause(notebook) -> None:
+    path = notebook(
+        "x = 1",
+        """
+        def fail(name):
+            raise ValueError(f"no {name}\\nmore")
+
+
+        fail("such thing")
+        """,
+    )
+
+    with pytest.raises(NotebookError) as caught:
+        run_notebook(path, spark=None)
+
+    # The innermost line of the notebook: the one to look at first.
+    assert str(caught.value) == (
+        "notebook must run to its end: cell 2 of main.py, line 7: ValueError: no such thing"
+    )
+    assert isinstance(caught.value.__cause__, ValueError)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert 'main.py", line 10, in <module>\n    fail("such thing")' in shown
+
+
+def test_an_error_in_a_notebook_brought_by_run_names_that_file(notebook) -> None:
+    notebook("x = 1", "x / 0", name="_setup.py")
+    path = notebook("# MAGIC %run ./_setup")
+
+    with pytest.raises(NotebookError, match=r"cell 2 of _setup\.py, line 6: ZeroDivisionError"):
+        run_notebook(path, spark=None)
+
+
+def test_a_syntax_error_is_found_before_the_first_cell_runs(notebook, capsys) -> None:
+    path = notebook("print('started')", "y = 1\nx = = 2")
+
+    with pytest.raises(NotebookError, match=r"valid Python: cell 2 of main\.py, line 7: invalid"):
+        run_notebook(path, spark=None)
+
+    assert capsys.readouterr().out == ""
+
+
+def test_a_passed_value_wins_over_a_widgets_default(notebook) -> None:
+    path = notebook(
+        """
+        dbutils.widgets.text("table", "flights")
+        dbutils.widgets.text("alpha", "1", "Label")
+        dbutils.widgets.combobox("alias", "champion", ["champion"])
+        dbutils.widgets.dropdown(name="mode", defaultValue="append", choices=["append", "merge"])
+        dbutils.widgets.multiselect("days", "1,2", ["1", "2", "3"])
+        """,
+        "values = dbutils.widgets.getAll() | {'one': dbutils.widgets.get('table')}",
+        "dbutils.widgets.removeAll()",
+        "dbutils.notebook.exit(f'{values} {dbutils.widgets.getAll()}')",
+    )
+
+    result = run_notebook(path, {"table": "t", "mode": "merge", "alias": "new"}, spark=None)
+
+    assert result.exit_value == (
+        "{'table': 't', 'alpha': '1', 'alias': 'new', 'mode': 'merge', 'days': '1,2', 'one': 't'} "
+        "{}"
+    )
+
+
+def test_an_empty_value_is_a_value(notebook) -> None:
+    path = notebook(
+        'dbutils.widgets.text("a", "default")',
+        'dbutils.notebook.exit(repr(dbutils.widgets.get("a")))',
+    )
+
+    assert run_notebook(path, {"a": ""}, spark=None).exit_value == "''"
+
+
+def test_a_passed_name_without_a_widget_is_refused_before_anything_runs(notebook, capsys) -> None:
+    path = notebook("print('started')", 'dbutils.widgets.text("table", "flights")')
+
+    with pytest.raises(ArgumentError) as caught:
+        run_notebook(path, {"tabel": "t"}, spark=None)
+
+    assert str(caught.value) == (
+        "notebook must define the widgets it is given: main.py has no ['tabel']; it has ['table']"
+    )
+    assert capsys.readouterr().out == ""
+
+
+def test_a_passed_name_without_a_widget_is_refused_when_names_are_computed(notebook) -> None:
+    path = notebook('for name in ["a", "b"]:\n    dbutils.widgets.text(name, "")')
+
+    assert widget_names(read_notebook(path)) is None
+    assert run_notebook(path, {"a": "1"}, spark=None).exit_value is None
+    with pytest.raises(ArgumentError, match=r"has no \['c'\]; it has \['a', 'b'\]"):
+        run_notebook(path, {"c": "1"}, spark=None)
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ('dbutils.widgets.get("x")', "widget must be defined before it is read: got 'x'"),
+        (
+            'dbutils.widgets.dropdown("x", "a", ["a"])',
+            r"widget 'x' must be one of \['a'\]: got 'b'",
+        ),
+        (
+            'dbutils.widgets.multiselect("x", "a", ["a", "c"])',
+            r"widget 'x' must be one of \['a', 'c'\]: got 'b'",
+        ),
+    ],
+)
+def test_a_wrong_widget_value_is_an_error_with_its_cell(notebook, cell, message) -> None:
+    path = notebook(cell, 'dbutils.widgets.text("x", "")')
+
+    with pytest.raises(NotebookError, match=rf"cell 1 of main\.py, line 2: .*{message}"):
+        run_notebook(path, {"x": "b"}, spark=None)
+
+
+def test_getargument_and_remove_are_as_in_databricks(notebook) -> None:
+    path = notebook(
+        """
+        dbutils.widgets.text("a", "1")
+        dbutils.widgets.text("b", "2")
+        dbutils.widgets.remove("a")
+        """,
+        'found = [getArgument("b"), dbutils.widgets.getArgument("a", "gone")]',
+        "dbutils.notebook.exit(f'{found} {dbutils.widgets.getAll()}')",
+    )
+
+    assert run_notebook(path, spark=None).exit_value == "['2', 'gone'] {'b': '2'}"
+
+
+def test_another_notebook_runs_with_names_and_widgets_of_its_own(notebook) -> None:
+    notebook(
+        "dbutils.widgets.text('n', '0')",
+        "x = int(dbutils.widgets.get('n')) * 2",
+        "dbutils.notebook.exit(x)",
+        name="jobs/double.py",
+    )
+    path = notebook(
+        "x = 1",
+        "got = dbutils.notebook.run('./jobs/double', 60, {'n': '21', 'unknown': 'is left out'})",
+        "dbutils.notebook.exit(f'{got!r} {x} {dbutils.widgets.getAll()}')",
+    )
+
+    assert run_notebook(path, spark=None).exit_value == "'42' 1 {}"
+
+
+def test_an_error_in_a_started_notebook_names_both_places_in_one_line(notebook) -> None:
+    notebook("1 / 0", name="child.py")
+    path = notebook("x = 1", "dbutils.notebook.run('child', 0)")
+
+    with pytest.raises(NotebookError) as caught:
+        run_notebook(path, spark=None)
+
+    assert str(caught.value) == (
+        "notebook must run to its end: cell 2 of main.py, line 6: cell 1 of child.py, line 2: "
+        "ZeroDivisionError: division by zero"
+    )
+
+
+def test_a_started_notebook_that_takes_too_long_is_an_error(notebook) -> None:
+    notebook("import time; time.sleep(0.02)", name="child.py")
+    path = notebook("dbutils.notebook.run('child', 0.01)")
+
+    with pytest.raises(NotebookError, match=r"child\.py must end within 0\.01 s: it took 0 s"):
+        run_notebook(path, spark=None)
+
+
+def test_a_notebook_imports_the_modules_beside_it(notebook, tmp_path) -> None:
+    (tmp_path / "beside_it.py").write_text("x = 41")
+    before = list(sys.path)
+
+    run_notebook(notebook("import beside_it", "assert beside_it.x == 41"), spark=None)
+
+    assert sys.path == before
+
+
+def test_code_of_a_package_finds_dbutils_as_on_databricks(notebook, monkeypatch) -> None:
+    monkeypatch.setenv("DBX_AML_SECRET_ML_KEY", "s3cret")
+    path = notebook(
+        "from dbx_aml.azure.credential_sources import _resolved",
+        "from dbx_aml.link.link import SecretRef",
+        "assert _resolved(SecretRef.parse('ml/key')) == 's3cret'",
+    )
+
+    run_notebook(path, spark=None)
+
+    assert not hasattr(sys.modules["__main__"], "dbutils")
+
+
+def test_sys_exit_in_a_cell_is_an_error_of_that_cell(notebook) -> None:
+    with pytest.raises(NotebookError, match=r"cell 1 of main\.py, line 2: SystemExit: 3"):
+        run_notebook(notebook("import sys; sys.exit(3)"), spark=None)
+
+
+def test_a_shell_cell_runs_in_the_folder_of_the_notebook(notebook, capfd, tmp_path) -> None:
+    path = notebook("# MAGIC %sh\n# MAGIC pwd\n# MAGIC exit 3", "print('went on')")
+
+    run_notebook(path, spark=None)
+
+    out, err = capfd.readouterr()
+    assert out.splitlines() == [str(tmp_path), "went on"]
+    assert err == "exit status 3\n"
+
+
+def test_a_strict_shell_cell_fails_the_notebook(notebook) -> None:
+    with pytest.raises(NotebookError, match="shell script must end with status 0: got 3"):
+        run_notebook(notebook("# MAGIC %sh -e\n# MAGIC exit 3"), spark=None)
+
+
+def test_pip_is_reported_and_run_only_when_asked(notebook, capfd) -> None:
+    path = notebook("# MAGIC %pip --version # of this Python")
+
+    run_notebook(path, spark=None)
+    assert capfd.readouterr().out == "not run here: pip --version # of this Python\n"
+    run_notebook(path, spark=None, pip=True)
+    assert f"python {sys.version_info.major}.{sys.version_info.minor}" in capfd.readouterr().out
+
+
+def test_pip_that_fails_fails_the_notebook(notebook) -> None:
+    with pytest.raises(NotebookError, match=r"'pip no-such-command' must end with status 0: got 1"):
+        run_notebook(notebook("# MAGIC %pip no-such-command"), spark=None, pip=True)
+
+
+def test_a_restart_of_python_forgets_the_names_and_not_the_rest(notebook) -> None:
+    path = notebook(
+        "x = 1\ndbutils.widgets.text('a', '1')",
+        "dbutils.library.restartPython()\nprint('never')",
+        "dbutils.notebook.exit(f\"{'x' in globals()} {dbutils.widgets.get('a')}\")",
+    )
+
+    assert run_notebook(path, spark=None).exit_value == "False 1"
+
+
+@pytest.mark.parametrize(
+    ("cell", "name"),
+    [
+        ("dbutils.data.summarize(1)", "dbutils.data is not in this runner"),
+        ("dbutils.fs.mount('a', 'b')", "dbutils.fs.mount is not in this runner"),
+        ("dbutils.secrets.listScopes()", "dbutils.secrets.listScopes is not in this runner"),
+        ("dbutils.jobs.submit", "dbutils.jobs.submit is not in this runner"),
+    ],
+)
+def test_what_dbutils_lacks_is_an_error_that_names_it(notebook, cell: str, name: str) -> None:
+    with pytest.raises(NotebookError, match=rf"line 2: AttributeError: {name}; it has \["):
+        run_notebook(notebook(cell), spark=None)
+
+
+def test_a_value_for_a_jobs_later_tasks_is_json_and_goes_nowhere_here(notebook) -> None:
+    run_notebook(notebook("dbutils.jobs.taskValues.set('model_uri', 'runs:/1/m')"), spark=None)
+    with pytest.raises(NotebookError, match="object is not JSON serializable"):
+        run_notebook(notebook("dbutils.jobs.taskValues.set('a', object())"), spark=None)
+
+
+def test_a_missing_secret_is_an_error_that_names_its_variable(notebook) -> None:
+    with pytest.raises(NotebookError, match=r"none for 'ml/key-1'; set DBX_AML_SECRET_ML_KEY_1$"):
+        run_notebook(notebook('dbutils.secrets.get("ml", "key-1")'), spark=None)
+
+
+def test_a_secret_is_its_value_for_code_and_redacted_wherever_it_is_shown(
+    notebook, capsys, monkeypatch, tmp_path
+) -> None:
+    monkeypatch.setenv("DBX_AML_SECRET_ML_KEY", "s<cret")
+    page = tmp_path / "page.html"
+    path = notebook(
+        """
+        import sys
+        import pandas as pd
+        secret = dbutils.secrets.get(scope="ml", key="key")
+        assert len(secret) == 6
+        assert dbutils.secrets.getBytes("ml", "key") == secret.encode()
+        print("printed", secret)
+        for letter in secret:
+            print(letter, end="")
+        print("to stderr", secret, file=sys.stderr)
+        display(pd.DataFrame({"column": [secret]}))
+        displayHTML(f"<b>{secret}</b>" + pd.DataFrame({"column": [secret]}).to_html())
+        """,
+        "secret",
+        "dbutils.notebook.exit(secret)",
+    )
+
+    result = run_notebook(path, spark=None, html=page)
+
+    out, err = capsys.readouterr()
+    assert "printed [REDACTED]\n" in out
+    assert err == "to stderr [REDACTED]\n"
+    assert result.exit_value == "[REDACTED]"
+    shown = page.read_text()
+    assert shown.count("[REDACTED]") >= 6
+    for form in ("s<cret", "s&lt;cret", "s&amp;lt;cret"):
+        assert form not in out.replace("\ns<cret", ""), "only letter by letter on a terminal"
+        assert form not in shown
+
+
+def test_a_secret_in_an_error_is_redacted(notebook, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("DBX_AML_SECRET_ML_KEY", "hunter2")
+    path = notebook("raise ValueError('wrong: ' + dbutils.secrets.get('ml', 'key'))")
+
+    with pytest.raises(NotebookError, match=r"ValueError: wrong: \[REDACTED\]$"):
+        run_notebook(path, spark=None, html=tmp_path / "page.html")
+
+    assert "hunter2" not in (tmp_path / "page.html").read_text()
+
+
+def test_display_prints_a_small_table_and_says_when_there_is_more(notebook, capsys) -> None:
+    path = notebook(
+        "import pandas as pd",
+        "display(pd.DataFrame({'month': [10, 11], 'rows': [3, None], 'word': ['a', None]}))",
+        "display(pd.DataFrame({'n': range(11)}))",
+        "display('text')",
+    )
+
+    run_notebook(path, spark=None)
+
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[:3] == [["month", "rows", "word"], ["10", "3", "a"], ["11", "nan", "null"]]
+    assert lines[3:] == [
+        *[["n"], *([str(n)] for n in range(10))],
+        ["(the", "first", "10", "rows)"],
+        ["text"],
+    ]
+
+
+def test_the_value_of_a_last_expression_is_printed(notebook, capsys) -> None:
+    run_notebook(notebook("x = 2\nx * 21", "x = 5", "None", "x;"), spark=None)
+
+    assert capsys.readouterr().out == "42\n"
+
+
+def test_figures_are_shown_once_in_their_cell(notebook) -> None:
+    path = notebook(
+        "import matplotlib.pyplot as plt\nplt.plot([1, 2]);",
+        "print('before')\nplt.figure()\nplt.show()\nprint('after')",
+        "figure, axes = plt.subplots()\ndisplay(figure)",
+        "x = plt.get_fignums()\nx",
+    )
+
+    result = run_notebook(path, spark=None)
+
+    kinds = [[type(one).__name__ for one in run.outputs] for run in result.runs]
+    assert kinds == [["Picture"], ["Text", "Picture", "Text"], ["Picture"], ["Text"]]
+    assert result.runs[0].outputs[0].png.startswith(b"\x89PNG")
+    assert result.runs[3].outputs == [Text("[]\n")]
+
+
+@pytest.mark.spark
+def test_display_and_sql_show_rows_of_spark(notebook, capsys, spark) -> None:
+    path = notebook(
+        "display(spark.range(12).selectExpr('id', 'id * 2 as twice'))",
+        """
+        # MAGIC %sql
+        # MAGIC -- two statements; the last one is shown
+        # MAGIC create or replace temp view letters as select 'a;b' as letter;
+        # MAGIC select letter,
+        # MAGIC   1 as digit from letters;
+        # MAGIC -- end
+        """,
+        "dbutils.notebook.exit(f'{_sqldf.first().letter} {sc.defaultParallelism > 0}')",
+    )
+
+    result = run_notebook(path, spark=spark)
+
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert shown[:3] == [["id", "twice"], ["0", "0"], ["1", "2"]]
+    assert shown[10:] == [
+        ["9", "18"],
+        ["(the", "first", "10", "rows)"],
+        ["letter", "digit"],
+        ["a;b", "1"],
+    ]
+    assert result.exit_value == "a;b True"
+
+
+@pytest.mark.spark
+def test_sql_has_the_values_of_widgets(notebook, spark) -> None:
+    path = notebook(
+        """dbutils.widgets.text("word", "it's")\ndbutils.widgets.text("n", "3")""",
+        "# MAGIC %sql select :word as word, ':word' as same, ${n} + 1 as n, 1::string as cast",
+        "dbutils.notebook.exit(list(_sqldf.first()))",
+    )
+
+    assert run_notebook(path, spark=spark).exit_value == """["it's", ':word', 4, '1']"""
+
+
+def test_sql_that_makes_widgets_is_an_error_that_says_so(notebook) -> None:
+    path = notebook('# MAGIC %sql\n# MAGIC create widget text x default "1"')
+
+    with pytest.raises(NotebookError, match="widgets must be made in Python here"):
+        run_notebook(path, spark=None)
+
+
+def test_sc_under_spark_connect_is_an_error_that_says_so(notebook) -> None:
+    from pyspark.sql.connect.session import SparkSession
+
+    path = notebook("sc", "sc.parallelize([1])")
+
+    with pytest.raises(NotebookError, match=r"cell 2 .* sc\.parallelize is not there under Spark "):
+        run_notebook(path, spark=object.__new__(SparkSession))

@@ -1,0 +1,206 @@
+"""The page of a notebook: what it has, and that a browser opens it without any network."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+import threading
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from dbx_aml._common.errors import NotebookError
+from dbx_aml.local.notebook import run_notebook
+from tests.support.notebook import write_notebook
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+CELLS = [
+    """
+    # MAGIC %md
+    # MAGIC # A title
+    # MAGIC | widget | meaning |
+    # MAGIC |---|---|
+    # MAGIC | `n` | a *number* |
+    """,
+    "# MAGIC %run ./names",
+    "dbutils.widgets.text('n', '1')\nprint('a < b', 1 + 1)\nprint('10%\\r100%')",
+    "# DBTITLE 1,Some rows\nimport pandas as pd\n"
+    "display(pd.DataFrame({'word': ['<b>', None], 'n': [1, 2]}))",
+    "import matplotlib.pyplot as plt\nplt.plot([1, 2]);",
+    "# MAGIC %sh echo from the shell",
+    "displayHTML('<h3 id=x>HTML</h3><script>document.title = 1</script>')",
+    "import sys; print('careful', file=sys.stderr)",
+    "dbutils.notebook.run('./child', 0)",
+    "dbutils.notebook.exit('{\"rows\": 3}')",
+]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("page")
+    write_notebook(folder / "names.py", "# MAGIC %md\n# MAGIC ## Of names", "print('names set')")
+    write_notebook(folder / "child.py", "print('child ran')")
+    path = write_notebook(folder / "main.py", *CELLS)
+    run_notebook(path, {"n": "7 & 8"}, spark=None, html=folder / "out" / "page.html")
+    return (folder / "out" / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "<h1>A title</h1>",
+        "<td>a <em>number</em></td>",
+        "<dt>n</dt><dd>7 &amp; 8</dd>",
+        '<pre class="text">a &lt; b 2\n100%</pre>',
+        "<b>Some rows</b>",
+        '<th class="number">n<small>int64</small></th>',
+        '<td>&lt;b&gt;</td><td class="number">1</td>',
+        '<td><i>null</i></td><td class="number">2</td>',
+        "<figcaption>2 rows</figcaption>",
+        '<img src="data:image/png;base64,iVBOR',
+        '<pre class="text">from the shell</pre>',
+        '<pre class="text stderr">careful</pre>',
+        '<span class="nb">print</span>',
+        "<summary>2 cells of names.py, ",
+        "<h2>Of names</h2>",
+        "<summary>1 cells of child.py, ",
+        '<pre class="text">child ran</pre>',
+        '<span class="state succeeded">succeeded</span>',
+        "<h2>Exit value</h2><pre>{\n  &quot;rows&quot;: 3\n}</pre>",
+    ],
+)
+def test_a_page_has_each_cell_with_what_it_showed(page: str, piece: str) -> None:
+    assert piece in page
+
+
+def test_a_notebook_that_exits_early_has_no_cells_that_wait(tmp_path: Path) -> None:
+    path = write_notebook(tmp_path / "main.py", "dbutils.notebook.exit()", "print('never')")
+
+    run_notebook(path, spark=None, html=tmp_path / "page.html")
+
+    assert "never" not in (tmp_path / "page.html").read_text()
+
+
+def test_what_a_run_cell_brings_is_shown_there_and_in_the_cells_inside(page: str) -> None:
+    assert page.count("names set</pre>") == 2
+    assert page.count("child ran</pre>") == 1
+
+
+def test_html_of_a_cell_is_in_a_frame_that_can_neither_reach_the_page_nor_the_network(page) -> None:
+    frame = re.search(r'<iframe sandbox="allow-scripts" srcdoc="([^"]*)"', page)
+
+    assert frame is not None
+    assert "<h3 id=x>HTML</h3>" in unescape(frame[1])
+    assert "<h3" not in page
+    assert "default-src 'none'; img-src data:" in page
+
+
+def test_a_page_names_nothing_outside_itself(page: str) -> None:
+    assert re.findall(r'(?:src|href|url)\s*[=(]\s*["\']?(?!data:|#)[\w/:]+', page) == []
+
+
+def test_a_page_of_a_failed_notebook_shows_where_and_what_was_not_run(tmp_path: Path) -> None:
+    path = write_notebook(tmp_path / "main.py", "x = 1", "y = x\nz = [][x]", "print('never')")
+
+    with pytest.raises(NotebookError):
+        run_notebook(path, spark=None, html=tmp_path / "page.html")
+
+    page = (tmp_path / "page.html").read_text()
+    assert '<span class="state failed">failed</span>' in page
+    assert '<a href="#main-2">cell 2 of main.py, line 7</a> IndexError: list index out' in page
+    assert '<section class="cell failed" id="main-2">' in page
+    assert re.search(
+        r'<span class="hll"><span class="linenos">7</span><span class="n">z</span>', page
+    )
+    assert "<strong>IndexError</strong> in cell 2 of main.py, line 7" in page
+    assert "<pre>list index out of range</pre>" in page
+    trace = re.search(r"<summary>Traceback</summary><pre>(.*?)</pre>", page, re.DOTALL)
+    assert trace is not None
+    assert "z = [][x]" in trace[1]
+    assert "session.py" not in trace[1]
+    assert '<span class="took">not run</span>' in page
+
+
+def test_an_error_in_a_notebook_inside_opens_it(tmp_path: Path) -> None:
+    write_notebook(tmp_path / "names.py", "1 / 0")
+    path = write_notebook(tmp_path / "main.py", "# MAGIC %run ./names")
+
+    with pytest.raises(NotebookError):
+        run_notebook(path, spark=None, html=tmp_path / "page.html")
+
+    page = (tmp_path / "page.html").read_text()
+    assert "<details open><summary>1 cells of names.py" in page
+    assert '<a href="#names-1">cell 1 of names.py, line 2</a>' in page
+
+
+@pytest.fixture
+def proxy():
+    """A proxy on this machine that notes who asks it for what, and answers nothing."""
+    asked: list[str] = []
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def listen() -> None:
+        while True:
+            try:
+                client, _ = server.accept()
+            except OSError:
+                return
+            with client:
+                asked.append(client.recv(4096).split(b"\r\n")[0].decode("latin-1"))
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    yield f"127.0.0.1:{server.getsockname()[1]}", asked
+    server.shutdown(socket.SHUT_RDWR)
+    server.close()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+def test_a_browser_opens_a_page_without_asking_the_network(tmp_path: Path, proxy) -> None:
+    address, asked = proxy
+    path = write_notebook(
+        tmp_path / "main.py",
+        *CELLS[:1],
+        "# MAGIC %md\n# MAGIC ![](http://picture.test/of-markdown.png)",
+        "displayHTML(\"<p>in a frame</p><img src='http://picture.test/of-html.png'>"
+        "<script>fetch('http://picture.test/by-script')</script>\")",
+    )
+    run_notebook(path, spark=None, html=tmp_path / "page.html")
+
+    def opened(page: Path) -> str:
+        done = subprocess.run(
+            [
+                str(CHROMIUM),
+                *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
+                *("--no-first-run", "--disable-background-networking"),
+                *("--disable-component-update", "--disable-sync", "--virtual-time-budget=500"),
+                f"--user-data-dir={tmp_path / 'browser'}",
+                f"--proxy-server={address}",
+                "--dump-dom",
+                page.as_uri(),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        return done.stdout
+
+    # It may be printed before the frame has said how high it is.
+    heights = (
+        re.search(r'<h1>A title</h1>.* style="height: (\d+)px;?"', shown, re.DOTALL)
+        for shown in (opened(tmp_path / "page.html") for _ in range(20))
+    )
+    height = next(filter(None, heights), None)
+    assert height is not None
+    assert int(height[1]) > 20
+    asks = [line for line in asked if "picture.test" in line]
+    assert asks == []
+    # The proxy does see what a page without the rule asks for.
+    plain = tmp_path / "plain.html"
+    plain.write_text("<img src='http://picture.test/plain.png'>")
+    opened(plain)
+    assert [line for line in asked if "picture.test" in line] != []

@@ -1,0 +1,120 @@
+import pytest
+
+from dbx_aml._common.errors import ScoringError
+from dbx_aml.scoring.column_binding import (
+    ModelColumn,
+    Output,
+    bind,
+    check_outputs,
+    prediction,
+    unfit,
+)
+
+
+def columns(**types):
+    return [ModelColumn(name=name, type=kind) for name, kind in types.items()]
+
+
+@pytest.mark.parametrize(
+    ("src_type", "dst_type"),
+    [
+        ("tinyint", "integer"),
+        ("smallint", "long"),
+        ("int", "long"),
+        ("int", "double"),
+        ("float", "double"),
+        ("smallint", "float"),
+        ("decimal(15,2)", "double"),
+        ("decimal(9,0)", "integer"),
+        ("decimal(18,0)", "long"),
+        ("varchar(10)", "string"),
+        ("char(3)", "string"),
+        ("date", "datetime"),
+        ("timestamp", "datetime"),
+        ("timestamp_ntz", "datetime"),
+        ("binary", "binary"),
+        ("boolean", "boolean"),
+        ("array<double>", "array<double>"),
+    ],
+)
+def test_a_type_that_loses_nothing_is_converted(src_type, dst_type):
+    (bound,) = bind(columns(x=dst_type), {"x": src_type})
+    assert (bound.column, bound.src_type, bound.type) == ("x", src_type, dst_type)
+
+
+@pytest.mark.parametrize(
+    ("src_type", "dst_type"),
+    [
+        ("bigint", "double"),
+        ("bigint", "integer"),
+        ("int", "float"),
+        ("double", "float"),
+        ("double", "long"),
+        ("string", "double"),
+        ("int", "string"),
+        ("decimal(16,2)", "double"),
+        ("decimal(9,2)", "integer"),
+        ("decimal(19,0)", "long"),
+        ("decimal(5,1)", "float"),
+        ("boolean", "integer"),
+        ("array<int>", "array<double>"),
+    ],
+)
+def test_a_type_that_may_lose_something_is_refused_with_both_types(src_type, dst_type):
+    with pytest.raises(ScoringError) as err:
+        bind(columns(x=dst_type), {"x": src_type})
+    assert f"'x' is {src_type}, the model takes {dst_type}" in str(err.value)
+    assert "without loss" in str(err.value)
+
+
+def test_every_missing_and_every_lossy_column_is_named_in_one_line():
+    with pytest.raises(ScoringError) as err:
+        bind(columns(a="double", b="double", c="long", d="double"), {"b": "string", "d": "double"})
+    assert str(err.value) == (
+        "input table must have the model's columns: missing 'a' (double), 'c' (long); also 'b' is "
+        "string, the model takes double; got ['b', 'd']"
+    )
+
+
+def test_an_optional_column_may_be_missing_and_is_used_where_it_is_there():
+    inputs = [
+        ModelColumn(name="x", type="double"),
+        ModelColumn(name="z", type="double", required=False),
+    ]
+    assert [one.name for one in bind(inputs, {"x": "double"})] == ["x"]
+    assert [one.name for one in bind(inputs, {"z": "double", "x": "double"})] == ["x", "z"]
+
+
+def test_an_exact_name_wins_over_one_in_another_case():
+    assert bind(columns(x="double"), {"X": "double", "x": "double"})[0].column == "x"
+    assert bind(columns(Delay="double"), {"delay": "double"})[0].column == "delay"
+
+
+def test_rows_a_model_cannot_be_given_have_a_code_and_a_reason():
+    bound = bind(columns(i="integer", x="double"), {"i": "int", "x": "double"})
+    assert unfit(bound) == (
+        "CASE WHEN `i` IS NULL THEN 1 ELSE 0 END",
+        ("column 'i' must not be null: the model takes an integer",),
+    )
+    assert unfit(bind(columns(x="double"), {"x": "double"})) == (None, ())
+
+
+def test_backticks_in_a_column_name_are_escaped():
+    (bound,) = bind(columns(**{"a`b": "double"}), {"a`b": "double"})
+    assert bound.expression == "`a``b`"
+
+
+def test_predictions_of_several_outputs_become_one_struct_by_name():
+    outputs = [
+        Output(name="it's", field="p0", type="double"),
+        Output(name="b", field="p1", type="string"),
+    ]
+    assert prediction(outputs, "r") == (
+        "named_struct('it\\'s', coalesce(r.p0, CAST('NaN' AS double)), "
+        "'b', IF(r.p1_null, NULL, r.p1))"
+    )
+
+
+def test_an_output_that_spark_cannot_return_exactly_is_refused():
+    with pytest.raises(ScoringError, match=r"got when \(datetime\)"):
+        check_outputs([Output(name="when", field="p0", type="datetime")])

@@ -1,0 +1,108 @@
+import pytest
+
+from dbx_aml._common.errors import ArgumentError
+from dbx_aml.scoring import plan
+
+
+@pytest.mark.parametrize(
+    ("given", "bad", "read", "exceeded"),
+    [
+        ("1%", 10, 1000, False),
+        ("1%", 11, 1000, True),
+        ("0", 0, 10, False),
+        ("0", 1, 10, True),
+        (0, 1, 10, True),
+        ("250", 250, 250, False),
+        ("0.5%", 1, 100, True),
+        ("100%", 5, 5, False),
+        ("1%", 0, 0, False),
+    ],
+)
+def test_bad_rows_are_tolerated_by_count_or_by_percentage(given, bad, read, exceeded):
+    assert plan.tolerance(given).exceeded(bad, read) is exceeded
+
+
+@pytest.mark.parametrize("given", ["", "many", "-1", "101%", "1.5", "%"])
+def test_a_tolerance_that_is_neither_is_refused_with_an_example(given):
+    with pytest.raises(ArgumentError) as err:
+        plan.tolerance(given)
+    assert str(err.value) == (
+        f"max_bad_rows must be a count or a percentage: got {given!r}; use for example 100 or '1%'"
+    )
+
+
+def test_only_a_hundred_percent_tolerates_a_batch_without_a_good_row():
+    assert plan.tolerance("100%").everything
+    assert not plan.tolerance("99%").everything
+    assert not plan.tolerance(10**9).everything
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "cores", "columns", "rows"),
+    [
+        (0, 2, 10, 10_000),
+        (4 << 20, 2, 10, 10_000),
+        (88 << 20, 2, 10, 36_044),
+        (352 << 20, 2, 10, 50_000),
+        (352 << 20, 2, 500, 10_000),
+        (352 << 20, 2, 0, 50_000),
+    ],
+)
+def test_a_batch_grows_with_a_tasks_data_and_shrinks_with_the_columns(
+    size_bytes, cores, columns, rows
+):
+    assert plan.rows_a_batch(size_bytes, cores, columns) == rows
+
+
+def test_a_batch_id_changes_with_everything_that_changes_the_rows_and_with_nothing_else():
+    base = {"input_table": "t", "input_version": 3, "model_uri": "models:/m/1", "row_filter": None}
+    same = dict(reversed(base.items()))
+    ids = {plan.batch_id({**base, key: "other"}) for key in base}
+    assert plan.batch_id(base) == plan.batch_id(same)
+    assert len(ids | {plan.batch_id(base)}) == len(base) + 1
+
+
+@pytest.mark.parametrize(
+    ("row_filter", "found"),
+    [
+        ("day >= current_date()", ["current_date"]),
+        ("day >= current_date", ["current_date"]),
+        ("rand() < 0.1 AND NOW() > t", ["now", "rand"]),
+        ("name = 'rand()'", []),
+        ("`now` > 3 AND brand = 1 AND operand(x)", []),
+        ("month = 10", []),
+    ],
+)
+def test_a_filter_that_changes_by_itself_is_recognised(row_filter, found):
+    assert plan.unstable_functions(row_filter) == found
+
+
+@pytest.mark.parametrize(
+    ("size", "cores", "partitions"),
+    [
+        (10_000, 2, 2),
+        (0, 4, 4),
+        (64 << 20, 2, 8),
+        (10 << 30, 16, 1280),
+        (None, 2, None),
+        (100, None, None),
+    ],
+)
+def test_small_data_is_merged_to_what_a_task_is_worth_but_never_below_the_cores(
+    size, cores, partitions
+):
+    assert plan.fewer_partitions(size, cores) == partitions
+
+
+@pytest.mark.parametrize(
+    ("files", "cores", "cost_s", "partitions"),
+    [
+        (1, 2, 5e-6, 2),  # LightGBM: 1M rows in one file, 7.0 s become 6.0 s
+        (1, 2, 0.2e-6, None),  # a linear model: 2.2 s would become 3.2 s
+        (2, 2, 1.0, None),  # every core has a file already
+        (0, 2, 1.0, None),  # nothing to read, or unknown
+    ],
+)
+def test_a_shuffle_is_planned_only_where_the_model_pays_for_it(files, cores, cost_s, partitions):
+    planned = plan.more_partitions(files, cores, 1_000_000, 80_000_000, cost_s)
+    assert planned == partitions

@@ -1,0 +1,394 @@
+"""`connect`: MLflow goes where the link says, wrong settings are said in seconds, all is undone."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from textwrap import dedent
+
+import mlflow
+import pytest
+from click.testing import CliRunner
+
+from dbx_aml import AmlWorkspace, Connection, Link, connect
+from dbx_aml._common.errors import AuthError, DbxAmlError, LinkError
+from dbx_aml.azure.credentials import credential
+from dbx_aml.cli.main import main
+from tests.support.alone import leave_alone
+from tests.support.azureml import EVERYTHING, AzureMl
+from tests.support.azureml.workspace import CLIENT_ID, TENANT_ID
+
+As = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    leave_alone(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def become(azureml: AzureMl, monkeypatch: pytest.MonkeyPatch) -> As:
+    def become(name: str = "service-principal", **more: str) -> None:
+        found = {**azureml.environment(name), **more}
+        # That is what connect sets.
+        del found["AZUREML_CURRENT_CLOUD"]
+        for variable, value in found.items():
+            monkeypatch.setenv(variable, value)
+
+    return become
+
+
+@pytest.fixture
+def workspace(azureml: AzureMl) -> AmlWorkspace:
+    return AmlWorkspace.from_tracking_uri(azureml.tracking_uri)
+
+
+def stores(folder: Path) -> dict[str, str]:
+    return {
+        "databricks_tracking_uri": f"sqlite:///{folder / 'databricks.db'}",
+        "aml_tracking_uri": f"sqlite:///{folder / 'aml.db'}",
+    }
+
+
+def state() -> tuple[object, ...]:
+    from mlflow.tracking import fluent
+    from mlflow.tracking._model_registry import utils as registry
+    from mlflow.tracking._tracking_service import utils as tracking
+
+    names = ("MLFLOW_", "AZUREML_")
+    variables = {name: value for name, value in os.environ.items() if name.startswith(names)}
+    ids = (tracking._tracking_uri, registry._registry_uri, fluent._active_experiment_id)
+    return (*ids, variables)
+
+
+@pytest.mark.parametrize(
+    ("mode", "registry", "tracks", "registers"),
+    [
+        ("databricks", None, "databricks", "databricks"),
+        ("databricks", "aml", "databricks", "aml"),
+        ("dual", None, "databricks", "databricks"),
+        ("aml", None, "aml", "aml"),
+        ("aml", "databricks-uc", "aml", "databricks"),
+    ],
+)
+def test_both_uris_are_set_and_put_back(
+    tmp_path: Path, mode: str, registry: str | None, tracks: str, registers: str
+) -> None:
+    uris = stores(tmp_path)
+    before = state()
+    with connect(mode=mode, registry=registry, **uris) as connection:
+        assert mlflow.get_tracking_uri() == uris[f"{tracks}_tracking_uri"]
+        assert mlflow.get_registry_uri() == uris[f"{registers}_tracking_uri"]
+        assert os.environ["MLFLOW_TRACKING_URI"] == connection.tracking_uri
+        assert connection.identity is None
+    assert state() == before
+
+
+def test_the_old_state_comes_back_after_an_error_and_only_once(tmp_path: Path) -> None:
+    mlflow.set_tracking_uri("http://127.0.0.1:9")
+    before = state()
+    with pytest.raises(ZeroDivisionError), connect(mode="aml", **stores(tmp_path)) as connection:
+        raise ZeroDivisionError
+    assert state() == before
+    mlflow.set_tracking_uri("http://127.0.0.1:8")
+    connection.close()
+    assert mlflow.get_tracking_uri() == "http://127.0.0.1:8"
+
+
+def test_one_connection_inside_another_goes_back_to_it(tmp_path: Path) -> None:
+    uris = stores(tmp_path)
+    with connect(mode="databricks", **uris):
+        with connect(mode="aml", **uris):
+            assert mlflow.get_tracking_uri() == uris["aml_tracking_uri"]
+        assert mlflow.get_tracking_uri() == uris["databricks_tracking_uri"]
+        with connect(mode="databricks", **uris):
+            pass
+        # The same link again had nothing to put back.
+        assert mlflow.get_tracking_uri() == uris["databricks_tracking_uri"]
+
+
+def test_the_experiment_of_the_link_is_the_active_one(mlflow_store: str) -> None:
+    before = state()
+    with connect(databricks_tracking_uri=mlflow_store, experiment="of the link"):
+        with mlflow.start_run() as run:
+            mlflow.log_metric("m", 1)
+        experiment = mlflow.get_experiment(run.info.experiment_id)
+        assert experiment.name == "of the link"
+    assert state() == before
+
+
+def test_another_servers_experiment_is_not_taken_along(mlflow_store: str, tmp_path: Path) -> None:
+    before = state()
+    assert os.environ["MLFLOW_EXPERIMENT_ID"]
+    with connect(mode="aml", **stores(tmp_path)):
+        assert "MLFLOW_EXPERIMENT_ID" not in os.environ
+        assert state()[2] is None
+    assert state() == before
+
+
+def test_a_link_and_values_together_are_refused() -> None:
+    with pytest.raises(LinkError, match=r"a link or its values: got both, \['mode'\]"):
+        connect(Link(), mode="aml")
+
+
+@pytest.fixture
+def some_server() -> Iterator[str]:
+    """A server that knows nothing: databricks-sdk asks it for its kind."""
+    handler = type("Nothing", (BaseHTTPRequestHandler,), {"log_message": lambda *_: None})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_databricks_that_is_not_set_up_is_said_and_nothing_changes() -> None:
+    before = state()
+    with pytest.raises(LinkError, match="Databricks must be set up for MLflow's 'databricks'"):
+        connect()
+    assert state() == before
+
+
+def test_databricks_is_found_from_its_variables(
+    monkeypatch: pytest.MonkeyPatch, some_server: str
+) -> None:
+    monkeypatch.setenv("DATABRICKS_HOST", some_server)
+    monkeypatch.setenv("DATABRICKS_TOKEN", "dapi-not-a-token")
+    with connect() as connection:
+        assert (mlflow.get_tracking_uri(), mlflow.get_registry_uri()) == (
+            "databricks",
+            "databricks-uc",
+        )
+        assert connection.facts["Databricks workspace"] == some_server
+        assert "dapi" not in str(connection) + repr(connection) + connection._repr_html_()
+
+
+@pytest.mark.azureml
+def test_azure_ml_tracks_after_one_line_and_says_who_and_where(
+    azureml: AzureMl, become: As, workspace: AmlWorkspace, tmp_path: Path
+) -> None:
+    become()
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(workspace.to_config()))
+    with connect() as connection:
+        assert isinstance(connection, Connection)
+        assert mlflow.get_tracking_uri() == mlflow.get_registry_uri() == azureml.tracking_uri
+        assert os.environ["AZUREML_CURRENT_CLOUD"] == "AzureCloud"
+        assert float(os.environ["DBX_AML_RETRY_S"]) == connection.link.retry_s
+        assert connection.facts == {
+            "mode": "aml",
+            "tracking URI": azureml.tracking_uri,
+            "registry URI": azureml.tracking_uri,
+            "signed in as": f"application {CLIENT_ID} in tenant {TENANT_ID}",
+            "credential": "service principal with a secret (AZURE_CLIENT_SECRET is set)",
+            "Azure ML studio": f"https://ml.azure.com/?wsid={workspace.arm_id}",
+            "Azure portal": f"https://portal.azure.com/#resource{workspace.arm_id}/overview",
+        }
+        lines = str(connection).splitlines()
+        assert lines[1] == f"tracking URI     {azureml.tracking_uri}"
+        html = connection._repr_html_()
+        assert f"<a href='https://ml.azure.com/?wsid={workspace.arm_id}'>" in html
+    assert "AZUREML_CURRENT_CLOUD" not in os.environ
+    assert "DBX_AML_RETRY_S" not in os.environ
+
+
+@pytest.mark.azureml
+def test_connecting_again_asks_nobody(
+    azureml: AzureMl, become: As, workspace: AmlWorkspace
+) -> None:
+    become()
+    link = Link(mode="aml", aml_workspace=workspace)
+    connect(link)
+    asked = len(azureml.requests())
+    started = time.monotonic()
+    for _ in range(100):
+        connect(link)
+    assert time.monotonic() - started < 0.5
+    assert len(azureml.requests()) == asked
+    mlflow.set_tracking_uri("sqlite://")
+    assert connect(link).tracking_uri == mlflow.get_tracking_uri() == azureml.tracking_uri
+
+
+@pytest.mark.azureml
+def test_without_region_and_uri_the_management_endpoint_is_asked(
+    azureml: AzureMl, become: As, workspace: AmlWorkspace
+) -> None:
+    become("managed")
+    link = Link(mode="aml", aml_workspace=AmlWorkspace(**workspace.parts))
+    with connect(link) as connection:
+        assert connection.tracking_uri == mlflow.get_tracking_uri() == azureml.tracking_uri
+        assert connection.link == link
+
+
+@pytest.mark.azureml
+def test_dual_tracks_in_databricks_and_does_not_need_azure_ml(
+    azureml: AzureMl, become: As, workspace: AmlWorkspace, tmp_path: Path
+) -> None:
+    become("none")
+    uri = f"sqlite:///{tmp_path / 'x.db'}"
+    with connect(mode="dual", aml_workspace=workspace, databricks_tracking_uri=uri) as connection:
+        assert mlflow.get_tracking_uri() == uri
+        assert connection.link.aml_tracking_uri == azureml.tracking_uri
+        assert connection.facts["Azure ML studio"] == workspace.studio_url
+    assert azureml.requests() == []
+
+
+def fails(link: Link, kind: type[DbxAmlError]) -> str:
+    """Return the line of a connect that fails in time, and changes nothing."""
+    before, started = state(), time.monotonic()
+    with pytest.raises(kind) as caught:
+        connect(link)
+    # Five, and as many again for a slow machine.
+    assert time.monotonic() - started < 10
+    assert state() == before
+    assert caught.value.__context__ is None
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.azureml
+def test_each_wrong_setting_is_one_line_within_seconds(
+    azureml: AzureMl, become: As, workspace: AmlWorkspace
+) -> None:
+    link = Link(mode="aml", aml_workspace=workspace)
+    become("none")
+    assert "set AZURE_TENANT_ID, AZURE_CLIENT_ID" in fails(link, AuthError)
+    become(AZURE_CLIENT_SECRET="not-the-secret")
+    assert "AADSTS7000215" in fails(link, AuthError)
+    become(AZURE_TENANT_ID="11111111-1111-4111-8111-111111111111")
+    assert "AADSTS90002" in fails(link, AuthError)
+    become()
+    other = replace(workspace, workspace_name="mlw-other", tracking_uri=None)
+    line = fails(replace(link, aml_workspace=other, aml_tracking_uri=None), LinkError)
+    assert line.startswith(
+        "workspace 'mlw-other' must exist in resource group 'rg-ml' of subscription "
+        f"'{workspace.subscription_id}': got 404 UserError from westeurope.api.azureml.ms"
+    )
+    azureml.deny(EVERYTHING)
+    line = fails(link, LinkError)
+    assert line.startswith("caller must be allowed to use workspace 'mlw-team': got 403")
+    assert line.endswith("ask for the role 'AzureML Data Scientist'")
+    azureml.reset()
+    azureml.fault("status", status=503, host="api.azureml.ms")
+    assert "westeurope.api.azureml.ms must answer: got 503" in fails(link, LinkError)
+    azureml.reset()
+    azureml.revoke_tokens()
+    assert "must take the token: got 401" in fails(link, LinkError)
+
+
+@pytest.mark.azureml
+def test_a_workspace_host_in_a_black_hole_is_one_line_within_seconds(
+    azureml: AzureMl, become: As, workspace: AmlWorkspace
+) -> None:
+    become()
+    azureml.fault("black-hole", host="api.azureml.ms")
+    assert fails(Link(mode="aml", aml_workspace=workspace), LinkError) == (
+        "host westeurope.api.azureml.ms must answer: got nothing in 5.0 s; "
+        "open the network to it, or set the proxy variables"
+    )
+
+
+@pytest.mark.azureml
+def test_a_host_that_does_not_exist_is_said(
+    azureml: AzureMl, become: As, workspace: AmlWorkspace
+) -> None:
+    become()
+    other = replace(workspace, region="nowhere", tracking_uri=None)
+    line = fails(Link(mode="aml", aml_workspace=other), LinkError)
+    assert line.startswith("host nowhere.api.azureml.ms must answer: got ")
+    assert "502" in line
+
+
+@pytest.mark.azureml
+def test_nothing_that_is_written_has_a_secret_or_a_token(
+    azureml: AzureMl, become: As, workspace: AmlWorkspace, caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    caplog.set_level("DEBUG")
+    become()
+    written = []
+    with connect(mode="aml", aml_workspace=workspace) as connection:
+        token = credential(connection.link).get_token("https://management.azure.com/.default").token
+        written += [str(connection), repr(connection), connection._repr_html_(), str(state())]
+
+    for call in (
+        lambda: azureml.deny(EVERYTHING),
+        lambda: azureml.fault("status", status=503, host="api"),
+        lambda: azureml.fault("drop", host="api"),
+        azureml.revoke_tokens,
+    ):
+        azureml.reset()
+        call()
+        with pytest.raises(DbxAmlError) as caught:
+            connect(mode="aml", aml_workspace=workspace)
+        written.extend(traceback.format_exception(caught.value))
+    output = capfd.readouterr()
+    everything = "\n".join([*written, caplog.text, output.out, output.err])
+    assert "got 401" in everything
+    assert "urllib3" in everything
+    secrets = [azureml.environment()["AZURE_CLIENT_SECRET"], token, token.split(".")[2]]
+    assert [secret for secret in secrets if secret in everything] == []
+
+
+@pytest.mark.azureml
+@pytest.mark.slow
+def test_plain_mlflow_code_runs_after_one_line(azureml: AzureMl, workspace: AmlWorkspace) -> None:
+    code = """
+        import sys
+        import dbx_aml
+        print(dbx_aml.connect(mode="aml", aml_workspace=sys.argv[1], experiment="after-connect"))
+        import mlflow
+        with mlflow.start_run() as run:
+            mlflow.log_metric("m", 0.5)
+        print("metric", mlflow.get_run(run.info.run_id).data.metrics["m"])
+        print("experiment", mlflow.get_experiment(run.info.experiment_id).name)
+    """
+    done = azureml.run(dedent(code), skip_metadata=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == ["metric 0.5", "experiment after-connect"]
+    # The cloud's metadata, which the plugin asks for when nobody names the cloud.
+    assert azureml.requests(path="/metadata/endpoints") == []
+
+
+def test_what_the_readme_says_of_the_link_works(mlflow_store: str, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    section = text.partition("\n## Link\n")[2].partition("\n## ")[0]
+    shell, python = (
+        section.partition(f"```{language}\n")[2].partition("```")[0]
+        for language in ("sh", "python")
+    )
+    commands = [shlex.split(line, comments=True) for line in shell.replace("\\\n", "").splitlines()]
+    assert [command[:3] for command in commands] == [
+        ["dbx-aml", "link", verb] for verb in ("set", "show", "check")
+    ]
+    for command in commands[:2]:
+        done = CliRunner().invoke(main, command[1:])
+        assert done.exit_code == 0, done.output
+    assert Link.load().aml_workspace == AmlWorkspace.from_config()
+    Link(mode="aml", aml_tracking_uri=mlflow_store, experiment="tests").save(tmp_path)
+    variables: dict[str, object] = {}
+    exec(compile(python, "README.md", "exec"), variables)
+    assert variables["connection"].tracking_uri == mlflow_store  # type: ignore[attr-defined]
+    assert mlflow.last_active_run().data.metrics == {"delay": 12.5}
+
+
+def test_connect_before_mlflow_leaves_mlflow_its_plugins() -> None:
+    """MLflow looks for plugins when it is imported, and warns of one that is half loaded."""
+    code = """
+import dbx_aml; dbx_aml.connect
+from mlflow.tracking.context.registry import _run_context_provider_registry as found
+print([type(one).__name__ for one in found])
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error:Failure attempting", "-c", code],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Marker" in done.stdout
