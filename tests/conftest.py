@@ -22,6 +22,8 @@ __all__ = ["azureml", "azureml_process", "databricks"]
 os.environ["TZ"] = "UTC"
 time.tzset()
 
+_OFF_UNLESS_ASKED = {"live": "needs real workspaces", "nightly": "takes minutes"}
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -41,12 +43,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         marker = item.get_closest_marker("timeout")
         longest[item.path] = (max(limit, marker.args[0] if marker else 0), count + 1)
     items.sort(key=lambda item: longest[item.path], reverse=True)
-    if "live" in str(config.option.markexpr):
-        return
-    skip = pytest.mark.skip(reason="needs real workspaces; ask with -m live")
-    for item in items:
-        if item.get_closest_marker("live"):
-            item.add_marker(skip)
+    for marker, reason in _OFF_UNLESS_ASKED.items():
+        if marker not in str(config.option.markexpr):
+            for item in items:
+                if item.get_closest_marker(marker):
+                    item.add_marker(pytest.mark.skip(reason=f"{reason}; ask with -m {marker}"))
 
 
 @pytest.fixture(scope="session", autouse=True)
