@@ -95,8 +95,8 @@ setup(
             "azureml=dbx_aml.tracking.azureml.plugin:model_registry_store"
         ],
         # Mode "dual": dbx_aml/tracking/run_context.py.
-        "mlflow.run_context_provider": ["dbx_aml=dbx_aml.tracking.run_context:Marker"],
-        "mlflow.request_header_provider": ["dbx_aml=dbx_aml.tracking.run_context:Activity"],
+        "mlflow.run_context_provider": ["dbx_aml=dbx_aml.tracking.run_context:MirrorTagProvider"],
+        "mlflow.request_header_provider": ["dbx_aml=dbx_aml.tracking.run_context:RequestObserver"],
         "mlflow.artifact_repository": [
             "azureml=dbx_aml.tracking.azureml.plugin:artifact_repository"
         ],

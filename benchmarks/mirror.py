@@ -134,7 +134,7 @@ def _idle() -> Figure:
         with _server(Path(folder) / "dst") as (dst, _):
             times = [float(_python(IDLE, src, dst)) for _ in range(ROUNDS)]
             started = time.perf_counter()
-            _python(MIRROR, "--src-tracking-uri", src, "--dst-tracking-uri", dst)
+            _python(MIRROR, "--source-tracking-uri", src, "--destination-tracking-uri", dst)
             whole = time.perf_counter() - started
             started = time.perf_counter()
             _python("import mlflow")
@@ -229,7 +229,9 @@ def _fill_done(uri: str, database: Path) -> None:
 
     client = MlflowClient(uri)
     experiment = client.create_experiment(PATH)
-    made = client.create_run(experiment, tags={"dbx_aml.mirror": "done", "dbx_aml.aml_run_id": "x"})
+    made = client.create_run(
+        experiment, tags={"dbx_aml.mirror": "done", "dbx_aml.mirror.aml.run_id": "x"}
+    )
     client.set_terminated(made.info.run_id)
     with sqlite3.connect(database, timeout=60) as connection:
         for table in ("runs", "tags"):
@@ -270,7 +272,14 @@ def _limit(uri: str) -> float:
 def _mirror(src: str, dst: str) -> float:
     # The source's tags are of the turn before.
     started = time.perf_counter()
-    _python(MIRROR, "--src-tracking-uri", src, "--dst-tracking-uri", dst, "--all")
+    _python(
+        MIRROR,
+        "--source-tracking-uri",
+        src,
+        "--destination-tracking-uri",
+        dst,
+        "--include-unmarked",
+    )
     taken = time.perf_counter() - started
     _forget(src)
     return taken
@@ -286,7 +295,7 @@ def _forget(src: str) -> None:
     for made in client.search_runs([experiment.experiment_id], max_results=1000):
         assert made.data.tags["dbx_aml.mirror"] == "done", made.data.tags
         client.set_tag(made.info.run_id, "dbx_aml.mirror", "pending")
-        client.delete_tag(made.info.run_id, "dbx_aml.aml_run_id")
+        client.delete_tag(made.info.run_id, "dbx_aml.mirror.aml.run_id")
 
 
 def _export_import(src: str, dst: str, folder: Path) -> float:

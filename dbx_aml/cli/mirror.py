@@ -44,7 +44,7 @@ _WHICH = [
     click.option(
         "--experiment", "experiments", multiple=True, help="Its path or name.  [default: all]"
     ),
-    click.option("--run", "run_ids", multiple=True, help="Only this run of the source."),
+    click.option("--run-id", "run_ids", multiple=True, help="Only this run of the source."),
     click.option(
         "--since",
         callback=_since,
@@ -52,8 +52,8 @@ _WHICH = [
     ),
 ]
 _SIDES = [
-    click.option("--src-tracking-uri", help="[default: by the link: the service that tracks]"),
-    click.option("--dst-tracking-uri", help="[default: by the link: the other one]"),
+    click.option("--source-tracking-uri", help="[default: by the link: the service that tracks]"),
+    click.option("--destination-tracking-uri", help="[default: by the link: the other one]"),
     click.option("--config", help="A config.json or its folder.  [default: as found]"),
     click.option("--json", "as_json", is_flag=True, help="JSON on stdout."),
 ]
@@ -70,7 +70,11 @@ def _options(options: list[Any]) -> Callable[[Any], Any]:
 
 @click.group(invoke_without_command=True)
 @_options(_WHICH)
-@click.option("--all", "is_all", is_flag=True, help="Also runs that were never marked, or done.")
+@click.option(
+    "--include-unmarked",
+    is_flag=True,
+    help="Also runs that were never marked, and runs that are done.",
+)
 @click.option("--dry-run", is_flag=True, help="Show which runs; write nothing.")
 @click.option(
     "--watch",
@@ -85,7 +89,7 @@ def _options(options: list[Any]) -> Callable[[Any], Any]:
 def mirror(
     ctx: click.Context,
     /,
-    is_all: bool,
+    include_unmarked: bool,
     dry_run: bool,
     watch: float | None,
     as_json: bool,
@@ -101,7 +105,7 @@ def mirror(
         raise click.UsageError("Give one of --watch and --dry-run.")
     while True:
         try:
-            _once(is_all=is_all, dry_run=dry_run, as_json=as_json, **given)
+            _once(include_unmarked=include_unmarked, dry_run=dry_run, as_json=as_json, **given)
         except DbxAmlError as err:
             if not watch:
                 raise
@@ -144,9 +148,9 @@ def status(experiments: tuple[str, ...], as_json: bool, **given: Any) -> None:
 
 @mirror.command()
 @_options(_WHICH)
-@click.option("--all", "is_all", is_flag=True, help="Also runs that are not done.")
+@click.option("--include-pending", is_flag=True, help="Also runs that are not done.")
 @_options(_SIDES)
-def verify(is_all: bool, as_json: bool, **given: Any) -> None:
+def verify(include_pending: bool, as_json: bool, **given: Any) -> None:
     """Compare both sides point by point and byte by byte; exit 1 if they differ.
 
     By default the runs that are done.
@@ -157,8 +161,8 @@ def verify(is_all: bool, as_json: bool, **given: Any) -> None:
     src, dst = _sides(**given)
     runs = [
         run
-        for run in _runs(src, is_all=True, **which)
-        if is_all or which["run_ids"] or _is_done(run)
+        for run in _runs(src, include_unmarked=True, **which)
+        if include_pending or which["run_ids"] or _is_done(run)
     ]
     found = [one for _, differences in compare(src, dst, runs) for one in differences]
     if as_json:
@@ -175,13 +179,13 @@ def verify(is_all: bool, as_json: bool, **given: Any) -> None:
         runs_with = len({one.run_id for one in found})
         raise MirrorError(
             f"both sides must be equal: {runs_with} of {len(runs)} runs differ; mirror them with "
-            "'dbx-aml mirror --all'"
+            "'dbx-aml mirror --include-unmarked'"
         )
 
 
 def _once(
     *,
-    is_all: bool,
+    include_unmarked: bool,
     dry_run: bool,
     as_json: bool,
     experiments: tuple[str, ...],
@@ -192,7 +196,13 @@ def _once(
     from dbx_aml.tracking.mirror.mirror_runs import reconcile
 
     src, dst = _sides(**given)
-    runs = _runs(src, is_all=is_all, experiments=experiments, run_ids=run_ids, since=since)
+    runs = _runs(
+        src,
+        include_unmarked=include_unmarked,
+        experiments=experiments,
+        run_ids=run_ids,
+        since=since,
+    )
     if dry_run:
         print_plan(src, dst, list(runs), as_json=as_json)
         return
@@ -216,7 +226,7 @@ def _once(
 
 
 def _sides(
-    config: str | None, src_tracking_uri: str | None, dst_tracking_uri: str | None
+    config: str | None, source_tracking_uri: str | None, destination_tracking_uri: str | None
 ) -> tuple[Side, Side]:
     """Return both sides, which answer; Azure ML is asked with the link's credential."""
     from dbx_aml.azure.credentials import use_link
@@ -230,7 +240,11 @@ def _sides(
     os.environ["DBX_AML_RETRY_S"] = f"{link.retry_s:g}"
     if link.aml_workspace is not None:
         os.environ.setdefault("AZUREML_CURRENT_CLOUD", link.aml_workspace.cloud)
-    found = sides(link, src_tracking_uri=src_tracking_uri, dst_tracking_uri=dst_tracking_uri)
+    found = sides(
+        link,
+        source_tracking_uri=source_tracking_uri,
+        destination_tracking_uri=destination_tracking_uri,
+    )
     for side in found:
         prove(side, link)
     return found
@@ -239,7 +253,7 @@ def _sides(
 def _runs(
     src: Side,
     *,
-    is_all: bool,
+    include_unmarked: bool,
     experiments: tuple[str, ...],
     run_ids: tuple[str, ...],
     since: int | None,
@@ -248,7 +262,7 @@ def _runs(
 
     if run_ids:
         return iter(queue.by_id(src, run_ids))
-    search = queue.every if is_all else queue.pending
+    search = queue.every if include_unmarked else queue.pending
     return search(src, queue.experiment_ids(src, experiments), since=since)
 
 

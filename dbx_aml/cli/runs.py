@@ -26,7 +26,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 @click.group(invoke_without_command=True)
 @click.option("--experiment", help="Its name, or its path in Databricks.  [default: MLflow's]")
 @click.option(
-    "--newest",
+    "--max-results",
     type=click.IntRange(1, 1000),
     default=20,
     show_default=True,
@@ -38,7 +38,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 def runs(
     ctx: click.Context,
     experiment: str | None,
-    newest: int,
+    max_results: int,
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
@@ -48,7 +48,9 @@ def runs(
     from dbx_aml.tracking.runs import list_runs
 
     with ExitStack() as stack:
-        rows = list_runs(experiment, newest=newest, tracking_uri=_tracked(tracking_uri, stack))
+        rows = list_runs(
+            experiment, max_results=max_results, tracking_uri=_tracked(tracking_uri, stack)
+        )
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], default=_text, ensure_ascii=False))
         return

@@ -52,7 +52,7 @@ class InForce:
             paths["config"] = files[0]
         runtime = os.environ.get("DATABRICKS_RUNTIME_VERSION")
         rows = {
-            **connection.facts,
+            **connection.to_dict(),
             "said by": ", ".join(said),
             # A cluster may have only mlflow-skinny, under that name.
             "versions": f"dbx-aml {version('dbx-aml')}, mlflow {mlflow.__version__}",

@@ -11,7 +11,7 @@ from dbx_aml.azure.credentials import credential
 from dbx_aml.azure.workspaces import check_permission, reach, read_workspace, with_tracking_uri
 from dbx_aml.link.link import Link
 from dbx_aml.link.workspace import AmlWorkspace, is_azureml
-from dbx_aml.tracking.servers import read_server
+from dbx_aml.tracking.servers import check_tracking_server
 
 _STEP_S = 5.0
 _WHOLE_S = 14.0
@@ -67,7 +67,7 @@ def _steps(link: Link) -> Iterator[tuple[str, Callable[[float], str]]]:
         if link.aml_workspace is not None and (uri is None or is_azureml(uri)):
             yield from _azureml_steps(link, link.aml_workspace)
         elif uri is not None and uri.partition(":")[0] in ("databricks", "http", "https"):
-            yield "server", lambda seconds, uri=uri: read_server(uri, seconds)  # type: ignore[misc]
+            yield "server", lambda seconds, uri=uri: check_tracking_server(uri, seconds)  # type: ignore[misc]
         else:
             # To open a database would make it where there is none.
             yield "server", lambda seconds, uri=uri: f"{uri} is on this machine"  # type: ignore[misc]

@@ -13,12 +13,13 @@ from dbx_aml._common.errors import LinkError
 from dbx_aml.azure.credentials import Identity, credential, use_link
 from dbx_aml.azure.workspaces import read_workspace, with_tracking_uri
 from dbx_aml.link.link import Link
-from dbx_aml.tracking.connection import DUAL_VARIABLE, Connection
+from dbx_aml.tracking.connection import Connection
 from dbx_aml.tracking.servers import databricks_host, is_databricks
 
 _VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 _CLOUD = "AZUREML_CURRENT_CLOUD"
 _RETRY_S = "DBX_AML_RETRY_S"
+_MODE = "DBX_AML_MODE"
 _EXPERIMENTS = ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 _lock = RLock()
 _current: Connection | None = None
@@ -103,7 +104,7 @@ def _apply(link: Link, stack: ExitStack) -> None:
     from mlflow.tracking import fluent
 
     stack.callback(use_link, use_link(link))
-    names = (_CLOUD, _RETRY_S, DUAL_VARIABLE, *_EXPERIMENTS)
+    names = (_CLOUD, _RETRY_S, _MODE, *_EXPERIMENTS)
     variables = {name: os.environ.get(name) for name in names}
     stack.callback(_put_back, variables)
     experiment_id = fluent._active_experiment_id
@@ -115,7 +116,7 @@ def _apply(link: Link, stack: ExitStack) -> None:
             del os.environ["MLFLOW_EXPERIMENT_ID"]
     if link.mode == "dual":
         # Processes that this one starts mark their runs as well.
-        os.environ[DUAL_VARIABLE] = link.mode
+        os.environ[_MODE] = link.mode
     if link.has_aml_side and link.aml_workspace is not None:
         # Without it the plugin asks a host of the public cloud first, for up to 30 s.
         os.environ[_CLOUD] = link.aml_workspace.cloud

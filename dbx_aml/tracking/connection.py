@@ -10,10 +10,6 @@ from typing import Self
 from dbx_aml.azure.credentials import Identity, credential
 from dbx_aml.link.link import Link
 
-# Set by `connect` for processes that this one starts, which know nothing of its link. Not in
-# `marker`: MLflow, on its own import, loads that one, which must not be half loaded then.
-DUAL_VARIABLE = "DBX_AML_DUAL"
-
 
 def _nothing() -> None:
     """Put nothing back."""
@@ -55,8 +51,7 @@ class Connection:
         """Where MLflow registers."""
         return str(self._complete.registry_uri)
 
-    @property
-    def facts(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, str]:
         """What there is to say, by its name; what is not known is left out."""
         workspace = self._complete.aml_workspace
         found = {
@@ -101,7 +96,7 @@ class Connection:
         self.close()
 
     def __str__(self) -> str:
-        facts = self.facts
+        facts = self.to_dict()
         width = max(map(len, facts))
         return "\n".join(f"{name:<{width}}  {text}" for name, text in facts.items())
 
@@ -111,7 +106,7 @@ class Connection:
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><th style='text-align:left'>{escape(name)}</th><td>{_cell(text)}</td></tr>"
-            for name, text in self.facts.items()
+            for name, text in self.to_dict().items()
         )
         return f"<table>{rows}</table>"
 

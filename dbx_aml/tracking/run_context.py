@@ -3,7 +3,7 @@
 MLflow finds both classes by entry points and asks the first one at each run that its fluent API or
 autologging creates, the second one at each request that it sends. Neither asks a server, and in
 another mode both are a look at a variable. `MlflowClient.create_run` asks no context: such runs
-are found by `dbx-aml mirror --all`.
+are found by `dbx-aml mirror --include-unmarked`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from mlflow.tracking.request_header.abstract_request_header_provider import Requ
 from dbx_aml._common.errors import DbxAmlError
 from dbx_aml.azure.credentials import used_link
 from dbx_aml.link.link import Link
-from dbx_aml.tracking.connection import DUAL_VARIABLE
 from dbx_aml.tracking.servers import is_databricks
 
 if TYPE_CHECKING:
@@ -86,10 +85,13 @@ def _is_marking() -> bool:
     if dual_link() is not None:
         return True
     # A worker of a process that is connected, or a link that cannot be read: nothing is lost.
-    says_dual = "dual" in (os.environ.get("DBX_AML_MODE"), os.environ.get(DUAL_VARIABLE))
     import mlflow
 
-    return says_dual and used_link() is None and is_databricks(mlflow.get_tracking_uri())
+    return (
+        os.environ.get("DBX_AML_MODE") == "dual"
+        and used_link() is None
+        and is_databricks(mlflow.get_tracking_uri())
+    )
 
 
 def _at_exit() -> None:
@@ -102,7 +104,7 @@ def _at_exit() -> None:
 atexit.register(_at_exit)
 
 
-class Marker(RunContextProvider):
+class MirrorTagProvider(RunContextProvider):
     """Marks each run that is created as one to be mirrored."""
 
     def in_context(self) -> bool:
@@ -120,7 +122,7 @@ class Marker(RunContextProvider):
         return found
 
 
-class Activity(RequestHeaderProvider):
+class RequestObserver(RequestHeaderProvider):
     """Hears of each request of this process: a run that is resumed creates nothing."""
 
     def in_context(self) -> bool:

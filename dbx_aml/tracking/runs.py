@@ -36,13 +36,13 @@ class RunRow:
 
 
 def list_runs(
-    experiment: str | None = None, *, newest: int = 20, tracking_uri: str | None = None
+    experiment: str | None = None, *, max_results: int = 20, tracking_uri: str | None = None
 ) -> list[RunRow]:
     """Return the newest runs of an experiment, newest first.
 
     Args:
         experiment: Its name, or its path in Databricks; default the active one of MLflow.
-        newest: How many at most, 1 to 1000.
+        max_results: How many at most, 1 to 1000.
         tracking_uri: MLflow's; default as MLflow resolves it.
 
     Raises:
@@ -53,7 +53,7 @@ def list_runs(
     runs = _ask(
         "runs must be readable",
         experiment or experiment_id,
-        lambda: client.search_runs([experiment_id], max_results=min(newest, _MOST_RUNS)),
+        lambda: client.search_runs([experiment_id], max_results=min(max_results, _MOST_RUNS)),
     )
     return [_row(run, client.tracking_uri) for run in runs]
 

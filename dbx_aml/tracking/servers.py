@@ -39,7 +39,7 @@ def databricks_host(uri: str | None, seconds: float = LIMIT_S) -> str:
     )
 
 
-def read_server(uri: str, seconds: float = LIMIT_S) -> str:
+def check_tracking_server(uri: str, seconds: float = LIMIT_S) -> str:
     """Search a tracking server's experiments for one; return the server.
 
     Raises:

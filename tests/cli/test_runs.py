@@ -68,4 +68,4 @@ def test_what_is_not_there_is_one_line_and_exit_code_1(mlflow_store):
     done = dbx_aml("runs", "--experiment", "nope")
     assert done.exit_code == 1
     assert done.output.startswith("dbx-aml: experiment must exist: got 'nope'")
-    assert dbx_aml("runs", "--newest", "0").exit_code == 2
+    assert dbx_aml("runs", "--max-results", "0").exit_code == 2

@@ -166,7 +166,7 @@ def test_databricks_is_found_from_its_variables(
             "databricks",
             "databricks-uc",
         )
-        assert connection.facts["Databricks workspace"] == some_server
+        assert connection.to_dict()["Databricks workspace"] == some_server
         assert "dapi" not in str(connection) + repr(connection) + connection._repr_html_()
 
 
@@ -182,7 +182,7 @@ def test_azure_ml_tracks_after_one_line_and_says_who_and_where(
         assert mlflow.get_tracking_uri() == mlflow.get_registry_uri() == azureml.tracking_uri
         assert os.environ["AZUREML_CURRENT_CLOUD"] == "AzureCloud"
         assert float(os.environ["DBX_AML_RETRY_S"]) == connection.link.retry_s
-        assert connection.facts == {
+        assert connection.to_dict() == {
             "mode": "aml",
             "tracking URI": azureml.tracking_uri,
             "registry URI": azureml.tracking_uri,
@@ -236,7 +236,7 @@ def test_dual_tracks_in_databricks_and_does_not_need_azure_ml(
     with connect(mode="dual", aml_workspace=workspace, databricks_tracking_uri=uri) as connection:
         assert mlflow.get_tracking_uri() == uri
         assert connection.link.aml_tracking_uri == azureml.tracking_uri
-        assert connection.facts["Azure ML studio"] == workspace.studio_url
+        assert connection.to_dict()["Azure ML studio"] == workspace.studio_url
     assert azureml.requests() == []
 
 
@@ -391,4 +391,4 @@ print([type(one).__name__ for one in found])
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "Marker" in done.stdout
+    assert "MirrorTagProvider" in done.stdout

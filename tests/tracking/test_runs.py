@@ -37,7 +37,7 @@ def test_runs_are_listed_newest_first_with_their_last_metrics(run_id):
     assert rows[0].seconds is None
     assert rows[2].seconds >= 0
     assert rows[2].started.utcoffset().total_seconds() == 0
-    assert [r.name for r in list_runs("tests", newest=1)] == ["three"]
+    assert [r.name for r in list_runs("tests", max_results=1)] == ["three"]
     assert [r.name for r in list_runs()] == ["three", "two", "one"], "the active experiment"
 
 

@@ -11,36 +11,39 @@ from dbx_aml.azure.workspaces import read_workspace, with_tracking_uri
 from dbx_aml.link.link import Link
 from dbx_aml.link.workspace import AmlWorkspace, is_azureml
 from dbx_aml.tracking.mirror.server import Side
-from dbx_aml.tracking.servers import is_databricks, read_server
+from dbx_aml.tracking.servers import check_tracking_server, is_databricks
 
 _ANSWER_S = 10.0
 _ASKED = ("databricks", "http", "https")
 
 
 def sides(
-    link: Link, *, src_tracking_uri: str | None = None, dst_tracking_uri: str | None = None
+    link: Link,
+    *,
+    source_tracking_uri: str | None = None,
+    destination_tracking_uri: str | None = None,
 ) -> tuple[Side, Side]:
     """Return source and destination: Databricks and Azure ML, or the other way in mode "aml".
 
     Args:
         link: Says where the two are, and by its mode which of them tracks.
-        src_tracking_uri: Instead of the link's.
-        dst_tracking_uri: Instead of the link's.
+        source_tracking_uri: Instead of the link's.
+        destination_tracking_uri: Instead of the link's.
 
     Raises:
         MirrorError: The link has only one side.
         LinkError: Azure Resource Manager does not tell the workspace's tracking URI.
     """
     is_back = link.mode == "aml"
-    if src_tracking_uri or dst_tracking_uri:
-        is_back = is_azureml(src_tracking_uri) or is_databricks(dst_tracking_uri)
+    if source_tracking_uri or destination_tracking_uri:
+        is_back = is_azureml(source_tracking_uri) or is_databricks(destination_tracking_uri)
     names = ("aml", "databricks") if is_back else ("databricks", "aml")
-    given = (src_tracking_uri, dst_tracking_uri)
+    given = (source_tracking_uri, destination_tracking_uri)
     src, dst = (uri or _uri(link, name) for name, uri in zip(names, given, strict=True))
     if src == dst:
         raise MirrorError(
             f"source and destination must be two servers: got {src!r} for both; give one of them "
-            "with --src-tracking-uri or --dst-tracking-uri"
+            "with --source-tracking-uri or --destination-tracking-uri"
         )
     return Side(src, names[0]), Side(dst, names[1])
 
@@ -53,7 +56,7 @@ def _uri(link: Link, name: str) -> str:
     if link.aml_workspace is None:
         raise MirrorError(
             "link must name an Azure ML workspace: got none; set DBX_AML_CONFIG to the "
-            "workspace's config.json, or give --dst-tracking-uri"
+            "workspace's config.json, or give --destination-tracking-uri"
         )
     return str(with_tracking_uri(link.aml_workspace, credential(link)).tracking_uri)
 
@@ -73,4 +76,4 @@ def prove(side: Side, link: Link) -> None:
             # What is bounded is the host's answer, not the import of its SDK.
             with suppress(ImportError):
                 import_module("databricks.sdk")
-        read_server(side.tracking_uri, _ANSWER_S)
+        check_tracking_server(side.tracking_uri, _ANSWER_S)

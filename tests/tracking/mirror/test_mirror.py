@@ -24,7 +24,7 @@ from sklearn.linear_model import LinearRegression
 from dbx_aml import connect
 from dbx_aml.azure import credentials as auth
 from dbx_aml.cli.main import main
-from dbx_aml.tracking import run_context as marker
+from dbx_aml.tracking import run_context
 from dbx_aml.tracking.mirror import lease as leases
 from dbx_aml.tracking.mirror import metrics as point
 from dbx_aml.tracking.mirror import pending_runs as queue
@@ -52,7 +52,7 @@ class Pair:
 
     @property
     def uris(self) -> tuple[str, ...]:
-        return ("--src-tracking-uri", self.src, "--dst-tracking-uri", self.dst)
+        return ("--source-tracking-uri", self.src, "--destination-tracking-uri", self.dst)
 
     def mirror(self, *arguments: str) -> Result:
         which = arguments[:1] if arguments[:1] in (("status",), ("verify",)) else ()
@@ -152,13 +152,13 @@ def test_everything_of_a_run_arrives_and_doing_it_again_changes_nothing(pair: Pa
     assert seen["failed"]["info"][0] == "FAILED"
     (mirrored,) = pair.mirrors(parent.info.run_id)
     tags = pair.tags(parent.info.run_id)
-    assert (tags[tag.STATE], tags["dbx_aml.aml_run_id"]) == (tag.DONE, mirrored)
+    assert (tags[tag.STATE], tags["dbx_aml.mirror.aml.run_id"]) == (tag.DONE, mirrored)
     there = pair.destination.get_run(mirrored).data.tags
     assert there[tag.SOURCE_EXPERIMENT] == PATH
     assert there[tag.SOURCE_WORKSPACE] == pair.src
     before = snapshot(pair.dst, PATH)
     assert pair.mirror().output == "nothing to mirror\n"
-    assert json.loads(pair.mirror("--all", "--json").stdout)["counts"] == {"same": 4}
+    assert json.loads(pair.mirror("--include-unmarked", "--json").stdout)["counts"] == {"same": 4}
     assert snapshot(pair.dst, PATH) == before
     assert pair.mirror("verify").output == "4 runs compared, 0 differences\n"
 
@@ -205,15 +205,17 @@ def test_only_what_is_missing_is_written_and_found_by_one_tag(pair: Pair) -> Non
     assert tag.LEASE not in pair.tags(marked)
     assert pair.mirror().exit_code == 0
     assert pair.mirrors(plain) == []
-    assert pair.mirror("--since", "1h", "--all", "--experiment", PATH).exit_code == 0
+    assert pair.mirror("--since", "1h", "--include-unmarked", "--experiment", PATH).exit_code == 0
     assert pair.are_equal()
     # What is logged after it was done, with nothing said: seen by --all from the search alone.
     pair.source.log_metric(marked, "late", 2.0)
-    outcomes = json.loads(pair.mirror("--all", "--json").stdout)
+    outcomes = json.loads(pair.mirror("--include-unmarked", "--json").stdout)
     assert outcomes["counts"] == {"done": 1, "same": 1}
     assert [one["points"] for one in outcomes["runs"] if one["state"] == "done"] == [1]
     assert pair.are_equal()
-    assert pair.mirror("--since", "2099-01-01", "--all").output == "nothing to mirror\n"
+    assert (
+        pair.mirror("--since", "2099-01-01", "--include-unmarked").output == "nothing to mirror\n"
+    )
     assert pair.mirror("--since", "soon").exit_code == 2
 
 
@@ -281,7 +283,7 @@ def test_of_two_runs_that_were_made_at_once_one_stays(pair: Pair) -> None:
     assert pair.outcomes()["twice"].state == tag.DONE
 
     assert pair.mirrors(run_id) == [min(made)]
-    assert pair.tags(run_id)["dbx_aml.aml_run_id"] == min(made)
+    assert pair.tags(run_id)["dbx_aml.mirror.aml.run_id"] == min(made)
     # What two programs made and one of them filled: the one that stays is filled as well.
     late = pair.run("late")
     src, dst = pair.sides()
@@ -330,7 +332,7 @@ def test_a_run_that_cannot_be_mirrored_says_why_and_stops_no_other(pair: Pair) -
     pair.destination.log_param(there, "alpha", "other")
     pair.destination.set_tag(there, tag.SOURCE_RUN, bad)
     store.delete_run(target)
-    pair.source.set_tag(bad, "dbx_aml.aml_run_id", there)
+    pair.source.set_tag(bad, "dbx_aml.mirror.aml.run_id", there)
     for run_id in (bad, good):
         pair.source.set_tag(run_id, tag.STATE, tag.PENDING)
         pair.source.log_metric(run_id, "more", 1.0)
@@ -349,7 +351,7 @@ def test_a_run_that_cannot_be_mirrored_says_why_and_stops_no_other(pair: Pair) -
     assert "got other values" in counts[0]["reasons"][0]
     # It is not tried again and again, but once it is asked for.
     assert pair.mirror().output == "nothing to mirror\n"
-    assert pair.mirror("--run", bad).exit_code == 1
+    assert pair.mirror("--run-id", bad).exit_code == 1
 
 
 def test_verify_prints_each_difference_and_exits_1(pair: Pair) -> None:
@@ -392,7 +394,7 @@ def test_a_deleted_and_a_renamed_run_are_handled_and_said(pair: Pair) -> None:
     pair.source.delete_run(gone)
     pair.source.update_run(renamed, name="after")
 
-    done = pair.mirror("--all")
+    done = pair.mirror("--include-unmarked")
 
     assert done.exit_code == 0, done.output
     assert "2 deleted, 1 done" in done.output
@@ -444,11 +446,14 @@ def test_wrong_input_is_one_line_and_changes_nothing(pair: Pair) -> None:
     run_id = pair.run("kept")
     for arguments, said in (
         (("--experiment", "/nope"), "experiment must exist in"),
-        (("--run", "0" * 32), "run must exist in"),
+        (("--run-id", "0" * 32), "run must exist in"),
         (("status", "--experiment", "/nope"), "experiment must exist in"),
-        (("--dst-tracking-uri", pair.src), "source and destination must be two servers"),
-        (("--src-tracking-uri", "http://127.0.0.1:9"), "MLflow server http://127.0.0.1:9 must"),
-        (("--dst-tracking-uri", "http://127.0.0.1:9"), "MLflow server http://127.0.0.1:9 must"),
+        (("--destination-tracking-uri", pair.src), "source and destination must be two servers"),
+        (("--source-tracking-uri", "http://127.0.0.1:9"), "MLflow server http://127.0.0.1:9 must"),
+        (
+            ("--destination-tracking-uri", "http://127.0.0.1:9"),
+            "MLflow server http://127.0.0.1:9 must",
+        ),
     ):
         done = pair.mirror(*arguments)
         assert done.exit_code == 1, arguments
@@ -497,7 +502,7 @@ def test_a_point_that_the_destination_does_not_keep_is_found_and_said(
     assert outcome.reason == "metric 'loss' must have the source's 5 points: got 4"
     assert pair.tags(run_id)[tag.STATE] == tag.FAILED
     monkeypatch.setattr(point, "write", write)
-    pair.mirror("--all")
+    pair.mirror("--include-unmarked")
     assert pair.tags(run_id)[tag.STATE] == tag.DONE
     assert pair.are_equal()
 
@@ -569,8 +574,8 @@ def test_in_mode_dual_each_run_is_marked_when_it_is_made_and_mirrored_while_it_g
             assert wait_for(lambda: pair.tags(run.info.run_id)[tag.STATE] == tag.PENDING)
         assert wait_for(lambda: pair.tags(run.info.run_id)[tag.STATE] == tag.DONE)
         assert pair.are_equal()
-        assert os.environ[marker.DUAL_VARIABLE] == "dual"
-    assert marker.DUAL_VARIABLE not in os.environ
+        assert os.environ["DBX_AML_MODE"] == "dual"
+    assert "DBX_AML_MODE" not in os.environ
 
 
 @pytest.mark.parametrize("mode", ["databricks", "aml", None])
@@ -583,7 +588,7 @@ def test_in_another_mode_nothing_is_marked_and_no_thread_is_started(
         with mlflow.start_run() as run:
             mlflow.log_metric("m", 1.0)
     assert not [key for key in run.data.tags if key.startswith("dbx_aml.")]
-    assert marker._live is None
+    assert run_context._live is None
 
 
 def test_a_run_on_another_server_than_the_link_says_is_not_marked(
@@ -592,15 +597,15 @@ def test_a_run_on_another_server_than_the_link_says_is_not_marked(
     monkeypatch.setenv("DBX_AML_MODE", "dual")
     monkeypatch.setenv("DBX_AML_AML_TRACKING_URI", pair.dst)
     monkeypatch.setenv("DBX_AML_DATABRICKS_TRACKING_URI", pair.src)
-    assert marker.Marker().in_context()
+    assert run_context.MirrorTagProvider().in_context()
     mlflow.set_tracking_uri(pair.dst)
-    assert not marker.Marker().in_context()
+    assert not run_context.MirrorTagProvider().in_context()
     # Nobody says what is the other side: marked for whoever knows.
     monkeypatch.delenv("DBX_AML_AML_TRACKING_URI")
     monkeypatch.delenv("DBX_AML_DATABRICKS_TRACKING_URI")
     mlflow.set_tracking_uri("databricks")
-    assert marker.Marker().tags() == {tag.STATE: tag.PENDING}
-    assert marker.Marker().in_context()
+    assert run_context.MirrorTagProvider().tags() == {tag.STATE: tag.PENDING}
+    assert run_context.MirrorTagProvider().in_context()
 
 
 def test_a_forked_child_has_no_thread_and_leaves_its_parents_runs_alone(
@@ -609,7 +614,7 @@ def test_a_forked_child_has_no_thread_and_leaves_its_parents_runs_alone(
     with connect(mode="dual", databricks_tracking_uri=pair.src, aml_tracking_uri=pair.dst):
         mlflow.set_experiment(PATH)
         with mlflow.start_run() as run:
-            live = marker._live
+            live = run_context._live
             assert live is not None
             assert live.is_on
             process = live.process

@@ -310,7 +310,7 @@ def test_an_autologged_sweep_of_fifty_children_hangs_together_on_both_sides(both
     assert parents.count(sweep) == 50
     assert {"best_estimator", "model"} <= set(destination[sweep]["models"]), source[sweep]["models"]
     assert destination[sweep]["params"]["best_C"]
-    assert both.mirror("--experiment", path, "--all") == {"same": 51}
+    assert both.mirror("--experiment", path, "--include-unmarked") == {"same": 51}
 
 
 def test_two_notebooks_on_one_cluster_share_an_experiment_and_mix_up_nothing(both: Both) -> None:
@@ -492,7 +492,7 @@ def test_runs_of_azure_ml_go_the_other_way_with_the_sides_exchanged(both: Both) 
     assert "Traceback" not in done.stderr
     both.environment["DBX_AML_MODE"] = "aml"
 
-    assert both.mirror("--experiment", path, "--all") == {"done": 2}
+    assert both.mirror("--experiment", path, "--include-unmarked") == {"done": 2}
 
     databricks, aml = both.snapshots(path)
     for name in ("parent", "child"):
@@ -500,7 +500,7 @@ def test_runs_of_azure_ml_go_the_other_way_with_the_sides_exchanged(both: Both) 
         aml[name]["tags"].pop("mlflow.user")
         databricks[name]["tags"].pop("mlflow.user", None)
     assert unlike(aml, databricks) == []
-    assert both.mirror("--experiment", path, "--all") == {"same": 2}
+    assert both.mirror("--experiment", path, "--include-unmarked") == {"same": 2}
 
 
 @pytest.mark.timeout(1800)
