@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from benchmarks.common import ROOT, ROUNDS, Figure
 from dbx_aml.cluster.runtime_packages import runtime_packages
-from dbx_aml.cluster.wheelhouse import fill
+from dbx_aml.cluster.wheelhouse import build_wheelhouse
 from tests.support.node.node import LINK, Node
 from tests.support.node.runtime import real_runtime
 from tests.support.node.wheel import own_wheel
@@ -25,7 +25,7 @@ def run() -> list[Figure]:
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     own = own_wheel(place / "own")
-    wheelhouse = fill(place / "wheelhouse", machine, own).folder
+    wheelhouse = build_wheelhouse(place / "wheelhouse", machine, own).folder
     python = real_runtime(place / "python", machine)
     # A runtime comes compiled.
     subprocess.run(
@@ -36,7 +36,7 @@ def run() -> list[Figure]:
 
     def script(node: Node) -> None:
         outcome = node.run(variables)
-        if outcome.code or not node.marker.is_good:
+        if outcome.code or not node.marker.is_ok:
             raise RuntimeError("\n".join(outcome.lines))
 
     def pip(node: Node) -> None:

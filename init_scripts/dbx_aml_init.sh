@@ -14,7 +14,7 @@
 #         A secret is never a setting. It reaches notebooks as a variable of the cluster whose value
 #         is {{secrets/<scope>/<key>}}; the link only says where it is.
 # Writes: packages beside the cluster's own; below /databricks/dbx_aml config.json (the link) and
-#         status.json (the marker: what was done, how long it took, what failed and why); one marked
+#         marker.json (the marker: what was done, how long it took, what failed and why); one marked
 #         block of exports in /databricks/spark/conf/spark-env.sh; messages on stderr only.
 # Exit:   0 done, nothing to do, or failed with "continue"; 1 failed with "stop", the last line says
 #         why; 2 settings that can never work, the last line says which.
@@ -38,7 +38,7 @@ ATTEMPTS="${TEST_DBX_AML_ATTEMPTS:-4}"
 BACKOFF_S="${TEST_DBX_AML_BACKOFF_S:-2}"
 
 PYTHON="$HOME_FOLDER/python/bin/python"
-MARKER="$HOME_FOLDER/dbx_aml/status.json"
+MARKER="$HOME_FOLDER/dbx_aml/marker.json"
 SCRIPT="$(realpath -- "${BASH_SOURCE[0]:-/dev/null}")"
 # After so many seconds no new attempt is started.
 PATIENCE_S=600
@@ -190,10 +190,10 @@ mark_failed() {
     local now reason="${REASON//[\\\"]/\'}"
     [[ -z "$WORK" || ! -e "$WORK/reason" ]] || return 0
     # Killed while it changed packages: the next run reads there which.
-    [[ "$(cat -- "$MARKER" 2>/dev/null)" != *'"state": "started"'* ]] || return 0
+    [[ "$(cat -- "$MARKER" 2>/dev/null)" != *'"status": "started"'* ]] || return 0
     now="$(date -u +%FT%TZ)"
     mkdir -p -- "${MARKER%/*}" \
-        && printf '{"state": "failed", "reason": "%s", "version": "%s", "time": "%s"}\n' \
+        && printf '{"status": "failed", "reason": "%s", "version": "%s", "time": "%s"}\n' \
             "${reason//[[:cntrl:]]/ }" "$VERSION" "$now" >"$MARKER.new" \
         && mv -- "$MARKER.new" "$MARKER"
 }

@@ -22,7 +22,7 @@ from databricks.bundles.volumes import Volume
 
 import dbx_aml
 from dbx_aml.cli.main import main
-from dbx_aml.cluster.runtimes import BEST_EFFORT, find_runtime
+from dbx_aml.cluster.runtimes import UNTESTED_RUNTIMES, find_runtime
 from dbx_aml.local.notebook import read_notebook, widget_names
 from tests.support.databricks import USER, Databricks, databricks_service
 from tests.support.databricks.wheel_task import WheelTasks
@@ -239,7 +239,7 @@ def test_runtime_and_serverless_version_are_known_and_bring_the_same() -> None:
     serverless = find_runtime(f"client.{variables['serverless_version']['default']}")
 
     assert cluster and serverless
-    assert cluster.name.removesuffix(" LTS") not in BEST_EFFORT
+    assert cluster.name.removesuffix(" LTS") not in UNTESTED_RUNTIMES
     assert cluster.name.endswith("LTS")
     assert cluster.python == serverless.python
     for name in ("pandas", "pyarrow", "numpy", "azure-storage-blob"):

@@ -74,15 +74,15 @@ def wheelhouse(
     They are all that it adds to nodes of one runtime, with hashes. Upload the folder to a volume
     and name it in DBX_AML_WHEELHOUSE or in 'dbx-aml cluster render'.
     """
-    from dbx_aml.cluster.wheelhouse import fill, target
+    from dbx_aml.cluster.wheelhouse import build_wheelhouse, runtime_packages_for
 
-    machine = target(runtime, constraints, python)
+    machine = runtime_packages_for(runtime, constraints, python)
     with console().status(f"Resolving for runtime {machine.runtime}, Python {machine.python}"):
-        made = fill(folder, machine, wheel)
+        made = build_wheelhouse(folder, machine, wheel)
     if as_json:
-        overrides = [vars(one) for one in made.overrides]
+        kept_packages = [vars(one) for one in made.kept_packages]
         about = {"folder": str(made.folder), "runtime": made.runtime, "python": made.python}
-        click.echo(json.dumps({**about, "packages": made.packages, "overrides": overrides}))
+        click.echo(json.dumps({**about, "packages": made.packages, "kept_packages": kept_packages}))
         return
     from rich.table import Table
 
@@ -94,5 +94,5 @@ def wheelhouse(
     for name, version in made.packages.items():
         table.add_row(name, version)
     console(stderr=False).print(table)
-    for one in made.overrides:
+    for one in made.kept_packages:
         click.echo(f"{one}; the init script proves on each node that this works", err=True)

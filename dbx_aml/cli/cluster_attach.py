@@ -231,7 +231,8 @@ def _say_end(done: Attached) -> None:
     seconds, count = sum(marker.steps.values()), len(marker.installed)
     click.echo(
         f"{done.cluster} is attached, {done.cluster.state}: init script ok, "
-        f"{count} package{'' if count == 1 else 's'} added from {marker.source} in {seconds:.1f} s"
+        f"{count} package{'' if count == 1 else 's'} added from {marker.packages_from} "
+        f"in {seconds:.1f} s"
     )
 
 
@@ -253,10 +254,10 @@ def _print_status(found: Status) -> None:
         rows += [(name, value) for name, value in record.variables.items()]
     rows += [(Path(path).name, status) for path, status in found.libraries.items()]
     if marker:
-        rows.append(("init script", f"{marker.state}, {marker.time}, from {marker.source}"))
+        rows.append(("init script", f"{marker.status}, {marker.time}, from {marker.packages_from}"))
         rows += [("added", f"{name} {one}") for name, one in marker.installed.items()]
-        rows += [("kept", str(one)) for one in marker.overrides]
-        rows += [("note", note) for note in marker.notes]
+        rows += [("kept", str(one)) for one in marker.kept_packages]
+        rows += [("note", note) for note in marker.messages]
     rows += [("problem", problem) for problem in found.problems]
     table = Table(show_header=False, box=None)
     table.add_column(no_wrap=True)

@@ -16,7 +16,7 @@ from dbx_aml.cluster.driver import logs_of, read_outcome, why_failed
 from dbx_aml.cluster.files import Files
 from dbx_aml.cluster.folder import Folder
 from dbx_aml.cluster.libraries import wait_for_libraries
-from dbx_aml.cluster.node.marker import Marker
+from dbx_aml.cluster.node.marker import NodeMarker
 from dbx_aml.cluster.policy import policy_definition, save_policy
 from dbx_aml.cluster.settings_change import Change, Say
 
@@ -35,7 +35,7 @@ class Attached:
     """
 
     cluster: Cluster
-    marker: Marker | None = None
+    marker: NodeMarker | None = None
     note: str = ""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from dbx_aml._common.errors import ClusterError
 from dbx_aml.cluster.client import Client
 from dbx_aml.cluster.clusters import Cluster
-from dbx_aml.cluster.node.marker import MARKER_PATH, Marker
+from dbx_aml.cluster.node.marker import MARKER_PATH, NodeMarker
 
 _LIMIT_S = 180.0
 _POLL_S = 1.0
@@ -23,7 +23,7 @@ print(open({str(MARKER_PATH)!r}).read() if os.path.exists({str(MARKER_PATH)!r}) 
 """
 
 
-def read_outcome(client: Client, cluster: Cluster) -> Marker | None:
+def read_outcome(client: Client, cluster: Cluster) -> NodeMarker | None:
     """Return the marker of a running cluster's driver, or None where there is none.
 
     Raises:
@@ -32,7 +32,7 @@ def read_outcome(client: Client, cluster: Cluster) -> Marker | None:
     try:
         said = _on_driver(client, cluster.cluster_id, _CODE)
         content = json.loads(said)
-        return None if content is None else Marker.of(content)
+        return None if content is None else NodeMarker.from_dict(content)
     except ClusterError as err:
         why = str(err)
     except (ValueError, TypeError, AttributeError):
@@ -43,9 +43,9 @@ def read_outcome(client: Client, cluster: Cluster) -> Marker | None:
     )
 
 
-def why_failed(marker: Marker) -> str | None:
+def why_failed(marker: NodeMarker) -> str | None:
     """Return in one line why a node is not prepared; None where it is."""
-    if marker.is_good:
+    if marker.is_ok:
         return None
     return marker.reason or "it was killed, or is still at work"
 

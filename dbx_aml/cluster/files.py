@@ -14,7 +14,7 @@ from dbx_aml.cluster.folder import Folder
 from dbx_aml.cluster.init_script import link_of_file, render
 from dbx_aml.cluster.node.spark_environment import variables
 from dbx_aml.cluster.runtime_packages import runtime_packages
-from dbx_aml.cluster.wheelhouse import ABOUT, REQUIREMENTS
+from dbx_aml.cluster.wheelhouse import REQUIREMENTS, WHEELHOUSE_FILE
 from dbx_aml.link.config_file import CONFIG_NAME, find_config
 from dbx_aml.link.link import Link
 
@@ -107,7 +107,7 @@ class Parts:
         Raises:
             ClusterError: It was; what it lacks, or has too much, would show on the cluster only.
         """
-        about = self.wheelhouse.get(f"{_WHEELHOUSE}/{ABOUT}")
+        about = self.wheelhouse.get(f"{_WHEELHOUSE}/{WHEELHOUSE_FILE}")
         runtime = str(json.loads(about.read_text(encoding="utf-8"))["runtime"]) if about else ""
         version = str(cluster.spec.get("spark_version", ""))
         if runtime not in runtime_packages() or version.startswith(f"{runtime.split('-')[0]}."):
@@ -135,7 +135,11 @@ def gather(
     """
     files: dict[str, Path] = {}
     if wheelhouse:
-        found = [*sorted(wheelhouse.glob("*.whl")), wheelhouse / ABOUT, wheelhouse / REQUIREMENTS]
+        found = [
+            *sorted(wheelhouse.glob("*.whl")),
+            wheelhouse / WHEELHOUSE_FILE,
+            wheelhouse / REQUIREMENTS,
+        ]
         if len(found) == 2 or not all(file.is_file() for file in found):
             raise ArgumentError(
                 f"wheelhouse must hold wheels and their hashes: got {str(wheelhouse)!r} without; "

@@ -45,7 +45,7 @@ RUNTIMES: Mapping[str, Runtime] = {
 # From this release on a key names no minor version any more.
 _ROLLING_FROM = 18
 # Its MLflow is older than this package needs: a newer one has to be installed there.
-BEST_EFFORT = ("15.4",)
+UNTESTED_RUNTIMES = ("15.4",)
 
 
 def runtime_key(version: str) -> str | None:

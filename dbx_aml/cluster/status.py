@@ -10,7 +10,7 @@ from dbx_aml.cluster.clusters import Cluster
 from dbx_aml.cluster.driver import read_outcome, why_failed
 from dbx_aml.cluster.folder import Folder
 from dbx_aml.cluster.libraries import library_statuses
-from dbx_aml.cluster.node.marker import Marker
+from dbx_aml.cluster.node.marker import NodeMarker
 from dbx_aml.cluster.wait import why_ended
 
 
@@ -30,7 +30,7 @@ class Status:
     cluster: Cluster
     path: str | None
     record: Record | None = None
-    marker: Marker | None = None
+    marker: NodeMarker | None = None
     libraries: dict[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
@@ -49,7 +49,7 @@ class Status:
             "version": record.version if record else None,
             "variables": dict(record.variables) if record else {},
             "libraries": self.libraries,
-            "outcome": vars(self.marker)["state"] if self.marker else None,
+            "outcome": self.marker.status if self.marker else None,
             "problems": list(self.problems),
         }
 

@@ -14,20 +14,20 @@ from importlib.metadata import version
 from pathlib import Path
 
 from dbx_aml._common.errors import ArgumentError, ClusterError
-from dbx_aml.cluster.node.marker import Override
+from dbx_aml.cluster.node.marker import KeptPackage
 from dbx_aml.cluster.node.requirements import (
-    OURS,
+    PACKAGE,
     PLUGIN,
-    Needs,
+    Requirements,
     Wheel,
     constraints,
-    needs,
+    missing_requirements,
     read_pins,
 )
 from dbx_aml.cluster.runtime_packages import RuntimePackages, runtime_packages
 
 REQUIREMENTS = "requirements.txt"
-ABOUT = "wheelhouse.json"
+WHEELHOUSE_FILE = "wheelhouse.json"
 # The oldest that a runtime's system has; wheels for it run on all later ones.
 _PLATFORM = "manylinux_2_28_x86_64"
 _UV_PLATFORM = "x86_64-manylinux_2_28"
@@ -42,17 +42,17 @@ class Wheelhouse:
         runtime: What it was made for, for example "17.3", or a file of constraints.
         python: Minor version, for example "3.12".
         packages: Version by name of each wheel.
-        overrides: Packages of the runtime that are newer than ours allow, and stay.
+        kept_packages: Packages of the runtime that are newer than ours allow, and stay.
     """
 
     folder: Path
     runtime: str
     python: str
     packages: Mapping[str, str]
-    overrides: tuple[Override, ...]
+    kept_packages: tuple[KeptPackage, ...]
 
 
-def target(
+def runtime_packages_for(
     runtime: str | None = None, freeze: Path | None = None, python: str = "3.12"
 ) -> RuntimePackages:
     """Return the packages to resolve against.
@@ -93,7 +93,9 @@ def target(
     return RuntimePackages(runtime=freeze.name, python=python, versions=pins)
 
 
-def fill(folder: Path, machine: RuntimePackages, wheel: Path | None = None) -> Wheelhouse:
+def build_wheelhouse(
+    folder: Path, machine: RuntimePackages, wheel: Path | None = None
+) -> Wheelhouse:
     """Fill a folder with this package, azureml-mlflow and what they need beside a runtime.
 
     The list of hashes is written last, so a node that reads meanwhile sees the old or the new one.
@@ -116,18 +118,18 @@ def fill(folder: Path, machine: RuntimePackages, wheel: Path | None = None) -> W
         work = Path(temporary)
         found = _download(work, machine, wheel)
         files = sorted(work.glob("*.whl"))
-        wheels = {file: Wheel.of_file(file) for file in files}
+        wheels = {file: Wheel.from_file(file) for file in files}
         lines = [
             f"{one.name}=={one.version} --hash=sha256:{_sha256(file)}\n"
             for file, one in wheels.items()
         ]
         packages = {one.name: one.version for one in wheels.values()}
         about = {"runtime": machine.runtime, "python": machine.python, "packages": packages}
-        (work / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        (work / WHEELHOUSE_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         (work / REQUIREMENTS).write_text("".join(lines), encoding="utf-8")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for file in [*files, work / ABOUT, work / REQUIREMENTS]:
+            for file in [*files, work / WHEELHOUSE_FILE, work / REQUIREMENTS]:
                 shutil.copyfile(file, folder / file.name)
             for file in folder.glob("*.whl"):
                 if file.name not in {one.name for one in files}:
@@ -141,22 +143,22 @@ def fill(folder: Path, machine: RuntimePackages, wheel: Path | None = None) -> W
         runtime=machine.runtime,
         python=machine.python,
         packages=packages,
-        overrides=found.overrides,
+        kept_packages=found.kept_packages,
     )
 
 
-def _download(work: Path, machine: RuntimePackages, wheel: Path | None) -> Needs:
+def _download(work: Path, machine: RuntimePackages, wheel: Path | None) -> Requirements:
     """Put every wheel into `work`; return what ours needed."""
     if wheel is None:
-        _pip(machine, work, f"{OURS}=={version(OURS)}")
+        _pip(machine, work, f"{PACKAGE}=={version(PACKAGE)}")
         wheel = next(work.glob("dbx_aml-*.whl"))
     elif not wheel.is_file():
         raise ClusterError(f"wheel must be a file: got '{wheel}'; run: make build")
     else:
         wheel = Path(shutil.copy(wheel, work))
-    ours = Wheel.of_file(wheel)
+    ours = Wheel.from_file(wheel)
     _pip(machine, work, str(ours.requirement(PLUGIN)))
-    both = [Wheel.of_file(file) for file in sorted(work.glob("*.whl"))]
+    both = [Wheel.from_file(file) for file in sorted(work.glob("*.whl"))]
     there = {**machine.versions, **{one.name: one.version for one in both}}
     environment = {
         "python_version": machine.python,
@@ -165,7 +167,7 @@ def _download(work: Path, machine: RuntimePackages, wheel: Path | None) -> Needs
         "sys_platform": "linux",
         "os_name": "posix",
     }
-    found = needs(both, there, environment)
+    found = missing_requirements(both, there, environment)
     pins = _resolved(found.to_add, machine, work)
     if pins:
         _pip(machine, work, *(f"{name}=={pin}" for name, pin in pins.items()))

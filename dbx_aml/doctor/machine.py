@@ -13,8 +13,8 @@ from dbx_aml._common.databricks_runtime import running_version
 from dbx_aml._common.errors import LocalSparkError, ScoringError, first_line
 from dbx_aml.cluster.node import marker
 from dbx_aml.cluster.runtimes import (
-    BEST_EFFORT,
     RUNTIMES,
+    UNTESTED_RUNTIMES,
     Runtime,
     find_runtime,
     runtime_key,
@@ -49,7 +49,7 @@ def runtime(case: Case) -> Finding:
             "if a library or a %pip line changes them, remove it and restart the cluster",
         )
     said = f"Databricks Runtime {known.name}, with the packages that it brings"
-    if runtime_key(running) in BEST_EFFORT:
+    if runtime_key(running) in UNTESTED_RUNTIMES:
         return warning(f"{said}: supported as far as it goes", "use 16.4 LTS or newer")
     return ok(said)
 
@@ -80,17 +80,17 @@ def init_script(case: Case) -> Finding:
             "it has not run on this node: packages and variables are whatever else set them",
             "dbx-aml cluster attach <cluster>, or attach the script to the cluster by hand",
         )
-    if found.state == "failed":
+    if found.status == "failed":
         said, _, fix = (found.reason or "it does not say why").rpartition("; ")
         return failed(said or fix, fix if said else "read its log at /databricks/init_scripts")
-    if not found.is_good:
+    if not found.is_ok:
         return warning(
             f"it began at {found.time} and has not ended: it is at work, or was killed",
             "wait a minute, else read its log at /databricks/init_scripts and restart the cluster",
         )
-    notes = "".join(f"; {one}" for one in (*map(str, found.overrides), *found.notes))
+    notes = "".join(f"; {one}" for one in (*map(str, found.kept_packages), *found.messages))
     added = ", ".join(f"{name} {has}" for name, has in found.installed.items()) or "nothing"
-    return ok(f"done at {found.time}, from {found.source}; it added {added}{notes}")
+    return ok(f"done at {found.time}, from {found.packages_from}; it added {added}{notes}")
 
 
 def disk(case: Case) -> Finding:

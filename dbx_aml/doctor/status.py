@@ -62,8 +62,8 @@ class InForce:
         found = read_marker(marker)
         if found is not None:
             paths["init_script"] = marker
-            rows["init script"] = f"{found.state} {found.time}".strip()
-            if not found.is_good:
+            rows["init script"] = f"{found.status} {found.time}".strip()
+            if not found.is_ok:
                 wrong.add("init script")
                 rows["init script"] += f": {found.reason or 'it did not end'}"
         if runtime is None:

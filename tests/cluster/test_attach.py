@@ -604,7 +604,7 @@ def test_a_driver_without_a_marker_is_an_error(
 
 @pytest.mark.parametrize(
     ("text", "why"),
-    [(None, "allowed to read the init script's marker"), ("{}", "status.json is no marker")],
+    [(None, "allowed to read the init script's marker"), ("{}", "marker.json is no marker")],
 )
 def test_an_outcome_that_cannot_be_read_says_where_to_look(
     service: Databricks, client: Client, plan: Callable[..., Attach], team: str,
@@ -614,7 +614,7 @@ def test_an_outcome_that_cannot_be_read_says_where_to_look(
     if text is None:
         service.deny("contexts/create", "CAN ATTACH TO is needed")
     else:
-        (service.boot.root(team) / "databricks/dbx_aml/status.json").write_text(text)
+        (service.boot.root(team) / "databricks/dbx_aml/marker.json").write_text(text)
     problems = cluster_status(client, get_cluster(client, team)).problems
     assert len(problems) == 1
     assert why in problems[0]

@@ -17,7 +17,7 @@ import pytest
 import dbx_aml
 from dbx_aml import Link
 from dbx_aml.cluster.init_script import render, script
-from dbx_aml.cluster.node.marker import Override
+from dbx_aml.cluster.node.marker import KeptPackage
 from dbx_aml.cluster.node.pip import errors_of
 from dbx_aml.cluster.node.requirements import Wheel
 from tests.support.node.index import Index, serve
@@ -43,7 +43,7 @@ ADDED = {
     "requests_oauthlib": "2.0.0",
 }
 INSTALLED = {name.replace("_", "-"): version for name, version in ADDED.items()}
-KEPT_BLOB = Override(
+KEPT_BLOB = KeptPackage(
     package="azure-storage-blob",
     version="12.28.0",
     required_by=f"azureml-mlflow {PLUGIN}",
@@ -74,7 +74,7 @@ def write_wheelhouse(folder: Path, own: Path) -> Path:
 
 
 def write_requirements(folder: Path, files: list[Path]) -> None:
-    wheels = [(Wheel.of_file(file), sha256(file)) for file in files]
+    wheels = [(Wheel.from_file(file), sha256(file)) for file in files]
     lines = [f"{one.name}=={one.version} --hash=sha256:{digest}\n" for one, digest in wheels]
     (folder / "requirements.txt").write_text("".join(lines))
 
@@ -142,7 +142,7 @@ def assert_failed_and_unchanged(node: Node, outcome: Outcome, reason: str) -> No
     assert outcome.stdout == ""
     assert outcome.last == f"the cluster starts without dbx-aml: {node.marker.reason}"
     assert reason in (node.marker.reason or "")
-    assert node.marker.state == "failed"
+    assert node.marker.status == "failed"
     assert dict(node.marker.installed) == {}
     assert node.is_as_before()
     assert node.spark_env.read_text() == "export SPARK_LOCAL_DIRS=/local_disk0\n"
@@ -179,11 +179,11 @@ def test_a_node_is_prepared_from_a_wheelhouse_without_any_network(
     assert (outcome.code, outcome.stdout) == (0, ""), outcome.lines
     assert node.added == ADDED
     marker = node.marker
-    assert (marker.state, marker.reason, marker.version) == ("ok", None, VERSION)
-    assert (marker.runtime, marker.is_driver, marker.notes) == ("18.0", True, ())
-    assert marker.source == f"wheelhouse {wheelhouse}"
+    assert (marker.status, marker.reason, marker.version) == ("ok", None, VERSION)
+    assert (marker.runtime, marker.is_driver, marker.messages) == ("18.0", True, ())
+    assert marker.packages_from == f"wheelhouse {wheelhouse}"
     assert dict(marker.installed) == INSTALLED
-    assert marker.overrides == (KEPT_BLOB,)
+    assert marker.kept_packages == (KEPT_BLOB,)
     assert [*marker.steps] == ["fetch", "plan", "install", "check", "configure"]
     assert all(0 <= seconds < 120 for seconds in marker.steps.values())
     config = node.home / "dbx_aml" / "config.json"
@@ -257,8 +257,8 @@ def test_the_index_is_used_where_there_is_no_wheelhouse(node: Node, index: Index
     assert sum("attempt 1 of 4 failed, next in 0 s" in line for line in outcome.lines) == 1
     assert node.added == ADDED
     marker = node.marker
-    assert (marker.state, marker.source, marker.is_driver) == ("ok", "index", False)
-    assert marker.overrides == (KEPT_BLOB,)
+    assert (marker.status, marker.packages_from, marker.is_driver) == ("ok", "index", False)
+    assert marker.kept_packages == (KEPT_BLOB,)
     assert not [path for path in index.requests if "pandas" in path]
 
 
@@ -434,7 +434,7 @@ def test_a_run_that_was_killed_half_way_is_made_good_by_the_next(
         time.sleep(0.005)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
-    assert node.marker.state == "started"
+    assert node.marker.status == "started"
     assert dict(node.marker.installed) == INSTALLED
     assert len(list(place.glob("*.py"))) < len(files)
     # What it looks like when the metadata is there, but the list of files is not yet.
@@ -495,7 +495,7 @@ def test_settings_keep_spaces_quotes_and_other_alphabets(
     assert outcome.code == 0, outcome.lines
     assert Link.of_file(node.home / "dbx_aml" / "config.json").experiment == experiment
     assert exported(node)["MLFLOW_TRACKING_URI"] == "sqlite:////tmp/a b's $HOME.db"
-    assert node.marker.source == f"wheelhouse {odd}"
+    assert node.marker.packages_from == f"wheelhouse {odd}"
     assert not list(tmp_path.rglob("pwned"))
 
 
@@ -520,8 +520,8 @@ def test_a_link_without_region_says_that_its_tracking_uri_is_not_set(
 ) -> None:
     outcome = node.run({**of_wheelhouse(wheelhouse), "DBX_AML_REGION": ""})
     assert outcome.code == 0, outcome.lines
-    assert len(node.marker.notes) == 1
-    assert node.marker.notes[0].startswith("MLFLOW_TRACKING_URI is not set, as the link has no")
+    assert len(node.marker.messages) == 1
+    assert node.marker.messages[0].startswith("MLFLOW_TRACKING_URI is not set, as the link has no")
     assert "MLFLOW_TRACKING_URI" not in exported(node)
 
 
@@ -578,11 +578,11 @@ def test_a_runtime_newer_than_all_known_gets_a_known_plugin_and_the_marker_says_
     outcome = node.run(of_index(index))
     assert outcome.code == 0, outcome.lines
     assert node.added == ADDED
-    assert node.marker.notes == (
+    assert node.marker.messages == (
         "runtime 25.3.x-scala2.13 is newer than those this release knows, up to 19: what was added "
         "was proved on this node only",
     )
-    assert {(one.package, one.version) for one in node.marker.overrides} == {
+    assert {(one.package, one.version) for one in node.marker.kept_packages} == {
         ("mlflow-skinny", "3.18.0"), ("azure-storage-blob", "13.0.0b1"), ("pandas", "3.0.1"),
         ("azure-core", "2.1.0"),
     }  # fmt: skip

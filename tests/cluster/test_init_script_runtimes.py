@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dbx_aml.cluster.runtime_packages import runtime_packages
-from dbx_aml.cluster.wheelhouse import fill
+from dbx_aml.cluster.wheelhouse import build_wheelhouse
 from tests.support.node.index import serve
 from tests.support.node.node import LINK, Node
 from tests.support.node.runtime import PLUGIN, real_runtime
@@ -33,13 +33,13 @@ def test_a_runtime_keeps_its_packages_and_gets_a_plugin_that_works(
         # Its pandas was built for Python 3.12 by the vendor; there is none for others to have.
         machine = replace(machine, python="3.11")
     own = own_wheel(tmp_path / "own")
-    folder = fill(tmp_path / "wheelhouse", machine, own).folder
+    folder = build_wheelhouse(tmp_path / "wheelhouse", machine, own).folder
     node = Node(tmp_path / "node", real_runtime(tmp_path / "python", machine), version=name)
     assert node.versions().keys() >= {one.replace("-", "_") for one in machine.versions}
     outcome = node.run({**LINK, "DBX_AML_WHEELHOUSE": str(folder)})
     assert outcome.last.startswith("done in"), outcome.lines
     assert node.added["azureml_mlflow"] == PLUGIN
-    assert {one.package: one.version for one in node.marker.overrides} == BEYOND[name]
+    assert {one.package: one.version for one in node.marker.kept_packages} == BEYOND[name]
 
 
 def test_the_package_index_gives_the_same_as_a_wheelhouse(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_the_package_index_gives_the_same_as_a_wheelhouse(tmp_path: Path) -> Non
         outcome = node.run({**LINK, **settings, "PIP_EXTRA_INDEX_URL": index.url})
     assert outcome.last.startswith("done in"), outcome.lines
     assert node.added["azureml_mlflow"] == PLUGIN
-    assert {one.package for one in node.marker.overrides} == {"azure-storage-blob"}
+    assert {one.package for one in node.marker.kept_packages} == {"azure-storage-blob"}
     assert dict(node.marker.installed).keys() == {
         "azureml-mlflow", "dbx-aml", "jsonpickle", "msrest", "requests-oauthlib",
     }  # fmt: skip

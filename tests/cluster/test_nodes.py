@@ -28,7 +28,7 @@ VOLUME = "/Volumes/main/ml/dbx_aml"
 def wheelhouse(tmp_path: Path) -> Path:
     folder = tmp_path / "wheelhouse"
     files = [own_wheel(folder), write_plugin(folder), *write_additions(folder)]
-    lines = [f"{Wheel.of_file(file).name}=={Wheel.of_file(file).version}" for file in files]
+    lines = [f"{Wheel.from_file(file).name}=={Wheel.from_file(file).version}" for file in files]
     hashes = [f" --hash=sha256:{sha256(file)}\n" for file in files]
     text = "".join(map("".join, zip(lines, hashes, strict=True)))
     (folder / "requirements.txt").write_text(text)

@@ -6,8 +6,13 @@ import pytest
 from packaging.version import Version
 
 from dbx_aml._common.errors import ClusterError
-from dbx_aml.cluster.node.marker import Override
-from dbx_aml.cluster.node.requirements import Wheel, needs, read_pins, unmet
+from dbx_aml.cluster.node.marker import KeptPackage
+from dbx_aml.cluster.node.requirements import (
+    Wheel,
+    missing_requirements,
+    read_pins,
+    unmet_requirements,
+)
 from dbx_aml.cluster.runtime_packages import newest_release, runtime_packages
 from tests.support.node.wheel import write_wheel
 
@@ -25,10 +30,12 @@ PLUGIN = Wheel(
 
 
 def test_only_what_the_machine_lacks_is_added_and_a_passed_limit_is_named() -> None:
-    found = needs([PLUGIN], {"azure-storage-blob": "12.29.0", "azure-core": "1.41.0"})
+    found = missing_requirements(
+        [PLUGIN], {"azure-storage-blob": "12.29.0", "azure-core": "1.41.0"}
+    )
     assert found.to_add == ("jsonpickle<5.0.0",)
-    assert found.overrides == (
-        Override(
+    assert found.kept_packages == (
+        KeptPackage(
             package="azure-storage-blob",
             version="12.29.0",
             required_by="azureml-mlflow 1.62.0.post6",
@@ -39,9 +46,9 @@ def test_only_what_the_machine_lacks_is_added_and_a_passed_limit_is_named() -> N
 
 def test_markers_are_those_of_the_machine_that_is_meant() -> None:
     machine = {"azure-storage-blob": "12.23.0", "azure-core": "1.31.0"}
-    found = needs([PLUGIN], machine, {"python_version": "3.10"})
+    found = missing_requirements([PLUGIN], machine, {"python_version": "3.10"})
     assert found.to_add == ("jsonpickle<5.0.0", "tomli")
-    assert found.overrides == ()
+    assert found.kept_packages == ()
 
 
 @pytest.mark.parametrize(
@@ -59,23 +66,25 @@ def test_what_is_older_than_needed_or_known_as_broken_is_refused(
 ) -> None:
     wheel = Wheel(name="plugin", version="1", requires=(requirement,))
     with pytest.raises(ClusterError, match=r"^blob must be .* for plugin 1: got "):
-        needs([wheel], {"blob": version})
+        missing_requirements([wheel], {"blob": version})
 
 
 @pytest.mark.parametrize("requirement", ["blob~=12.5", "blob==12.5.*", "blob==12.5", "blob<12.6"])
 def test_every_kind_of_upper_limit_is_passed_over(requirement: str) -> None:
     wheel = Wheel(name="plugin", version="1", requires=(requirement,))
-    assert [one.version for one in needs([wheel], {"blob": "13.0"}).overrides] == ["13.0"]
+    assert [
+        one.version for one in missing_requirements([wheel], {"blob": "13.0"}).kept_packages
+    ] == ["13.0"]
 
 
 def test_a_requirement_that_is_not_met_is_told_unless_it_was_passed_over() -> None:
     machine = {"azure-storage-blob": "12.29.0", "azure-core": "1.7.0"}
-    overrides = needs([PLUGIN], machine | {"azure-core": "1.8.0"}).overrides
-    assert unmet([PLUGIN], machine, overrides) == [
+    kept_packages = missing_requirements([PLUGIN], machine | {"azure-core": "1.8.0"}).kept_packages
+    assert unmet_requirements([PLUGIN], machine, kept_packages) == [
         "azureml-mlflow 1.62.0.post6 needs azure_core!=1.22.0,<2.0.0,>=1.8.0, there is 1.7.0",
         "azureml-mlflow 1.62.0.post6 needs jsonpickle<5.0.0, there is none",
     ]
-    assert len(unmet([PLUGIN], machine)) == 3
+    assert len(unmet_requirements([PLUGIN], machine)) == 3
 
 
 def test_pins_are_read_from_a_freeze_and_from_hashed_requirements() -> None:
@@ -87,12 +96,12 @@ def test_pins_are_read_from_a_freeze_and_from_hashed_requirements() -> None:
 
 
 def test_a_file_that_is_no_wheel_is_said(tmp_path: Path) -> None:
-    assert Wheel.of_file(write_wheel(tmp_path, "msrest", "0.7.1", ("azure-core>=1",))) == Wheel(
+    assert Wheel.from_file(write_wheel(tmp_path, "msrest", "0.7.1", ("azure-core>=1",))) == Wheel(
         name="msrest", version="0.7.1", requires=["azure-core>=1"]
     )
     (tmp_path / "x.whl").write_text("x")
     with pytest.raises(ClusterError, match="must be a wheel"):
-        Wheel.of_file(tmp_path / "x.whl")
+        Wheel.from_file(tmp_path / "x.whl")
 
 
 def test_the_known_runtimes_have_the_versions_that_matter() -> None:

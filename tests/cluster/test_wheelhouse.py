@@ -71,7 +71,7 @@ def test_the_command_fills_a_folder_that_prepares_a_node(
         assert name in done.stdout
         assert version in done.stdout
     assert done.stderr.splitlines()[-1] == (
-        f"azure-storage-blob 12.28.0 kept, though azureml-mlflow {PLUGIN} asks for "
+        f"azure-storage-blob 12.28.0 kept, although azureml-mlflow {PLUGIN} requires "
         "<=12.27.1,>=12.5.0; the init script proves on each node that this works"
     )
     folder = tmp_path / "wheelhouse"
@@ -109,7 +109,7 @@ def test_a_freeze_of_a_cluster_stands_for_its_runtime(
     expected = {**PACKAGES, "jsonpickle": "4.9.0"}
     del expected["requests-oauthlib"]
     assert made["packages"] == expected
-    assert [one["package"] for one in made["overrides"]] == ["azure-storage-blob"]
+    assert [one["package"] for one in made["kept_packages"]] == ["azure-storage-blob"]
 
 
 def test_dbx_aml_itself_comes_from_the_index_unless_it_is_given(

@@ -1,4 +1,4 @@
-"""The marker: what the init script says that it did to this node, as JSON in one file."""
+"""The marker: a JSON file in which the init script records what it did to a node."""
 
 import json
 from collections.abc import Mapping
@@ -6,19 +6,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-MARKER_PATH = Path("/databricks/dbx_aml/status.json")
-STATES = ("started", "ok", "failed")
+MARKER_NAME = "marker.json"
+MARKER_PATH = Path("/databricks/dbx_aml") / MARKER_NAME
+STATUSES = ("started", "ok", "failed")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Override:
-    """A package of the runtime that is newer than one of ours allows, and was kept all the same.
+class KeptPackage:
+    """A runtime's package that is newer than an added package allows, and that was not replaced.
 
     Args:
-        package: For example "azure-storage-blob".
-        version: What the runtime brought, for example "12.29.0".
-        required_by: For example "azureml-mlflow 1.62.0.post6".
-        requirement: The limit that was passed over, for example "<=12.27.1,>=12.5.0".
+        package: Name of the runtime's package, for example "azure-storage-blob".
+        version: Version that the runtime has, for example "12.29.0".
+        required_by: Added package with the limit, for example "azureml-mlflow 1.62.0.post6".
+        requirement: Limit that was ignored, for example "<=12.27.1,>=12.5.0".
     """
 
     package: str
@@ -28,111 +29,115 @@ class Override:
 
     def __str__(self) -> str:
         return (
-            f"{self.package} {self.version} kept, though {self.required_by} asks for "
+            f"{self.package} {self.version} kept, although {self.required_by} requires "
             f"{self.requirement}"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Marker:
+class NodeMarker:
     """One run of the init script on one node; the fields are the keys of the JSON object.
 
         {
-          "state": "ok",
+          "status": "ok",
           "reason": null,
           "version": "0.1.0",
           "time": "2026-11-24T22:05:09+00:00",
           "runtime": "18.0",
           "python": "3.12.3",
           "is_driver": true,
-          "source": "wheelhouse /Volumes/main/ml/wheelhouse",
+          "packages_from": "wheelhouse /Volumes/main/ml/wheelhouse",
           "installed": {"azureml-mlflow": "1.62.0.post6", "dbx-aml": "0.1.0"},
-          "overrides": [{"package": "azure-storage-blob", "version": "12.28.0",
-                         "required_by": "azureml-mlflow 1.62.0.post6",
-                         "requirement": "<=12.27.1,>=12.5.0"}],
-          "notes": [],
+          "kept_packages": [{"package": "azure-storage-blob", "version": "12.28.0",
+                             "required_by": "azureml-mlflow 1.62.0.post6",
+                             "requirement": "<=12.27.1,>=12.5.0"}],
+          "messages": [],
           "steps": {"fetch": 0.4, "plan": 0.3, "install": 2.1, "check": 3.0, "configure": 0.0},
           "variables": {"MLFLOW_TRACKING_URI": "azureml://...", "MLFLOW_REGISTRY_URI": "..."},
           "fingerprint": "5f70bf18..."
         }
 
     Args:
-        state: "ok"; "failed", and `reason` says why; "started" where the script is at work, or was
+        status: "ok"; "failed", with a `reason`; "started" while the script runs, and after it was
             killed.
-        reason: Why it failed, one line, with the next step.
-        version: Of dbx-aml; "" where it failed before that was known.
-        time: When it was written, ISO 8601 in UTC.
-        runtime: Databricks Runtime, for example "18.0"; None where the node does not say.
+        reason: Cause of a failure with the next step, on one line.
+        version: Version of dbx-aml; "" if the script failed before it knew the version.
+        time: Time of writing, ISO 8601 in UTC.
+        runtime: Databricks Runtime, for example "18.0"; None if the node does not set its variable.
         python: Version of the cluster's Python.
-        is_driver: Whether this is the driver's node.
-        source: "index", or "wheelhouse <folder>".
-        installed: Version by name of each package that was added. While `state` is "started",
-            those that are about to be.
-        overrides: Packages of the runtime that ours do not allow.
-        notes: What else a person should know, one line each.
-        steps: Seconds that each step took, by its name, in their order.
-        variables: What was set for REPLs and executors.
-        fingerprint: Hash of the script and its settings: the same again means nothing to do.
+        is_driver: Whether the node is the driver.
+        packages_from: "index", or "wheelhouse <folder>".
+        installed: Version by name of each added package. While `status` is "started", the packages
+            that are being added.
+        kept_packages: Packages of the runtime that an added package does not allow.
+        messages: Warnings for people, one line each.
+        steps: Seconds of each step by its name, in order.
+        variables: Environment variables set for REPLs and executors.
+        fingerprint: Hash of the script and its settings. With the same hash there is nothing to do.
     """
 
-    state: str
+    status: str
     reason: str | None = None
     version: str = ""
     time: str = ""
     runtime: str | None = None
     python: str = ""
     is_driver: bool = False
-    source: str = ""
+    packages_from: str = ""
     installed: Mapping[str, str] = field(default_factory=dict)
-    overrides: tuple[Override, ...] = ()
-    notes: tuple[str, ...] = ()
+    kept_packages: tuple[KeptPackage, ...] = ()
+    messages: tuple[str, ...] = ()
     steps: Mapping[str, float] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
     fingerprint: str = ""
 
     @property
-    def is_good(self) -> bool:
+    def is_ok(self) -> bool:
         """Whether the node is prepared."""
-        return self.state == "ok"
+        return self.status == "ok"
 
     @classmethod
-    def of(cls, content: Mapping[str, Any]) -> Self:
-        """Return the marker of a JSON object; keys of a later release are left out.
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Return the marker of a JSON object; unknown keys of a later release are ignored.
 
         Raises:
-            TypeError, ValueError, AttributeError: It is no marker.
+            TypeError, ValueError, AttributeError: The object is not a marker.
         """
-        known = {name: content[name] for name in cls.__dataclass_fields__ if name in content}
-        if known.get("state") not in STATES:
-            raise ValueError(f"state must be one of {list(STATES)}: got {known.get('state')!r}")
-        known["overrides"] = tuple(Override(**one) for one in known.get("overrides", ()))
-        known["notes"] = tuple(known.get("notes", ()))
-        return cls(**known)
+        values = {name: content[name] for name in cls.__dataclass_fields__ if name in content}
+        if values.get("status") not in STATUSES:
+            raise ValueError(
+                f"status must be one of {list(STATUSES)}: got {values.get('status')!r}"
+            )
+        kept_packages = (KeptPackage(**package) for package in values.get("kept_packages", ()))
+        values["kept_packages"] = tuple(kept_packages)
+        values["messages"] = tuple(values.get("messages", ()))
+        return cls(**values)
 
     def to_json(self) -> str:
         """Return the text of the file."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
 
-def read_marker(path: str | Path = MARKER_PATH) -> Marker | None:
-    """Return what the init script says that it did to this node.
+def read_marker(path: str | Path = MARKER_PATH) -> NodeMarker | None:
+    """Return the marker of this node.
 
     Args:
-        path: The file; another one in tests.
+        path: File of the marker; tests pass another one.
 
     Returns:
-        None where there is no marker: the script never ran here, or could write nothing. A file
-        that cannot be read is a marker of state "failed" whose reason says so.
+        None if there is no file: the script never ran on this node, or could not write. For a file
+        that cannot be read, a marker with the status "failed" and the reason.
     """
     file = Path(path)
     try:
-        return Marker.of(json.loads(file.read_text(encoding="utf-8")))
+        return NodeMarker.from_dict(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except OSError as err:
-        why = err.strerror or type(err).__name__
+        problem = err.strerror or type(err).__name__
     except (ValueError, TypeError, AttributeError):
-        why = "it is no marker"
-    return Marker(
-        state="failed", reason=f"{file} must be readable: {why}; restart the cluster to write it"
+        problem = "it is no marker"
+    return NodeMarker(
+        status="failed",
+        reason=f"{file} must be readable: {problem}; restart the cluster to write it again",
     )

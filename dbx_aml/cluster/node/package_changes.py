@@ -13,10 +13,10 @@ from dbx_aml.cluster.node.installed_packages import (
     versions,
     wheel_of,
 )
-from dbx_aml.cluster.node.marker import Override
+from dbx_aml.cluster.node.marker import KeptPackage
 from dbx_aml.cluster.node.package_plan import Plan
 from dbx_aml.cluster.node.pip import run_pip
-from dbx_aml.cluster.node.requirements import unmet
+from dbx_aml.cluster.node.requirements import unmet_requirements
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def install(plan: Plan, before: Mapping[str, str], path: list[str]) -> None:
 
 def check(
     added: Mapping[str, str],
-    overrides: Sequence[Override],
+    kept_packages: Sequence[KeptPackage],
     before: Mapping[str, str],
     path: list[str],
 ) -> None:
@@ -56,7 +56,7 @@ def check(
 
     Args:
         added: Version by name of everything that was added, by this run or an earlier one.
-        overrides: Limits that were passed over knowingly.
+        kept_packages: Limits that were passed over knowingly.
         before: Version by name of what the runtime brought.
         path: Where this Python finds its packages.
 
@@ -73,7 +73,7 @@ def check(
         raise ClusterError(
             f"the runtime's packages must stay as they are: {changed} changed; see the script's log"
         )
-    wrong = unmet((wheel_of(there[name]) for name in added), after, overrides)
+    wrong = unmet_requirements((wheel_of(there[name]) for name in added), after, kept_packages)
     if wrong:
         raise ClusterError(
             f"what is added must fit the runtime: {'; '.join(wrong)}; "

@@ -10,9 +10,15 @@ from packaging.utils import parse_wheel_filename
 
 from dbx_aml._common.errors import ClusterError
 from dbx_aml.cluster.node.installed_packages import installed, wheel_of
-from dbx_aml.cluster.node.marker import Override
+from dbx_aml.cluster.node.marker import KeptPackage
 from dbx_aml.cluster.node.pip import run_pip
-from dbx_aml.cluster.node.requirements import PLUGIN, Wheel, constraints, needs, read_pins
+from dbx_aml.cluster.node.requirements import (
+    PLUGIN,
+    Wheel,
+    constraints,
+    missing_requirements,
+    read_pins,
+)
 
 REQUIREMENTS = "requirements.txt"
 
@@ -24,13 +30,13 @@ class Plan:
     Args:
         pins: Version by name of each package to add.
         files: The wheel of each.
-        overrides: Packages of the runtime that are newer than ours allow, and stay.
+        kept_packages: Packages of the runtime that are newer than ours allow, and stay.
         arguments: Of "pip install"; nothing of it asks an index any more.
     """
 
     pins: Mapping[str, str]
     files: tuple[Path, ...]
-    overrides: tuple[Override, ...]
+    kept_packages: tuple[KeptPackage, ...]
     arguments: tuple[str, ...]
 
 
@@ -48,19 +54,19 @@ def plan_from_wheelhouse(
     Raises:
         ClusterError: It lacks something, or the machine has a package that is too old.
     """
-    ours = Wheel.of_file(wheel)
+    ours = Wheel.from_file(wheel)
     lines = (wheelhouse / REQUIREMENTS).read_text(encoding="utf-8").splitlines()
     wanted = [line for line in lines if not read_pins(line).keys() & machine.keys()]
     pins = read_pins("\n".join(wanted))
     files = {name: _file(wheelhouse, name, version) for name, version in pins.items()}
-    plugin = [Wheel.of_file(files[PLUGIN])] if PLUGIN in files else []
+    plugin = [Wheel.from_file(files[PLUGIN])] if PLUGIN in files else []
     there = {**machine, **{one.name: one.version for one in plugin}}
     requirements = work / REQUIREMENTS
     requirements.write_text("".join(f"{line}\n" for line in wanted), encoding="utf-8")
     return Plan(
         pins=pins,
         files=tuple(files.values()),
-        overrides=needs([*plugin, ours], there).overrides,
+        kept_packages=missing_requirements([*plugin, ours], there).kept_packages,
         arguments=(
             *("--find-links", str(wheelhouse), "--require-hashes"),
             *("--requirement", str(requirements)),
@@ -82,22 +88,22 @@ def plan_from_index(machine: Mapping[str, str], wheel: Path, work: Path, path: l
             package that is too old.
     """
     folder = work / "wheels"
-    ours = Wheel.of_file(Path(shutil.copy(wheel, _empty(folder))))
+    ours = Wheel.from_file(Path(shutil.copy(wheel, _empty(folder))))
     if PLUGIN in machine:
         both = [wheel_of(installed(path)[PLUGIN]), ours]
     else:
         _download(folder, str(ours.requirement(PLUGIN)))
-        both = [Wheel.of_file(file) for file in folder.iterdir()]
+        both = [Wheel.from_file(file) for file in folder.iterdir()]
     there = {**machine, **{one.name: one.version for one in both}}
-    found = needs(both, there)
+    found = missing_requirements(both, there)
     resolved = _resolved(found.to_add, machine, work)
     if resolved:
         _download(folder, *(f"{name}=={version}" for name, version in resolved.items()))
     files = tuple(folder.iterdir())
     return Plan(
-        pins={one.name: one.version for one in map(Wheel.of_file, files)},
+        pins={one.name: one.version for one in map(Wheel.from_file, files)},
         files=files,
-        overrides=found.overrides,
+        kept_packages=found.kept_packages,
         arguments=tuple(map(str, files)),
     )
 

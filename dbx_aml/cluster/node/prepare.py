@@ -18,10 +18,10 @@ from pathlib import Path
 
 from dbx_aml._common.errors import ClusterError, DbxAmlError, LinkError, WorkspaceError
 from dbx_aml.cluster.node.installed_packages import compile_files, search_path, versions
-from dbx_aml.cluster.node.marker import Marker, read_marker
+from dbx_aml.cluster.node.marker import NodeMarker, read_marker
 from dbx_aml.cluster.node.package_changes import check, install, roll_back
 from dbx_aml.cluster.node.package_plan import Plan, plan_from_index, plan_from_wheelhouse
-from dbx_aml.cluster.node.requirements import OURS, Wheel
+from dbx_aml.cluster.node.requirements import PACKAGE, Wheel
 from dbx_aml.cluster.node.spark_environment import (
     OWN_FOLDER,
     is_written,
@@ -69,7 +69,7 @@ class Node:
     @property
     def marker(self) -> Path:
         """The marker's file."""
-        return self.home / OWN_FOLDER / "status.json"
+        return self.home / OWN_FOLDER / "marker.json"
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -81,7 +81,7 @@ class Node:
             self.steps[name] = round(time.monotonic() - started, 2)
             log.info("%s %.2f s", name, self.steps[name])
 
-    def write(self, marker: Marker) -> None:
+    def write(self, marker: NodeMarker) -> None:
         """Write the marker, with the time and the steps so far."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         text = replace(marker, time=now, steps=dict(self.steps)).to_json()
@@ -90,52 +90,52 @@ class Node:
 
 def prepare(node: Node) -> int:
     """Add what is missing, prove it, write link and variables; return the exit code."""
-    earlier = read_marker(node.marker) or Marker(state="failed")
+    earlier = read_marker(node.marker) or NodeMarker(status="failed")
     # What an earlier run added stays ours, to be replaced or removed.
     kept = dict(earlier.installed)
-    marker = Marker(
-        state="failed",
+    marker = NodeMarker(
+        status="failed",
         installed=kept,
-        version=Wheel.of_file(node.wheel).version,
+        version=Wheel.from_file(node.wheel).version,
         runtime=node.runtime,
         python=platform.python_version(),
         is_driver=node.is_driver,
-        source=f"wheelhouse {node.wheelhouse}" if node.wheelhouse else "index",
-        notes=_notes(node.runtime),
+        packages_from=f"wheelhouse {node.wheelhouse}" if node.wheelhouse else "index",
+        messages=_runtime_messages(node.runtime),
         fingerprint=node.fingerprint,
     )
     try:
         link = Link.load(config=node.config)
         values = variables(link, node.home)
         if link.tracking_uri is None:
-            marker = replace(marker, notes=(*marker.notes, _NO_REGION))
+            marker = replace(marker, messages=(*marker.messages, _NO_REGION))
     except (LinkError, WorkspaceError) as err:
         return _failed(node, marker, err, WRONG_SETTINGS)
     path = search_path(node.wheel)
     changing: Plan | None = None
     try:
-        if not earlier.is_good:
+        if not earlier.is_ok:
             # It was killed while it added these.
             kept = _undone(node, kept, (), path)
-        before = _without(versions(path), {*kept, OURS})
+        before = _without(versions(path), {*kept, PACKAGE})
         with node.step("plan"):
             plan = _plan(node, before, path)
         added = {**kept, **plan.pins}
-        marker = replace(marker, overrides=plan.overrides)
-        node.write(replace(marker, state="started", installed=added))
+        marker = replace(marker, kept_packages=plan.kept_packages)
+        node.write(replace(marker, status="started", installed=added))
         changing = plan
         with Prover() as prover:
             with node.step("install"):
                 install(plan, before, path)
             with node.step("check"):
-                check(added, plan.overrides, before, path)
+                check(added, plan.kept_packages, before, path)
                 prover.go()
                 compile_files(added, path)
                 prover.wait()
         with node.step("configure"):
             write_link(link, node.home, node.work)
             write_environment(values, node.home)
-        node.write(replace(marker, state="ok", installed=added, variables=values))
+        node.write(replace(marker, status="ok", installed=added, variables=values))
     except Exception as err:
         if not isinstance(err, ClusterError | OSError):
             log.exception("an error of dbx-aml's own")
@@ -149,7 +149,7 @@ def prepare(node: Node) -> int:
             node, replace(marker, installed=kept), err, TRY_AGAIN if is_passing else FAILED
         )
     log.info("installed=%s", dict(plan.pins))
-    for one in plan.overrides:
+    for one in plan.kept_packages:
         log.info("%s", one)
     return 0
 
@@ -175,7 +175,7 @@ def _undone(
     return left
 
 
-def _failed(node: Node, marker: Marker, err: Exception, code: int) -> int:
+def _failed(node: Node, marker: NodeMarker, err: Exception, code: int) -> int:
     reason = " ".join(str(err).split())
     if isinstance(err, OSError):
         reason = (
@@ -184,7 +184,7 @@ def _failed(node: Node, marker: Marker, err: Exception, code: int) -> int:
     elif not isinstance(err, DbxAmlError):
         reason = f"dbx-aml ended with an error of its own: {type(err).__name__} {reason}"
     try:
-        node.write(replace(marker, state="failed", reason=reason))
+        node.write(replace(marker, status="failed", reason=reason))
     except OSError as why:
         log.warning("marker could not be written: %s", why.strerror)
     # The script repeats it as its last line.
@@ -201,7 +201,7 @@ _NO_REGION = (
 )
 
 
-def _notes(runtime: str | None) -> tuple[str, ...]:
+def _runtime_messages(runtime: str | None) -> tuple[str, ...]:
     found = re.match(r"\d+", runtime or "")
     if found is None or int(found[0]) <= newest_release():
         return ()
@@ -213,8 +213,8 @@ def _notes(runtime: str | None) -> tuple[str, ...]:
 
 def is_done(home: Path, fingerprint: str) -> bool:
     """Tell whether an earlier run did the same, and all of it is still there."""
-    marker = read_marker(home / OWN_FOLDER / "status.json")
-    if marker is None or not marker.is_good or marker.fingerprint != fingerprint:
+    marker = read_marker(home / OWN_FOLDER / "marker.json")
+    if marker is None or not marker.is_ok or marker.fingerprint != fingerprint:
         return False
     try:
         are_there = all(version(name) == pin for name, pin in marker.installed.items())

@@ -20,23 +20,23 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from dbx_aml._common.errors import ClusterError
-from dbx_aml.cluster.node.marker import Override
+from dbx_aml.cluster.node.marker import KeptPackage
 
-OURS = "dbx-aml"
+PACKAGE = "dbx-aml"
 PLUGIN = "azureml-mlflow"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Needs:
+class Requirements:
     """What packages of ours ask for, sorted by what the machine has.
 
     Args:
         to_add: Requirements on packages that the machine lacks.
-        overrides: Packages of the machine that are newer than allowed.
+        kept_packages: Packages of the machine that are newer than allowed.
     """
 
     to_add: tuple[str, ...] = ()
-    overrides: tuple[Override, ...] = ()
+    kept_packages: tuple[KeptPackage, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class Wheel:
         )
 
     @classmethod
-    def of_file(cls, file: Path) -> Self:
+    def from_file(cls, file: Path) -> Self:
         """Return the package of a `.whl` file.
 
         Raises:
@@ -84,11 +84,11 @@ class Wheel:
         return next((one for one in found if canonicalize_name(one.name) == name), None)
 
 
-def needs(
+def missing_requirements(
     wheels: Iterable[Wheel],
     machine: Mapping[str, str],
     environment: Mapping[str, str] | None = None,
-) -> Needs:
+) -> Requirements:
     """Return what these packages still need on a machine.
 
     Args:
@@ -100,7 +100,7 @@ def needs(
         ClusterError: The machine has a package that is older than one of these needs.
     """
     to_add: list[str] = []
-    overrides: list[Override] = []
+    kept_packages: list[KeptPackage] = []
     for wheel in wheels:
         for requirement in map(Requirement, wheel.requires):
             if not _applies(requirement, environment):
@@ -111,21 +111,21 @@ def needs(
                 to_add.append(_without_marker(requirement))
             elif not _allows(requirement.specifier, version):
                 owner = f"{wheel.name} {wheel.version}"
-                overrides.append(_override(name, version, owner, requirement.specifier))
-    return Needs(to_add=tuple(to_add), overrides=tuple(overrides))
+                kept_packages.append(_kept_package(name, version, owner, requirement.specifier))
+    return Requirements(to_add=tuple(to_add), kept_packages=tuple(kept_packages))
 
 
-def unmet(
-    wheels: Iterable[Wheel], machine: Mapping[str, str], overrides: Iterable[Override] = ()
+def unmet_requirements(
+    wheels: Iterable[Wheel], machine: Mapping[str, str], kept_packages: Iterable[KeptPackage] = ()
 ) -> list[str]:
     """Return each requirement of these packages that the machine does not meet, as a text.
 
     Args:
         wheels: The packages that were added.
         machine: Version by name of everything that is there now.
-        overrides: What was passed over knowingly.
+        kept_packages: What was passed over knowingly.
     """
-    known = {(one.required_by, one.package) for one in overrides}
+    known = {(one.required_by, one.package) for one in kept_packages}
     wrong = []
     for wheel in wheels:
         owner = f"{wheel.name} {wheel.version}"
@@ -184,7 +184,7 @@ def _allows(specifier: SpecifierSet, version: str) -> bool:
     return specifier.contains(version, prereleases=True)
 
 
-def _override(name: str, version: str, owner: str, specifier: SpecifierSet) -> Override:
+def _kept_package(name: str, version: str, owner: str, specifier: SpecifierSet) -> KeptPackage:
     """Return the limit that is passed over; only an upper one may be.
 
     Raises:
@@ -203,4 +203,4 @@ def _override(name: str, version: str, owner: str, specifier: SpecifierSet) -> O
             f"{name} must be {specifier} for {owner}: got {version}; use a newer runtime, or take "
             "it out of the image or the wheelhouse that brings it"
         )
-    return Override(package=name, version=version, required_by=owner, requirement=str(specifier))
+    return KeptPackage(package=name, version=version, required_by=owner, requirement=str(specifier))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dbx_aml.cluster.node.marker import MARKER_PATH, Marker
+from dbx_aml.cluster.node.marker import MARKER_PATH, NodeMarker
 from tests.support.databricks.allowlist import Allowlists
 from tests.support.databricks.volume import Volumes
 from tests.support.databricks.workspace_file import WorkspaceFiles
@@ -22,14 +22,14 @@ def _succeeds(path: str, text: bytes, variables: Mapping[str, str], root: Path) 
     return 0
 
 
-def leaves_marker(state: str = "ok", reason: str | None = None, code: int = 0) -> Run:
+def leaves_marker(status: str = "ok", reason: str | None = None, code: int = 0) -> Run:
     """Return what an init script of ours does that ends so: it leaves a marker."""
 
     def run(path: str, text: bytes, variables: Mapping[str, str], root: Path) -> int:
-        marker = Marker(
-            state=state,
+        marker = NodeMarker(
+            status=status,
             reason=reason,
-            source="index",
+            packages_from="index",
             installed={"azureml-mlflow": "1.62.0.post6"},
             steps={"install": 2.1},
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dbx_aml.cluster.init_script import script
-from dbx_aml.cluster.node.marker import Marker, read_marker
+from dbx_aml.cluster.node.marker import NodeMarker, read_marker
 from tests.support.node.runtime import site_packages
 
 LINK = {
@@ -65,10 +65,10 @@ class Node:
     @property
     def marker_file(self) -> Path:
         """The marker's."""
-        return self.home / "dbx_aml" / "status.json"
+        return self.home / "dbx_aml" / "marker.json"
 
     @property
-    def marker(self) -> Marker:
+    def marker(self) -> NodeMarker:
         """What the script says it did."""
         marker = read_marker(self.marker_file)
         assert marker is not None
