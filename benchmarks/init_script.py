@@ -31,7 +31,7 @@ def run() -> list[Figure]:
     subprocess.run(
         [python / "bin" / "python", "-m", "compileall", "-q", python / "lib"], check=False
     )
-    variables = {**LINK, "DBX_AML_WHEELHOUSE": str(wheelhouse)}
+    variables = {**LINK, "DBX_AML_WHEELHOUSE_PATH": str(wheelhouse)}
     nodes = [Node(place / f"node{turn}", python) for turn in range(2 * (ROUNDS + 1))]
 
     def script(node: Node) -> None:

@@ -21,20 +21,19 @@ for _command in (attach, detach, status, policy, snippet):
     cluster.add_command(_command)
 
 
-@cluster.command()
+@cluster.command("init-script")
 @click.option(
-    "--link",
-    "file",
+    "--config",
     type=click.Path(exists=True, path_type=Path),
     default=Path("config.json"),
     show_default=True,
     help="The link's config.json, or its folder.",
 )
 @click.option(
-    "--wheelhouse", help="Folder on the cluster, for example /Volumes/main/ml/wheelhouse."
+    "--wheelhouse-path", help="Folder on the cluster, for example /Volumes/main/ml/wheelhouse."
 )
 @on_failure_option
-def render(file: Path, wheelhouse: str | None, on_failure: str) -> None:
+def init_script(config: Path, wheelhouse_path: str | None, on_failure: str) -> None:
     """Print the init script with a link in it.
 
     Nodes need no variable of the cluster then; runtime 19 hides those in standard access mode.
@@ -42,12 +41,17 @@ def render(file: Path, wheelhouse: str | None, on_failure: str) -> None:
     from dbx_aml.cluster.init_script import link_of_file
     from dbx_aml.cluster.init_script import render as rendered
 
-    text = rendered(link_of_file(file), wheelhouse=wheelhouse, on_failure=on_failure)
+    text = rendered(link_of_file(config), wheelhouse_path=wheelhouse_path, on_failure=on_failure)
     click.echo(text, nl=False)
 
 
 @cluster.command()
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--folder",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Local folder for the wheels.",
+)
 @click.option("--runtime", help="For example 17.3, 17.3-ml, 18, serverless-4.")
 @click.option(
     "--constraints",
@@ -69,10 +73,10 @@ def wheelhouse(
     wheel: Path | None,
     as_json: bool,
 ) -> None:
-    """Fill FOLDER with the init script's wheels.
+    """Fill a local folder with the init script's wheels.
 
     They are all that it adds to nodes of one runtime, with hashes. Upload the folder to a volume
-    and name it in DBX_AML_WHEELHOUSE or in 'dbx-aml cluster render'.
+    and name it in DBX_AML_WHEELHOUSE_PATH or in 'dbx-aml cluster init-script'.
     """
     from dbx_aml.cluster.wheelhouse import build_wheelhouse, runtime_packages_for
 

@@ -25,7 +25,7 @@ profile_option = click.option(
     "--profile", help="Section of .databrickscfg.  [default: as the SDK finds]"
 )
 _to = click.option(
-    "--to",
+    "--folder",
     help="Folder for script, wheels and record, best in a volume: /Volumes/CATALOG/SCHEMA/VOLUME. "
     "Each cluster has its own in it.  [default: .dbx_aml in your workspace folder]",
 )
@@ -39,8 +39,7 @@ def dry_run_option(text: str) -> Callable[[Callable[..., None]], Callable[..., N
 _dry_run = dry_run_option("Show the difference; write nothing.")
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 link_option = click.option(
-    "--link",
-    "config",
+    "--config",
     type=click.Path(path_type=Path),
     help="A config.json or its folder.  [default: as found]",
 )
@@ -69,7 +68,7 @@ def changes(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument("cluster")
 @link_option
 @click.option(
-    "--via",
+    "--method",
     type=click.Choice(["init-script", "libraries", "policy"]),
     default="init-script",
     show_default=True,
@@ -78,8 +77,8 @@ def changes(command: Callable[..., None]) -> Callable[..., None]:
 @wheelhouse_option
 @on_failure_option
 @click.option(
-    "--allowlisted",
-    "is_allowlisted",
+    "--skip-allowlist-check",
+    "skip_allowlist_check",
     is_flag=True,
     help="The metastore's allowlist takes the script: do not look.",
 )
@@ -87,11 +86,11 @@ def changes(command: Callable[..., None]) -> Callable[..., None]:
 def attach(
     cluster: str,
     config: Path | None,
-    via: str,
+    method: str,
     wheelhouse: Path | None,
     on_failure: str,
-    is_allowlisted: bool,
-    to: str | None,
+    skip_allowlist_check: bool,
+    folder: str | None,
     profile: str | None,
     dry_run: bool,
     yes: bool,
@@ -107,22 +106,22 @@ def attach(
     from dbx_aml.cluster.plan import plan_attach
 
     # First what needs no network.
-    parts = gather(config, wheelhouse, via=via, on_failure=on_failure)
+    parts = gather(config, wheelhouse, method=method, on_failure=on_failure)
     client = Client(profile)
     found = find_cluster(client, cluster)
     parts.check_runtime(found)
-    folder = _folder(client, found, to)
+    files_folder = _folder(client, found, folder)
     plan = plan_attach(
         client,
         found,
-        folder,
-        via=via,
-        files=parts.files(folder),
-        variables=parts.variables(folder),
+        files_folder,
+        method=method,
+        files=parts.files(files_folder),
+        variables=parts.variables(files_folder),
         wheels=parts.libraries,
-        is_allowlisted=is_allowlisted,
+        skip_allowlist_check=skip_allowlist_check,
     )
-    _show(plan.change, plan.has_new_files and f"files in {folder} are written")
+    _show(plan.change, plan.has_new_files and f"files in {files_folder} are written")
     if plan.overriding:
         _say(f"variables of the cluster go before the link: {', '.join(plan.overriding)}")
     if dry_run:
@@ -137,7 +136,7 @@ def attach(
 @click.command()
 @click.argument("cluster")
 @changes
-def detach(cluster: str, to: str | None, profile: str | None, dry_run: bool, yes: bool) -> None:
+def detach(cluster: str, folder: str | None, profile: str | None, dry_run: bool, yes: bool) -> None:
     """Take off CLUSTER what attach put there; what it had before is put back."""
     from dbx_aml.cluster.client import Client
     from dbx_aml.cluster.clusters import find_cluster
@@ -145,9 +144,9 @@ def detach(cluster: str, to: str | None, profile: str | None, dry_run: bool, yes
 
     client = Client(profile)
     found = find_cluster(client, cluster)
-    folder = _folder(client, found, to)
-    plan = plan_detach(client, found, folder)
-    _show(plan.change, f"files in {folder} are removed")
+    files_folder = _folder(client, found, folder)
+    plan = plan_detach(client, found, files_folder)
+    _show(plan.change, f"files in {files_folder} are removed")
     for note in plan.notes:
         _say(note)
     if dry_run:
@@ -177,15 +176,15 @@ def status(cluster: str, profile: str | None, as_json: bool) -> None:
         raise ClusterError(found.problems[0])
 
 
-def _folder(client: Client, cluster: Cluster, to: str | None) -> Folder:
+def _folder(client: Client, cluster: Cluster, parent: str | None) -> Folder:
     """Return the folder of a cluster: under what was asked for, else where it is attached from."""
     from dbx_aml.cluster.attach_record import attached_path
     from dbx_aml.cluster.folder import Folder
 
     path = attached_path(cluster)
-    if to is None and path is not None:
+    if parent is None and path is not None:
         return Folder(client, path)
-    home = to or f"/Workspace/Users/{client.user}/.dbx_aml"
+    home = parent or f"/Workspace/Users/{client.user}/.dbx_aml"
     return Folder(client, f"{home}/{cluster.cluster_id}")
 
 
@@ -248,7 +247,7 @@ def _print_status(found: Status) -> None:
     if found.path is None:
         rows.append(("attached", "no"))
     else:
-        how = f"via {record.via}, by version {record.version}" if record else "yes"
+        how = f"via {record.method}, by version {record.version}" if record else "yes"
         rows += [("attached", how), ("folder", found.path)]
     if record:
         rows += [(name, value) for name, value in record.variables.items()]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dbx_aml.cluster.folder import Folder
 
 _to = click.option(
-    "--to",
+    "--folder",
     required=True,
     help="Folder for script, wheels and config.json, best in a volume: "
     "/Volumes/CATALOG/SCHEMA/VOLUME.",
@@ -34,7 +34,7 @@ _DRY = "Print only; upload nothing."
 @wheelhouse_option
 @on_failure_option
 @click.option(
-    "--via",
+    "--method",
     type=click.Choice(["init-script", "libraries"]),
     default="init-script",
     show_default=True,
@@ -43,11 +43,11 @@ _DRY = "Print only; upload nothing."
 @profile_option
 @dry_run_option(_DRY)
 def policy(
-    to: str,
+    folder: str,
     config: Path | None,
     wheelhouse: Path | None,
     on_failure: str,
-    via: str,
+    method: str,
     profile: str | None,
     dry_run: bool,
 ) -> None:
@@ -59,13 +59,13 @@ def policy(
     from dbx_aml.cluster.files import gather
     from dbx_aml.cluster.snippets import policy_text
 
-    parts = gather(config, wheelhouse, via=via, on_failure=on_failure)
-    folder = _ready(to, profile, parts, dry_run)
-    click.echo(policy_text(folder, parts))
+    parts = gather(config, wheelhouse, method=method, on_failure=on_failure)
+    uploaded = _ready(folder, profile, parts, dry_run)
+    click.echo(policy_text(uploaded, parts))
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(["job-cluster", "serverless"]))
+@click.argument("kind", type=click.Choice(["job", "serverless"]))
 @_to
 @link_option
 @wheelhouse_option
@@ -74,7 +74,7 @@ def policy(
 @dry_run_option(_DRY)
 def snippet(
     kind: str,
-    to: str,
+    folder: str,
     config: Path | None,
     wheelhouse: Path | None,
     on_failure: str,
@@ -86,19 +86,19 @@ def snippet(
     from dbx_aml.cluster.snippets import job_cluster_text, serverless_text
 
     # Serverless takes wheels only.
-    via = "libraries" if kind == "serverless" else "init-script"
-    parts = gather(config, wheelhouse, via=via, on_failure=on_failure)
-    folder = _ready(to, profile, parts, dry_run)
-    click.echo((serverless_text if kind == "serverless" else job_cluster_text)(folder, parts))
+    method = "libraries" if kind == "serverless" else "init-script"
+    parts = gather(config, wheelhouse, method=method, on_failure=on_failure)
+    uploaded = _ready(folder, profile, parts, dry_run)
+    click.echo((serverless_text if kind == "serverless" else job_cluster_text)(uploaded, parts))
 
 
-def _ready(to: str, profile: str | None, parts: Parts, is_dry: bool) -> Folder:
+def _ready(path: str, profile: str | None, parts: Parts, is_dry: bool) -> Folder:
     """Return the folder, with the files in it unless nothing is to be uploaded."""
     from dbx_aml.cluster.attach_record import SCRIPT
     from dbx_aml.cluster.client import Client
     from dbx_aml.cluster.folder import Folder
 
-    folder = Folder(Client(profile), to)
+    folder = Folder(Client(profile), path)
     if not is_dry:
         files = parts.files(folder)
         for name in files.content:

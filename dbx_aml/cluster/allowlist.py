@@ -52,6 +52,6 @@ class Allowlist:
             body=body,
             hint=(
                 f"a metastore administrator, or somebody with MANAGE ALLOWLIST, has to add "
-                f"{self._script}; then give --allowlisted"
+                f"{self._script}; then give --skip-allowlist-check"
             ),
         )

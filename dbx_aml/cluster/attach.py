@@ -130,7 +130,7 @@ class Attach:
     def _with_policy(self, client: Client) -> tuple[Change, Record]:
         """Make the cluster's policy where it is to have one; its id is known only then."""
         change = self.change
-        if self.record.via != "policy":
+        if self.record.method != "policy":
             return change, self.record
         scripts = change.after.init_scripts
         index = next(n for n, one in enumerate(scripts) if is_same(one, self.record.script))

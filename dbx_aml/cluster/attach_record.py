@@ -27,7 +27,7 @@ class Record:
     """One attach of one cluster.
 
     Args:
-        via: "init-script", "libraries" or "policy".
+        method: "init-script", "libraries" or "policy".
         script: Our init script as the clusters API names it; None where there is none.
         variables: Our variables.
         before: Value that each of them had before; None where it was not set.
@@ -38,7 +38,7 @@ class Record:
         version: Of the package that attached.
     """
 
-    via: str
+    method: str
     script: Mapping[str, Any] | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     before: Mapping[str, str | None] = field(default_factory=dict)

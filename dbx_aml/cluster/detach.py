@@ -46,13 +46,13 @@ class Detach:
             for script in self.change.before.allowlisted:
                 Allowlist(client, script).remove()
                 say(f"took {script} off the metastore's allowlist")
-            if self.record.via == "policy":
+            if self.record.method == "policy":
                 remove_policy(client, cluster)
             self.folder.remove([*self.record.files, RECORD])
         except ClusterError as err:
             raise ClusterError(
                 f"{err} (cluster {cluster} is as it was before; to remove the rest, run the same "
-                f"again with --to {self.folder.path.rpartition('/')[0]})"
+                f"again with --folder {self.folder.path.rpartition('/')[0]})"
             ) from err
         say(f"removed the files of {self.folder}")
         return cluster
@@ -73,7 +73,7 @@ def plan_detach(client: Client, cluster: Cluster, folder: Folder) -> Detach:
     if record is None:
         raise ClusterError(
             f"cluster {cluster} must be attached: there is no record in {folder}; give the folder "
-            "of the attach with --to"
+            "of the attach with --folder"
         )
     now = Settings.of(cluster)
     notes = [

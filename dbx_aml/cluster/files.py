@@ -83,13 +83,13 @@ class Parts:
         if self.has_script and self.wheelhouse and not folder.is_volume:
             raise ArgumentError(
                 "wheelhouse must be in a volume, where an init script can read it: got "
-                f"{folder.path!r}; give --to /Volumes/<catalog>/<schema>/<volume>, leave "
-                "--wheelhouse out, or use --via libraries"
+                f"{folder.path!r}; give --folder /Volumes/<catalog>/<schema>/<volume>, leave "
+                "--wheelhouse out, or use --method libraries"
             )
         content: dict[str, bytes | Path] = {**self.wheelhouse, CONFIG: _config_bytes(self.link)}
         if self.has_script:
             where = folder.file(_WHEELHOUSE) if self.wheelhouse else None
-            text = render(self.link, wheelhouse=where, on_failure=self.on_failure)
+            text = render(self.link, wheelhouse_path=where, on_failure=self.on_failure)
             content[SCRIPT] = text.encode()
         return Files(content=content)
 
@@ -119,14 +119,14 @@ class Parts:
 
 
 def gather(
-    config: Path | None, wheelhouse: Path | None, *, via: str, on_failure: str = "continue"
+    config: Path | None, wheelhouse: Path | None, *, method: str, on_failure: str = "continue"
 ) -> Parts:
     """Return what a cluster is given; nothing of the network is needed.
 
     Args:
         config: The link's `config.json` or its folder; by default as found from here.
         wheelhouse: Local folder that 'dbx-aml cluster wheelhouse' filled.
-        via: "init-script", "libraries" or "policy".
+        method: "init-script", "libraries" or "policy".
         on_failure: "continue" or "stop".
 
     Raises:
@@ -146,12 +146,12 @@ def gather(
                 "fill it with 'dbx-aml cluster wheelhouse'"
             )
         files = {f"{_WHEELHOUSE}/{file.name}": file for file in found}
-    if via == "libraries" and not files:
+    if method == "libraries" and not files:
         raise ArgumentError(
             "libraries must come from wheels: got none; give --wheelhouse, which 'dbx-aml cluster "
             "wheelhouse' fills"
         )
-    is_script = via != "libraries"
+    is_script = method != "libraries"
     return Parts(
         link=_read_link(config), wheelhouse=files, has_script=is_script, on_failure=on_failure
     )

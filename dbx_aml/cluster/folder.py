@@ -69,13 +69,13 @@ class Folder:
                 what=f"write to {self.path}",
                 query={"overwrite": "true"},
                 data=content,
-                hint="ask for WRITE VOLUME, or give another --to",
+                hint="ask for WRITE VOLUME, or give another --folder",
             )
             return
         if len(content) > _WORKSPACE_LIMIT:
             raise ClusterError(
                 f"file must have at most 10 MB in the workspace: got {len(content)} bytes in "
-                f"{name}; give a volume with --to"
+                f"{name}; give a volume with --folder"
             )
         what = f"write to {self.path}"
         body = {"path": posixpath.dirname(path)}
@@ -139,7 +139,7 @@ class Folder:
                 "PUT",
                 f"/api/2.0/fs/directories{quote(path)}",
                 what=f"write to {self.path}",
-                hint="ask for WRITE VOLUME, or give another --to",
+                hint="ask for WRITE VOLUME, or give another --folder",
             )
         except Missing as err:
             raise ClusterError(

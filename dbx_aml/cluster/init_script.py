@@ -23,12 +23,12 @@ _SECRET_NAME = re.compile(r"SECRET|PASSWORD|TOKEN|ACCOUNT_KEY|API_KEY", re.IGNOR
 _SHORTEST_SECRET = 8
 
 
-def render(link: Link, *, wheelhouse: str | None = None, on_failure: str = "continue") -> str:
+def render(link: Link, *, wheelhouse_path: str | None = None, on_failure: str = "continue") -> str:
     """Return the init script with a link and settings in it, for a cluster that hides variables.
 
     Args:
         link: Who tracks, who registers; its secret stays a reference.
-        wheelhouse: Folder on the cluster, for example "/Volumes/main/ml/wheelhouse".
+        wheelhouse_path: Folder on the cluster, for example "/Volumes/main/ml/wheelhouse".
         on_failure: "continue" or "stop".
 
     Raises:
@@ -39,15 +39,15 @@ def render(link: Link, *, wheelhouse: str | None = None, on_failure: str = "cont
         raise ArgumentError(
             f"on_failure must be one of {list(ON_FAILURE)}: got {on_failure!r}; write it anew"
         )
-    if wheelhouse is not None and not re.fullmatch(r"/[^\x00-\x1f]+", wheelhouse):
+    if wheelhouse_path is not None and not re.fullmatch(r"/[^\x00-\x1f]+", wheelhouse_path):
         raise ArgumentError(
-            f"wheelhouse must be an absolute path on the cluster: got {wheelhouse!r}; "
+            f"wheelhouse_path must be an absolute path on the cluster: got {wheelhouse_path!r}; "
             "use for example '/Volumes/<catalog>/<schema>/<volume>/wheelhouse'"
         )
     with tempfile.TemporaryDirectory() as folder:
         config = link.save(folder).read_text(encoding="utf-8").strip()
     chosen = "" if on_failure == ON_FAILURE[0] else on_failure  # the script's own default
-    values = {"WHEELHOUSE": wheelhouse or "", "ON_FAILURE": chosen, "CONFIG": config}
+    values = {"WHEELHOUSE_PATH": wheelhouse_path or "", "ON_FAILURE": chosen, "CONFIG": config}
     settings = "".join(f"BAKED_{name}={shlex.quote(value)}\n" for name, value in values.items())
     _refuse_secrets(settings)
     return _SETTINGS.sub(lambda _: settings, script())

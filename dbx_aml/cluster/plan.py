@@ -22,11 +22,11 @@ def plan_attach(
     cluster: Cluster,
     folder: Folder,
     *,
-    via: str,
+    method: str,
     files: Files,
     variables: Mapping[str, str],
     wheels: tuple[str, ...] = (),
-    is_allowlisted: bool = False,
+    skip_allowlist_check: bool = False,
 ) -> Attach:
     """Look at a cluster and think out its attach; nothing is written.
 
@@ -34,37 +34,41 @@ def plan_attach(
         client: Who looks.
         cluster: Which.
         folder: Where its files go.
-        via: "init-script", "libraries" or "policy".
+        method: "init-script", "libraries" or "policy".
         files: What it needs, the init script too unless it goes via libraries.
         variables: Environment variables that it gets.
         wheels: Names among the files that are to be cluster libraries.
-        is_allowlisted: The metastore's allowlist is known to take the script: do not look.
+        skip_allowlist_check: The metastore's allowlist is known to take the script: do not look.
 
     Raises:
         ClusterError: It cannot be attached so.
     """
-    _check(cluster, folder, via)
+    _check(cluster, folder, method)
     old = read_record(folder)
     is_attached = attached_path(cluster) == folder.path
-    if is_attached and old and old.via != via:
+    if is_attached and old and old.method != method:
         raise ClusterError(
-            f"cluster {cluster} must be attached in one way: it is via {old.via}; run first: "
+            f"cluster {cluster} must be attached in one way: it is via {old.method}; run first: "
             f"dbx-aml cluster detach {cluster.cluster_id}"
         )
     known = old if is_attached else None
-    script = None if via == "libraries" else folder.location(SCRIPT)
+    script = None if method == "libraries" else folder.location(SCRIPT)
     libraries = tuple({"whl": folder.file(name)} for name in wheels)
     before = Settings.of(cluster)
-    if before.policy_id and via == "policy" and not (known and known.policy_id == before.policy_id):
+    if (
+        before.policy_id
+        and method == "policy"
+        and not (known and known.policy_id == before.policy_id)
+    ):
         raise ClusterError(
             f"cluster {cluster} must have no policy of its own: it has {before.policy_id}; let its "
-            "owner add what 'dbx-aml cluster policy' prints to that one"
+            "owner add what 'dbx-aml cluster snippet policy' prints to that one"
         )
     if known and known.libraries:
         # One that was never asked for, or has failed, is asked for again.
         before = replace(before, libraries=wanted_libraries(client, cluster, known.libraries))
     must_add, is_ours = False, False
-    if script and cluster.is_standard and not is_allowlisted:
+    if script and cluster.is_standard and not skip_allowlist_check:
         allowlist = Allowlist(client, folder.file(SCRIPT))
         must_add = not allowlist.takes_it
         is_ours = must_add or bool(old and old.allowlisted and allowlist.names_it)
@@ -79,11 +83,11 @@ def plan_attach(
         variables={**kept, **variables},
         libraries=libraries,
         allowlisted=(folder.file(SCRIPT),) if must_add else (),
-        policy_id=(before.policy_id or NEW_POLICY) if via == "policy" else before.policy_id,
+        policy_id=(before.policy_id or NEW_POLICY) if method == "policy" else before.policy_id,
     )
     hashes = files.hashes()
     record = Record(
-        via=via,
+        method=method,
         script=script,
         variables=dict(variables),
         before=earlier,
@@ -103,28 +107,29 @@ def plan_attach(
     )
 
 
-def _check(cluster: Cluster, folder: Folder, via: str) -> None:
+def _check(cluster: Cluster, folder: Folder, method: str) -> None:
     source = cluster.spec.get("cluster_source", "UI")
     if source not in ("UI", "API"):
         raise ClusterError(
             f"cluster must be one for all purposes: {cluster} was made by a {source.lower()}, "
             "which makes a new one each time; put into it what 'dbx-aml cluster snippet' prints"
         )
-    if via != "libraries" and folder.is_volume and cluster.access_mode == "no isolation":
+    if method != "libraries" and folder.is_volume and cluster.access_mode == "no isolation":
         raise ClusterError(
             "a cluster without Unity Catalog must have its init script in the workspace: got "
-            f"{folder.path!r} for cluster {cluster}; leave --to out, or give a folder in /Workspace"
+            f"{folder.path!r} for cluster {cluster}; leave out --folder, or use /Workspace/..."
         )
-    if via != "libraries" and cluster.is_standard and not folder.is_volume:
+    if method != "libraries" and cluster.is_standard and not folder.is_volume:
         raise ClusterError(
             "standard access mode must have its init script in a volume: got "
-            f"{folder.path!r} for cluster {cluster}; give --to "
+            f"{folder.path!r} for cluster {cluster}; give --folder "
             "/Volumes/<catalog>/<schema>/<volume>"
         )
     where = attached_path(cluster)
     if where not in (None, folder.path):
         raise ClusterError(
-            f"cluster {cluster} must be attached once: it reads from {where}; leave --to out, or "
+            f"cluster {cluster} must be attached once: it reads from {where}; leave out "
+            f"--folder, or "
             f"run first: dbx-aml cluster detach {cluster.cluster_id}"
         )
 

@@ -8,7 +8,7 @@ from dbx_aml.cluster.client import Client
 from dbx_aml.cluster.clusters import Cluster
 
 _API = "/api/2.0/policies/clusters"
-_HINT = "a workspace administrator makes cluster policies; they can use 'dbx-aml cluster policy'"
+_HINT = "a workspace administrator makes policies; they can use 'dbx-aml cluster snippet policy'"
 
 
 def policy_definition(

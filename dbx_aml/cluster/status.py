@@ -45,11 +45,11 @@ class Status:
             "spark_version": self.cluster.spec.get("spark_version"),
             "is_attached": self.path is not None,
             "path": self.path,
-            "via": record.via if record else None,
+            "method": record.method if record else None,
             "version": record.version if record else None,
             "variables": dict(record.variables) if record else {},
             "libraries": self.libraries,
-            "outcome": self.marker.status if self.marker else None,
+            "marker": self.marker.status if self.marker else None,
             "problems": list(self.problems),
         }
 

@@ -52,7 +52,7 @@ def test_attach_shows_the_difference_changes_and_says_how_it_ended(
 ) -> None:
     team = databricks.clusters.add("team", spark_env_vars={"A": "1"})
     folder = f"{VOLUME}/{team.cluster_id}"
-    done = run("attach", "team", "--link", "config.json", "--to", VOLUME, "--yes")
+    done = run("attach", "team", "--config", "config.json", "--folder", VOLUME, "--yes")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.splitlines() == [
         f"team ({team.cluster_id}): RUNNING, dedicated, 17.3.x-scala2.13",
@@ -80,11 +80,11 @@ def test_attach_shows_the_difference_changes_and_says_how_it_ended(
 
 def test_a_dry_run_shows_the_same_and_writes_nothing(databricks: Databricks, run: Run) -> None:
     databricks.clusters.add("team")
-    done = run("attach", "team", "--to", VOLUME, "--dry-run")
+    done = run("attach", "team", "--folder", VOLUME, "--dry-run")
     assert done.exit_code == 0
     assert "+ init_scripts:" in done.stdout
     assert databricks.writes() == []
-    assert run("attach", "team", "--to", VOLUME, "--yes").exit_code == 0
+    assert run("attach", "team", "--folder", VOLUME, "--yes").exit_code == 0
     databricks.forget_requests()
     done = run("detach", "team", "--dry-run")
     assert "- init_scripts:" in done.stdout
@@ -93,7 +93,7 @@ def test_a_dry_run_shows_the_same_and_writes_nothing(databricks: Databricks, run
 
 def test_variables_that_go_before_the_link_are_named(databricks: Databricks, run: Run) -> None:
     databricks.clusters.add("team", spark_env_vars={"DBX_AML_MODE": "dual", "A": "1"})
-    done = run("attach", "team", "--to", VOLUME, "--dry-run")
+    done = run("attach", "team", "--folder", VOLUME, "--dry-run")
     assert done.stderr == "variables of the cluster go before the link: DBX_AML_MODE\n"
 
 
@@ -101,15 +101,15 @@ def test_a_person_is_asked_and_may_say_no(
     databricks: Databricks, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     team = databricks.clusters.add("team")
-    done = run("attach", "team", "--to", VOLUME)
+    done = run("attach", "team", "--folder", VOLUME)
     assert done.exit_code == 2
     assert "Nobody is there to ask: add --yes" in done.stderr
     monkeypatch.setattr(attach, "_is_somebody_there", lambda: True)
-    done = run("attach", "team", "--to", VOLUME, input="n\n")
+    done = run("attach", "team", "--folder", VOLUME, input="n\n")
     assert done.exit_code == 1
     assert "team restarts: whatever runs on it now ends\nGo on? [y/N]" in done.stderr
     assert databricks.writes() == []
-    assert run("attach", "team", "--to", VOLUME, input="y\n").exit_code == 0
+    assert run("attach", "team", "--folder", VOLUME, input="y\n").exit_code == 0
     assert team.spec["init_scripts"]
 
 
@@ -118,7 +118,7 @@ def test_detach_puts_back_what_was_there_without_being_told_where(
 ) -> None:
     asleep = databricks.clusters.add("asleep", state="TERMINATED", spark_env_vars={"A": "1"})
     before = dict(asleep.spec)
-    done = run("attach", "asleep", "--to", VOLUME, "--yes")
+    done = run("attach", "asleep", "--folder", VOLUME, "--yes")
     assert "asleep is TERMINATED and stays so" in done.stderr
     assert "asleep is TERMINATED: it will be prepared at its next start" in done.stderr
     assert done.stdout.splitlines()[-1] == f"asleep ({asleep.cluster_id}) is attached, TERMINATED"
@@ -147,7 +147,7 @@ def test_status_is_a_table_for_people_and_json_for_programs(
     done = run("status", "team")
     assert (done.exit_code, done.stderr) == (0, "")
     assert [line.split() for line in done.stdout.splitlines()][2] == ["attached", "no"]
-    run("attach", "team", "--to", VOLUME, "--yes")
+    run("attach", "team", "--folder", VOLUME, "--yes")
     done = run("status", "team")
     assert "via init-script, by version 0.1.0" in done.stdout
     assert "azureml-mlflow 1.62.0.post6" in done.stdout
@@ -164,14 +164,22 @@ def test_status_is_a_table_for_people_and_json_for_programs(
     ("arguments", "code", "message"),
     [
         (["attach", "nobody", "--yes"], 1, "cluster must exist: got 'nobody'"),
-        (["attach", "team", "--link", "none.json"], 1, "link must be a config.json"),
-        (["attach", "team", "--to", "/tmp/x"], 2, "folder must be in a volume or in the workspa"),
-        (["attach", "team", "--via", "libraries"], 2, "libraries must come from wheels: got none"),
-        (["attach", "team", "--via", "magic"], 2, "'magic' is not one of"),
+        (["attach", "team", "--config", "none.json"], 1, "link must be a config.json"),
+        (
+            ["attach", "team", "--folder", "/tmp/x"],
+            2,
+            "folder must be in a volume or in the work",
+        ),
+        (
+            ["attach", "team", "--method", "libraries"],
+            2,
+            "must come from wheels: got none",
+        ),
+        (["attach", "team", "--method", "magic"], 2, "'magic' is not one of"),
         (["attach", "shared", "--yes"], 1, "must have its init script in a volume"),
         (["status", "team", "--profile", "nope"], 1, "Databricks must be set up"),
         (["detach", "team", "--yes"], 1, "must be attached: there is no record"),
-        (["snippet", "job-cluster"], 2, "Missing option '--to'"),
+        (["snippet", "job"], 2, "Missing option '--folder'"),
     ],
 )
 def test_what_is_wrong_is_one_line_with_its_exit_code(
@@ -197,10 +205,10 @@ def test_what_is_wrong_is_one_line_with_its_exit_code(
 def test_policy_prints_what_an_administrator_makes_a_policy_of(
     databricks: Databricks, run: Run
 ) -> None:
-    done = run("policy", "--to", VOLUME, "--dry-run")
+    done = run("policy", "--folder", VOLUME, "--dry-run")
     assert done.exit_code == 0, done.stderr
     assert databricks.writes() == []
-    done = run("policy", "--to", VOLUME)
+    done = run("policy", "--folder", VOLUME)
     assert done.stderr.splitlines() == [
         f"uploaded 2 files to {VOLUME}",
         f"in standard access mode the metastore's allowlist must have {VOLUME}/dbx_aml_init.sh",
@@ -217,7 +225,7 @@ def test_policy_prints_what_an_administrator_makes_a_policy_of(
             "type": "fixed", "value": f"{VOLUME}/dbx_aml_init.sh",
         },
     }  # fmt: skip
-    done = run("policy", "--to", VOLUME, "--via", "libraries", "--wheelhouse", "wheels")
+    done = run("policy", "--folder", VOLUME, "--method", "libraries", "--wheelhouse", "wheels")
     found = json.loads(done.stdout)
     wheel = f"{VOLUME}/wheelhouse/dbx_aml-0.1.0-py3-none-any.whl"
     assert found["libraries"] == [{"whl": wheel}]
@@ -228,7 +236,7 @@ def test_policy_prints_what_an_administrator_makes_a_policy_of(
 def test_snippets_are_yaml_for_jobs_without_a_cluster_to_attach(
     databricks: Databricks, run: Run
 ) -> None:
-    done = run("snippet", "job-cluster", "--to", VOLUME)
+    done = run("snippet", "job", "--folder", VOLUME)
     assert done.exit_code == 0, done.stderr
     assert yaml.safe_load(done.stdout)["job_clusters"][0]["new_cluster"] == {
         "init_scripts": [{"volumes": {"destination": f"{VOLUME}/dbx_aml_init.sh"}}],
@@ -239,7 +247,7 @@ def test_snippets_are_yaml_for_jobs_without_a_cluster_to_attach(
             "DBX_AML_RETRY_S": "120",
         },
     }
-    done = run("snippet", "serverless", "--to", VOLUME, "--wheelhouse", "wheels")
+    done = run("snippet", "serverless", "--folder", VOLUME, "--wheelhouse", "wheels")
     (made,) = yaml.safe_load(done.stdout)["environments"]
     assert made["spec"]["dependencies"] == [f"{VOLUME}/wheelhouse/dbx_aml-0.1.0-py3-none-any.whl"]
     assert f'dbx_aml.connect(config="{VOLUME}/config.json")' in done.stdout

@@ -1,4 +1,4 @@
-"""`dbx-aml cluster render`: a script with the link in it, and never a secret."""
+"""`dbx-aml cluster init-script`: a script with the link in it, and never a secret."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ SECRETS = (
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["cluster", "render", *arguments])
+    return CliRunner().invoke(main, ["cluster", "init-script", *arguments])
 
 
 def config(folder: Path, **ours: object) -> str:
@@ -40,13 +40,13 @@ def config(folder: Path, **ours: object) -> str:
 
 def test_the_script_is_printed_with_the_link_and_nothing_else_changed(tmp_path: Path) -> None:
     file = config(tmp_path, mode="aml", region="westeurope", client_secret=SECRET)
-    done = run("--link", file, "--wheelhouse", "/Volumes/main/ml/w", "--on-failure", "stop")
+    done = run("--config", file, "--wheelhouse-path", "/Volumes/main/ml/w", "--on-failure", "stop")
     assert (done.exit_code, done.stderr) == (0, "")
     lines, plain = done.stdout.splitlines(), script().splitlines()
     assert [line for line in plain if line not in lines] == [
-        "BAKED_WHEELHOUSE=''", "BAKED_ON_FAILURE=''", "BAKED_CONFIG=''",
+        "BAKED_WHEELHOUSE_PATH=''", "BAKED_ON_FAILURE=''", "BAKED_CONFIG=''",
     ]  # fmt: skip
-    assert "BAKED_WHEELHOUSE=/Volumes/main/ml/w" in lines
+    assert "BAKED_WHEELHOUSE_PATH=/Volumes/main/ml/w" in lines
     assert "BAKED_ON_FAILURE=stop" in lines
     written = done.stdout.split("BAKED_CONFIG='")[1].split("'\n")[0]
     assert json.loads(written)["dbx_aml"]["client_secret"] == SECRET
@@ -57,14 +57,14 @@ def test_a_file_from_the_portal_means_what_it_means_on_a_cluster(
     tmp_path: Path, ours: dict[str, object], mode: str
 ) -> None:
     config(tmp_path, **ours)
-    done = run("--link", str(tmp_path))
+    done = run("--config", str(tmp_path))
     assert done.exit_code == 0
     assert f'"mode": "{mode}"' in done.stdout
 
 
 @pytest.mark.parametrize("secret", SECRETS)
 def test_a_secret_is_refused_and_not_repeated(tmp_path: Path, secret: str) -> None:
-    done = run("--link", config(tmp_path, mode="aml", experiment=f"/Users/{secret}"))
+    done = run("--config", config(tmp_path, mode="aml", experiment=f"/Users/{secret}"))
     assert (done.exit_code, done.stdout) == (2, "")
     assert "rendered init script must hold no secret" in done.stderr
     assert secret not in done.stderr
@@ -85,10 +85,18 @@ def test_a_secret_in_an_address_or_of_this_machine_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--link", "/no/such"], 2, "'/no/such' does not exist"),
+        (["--config", "/no/such"], 2, "'/no/such' does not exist"),
         (["--on-failure", "maybe"], 2, "'maybe' is not one of 'continue', 'stop'"),
-        (["--wheelhouse", "dbfs:/x"], 2, "wheelhouse must be an absolute path on the cluster"),
-        (["--wheelhouse", "/x\n$(id)"], 2, "wheelhouse must be an absolute path on the cluster"),
+        (
+            ["--wheelhouse-path", "dbfs:/x"],
+            2,
+            "wheelhouse_path must be an absolute path",
+        ),
+        (
+            ["--wheelhouse-path", "/x\n$(id)"],
+            2,
+            "wheelhouse_path must be an absolute path",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(
@@ -102,6 +110,6 @@ def test_what_is_wrong_is_said(
 
 
 def test_a_link_that_does_not_fit_is_refused_before_a_cluster_sees_it(tmp_path: Path) -> None:
-    done = run("--link", config(tmp_path, mode="both"))
+    done = run("--config", config(tmp_path, mode="both"))
     assert (done.exit_code, done.stdout) == (1, "")
     assert "mode must be one of" in done.stderr

@@ -87,14 +87,14 @@ def plan(client: Client, tmp_path: Path) -> Callable[..., Attach]:
     """Think out the attach of a cluster, named by its id."""
 
     def make(
-        cluster_id: str, *, to: str = VOLUME, via: str = "init-script",
+        cluster_id: str, *, to: str = VOLUME, method: str = "init-script",
         wheels: Path | None = None, **more: Any
     ) -> Attach:  # fmt: skip
         cluster = find_cluster(client, cluster_id)
         folder = Folder(client, f"{to}/{cluster_id}")
-        parts = gather(tmp_path / "config.json", wheels, via=via)
+        parts = gather(tmp_path / "config.json", wheels, method=method)
         return plan_attach(
-            client, cluster, folder, via=via, files=parts.files(folder),
+            client, cluster, folder, method=method, files=parts.files(folder),
             variables=parts.variables(folder), wheels=parts.libraries, **more
         )  # fmt: skip
 
@@ -159,18 +159,18 @@ def test_the_uploaded_script_has_the_link_and_its_folder_in_it(
 ) -> None:
     plan(team, wheels=wheelhouse).run(client, quiet)
     text = service.volumes.files[f"{VOLUME}/{team}/dbx_aml_init.sh"].decode()
-    assert f"BAKED_WHEELHOUSE={VOLUME}/{team}/wheelhouse\n" in text
+    assert f"BAKED_WHEELHOUSE_PATH={VOLUME}/{team}/wheelhouse\n" in text
     assert '"workspace_name": "mlw-team"' in text
     plan(team).run(client, quiet)
     text = service.volumes.files[f"{VOLUME}/{team}/dbx_aml_init.sh"].decode()
-    assert "BAKED_WHEELHOUSE=''\n" in text
+    assert "BAKED_WHEELHOUSE_PATH=''\n" in text
     assert not [one for one in service.volumes.files if one.endswith(".whl")], "no longer named"
 
 
 def test_a_wheelhouse_of_another_runtime_is_refused(
     service: Databricks, tmp_path: Path, wheelhouse: Path
 ) -> None:
-    parts = gather(tmp_path / "config.json", wheelhouse, via="init-script")
+    parts = gather(tmp_path / "config.json", wheelhouse, method="init-script")
     for version in ("17.3.x-scala2.13", "17.3.x-cpu-ml-scala2.13"):
         parts.check_runtime(Cluster(spec={"cluster_id": "1", "spark_version": version}))
     with pytest.raises(ClusterError, match=r"for the cluster's runtime: got one for 17\.3, and"):
@@ -256,12 +256,12 @@ def test_a_second_attach_changes_nothing_and_a_new_link_keeps_what_was_before(
 
 
 @pytest.mark.parametrize(
-    ("via", "mode"),
+    ("method", "mode"),
     [("init-script", "USER_ISOLATION"), ("libraries", "SINGLE_USER"), ("policy", "SINGLE_USER")],
 )
 def test_an_attach_and_a_detach_that_fail_anywhere_can_be_run_again(
     service: Databricks, client: Client, plan: Callable[..., Attach], wheelhouse: Path,
-    via: str, mode: str,
+    method: str, mode: str,
 ) -> None:  # fmt: skip
     made = service.clusters.add("c", spark_env_vars={"A": "1"}, data_security_mode=mode)
     before, files = dict(made.spec), dict(service.volumes.files)
@@ -269,10 +269,10 @@ def test_an_attach_and_a_detach_that_fail_anywhere_can_be_run_again(
     folder = Folder(client, f"{VOLUME}/{made.cluster_id}")
     service.clusters.start_s = 0.0
     (wheelhouse / "b-1-py3-none-any.whl").unlink()
-    wheels = wheelhouse if via == "libraries" else None
+    wheels = wheelhouse if method == "libraries" else None
 
     def attach() -> None:
-        plan(made.cluster_id, via=via, wheels=wheels).run(client, quiet)
+        plan(made.cluster_id, method=method, wheels=wheels).run(client, quiet)
 
     def take_off() -> None:
         detach(client, made.cluster_id)
@@ -480,7 +480,7 @@ def test_without_a_volume_the_workspace_keeps_the_files(
     assert service.files.content(script), "a file, not a notebook"
     detach(client, team, home)
     assert set(service.files.items) - before == {f"/Users/{USER}/.dbx_aml"}
-    plan(team, to=home, wheels=wheelhouse, via="libraries").run(client, quiet)
+    plan(team, to=home, wheels=wheelhouse, method="libraries").run(client, quiet)
     assert service.files.content(f"{home}/{team}/wheelhouse/b-1-py3-none-any.whl")
 
 
@@ -532,11 +532,11 @@ def test_an_allowlist_that_one_may_not_change_is_said_before_anything_is_written
     service: Databricks, client: Client, plan: Callable[..., Attach], shared: str
 ) -> None:
     service.deny("artifact-allowlists", "User does not have MANAGE ALLOWLIST on Metastore")
-    with pytest.raises(ClusterError, match=r"MANAGE ALLOWLIST.*; then give --allowlisted"):
+    with pytest.raises(ClusterError, match=r"MANAGE ALLOWLIST.*; then give --skip-allowlist-check"):
         plan(shared)
     assert service.writes() == []
     service.allowlists.set(VOLUME)
-    assert plan(shared, is_allowlisted=True).run(client, quiet).marker
+    assert plan(shared, skip_allowlist_check=True).run(client, quiet).marker
 
 
 def test_a_cluster_without_unity_catalog_takes_no_script_from_a_volume(
@@ -586,7 +586,7 @@ def test_a_script_that_failed_and_let_the_cluster_start_is_an_error(
         plan(team).run(client, quiet)
     found = cluster_status(client, get_cluster(client, team))
     assert found.problems == ("init script failed: index must answer: got 403",)
-    assert found.as_json()["outcome"] == "failed"
+    assert found.as_json()["marker"] == "failed"
     service.boot.run_script = leaves_marker("started")
     client.call("POST", "/api/2.1/clusters/restart", what="restart", body={"cluster_id": team})
     wait.wait_until_settled(client, get_cluster(client, team), quiet)
@@ -636,7 +636,7 @@ def test_wheels_as_libraries_need_no_script(
 ) -> None:
     before = dict(spec(service, team))
     said: list[str] = []
-    done = plan(team, via="libraries", wheels=wheelhouse).run(client, said.append)
+    done = plan(team, method="libraries", wheels=wheelhouse).run(client, said.append)
     assert (done.marker, done.note) == (None, "")
     assert "0 of 2 libraries are installed, waiting" in said
     assert spec(service, team)["init_scripts"] == OTHERS
@@ -658,7 +658,7 @@ def test_wheels_as_libraries_need_no_script(
 def test_a_library_that_fails_is_an_error(
     service: Databricks, client: Client, plan: Callable[..., Attach], team: str, wheelhouse: Path
 ) -> None:
-    planned = plan(team, via="libraries", wheels=wheelhouse)
+    planned = plan(team, method="libraries", wheels=wheelhouse)
     bad = {"whl": "/Volumes/x/y/z/gone.whl"}
     after = replace(planned.change.after, libraries=(bad,))
     planned = replace(planned, change=replace(planned.change, after=after))
@@ -669,24 +669,24 @@ def test_a_library_that_fails_is_an_error(
 def test_a_library_that_failed_is_asked_for_again(
     service: Databricks, client: Client, plan: Callable[..., Attach], team: str, wheelhouse: Path
 ) -> None:
-    plan(team, via="libraries", wheels=wheelhouse).run(client, quiet)
+    plan(team, method="libraries", wheels=wheelhouse).run(client, quiet)
     wheel = f"{VOLUME}/{team}/wheelhouse/b-1-py3-none-any.whl"
     content = service.volumes.files.pop(wheel)
     service.clusters.find(team).boots += 1  # as if it had been restarted meanwhile
     with pytest.raises(ClusterError, match=r"b-1-py3-none-any\.whl does not exist"):
         library.wait_for_libraries(client, get_cluster(client, team), ({"whl": wheel},), quiet)
     service.volumes.files[wheel] = content
-    again = plan(team, via="libraries", wheels=wheelhouse)
+    again = plan(team, method="libraries", wheels=wheelhouse)
     assert not again.restarts
     again.run(client, quiet)
-    assert plan(team, via="libraries", wheels=wheelhouse).is_empty
+    assert plan(team, method="libraries", wheels=wheelhouse).is_empty
 
 
 def test_a_policy_holds_the_script_where_it_is(
     service: Databricks, client: Client, plan: Callable[..., Attach], team: str
 ) -> None:
     before = dict(spec(service, team))
-    assert plan(team, via="policy").run(client, quiet).marker
+    assert plan(team, method="policy").run(client, quiet).marker
     (made,) = service.policies.all.values()
     assert spec(service, team)["policy_id"] == made["policy_id"]
     definition = json.loads(made["definition"])
@@ -694,7 +694,7 @@ def test_a_policy_holds_the_script_where_it_is(
         "type": "fixed", "value": f"{VOLUME}/{team}/dbx_aml_init.sh",
     }  # fmt: skip
     assert definition["spark_env_vars.MLFLOW_TRACKING_URI"]["value"] == URI
-    assert plan(team, via="policy").is_empty
+    assert plan(team, method="policy").is_empty
     detach(client, team)
     assert spec(service, team) == before
     assert service.policies.all == {}
@@ -705,7 +705,7 @@ def test_a_cluster_with_a_policy_of_its_own_keeps_it(
 ) -> None:
     made = service.clusters.add("c", policy_id="ABC")
     with pytest.raises(ClusterError, match="must have no policy of its own: it has ABC"):
-        plan(made.cluster_id, via="policy")
+        plan(made.cluster_id, method="policy")
 
 
 def test_values_of_other_variables_and_secrets_are_neither_shown_nor_kept(
@@ -735,7 +735,7 @@ def test_a_config_of_the_portal_means_dual_on_a_cluster(
     names = {"subscription_id": Workspace().subscription_id, "resource_group": "rg-ml"}
     text = json.dumps({**names, "workspace_name": "mlw-team"})
     (tmp_path / "config.json").write_text(text)
-    parts = gather(tmp_path, None, via="init-script")
+    parts = gather(tmp_path, None, method="init-script")
     assert parts.link.mode == "dual"
     assert parts.variables(Folder(client, VOLUME))["MLFLOW_TRACKING_URI"] == "databricks"
 
@@ -744,11 +744,11 @@ def test_what_is_missing_here_is_said_without_asking_anybody(
     service: Databricks, tmp_path: Path
 ) -> None:
     with pytest.raises(LinkError, match=r"link must be a config\.json or a folder with one"):
-        gather(tmp_path / "none.json", None, via="init-script")
+        gather(tmp_path / "none.json", None, method="init-script")
     with pytest.raises(ArgumentError, match="wheelhouse must hold wheels and their hashes: got"):
-        gather(tmp_path, tmp_path, via="init-script")
+        gather(tmp_path, tmp_path, method="init-script")
     with pytest.raises(ArgumentError, match="libraries must come from wheels: got none"):
-        gather(tmp_path, None, via="libraries")
+        gather(tmp_path, None, method="libraries")
 
 
 def test_throttling_is_waited_out_and_an_outage_is_one_line(
@@ -807,7 +807,8 @@ def test_status_says_what_differs_from_the_record(
     assert found.as_json() == {
         "cluster_id": team, "cluster_name": "team", "state": "RUNNING", "access_mode": "dedicated",
         "spark_version": "17.3.x-scala2.13", "is_attached": True, "path": f"{VOLUME}/{team}",
-        "via": "init-script", "version": "0.1.0", "libraries": {}, "outcome": "ok", "problems": [],
+        "method": "init-script", "version": "0.1.0", "libraries": {}, "marker": "ok",
+        "problems": [],
         "variables": OURS,
     }  # fmt: skip
     spec(service, team)["spark_env_vars"]["MLFLOW_TRACKING_URI"] = "databricks"

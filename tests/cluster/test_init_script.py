@@ -123,7 +123,7 @@ def index(tmp_path: Path, own: Path) -> Iterator[Index]:
 
 
 def of_wheelhouse(folder: Path, **more: str) -> dict[str, str]:
-    return {**LINK, "DBX_AML_WHEELHOUSE": str(folder), **more}
+    return {**LINK, "DBX_AML_WHEELHOUSE_PATH": str(folder), **more}
 
 
 def of_index(index: Index, **more: str) -> dict[str, str]:
@@ -166,7 +166,7 @@ def test_the_file_is_one_small_readable_script() -> None:
 
 def test_a_rendered_script_is_as_clean_as_the_one_it_is_made_from(tmp_path: Path) -> None:
     file = tmp_path / "rendered.sh"
-    file.write_text(render(link(experiment="it's größer"), wheelhouse="/Volumes/a b"), "utf-8")
+    file.write_text(render(link(experiment="it's größer"), wheelhouse_path="/Volumes/a b"), "utf-8")
     command = [str(Path(sys.executable).with_name("shellcheck")), "--severity=style", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
@@ -467,10 +467,10 @@ def test_a_rendered_script_needs_no_variable_and_an_unrendered_one_says_so(
     assert outcome.code == 2
     assert outcome.last == (
         "init script must be told its settings: got no variable DBX_AML_*, which runtime 19 hides "
-        "in standard access mode; attach what 'dbx-aml cluster render' writes"
+        "in standard access mode; attach what 'dbx-aml cluster init-script' writes"
     )
     assert node.is_as_before()
-    node.script.write_text(render(link(), wheelhouse=str(wheelhouse)), encoding="utf-8")
+    node.script.write_text(render(link(), wheelhouse_path=str(wheelhouse)), encoding="utf-8")
     assert node.run({}).code == 0
     assert node.added == ADDED
     assert exported(node)["MLFLOW_TRACKING_URI"] == URI
@@ -490,7 +490,7 @@ def test_settings_keep_spaces_quotes_and_other_alphabets(
         databricks_tracking_uri=made.databricks_tracking_uri,
         experiment=experiment,
     )
-    node.script.write_text(render(changed, wheelhouse=str(odd)), encoding="utf-8")
+    node.script.write_text(render(changed, wheelhouse_path=str(odd)), encoding="utf-8")
     outcome = node.run({})
     assert outcome.code == 0, outcome.lines
     assert Link.of_file(node.home / "dbx_aml" / "config.json").experiment == experiment
@@ -502,8 +502,8 @@ def test_settings_keep_spaces_quotes_and_other_alphabets(
 def test_a_variable_of_the_cluster_goes_before_what_was_rendered(
     node: Node, wheelhouse: Path
 ) -> None:
-    node.script.write_text(render(link(), wheelhouse="/no/such"), encoding="utf-8")
-    variables = {"DBX_AML_WHEELHOUSE": str(wheelhouse), "DBX_AML_RETRY_S": "7"}
+    node.script.write_text(render(link(), wheelhouse_path="/no/such"), encoding="utf-8")
+    variables = {"DBX_AML_WHEELHOUSE_PATH": str(wheelhouse), "DBX_AML_RETRY_S": "7"}
     assert node.run(variables).code == 0
     assert node.added == ADDED
     assert exported(node)["DBX_AML_RETRY_S"] == "7"
@@ -540,7 +540,10 @@ def test_a_secret_of_the_cluster_is_written_nowhere(node: Node, wheelhouse: Path
     ("variables", "reason"),
     [
         ({"DBX_AML_ON_FAILURE": "maybe"}, "DBX_AML_ON_FAILURE must be 'continue' or 'stop'"),
-        ({"DBX_AML_WHEELHOUSE": "dbfs:/x"}, "DBX_AML_WHEELHOUSE must be an absolute path"),
+        (
+            {"DBX_AML_WHEELHOUSE_PATH": "dbfs:/x"},
+            "WHEELHOUSE_PATH must be an absolute path",
+        ),
         ({"DBX_AML_MODE": "dual", "DBX_AML_REGISTRY": "mine"}, "registry must be one of"),
         ({"DBX_AML_MODE": "both"}, "mode must be one of ['databricks', 'aml', 'dual']"),
         ({"DBX_AML_SUBSCRIPTION_ID": "mine"}, "Azure ML subscription_id must be valid"),

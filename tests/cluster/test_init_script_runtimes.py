@@ -36,7 +36,7 @@ def test_a_runtime_keeps_its_packages_and_gets_a_plugin_that_works(
     folder = build_wheelhouse(tmp_path / "wheelhouse", machine, own).folder
     node = Node(tmp_path / "node", real_runtime(tmp_path / "python", machine), version=name)
     assert node.versions().keys() >= {one.replace("-", "_") for one in machine.versions}
-    outcome = node.run({**LINK, "DBX_AML_WHEELHOUSE": str(folder)})
+    outcome = node.run({**LINK, "DBX_AML_WHEELHOUSE_PATH": str(folder)})
     assert outcome.last.startswith("done in"), outcome.lines
     assert node.added["azureml_mlflow"] == PLUGIN
     assert {one.package: one.version for one in node.marker.kept_packages} == BEYOND[name]

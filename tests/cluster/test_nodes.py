@@ -49,7 +49,7 @@ def test_attach_prepares_real_nodes_and_says_what_their_script_says(
     databricks.boot.run_script = nodes.run_script
     team = databricks.clusters.add("team", data_security_mode="USER_ISOLATION")
     before = dict(team.spec)
-    attach = ["attach", "team", "--to", VOLUME, "--wheelhouse", str(wheelhouse), "--yes"]
+    attach = ["attach", "team", "--folder", VOLUME, "--wheelhouse", str(wheelhouse), "--yes"]
 
     def run(*words: str) -> str:
         done = CliRunner().invoke(main, ["cluster", *words])
@@ -59,7 +59,7 @@ def test_attach_prepares_real_nodes_and_says_what_their_script_says(
     assert said.startswith("0\n"), (said, nodes.said)
     assert "is attached, RUNNING: init script ok, 5 packages added from wheelhouse" in said
     shown = json.loads(CliRunner().invoke(main, ["cluster", "status", "team", "--json"]).stdout)
-    assert (shown["outcome"], shown["problems"]) == ("ok", [])
+    assert (shown["marker"], shown["problems"]) == ("ok", [])
     driver = databricks.boot.root(team.cluster_id) / "databricks"
     assert f"export MLFLOW_TRACKING_URI={Workspace().tracking_uri}" in (
         driver / "spark/conf/spark-env.sh"

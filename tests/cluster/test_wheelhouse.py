@@ -36,7 +36,7 @@ PACKAGES = {
 def run(tmp_path: Path) -> Run:
     def invoke(*arguments: str) -> Result:
         folder = str(tmp_path / "wheelhouse")
-        return CliRunner().invoke(main, ["cluster", "wheelhouse", folder, *arguments])
+        return CliRunner().invoke(main, ["cluster", "wheelhouse", "--folder", folder, *arguments])
 
     return invoke
 
@@ -88,7 +88,7 @@ def test_the_command_fills_a_folder_that_prepares_a_node(
     about = json.loads((folder / "wheelhouse.json").read_text())
     assert about == {"runtime": "18", "python": "3.12", "packages": PACKAGES}
     node = Node(tmp_path / "node", stand_in_runtime(tmp_path / "python"))
-    outcome = node.run({**LINK, "DBX_AML_WHEELHOUSE": str(folder)})
+    outcome = node.run({**LINK, "DBX_AML_WHEELHOUSE_PATH": str(folder)})
     assert outcome.code == 0, outcome.lines
     assert {name.replace("_", "-"): pin for name, pin in node.added.items()} == PACKAGES
 

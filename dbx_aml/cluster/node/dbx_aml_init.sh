@@ -3,9 +3,10 @@
 # cluster's Python without changing anything that the runtime brought, prove that they work, and
 # tell REPLs and executors who tracks and who registers. Runs on the driver and on every worker.
 #
-# Reads:  the settings below, which 'dbx-aml cluster render' writes into a copy of this file. A
-#         variable of the cluster (spark_env_vars) goes first:
-#           DBX_AML_WHEELHOUSE   folder that 'dbx-aml cluster wheelhouse' filled; without one, pip's
+# Reads:  the settings below, which 'dbx-aml cluster init-script' writes into a copy of this file.
+#         A variable of the cluster (spark_env_vars) goes first:
+#           DBX_AML_WHEELHOUSE_PATH
+#                                folder that 'dbx-aml cluster wheelhouse' filled; without one, pip's
 #                                package index is used, with pip's own settings
 #           DBX_AML_ON_FAILURE   "continue" (default): the cluster starts, the marker says why;
 #                                "stop": the cluster does not start
@@ -25,12 +26,12 @@ set -euo pipefail
 VERSION=0.1.0
 
 # >>> settings >>>
-BAKED_WHEELHOUSE=''
+BAKED_WHEELHOUSE_PATH=''
 BAKED_ON_FAILURE=''
 BAKED_CONFIG=''
 # <<< settings <<<
 
-WHEELHOUSE="${DBX_AML_WHEELHOUSE:-$BAKED_WHEELHOUSE}"
+WHEELHOUSE="${DBX_AML_WHEELHOUSE_PATH:-$BAKED_WHEELHOUSE_PATH}"
 ON_FAILURE="${DBX_AML_ON_FAILURE:-${BAKED_ON_FAILURE:-continue}}"
 # Only tests set these: a folder in the place of /, attempts, seconds until the second of them.
 HOME_FOLDER="${TEST_DBX_AML_ROOT:-}/databricks"
@@ -70,12 +71,12 @@ check_settings() {
     [[ "$ON_FAILURE" == continue || "$ON_FAILURE" == stop ]] \
         || refuse "DBX_AML_ON_FAILURE must be 'continue' or 'stop': got '$ON_FAILURE'; write it anew"
     [[ -z "$WHEELHOUSE" || "$WHEELHOUSE" == /* ]] \
-        || refuse "DBX_AML_WHEELHOUSE must be an absolute path: got '$WHEELHOUSE'; use /Volumes/..." \
-            "or /Workspace/..."
+        || refuse "DBX_AML_WHEELHOUSE_PATH must be an absolute path: got '$WHEELHOUSE';" \
+            "use /Volumes/... or /Workspace/..."
     if [[ -z "$BAKED_CONFIG" && -z "$(compgen -v DBX_AML_)" && ! -f "$HOME_FOLDER/config.json" \
         && "${MLFLOW_TRACKING_URI:-}" != *azureml://* ]]; then
         refuse "init script must be told its settings: got no variable DBX_AML_*, which runtime 19" \
-            "hides in standard access mode; attach what 'dbx-aml cluster render' writes"
+            "hides in standard access mode; attach what 'dbx-aml cluster init-script' writes"
     fi
 }
 
@@ -129,7 +130,7 @@ fetch_from_index() {
         # Without the credentials that an index's address may have.
         said="$(sed -e 's,://[^/@[:space:]]*@,://,g' -e 's/^ERROR: //' <<<"$said" | tail -n 1)"
         REASON="package index must have dbx-aml $VERSION: got '${said:-no answer}'; check the index"
-        REASON+=" and the network, or set DBX_AML_WHEELHOUSE"
+        REASON+=" and the network, or set DBX_AML_WHEELHOUSE_PATH"
         return "$TRY_AGAIN"
     fi
     WHEEL="$(printf '%s\n' "$WORK"/dbx_aml-*.whl)"
