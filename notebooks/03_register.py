@@ -9,7 +9,7 @@
 # MAGIC | widget | example | required | meaning |
 # MAGIC |---|---|---|---|
 # MAGIC | `model_uri` | `runs:/4f0e.../model` | no | of a run; empty: `02_track` trains one |
-# MAGIC | `registered_model_name` | `main.flights.arrival_delay` | yes | its name in the registry |
+# MAGIC | `model_name` | `main.flights.arrival_delay` | yes | its name in the registry |
 # MAGIC | `alias` | `champion` | yes | the alias that moves to the new version |
 # MAGIC | `tracking_uri` | `databricks` | no | where the run is; empty: as the link says |
 # MAGIC | `registry_uri` | `databricks-uc` | no | where to register; empty: as the link says |
@@ -24,7 +24,7 @@
 # COMMAND ----------
 
 dbutils.widgets.text("model_uri", "")
-dbutils.widgets.text("registered_model_name", "arrival_delay")
+dbutils.widgets.text("model_name", "arrival_delay")
 dbutils.widgets.text("alias", "champion")
 dbutils.widgets.text("tracking_uri", "")
 dbutils.widgets.text("registry_uri", "")
@@ -53,7 +53,7 @@ model_uri = (
 
 # COMMAND ----------
 
-name, alias = widget("registered_model_name"), widget("alias")
+name, alias = widget("model_name"), widget("alias")
 champion = dbx_aml.register_model(
     model_uri, name, alias=alias, registry=widget("registry_uri") or None
 )

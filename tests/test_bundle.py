@@ -23,7 +23,7 @@ from databricks.bundles.volumes import Volume
 import dbx_aml
 from dbx_aml.cli.main import main
 from dbx_aml.cluster.runtimes import UNTESTED_RUNTIMES, find_runtime
-from dbx_aml.local.notebook import read_notebook, widget_names
+from dbx_aml.local.notebook.source import read_notebook, widget_names
 from tests.support.databricks import USER, Databricks, databricks_service
 from tests.support.databricks.wheel_task import WheelTasks
 from tests.support.models import XY, choosy_sum, save_model

@@ -11,7 +11,7 @@ import pytest
 
 import dbx_aml
 from dbx_aml import score_table
-from dbx_aml.local.notebook import Cell, read_notebook, widget_names
+from dbx_aml.local.notebook.source import Cell, read_notebook, widget_names
 
 ROOT = Path(__file__).parents[1]
 PATHS = sorted((ROOT / "notebooks").glob("*.py"))

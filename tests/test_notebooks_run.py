@@ -21,8 +21,8 @@ ROWS, BAD_ROWS = 10_000, 37
 # In a process of its own: one process has one kind of session, and a warehouse.
 PROGRAM = """
 import json, pathlib, sys
-from dbx_aml.notebook import run_notebook
-from dbx_aml.notebook.machine import machine
+from dbx_aml.local.notebook.run import run_notebook
+from dbx_aml.local.notebook.workspace_stub import local_workspace
 
 folder, own = map(pathlib.Path, sys.argv[1:])
 
@@ -30,7 +30,7 @@ def run(name, **widgets):
     path = folder / f"{name}.py"
     return json.loads(run_notebook(path, widgets, spark=spark).exit_value)
 
-with machine() as spark:
+with local_workspace() as spark:
     # 04 runs 03 for a model to score with, and that runs 02, each as a notebook of its own.
     alone = [run("01_link"), run("04_score")]
     link, trained = run("01_link"), run("02_track")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from dbx_aml.local.notebook import CellRun
+    from dbx_aml.local.notebook.cell_run import CellRun
 
 
 def _values(ctx: click.Context, option: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
@@ -30,23 +30,23 @@ def notebook() -> None:
 @notebook.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option(
-    "-p", "--param", "widgets", multiple=True, metavar="NAME=VALUE", callback=_values,
+    "-w", "--widget", "widgets", multiple=True, metavar="NAME=VALUE", callback=_values,
     help="Value of a widget; may be given many times.",
 )  # fmt: skip
 @click.option(
     "--html", type=click.Path(dir_okay=False, path_type=Path),
     help="Write a page with each cell and what it showed.",
 )  # fmt: skip
-@click.option("--pip", is_flag=True, help="Run %pip cells, into this Python's packages.")
-def run(path: Path, widgets: dict[str, str], html: Path | None, pip: bool) -> None:
+@click.option("--run-pip-cells", is_flag=True, help="Run %pip cells, into this Python's packages.")
+def run(path: Path, widgets: dict[str, str], html: Path | None, run_pip_cells: bool) -> None:
     """Run the notebook PATH (source format) cell by cell; the last line is its exit value.
 
     A cluster's paths (/Workspace, /Volumes, dbfs:/) are folders in .dbx_aml/files, its secrets
     the variables DBX_AML_SECRET_<SCOPE>_<KEY>. Where no link says another, this machine's MLflow
     store stands for Databricks.
     """
-    from dbx_aml.local.notebook import check_notebook, run_notebook
-    from dbx_aml.local.notebook.workspace_stub import machine
+    from dbx_aml.local.notebook.run import check_notebook, run_notebook
+    from dbx_aml.local.notebook.workspace_stub import local_workspace
 
     # While cells run, what is printed belongs to them.
     stderr = sys.stderr
@@ -58,8 +58,10 @@ def run(path: Path, widgets: dict[str, str], html: Path | None, pip: bool) -> No
 
     check_notebook(path, widgets)  # before Spark starts
     try:
-        with machine() as spark:
-            done = run_notebook(path, widgets, spark=spark, html=html, pip=pip, on_cell=say)
+        with local_workspace() as spark:
+            done = run_notebook(
+                path, widgets, spark=spark, html=html, run_pip_cells=run_pip_cells, on_cell=say
+            )
     finally:
         if html is not None and html.exists():
             click.echo(f"page: {html}", err=True)

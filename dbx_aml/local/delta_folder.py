@@ -1,7 +1,7 @@
-"""The folder of local Delta tables: names for what is there, and no harm from killed jobs.
+"""The folder of local Delta tables: register them by name, and survive killed jobs.
 
-The catalog of a local session is in memory, so that two jobs can run at once; the folder is what
-stays. A shared lock on it, held by a job's JVM until that ends, says that its files are in use.
+The catalog of a local session is in memory, so that two jobs can run at once; only the folder
+outlives a job. The JVM of each job holds a shared lock on the folder until it ends.
 """
 
 import fcntl
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 _locks: dict[Path, int] = {}
 
 
-def hold_folder(folder: Path) -> int:
+def lock_folder(folder: Path) -> int:
     """Return a descriptor that holds the folder's shared lock until the JVM has ended too."""
     if folder not in _locks:
         folder.mkdir(parents=True, exist_ok=True)
@@ -28,28 +28,34 @@ def hold_folder(folder: Path) -> int:
     return _locks[folder]
 
 
-def set_aside_leftovers(folder: Path, lock: int, wait_s: float = 5) -> None:
-    """Move away what a killed job left of a table without a commit, unless another job runs.
+def move_uncommitted_folders(folder: Path, lock: int, wait_s: float = 5) -> None:
+    """Move away the folders of tables whose job was killed before the first commit.
 
-    Delta refuses to create a table where files are, so the job could never be started again.
+    Delta refuses to create a table in a folder with files, so the job could never be started
+    again. While another job holds the folder's lock, the files may be its own and stay.
+
+    Args:
+        folder: Folder that contains `warehouse`.
+        lock: Descriptor from `lock_folder`.
+        wait_s: Seconds to wait until other jobs have ended.
     """
-    if not _leftovers(folder):
+    if not _uncommitted_folders(folder):
         return
     deadline = time.monotonic() + wait_s
-    while not locked_alone(lock):
+    while not try_exclusive_lock(lock):
         if time.monotonic() > deadline:
-            return  # another job runs here, and the files may be its own
+            return
         time.sleep(0.1)
-    for leftover in _leftovers(folder):
-        target = folder / "leftovers" / f"{leftover.name}-{time.time_ns()}"
+    for uncommitted in _uncommitted_folders(folder):
+        target = folder / "leftovers" / f"{uncommitted.name}-{time.time_ns()}"
         target.parent.mkdir(exist_ok=True)
-        leftover.rename(target)
-        log.info("set aside folder=%s to=%s", leftover, target)
+        uncommitted.rename(target)
+        log.info("moved uncommitted folder=%s to=%s", uncommitted, target)
     fcntl.flock(lock, fcntl.LOCK_SH)
 
 
 def register_tables(spark: "SparkSession", folder: Path) -> list[str]:
-    """Give each Delta table under `<folder>/warehouse` its name again; return the names.
+    """Register each Delta table under `<folder>/warehouse` in the catalog; return the names.
 
     A table is `<table>/_delta_log` or `<schema>.db/<table>/_delta_log` with at least one commit.
     """
@@ -58,30 +64,30 @@ def register_tables(spark: "SparkSession", folder: Path) -> list[str]:
     for commits in sorted([*warehouse.glob("*/_delta_log"), *warehouse.glob("*.db/*/_delta_log")]):
         table = commits.parent
         if not any(commits.glob("*.json")) and not any(commits.glob("*.parquet")):
-            continue  # a job died before its first commit: no table yet
+            continue  # a job was killed before its first commit
         schema = "default" if table.parent == warehouse else table.parent.name.removesuffix(".db")
         if schema != "default":
             spark.sql(f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)}")
         name = f"{_quoted(schema)}.{_quoted(table.name)}"
         location = str(table).replace("\\", "\\\\").replace("'", "\\'")
         spark.sql(f"CREATE TABLE IF NOT EXISTS {name} USING delta LOCATION '{location}'")
-        _own(schema, table.name)
+        _mark_as_managed(schema, table.name)
         names.append(f"{schema}.{table.name}")
     return names
 
 
-def locked_alone(lock: int) -> bool:
-    """Turn the shared lock into an exclusive one; `False` if another job holds it too."""
+def try_exclusive_lock(lock: int) -> bool:
+    """Turn the shared lock into an exclusive one; `False` if another job holds the lock too."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        # A failed change of kind may have dropped the lock: take it again.
+        # A failed change from shared to exclusive may have dropped the lock: lock again.
         fcntl.flock(lock, fcntl.LOCK_SH)
         return False
     return True
 
 
-def _leftovers(folder: Path) -> list[Path]:
+def _uncommitted_folders(folder: Path) -> list[Path]:
     warehouse = folder / "warehouse"
     tables = [path for path in warehouse.glob("*") if path.suffix != ".db"]
     tables += warehouse.glob("*.db/*")
@@ -95,10 +101,10 @@ def _leftovers(folder: Path) -> list[Path]:
     ]
 
 
-def _own(schema: str, table: str) -> None:
-    """Mark a registered table as managed, so that DROP TABLE removes its files as it would have.
+def _mark_as_managed(schema: str, table: str) -> None:
+    """Mark a registered table as managed, so that DROP TABLE removes its files.
 
-    SQL has no words for that, and no way to register files as a managed table.
+    SQL can only register existing files as an external table, whose files DROP TABLE keeps.
     """
     from pyspark import SparkContext
 
@@ -110,8 +116,8 @@ def _own(schema: str, table: str) -> None:
         name: entry.productElement(index)
         for index, name in enumerate(entry.productElementNames().mkString(",").split(","))
     }
-    kinds = getattr(jvm, "org.apache.spark.sql.catalyst.catalog.CatalogTableType$")
-    fields["tableType"] = getattr(kinds, "MODULE$").MANAGED()
+    table_types = getattr(jvm, "org.apache.spark.sql.catalyst.catalog.CatalogTableType$")
+    fields["tableType"] = getattr(table_types, "MODULE$").MANAGED()
     catalog.alterTable(entry.copy(*fields.values()))
 
 

@@ -23,7 +23,7 @@ from dbx_aml._common.errors import DbxAmlError
 from dbx_aml.local.demo_flights import read_flights
 from dbx_aml.local.demo_screen import Screen
 from dbx_aml.local.demo_steps import DemoStep, Story
-from dbx_aml.local.java import environment
+from dbx_aml.local.java import environment_variables
 from dbx_aml.local.notebook.workspace_stub import make_experiment
 from dbx_aml.local.spark import local_mlflow_uri, local_root, local_spark
 from dbx_aml.tracking.connect import mlflow_uris
@@ -93,7 +93,7 @@ def run_demo(
         with screen.working("making the MLflow database"):
             make_experiment(_EXPERIMENT, uri, folder)
         # This machine's MLflow store stands in for an Azure ML workspace.
-        link = environment(
+        link = environment_variables(
             DBX_AML_MODE="aml",
             DBX_AML_REGISTRY="aml",
             DBX_AML_AML_TRACKING_URI=uri,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from dbx_aml._common.errors import DbxAmlError
 from dbx_aml.local.demo_screen import Screen
-from dbx_aml.local.notebook import CellRun, run_notebook
+from dbx_aml.local.notebook.cell_run import CellRun
+from dbx_aml.local.notebook.run import run_notebook
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -146,7 +147,7 @@ class Story:
         return {"rows_read": self._run["rows"]}
 
     def _register(self, status: Status, version: str) -> dict[str, Any]:
-        widgets = {"model_uri": self._run["model_uri"], "registered_model_name": MODEL_NAME}
+        widgets = {"model_uri": self._run["model_uri"], "model_name": MODEL_NAME}
         self._champion = self._notebook(status, "03_register.py", widgets)
         _expect("the champion's version", version, self._champion["version"])
         return {"model_version": version}

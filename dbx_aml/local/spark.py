@@ -1,11 +1,11 @@
-"""A local Spark session with Delta, and where the laptop's tables and stores live.
+"""A local Spark session with Delta, and the folder of the laptop's tables and stores.
 
-Everything is under one folder, by default `.dbx_aml` where the job was started:
+The folder is by default `.dbx_aml` in the current folder:
 
-    warehouse/   Delta tables, one folder each; a second job sees them by name
-    mlflow.db    the MLflow store, tracking and registry
-    artifacts/   what runs and models consist of
-    spark.log    what Java has to say
+    warehouse/   Delta tables, one folder each; the next job sees them by name
+    mlflow.db    the MLflow store, for tracking and registry
+    artifacts/   artifacts of runs and models
+    spark.log    the log of Java and Spark
 """
 
 import os
@@ -13,19 +13,12 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbx_aml._common.errors import LocalSparkError
-from dbx_aml.local.delta_folder import hold_folder, register_tables, set_aside_leftovers
-from dbx_aml.local.java import (
-    class_archive,
-    delta_jars,
-    environment,
-    find_java,
-    launch,
-    spark_home,
-    stop,
-)
+from dbx_aml.local.delta_folder import lock_folder, move_uncommitted_folders, register_tables
+from dbx_aml.local.jars import class_archive, delta_jars, spark_home
+from dbx_aml.local.java import environment_variables, find_java, start_jvm, stop_jvm
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -46,7 +39,7 @@ def local_root(root: str | Path | None = None) -> Path:
 
 
 def local_mlflow_uri(root: str | Path | None = None) -> str:
-    """Return the SQLite URI that serves as tracking and as registry URI; makes its folder."""
+    """Return the SQLite URI of the local tracking and registry store; create its folder."""
     folder = local_root(root)
     folder.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{folder / 'mlflow.db'}"
@@ -55,16 +48,21 @@ def local_mlflow_uri(root: str | Path | None = None) -> str:
 def local_artifact_uri(root: str | Path | None = None) -> str:
     """Return the artifact location to create local experiments with.
 
-    Without one MLflow puts artifacts into `mlruns` of whatever folder the job was started in.
+    Without an artifact location MLflow writes artifacts to `mlruns` in the current folder.
     """
     return (local_root(root) / "artifacts").as_uri()
 
 
-def session() -> "SparkSession":
-    """Return the Spark session of wherever this runs.
+def is_connect(spark: Any) -> bool:
+    """Return whether a session is a Spark Connect session, which has no `sparkContext`."""
+    return type(spark).__module__.startswith("pyspark.sql.connect")
 
-    The active session if there is one; on Databricks the cluster's; the server that SPARK_REMOTE
-    names; else a local one.
+
+def current_spark() -> "SparkSession":
+    """Return the active Spark session; without an active session, start the one that fits.
+
+    On Databricks this is the cluster's session, with SPARK_REMOTE set a session of the server
+    that the variable names, else a local session.
 
     Raises:
         LocalSparkError: A local session is needed and cannot start.
@@ -72,10 +70,10 @@ def session() -> "SparkSession":
     remote = os.environ.get("SPARK_REMOTE", "")
     on_databricks = "DATABRICKS_RUNTIME_VERSION" in os.environ
     if not on_databricks:
-        _require_pyspark()
+        spark_home()  # raises without pyspark
     from pyspark.sql import SparkSession
 
-    active = _active()
+    active = _active_session()
     if active is not None:
         return active
     if on_databricks or (remote and not remote.startswith("local")):
@@ -90,46 +88,49 @@ def local_spark(
     connect: bool = False,
     conf: Mapping[str, str] | None = None,
 ) -> "SparkSession":
-    """Return a Spark session with Delta on this machine; tables made earlier are there by name.
+    """Return a Spark session with Delta on this machine; it knows the folder's tables by name.
 
-    Java is found, Delta's jars are fetched the first time, the catalog is in memory and filled
-    from the folder, so two jobs can run at once; each sees the other's new tables when it starts.
+    The first call on a machine finds Java and fetches Delta's jars. The catalog is in memory and
+    filled from the folder, so two jobs can run at once. A job sees the tables that exist when it
+    starts.
 
     Args:
-        root: Folder of everything, for example "/tmp/trial"; as `local_root` says.
+        root: Folder for tables and logs, for example "/tmp/trial"; default as in `local_root`.
         master: For example "local[2]".
-        connect: `True` for a Spark Connect session with a server of its own.
-        conf: Further Spark settings; JVM options are added, others replace the ones here.
+        connect: `True` for a Spark Connect session, with a new Connect server in this process.
+        conf: Further Spark settings. JVM options are added to the default options; any other
+            setting replaces the default.
 
     Returns:
-        The session. A process has one: a second call returns it.
+        The session. A process has a single session: a second call returns the same.
 
     Raises:
-        LocalSparkError: No Java, no pyspark, no jars, or a session with another folder runs.
+        LocalSparkError: Java, pyspark or the jars are missing, or a session runs in another folder.
     """
-    _require_pyspark()
+    spark_home()  # raises without pyspark
     folder = local_root(root)
-    running = _active()
-    if running is not None:
-        warehouse = str(running.conf.get("spark.sql.warehouse.dir")).removeprefix("file:")
+    active = _active_session()
+    if active is not None:
+        warehouse = str(active.conf.get("spark.sql.warehouse.dir")).removeprefix("file:")
         if warehouse == str(folder / "warehouse"):
-            return running
+            return active
         raise LocalSparkError(
             f"local Spark must be stopped before it starts in another folder: got {folder} while "
             f"{Path(warehouse).parent} is in use; call spark.stop()"
         )
     settings = _settings(folder, dict(conf or {}))
-    lock = hold_folder(folder)
-    set_aside_leftovers(folder, lock)
-    spark = _start(settings, folder / "spark.log", master, connect=connect, lock=lock)
+    lock = lock_folder(folder)
+    move_uncommitted_folders(folder, lock)
+    spark = _start_session(settings, folder / "spark.log", master, connect=connect, lock=lock)
     register_tables(spark, folder)
     return spark
 
 
-def warm_up() -> None:
-    """Show that Spark and Delta work here, and make each later start about 4 s faster.
+def archive_java_classes() -> None:
+    """Archive the Java classes of a small Delta job: each later session starts about 4 s faster.
 
-    Writes and reads a table, then archives the classes which that took (180 MB, in the cache).
+    The job writes and reads a table, which also shows that Spark and Delta work on this machine.
+    The archive has 180 MB and lies in the user's cache folder.
     """
     from pyspark import SparkContext
 
@@ -141,20 +142,16 @@ def warm_up() -> None:
         options = f"-XX:ArchiveClassesAtExit={draft} -XX:TieredStopAtLevel=1"
         conf = {"spark.driver.extraJavaOptions": options}
         spark = local_spark(folder, master="local[2]", conf=conf)
-        spark.range(100).write.format("delta").saveAsTable("warm_up")
-        spark.table("warm_up").groupBy("id").count().toPandas()
+        spark.range(100).write.format("delta").saveAsTable("numbers")
+        spark.table("numbers").groupBy("id").count().toPandas()
         spark.stop()
         # The JVM writes the archive when it ends.
-        stop(SparkContext._gateway)
+        stop_jvm(SparkContext._gateway)
     if draft.exists():
         draft.replace(archive)
 
 
-def _require_pyspark() -> None:
-    spark_home()
-
-
-def _active() -> "SparkSession | None":
+def _active_session() -> "SparkSession | None":
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
@@ -164,18 +161,18 @@ def _active() -> "SparkSession | None":
     return spark
 
 
-def _settings(folder: Path, extra: dict[str, str]) -> dict[str, str]:
+def _settings(folder: Path, conf: dict[str, str]) -> dict[str, str]:
     java, jars = find_java(), delta_jars()
     archive = class_archive(java, jars)
     options = ["-Duser.timezone=UTC", "-Xlog:disable"]  # the JVM's own log goes to stdout
     if archive.exists():
         options.append(f'-XX:SharedArchiveFile="{archive}"')
-    options.append(extra.pop("spark.driver.extraJavaOptions", ""))
+    options.append(conf.pop("spark.driver.extraJavaOptions", ""))
     classpath = ":".join(map(str, jars))
     return {
         "spark.app.name": "dbx-aml",
         "spark.driver.extraClassPath": classpath,
-        "spark.executor.extraClassPath": classpath,  # local-cluster starts executors of its own
+        "spark.executor.extraClassPath": classpath,  # executor processes of a local-cluster
         "spark.driver.extraJavaOptions": " ".join(filter(None, options)),
         "spark.driver.memory": f"{_driver_gib()}g",
         "spark.driver.host": "127.0.0.1",
@@ -188,37 +185,38 @@ def _settings(folder: Path, extra: dict[str, str]) -> dict[str, str]:
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(os.cpu_count() or 2),
         "spark.databricks.delta.snapshotPartitions": "2",  # default 50: 10 s a commit
-        # As on Databricks.
+        # Defaults of Databricks.
         "spark.sql.sources.default": "delta",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
-        **extra,
+        **conf,
     }
 
 
 def _driver_gib() -> int:
-    """Return a quarter of the machine's memory, 1 to 4 GiB: Python workers need theirs too."""
+    """Return a quarter of the machine's memory, 1 to 4 GiB: Python workers need memory too."""
     return min(4, max(1, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (4 * _GIB)))
 
 
-def _start(
+def _start_session(
     settings: dict[str, str], log_file: Path, master: str, *, connect: bool, lock: int
 ) -> "SparkSession":
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
     if SparkContext._gateway is not None:
-        # Left by a stopped session: its settings, and its lock, are those of another folder.
-        stop(SparkContext._gateway)
+        # The JVM of a stopped session has the settings and the lock of that session's folder.
+        stop_jvm(SparkContext._gateway)
         SparkContext._gateway = SparkContext._jvm = None
     builder = SparkSession.builder
     builder = builder.remote(master) if connect else builder.master(master)
     # Workers would start the PATH's python3. SPARK_TESTING gives the Connect server a free port,
     # so that two can run at once.
     testing = "1" if connect else os.environ.get("SPARK_TESTING")
-    with environment(
+    with environment_variables(
         PYSPARK_PYTHON=sys.executable, SPARK_TESTING=testing, SPARK_REMOTE=None, MASTER=None
     ):
-        # Left to the builder, the JVM's log would be the terminal, and the Connect client would
-        # warn about each setting that is the server's. Launched here, the JVM has them already.
-        SparkContext._ensure_initialized(gateway=launch(settings, log_file, inherit=[lock]))
+        # A JVM that the builder starts logs to the terminal, and the Connect client warns about
+        # each setting of the server. This JVM has the settings already.
+        gateway = start_jvm(settings, log_file, inherit=[lock])
+        SparkContext._ensure_initialized(gateway=gateway)
         return builder.getOrCreate()

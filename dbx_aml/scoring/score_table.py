@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from dbx_aml._common.errors import ScoringError
-from dbx_aml.local.spark import session
+from dbx_aml.local.spark import current_spark
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring import plan, stream
 from dbx_aml.scoring.batch import Counts, publish
@@ -108,7 +108,7 @@ def score_table(
     )
     ModelUri.parse(need("model_uri", model_uri))
     say("starting Spark", 0, 0)
-    spark = spark or session()
+    spark = spark or current_spark()
     with TemporaryDirectory(prefix="dbx_aml_") as folder, watch(spark, say) as report:
         job = _Job(spark, given, model_uri, tracking_uri or None, registry_uri or None, report)
         result = job.run(Path(folder), dry_run, started)

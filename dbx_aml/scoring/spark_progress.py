@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from dbx_aml.local.spark import is_connect
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -25,7 +27,7 @@ def watch(spark: SparkSession, progress: Progress) -> Iterator[Callable[[str], N
         step = name
         progress(name, 0, 0)
 
-    if hasattr(spark, "registerProgressHandler") and _is_connect(spark):
+    if hasattr(spark, "registerProgressHandler") and is_connect(spark):
 
         def handle(stages: Any, inflight_tasks: int, operation_id: Any, done: bool) -> None:
             total = sum(stage.num_tasks for stage in stages or ())
@@ -59,7 +61,3 @@ def watch(spark: SparkSession, progress: Progress) -> Iterator[Callable[[str], N
     finally:
         over.set()
         thread.join()
-
-
-def _is_connect(spark: SparkSession) -> bool:
-    return type(spark).__module__.startswith("pyspark.sql.connect")

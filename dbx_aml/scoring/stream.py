@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pyspark.errors import AnalysisException
 
 from dbx_aml._common.errors import ScoringError
+from dbx_aml.local.spark import is_connect
 from dbx_aml.scoring.batch import Counts, publish
 from dbx_aml.scoring.delta_table import SPARK_ERRORS, Commit, Table, one_line
 from dbx_aml.scoring.model_udf import Report, Scorer
@@ -43,7 +44,7 @@ def run(
             f"{checkpoint_location!r}, whose rows went to a table that is not "
             f"{recipe.output_table!r}; pass another checkpoint_location to score all rows again"
         )
-    remote = type(spark).__module__.startswith("pyspark.sql.connect")
+    remote = is_connect(spark)
     quarantine = Table(recipe.quarantine_table)
     before = {t: _newest(spark, t) for t in (output, quarantine)} if remote else {}
     counts: list[Counts] = []

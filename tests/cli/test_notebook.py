@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dbx_aml.cli.main import main
-from dbx_aml.local.notebook import workspace_stub as machine
+from dbx_aml.local.notebook import workspace_stub
 from tests.support.notebook import write_notebook
 
 
@@ -36,12 +36,12 @@ def shared_spark(spark, monkeypatch, tmp_path):
     def lent():
         yield spark
 
-    monkeypatch.setattr(machine, "machine", lent)
+    monkeypatch.setattr(workspace_stub, "local_workspace", lent)
 
 
 @pytest.mark.spark
 def test_cells_print_on_stdout_and_progress_is_on_stderr(shared_spark, path, tmp_path) -> None:
-    done = run(path, "-p", "n=2=2"[:3], "--html", tmp_path / "page.html")
+    done = run(path, "-w", "n=2=2"[:3], "--html", tmp_path / "page.html")
 
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines() == ["n is 2", "0.5", "2!"]
@@ -71,13 +71,13 @@ def test_an_error_is_one_line_with_its_place_and_the_page_is_there(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-p", "m=1"], "notebook must define the widgets it is given: main.py has no ['m']"),
-        (["-p", "n"], "'n' is not NAME=VALUE."),
-        (["-p", "=1"], "'=1' is not NAME=VALUE."),
+        (["-w", "m=1"], "notebook must define the widgets it is given: main.py has no ['m']"),
+        (["-w", "n"], "'n' is not NAME=VALUE."),
+        (["-w", "=1"], "'=1' is not NAME=VALUE."),
     ],
 )
 def test_wrong_usage_ends_with_2_before_spark_starts(path, arguments, message, monkeypatch) -> None:
-    monkeypatch.setattr(machine, "machine", None)
+    monkeypatch.setattr(workspace_stub, "local_workspace", None)
 
     done = run(path, *arguments)
 

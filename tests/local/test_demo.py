@@ -18,7 +18,7 @@ from dbx_aml._common.errors import DbxAmlError
 from dbx_aml.local import demo_steps as story
 from dbx_aml.local.demo import DemoStep, read_flights, run_demo
 from dbx_aml.local.demo_screen import Screen
-from dbx_aml.local.notebook import NotebookResult
+from dbx_aml.local.notebook.run import NotebookResult
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"

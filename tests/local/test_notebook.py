@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from dbx_aml._common.errors import ArgumentError, NotebookError
-from dbx_aml.local.notebook import read_notebook, run_notebook, widget_names
 from dbx_aml.local.notebook.cell_output import Text
 from dbx_aml.local.notebook.databricks_paths import Files
+from dbx_aml.local.notebook.run import run_notebook
+from dbx_aml.local.notebook.source import read_notebook, widget_names
 from tests.support.notebook import write_notebook
 
 
@@ -402,13 +403,13 @@ def test_pip_is_reported_and_run_only_when_asked(notebook, capfd) -> None:
 
     run_notebook(path, spark=None)
     assert capfd.readouterr().out == "not run here: pip --version # of this Python\n"
-    run_notebook(path, spark=None, pip=True)
+    run_notebook(path, spark=None, run_pip_cells=True)
     assert f"python {sys.version_info.major}.{sys.version_info.minor}" in capfd.readouterr().out
 
 
 def test_pip_that_fails_fails_the_notebook(notebook) -> None:
     with pytest.raises(NotebookError, match=r"'pip no-such-command' must end with status 0: got 1"):
-        run_notebook(notebook("# MAGIC %pip no-such-command"), spark=None, pip=True)
+        run_notebook(notebook("# MAGIC %pip no-such-command"), spark=None, run_pip_cells=True)
 
 
 def test_a_restart_of_python_forgets_the_names_and_not_the_rest(notebook) -> None:

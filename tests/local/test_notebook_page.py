@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dbx_aml._common.errors import NotebookError
-from dbx_aml.local.notebook import run_notebook
+from dbx_aml.local.notebook.run import run_notebook
 from tests.support.notebook import write_notebook
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)

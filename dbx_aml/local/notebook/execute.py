@@ -25,13 +25,13 @@ class Place:
         names: The namespace that its cells share.
         widgets: Its parameters.
         show: Takes what a cell shows.
-        pip: Whether `%pip` cells are run.
+        run_pip_cells: Whether `%pip` cells are run.
     """
 
     names: dict[str, Any]
     widgets: Widgets
     show: Callable[[Output], None]
-    pip: bool
+    run_pip_cells: bool
 
 
 def execute(cell: Cell, place: Place) -> None:
@@ -105,7 +105,7 @@ def _shell(cell: Cell, place: Place) -> None:
 
 def _pip(cell: Cell, place: Place) -> None:
     command = " ".join(["pip", *cell.source.split()])
-    if not place.pip:
+    if not place.run_pip_cells:
         sys.stdout.write(f"not run here: {command}\n")
         return
     arguments = shlex.split(cell.source, comments=True)

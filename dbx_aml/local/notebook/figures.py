@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_BACKEND = "module://dbx_aml.notebook.backend"
+_BACKEND = "module://dbx_aml.local.notebook.matplotlib_backend"
 _show: Callable[[Any], None] | None = None
 
 

@@ -43,7 +43,7 @@ def run_notebook(
     spark: Any,
     files: Files | None = None,
     html: str | Path | None = None,
-    pip: bool = False,
+    run_pip_cells: bool = False,
     on_cell: Callable[[CellRun], None] | None = None,
 ) -> NotebookResult:
     """Execute a notebook and return what it ended with; what it prints goes to standard output.
@@ -58,7 +58,7 @@ def run_notebook(
         spark: The session that the notebook sees as `spark`.
         files: Where a cluster's paths are on this machine.
         html: A page to write with each cell and what it showed, also when a cell fails.
-        pip: Run `%pip` cells; else they say what they would do.
+        run_pip_cells: Run `%pip` cells; else they say what they would do.
         on_cell: Called with each cell that is executed, when it begins and when it has ended.
 
     Raises:
@@ -74,7 +74,7 @@ def run_notebook(
     cells = check_notebook(path, given, files)
     began = datetime.now(UTC)
     record = Record()
-    session = Session(record, files, spark, pip, on_cell or (lambda run: None))
+    session = Session(record, files, spark, run_pip_cells, on_cell or (lambda run: None))
     exit_value = None
     try:
         with record.listening(), figures.inline(session.display):

@@ -26,6 +26,7 @@ from dbx_aml.local.notebook.dbutils_stub import (
 from dbx_aml.local.notebook.execute import Place, execute
 from dbx_aml.local.notebook.source import Cell, read_notebook
 from dbx_aml.local.notebook.widgets import Widgets
+from dbx_aml.local.spark import is_connect
 
 _FAILED = "notebook must run to its end: "
 
@@ -37,7 +38,7 @@ class Session:
         record: Where everything shown goes.
         files: Where a cluster's paths are.
         spark: The session.
-        pip: Whether `%pip` cells are run.
+        run_pip_cells: Whether `%pip` cells are run.
         on_cell: Told of each cell.
     """
 
@@ -46,13 +47,13 @@ class Session:
         record: Record,
         files: Files,
         spark: Any,
-        pip: bool,
+        run_pip_cells: bool,
         on_cell: Callable[[CellRun], None],
     ) -> None:
         self._record = record
         self._files = files
         self._spark = spark
-        self._pip = pip
+        self._run_pip_cells = run_pip_cells
         self._on_cell = on_cell
 
     def run(
@@ -77,9 +78,13 @@ class Session:
             "getArgument": widgets.getArgument,
         }
         if self._spark is not None:
-            is_connect = type(self._spark).__module__.startswith("pyspark.sql.connect")
-            names["sc"] = NoSparkContext() if is_connect else self._spark.sparkContext
-        place = Place(names=dict(names), widgets=widgets, show=self._record.show, pip=self._pip)
+            names["sc"] = NoSparkContext() if is_connect(self._spark) else self._spark.sparkContext
+        place = Place(
+            names=dict(names),
+            widgets=widgets,
+            show=self._record.show,
+            run_pip_cells=self._run_pip_cells,
+        )
         with _importable(path.parent, dbutils):
             try:
                 self._run_cells(cells, place, names)

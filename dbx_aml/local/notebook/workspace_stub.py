@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbx_aml.link.link import Link
-from dbx_aml.local.java import environment
-from dbx_aml.local.spark import local_artifact_uri, local_mlflow_uri, session
+from dbx_aml.local.java import environment_variables
+from dbx_aml.local.spark import current_spark, local_artifact_uri, local_mlflow_uri
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -19,7 +19,7 @@ _EXPERIMENT = "notebooks"
 
 
 @contextmanager
-def machine() -> Iterator[SparkSession]:
+def local_workspace() -> Iterator[SparkSession]:
     """Yield a Spark session; where nobody says a link, local MLflow stands for Databricks."""
     values = {}
     is_default = all(who.startswith("default") for who in Link.load().origins.values())
@@ -31,8 +31,8 @@ def machine() -> Iterator[SparkSession]:
             values["MLFLOW_EXPERIMENT_NAME"] = _EXPERIMENT
         # For notebooks that read the link, and for those with plain MLflow only.
         values |= {"DBX_AML_DATABRICKS_TRACKING_URI": uri, "MLFLOW_TRACKING_URI": uri}
-    with environment(**values):
-        yield session()
+    with environment_variables(**values):
+        yield current_spark()
 
 
 def make_experiment(name: str, tracking_uri: str, root: str | Path | None = None) -> None:

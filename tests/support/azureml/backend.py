@@ -16,7 +16,7 @@ from secrets import token_hex
 
 import urllib3
 
-from dbx_aml.local.java import cache_folder
+from dbx_aml.local.jars import cache_folder
 from tests.support.azureml.child import clean_environment, start_child, wait_for
 
 

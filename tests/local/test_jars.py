@@ -1,0 +1,38 @@
+"""Delta's jars: they match the installed Spark, and replace none of Spark's own jars."""
+
+from pathlib import Path
+
+import pytest
+
+from dbx_aml._common.errors import LocalSparkError
+from dbx_aml.local.jars import _artifact, _missing_jars, cache_folder, delta_jars, spark_home
+
+
+def test_delta_s_jars_match_the_installed_spark_and_replace_no_jar_of_spark() -> None:
+    delta = {jar.name for jar in delta_jars(fetch=False)}
+    assert "io.delta_delta-spark_4.1_2.13-4.4.0.jar" in delta
+    assert "io.delta_delta-storage-4.4.0.jar" in delta
+    spark = {_artifact(jar.name) for jar in (spark_home() / "jars").iterdir()}
+    assert "jackson-core" in spark
+    assert not spark & {_artifact(name.split("_", 1)[1]) for name in delta}
+
+
+def test_a_fetched_jar_that_spark_has_already_is_left_out() -> None:
+    fetched = [
+        Path("/ivy/io.delta_delta-spark_4.1_2.13-4.4.0.jar"),
+        Path("/ivy/com.fasterxml.jackson.core_jackson-core-2.13.5.jar"),
+        Path("/ivy/commons-logging_commons-logging-1.3.0.jar"),
+    ]
+    assert _missing_jars(fetched, ["jackson-core-2.20.0.jar"]) == fetched[:1]
+
+
+def test_without_network_a_missing_jar_is_one_line_that_says_what_to_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The list of an earlier fetch names a jar that was deleted since."""
+    listing = next(cache_folder().glob("io.delta-*.txt"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "dbx-aml").mkdir()
+    (tmp_path / "dbx-aml" / listing.name).write_text("/removed/delta.jar\n")
+    with pytest.raises(LocalSparkError, match=r"got no io\.delta:delta-spark_.*; run 'make setup'"):
+        delta_jars(fetch=False)
