@@ -149,7 +149,7 @@ def test_the_package_knows_dbutils_only_where_it_stands_in_for_it_or_asks_it_for
 
     users = {file.relative_to(package).parts[0] for file in files if uses_dbutils(file)}
     assert len(files) > 10
-    assert users == {"notebook", "auth"}
+    assert users == {"local", "azure"}
 
 
 def uses_dbutils(file: Path) -> bool:

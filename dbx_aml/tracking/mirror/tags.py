@@ -34,7 +34,7 @@ OF_DATABRICKS = frozenset({"mlflow.user", "mlflow.log-model.history"})
 
 
 def mirror_id(side: str) -> str:
-    """Return the source's tag for the run that mirrors it, for example "dbx_aml.mirror.aml.run_id"."""
+    """Return the tag for the run that mirrors a source run: "dbx_aml.mirror.aml.run_id"."""
     return f"{OWN}{side}_run_id"
 
 
