@@ -14,8 +14,8 @@
 # MAGIC | `tracking_uri` | `databricks` | no | where the run is; empty: as the link says |
 # MAGIC | `registry_uri` | `databricks-uc` | no | where to register; empty: as the link says |
 # MAGIC
-# MAGIC **Writes** a model version and an alias. **Ends with** `name`, `version`, `alias`, `run_id`
-# MAGIC and the `model_uri` for jobs.
+# MAGIC **Writes** a model version and an alias. **Ends with** `model_name`, `model_version`,
+# MAGIC `alias`, `run_id` and the `model_uri` for jobs.
 
 # COMMAND ----------
 
@@ -53,22 +53,22 @@ model_uri = (
 
 # COMMAND ----------
 
-name, alias = widget("model_name"), widget("alias")
+model_name, alias = widget("model_name"), widget("alias")
 champion = dbx_aml.register_model(
-    model_uri, name, alias=alias, registry=widget("registry_uri") or None
+    model_uri, model_name, alias=alias, registry_uri=widget("registry_uri") or None
 )
 display(spark.createDataFrame(list(champion.tags.items()), "tag string, value string"))
 
 # COMMAND ----------
 
 result = {
-    "name": name,
-    "version": str(champion.version),
+    "model_name": model_name,
+    "model_version": str(champion.version),
     "alias": alias,
     "run_id": champion.run_id,
-    "model_uri": f"models:/{name}@{alias}",
+    "model_uri": f"models:/{model_name}@{alias}",
 }
-print(f"{result['model_uri']} is version {result['version']}, from run {result['run_id']}")
+print(f"{result['model_uri']} is version {result['model_version']}, from run {result['run_id']}")
 
 # COMMAND ----------
 

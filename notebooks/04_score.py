@@ -13,7 +13,7 @@
 # MAGIC | `model_uri` | `models:/main.ml.delay@champion` | no | empty: `03_register` makes one |
 # MAGIC | `input_table` | `flights` | no | table or view to score; empty: made-up flights |
 # MAGIC | `output_table` | `flights_scored` | yes | table to write |
-# MAGIC | `quarantine_table` | `flights_bad` | no | empty: the output's name with `_quarantine` |
+# MAGIC | `quarantine_table` | `flights_scored_quarantine` | no | default: as this example |
 # MAGIC | `row_filter` | `month >= 10` | no | only these rows, an SQL predicate |
 # MAGIC | `output_columns` | `id, month` | no | input columns to keep; empty: all |
 # MAGIC | `write_mode` | `incremental` | yes | `append`, `incremental`, `merge` or `replace` |
@@ -21,7 +21,7 @@
 # MAGIC | `replace_where` | `month = 10` | no | with `replace`: only these rows of the output |
 # MAGIC | `checkpoint_location` | `/Volumes/main/ml/delay` | for `incremental` | what was scored |
 # MAGIC | `batch_id` | `2026-11-21` | no | empty: from the input's version and the model's |
-# MAGIC | `max_bad_rows` | `1%` | yes | a count or a percentage; beyond it the notebook fails |
+# MAGIC | `max_quarantined_rows` | `1%` | yes | a count or a percentage; with more, it fails |
 # MAGIC | `env_manager` | `local` | yes | where the model's packages come from |
 # MAGIC | `tracking_uri` | `databricks` | no | empty: as the link says |
 # MAGIC | `registry_uri` | `databricks-uc` | no | empty: as the link says |
@@ -52,7 +52,7 @@ dbutils.widgets.text("key_columns", "")
 dbutils.widgets.text("replace_where", "")
 dbutils.widgets.text("checkpoint_location", "")
 dbutils.widgets.text("batch_id", "")
-dbutils.widgets.text("max_bad_rows", "1%")
+dbutils.widgets.text("max_quarantined_rows", "1%")
 dbutils.widgets.text("env_manager", "local")
 
 # COMMAND ----------
@@ -92,7 +92,7 @@ print(f"{result.model_uri} -> {result.output_table}, batch {result.batch_id}")
 
 import matplotlib.pyplot as plt
 
-from dbx_aml.scoring.views import by_day, reasons, some_rows
+from dbx_aml.scoring.views import predictions_by_day, quarantine_reasons, sample_of_output
 
 # COMMAND ----------
 
@@ -101,7 +101,7 @@ from dbx_aml.scoring.views import by_day, reasons, some_rows
 
 # COMMAND ----------
 
-display(some_rows(result, spark, rows=3))
+display(sample_of_output(result, spark, rows=3))
 
 # COMMAND ----------
 
@@ -113,7 +113,7 @@ display(some_rows(result, spark, rows=3))
 
 # COMMAND ----------
 
-days = by_day(result, spark).toPandas()
+days = predictions_by_day(result, spark).toPandas()
 figure, axes = plt.subplots(figsize=(9, 3.2), layout="constrained")
 axes.fill_between(days["day"], days["p10"], days["p90"], alpha=0.2, linewidth=0, label="8 of 10")
 axes.plot(days["day"], days["mean"], marker=".", label="mean")
@@ -130,7 +130,7 @@ plt.show()
 
 # COMMAND ----------
 
-display(reasons(result, spark))
+display(quarantine_reasons(result, spark))
 
 # COMMAND ----------
 

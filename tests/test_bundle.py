@@ -505,7 +505,7 @@ def test_the_scheduled_job_scores_what_is_new_with_the_deployed_wheel(
     expected = {one: one * 10 + 2.0 for one in range(200) if one != 7}
     assert {row.id: row.prediction for row in found} == expected
     assert {row.model_version for row in found} == {"1"}
-    bad = spark.read.format("delta").load(str(tables / "flights_quarantine")).collect()
+    bad = spark.read.format("delta").load(str(tables / "flights_scored_quarantine")).collect()
     assert [row.id for row in bad] == [7]
     assert f"ran {tmp_path}/cluster/environments/dbx_aml-" in output_of_last_run(workspace)
 

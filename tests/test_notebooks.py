@@ -140,7 +140,7 @@ def test_the_score_notebook_has_the_defaults_of_score_table() -> None:
             if name not in examples:
                 assert default == (parameters[name].default or ""), name
                 checked.add(name)
-    assert {"write_mode", "max_bad_rows", "env_manager", "row_filter"} <= checked
+    assert {"write_mode", "max_quarantined_rows", "env_manager", "row_filter"} <= checked
 
 
 def test_the_package_knows_dbutils_only_where_it_stands_in_for_it_or_asks_it_for_a_secret() -> None:

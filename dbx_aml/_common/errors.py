@@ -14,6 +14,11 @@
     ├── RegistryError         also RuntimeError
     ├── RunError              also RuntimeError
     └── ScoringError          also RuntimeError
+        ├── ModelNotFoundError           no such model, version or alias in the registry
+        ├── NoScorableRowError           the model fails on every row
+        ├── SchemaMismatchError          columns, types or signature do not fit together
+        ├── TableNotFoundError           no such input table, or no right to read it
+        └── TooManyQuarantinedRowsError  more than `max_quarantined_rows`
 
 A message says: thing must rule: got value; next step. Those that are a ValueError too are about
 what was typed, before anything was looked up: the command then exits with 2, else with 1.
@@ -73,7 +78,27 @@ class RunError(DbxAmlError, RuntimeError):
 
 
 class ScoringError(DbxAmlError, RuntimeError):
-    """A table cannot be scored, or more of its rows are bad than was allowed."""
+    """A table cannot be scored."""
+
+
+class ModelNotFoundError(ScoringError):
+    """The registry or the tracking server has no such model, version or alias."""
+
+
+class NoScorableRowError(ScoringError):
+    """The model fails on every row of the input, so nothing was written."""
+
+
+class SchemaMismatchError(ScoringError):
+    """The columns of a table, the model's signature and the arguments do not fit together."""
+
+
+class TableNotFoundError(ScoringError):
+    """The input table does not exist, or the user may not read it."""
+
+
+class TooManyQuarantinedRowsError(ScoringError):
+    """More rows than `max_quarantined_rows` could not be scored; both tables are written."""
 
 
 def first_line(err: Exception) -> str:

@@ -50,7 +50,9 @@ if TYPE_CHECKING:
     help="For --write-mode incremental; a path table has one beside it by default.",
 )
 @click.option("--batch-id", help="[default: from input table and version, model, filter, output]")
-@click.option("--max-bad-rows", default="1%", show_default=True, help="A count or a percentage.")
+@click.option(
+    "--max-quarantined-rows", default="1%", show_default=True, help="A count or a percentage."
+)
 @click.option(
     "--env-manager",
     default="local",
@@ -149,7 +151,7 @@ def _print_result(result: ScoringResult) -> None:
 _TITLES = {
     "scored": "Scored",
     "already_scored": "Already scored: this batch is in the output, nothing was written",
-    "nothing_new": "Nothing new: no rows since the last run, nothing was written",
+    "no_new_rows": "Nothing new: no rows since the last run, nothing was written",
     "planned": "Dry run: nothing was written",
 }
 

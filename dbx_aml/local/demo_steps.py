@@ -149,7 +149,7 @@ class Story:
     def _register(self, status: Status, version: str) -> dict[str, Any]:
         widgets = {"model_uri": self._run["model_uri"], "model_name": MODEL_NAME}
         self._champion = self._notebook(status, "03_register.py", widgets)
-        _expect("the champion's version", version, self._champion["version"])
+        _expect("the champion's version", version, self._champion["model_version"])
         return {"model_version": version}
 
     def _score(self, status: Status, month: int | None) -> dict[str, Any]:
@@ -162,18 +162,18 @@ class Story:
             "row_filter": "month >= 10",
             "write_mode": "incremental",
             "checkpoint_location": self._checkpoint,
-            "max_bad_rows": "5%",
+            "max_quarantined_rows": "5%",
         }
         done = self._notebook(status, "04_score.py", widgets)
         numbers = {name: done[name] for name in _NUMBERS}
         if month is None:
-            _expect("the status of a rerun", "nothing_new", done["status"])
+            _expect("the status of a rerun", "no_new_rows", done["status"])
             _expect("rows that a rerun read", 0, done["rows_read"])
             return numbers
-        self._versions[month] = self._champion["version"]
+        self._versions[month] = self._champion["model_version"]
         _expect(f"rows read for month {month}", self._rows[month], done["rows_read"])
         _expect(f"rows scored of month {month}", self._flown[month], done["rows_scored"])
-        _expect("the model version", self._champion["version"], str(done["model_version"]))
+        _expect("the model version", self._champion["model_version"], str(done["model_version"]))
         return numbers
 
     def _check(self) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class ModelUri:
             )
         return cls(kind="run", run_id=found[1], path=found[2])
 
-    def pinned(self, version: str) -> Self:
+    def with_version(self, version: str) -> Self:
         """Return the URI of one version of the same registered model, for example of "3".
 
         Raises:

@@ -32,11 +32,12 @@ _READY_S = 300
 
 def register_model(
     model_uri: str,
-    name: str,
+    model_name: str,
     *,
     alias: str | None = None,
     tags: Mapping[str, str] | None = None,
-    registry: str | None = None,
+    tracking_uri: str | None = None,
+    registry_uri: str | None = None,
 ) -> ModelVersion:
     """Register a model as a new registered model, or as the next version of it.
 
@@ -45,11 +46,12 @@ def register_model(
 
     Args:
         model_uri: For example "runs:/4be1.../model", "models:/m-5f0c..." or a path.
-        name: For example "arrival_delay", or "main.flights.arrival_delay" in Unity Catalog.
+        model_name: For example "arrival_delay", or "main.flights.arrival_delay" in Unity Catalog.
         alias: Set on the version when it is ready, for example "champion".
         tags: Put on the version, beside those that say where it came from: the source run,
             the model URI, the signature, and one hash over all files.
-        registry: An MLflow registry URI, for example "databricks-uc"; default MLflow's own.
+        tracking_uri: An MLflow tracking URI, where the run is; default MLflow's own.
+        registry_uri: An MLflow registry URI, for example "databricks-uc"; default MLflow's own.
 
     Returns:
         The version as the registry has it: ready, with tags and alias.
@@ -63,21 +65,23 @@ def register_model(
     from mlflow.exceptions import MlflowException
 
     uri = ModelUri.parse(model_uri)
-    if not name.strip():
-        raise ArgumentError(f"name must not be empty: got {name!r}; pass for example 'delay'")
-    with mlflow_uris(None, registry), TemporaryDirectory(prefix="dbx_aml_") as folder:
+    if not model_name.strip():
+        raise ArgumentError(
+            f"model_name must not be empty: got {model_name!r}; pass for example 'delay'"
+        )
+    with mlflow_uris(tracking_uri, registry_uri), TemporaryDirectory(prefix="dbx_aml_") as folder:
         client = MlflowClient()
         where_from = _where_from(uri, folder)
-        version = _create(client, uri, name, {**where_from, **(tags or {})})
+        version = _create(client, uri, model_name, {**where_from, **(tags or {})})
         if alias:
             try:
-                client.set_registered_model_alias(name, alias, version.version)
+                client.set_registered_model_alias(model_name, alias, version.version)
             except MlflowException as err:
                 raise RegistryError(
                     f"alias must be settable: got {alias!r} for version {version.version} of "
-                    f"{name!r}, which is registered without it; {first_line(err)}"
+                    f"{model_name!r}, which is registered without it; {first_line(err)}"
                 ) from err
-        return client.get_model_version(name, version.version)
+        return client.get_model_version(model_name, version.version)
 
 
 def _where_from(uri: ModelUri, folder: str) -> dict[str, str]:

@@ -63,7 +63,7 @@ def publish(scorer: Scorer, read: Read, batch: Batch) -> Counts:
     output = Table(scorer.recipe.output_table)
     exists = output.exists(scorer.spark)
     rows = read(batch.input_version)
-    everything = scorer.recipe.max_bad_rows.everything
+    everything = scorer.recipe.max_quarantined_rows.everything
     # A first write that fails would leave a folder behind, and a model server hides the reason.
     strict = exists and not everything and scorer.recipe.env_manager == "local"
     # Looking, trying and planning are small queries that mostly wait: at once, not in turn.

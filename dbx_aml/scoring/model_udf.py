@@ -237,7 +237,8 @@ class Scorer:
         if not result.where(~F.col(f"{_RESULT}.{BAD}")).head(1):
             raise ScoringError(
                 f"model must score at least one row: got an error on every row, {reason}; "
-                "mend the model or the rows, or pass max_bad_rows '100%' to set them all aside"
+                "correct the model or the rows, or pass max_quarantined_rows '100%' to quarantine "
+                "all rows"
             )
 
     def _needed_by_model(self, rows: DataFrame) -> DataFrame:

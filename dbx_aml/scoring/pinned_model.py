@@ -105,7 +105,7 @@ def pin(
 def _resolve(uri: ModelUri, client: MlflowClient) -> tuple[ModelUri, str | None]:
     if uri.kind == "alias":
         found = client.get_model_version_by_alias(str(uri.name), str(uri.alias))
-        return uri.pinned(str(found.version)), found.run_id
+        return uri.with_version(str(found.version)), found.run_id
     if uri.kind == "version":
         return uri, client.get_model_version(str(uri.name), str(uri.version)).run_id
     return uri, uri.run_id

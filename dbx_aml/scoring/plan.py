@@ -64,7 +64,8 @@ def tolerance(text: str | int) -> Tolerance:
     if match and float(match[2]) <= 100:
         return Tolerance(text=given, count=None, percent=float(match[2]))
     raise ArgumentError(
-        f"max_bad_rows must be a count or a percentage: got {text!r}; use for example 100 or '1%'"
+        f"max_quarantined_rows must be a count or a percentage: got {text!r}; "
+        "use for example 100 or '1%'"
     )
 
 

@@ -24,7 +24,7 @@ class Arguments:
     replace_where: str | None
     checkpoint_location: str | None
     batch_id: str | None
-    max_bad_rows: plan.Tolerance
+    max_quarantined_rows: plan.Tolerance
     env_manager: str
 
     def __post_init__(self) -> None:

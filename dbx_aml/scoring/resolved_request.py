@@ -28,7 +28,7 @@ class Recipe:
     key_columns: tuple[str, ...]
     write_mode: str
     replace_where: str | None
-    max_bad_rows: plan.Tolerance
+    max_quarantined_rows: plan.Tolerance
     env_manager: str
 
 
@@ -93,6 +93,6 @@ def recipe_of(
         key_columns=given.key_columns,
         write_mode=given.write_mode,
         replace_where=given.replace_where,
-        max_bad_rows=given.max_bad_rows,
+        max_quarantined_rows=given.max_quarantined_rows,
         env_manager=given.env_manager,
     )

@@ -10,7 +10,7 @@ from typing import Any
 class ScoringResult:
     """What a job did.
 
-    `status` is "scored", "already_scored" (the same batch a second time), "nothing_new"
+    `status` is "scored", "already_scored" (the same batch a second time), "no_new_rows"
     (incremental, no new rows) or "planned" (dry run, with the plan in `plan`). `batch_id` is
     None where nothing was scored; versions are Delta's, None where a table has none.
     """

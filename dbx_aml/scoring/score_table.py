@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from dbx_aml._common.errors import ScoringError
+from dbx_aml._common.errors import ScoringError, TooManyQuarantinedRowsError
 from dbx_aml.local.spark import current_spark
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring import plan, stream
@@ -46,7 +46,7 @@ def score_table(
     replace_where: str | None = None,
     checkpoint_location: str | None = None,
     batch_id: str | None = None,
-    max_bad_rows: str | int = "1%",
+    max_quarantined_rows: str | int = "1%",
     env_manager: str = "local",
     dry_run: bool = False,
     spark: SparkSession | None = None,
@@ -72,7 +72,7 @@ def score_table(
         replace_where: An SQL predicate on the output; all scored rows must satisfy it.
         checkpoint_location: For "incremental"; a path table has one beside it by default.
         batch_id: Default: derived from input table and version, pinned model, filter, output.
-        max_bad_rows: A count or a percentage, for example 100 or "1%".
+        max_quarantined_rows: A count or a percentage, for example 100 or "1%".
         env_manager: "local", or what MLflow's `spark_udf` takes.
         dry_run: Return the plan only; nothing is written.
         spark: Default: the active session, else a local one.
@@ -86,9 +86,9 @@ def score_table(
     Raises:
         ModelUriError: The model URI names no model.
         ArgumentError: An argument breaks a rule, or does not go with another one.
-        ScoringError: The model or a table is not as it must be (nothing is
-            written then), or more rows are bad than `max_bad_rows` (all rows are written then,
-            the bad ones to the quarantine).
+        TooManyQuarantinedRowsError: More than `max_quarantined_rows` rows could not be scored; all
+            rows are written then, these to the quarantine.
+        ScoringError: The model or a table breaks a rule; nothing is written then.
     """
     started = time.monotonic()
     say = progress or _log_progress
@@ -103,7 +103,7 @@ def score_table(
         replace_where=replace_where or None,
         checkpoint_location=checkpoint_location or None,
         batch_id=batch_id or None,
-        max_bad_rows=plan.tolerance(max_bad_rows),
+        max_quarantined_rows=plan.tolerance(max_quarantined_rows),
         env_manager=env_manager or "local",
     )
     ModelUri.parse(need("model_uri", model_uri))
@@ -114,11 +114,11 @@ def score_table(
         result = job.run(Path(folder), dry_run, started)
     bad, read = result.rows_quarantined, result.rows_read
     # A batch that is there already is judged again: a retry must not turn a failed job green.
-    if given.max_bad_rows.exceeded(bad, read):
-        raise ScoringError(
-            f"bad rows must be at most {given.max_bad_rows.text}: got {bad} of {read}, now in "
-            f"{result.quarantine_table}, the other {result.rows_scored} are in "
-            f"{result.output_table}; look at the reasons, or raise max_bad_rows"
+    if given.max_quarantined_rows.exceeded(bad, read):
+        raise TooManyQuarantinedRowsError(
+            f"quarantined rows must be at most {given.max_quarantined_rows.text}: got {bad} of "
+            f"{read}, now in {result.quarantine_table}, the other {result.rows_scored} are in "
+            f"{result.output_table}; look at the reasons, or raise max_quarantined_rows"
         )
     return result
 
@@ -261,7 +261,7 @@ class _Job:
     def _incremental(self, scorer: Scorer) -> tuple[str, Counts | None]:
         batches = stream.run(self._spark, scorer, self._given.checkpoint, self._report)
         if not batches:
-            return "nothing_new", None
+            return "no_new_rows", None
         first, last = (str(b.commit["batch_id"]) for b in (batches[0], batches[-1]))
         if len(batches) > 1:
             last = f"{first}-{last.rpartition('/')[2]}"
@@ -288,7 +288,7 @@ class _Job:
             ],
             "output_columns": [*scorer.recipe.output_columns, PREDICTION, SCORING],
             "output_gains_columns": gained,
-            "max_bad_rows": given.max_bad_rows.text,
+            "max_quarantined_rows": given.max_quarantined_rows.text,
         }
         if given.write_mode == "incremental":
             done = stream.last_offset(self._spark, given.checkpoint)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dbx_aml.scoring.result import ScoringResult
 
 
-def some_rows(result: ScoringResult, spark: SparkSession, rows: int = 5) -> DataFrame:
+def sample_of_output(result: ScoringResult, spark: SparkSession, rows: int = 5) -> DataFrame:
     """Return a few rows that this version of the model scored, with where they came from.
 
     Args:
@@ -34,7 +34,7 @@ def some_rows(result: ScoringResult, spark: SparkSession, rows: int = 5) -> Data
     return scored.select("prediction", *source).limit(rows)
 
 
-def by_day(result: ScoringResult, spark: SparkSession) -> DataFrame:
+def predictions_by_day(result: ScoringResult, spark: SparkSession) -> DataFrame:
     """Return how the predictions of the output table are spread, day by day.
 
     The day is that of the table's first date or timestamp, or else of scoring.
@@ -72,7 +72,7 @@ def by_day(result: ScoringResult, spark: SparkSession) -> DataFrame:
     )
 
 
-def reasons(result: ScoringResult, spark: SparkSession) -> DataFrame:
+def quarantine_reasons(result: ScoringResult, spark: SparkSession) -> DataFrame:
     """Return why rows of this input were set aside, counted by batch and reason.
 
     Args:

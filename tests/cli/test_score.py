@@ -33,7 +33,7 @@ def ready(spark, tmp_path):
         "--model-uri": save_model(tmp_path, choosy_sum, XY),
         "--input-table": f"delta.`{tmp_path}/in`",
         "--output-table": f"delta.`{tmp_path}/out`",
-        "--max-bad-rows": "50%",
+        "--max-quarantined-rows": "50%",
     }
 
 
@@ -94,9 +94,9 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(run, ready, tmp_path):
         ({"--output-table": "no_schema.out"}, 1, "table must be writable"),
         ({"--tracking-uri": "http://127.0.0.1:9", "--model-uri": "models:/m/1"}, 1,
          "MLflow server must answer: got 'http://127.0.0.1:9'"),
-        ({"--max-bad-rows": "0"}, 1, "bad rows must be at most 0: got 1 of 3"),
+        ({"--max-quarantined-rows": "0"}, 1, "quarantined rows must be at most 0: got 1 of 3"),
         ({"--output-columns": "z"}, 1, "output_columns must be input columns: got ['z']"),
-        ({"--max-bad-rows": "lots"}, 2, "max_bad_rows must be a count or a percentage"),
+        ({"--max-quarantined-rows": "lots"}, 2, "max_quarantined_rows must be a count"),
         ({"--write-mode": "merge"}, 2, "write_mode 'merge' must have key_columns"),
         ({"--model-uri": "models:/iris"}, 2, "model URI must name a version or an alias"),
         ({"--write-mode": "upsert"}, 2, "'upsert' is not one of"),
@@ -114,7 +114,7 @@ def test_bad_input_is_one_line_on_stderr(
         said = [line for line in done.stderr.splitlines() if not line.endswith(" ...")]
         assert len(said) == 1, done.stderr
         assert said[0].startswith("dbx-aml: ")
-    if "--max-bad-rows" not in changed:
+    if "--max-quarantined-rows" not in changed:
         assert not (tmp_path / "out").exists()
 
 
@@ -156,6 +156,6 @@ def test_the_installed_command_works_in_a_process_of_its_own(ready, tmp_path):
 def test_help_names_every_option_with_its_default(run):
     done = run("score", "--help")
     assert done.exit_code == 0
-    for option in ("--model-uri", "--write-mode", "--max-bad-rows", "--dry-run", "--json"):
+    for option in ("--model-uri", "--write-mode", "--max-quarantined-rows", "--dry-run", "--json"):
         assert option in done.output
     assert "[default: 1%]" in done.output

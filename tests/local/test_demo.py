@@ -67,7 +67,7 @@ def tale(tmp_path: Path, monkeypatch) -> story.Story:
     flights = pa.table({"month": [10] * 10, "dep_delay": [None, *range(9)]})
     screen = Screen(Console(file=io.StringIO()))
     told = story.Story(screen, None, NOTEBOOKS, tmp_path, flights, "sqlite:///m.db")
-    told._champion = {"model_uri": "models:/m@champion", "version": "1"}
+    told._champion = {"model_uri": "models:/m@champion", "model_version": "1"}
     return told
 
 
@@ -105,7 +105,7 @@ def test_a_step_that_does_what_it_says_returns_its_numbers(tale, monkeypatch) ->
             {"rows_read": 10, "rows_scored": 9, "model_version": "2"},
             "the model version must be 1: got 2",
         ),
-        (None, {"rows_read": 0, "rows_scored": 0}, "a rerun must be nothing_new: got scored"),
+        (None, {"rows_read": 0, "rows_scored": 0}, "a rerun must be no_new_rows: got scored"),
     ],
 )
 def test_a_step_that_does_something_else_ends_the_demo(

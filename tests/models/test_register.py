@@ -65,7 +65,7 @@ def test_another_registry_is_used_for_this_call_only(logged, tmp_path):
     other = f"sqlite:///{tmp_path / 'other.db'}"
     shutil.copy(tmp_path / "mlflow.db", tmp_path / "other.db")
     before = mlflow.get_registry_uri()
-    register_model(logged[1], "delay", registry=other)
+    register_model(logged[1], "delay", registry_uri=other)
     assert mlflow.get_registry_uri() == before
     assert mlflow.MlflowClient(registry_uri=other).get_model_version("delay", "1")
     with pytest.raises(MlflowException):
@@ -124,7 +124,7 @@ def test_an_alias_that_cannot_be_says_that_the_version_is_there(logged):
 def test_a_uri_that_moves_and_an_empty_name_are_refused_before_anything_is_asked():
     with pytest.raises(ModelUriError, match="must name a version or an alias"):
         register_model("models:/delay/latest", "copy")
-    with pytest.raises(ArgumentError, match="name must not be empty: got ' '"):
+    with pytest.raises(ArgumentError, match="model_name must not be empty: got ' '"):
         register_model("models:/delay/1", " ")
 
 

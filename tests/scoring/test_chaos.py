@@ -449,7 +449,7 @@ def test_one_bad_row_in_ten_thousand_is_found_and_all_others_are_exact(spark, tm
         model_uri=model,
         input_table=delta(tmp_path / "rows"),
         output_table=delta(tmp_path / "output"),
-        max_bad_rows=1,
+        max_quarantined_rows=1,
         batch_id="ten",
         spark=spark,
     )

@@ -54,7 +54,7 @@ def test_another_environment_gives_the_same_rows_and_never_a_false_for_a_null(
         input_table=f"delta.`{tmp_path}/in`",
         output_table=f"delta.`{tmp_path}/out`",
         env_manager="uv",
-        max_bad_rows=2,
+        max_quarantined_rows=2,
         spark=spark,
     )
     scored = spark.sql(f"SELECT prediction FROM {result.output_table}").collect()

@@ -27,7 +27,8 @@ def test_a_tolerance_that_is_neither_is_refused_with_an_example(given):
     with pytest.raises(ArgumentError) as err:
         plan.tolerance(given)
     assert str(err.value) == (
-        f"max_bad_rows must be a count or a percentage: got {given!r}; use for example 100 or '1%'"
+        f"max_quarantined_rows must be a count or a percentage: got {given!r}; "
+        "use for example 100 or '1%'"
     )
 
 

@@ -82,7 +82,7 @@ def test_scoring_equals_predicting_row_by_row(spark, model, tmp_path_factory, ro
         model_uri=model,
         input_table=table,
         output_table=f"delta.`{folder}/out`",
-        max_bad_rows="100%",
+        max_quarantined_rows="100%",
         spark=spark,
     )
     found = spark.sql(f"SELECT id, prediction FROM {result.output_table}").collect()

@@ -161,7 +161,7 @@ def test_the_plan_reads_only_the_columns_it_needs_and_asks_the_model_once(spark,
         key_columns=(),
         write_mode="append",
         replace_where=None,
-        max_bad_rows=tolerance(0),
+        max_quarantined_rows=tolerance(0),
         env_manager="local",
     )
     scorer = Scorer(spark, recipe)
@@ -213,11 +213,11 @@ def test_a_model_that_fails_on_every_row_publishes_nothing(spark, name, choosy_m
         score_table(**arguments, spark=spark)
     assert str(err.value) == (
         "model must score at least one row: got an error on every row, ValueError: x is negative; "
-        "mend the model or the rows, or pass max_bad_rows '100%' to set them all aside"
+        "correct the model or the rows, or pass max_quarantined_rows '100%' to quarantine all rows"
     )
     assert not spark.catalog.tableExists(arguments["output_table"])
     assert not spark.catalog.tableExists(arguments["output_table"] + "_quarantine")
-    result = score_table(**arguments, max_bad_rows="100%", spark=spark)
+    result = score_table(**arguments, max_quarantined_rows="100%", spark=spark)
     assert (result.rows_scored, result.rows_quarantined) == (0, 100)
 
 
@@ -228,7 +228,7 @@ def test_good_rows_behind_many_bad_ones_are_found(spark, name, choosy_model):
         model_uri=choosy_model,
         input_table=table,
         output_table=name("o"),
-        max_bad_rows=500,
+        max_quarantined_rows=500,
         spark=spark,
     )
     assert (result.rows_scored, result.rows_quarantined) == (1, 500)
@@ -241,8 +241,8 @@ def test_too_many_bad_rows_end_the_job_after_both_tables_are_written(spark, name
     with pytest.raises(ScoringError) as err:
         score_table(model_uri=choosy_model, input_table=table, output_table=out, spark=spark)
     assert str(err.value) == (
-        f"bad rows must be at most 1%: got 2 of 100, now in {out}_quarantine, the other 98 are in "
-        f"{out}; look at the reasons, or raise max_bad_rows"
+        f"quarantined rows must be at most 1%: got 2 of 100, now in {out}_quarantine, the other "
+        f"98 are in {out}; look at the reasons, or raise max_quarantined_rows"
     )
     assert spark.table(out).count() == 98
     assert spark.table(f"{out}_quarantine").count() == 2
@@ -254,7 +254,7 @@ def test_the_same_batch_a_second_time_writes_nothing_and_says_so(spark, name, ch
         "model_uri": choosy_model,
         "input_table": table,
         "output_table": name("o"),
-        "max_bad_rows": "50%",
+        "max_quarantined_rows": "50%",
     }
     first = score_table(**arguments, spark=spark)
     tables = (first.output_table, first.quarantine_table)
@@ -345,13 +345,13 @@ def test_replace_where_replaces_just_those_rows(spark, name, choosy_model):
         name("i"),
     )
     arguments = {"model_uri": choosy_model, "input_table": table, "output_table": name("o")}
-    score_table(**arguments, max_bad_rows="50%", spark=spark)
+    score_table(**arguments, max_quarantined_rows="50%", spark=spark)
     spark.sql(f"UPDATE {table} SET y = 9")
     november = {
         "write_mode": "replace",
         "replace_where": "month = 11",
         "row_filter": "month = 11",
-        "max_bad_rows": "50%",
+        "max_quarantined_rows": "50%",
     }
     result = score_table(**arguments, **november, spark=spark)
     assert (result.rows_scored, result.rows_quarantined) == (1, 1)
@@ -382,12 +382,15 @@ def test_bad_rows_alone_in_a_partition_are_set_aside_where_the_output_is_there(
     rows = [(-1.0, 1.0)] * 3 + [(5.0, 1.0)]
     frame = spark.createDataFrame(rows, "x double, y double").coalesce(1)
     other = write(frame, name("i2"))
-    result = score_table(**{**arguments, "input_table": other}, max_bad_rows=3, spark=spark)
+    result = score_table(**{**arguments, "input_table": other}, max_quarantined_rows=3, spark=spark)
     assert (result.rows_scored, result.rows_quarantined) == (1, 3)
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "2")
     try:
         result = score_table(
-            **{**arguments, "input_table": other}, max_bad_rows=3, batch_id="again", spark=spark
+            **{**arguments, "input_table": other},
+            max_quarantined_rows=3,
+            batch_id="again",
+            spark=spark,
         )
     finally:
         spark.conf.unset("spark.sql.execution.arrow.maxRecordsPerBatch")
@@ -410,7 +413,7 @@ def test_a_night_of_bad_rows_only_ends_the_job_and_is_scored_once_the_model_is_m
         with pytest.raises(ScoringError, match="error on every row, ValueError: x is negative"):
             score_table(**arguments, spark=spark)
     assert rows_of(spark, arguments["output_table"], "prediction") == [(11.0,)]
-    result = score_table(**arguments, max_bad_rows="100%", spark=spark)
+    result = score_table(**arguments, max_quarantined_rows="100%", spark=spark)
     assert (result.rows_scored, result.rows_quarantined) == (0, 2)
 
 
@@ -424,11 +427,11 @@ def test_incremental_scores_what_is_new_and_only_that(spark, name, choosy_model,
         "output_table": out,
         "write_mode": "incremental",
         "row_filter": "id <> 5",
-        "max_bad_rows": "60%",
+        "max_quarantined_rows": "60%",
     }
     first = score_table(**arguments, spark=spark)
     assert (first.rows_scored, first.rows_quarantined, first.input_version) == (1, 1, 0)
-    assert score_table(**arguments, spark=spark).status == "nothing_new"
+    assert score_table(**arguments, spark=spark).status == "no_new_rows"
     spark.sql(f"INSERT INTO {table} VALUES (3, 3.0, 3.0), (5, 5.0, 5.0)")
     spark.sql(f"INSERT INTO {table} VALUES (4, 4.0, 4.0)")
     spark.sql(f"OPTIMIZE {table}")
@@ -551,7 +554,11 @@ def test_large_integers_stay_exact_beside_a_null(spark, name, tmp_path):
         spark.createDataFrame([(big,), (None,), (-big,)], "n bigint").coalesce(1), name("i")
     )
     result = score_table(
-        model_uri=model, input_table=table, output_table=name("o"), max_bad_rows=1, spark=spark
+        model_uri=model,
+        input_table=table,
+        output_table=name("o"),
+        max_quarantined_rows=1,
+        spark=spark,
     )
     assert rows_of(spark, result.output_table, "prediction") == [(-big,), (big,)]
     assert rows_of(spark, result.quarantine_table, "n", "_quarantine.reason") == [
@@ -624,7 +631,11 @@ def test_dates_times_and_decimals_reach_the_model_as_they_are(spark, name, tmp_p
     )
     table = write(frame, name("i"))
     result = score_table(
-        model_uri=model, input_table=table, output_table=name("o"), max_bad_rows=1, spark=spark
+        model_uri=model,
+        input_table=table,
+        output_table=name("o"),
+        max_quarantined_rows=1,
+        spark=spark,
     )
     assert rows_of(spark, result.output_table, "prediction") == [
         ("2013-10-27 02:30 02:30 19.99 True",)

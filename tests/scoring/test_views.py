@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from chispa import assert_df_equality
 
-from dbx_aml.scoring.views import by_day
+from dbx_aml.scoring.views import predictions_by_day
 
 pytestmark = pytest.mark.spark
 BY_DAY = "day date, rows bigint, mean double, p10 double, p90 double"
@@ -18,7 +18,7 @@ SCORED_AT = "_scoring struct<scored_at: timestamp>"
 
 def looked_at(spark: Any, name: str, rows: list[Any], schema: str) -> Any:
     spark.createDataFrame(rows, schema).write.mode("overwrite").saveAsTable(name)
-    return by_day(SimpleNamespace(output_table=name), spark)
+    return predictions_by_day(SimpleNamespace(output_table=name), spark)
 
 
 def expected(spark: Any, *rows: Any) -> Any:
@@ -58,6 +58,6 @@ def test_predictions_that_are_no_numbers_are_only_counted(spark) -> None:
 
 
 def test_a_table_that_is_not_there_has_no_days(spark) -> None:
-    got = by_day(SimpleNamespace(output_table="look_absent"), spark)
+    got = predictions_by_day(SimpleNamespace(output_table="look_absent"), spark)
 
     assert_df_equality(got, expected(spark))
