@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.common import ROUNDS, Figure
 from dbx_aml import AmlWorkspace, Link
 from tests.support.azureml import azureml_service
-from tests.support.azureml.child import clean_environment
+from tests.support.child_process import clean_environment
 from tests.support.databricks import databricks_service
 
 _GOAL_S = 6.0

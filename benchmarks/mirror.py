@@ -22,9 +22,9 @@ from typing import Any
 
 from benchmarks.common import ROOT, Figure
 from tests.support.azureml.backend import Backend
-from tests.support.azureml.child import clean_environment
-from tests.support.azureml.handle import azureml_service
+from tests.support.azureml.service_process import azureml_service
 from tests.support.azureml.upstream import Upstream
+from tests.support.child_process import clean_environment
 from tests.support.mirror import as_databricks
 
 CALLS = 2000

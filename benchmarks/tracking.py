@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.common import ROUNDS, Figure
-from tests.support.azureml.handle import AzureMl, azureml_service
+from tests.support.azureml.service_process import AzureMl, azureml_service
 
 CALLS = 200
 BATCHES = 100

@@ -11,8 +11,13 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from dbx_aml._common.errors import ArgumentError, RegistryError, first_line
+from dbx_aml.models.lineage import (
+    ARTIFACTS_SHA256,
+    SIGNATURE,
+    SOURCE_MODEL_URI,
+    SOURCE_RUN_ID,
+)
 from dbx_aml.models.model_uri import ModelUri
-from dbx_aml.tracking.azureml.model_version_tags import SOURCE_RUN
 from dbx_aml.tracking.connect import mlflow_uris
 
 if TYPE_CHECKING:
@@ -21,9 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SOURCE_URI = "dbx_aml.source_model_uri"
-SIGNATURE = "dbx_aml.signature"
-ARTIFACTS_SHA256 = "dbx_aml.artifacts_sha256"
 # Characters that every registry takes as a tag's value.
 _TAG_LENGTH = 1000
 # Seconds that a version may take to be ready; Azure ML and Unity Catalog copy the files first.
@@ -95,10 +97,10 @@ def _where_from(uri: ModelUri, folder: str) -> dict[str, str]:
         model = Model.load(str(path))
     except (MlflowException, OSError) as err:
         raise RegistryError(f"model must exist: got {str(uri)!r}; {first_line(err)}") from err
-    tags = {SOURCE_URI: str(uri), ARTIFACTS_SHA256: artifacts_sha256(path)}
+    tags = {SOURCE_MODEL_URI: str(uri), ARTIFACTS_SHA256: artifacts_sha256(path)}
     run_id = uri.run_id or model.run_id
     if run_id:
-        tags[SOURCE_RUN] = run_id
+        tags[SOURCE_RUN_ID] = run_id
     if model.signature is not None:
         signature = json.dumps(model.signature.to_dict(), ensure_ascii=False)
         # A wide table's signature is longer than a tag may be: its hash still tells two apart.

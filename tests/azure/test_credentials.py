@@ -23,8 +23,8 @@ from dbx_aml.azure.credentials import Credential, Identity, credential, identity
 from dbx_aml.azure.identity import explained, scrubbed
 from dbx_aml.link.link import SecretRef
 from tests.support.azureml import AzureMl
-from tests.support.azureml.child import clean_environment
 from tests.support.azureml.workspace import CLIENT_ID, LOGIN_HOST, TENANT_ID
+from tests.support.child_process import clean_environment
 
 NOBODY = "11111111-1111-4111-8111-111111111111"
 # Nothing listens there, so nothing is found on a machine of Azure either.

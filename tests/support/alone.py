@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.azureml.child import clean_environment
+from tests.support.child_process import clean_environment
 
 
 def leave_alone(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -8,16 +8,15 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from dbx_aml.models.lineage import LOGGED_MODEL_ID
+
 ALIAS = "dbx_aml.alias."
 CREATE_ID = "dbx_aml.create_id"
-MODEL_ID = "dbx_aml.model_id"
-SOURCE = "dbx_aml.source"
-SOURCE_RUN = "dbx_aml.source_run_id"
 
 
 def is_hidden(key: str) -> bool:
     """Tell whether a tag is the store's own, or says what MLflow has a field for."""
-    return key.startswith(ALIAS) or key in (MODEL_ID, CREATE_ID)
+    return key.startswith(ALIAS) or key in (LOGGED_MODEL_ID, CREATE_ID)
 
 
 def timestamp() -> str:

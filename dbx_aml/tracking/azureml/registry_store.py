@@ -20,6 +20,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 from mlflow.store.entities.paged_list import PagedList
 
+from dbx_aml.models.lineage import LOGGED_MODEL_ID, SOURCE_MODEL_URI, SOURCE_RUN_ID
 from dbx_aml.tracking.azureml.artifact_container import run_parts
 from dbx_aml.tracking.azureml.artifact_repository import new_upload
 from dbx_aml.tracking.azureml.mlflow_calls import (
@@ -31,9 +32,6 @@ from dbx_aml.tracking.azureml.mlflow_calls import (
 from dbx_aml.tracking.azureml.model_version_tags import (
     ALIAS,
     CREATE_ID,
-    MODEL_ID,
-    SOURCE,
-    SOURCE_RUN,
     aliases_among,
     is_hidden,
     timestamp,
@@ -112,13 +110,13 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
         if model_id is None and run_id and self._is_here(source):
             model_id = self._model_at(source, run_id)
         if model_id:
-            tags.append(ModelVersionTag(MODEL_ID, model_id))
+            tags.append(ModelVersionTag(LOGGED_MODEL_ID, model_id))
         if self._is_here(source):
             version = self._create(name, source, run_id, tags, run_link, description)
             return self._completed(version)
-        tags.append(ModelVersionTag(SOURCE, given[:_TAG_VALUE]))
+        tags.append(ModelVersionTag(SOURCE_MODEL_URI, given[:_TAG_VALUE]))
         if run_id:
-            tags.append(ModelVersionTag(SOURCE_RUN, run_id))
+            tags.append(ModelVersionTag(SOURCE_RUN_ID, run_id))
         with tempfile.TemporaryDirectory() as folder:
             local = self._local_copy(source, given, local_model_path, folder)
             source = self._uploaded(local)
@@ -237,7 +235,7 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
         own = [key.removeprefix(ALIAS) for key in version.tags if key.startswith(ALIAS)]
         version._aliases = sorted({*version.aliases, *own})
         if hasattr(version, "_model_id") and not version._model_id:
-            version._model_id = version.tags.get(MODEL_ID)
+            version._model_id = version.tags.get(LOGGED_MODEL_ID)
         version._tags = {key: text for key, text in version.tags.items() if not is_hidden(key)}
         return version
 

@@ -18,10 +18,10 @@ LONGEST_TAG = 1000
 
 CREATE_ID = "dbx_aml.create_id"
 OVERFLOW = "dbx_aml.overflow"
-MODELS = "dbx_aml.models"
-MODEL = "dbx_aml.model."
-LINKS = "dbx_aml.links"
-CARRIER = "dbx_aml.carrier"
+MODELS = "dbx_aml.has_logged_models"
+MODEL = "dbx_aml.logged_model."
+LINKS = "dbx_aml.run_inputs"
+CARRIER = "dbx_aml.placeholder_run"
 _HIDDEN = (CREATE_ID, OVERFLOW, MODELS, MODEL, LINKS)
 _PACKED = "z:"
 _CHUNK = 950
@@ -37,12 +37,12 @@ def document_tags(key: str, document: Mapping[str, Any]) -> dict[str, str]:
     """Return the tags that hold a document, in the order of their numbers.
 
     Args:
-        key: What the tags are called before their number, for example "dbx_aml.links".
+        key: What the tags are called before their number, for example "dbx_aml.run_inputs".
         document: JSON.
 
     Returns:
-        For example {"dbx_aml.links.0": '1|{"outputs":{}}'}: the first one says how many there are,
-        so one left over from a longer version does no harm.
+        For example {"dbx_aml.run_inputs.0": '1|{"outputs":{}}'}. The first tag holds the number of
+        tags, so a tag left over from a longer version is ignored.
     """
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
     if len(text) > _CHUNK:

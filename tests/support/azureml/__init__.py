@@ -8,8 +8,8 @@ before they are uploaded, identifiers. Faults are switched on by a test.
 `python -m tests.support.azureml` starts one to try by hand.
 """
 
-from tests.support.azureml.handle import IDENTITIES, AzureMl, azureml_service
 from tests.support.azureml.permission import EVERYTHING, RUNS_WRITE
+from tests.support.azureml.service_process import IDENTITIES, AzureMl, azureml_service
 from tests.support.azureml.workspace import Workspace
 
 __all__ = [

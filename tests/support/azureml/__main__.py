@@ -9,8 +9,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from tests.support.azureml.handle import IDENTITIES, AzureMl
 from tests.support.azureml.server import Server
+from tests.support.azureml.service_process import IDENTITIES, AzureMl
 from tests.support.azureml.workspace import Workspace
 
 

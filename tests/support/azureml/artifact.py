@@ -10,8 +10,9 @@ from threading import Lock
 from urllib.parse import quote, unquote
 
 from tests.support.azureml.blob import Blobs
-from tests.support.azureml.message import Answer, Request, json_answer, matches, service_error
+from tests.support.azureml.errors import service_error
 from tests.support.azureml.workspace import Workspace
+from tests.support.http.messages import Request, Response, json_response, match_path
 
 _RUN_PATH = r"/(?:experiments|experimentids)/([^/]+)/runs/([^/]+)/artifacts(/.*)?"
 _OWN_PATH = r"/artifacts/([^/]+)/([^/]+)(/.*)?"
@@ -38,22 +39,27 @@ class Artifacts:
         self._lock = Lock()
         self._paths: dict[tuple[str, str], dict[str, str]] = {}
 
-    def of_run(self, request: Request, rest: str) -> Answer:
+    def of_run(self, request: Request, rest: str) -> Response:
         """Answer under /history/v1.0; `rest` is what follows the workspace."""
-        found = matches(_RUN_PATH, rest)
+        found = match_path(_RUN_PATH, rest)
         if not found:
-            return Answer(status=404)
+            return Response(status=404)
         experiment, run = unquote(found[1]), unquote(found[2])
         if not self._run_exists(experiment, run):
             return service_error(404, f"Run {run} not found in experiment {experiment}.")
         return self._answer(request, _RUN_ORIGIN, f"dcid.{run}", found[3] or "")
 
-    def of_container(self, request: Request, rest: str) -> Answer:
+    def of_container(self, request: Request, rest: str) -> Response:
         """Answer under /artifact/v2.0; `rest` is what follows the workspace."""
-        found = matches(_OWN_PATH, rest)
+        found = match_path(_OWN_PATH, rest)
         if not found:
-            return Answer(status=404)
+            return Response(status=404)
         return self._answer(request, unquote(found[1]), unquote(found[2]), found[3] or "")
+
+    def clear(self) -> None:
+        """Forget every path; no client can reach the bytes any more."""
+        with self._lock:
+            self._paths.clear()
 
     def has_folder(self, origin: str, container: str, folder: str) -> bool:
         """Tell whether anything is registered in a folder, at any depth."""
@@ -66,16 +72,16 @@ class Artifacts:
         """Tell whether a run has anything registered in a folder."""
         return self.has_folder(_RUN_ORIGIN, f"dcid.{run}", folder)
 
-    def _answer(self, request: Request, origin: str, container: str, call: str) -> Answer:
+    def _answer(self, request: Request, origin: str, container: str, call: str) -> Response:
         if call == "" and request.method == "GET":
             return self._list(request, origin, container)
         if call == "/contentinfo" and request.method == "GET":
             return self._content(origin, container, request.query.get("path", ""))
         if call == "/batch/metadata" and request.method == "POST":
             return self._register(request, origin, container)
-        return Answer(status=404)
+        return Response(status=404)
 
-    def _list(self, request: Request, origin: str, container: str) -> Answer:
+    def _list(self, request: Request, origin: str, container: str) -> Response:
         with self._lock:
             known = sorted(self._paths.get((origin, container), {}).items())
         first = int(request.query.get("continuationToken") or 0)
@@ -84,7 +90,7 @@ class Artifacts:
         link = None
         if following < len(known):
             link = f"https://{self._workspace.api_host}{request.path}?continuationToken={following}"
-        return json_answer(
+        return json_response(
             {
                 "value": [_artifact(origin, container, path, made) for path, made in page],
                 "continuationToken": str(following) if link else None,
@@ -92,20 +98,20 @@ class Artifacts:
             }
         )
 
-    def _content(self, origin: str, container: str, path: str) -> Answer:
+    def _content(self, origin: str, container: str, path: str) -> Response:
         with self._lock:
             known = path in self._paths.get((origin, container), {})
         if not known:
             identifier = f"{origin}/{container}/{path}"
             return service_error(404, f"Artifact {identifier} was not found.")
-        return json_answer(self._information(origin, container, path, write=False))
+        return json_response(self._information(origin, container, path, write=False))
 
-    def _register(self, request: Request, origin: str, container: str) -> Answer:
+    def _register(self, request: Request, origin: str, container: str) -> Response:
         asked = [entry["path"] for entry in request.json().get("paths", [])]
         if len(asked) > _BATCH_LIMIT:
             text = f"Artifact batch size exceeded the limit of {_BATCH_LIMIT}"
             refused = service_error(400, text)
-            return Answer(status=400, body=refused.body, headers=refused.headers, reason=text)
+            return Response(status=400, body=refused.body, headers=refused.headers, reason=text)
         artifacts, contents, errors = {}, {}, {}
         with self._lock:
             known = self._paths.setdefault((origin, container), {})
@@ -116,7 +122,7 @@ class Artifacts:
                 known[path] = datetime.now(UTC).isoformat()
                 artifacts[path] = _artifact(origin, container, path, known[path])
                 contents[path] = self._information(origin, container, path, write=True)
-        return json_answer(
+        return json_response(
             {"artifacts": artifacts, "artifactContentInformation": contents, "errors": errors}
         )
 

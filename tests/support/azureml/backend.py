@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from secrets import token_hex
@@ -17,7 +18,7 @@ from secrets import token_hex
 import urllib3
 
 from dbx_aml.local.jars import cache_folder
-from tests.support.azureml.child import clean_environment, start_child, wait_for
+from tests.support.child_process import clean_environment, start_child, wait_for
 
 
 class Backend:
@@ -79,6 +80,17 @@ class Backend:
         wait_for(self._process, self._log, answers)
         if not self._is_copy:
             self._keep_template()
+        with closing(sqlite3.connect(self._database)) as connection:
+            self._first_rows = _last_rows(connection)
+
+    def clear(self) -> None:
+        """Delete every experiment, run and model, except those of a new server."""
+        with closing(sqlite3.connect(self._database, timeout=30)) as connection, connection:
+            for table, last in _last_rows(connection).items():
+                kept = self._first_rows.get(table)
+                if last is not None and last != kept:
+                    first = -1 if kept is None else kept
+                    connection.execute(f'DELETE FROM "{table}" WHERE rowid > ?', (first,))
 
     def _keep_template(self) -> None:
         self._template.parent.mkdir(parents=True, exist_ok=True)
@@ -86,3 +98,13 @@ class Backend:
         with sqlite3.connect(self._database) as made, sqlite3.connect(partial) as kept:
             made.backup(kept)
         os.replace(partial, self._template)
+
+
+def _last_rows(connection: sqlite3.Connection) -> dict[str, int | None]:
+    """Return the highest row number of each table; None for an empty table."""
+    names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    return {
+        name: connection.execute(f'SELECT max(rowid) FROM "{name}"').fetchone()[0]
+        for (name,) in names
+        if not name.startswith("sqlite_")
+    }

@@ -5,9 +5,9 @@ from urllib.parse import quote
 
 from azure.storage.blob import BlobSasPermissions, BlobServiceClient, generate_blob_sas
 
-from tests.support.azureml.message import Answer, Request
 from tests.support.azureml.upstream import Upstream
 from tests.support.azureml.workspace import Workspace
+from tests.support.http.messages import Request, Response
 
 _CONTAINER = "azureml"
 _GOOD_FOR = timedelta(hours=8)
@@ -49,7 +49,7 @@ class Blobs:
         )
         return f"https://{self._workspace.blob_host}/{_CONTAINER}/{quote(name)}?{signature}"
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> Response:
         """Pass a request on; Azurite finds the account in the host's name, as Azure does."""
         body = request.body if request.method in ("PUT", "POST") else None
         return self._azurite.send(request.method, request.target, request.headers, body)

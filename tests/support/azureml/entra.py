@@ -12,9 +12,9 @@ from uuid import uuid4
 import jwt
 from cryptography import x509
 
-from tests.support.azureml.message import Answer, Request, json_answer, matches
 from tests.support.azureml.token import Tokens
 from tests.support.azureml.workspace import CLIENT_ID, LOGIN_HOST, TENANT_ID
+from tests.support.http.messages import Request, Response, json_response, match_path
 
 _GUEST_TENANTS = ("common", "organizations")
 _ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -41,9 +41,9 @@ class Entra:
         self.federated_token = token_urlsafe(48)
         self.identity_header = token_urlsafe(24)
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> Response:
         """Answer a request to the login host."""
-        found = matches(r"/([^/]+)/(.+)", request.path)
+        found = match_path(r"/([^/]+)/(.+)", request.path)
         if not found:
             return _error(404, "invalid_request", 900144, "The request has no tenant.")
         tenant, rest = found[1], found[2].lower()
@@ -63,19 +63,19 @@ class Entra:
             return self._token(request.form(), tenant)
         if rest == "oauth2/v2.0/devicecode" and request.method == "POST":
             return _device_code()
-        return Answer(status=404)
+        return Response(status=404)
 
-    def managed_identity(self, request: Request) -> Answer:
+    def managed_identity(self, request: Request) -> Response:
         """Answer at the managed identity's endpoint, which is plain HTTP on loopback."""
         if request.headers.get("x-identity-header") != self.identity_header:
-            return json_answer({"statusCode": 401, "message": "Identity header is wrong."}, 401)
+            return json_response({"statusCode": 401, "message": "Identity header is wrong."}, 401)
         resource = request.query.get("resource", "")
         client_id = request.query.get("client_id", CLIENT_ID)
         if not resource or client_id != CLIENT_ID:
             message = "No User Assigned or Delegated Managed Identity found for specified ClientId"
-            return json_answer({"statusCode": 400, "message": message}, 400)
+            return json_response({"statusCode": 400, "message": message}, 400)
         token, ends = self._tokens.issue(client_id, resource)
-        return json_answer(
+        return json_response(
             {
                 "access_token": token,
                 "expires_on": str(ends),
@@ -85,7 +85,7 @@ class Entra:
             }
         )
 
-    def _token(self, form: dict[str, str], tenant: str) -> Answer:
+    def _token(self, form: dict[str, str], tenant: str) -> Response:
         if form.get("grant_type") == _DEVICE_CODE:
             return _error(400, "authorization_pending", 70016, "Authorization is pending.")
         if form.get("grant_type") != "client_credentials":
@@ -117,7 +117,7 @@ class Entra:
             return _error(400, "invalid_scope", 1002012, "The scope must end with /.default.")
         token, ends = self._tokens.issue(client_id, resource)
         left = ends - int(time.time())
-        return json_answer(
+        return json_response(
             {
                 "token_type": "Bearer",
                 "expires_in": left,
@@ -147,9 +147,9 @@ class Entra:
         return ""
 
 
-def _instance(tenant: str) -> Answer:
+def _instance(tenant: str) -> Response:
     aliases = [LOGIN_HOST, "login.windows.net", "login.microsoft.com", "sts.windows.net"]
-    return json_answer(
+    return json_response(
         {
             "tenant_discovery_endpoint": _tenant_url(tenant) + "/v2.0/.well-known/"
             "openid-configuration",
@@ -165,9 +165,9 @@ def _instance(tenant: str) -> Answer:
     )
 
 
-def _configuration(tenant: str) -> Answer:
+def _configuration(tenant: str) -> Response:
     url = _tenant_url(tenant)
-    return json_answer(
+    return json_response(
         {
             "token_endpoint": f"{url}/oauth2/v2.0/token",
             "authorization_endpoint": f"{url}/oauth2/v2.0/authorize",
@@ -180,9 +180,9 @@ def _configuration(tenant: str) -> Answer:
     )
 
 
-def _device_code() -> Answer:
+def _device_code() -> Response:
     """Offer a code that nobody will ever enter: a client that asks for one waits 15 minutes."""
-    return json_answer(
+    return json_response(
         {
             "user_code": "STANDIN01",
             "device_code": token_urlsafe(32),
@@ -199,10 +199,10 @@ def _tenant_url(tenant: str) -> str:
     return f"https://{LOGIN_HOST}/{tenant}"
 
 
-def _error(status: int, error: str, code: int, text: str) -> Answer:
+def _error(status: int, error: str, code: int, text: str) -> Response:
     trace, correlation = str(uuid4()), str(uuid4())
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-    return json_answer(
+    return json_response(
         {
             "error": error,
             "error_description": f"AADSTS{code}: {text} Trace ID: {trace} Correlation ID: "

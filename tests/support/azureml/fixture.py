@@ -1,22 +1,22 @@
-"""The fixture: one stand-in for all tests of a module, with nothing wrong at the start of each."""
+"""Fixtures: one stand-in for a pytest worker; each test finds it empty and without faults."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.azureml.handle import AzureMl, azureml_service
+from tests.support.azureml.service_process import AzureMl, azureml_service
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def azureml_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureMl]:
-    """The stand-in's process, which takes some seconds to start."""
+    """The process of the stand-in, which takes some seconds to start."""
     with azureml_service(tmp_path_factory.mktemp("azureml")) as service:
         yield service
 
 
 @pytest.fixture
 def azureml(azureml_process: AzureMl) -> Iterator[AzureMl]:
-    """A local stand-in of Azure ML, without faults and with an empty journal.
+    """A local stand-in of Azure ML without faults, runs, models and journal entries.
 
     Example:
         def test_a_run_is_kept(azureml):
@@ -25,5 +25,5 @@ def azureml(azureml_process: AzureMl) -> Iterator[AzureMl]:
     """
     azureml_process.reset()
     yield azureml_process
-    # A client in a black hole is let go.
+    # Release clients that wait in a black hole.
     azureml_process.reset()

@@ -15,12 +15,13 @@ from pathlib import Path
 from threading import Event
 from urllib.parse import urlsplit
 
-from tests.support.azureml.fault import Fault, Faults
-from tests.support.azureml.journal import Entry, Journal
-from tests.support.azureml.message import Answer, Request, service_error
+from tests.support.azureml.errors import service_error
+from tests.support.http.faults import Fault, Faults
+from tests.support.http.journal import Entry, Journal
+from tests.support.http.messages import Request, Response
 
 log = logging.getLogger(__name__)
-Respond = Callable[[Request], Answer]
+Respond = Callable[[Request], Response]
 _CODES = {403: "AuthorizationFailure", 429: "TooManyRequests", 503: "ServiceUnavailable"}
 
 
@@ -95,9 +96,9 @@ class _Connection(BaseHTTPRequestHandler):
         self.close_connection = True
         if host not in self.server.hosts:
             self._note("CONNECT", host, "", 502, time.monotonic(), "")
-            self._send(Answer(status=502, body=b"no such host behind this proxy"))
+            self._send(Response(status=502, body=b"no such host behind this proxy"))
             return
-        fault = self.server.faults.on_connect(host)
+        fault = self.server.faults.fault_of_connection(host)
         if fault and fault.kind == "drop":
             self._note("CONNECT", host, "", 0, time.monotonic(), fault.kind)
             return
@@ -117,7 +118,7 @@ class _Connection(BaseHTTPRequestHandler):
         if "Transfer-Encoding" in self.headers:
             # No client of ours sends in chunks; unread ones would pass for the next request.
             self.close_connection = True
-            self._send(Answer(status=411))
+            self._send(Response(status=411))
             return
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length)
@@ -136,12 +137,12 @@ class _Connection(BaseHTTPRequestHandler):
             url = urlsplit(self.path)
             if url.netloc and url.hostname != "127.0.0.1":
                 # Plain HTTP to elsewhere, such as a virtual machine's identity endpoint.
-                self._send(Answer(status=502, body=b"no such host behind this proxy"))
+                self._send(Response(status=502, body=b"no such host behind this proxy"))
                 return
             self._send(self.server.direct(request))
             return
         started = time.monotonic()
-        fault = self.server.faults.take(self.host, request.method, request.path)
+        fault = self.server.faults.next_fault(self.host, request.method, request.path)
         answer = self._with_fault(request, fault)
         status = answer.status if answer else 0
         kind = fault.kind if fault else ""
@@ -153,7 +154,7 @@ class _Connection(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _any
 
-    def _with_fault(self, request: Request, fault: Fault | None) -> Answer | None:
+    def _with_fault(self, request: Request, fault: Fault | None) -> Response | None:
         """Return the answer, or None to close the connection without one."""
         if fault and fault.kind == "status":
             return _status(fault, request.host)
@@ -167,14 +168,14 @@ class _Connection(BaseHTTPRequestHandler):
         answer = self._respond(request)
         return None if fault and fault.kind == "lost-answer" else answer
 
-    def _respond(self, request: Request) -> Answer:
+    def _respond(self, request: Request) -> Response:
         try:
             return self.server.respond(request)
         except Exception as error:  # a mistake of ours must show, not hang
             log.exception("failed to answer method=%s path=%s", request.method, request.path)
             return service_error(500, f"The stand-in failed: {error!r}", code="StandInFailed")
 
-    def _send(self, answer: Answer) -> None:
+    def _send(self, answer: Response) -> None:
         reason = answer.reason or self.responses.get(answer.status, ("",))[0]
         lines = [f"{self.protocol_version} {answer.status} {reason}"]
         if not any(name.lower() == "date" for name in answer.headers):
@@ -212,16 +213,16 @@ class _Connection(BaseHTTPRequestHandler):
         """Say nothing on stderr: the journal has it."""
 
 
-def _status(fault: Fault, host: str) -> Answer:
+def _status(fault: Fault, host: str) -> Response:
     code = _CODES.get(fault.status, "UserError")
     text = f"The stand-in was told to answer {fault.status}."
     wait = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
     if ".blob." in host:
         body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{text}</Message></Error>"
         headers = {"Content-Type": "application/xml", "x-ms-error-code": code, **wait}
-        return Answer(status=fault.status, body=body.encode(), headers=headers)
+        return Response(status=fault.status, body=body.encode(), headers=headers)
     if fault.status == 404:
         # As the service answers a call that it does not have.
-        return Answer(status=404)
+        return Response(status=404)
     made = service_error(fault.status, text, code=code)
-    return Answer(status=fault.status, body=made.body, headers={**made.headers, **wait})
+    return Response(status=fault.status, body=made.body, headers={**made.headers, **wait})

@@ -7,7 +7,8 @@ Source:
 import re
 from typing import Any
 
-from tests.support.azureml.message import Answer, tracking_error
+from tests.support.azureml.errors import tracking_error
+from tests.support.http.messages import Response
 
 _PARAMS_A_RUN = 200
 _PARAM_VALUE = 500
@@ -18,7 +19,7 @@ _EXPERIMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
 _SEE = "See https://aka.ms/azure-machine-learning-limits for service limits documentation."
 
 
-def broken_limit(call: str, body: dict[str, Any], params_before: frozenset[str]) -> Answer | None:
+def broken_limit(call: str, body: dict[str, Any], params_before: frozenset[str]) -> Response | None:
     """Return the refusal of a call that asks too much; None for one within the limits.
 
     Args:
@@ -43,7 +44,7 @@ def broken_limit(call: str, body: dict[str, Any], params_before: frozenset[str])
     return None
 
 
-def _experiment_name(name: str) -> Answer | None:
+def _experiment_name(name: str) -> Response | None:
     if _EXPERIMENT_NAME.fullmatch(name):
         return None
     return _refusal(
@@ -52,7 +53,7 @@ def _experiment_name(name: str) -> Answer | None:
     )
 
 
-def _params(params: list[dict[str, Any]], before: frozenset[str]) -> Answer | None:
+def _params(params: list[dict[str, Any]], before: frozenset[str]) -> Response | None:
     too_long = sum(len(str(param.get("value", ""))) > _PARAM_VALUE for param in params)
     if too_long:
         return _refusal(
@@ -62,12 +63,12 @@ def _params(params: list[dict[str, Any]], before: frozenset[str]) -> Answer | No
     return _size("Parameters", _PARAMS_A_RUN, len(before | {str(p.get("key")) for p in params}))
 
 
-def _tags(tags: list[dict[str, Any]]) -> Answer | None:
+def _tags(tags: list[dict[str, Any]]) -> Response | None:
     longest = max((len(str(tag.get("value", ""))) for tag in tags), default=0)
     return _size("Tags", _TAGS_A_CALL, len(tags)) or _size("Tags.Value", _TAG_VALUE, longest)
 
 
-def _size(field: str, limit: int, size: int) -> Answer | None:
+def _size(field: str, limit: int, size: int) -> Response | None:
     if size <= limit:
         return None
     return _refusal(
@@ -76,7 +77,7 @@ def _size(field: str, limit: int, size: int) -> Answer | None:
     )
 
 
-def _refusal(message: str) -> Answer:
+def _refusal(message: str) -> Response:
     return tracking_error(
         400, message, code="ValidationError", error_code="INVALID_PARAMETER_VALUE"
     )

@@ -1,9 +1,10 @@
 """The management endpoint: the cloud's metadata, the workspace, what the caller may do there."""
 
-from tests.support.azureml.message import Answer, Request, json_answer, matches, service_error
+from tests.support.azureml.errors import service_error
 from tests.support.azureml.permission import Permissions
 from tests.support.azureml.token import Tokens
 from tests.support.azureml.workspace import LOGIN_HOST, MANAGEMENT_HOST, TENANT_ID, Workspace
+from tests.support.http.messages import Request, Response, json_response, match_path
 
 _PATH = (
     r"/subscriptions/([^/]+)/resourceGroups/([^/]+)/providers"
@@ -20,15 +21,15 @@ class Management:
         self._tokens = tokens
         self._permissions = permissions
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> Response:
         """Answer a request to the management host."""
-        if matches("/metadata/endpoints", request.path):
-            return json_answer([_cloud()])
+        if match_path("/metadata/endpoints", request.path):
+            return json_response([_cloud()])
         problem = self._tokens.problem(request.headers.get("authorization", ""))
         if problem:
             code = "InvalidAuthenticationToken"
             return service_error(401, f"The access token is invalid. {problem}", code=code)
-        found = matches(_PATH, request.path)
+        found = match_path(_PATH, request.path)
         if not found or request.method != "GET":
             return service_error(404, "The resource type could not be found.", code="NotFound")
         if "api-version" not in request.query:
@@ -39,16 +40,16 @@ class Management:
             return missing
         rest = (found[4] or "").lower()
         if rest == "/providers/microsoft.authorization/permissions":
-            return json_answer(self._permissions.as_json())
+            return json_response(self._permissions.as_json())
         if rest:
             return service_error(404, "The resource type could not be found.", code="NotFound")
         if not self._permissions.allows(_READ):
             code = "AuthorizationFailed"
             message = f"The client does not have authorization to perform action '{_READ}'."
             return service_error(403, message, code=code)
-        return json_answer(self._resource())
+        return json_response(self._resource())
 
-    def missing(self, subscription: str, group: str, name: str) -> Answer | None:
+    def missing(self, subscription: str, group: str, name: str) -> Response | None:
         """Return the 404 for a scope that does not exist; None for the one workspace."""
         ours = self._workspace
         if subscription.lower() != ours.subscription_id.lower():

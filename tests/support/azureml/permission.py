@@ -2,7 +2,7 @@
 
 from fnmatch import fnmatchcase
 
-from tests.support.azureml.message import matches
+from tests.support.http.messages import match_path
 
 _WORKSPACES = "Microsoft.MachineLearningServices/workspaces"
 RUNS_WRITE = f"{_WORKSPACES}/experiments/runs/write"
@@ -59,7 +59,7 @@ def action_of(method: str, path: str) -> str:
         method: In capitals.
         path: What follows the workspace, for example "/api/2.0/mlflow/runs/create".
     """
-    found = matches(r"/api/[23]\.0/(?:preview/)?mlflow/([^/]+)(?:/(.+))?", path)
+    found = match_path(r"/api/[23]\.0/(?:preview/)?mlflow/([^/]+)(?:/(.+))?", path)
     if not found:
         verb = "read" if method == "GET" else "write"
         return f"{_WORKSPACES}/metadata/artifacts/{verb}"

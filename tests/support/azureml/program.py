@@ -4,7 +4,7 @@ import json
 from textwrap import dedent
 from typing import Any
 
-from tests.support.azureml.handle import AzureMl
+from tests.support.azureml.service_process import AzureMl
 
 # The plain stores of azureml-mlflow, not this package's, which MLflow would find by itself.
 _PLAIN = """

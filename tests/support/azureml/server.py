@@ -15,16 +15,16 @@ from tests.support.azureml.backend import Backend
 from tests.support.azureml.blob import Blobs
 from tests.support.azureml.certificate import make_certificates
 from tests.support.azureml.entra import Entra
-from tests.support.azureml.fault import Fault, Faults
 from tests.support.azureml.front import Front
-from tests.support.azureml.journal import Journal
-from tests.support.azureml.message import Answer, Request, json_answer
 from tests.support.azureml.permission import Permissions
 from tests.support.azureml.service import Service
 from tests.support.azureml.token import Tokens
 from tests.support.azureml.tracking import Tracking
 from tests.support.azureml.upstream import Upstream
 from tests.support.azureml.workspace import ADMIN_PATH, IDENTITY_PATH, Workspace
+from tests.support.http.faults import Fault, Faults
+from tests.support.http.journal import Journal
+from tests.support.http.messages import Request, Response, json_response
 
 
 class Server:
@@ -39,7 +39,7 @@ class Server:
         folder.mkdir(parents=True, exist_ok=True)
         self._workspace = workspace
         # Children first: a process that has threads should not fork.
-        backend = Backend(folder)
+        self._backend = backend = Backend(folder)
         key = base64.b64encode(urandom(64)).decode()
         azurite_port = start_azurite(folder, workspace.storage_account, key)
         self._certificates = make_certificates(folder / "certificates", workspace.hosts)
@@ -81,15 +81,15 @@ class Server:
             "identity_header": self._entra.identity_header,
         }
 
-    def _direct(self, request: Request) -> Answer:
+    def _direct(self, request: Request) -> Response:
         """Answer what came without a tunnel: the admin port and the managed identity."""
         if request.path == IDENTITY_PATH:
             return self._service.managed_identity(request)
         call = request.path.removeprefix(ADMIN_PATH)
         if call == "requests":
-            return json_answer(self._journal.as_json())
+            return json_response(self._journal.to_dicts())
         if request.method != "POST":
-            return Answer(status=404)
+            return Response(status=404)
         if call == "faults":
             self._faults.add(Fault(**request.json()))
         elif call == "state":
@@ -97,8 +97,8 @@ class Server:
         elif call == "reset":
             self._reset()
         else:
-            return Answer(status=404)
-        return json_answer({})
+            return Response(status=404)
+        return json_response({})
 
     def _set(self, state: dict[str, Any]) -> None:
         if "token_lifetime_s" in state:
@@ -116,4 +116,7 @@ class Server:
         self._front.ahead_s = 0.0
         self._tokens.reset()
         self._permissions.denied = ()
+        if self._journal.to_dicts():
+            self._backend.clear()
+            self._service.clear_artifacts()
         self._journal.clear()

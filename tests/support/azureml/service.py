@@ -6,20 +6,14 @@ from urllib.parse import unquote
 from tests.support.azureml.artifact import Artifacts
 from tests.support.azureml.blob import Blobs
 from tests.support.azureml.entra import Entra
+from tests.support.azureml.errors import service_error, tracking_error
 from tests.support.azureml.management import Management
-from tests.support.azureml.message import (
-    Answer,
-    Request,
-    json_answer,
-    matches,
-    service_error,
-    tracking_error,
-)
 from tests.support.azureml.permission import Permissions, action_of
 from tests.support.azureml.source import SourceCheck
 from tests.support.azureml.token import Tokens
 from tests.support.azureml.tracking import Tracking
 from tests.support.azureml.workspace import LOGIN_HOST, MANAGEMENT_HOST, Workspace
+from tests.support.http.messages import Request, Response, json_response, match_path
 
 _DATA_PLANE = (
     r"/(mlflow/v[12]\.0|history/v1\.0|artifact/v2\.0)/subscriptions/([^/]+)/resourceGroups/([^/]+)"
@@ -59,7 +53,7 @@ class Service:
         self._artifacts = Artifacts(workspace, blobs, tracking.run_exists)
         self._sources = SourceCheck(self._artifacts)
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> Response:
         """Answer a request to any of the workspace's hosts."""
         if request.host == LOGIN_HOST:
             return self._entra.answer(request)
@@ -69,14 +63,18 @@ class Service:
             return self._blobs.answer(request)
         return self._data_plane(request)
 
-    def managed_identity(self, request: Request) -> Answer:
+    def managed_identity(self, request: Request) -> Response:
         """Answer at the managed identity's endpoint."""
         return self._entra.managed_identity(request)
 
-    def _data_plane(self, request: Request) -> Answer:
-        found = matches(_DATA_PLANE, request.path)
+    def clear_artifacts(self) -> None:
+        """Forget every artifact; paths are free again."""
+        self._artifacts.clear()
+
+    def _data_plane(self, request: Request) -> Response:
+        found = match_path(_DATA_PLANE, request.path)
         if not found:
-            return Answer(status=404)
+            return Response(status=404)
         part, rest = found[1].lower(), found[5]
         is_tracking = part.startswith("mlflow")
         problem = self._tokens.problem(request.headers.get("authorization", ""))
@@ -84,7 +82,7 @@ class Service:
             refused = _error(is_tracking, 401, problem)
             challenge = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
             headers = {**refused.headers, **challenge}
-            return Answer(status=401, body=refused.body, headers=headers)
+            return Response(status=401, body=refused.body, headers=headers)
         if self._management.missing(*(unquote(found[index]) for index in (2, 3, 4))):
             return _error(is_tracking, 404, f"Workspace {unquote(found[4])} was not found.")
         action = action_of(request.method, rest)
@@ -98,18 +96,18 @@ class Service:
             return self._tracking.answer(request, rest, self._sources)
         if part.startswith("artifact"):
             return self._artifacts.of_container(request, rest)
-        if matches(_RUN_TOKEN, rest):
+        if match_path(_RUN_TOKEN, rest):
             return self._run_token()
         return self._artifacts.of_run(request, rest)
 
-    def _run_token(self) -> Answer:
+    def _run_token(self) -> Response:
         """Refresh the token of a job, which azureml-mlflow does 95 seconds before its end."""
         token, ends = self._tokens.issue("azureml-job", "https://ml.azure.com")
-        return json_answer(
+        return json_response(
             {"token": token, "expiryTimeUtc": datetime.fromtimestamp(ends, UTC).isoformat()}
         )
 
 
-def _error(is_tracking: bool, status: int, message: str) -> Answer:
+def _error(is_tracking: bool, status: int, message: str) -> Response:
     make = tracking_error if is_tracking else service_error
     return make(status, message)

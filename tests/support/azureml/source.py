@@ -3,7 +3,8 @@
 from urllib.parse import unquote, urlsplit
 
 from tests.support.azureml.artifact import Artifacts
-from tests.support.azureml.message import Answer, matches, tracking_error
+from tests.support.azureml.errors import tracking_error
+from tests.support.http.messages import Response, match_path
 
 _UPLOADED = r"/([^/]+)/([^/]+)/(.+)"
 _RUN = r".*/experiments/[^/]+/runs/([^/]+)/artifacts(?:/(.+))?"
@@ -19,12 +20,12 @@ class SourceCheck:
     def __init__(self, artifacts: Artifacts) -> None:
         self._artifacts = artifacts
 
-    def problem(self, source: str) -> Answer | None:
+    def problem(self, source: str) -> Response | None:
         """Return the refusal of a source; None where something is there."""
         url = urlsplit(source)
         path = unquote(url.path)
-        uploaded = matches(_UPLOADED, path) if url.netloc == "artifacts" else None
-        run = matches(_RUN, path)
+        uploaded = match_path(_UPLOADED, path) if url.netloc == "artifacts" else None
+        run = match_path(_RUN, path)
         if url.scheme != "azureml" or not (uploaded or run):
             return tracking_error(
                 400, f"Model source '{source}' is not supported.", error_code="BAD_REQUEST"

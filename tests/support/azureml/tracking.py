@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from tests.support.azureml.errors import tracking_error
 from tests.support.azureml.ident import (
     experiment_number,
     inward,
@@ -18,10 +19,10 @@ from tests.support.azureml.ident import (
     run_hex,
 )
 from tests.support.azureml.limit import broken_limit
-from tests.support.azureml.message import Answer, Request, json_answer, matches, tracking_error
 from tests.support.azureml.source import SourceCheck
 from tests.support.azureml.upstream import Upstream
 from tests.support.azureml.workspace import Workspace
+from tests.support.http.messages import Request, Response, json_response, match_path
 
 _API = r"/api/[23]\.0/(?:preview/)?mlflow/(.+)"
 _SUPPORTED = {
@@ -60,19 +61,19 @@ class Tracking:
         # Parameters are counted before they are written, one call at a time.
         self._counting = Lock()
 
-    def answer(self, request: Request, rest: str, source_check: SourceCheck) -> Answer:
+    def answer(self, request: Request, rest: str, source_check: SourceCheck) -> Response:
         """Answer under /mlflow/v2.0; `rest` is what follows the workspace."""
-        found = matches(_API, rest)
+        found = match_path(_API, rest)
         call = found[1] if found else ""
         if call.split("/")[0] == "traces":
-            return Answer(status=403)
+            return Response(status=403)
         if call == "runs/log-batch-async":
             return self._log_batch_async(request)
         if call == "runs/get-run-data-status":
-            return json_answer({"is_complete": True})
+            return json_response({"is_complete": True})
         # logged-models, aliases, runs/outputs, renaming a model: nothing is there.
         if call not in _CALLS:
-            return Answer(status=404)
+            return Response(status=404)
         body = request.json() if request.body else {}
         if call == "model-versions/create":
             refused = source_check.problem(str(body.get("source", "")))
@@ -90,7 +91,7 @@ class Tracking:
         got = self._get("experiments/get", f"experiment_id={info['experiment_id']}")
         return bool(got.get("experiment", {}).get("name") == experiment)
 
-    def _call(self, request: Request, call: str, body: dict[str, Any]) -> Answer:
+    def _call(self, request: Request, call: str, body: dict[str, Any]) -> Response:
         body = {key: body[key] for key in body if key not in _UNKNOWN_FIELDS.get(call, ())}
         with self._counting if _logs_params(call, body) else nullcontext():
             refused = broken_limit(call, body, self._params_before(call, body))
@@ -105,7 +106,7 @@ class Tracking:
             )
         return self._in_azures_words(call, body, answer)
 
-    def _in_azures_words(self, call: str, body: dict[str, Any], answer: Answer) -> Answer:
+    def _in_azures_words(self, call: str, body: dict[str, Any], answer: Response) -> Response:
         try:
             value = json.loads(answer.body)
         except ValueError:
@@ -116,15 +117,15 @@ class Tracking:
             )
         if call == "runs/create":
             self._tag_root(value["run"], body)
-        return json_answer(self._with_locations(outward(value)))
+        return json_response(self._with_locations(outward(value)))
 
-    def _log_batch_async(self, request: Request) -> Answer:
+    def _log_batch_async(self, request: Request) -> Response:
         """Write at once and hand out a number: the client asks later whether it is done."""
         answer = self._call(request, "runs/log-batch", request.json())
         metrics = request.json().get("metrics")
         if answer.status != 200:
             return answer
-        return json_answer({"batch_tracking_id": str(uuid4()) if metrics else ""})
+        return json_response({"batch_tracking_id": str(uuid4()) if metrics else ""})
 
     def _params_before(self, call: str, body: dict[str, Any]) -> frozenset[str]:
         if not _logs_params(call, body):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import urllib3
 
-from tests.support.azureml.message import Answer
+from tests.support.http.messages import Response
 
 # Those of one connection only, and those that the front writes itself.
 _OWN = {"connection", "keep-alive", "transfer-encoding", "proxy-connection", "date", "server"}
@@ -24,7 +24,7 @@ class Upstream:
 
     def send(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None
-    ) -> Answer:
+    ) -> Response:
         """Send once and return the answer as it is, without following a redirect."""
         got = self._pool.urlopen(
             method,
@@ -35,7 +35,7 @@ class Upstream:
             retries=False,
             decode_content=False,
         )
-        return Answer(status=got.status, body=got.data, headers=_passed_on(got.headers))
+        return Response(status=got.status, body=got.data, headers=_passed_on(got.headers))
 
 
 def _passed_on(headers: Mapping[str, str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.azureml.child import clean_environment
+from tests.support.child_process import clean_environment
 from tests.support.databricks.handle import Databricks, databricks_service
 
 

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.azureml.fault import Fault, Faults
-from tests.support.azureml.journal import Entry, Journal
 from tests.support.databricks.server import Server
 from tests.support.databricks.service import Service
+from tests.support.http.faults import Fault, Faults
+from tests.support.http.journal import Entry, Journal
 
 USER = "ana@contoso.com"
 # Looks like one, so that a test can look for it where none may be.
@@ -97,7 +97,7 @@ class Databricks:
             method: All of it.
             path: Part of the path.
         """
-        entries = [Entry(**entry) for entry in self._journal.as_json()]
+        entries = [Entry(**entry) for entry in self._journal.to_dicts()]
         return [one for one in entries if path in one.path and method in ("", one.method)]
 
     def writes(self) -> list[Entry]:

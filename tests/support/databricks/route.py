@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-from tests.support.azureml.message import Answer, Request, json_answer
+from tests.support.http.messages import Request, Response, json_response
 
 
 class Problem(Exception):
@@ -24,10 +24,10 @@ class Problem(Exception):
         self.status = status
         self.code = code
 
-    def answer(self, **headers: str) -> Answer:
+    def answer(self, **headers: str) -> Response:
         """Return it as the platform writes it."""
         said = {"error_code": self.code, "message": str(self), "details": []}
-        return json_answer(said, self.status, **headers)
+        return json_response(said, self.status, **headers)
 
 
 def missing(message: str) -> Problem:
@@ -78,7 +78,7 @@ class Call:
 
 
 # None is an empty object, as the platform answers where there is nothing to say.
-Handler = Callable[[Call], "Answer | dict[str, Any] | None"]
+Handler = Callable[[Call], "Response | dict[str, Any] | None"]
 
 
 class Routes:
@@ -127,15 +127,15 @@ def _pattern(path: str) -> Iterator[str]:
             yield re.escape(part)
 
 
-def as_bytes(body: bytes, kind: str = "application/octet-stream", **headers: str) -> Answer:
+def as_bytes(body: bytes, kind: str = "application/octet-stream", **headers: str) -> Response:
     """Return a file's bytes; a header's underscores become dashes."""
     named = {name.replace("_", "-"): text for name, text in headers.items()}
-    return Answer(body=body, headers={"Content-Type": kind, **named})
+    return Response(body=body, headers={"Content-Type": kind, **named})
 
 
-def no_content() -> Answer:
+def no_content() -> Response:
     """Return the answer of the Files API where it has none."""
-    return Answer(status=204)
+    return Response(status=204)
 
 
 def page_of(

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 
-from tests.support.azureml.fault import Fault, Faults
-from tests.support.azureml.journal import Entry, Journal
-from tests.support.azureml.message import Answer, Request
 from tests.support.databricks.route import Problem
+from tests.support.http.faults import Fault, Faults
+from tests.support.http.journal import Entry, Journal
+from tests.support.http.messages import Request, Response
 
 log = logging.getLogger(__name__)
 _CODES = {
@@ -33,7 +33,11 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(
-        self, respond: Callable[[Request], Answer], faults: Faults, journal: Journal, port: int = 0
+        self,
+        respond: Callable[[Request], Response],
+        faults: Faults,
+        journal: Journal,
+        port: int = 0,
     ) -> None:
         super().__init__(("127.0.0.1", port), _Connection)
         self.respond = respond
@@ -77,7 +81,7 @@ class _Connection(BaseHTTPRequestHandler):
             body=body,
         )
         started = time.monotonic()
-        fault = self.server.faults.take("", request.method, request.path)
+        fault = self.server.faults.next_fault("", request.method, request.path)
         answer = self._with_fault(request, fault)
         self.server.journal.add(
             Entry(
@@ -109,7 +113,7 @@ class _Connection(BaseHTTPRequestHandler):
         body = self.rfile.read(length)
         return body if len(body) == length else None
 
-    def _with_fault(self, request: Request, fault: Fault | None) -> Answer | None:
+    def _with_fault(self, request: Request, fault: Fault | None) -> Response | None:
         """Return the answer, or None to close the connection without one."""
         if fault and fault.kind == "status":
             wait = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
@@ -126,7 +130,7 @@ class _Connection(BaseHTTPRequestHandler):
         answer = self.server.respond(request)
         return None if fault and fault.kind == "lost-answer" else answer
 
-    def _send(self, answer: Answer) -> None:
+    def _send(self, answer: Response) -> None:
         lines = [f"{self.protocol_version} {answer.status} "]
         lines += [f"{name}: {text}" for name, text in answer.headers.items()]
         if answer.status not in (204, 304):

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 from threading import RLock
 
-from tests.support.azureml.message import Answer, Request, json_answer
 from tests.support.databricks.allowlist import Allowlists
 from tests.support.databricks.boot import Boot
 from tests.support.databricks.catalog import Catalogs
@@ -22,6 +21,7 @@ from tests.support.databricks.policy import Policies
 from tests.support.databricks.route import Call, Problem, Routes
 from tests.support.databricks.volume import Volumes
 from tests.support.databricks.workspace_file import WorkspaceFiles
+from tests.support.http.messages import Request, Response, json_response
 
 log = logging.getLogger(__name__)
 _OPEN = ("/.well-known/", "/oidc/")
@@ -78,7 +78,7 @@ class Service:
         ):
             self._routes.add(part.handlers())
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> Response:
         """Answer one request; of two at a time the second waits."""
         try:
             with self._lock:
@@ -89,12 +89,12 @@ class Service:
             log.exception("failed to answer method=%s path=%s", request.method, request.path)
             return Problem(500, "INTERNAL_ERROR", f"The stand-in failed: {err!r}").answer()
 
-    def _answer(self, request: Request) -> Answer:
+    def _answer(self, request: Request) -> Response:
         handler, parts = self._routes.find(request)
         if not request.path.startswith(_OPEN):
             self._check(request)
         given = handler(Call(request=request, parts=parts, user=self.identity.user))
-        return given if isinstance(given, Answer) else json_answer(given or {})
+        return given if isinstance(given, Response) else json_response(given or {})
 
     def _check(self, request: Request) -> None:
         if request.headers.get("authorization") != f"Bearer {self._token}":

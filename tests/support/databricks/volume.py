@@ -8,7 +8,6 @@ import time
 from typing import Any
 from urllib.parse import unquote
 
-from tests.support.azureml.message import Answer
 from tests.support.databricks.route import (
     Call,
     Handler,
@@ -18,6 +17,7 @@ from tests.support.databricks.route import (
     no_content,
     page_of,
 )
+from tests.support.http.messages import Response
 
 
 class Volumes:
@@ -90,7 +90,7 @@ class Volumes:
             f"GET {volumes}": self._all,
         }
 
-    def _put(self, call: Call) -> Answer:
+    def _put(self, call: Call) -> Response:
         path = self._path(call)
         if posixpath.dirname(path) not in self.folders:
             raise Problem(404, "NOT_FOUND", f"The parent directory of {path} does not exist.")
@@ -99,27 +99,27 @@ class Volumes:
         self.files[path] = call.request.body
         return no_content()
 
-    def _get(self, call: Call) -> Answer:
+    def _get(self, call: Call) -> Response:
         path = self._path(call)
         if path not in self.files:
             raise Problem(404, "NOT_FOUND", f"The file {path} does not exist.")
         return as_bytes(self.files[path], Last_Modified="Tue, 24 Nov 2026 12:00:00 GMT")
 
-    def _delete(self, call: Call) -> Answer:
+    def _delete(self, call: Call) -> Response:
         path = self._path(call)
         if path not in self.files:
             raise Problem(404, "NOT_FOUND", f"The file {path} does not exist.")
         del self.files[path]
         return no_content()
 
-    def _make_folder(self, call: Call) -> Answer:
+    def _make_folder(self, call: Call) -> Response:
         path = self._path(call)
         while path not in self.folders:
             self.folders.add(path)
             path = posixpath.dirname(path)
         return no_content()
 
-    def _list(self, call: Call) -> Answer | dict[str, Any]:
+    def _list(self, call: Call) -> Response | dict[str, Any]:
         path = self._folder(call)
         files = [
             {
@@ -138,7 +138,7 @@ class Volumes:
         ]
         return page_of(folders + files, call, size=1000, key="contents", field_of_size="page_size")
 
-    def _delete_folder(self, call: Call) -> Answer:
+    def _delete_folder(self, call: Call) -> Response:
         path = self._folder(call)
         if any(posixpath.dirname(one) == path for one in [*self.files, *self.folders]):
             raise Problem(409, "FILE_SYSTEM_CONFLICT", f"The directory {path} is not empty.")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.support.azureml.child import clean_environment
+from tests.support.child_process import clean_environment
 from tests.support.databricks.job import TaskFailed
 from tests.support.databricks.workspace_file import WorkspaceFiles
 

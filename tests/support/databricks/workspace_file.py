@@ -13,8 +13,8 @@ from email.policy import HTTP
 from itertools import count
 from typing import Any
 
-from tests.support.azureml.message import Answer
 from tests.support.databricks.route import Call, Handler, Problem, as_bytes, invalid, missing
+from tests.support.http.messages import Response
 
 _LANGUAGES = {".py": "PYTHON", ".sql": "SQL", ".scala": "SCALA", ".r": "R"}
 _NOTEBOOK = b"# Databricks notebook source"
@@ -82,7 +82,7 @@ class WorkspaceFiles:
         ]
         return {"objects": [self._as_json(one, self.items[one]) for one in inside]}
 
-    def _export(self, call: Call) -> Answer | dict[str, Any]:
+    def _export(self, call: Call) -> Response | dict[str, Any]:
         path, item = self._found(call)
         if item.kind == "DIRECTORY":
             raise invalid(f"{path} is a directory; it can be exported as DBC only")

@@ -110,7 +110,8 @@ def test_a_logged_model_is_found_changed_and_deleted(azureml: AzureMl) -> None:
         found["pending"] = str(failed.status)
         client.finalize_logged_model(failed.model_id, LoggedModelStatus.FAILED)
         carriers = client.search_runs(ids, "attributes.run_name = 'alone'")
-        found["carrier"] = [[r.info.status, r.data.tags["dbx_aml.carrier"]] for r in carriers]
+        tag = "dbx_aml.placeholder_run"
+        found["carrier"] = [[r.info.status, r.data.tags[tag]] for r in carriers]
         found["source"] = get(failed.model_id).source_run_id
         found["failed"] = str(get(failed.model_id).status)
         client.delete_logged_model(info.model_id)

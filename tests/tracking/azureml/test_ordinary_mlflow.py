@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.azureml import AzureMl
-from tests.support.azureml.child import clean_environment
+from tests.support.child_process import clean_environment
 
 pytestmark = [pytest.mark.azureml, pytest.mark.slow]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.azureml import AzureMl
-from tests.support.azureml.child import clean_environment
 from tests.support.azureml.program import found_by
+from tests.support.child_process import clean_environment
 
 pytestmark = [pytest.mark.azureml, pytest.mark.slow]
 

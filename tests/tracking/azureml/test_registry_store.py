@@ -58,7 +58,7 @@ def test_every_uri_of_a_model_is_registered_and_loaded(azureml: AzureMl, tmp_pat
     assert found["predicted"] == [[2.0, 4.0]] * 5
     assert found["models"] == [True, True, False, False, True]
     assert found["runs"] == [True, True, False, False, False]
-    assert found["tags"][3] == {"dbx_aml.source": f"file://{tmp_path / 'saved'}"}
+    assert found["tags"][3] == {"dbx_aml.source_model_uri": f"file://{tmp_path / 'saved'}"}
     assert found["linked"] == (
         '[{"name": "all", "version": "2"}, {"name": "copied", "version": "1"}]'
     )
@@ -88,7 +88,7 @@ def test_a_run_tracked_elsewhere_is_registered_with_its_source(
     run_id, model_id = found["ids"]
 
     assert found["predicted"] == [[2.0, 4.0]] * 2
-    source = {"dbx_aml.source": f"models:/{model_id}", "dbx_aml.source_run_id": run_id}
+    source = {"dbx_aml.source_model_uri": f"models:/{model_id}", "dbx_aml.source_run_id": run_id}
     assert found["versions"] == [["", model_id, source], ["", model_id, source]]
 
 
@@ -129,7 +129,7 @@ def test_aliases_are_tags_on_versions(azureml: AzureMl) -> None:
     assert sorted(tags["1"]) == [
         "dbx_aml.alias.first",
         "dbx_aml.create_id",
-        "dbx_aml.model_id",
+        "dbx_aml.logged_model_id",
     ]
     # The service was asked first, once by each client.
     assert len(azureml.requests(path="registered-models/alias")) == 1

@@ -38,9 +38,9 @@ _JSON = st.recursive(
 
 @given(st.dictionaries(st.text(max_size=20), _JSON))
 def test_a_document_comes_back_from_tags_as_long_as_a_tag_may_be(document: dict[str, Any]) -> None:
-    tags = document_tags("dbx_aml.links", document)
+    tags = document_tags("dbx_aml.run_inputs", document)
 
-    assert document_in("dbx_aml.links", tags) == document
+    assert document_in("dbx_aml.run_inputs", tags) == document
     assert all(len(text) <= LONGEST_TAG for text in tags.values()) or len(tags) == 1
 
 
@@ -64,10 +64,15 @@ def test_a_document_of_which_a_part_is_missing_is_none() -> None:
 
 
 def test_only_the_stores_own_tags_are_hidden() -> None:
-    own = ("dbx_aml.create_id", "dbx_aml.overflow", "dbx_aml.model.0a1b2c3d.0", "dbx_aml.links.0")
+    own = (
+        "dbx_aml.create_id",
+        "dbx_aml.overflow",
+        "dbx_aml.logged_model.0a1b2c3d.0",
+        "dbx_aml.run_inputs.0",
+    )
     assert all(is_hidden(key) for key in own)
-    assert not any(is_hidden(key) for key in ("dbx_aml.mirror", "dbx_aml.carrier", "team"))
-    assert model_keys({key: "" for key in own}) == ["dbx_aml.model.0a1b2c3d"]
+    assert not any(is_hidden(key) for key in ("dbx_aml.mirror", "dbx_aml.placeholder_run", "team"))
+    assert model_keys({key: "" for key in own}) == ["dbx_aml.logged_model.0a1b2c3d"]
 
 
 @given(st.text(max_size=2000), st.sampled_from([500, 1000]))
@@ -226,7 +231,7 @@ class _Recorded(AmlTrackingStore):
 
 def test_a_metric_that_was_just_read_is_linked_to_a_model_and_not_sent_again() -> None:
     document = {"name": "m", "folder": "m", "status": "PENDING", "created": 1, "updated": 1}
-    store = _Recorded(document_tags("dbx_aml.model.0a1b2c3d", document))
+    store = _Recorded(document_tags("dbx_aml.logged_model.0a1b2c3d", document))
     model_id = "m-r-0a1b2c3d"
     (read,) = store.get_metric_history("r", "auc")
 
@@ -241,7 +246,7 @@ def test_a_metric_that_was_just_read_is_linked_to_a_model_and_not_sent_again() -
         if name == "LogBatch"
         for tag in body.get("tags", [])
     }
-    kept = document_in("dbx_aml.model.0a1b2c3d", written)
+    kept = document_in("dbx_aml.logged_model.0a1b2c3d", written)
     assert kept is not None
     assert kept["metrics"] == [["auc", 0.75, 8, 0, "", "", "r"]]
 

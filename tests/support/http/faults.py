@@ -1,7 +1,7 @@
-"""Faults that a test switches on: what an outage, a throttled or a broken network looks like.
+"""Faults that a test switches on: an outage, a throttled service, a broken network.
 
-A fault matches requests by host, method and path, and ends after a number of requests, after a
-time, or at the next reset.
+A fault hits requests by host, method and path. It ends after a number of requests, after a time,
+or at the next reset.
 """
 
 import re
@@ -14,18 +14,18 @@ KINDS = ("status", "delay", "black-hole", "drop", "lost-answer")
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What goes wrong, where, and for how long.
+    """A failure of the service or of the network, and the requests that it hits.
 
     Args:
-        kind: "status" answers `status` and does nothing; "delay" waits `delay_s`, then works;
-            "black-hole" never answers; "drop" closes the connection, nothing done; "lost-answer"
-            does everything, then closes the connection without an answer.
-        host: Regular expression found in the host, for example "blob"; all hosts without it.
-        path: Regular expression found in the path, for example "runs/log-batch"; all without it.
+        kind: "status" responds with `status` and does nothing; "delay" waits `delay_s`, then works;
+            "black-hole" never responds; "drop" does nothing and closes the connection;
+            "lost-answer" does everything, then closes the connection without a response.
+        host: Regular expression found in the host, for example "blob"; empty for all hosts.
+        path: Regular expression found in the path, for example "runs/log-batch"; empty for all.
         method: Regular expression of the whole method, for example "PUT".
-        skip: How many requests that it would hit pass first.
-        count: How many requests it hits then; None for all.
-        for_s: Seconds that it lasts; None for no end.
+        skip: Number of matching requests that pass before the first hit.
+        count: Number of requests to hit; None for no limit.
+        for_s: Duration in seconds; None for no end.
         status: Status of kind "status".
         retry_after_s: Retry-After of kind "status", in seconds.
         delay_s: Wait of kind "delay", in seconds.
@@ -46,57 +46,57 @@ class Fault:
         if self.kind not in KINDS:
             raise ValueError(f"fault kind must be one of {KINDS}: got {self.kind!r}")
 
-    def hits(self, host: str, method: str, path: str) -> bool:
-        """Tell whether this request is meant."""
+    def matches(self, host: str, method: str, path: str) -> bool:
+        """Tell whether host, method and path of a request match this fault."""
         return bool(
             re.search(self.host, host)
             and re.fullmatch(self.method, method)
             and re.search(self.path, path)
         )
 
-    def as_json(self) -> dict[str, object]:
-        """The fields, as the admin port takes them."""
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields, as the admin port takes them."""
         return asdict(self)
 
 
 class Faults:
-    """The faults that are on, counted down by the requests they hit."""
+    """The active faults, and how many requests each fault has matched."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._active: list[tuple[Fault, float]] = []
-        self._seen: list[int] = []
+        self._match_counts: list[int] = []
 
     def add(self, fault: Fault) -> None:
-        """Switch a fault on; of several that match a request the first one counts."""
+        """Switch a fault on; of several faults that match a request the first counts."""
         end = float("inf") if fault.for_s is None else time.monotonic() + fault.for_s
         with self._lock:
             self._active.append((fault, end))
-            self._seen.append(0)
+            self._match_counts.append(0)
 
     def clear(self) -> None:
-        """Switch all off; requests in a black hole are dropped, see `Service`."""
+        """Switch all faults off; requests in a black hole are released by the server."""
         with self._lock:
             self._active.clear()
-            self._seen.clear()
+            self._match_counts.clear()
 
-    def take(self, host: str, method: str, path: str) -> Fault | None:
-        """Return the fault of this request and count it as used; None where nothing goes wrong."""
+    def next_fault(self, host: str, method: str, path: str) -> Fault | None:
+        """Return the fault that hits this request, and count it; None without a fault."""
         now = time.monotonic()
         with self._lock:
             for index, (fault, end) in enumerate(self._active):
-                if now >= end or not fault.hits(host, method, path):
+                if now >= end or not fault.matches(host, method, path):
                     continue
-                self._seen[index] += 1
-                hit = self._seen[index] - fault.skip
+                self._match_counts[index] += 1
+                hit = self._match_counts[index] - fault.skip
                 if hit > 0 and (fault.count is None or hit <= fault.count):
                     return fault
         return None
 
-    def on_connect(self, host: str) -> Fault | None:
-        """Return the fault that already hits a new connection: one for a host, not for a path.
+    def fault_of_connection(self, host: str) -> Fault | None:
+        """Return the fault that hits a new connection: a fault of a whole host, not of a path.
 
-        It is not counted: the requests that never come cannot be.
+        The fault is not counted, because the requests behind it never arrive.
         """
         now = time.monotonic()
         with self._lock:

@@ -11,9 +11,6 @@ from typing import Any
 
 import urllib3
 
-from tests.support.azureml.child import clean_environment
-from tests.support.azureml.fault import Fault
-from tests.support.azureml.journal import Entry
 from tests.support.azureml.workspace import (
     ADMIN_PATH,
     CLIENT_ID,
@@ -21,6 +18,9 @@ from tests.support.azureml.workspace import (
     TENANT_ID,
     Workspace,
 )
+from tests.support.child_process import clean_environment
+from tests.support.http.faults import Fault
+from tests.support.http.journal import Entry
 
 IDENTITIES = ("service-principal", "certificate", "managed", "workload", "none")
 _ROOT = Path(__file__).parents[3]
@@ -83,7 +83,7 @@ class AzureMl:
         Example:
             azureml.fault("status", status=429, retry_after_s=1, path="runs/log-batch", count=2)
         """
-        self._post("faults", Fault(kind=kind, **where).as_json())
+        self._post("faults", Fault(kind=kind, **where).to_dict())
 
     def blob_put_fails(self, *, count: int | None = None, status: int = 403) -> None:
         """Let uploads fail after their path is registered; 403 is not tried again by the client."""
@@ -106,10 +106,7 @@ class AzureMl:
         self._post("state", {"revoke_tokens": True})
 
     def reset(self) -> None:
-        """End every fault, forget the requests, put the caller's rights and tokens back.
-
-        What clients have stored stays: tests name their own experiments.
-        """
+        """End every fault, delete runs, models and journal, restore the caller's permissions."""
         self._post("reset", {})
 
     def requests(self, *, host: str = "", path: str = "") -> list[Entry]:
