@@ -24,6 +24,7 @@ def azureml(azureml_process: AzureMl) -> Iterator[AzureMl]:
             assert azureml.requests(path="runs/create")
     """
     azureml_process.reset()
+    azureml_process.delete_data()
     yield azureml_process
     # Release clients that wait in a black hole.
     azureml_process.reset()

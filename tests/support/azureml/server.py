@@ -96,6 +96,8 @@ class Server:
             self._set(request.json())
         elif call == "reset":
             self._reset()
+        elif call == "delete-data":
+            self._delete_data()
         else:
             return Response(status=404)
         return json_response({})
@@ -116,7 +118,8 @@ class Server:
         self._front.ahead_s = 0.0
         self._tokens.reset()
         self._permissions.denied = ()
-        if self._journal.to_dicts():
-            self._backend.clear()
-            self._service.clear_artifacts()
         self._journal.clear()
+
+    def _delete_data(self) -> None:
+        self._backend.clear()
+        self._service.clear_artifacts()

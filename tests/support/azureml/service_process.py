@@ -106,8 +106,12 @@ class AzureMl:
         self._post("state", {"revoke_tokens": True})
 
     def reset(self) -> None:
-        """End every fault, delete runs, models and journal, restore the caller's permissions."""
+        """End every fault, empty the journal, restore permissions and token lifetime."""
         self._post("reset", {})
+
+    def delete_data(self) -> None:
+        """Delete every experiment, run, model and artifact."""
+        self._post("delete-data", {})
 
     def requests(self, *, host: str = "", path: str = "") -> list[Entry]:
         """Return what clients asked since the last reset, oldest first.
