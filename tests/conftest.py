@@ -134,11 +134,10 @@ def _global_state_is_put_back() -> Iterator[None]:
     if "dbx_aml.tracking.connect" in sys.modules:
         from dbx_aml.tracking import connect
 
-        connect._current = None
+        connect.reset_for_tests()
     if "dbx_aml.azure.credentials" in sys.modules:
         from dbx_aml.azure import credentials as auth
 
-        auth.use_link(None)
         auth._known.clear()
     _put_back(environment)
 

@@ -1,5 +1,6 @@
-"""A call that ends in time, whatever the other side does."""
+"""Calls and waits that end in time."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -9,55 +10,87 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 
-def bounded(call: Callable[[], Result], seconds: float) -> Result:
-    """Return what `call` returns, or stop waiting for it.
+def call_within(call: Callable[[], Result], seconds: float) -> Result:
+    """Return the result of a call, or stop waiting for it.
 
-    Time limits of HTTP clients count from each packet, and host names are looked up without any:
-    only a thread of its own bounds the whole. A call that hangs stays behind in its thread, which
-    ends with the process.
+    The timeouts of HTTP clients count from each packet, and a host's name is looked up without
+    any: only a thread bounds the whole call. A call that hangs stays in its thread, which ends with
+    the process.
 
     Args:
-        call: Takes no arguments.
-        seconds: How long to wait.
+        call: Function without arguments.
+        seconds: Longest time to wait.
 
     Raises:
-        TimeoutError: There is no result yet.
+        TimeoutError: The call has not returned within these seconds.
     """
-    future = begun(call)
+    future = start_in_thread(call)
     try:
         return future.result(max(seconds, 0.0))
     except FutureTimeoutError:
         if future.done():
-            # The call's own, not ours.
+            # The call itself raised this TimeoutError.
             raise
     raise TimeoutError(f"no answer in {seconds:.1f} s")
 
 
-def begun(call: Callable[[], Result]) -> Future[Result]:
-    """Start a call in a thread that ends with the process; return what it will return.
+def start_in_thread(call: Callable[[], Result]) -> Future[Result]:
+    """Start a call in a thread that ends with the process; return the future of its result.
 
     Args:
-        call: Takes no arguments.
+        call: Function without arguments.
     """
     future: Future[Result] = Future()
 
-    def work() -> None:
+    def run_call() -> None:
         try:
             future.set_result(call())
-        except BaseException as err:  # noqa: BLE001 - raised where it is waited for
+        except BaseException as err:  # noqa: BLE001 - raised by future.result()
             future.set_exception(err)
 
-    in_background(work)
+    run_in_background(run_call)
     return future
 
 
-def in_background(call: Callable[[], None]) -> None:
-    """Start a call that nobody waits for.
+def run_in_background(call: Callable[[], None]) -> None:
+    """Start a call in a thread without waiting for it.
 
-    At the interpreter's end, where no thread can be started any more, it is done here: what is
-    logged last must get out.
+    While the interpreter ends, no thread can start: the call then runs here, so that the last
+    metrics of a program are not lost.
+
+    Args:
+        call: Function without arguments.
     """
     try:
-        Thread(target=call, name="dbx-aml-auth", daemon=True).start()
+        Thread(target=call, name="dbx-aml", daemon=True).start()
     except RuntimeError:
         call()
+
+
+def poll_until(
+    condition: Callable[[], Result],
+    timeout_s: float,
+    interval_s: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Result:
+    """Call a condition again and again until it is true; return its last value.
+
+    The condition is called at least once, and once more at the end of the time. If the value that
+    comes back is false, the time is over.
+
+    Args:
+        condition: Function without arguments; what it returns counts as true or false.
+        timeout_s: Longest time to wait between the first call and the last.
+        interval_s: Time between two calls.
+        clock: Clock in seconds that only goes forward.
+        sleep: Function that waits for a number of seconds.
+    """
+    end = clock() + timeout_s
+    while True:
+        value = condition()
+        seconds_left = end - clock()
+        if value or seconds_left <= 0:
+            return value
+        sleep(min(interval_s, seconds_left))

@@ -1,27 +1,36 @@
-"""Every error class of the package.
+"""Every error class of the package, and the meaning of other libraries' error codes.
 
     DbxAmlError
-    ├── ArgumentError         also ValueError
-    ├── ExperimentPathError   also ValueError
-    ├── ModelUriError         also ValueError
-    ├── WorkspaceError        also ValueError
-    ├── AuthError             also RuntimeError
-    ├── ClusterError          also RuntimeError
-    ├── LinkError             also RuntimeError
-    ├── LocalSparkError       also RuntimeError
-    ├── MirrorError           also RuntimeError
-    ├── NotebookError         also RuntimeError
-    ├── RegistryError         also RuntimeError
-    ├── RunError              also RuntimeError
-    └── ScoringError          also RuntimeError
-        ├── ModelNotFoundError           no such model, version or alias in the registry
-        ├── NoScorableRowError           the model fails on every row
-        ├── SchemaMismatchError          columns, types or signature do not fit together
-        ├── TableNotFoundError           no such input table, or no right to read it
-        └── TooManyQuarantinedRowsError  more than `max_quarantined_rows`
+    ├── ArgumentError             also ValueError
+    ├── ExperimentPathError       also ValueError
+    ├── ModelUriError             also ValueError
+    ├── UnsafePathError           also ValueError
+    ├── WorkspaceError            also ValueError
+    ├── ClusterError              also RuntimeError
+    ├── CredentialError           also RuntimeError
+    ├── LinkError                 also RuntimeError
+    ├── LocalSparkError           also RuntimeError
+    ├── MirrorError               also RuntimeError
+    │   └── RunMirrorError               the destination cannot hold this run
+    ├── NotebookError             also RuntimeError
+    ├── ProgramError              also RuntimeError
+    ├── RegistryError             also RuntimeError
+    ├── RunError                  also RuntimeError
+    ├── ScoringError              also RuntimeError
+    │   ├── ModelNotFoundError           no such model, version or alias in the registry
+    │   ├── NoScorableRowError           the model fails on every row
+    │   ├── SchemaMismatchError          columns, types or signature do not fit together
+    │   ├── TableNotFoundError           no such input table, or no right to read it
+    │   └── TooManyQuarantinedRowsError  more than `max_quarantined_rows`
+    └── ServiceError              also RuntimeError
+        ├── NotFoundError                no such resource
+        ├── PermissionDeniedError        the caller is known and not allowed
+        ├── ServiceUnavailableError      no answer until the end of the retries
+        ├── TemporaryError               one attempt failed, a retry may succeed
+        └── WrongStateError              the resource takes no change now
 
-A message says: thing must rule: got value; next step. Those that are a ValueError too are about
-what was typed, before anything was looked up: the command then exits with 2, else with 1.
+A message says: thing must rule: got value; next step. A class that is also a ValueError is about an
+argument, before any service was called: the command `dbx-aml` then exits with 2, else with 1.
 """
 
 
@@ -30,7 +39,7 @@ class DbxAmlError(Exception):
 
 
 class ArgumentError(DbxAmlError, ValueError):
-    """An argument breaks a rule of its own, or does not go with another one."""
+    """An argument breaks a rule of its own, or contradicts another argument."""
 
 
 class ExperimentPathError(DbxAmlError, ValueError):
@@ -38,23 +47,27 @@ class ExperimentPathError(DbxAmlError, ValueError):
 
 
 class ModelUriError(DbxAmlError, ValueError):
-    """A model URI does not say which model, or not which version of it."""
+    """A model URI names no model, or no version of it."""
+
+
+class UnsafePathError(DbxAmlError, ValueError):
+    """A path that another service sent leads out of the folder that it belongs in."""
 
 
 class WorkspaceError(DbxAmlError, ValueError):
     """An Azure ML workspace cannot have such a name, tracking URI or ARM id."""
 
 
-class AuthError(DbxAmlError, RuntimeError):
-    """No token: says which sources were tried and what each answered, never a secret."""
-
-
 class ClusterError(DbxAmlError, RuntimeError):
-    """A cluster cannot be looked at or changed, or did not come up as it should."""
+    """A cluster cannot be read or changed, or did not start as it should."""
+
+
+class CredentialError(DbxAmlError, RuntimeError):
+    """No source gave a token. The message lists each source tried and its error, never a secret."""
 
 
 class LinkError(DbxAmlError, RuntimeError):
-    """A link's settings do not fit together, or one of its services does not take them."""
+    """The link's settings contradict each other, or one of its services refuses them."""
 
 
 class LocalSparkError(DbxAmlError, RuntimeError):
@@ -62,11 +75,30 @@ class LocalSparkError(DbxAmlError, RuntimeError):
 
 
 class MirrorError(DbxAmlError, RuntimeError):
-    """Runs cannot be mirrored: one of the two services is not as it has to be."""
+    """Runs cannot be mirrored: the source or the destination server is not as required."""
+
+
+class RunMirrorError(MirrorError):
+    """The destination cannot hold this run: mirroring it again would fail in the same way."""
 
 
 class NotebookError(DbxAmlError, RuntimeError):
     """A notebook cannot be read, or one of its cells failed."""
+
+
+class ProgramError(DbxAmlError, RuntimeError):
+    """A program failed or did not end in time.
+
+    Args:
+        message: What the command shows.
+        exit_code: Status that the program ended with; None if it was stopped or never started.
+        stderr: All that the program wrote to its standard error.
+    """
+
+    def __init__(self, message: str, *, exit_code: int | None = None, stderr: str = "") -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.stderr = stderr
 
 
 class RegistryError(DbxAmlError, RuntimeError):
@@ -74,7 +106,7 @@ class RegistryError(DbxAmlError, RuntimeError):
 
 
 class RunError(DbxAmlError, RuntimeError):
-    """A run or an experiment cannot be looked at."""
+    """A run or an experiment cannot be read."""
 
 
 class ScoringError(DbxAmlError, RuntimeError):
@@ -101,6 +133,78 @@ class TooManyQuarantinedRowsError(ScoringError):
     """More rows than `max_quarantined_rows` could not be scored; both tables are written."""
 
 
-def first_line(err: Exception) -> str:
-    """Return what another library's error says, without its later lines."""
-    return (str(err).strip() or type(err).__name__).splitlines()[0]
+class ServiceError(DbxAmlError, RuntimeError):
+    """A service refused a request, or its answer breaks the protocol."""
+
+
+class NotFoundError(ServiceError):
+    """The service has no such resource."""
+
+
+class PermissionDeniedError(ServiceError):
+    """The service knows the caller and does not allow the request."""
+
+
+class ServiceUnavailableError(ServiceError):
+    """The service gave no answer, or only temporary errors, until the end of the retries."""
+
+
+class TemporaryError(ServiceError):
+    """One attempt failed in a way that a retry may mend.
+
+    Args:
+        message: Answer of the service, in a few words.
+        retry_after_s: Seconds that the service asks the caller to wait; None if it asks nothing.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class WrongStateError(ServiceError):
+    """The resource is in a state in which the service refuses the change."""
+
+
+# Error codes of MLflow and Databricks by what they mean for the caller.
+_NOT_FOUND = frozenset({"NOT_FOUND", "RESOURCE_DOES_NOT_EXIST"})
+_PERMISSION_DENIED = frozenset({"CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED", "UNAUTHENTICATED"})
+_PERMANENT = _NOT_FOUND | {
+    "ALREADY_EXISTS",
+    "ENDPOINT_NOT_FOUND",
+    "INVALID_PARAMETER_VALUE",
+    "INVALID_STATE",
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_CONFLICT",
+    "RESOURCE_LIMIT_EXCEEDED",
+}
+# Errors of ours that a later call may not meet again.
+_RETRYABLE = (CredentialError, PermissionDeniedError, ServiceUnavailableError, TemporaryError)
+
+
+def is_not_found(error: BaseException) -> bool:
+    """Tell whether a service answered that the resource does not exist."""
+    return isinstance(error, NotFoundError) or _error_code(error) in _NOT_FOUND
+
+
+def is_permission_denied(error: BaseException) -> bool:
+    """Tell whether the caller has no token or no permission: every call will then fail."""
+    if isinstance(error, PermissionDeniedError | CredentialError):
+        return True
+    return _error_code(error) in _PERMISSION_DENIED
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Tell whether the same call may succeed later: after an outage, a limit or a new permission.
+
+    An error of an unknown kind counts as retryable: it may be the network's.
+    """
+    code = _error_code(error)
+    if code:
+        return code not in _PERMANENT
+    return not isinstance(error, DbxAmlError) or isinstance(error, _RETRYABLE)
+
+
+def _error_code(error: BaseException) -> str:
+    """Return the code that MLflow's and Databricks' exceptions carry, "" for any other error."""
+    return str(getattr(error, "error_code", None) or "")

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dbx_aml._common.errors import LinkError
-from dbx_aml.link.link import Link, SecretRef
-from dbx_aml.link.workspace import CLOUDS, Cloud
+from dbx_aml.link.clouds import CLOUDS, Cloud
+from dbx_aml.link.link import Link
+from dbx_aml.link.secret_reference import SecretRef
 
 # What azure-identity's clients are told: the bound on the whole is `bounded`.
 _QUICK: dict[str, Any] = {

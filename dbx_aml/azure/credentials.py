@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from dbx_aml._common.deadline import bounded, in_background
-from dbx_aml._common.errors import AuthError
+from dbx_aml._common.deadline import call_within, run_in_background
+from dbx_aml._common.errors import CredentialError
 from dbx_aml.azure.credential_sources import (
     VARIABLES,
     Source,
@@ -32,8 +32,6 @@ from dbx_aml.link.link import Link
 if TYPE_CHECKING:
     from azure.core.credentials import AccessToken, AccessTokenInfo
 
-__all__ = ["Credential", "Identity", "Source", "bounded", "credential", "identity", "use_link"]
-
 # A new token, or an error, within so many seconds.
 PROOF_S = 5.0
 # After a failed refresh the old token is used and nobody asks again for so long.
@@ -42,16 +40,14 @@ _PAUSE_S = 30.0
 _HURRY_S = 10.0
 _lock = Lock()
 _known: dict[Hashable, Credential] = {}
-_default: Link | None = None
 
 
-def credential(link: Link | None = None) -> Credential:
-    """Return the credential of a link: the same one as long as what it is made from is the same.
+def credential(link: Link) -> Credential:
+    """Return the credential of a link: the same object while link and variables stay the same.
 
     Args:
-        link: By default the one that `connect` applied, else what `Link.load` finds.
+        link: Link whose settings choose the source of the tokens.
     """
-    link = link or _default or Link.load()
     found = "\0".join(str(os.environ.get(name)) for name in VARIABLES)
     # The variables may hold a secret, which is not kept here.
     digest = hashlib.sha256(found.encode("utf-8", "surrogateescape")).digest()
@@ -59,19 +55,6 @@ def credential(link: Link | None = None) -> Credential:
     key = (who, cloud_of(link), digest)
     with _lock:
         return _known.setdefault(key, Credential(link))
-
-
-def use_link(link: Link | None) -> Link | None:
-    """Let `credential()` use this link; return the one it used before."""
-    global _default
-    with _lock:
-        old, _default = _default, link
-    return old
-
-
-def used_link() -> Link | None:
-    """Return the link that `credential()` uses, None where nothing was connected."""
-    return _default
 
 
 @dataclass
@@ -135,7 +118,7 @@ class Credential:
             kwargs: Ignored, as azure-core's protocol wants it.
 
         Raises:
-            AuthError: No source gave one within five seconds.
+            CredentialError: No source gave one within five seconds.
         """
         options: dict[str, Any] = {"claims": claims, "tenant_id": tenant_id}
         options = {name: value for name, value in options.items() if value}
@@ -155,11 +138,11 @@ class Credential:
         found = self.get_token(*scopes, **(options or {}))
         return AccessTokenInfo(found.token, found.expires_on)
 
-    def prove(self, seconds: float = PROOF_S) -> Identity:
+    def verify(self, seconds: float = PROOF_S) -> Identity:
         """Get a token for Azure ML now; return whom it is for.
 
         Raises:
-            AuthError: There is none within these seconds.
+            CredentialError: There is none within these seconds.
         """
         with self._lock:
             kept = self._kept.setdefault(((self.scope,), ()), _Kept())
@@ -189,21 +172,23 @@ class Credential:
             if started > kept.failed_at + pause and kept.asking.acquire(blocking=False):
                 if left > _HURRY_S:
                     # The caller's work goes on meanwhile.
-                    in_background(lambda: self._ask_and_keep(kept, scopes, options, seconds))
+                    run_in_background(lambda: self._ask_and_keep(kept, scopes, options, seconds))
                 else:
                     self._ask_and_keep(kept, scopes, options, min(seconds, left / 2))
             if kept.token is not None:
                 return kept.token
         # All wait for the one who asks, and share what he is answered.
         if not kept.asking.acquire(timeout=seconds):
-            raise AuthError(f"{self._wanted()}: got no answer in {seconds:.1f} s; try again")
+            raise CredentialError(f"{self._wanted()}: got no answer in {seconds:.1f} s; try again")
         if kept.left() > 0 or kept.failed_at > started:
             kept.asking.release()
         else:
             self._ask_and_keep(kept, scopes, options, seconds)
         if kept.left() > 0 and kept.token is not None:
             return kept.token
-        raise AuthError(kept.failed or f"{self._wanted()}: got one that has ended; set the clock")
+        raise CredentialError(
+            kept.failed or f"{self._wanted()}: got one that has ended; set the clock"
+        )
 
     def _ask_and_keep(
         self, kept: _Kept, scopes: tuple[str, ...], options: dict[str, Any], seconds: float
@@ -237,7 +222,7 @@ class Credential:
                 return azure, azure.get_token(*scopes, **options)
 
             try:
-                azure, token = bounded(ask, deadline - time.monotonic())
+                azure, token = call_within(ask, deadline - time.monotonic())
             except TimeoutError:
                 said = f"no answer in {seconds:.1f} s, is the network open"
                 answers.append(f"{one.name} ({one.why}): {said}")

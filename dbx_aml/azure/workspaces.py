@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dbx_aml._common.deadline import bounded
+from dbx_aml._common.deadline import call_within
 from dbx_aml._common.errors import LinkError
 from dbx_aml.azure.credentials import Credential
 from dbx_aml.link.workspace import AmlWorkspace
@@ -187,7 +187,7 @@ def asked(
             )
 
     try:
-        return bounded(call, seconds)
+        return call_within(call, seconds)
     except (TimeoutError, requests.Timeout):
         problem = f"nothing in {seconds:.1f} s"
     except requests.RequestException as err:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def _reference(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
     """Refuse a secret's text as wrong usage, without repeating it."""
-    from dbx_aml.link.link import SecretRef
+    from dbx_aml.link.secret_reference import SecretRef
 
     try:
         return None if value is None else str(SecretRef.parse(value))
@@ -47,7 +47,9 @@ _OPTIONS = [
         "--client-secret", callback=_reference, help="A reference: SCOPE/KEY or env:VARIABLE."
     ),
     click.option("--service-credential", help="Name of one of Unity Catalog."),
-    click.option("--retry-s", type=float, help="Seconds for which 429 and 503 are tried again."),
+    click.option(
+        "--retry-timeout-s", type=float, help="Seconds for which 429 and 503 are tried again."
+    ),
 ]
 _config = click.option("--config", help="A config.json or its folder.  [default: as found]")
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
@@ -81,7 +83,7 @@ def set_(path: Path, **values: Any) -> None:
     if not any(value is not None for value in values.values()):
         raise click.UsageError("Give at least one value, for example --mode aml.")
     file = path if path.suffix == ".json" else path / CONFIG_NAME
-    made = Link.of_file(file if file.exists() else None, **values)
+    made = Link.from_file(file if file.exists() else None, **values)
     click.echo(f"{made.save(file)} says: mode {made.mode}, registry {made.registry}")
 
 

@@ -229,15 +229,15 @@ def _sides(
     config: str | None, source_tracking_uri: str | None, destination_tracking_uri: str | None
 ) -> tuple[Side, Side]:
     """Return both sides, which answer; Azure ML is asked with the link's credential."""
-    from dbx_aml.azure.credentials import use_link
     from dbx_aml.link.link import Link
+    from dbx_aml.tracking.connect import set_connected_link
     from dbx_aml.tracking.mirror.server_pair import prove, sides
 
     link = Link.load(config=config)
-    use_link(link)
+    set_connected_link(link)
     # Many runs at once share MLflow's connections.
     os.environ.setdefault("MLFLOW_HTTP_POOL_MAXSIZE", "32")
-    os.environ["DBX_AML_RETRY_S"] = f"{link.retry_s:g}"
+    os.environ["DBX_AML_RETRY_TIMEOUT_S"] = f"{link.retry_timeout_s:g}"
     if link.aml_workspace is not None:
         os.environ.setdefault("AZUREML_CURRENT_CLOUD", link.aml_workspace.cloud)
     found = sides(

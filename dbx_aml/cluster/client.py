@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from dbx_aml._common.errors import ClusterError, first_line
+from dbx_aml._common.errors import ClusterError
+from dbx_aml._common.text import first_line
 
 # Host and token are proved at once; what comes later may be tried for longer.
 _FIRST_S = 10
@@ -73,7 +74,7 @@ class Client:
         self.host = str(config.host)
         me = self.call("GET", "/api/2.0/preview/scim/v2/Me", what="see who is signed in")
         self.user = str(me.get("userName", ""))
-        config.retry_timeout_seconds = int(os.environ.get("DBX_AML_RETRY_S") or _RETRY_S)
+        config.retry_timeout_seconds = int(os.environ.get("DBX_AML_RETRY_TIMEOUT_S") or _RETRY_S)
         config.http_timeout_seconds = _HTTP_S
         self._api = ApiClient(config)
 

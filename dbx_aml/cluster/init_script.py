@@ -69,10 +69,10 @@ def link_of_file(file: Path) -> Link:
         WorkspaceError: The workspace cannot exist.
     """
     file = file / "config.json" if file.is_dir() else file
-    made = Link.of_file(file)
+    made = Link.from_file(file)
     # A file from the portal says no mode: on Databricks that means to track in both.
-    is_open = made.origins.get("mode", "").startswith("default") and made.has_aml_side
-    return Link.of_file(file, mode="dual") if is_open else made
+    is_open = made.origins.get("mode", "").startswith("default") and made.uses_azure_ml
+    return Link.from_file(file, mode="dual") if is_open else made
 
 
 def _refuse_secrets(settings: str) -> None:

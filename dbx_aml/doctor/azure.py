@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from dbx_aml._common.errors import AuthError
-from dbx_aml.azure.credentials import Identity, credential
+from dbx_aml._common.errors import CredentialError
+from dbx_aml.azure.credentials import credential
+from dbx_aml.azure.identity import Identity
 from dbx_aml.azure.workspaces import ACTIONS, permissions, read_properties, read_workspace
 from dbx_aml.doctor.check_result import Finding, SkippedError, failed, failed_by, ok, warning
 from dbx_aml.doctor.checks import Case, Fact
@@ -22,7 +23,7 @@ def aml_workspace(case: Case) -> AmlWorkspace:
         SkippedError: It leads to none.
     """
     link = case.link
-    if not link.has_aml_side:
+    if not link.uses_azure_ml:
         raise SkippedError(f"no Azure ML side in the link: its mode is '{link.mode}'")
     if link.aml_workspace is None:
         raise SkippedError(f"{link.aml_tracking_uri} stands in for Azure ML")
@@ -34,7 +35,7 @@ def identity(case: Case) -> Fact[Identity]:
 
     def ask() -> Identity:
         aml_workspace(case)
-        return credential(case.link).prove(case.left_s)
+        return credential(case.link).verify(case.left_s)
 
     return case.fact("token", ask)
 
@@ -54,7 +55,7 @@ def token(case: Case) -> Finding:
     """Get a token for Azure."""
     try:
         return ok(f"for {identity(case).asked()}")
-    except AuthError as err:
+    except CredentialError as err:
         found = failed_by(err)
     if "no answer" in found.said:
         return replace(found, fix="see the check 'sign-in host'")

@@ -9,7 +9,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
-from dbx_aml._common.deadline import begun
+from dbx_aml._common.deadline import start_in_thread
 from dbx_aml._common.errors import DbxAmlError
 from dbx_aml.doctor.check_result import SkippedError
 from dbx_aml.link.link import Link
@@ -58,7 +58,7 @@ class Fact(Generic[_Answer]):
 
     def _begun(self) -> Future[_Answer]:
         with self._lock:
-            self._future = self._future or begun(self._ask)
+            self._future = self._future or start_in_thread(self._ask)
         return self._future
 
 

@@ -9,13 +9,14 @@ from typing import Any
 from urllib.parse import quote
 
 from dbx_aml._common.databricks_runtime import running_version
-from dbx_aml._common.deadline import bounded
-from dbx_aml._common.errors import LinkError, first_line
+from dbx_aml._common.deadline import call_within
+from dbx_aml._common.errors import LinkError
+from dbx_aml._common.text import first_line
 from dbx_aml.azure.workspaces import asked
 from dbx_aml.doctor.check_result import Finding, SkippedError, failed, ok, warning
 from dbx_aml.doctor.checks import Case, Fact
 from dbx_aml.link.experiments import normal_path
-from dbx_aml.tracking.servers import is_databricks
+from dbx_aml.link.uris import is_databricks_uri
 
 _STEPS = {
     401: "get a token of this workspace: the one that is set is not valid here",
@@ -87,7 +88,7 @@ def _databricks_uri(case: Case) -> str:
     link = case.link
     if link.mode == "aml" and link.registry == "aml":
         raise SkippedError("no Databricks side in the link: Azure ML tracks and registers")
-    if not is_databricks(link.databricks_tracking_uri):
+    if not is_databricks_uri(link.databricks_tracking_uri):
         raise SkippedError(f"{link.databricks_tracking_uri} stands in for Databricks")
     if not (case.is_linked or running_version() or os.environ.get("DATABRICKS_HOST")):
         raise SkippedError("nothing is linked, and this is not Databricks")
@@ -106,7 +107,7 @@ def _found_by_sdk(case: Case, uri: str, profile: str | None) -> Access:
     seconds = case.left_s
     step = "set DATABRICKS_HOST and DATABRICKS_TOKEN, or run 'databricks auth login'"
     try:
-        return bounded(ask, seconds)
+        return call_within(ask, seconds)
     except TimeoutError:
         problem = f"no answer from its host in {seconds:.1f} s"
         step = "open the network to it, or set HTTPS_PROXY"

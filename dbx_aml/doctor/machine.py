@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from dbx_aml._common.databricks_runtime import running_version
-from dbx_aml._common.errors import LocalSparkError, ScoringError, first_line
+from dbx_aml._common.errors import LocalSparkError, ScoringError
+from dbx_aml._common.text import first_line
 from dbx_aml.cluster.node import marker
 from dbx_aml.cluster.runtimes import (
     RUNTIMES,

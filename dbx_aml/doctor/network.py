@@ -11,7 +11,7 @@ from os import environ
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from dbx_aml._common.deadline import bounded
+from dbx_aml._common.deadline import call_within
 from dbx_aml.azure.credential_sources import authority_of, cloud_of
 from dbx_aml.azure.workspaces import innermost, keep_headers
 from dbx_aml.doctor.azure import aml_workspace, properties
@@ -81,7 +81,7 @@ def reach(case: Case, url: str) -> Finding:
     way = f"through proxy {proxy.hostname}:{proxy.port}"
     if not proxy.hostname:
         try:
-            named = bounded(lambda: socket.getaddrinfo(host, port), case.left_s)
+            named = call_within(lambda: socket.getaddrinfo(host, port), case.left_s)
         except OSError as err:  # a TimeoutError is one
             return failed(
                 f"{shown}: its name cannot be resolved ({err.strerror or err})",

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
 
-from dbx_aml._common.deadline import begun
+from dbx_aml._common.deadline import start_in_thread
 from dbx_aml._common.errors import DbxAmlError
 from dbx_aml.doctor import azure, databricks, machine, network, packages, settings
 from dbx_aml.doctor import unity_catalog as catalog
@@ -82,7 +82,7 @@ def run_doctor(
         link=link, problem=problem, config=config, end=end, model_uri=model_uri, volume=volume
     )
     begun_checks = {
-        name: begun(partial(_looked, name, look, case)) for name, look in CHECKS.items()
+        name: start_in_thread(partial(_looked, name, look, case)) for name, look in CHECKS.items()
     }
     results = [_ended(name, future, end) for name, future in begun_checks.items()]
     return Report([*results, _looked("clock", network.clock, case)])

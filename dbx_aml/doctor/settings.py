@@ -8,7 +8,7 @@ from dbx_aml.azure.credentials import credential
 from dbx_aml.doctor.check_result import Finding, failed_by, ok, warning
 from dbx_aml.doctor.checks import Case
 from dbx_aml.link.link_layers import conflicts
-from dbx_aml.link.workspace import is_azureml
+from dbx_aml.link.uris import is_azureml_uri
 from dbx_aml.tracking.active_uris import DEFAULT, Said, registry_in_force, tracking_in_force
 
 
@@ -69,7 +69,7 @@ def _compared(case: Case, found: Said, wanted: str | None, variable: str) -> Fin
 def _short(value: Any) -> str:
     """Return a value as text; of Azure ML's long URIs only what tells them apart."""
     text = str(value)
-    if not is_azureml(text):
+    if not is_azureml_uri(text):
         return text
     host, *_, name = text.partition("://")[2].split("/")
     return f"azureml://{host}/.../{name}"
@@ -82,7 +82,7 @@ def chosen_credential(case: Case) -> Finding:
     if chosen is not None:
         return ok(f"{chosen.name}: {chosen.why}")
     said = "; ".join(f"{one.name}: {one.why}" for one in found if one.is_ambient)
-    if not case.link.has_aml_side:
+    if not case.link.uses_azure_ml:
         return ok(f"none is set up and none is needed; {said}")
     return warning(
         f"none is set up; {said}",

@@ -9,14 +9,15 @@ from dbx_aml._common.errors import LinkError
 from dbx_aml.link.config_file import CONFIG_KEY, CONFIG_NAME, read_config, write_config
 from dbx_aml.link.link_layers import OWN, PREFIX, found_values
 from dbx_aml.link.secret_reference import SecretRef
-from dbx_aml.link.workspace import AmlWorkspace, is_azureml
+from dbx_aml.link.uris import is_azureml_uri
+from dbx_aml.link.workspace import AmlWorkspace
 
 __all__ = ["MODES", "REGISTRIES", "Link", "SecretRef"]
 
 MODES = ("databricks", "aml", "dual")
 REGISTRIES = ("databricks-uc", "databricks", "aml")
 DATABRICKS = "databricks"
-RETRY_S = 120.0
+RETRY_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class Link:
         client_id: Of the service principal or the managed identity; else AZURE_CLIENT_ID.
         client_secret: Where the service principal's secret is; else AZURE_CLIENT_SECRET.
         service_credential: Name of a Unity Catalog service credential to use instead.
-        retry_s: Seconds for which a request that is answered 429 or 503 is tried again.
+        retry_timeout_s: Seconds for which a request that is answered 429 or 503 is tried again.
         origins: Who gave each value, by its name.
 
     Raises:
@@ -53,7 +54,7 @@ class Link:
     client_id: str | None = None
     client_secret: SecretRef | None = None
     service_credential: str | None = None
-    retry_s: float = RETRY_S
+    retry_timeout_s: float = RETRY_TIMEOUT_S
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -72,10 +73,14 @@ class Link:
                 "link must name one credential: got client_secret and service_credential; "
                 "leave one of the two out"
             )
-        if not isinstance(self.retry_s, int | float) or not 0 <= self.retry_s < float("inf"):
-            raise LinkError(f"retry_s must be seconds, 0 or more: got {self.retry_s!r}; try 120")
+        if not isinstance(
+            self.retry_timeout_s, int | float
+        ) or not 0 <= self.retry_timeout_s < float("inf"):
+            raise LinkError(
+                f"retry_timeout_s must be seconds, 0 or more: got {self.retry_timeout_s!r}; try 120"
+            )
         self._join_workspace_and_uri()
-        if self.has_aml_side and self.aml_workspace is None and self.aml_tracking_uri is None:
+        if self.uses_azure_ml and self.aml_workspace is None and self.aml_tracking_uri is None:
             raise LinkError(
                 f"link must name an Azure ML workspace: got mode {self.mode!r}, registry "
                 f"{self.registry!r} and none; set {PREFIX}CONFIG to the workspace's "
@@ -88,7 +93,7 @@ class Link:
 
     def _join_workspace_and_uri(self) -> None:
         workspace, uri = self.aml_workspace, self.aml_tracking_uri
-        if uri is not None and is_azureml(uri):
+        if uri is not None and is_azureml_uri(uri):
             if workspace is None:
                 self._set(aml_workspace=AmlWorkspace.from_tracking_uri(uri))
             else:
@@ -117,14 +122,14 @@ class Link:
         )
 
     @property
-    def has_aml_side(self) -> bool:
+    def uses_azure_ml(self) -> bool:
         """Whether Azure ML, or what stands for it, tracks or registers, be it as the second."""
         return self.mode in ("aml", "dual") or self.registry == "aml"
 
     @property
-    def uses_azureml(self) -> bool:
+    def calls_azure_ml(self) -> bool:
         """Whether MLflow itself will call Azure ML: it tracks or registers there."""
-        is_real = self.aml_tracking_uri is None or is_azureml(self.aml_tracking_uri)
+        is_real = self.aml_tracking_uri is None or is_azureml_uri(self.aml_tracking_uri)
         return is_real and "aml" in (self.mode, self.registry)
 
     @classmethod
@@ -151,7 +156,7 @@ class Link:
         return cls(**found, origins=origins)
 
     @classmethod
-    def of_file(cls, file: Path | None, **arguments: Any) -> Self:
+    def from_file(cls, file: Path | None, **arguments: Any) -> Self:
         """Return the link of arguments and one file, whatever this machine's variables say.
 
         Args:
@@ -188,7 +193,7 @@ class Link:
                 ours[name] = value.as_json() if isinstance(value, SecretRef) else value
         workspace = self.aml_workspace.to_config() if self.aml_workspace else {}
         ours |= workspace.pop(CONFIG_KEY, {})
-        if self.aml_tracking_uri is not None and not is_azureml(self.aml_tracking_uri):
+        if self.aml_tracking_uri is not None and not is_azureml_uri(self.aml_tracking_uri):
             ours["aml_tracking_uri"] = self.aml_tracking_uri
         write_config(file, {**content, **workspace, CONFIG_KEY: ours})
         return file

@@ -8,7 +8,8 @@ from typing import Any
 from dbx_aml._common.errors import LinkError
 from dbx_aml.link.config_file import CONFIG_KEY, CONFIG_NAME, find_config, is_link, read_config
 from dbx_aml.link.secret_reference import SecretRef
-from dbx_aml.link.workspace import AmlWorkspace, is_azureml, is_legacy, workspace_parts
+from dbx_aml.link.uris import is_adbazureml_uri, is_azureml_uri
+from dbx_aml.link.workspace import AmlWorkspace, workspace_parts
 
 # Where an init script puts the file: ours, then Microsoft's of 2019.
 CLUSTER_CONFIGS = (Path("/databricks/dbx_aml/config.json"), Path("/databricks/config.json"))
@@ -22,7 +23,7 @@ OWN = (
     "client_id",
     "client_secret",
     "service_credential",
-    "retry_s",
+    "retry_timeout_s",
 )
 _WORKSPACE = ("subscription_id", "resource_group", "workspace_name")
 # Every value that a layer can give.
@@ -54,15 +55,15 @@ def found_values(
     parts = {name: found.pop(name) for name in (*_WORKSPACE, "region", "cloud") if name in found}
     if named:
         uri = found.get("aml_tracking_uri")
-        if is_azureml(uri):
+        if is_azureml_uri(uri):
             parts["tracking_uri"] = uri
         found["aml_workspace"] = AmlWorkspace(**parts)
     legacy = found.pop("legacy", False)
     script = origins.pop("legacy", "")
     if "mode" not in found:
         found["mode"], origins["mode"] = _default_mode(found, script if legacy else "")
-    if "retry_s" in found:
-        found["retry_s"] = _seconds(found["retry_s"])
+    if "retry_timeout_s" in found:
+        found["retry_timeout_s"] = _seconds(found["retry_timeout_s"])
     return found, origins
 
 
@@ -83,7 +84,7 @@ def conflicts(config: str | Path | None = None) -> dict[str, list[tuple[str, str
         for name, value in _spelled_out(values).items():
             if name == "client_secret":
                 value = SecretRef.parse(value)
-            elif name == "retry_s":
+            elif name == "retry_timeout_s":
                 value = _seconds(value)
             said.setdefault(name, []).append((str(value), _origin(who, name)))
     return {name: values for name, values in said.items() if len({one for one, _ in values}) > 1}
@@ -99,7 +100,7 @@ def _layers(
     if is_machine or config is not None:
         layers += _file_layers(config)
     uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if is_machine and is_azureml(uri):
+    if is_machine and is_azureml_uri(uri):
         layers.append(({"aml_tracking_uri": uri}, "MLFLOW_TRACKING_URI"))
     return layers
 
@@ -119,7 +120,7 @@ def _first_of_each(layers: list[_Layer]) -> tuple[dict[str, Any], dict[str, str]
         for name, value in given.items():
             # Where another workspace was named, this one's place is not that one's.
             is_place = name in ("region", "cloud") or (
-                name == "aml_tracking_uri" and is_azureml(value)
+                name == "aml_tracking_uri" and is_azureml_uri(value)
             )
             if name not in found and not (other and is_place):
                 found[name] = value
@@ -131,11 +132,11 @@ def _spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a layer's values with its workspace in parts, and a mark for the old scheme."""
     given = {name: value for name, value in values.items() if value is not None}
     workspace, uri = given.pop("aml_workspace", None), given.get("aml_tracking_uri")
-    if isinstance(workspace, str) and not is_azureml(workspace):
+    if isinstance(workspace, str) and not is_azureml_uri(workspace):
         workspace = AmlWorkspace.from_arm_id(workspace)
-    if isinstance(workspace, str) or (workspace is None and is_azureml(uri)):
+    if isinstance(workspace, str) or (workspace is None and is_azureml_uri(uri)):
         uri = str(workspace or uri)
-        if is_legacy(uri):
+        if is_adbazureml_uri(uri):
             given["legacy"] = True
         workspace = AmlWorkspace.from_tracking_uri(uri, cloud=given.get("cloud"))
     if workspace is not None:

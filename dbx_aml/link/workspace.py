@@ -8,7 +8,9 @@ from typing import Any, Self
 from urllib.parse import quote, unquote
 
 from dbx_aml._common.errors import LinkError, WorkspaceError
+from dbx_aml.link.clouds import CLOUDS, Cloud
 from dbx_aml.link.config_file import CONFIG_KEY, CONFIG_NAME, find_config, read_config
+from dbx_aml.link.uris import is_azureml_uri
 
 _PARTS = ("subscription_id", "resource_group", "workspace_name")
 _GUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
@@ -21,59 +23,6 @@ _URI = re.compile(
     re.IGNORECASE,
 )
 _EXAMPLE = "azureml://<region>.api.azureml.ms/mlflow/v1.0/subscriptions/..."
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cloud:
-    """Hosts of one of Azure's clouds.
-
-    Args:
-        api: What the data plane's hosts end with, after the region.
-        login: Host of Entra's token endpoint.
-        arm: Host of Azure Resource Manager.
-        studio: Host of Azure ML studio.
-        portal: Host of the Azure portal.
-        storage: What the hosts of storage accounts end with.
-
-    Source:
-        azure-ai-ml 1.34 `_azure_environments`, azureml-mlflow 1.62 `_cloud/cloud.py`, Microsoft
-        Learn, "Configure inbound and outbound network traffic" of Azure ML; seen 2026-11.
-    """
-
-    api: str
-    login: str
-    arm: str
-    studio: str
-    portal: str
-    storage: str
-
-
-CLOUDS: Mapping[str, Cloud] = {
-    "AzureCloud": Cloud(
-        api="api.azureml.ms",
-        login="login.microsoftonline.com",
-        arm="management.azure.com",
-        studio="ml.azure.com",
-        portal="portal.azure.com",
-        storage="core.windows.net",
-    ),
-    "AzureChinaCloud": Cloud(
-        api="api.ml.azure.cn",
-        login="login.chinacloudapi.cn",
-        arm="management.chinacloudapi.cn",
-        studio="studio.ml.azure.cn",
-        portal="portal.azure.cn",
-        storage="core.chinacloudapi.cn",
-    ),
-    "AzureUSGovernment": Cloud(
-        api="api.ml.azure.us",
-        login="login.microsoftonline.us",
-        arm="management.usgovcloudapi.net",
-        studio="ml.azure.us",
-        portal="portal.azure.us",
-        storage="core.usgovcloudapi.net",
-    ),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,19 +213,9 @@ def workspace_parts(config: Mapping[str, Any]) -> dict[str, Any]:
         found |= AmlWorkspace.from_arm_id(scope).parts
     found |= {name: ours[name] for name in ("region", "cloud") if ours.get(name) is not None}
     uri = ours.get("aml_tracking_uri")
-    if is_azureml(uri):
+    if is_azureml_uri(uri):
         found["tracking_uri"] = uri
     return found
-
-
-def is_azureml(uri: object) -> bool:
-    """Tell whether a tracking URI leads to Azure ML itself, in its new or its old scheme."""
-    return isinstance(uri, str) and re.match(r"(adb)?azureml://", uri, re.IGNORECASE) is not None
-
-
-def is_legacy(uri: object) -> bool:
-    """Tell whether a tracking URI is the old scheme, which meant to track in both services."""
-    return isinstance(uri, str) and uri.lower().startswith("adbazureml://")
 
 
 def _taken_apart(uri: str) -> tuple[str, dict[str, str]]:

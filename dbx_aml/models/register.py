@@ -10,7 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from dbx_aml._common.errors import ArgumentError, RegistryError, first_line
+from dbx_aml._common.errors import ArgumentError, RegistryError
+from dbx_aml._common.text import first_line
 from dbx_aml.models.lineage import (
     ARTIFACTS_SHA256,
     SIGNATURE,

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dbx_aml._common.errors import ScoringError, first_line
+from dbx_aml._common.errors import ScoringError
+from dbx_aml._common.text import first_line
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring import guard
 from dbx_aml.scoring.column_binding import ModelColumn, Output

@@ -10,7 +10,8 @@ from dbx_aml._common.errors import DbxAmlError
 from dbx_aml.azure.credentials import credential
 from dbx_aml.azure.workspaces import check_permission, reach, read_workspace, with_tracking_uri
 from dbx_aml.link.link import Link
-from dbx_aml.link.workspace import AmlWorkspace, is_azureml
+from dbx_aml.link.uris import is_azureml_uri
+from dbx_aml.link.workspace import AmlWorkspace
 from dbx_aml.tracking.servers import check_tracking_server
 
 _STEP_S = 5.0
@@ -60,11 +61,11 @@ def check_link(link: Link) -> Iterator[Check]:
 
 
 def _steps(link: Link) -> Iterator[tuple[str, Callable[[float], str]]]:
-    uris = [link.aml_tracking_uri] if link.has_aml_side else []
+    uris = [link.aml_tracking_uri] if link.uses_azure_ml else []
     if link.mode != "aml" or link.registry != "aml":
         uris.append(link.databricks_tracking_uri)
     for uri in uris:
-        if link.aml_workspace is not None and (uri is None or is_azureml(uri)):
+        if link.aml_workspace is not None and (uri is None or is_azureml_uri(uri)):
             yield from _azureml_steps(link, link.aml_workspace)
         elif uri is not None and uri.partition(":")[0] in ("databricks", "http", "https"):
             yield "server", lambda seconds, uri=uri: check_tracking_server(uri, seconds)  # type: ignore[misc]
@@ -80,7 +81,7 @@ def _azureml_steps(
     known = [workspace]
 
     def token(seconds: float) -> str:
-        who = proof.prove(seconds)
+        who = proof.verify(seconds)
         chosen = ", ".join(f"{one.name}: {one.why}" for one in proof.describe() if one.is_chosen)
         return f"{who}; {chosen}"
 

@@ -10,19 +10,45 @@ from threading import RLock
 from typing import Any
 
 from dbx_aml._common.errors import LinkError
-from dbx_aml.azure.credentials import Identity, credential, use_link
+from dbx_aml.azure.credentials import credential
+from dbx_aml.azure.identity import Identity
 from dbx_aml.azure.workspaces import read_workspace, with_tracking_uri
 from dbx_aml.link.link import Link
+from dbx_aml.link.uris import is_databricks_uri
 from dbx_aml.tracking.connection import Connection
-from dbx_aml.tracking.servers import databricks_host, is_databricks
+from dbx_aml.tracking.servers import databricks_host
 
 _VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 _CLOUD = "AZUREML_CURRENT_CLOUD"
-_RETRY_S = "DBX_AML_RETRY_S"
+_RETRY_TIMEOUT = "DBX_AML_RETRY_TIMEOUT_S"
 _MODE = "DBX_AML_MODE"
 _EXPERIMENTS = ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 _lock = RLock()
 _current: Connection | None = None
+_connected_link: Link | None = None
+
+
+def connected_link() -> Link | None:
+    """Return the link that `connect` applied to this process, None if nothing is connected.
+
+    MLflow builds the store for Azure ML from a URI alone: the store finds its credential here.
+    """
+    return _connected_link
+
+
+def set_connected_link(link: Link | None) -> Link | None:
+    """Set the link that `connected_link` returns; return the one before."""
+    global _connected_link
+    with _lock:
+        before, _connected_link = _connected_link, link
+    return before
+
+
+def reset_for_tests() -> None:
+    """Forget the connection without restoring MLflow: a test's fixture does that itself."""
+    global _current
+    _current = None
+    set_connected_link(None)
 
 
 def connect(link: Link | None = None, **arguments: Any) -> Connection:
@@ -47,7 +73,7 @@ def connect(link: Link | None = None, **arguments: Any) -> Connection:
     Raises:
         LinkError: The settings do not fit, or a service does not take them.
         WorkspaceError: The workspace cannot exist.
-        AuthError: No source gives a token.
+        CredentialError: No source gives a token.
     """
     global _current
     if link is None:
@@ -62,7 +88,7 @@ def connect(link: Link | None = None, **arguments: Any) -> Connection:
             return _current.again()
         complete, identity = _proved(link)
         uris = (complete.tracking_uri, complete.registry_uri)
-        host = next((databricks_host(uri) for uri in uris if is_databricks(uri)), None)
+        host = next((databricks_host(uri) for uri in uris if is_databricks_uri(uri)), None)
         stack = ExitStack()
         with stack:
             _apply(complete, stack)
@@ -83,10 +109,10 @@ def connect(link: Link | None = None, **arguments: Any) -> Connection:
 
 def _proved(link: Link) -> tuple[Link, Identity | None]:
     """Return the link with its tracking URI, and who the caller is, where MLflow will need it."""
-    if not link.uses_azureml or link.aml_workspace is None:
+    if not link.calls_azure_ml or link.aml_workspace is None:
         return link, None
     proof = credential(link)
-    identity = proof.prove()
+    identity = proof.verify()
     workspace = with_tracking_uri(link.aml_workspace, proof)
     read_workspace(workspace, proof)
     return replace(link, aml_workspace=workspace, aml_tracking_uri=None), identity
@@ -103,8 +129,8 @@ def _apply(link: Link, stack: ExitStack) -> None:
     import mlflow
     from mlflow.tracking import fluent
 
-    stack.callback(use_link, use_link(link))
-    names = (_CLOUD, _RETRY_S, _MODE, *_EXPERIMENTS)
+    stack.callback(set_connected_link, set_connected_link(link))
+    names = (_CLOUD, _RETRY_TIMEOUT, _MODE, *_EXPERIMENTS)
     variables = {name: os.environ.get(name) for name in names}
     stack.callback(_put_back, variables)
     experiment_id = fluent._active_experiment_id
@@ -117,10 +143,11 @@ def _apply(link: Link, stack: ExitStack) -> None:
     if link.mode == "dual":
         # Processes that this one starts mark their runs as well.
         os.environ[_MODE] = link.mode
-    if link.has_aml_side and link.aml_workspace is not None:
+    if link.uses_azure_ml and link.aml_workspace is not None:
         # Without it the plugin asks a host of the public cloud first, for up to 30 s.
         os.environ[_CLOUD] = link.aml_workspace.cloud
-        os.environ[_RETRY_S] = f"{link.retry_s:g}"  # the store reads it, here and in children
+        # The store for Azure ML reads it, in this process and in those that it starts.
+        os.environ[_RETRY_TIMEOUT] = f"{link.retry_timeout_s:g}"
     # Not the context manager: left open, it would put MLflow back while Python shuts down.
     stack.callback(_set_uris(link.tracking_uri, link.registry_uri))
     if link.experiment is not None:

@@ -7,7 +7,8 @@ from html import escape
 from types import TracebackType
 from typing import Self
 
-from dbx_aml.azure.credentials import Identity, credential
+from dbx_aml.azure.credentials import credential
+from dbx_aml.azure.identity import Identity
 from dbx_aml.link.link import Link
 
 

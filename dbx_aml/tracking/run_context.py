@@ -20,9 +20,9 @@ from mlflow.tracking.context.abstract_context import RunContextProvider
 from mlflow.tracking.request_header.abstract_request_header_provider import RequestHeaderProvider
 
 from dbx_aml._common.errors import DbxAmlError
-from dbx_aml.azure.credentials import used_link
 from dbx_aml.link.link import Link
-from dbx_aml.tracking.servers import is_databricks
+from dbx_aml.link.uris import is_databricks_uri
+from dbx_aml.tracking.connect import connected_link
 
 if TYPE_CHECKING:
     from dbx_aml.tracking.mirror.live_mirror import Live
@@ -35,14 +35,18 @@ _live: Live | None = None
 
 def dual_link() -> Link | None:
     """Return the link in force where it is dual and MLflow tracks to its source; else None."""
-    link = used_link() or _found_link(_surroundings())
+    link = connected_link() or _found_link(_surroundings())
     if link is None or link.mode != "dual":
         return None
     import mlflow
 
     uri = mlflow.get_tracking_uri()
     is_source = uri == link.tracking_uri
-    return link if is_source or (is_databricks(uri) and is_databricks(link.tracking_uri)) else None
+    return (
+        link
+        if is_source or (is_databricks_uri(uri) and is_databricks_uri(link.tracking_uri))
+        else None
+    )
 
 
 def _surroundings() -> tuple[Any, ...]:
@@ -89,8 +93,8 @@ def _is_marking() -> bool:
 
     return (
         os.environ.get("DBX_AML_MODE") == "dual"
-        and used_link() is None
-        and is_databricks(mlflow.get_tracking_uri())
+        and connected_link() is None
+        and is_databricks_uri(mlflow.get_tracking_uri())
     )
 
 

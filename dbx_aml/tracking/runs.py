@@ -9,7 +9,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dbx_aml._common.errors import LinkError, RunError, first_line
+from dbx_aml._common.errors import LinkError, RunError
+from dbx_aml._common.text import first_line
 from dbx_aml.link.workspace import AmlWorkspace
 from dbx_aml.tracking.servers import databricks_host
 

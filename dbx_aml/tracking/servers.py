@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dbx_aml._common.deadline import bounded
+from dbx_aml._common.deadline import call_within
 from dbx_aml._common.errors import LinkError
+from dbx_aml.link.uris import is_databricks_uri
 
 LIMIT_S = 5.0
-
-
-def is_databricks(uri: str | None) -> bool:
-    """Tell whether an MLflow URI leads to Databricks or to Unity Catalog."""
-    return (uri or "").partition("://")[0] in ("databricks", "databricks-uc")
 
 
 def databricks_host(uri: str | None, seconds: float = LIMIT_S) -> str:
@@ -26,7 +22,7 @@ def databricks_host(uri: str | None, seconds: float = LIMIT_S) -> str:
     from mlflow.utils.databricks_utils import get_databricks_host_creds
 
     try:
-        creds = bounded(lambda: get_databricks_host_creds(uri), seconds)
+        creds = call_within(lambda: get_databricks_host_creds(uri), seconds)
     except TimeoutError:
         problem = f"no answer from its host in {seconds:.1f} s"
     except Exception as err:  # noqa: BLE001 - whatever MLflow cannot do without
@@ -47,9 +43,9 @@ def check_tracking_server(uri: str, seconds: float = LIMIT_S) -> str:
     """
     from mlflow import MlflowClient
 
-    found = databricks_host(uri, seconds) if is_databricks(uri) else uri
+    found = databricks_host(uri, seconds) if is_databricks_uri(uri) else uri
     try:
-        bounded(lambda: MlflowClient(uri).search_experiments(max_results=1), seconds)
+        call_within(lambda: MlflowClient(uri).search_experiments(max_results=1), seconds)
     except TimeoutError:
         problem = f"nothing in {seconds:.1f} s"
     except Exception as err:  # noqa: BLE001 - whatever it is, it is the server's answer

@@ -63,7 +63,7 @@ def test_attach_shows_the_difference_changes_and_says_how_it_ended(
         f"+   MLFLOW_TRACKING_URI: {URI}",
         f"+   MLFLOW_REGISTRY_URI: {URI}",
         "+   AZUREML_CURRENT_CLOUD: AzureCloud",
-        "+   DBX_AML_RETRY_S: 120",
+        "+   DBX_AML_RETRY_TIMEOUT_S: 120",
         f"  files in {folder} are written",
         f"team ({team.cluster_id}) is attached, RUNNING: init script ok, 1 package added from "
         "index in 2.1 s",
@@ -220,7 +220,7 @@ def test_policy_prints_what_an_administrator_makes_a_policy_of(
         "spark_env_vars.MLFLOW_TRACKING_URI": {"type": "fixed", "value": URI},
         "spark_env_vars.MLFLOW_REGISTRY_URI": {"type": "fixed", "value": URI},
         "spark_env_vars.AZUREML_CURRENT_CLOUD": {"type": "fixed", "value": "AzureCloud"},
-        "spark_env_vars.DBX_AML_RETRY_S": {"type": "fixed", "value": "120"},
+        "spark_env_vars.DBX_AML_RETRY_TIMEOUT_S": {"type": "fixed", "value": "120"},
         "init_scripts.0.volumes.destination": {
             "type": "fixed", "value": f"{VOLUME}/dbx_aml_init.sh",
         },
@@ -244,7 +244,7 @@ def test_snippets_are_yaml_for_jobs_without_a_cluster_to_attach(
             "MLFLOW_TRACKING_URI": URI,
             "MLFLOW_REGISTRY_URI": URI,
             "AZUREML_CURRENT_CLOUD": "AzureCloud",
-            "DBX_AML_RETRY_S": "120",
+            "DBX_AML_RETRY_TIMEOUT_S": "120",
         },
     }
     done = run("snippet", "serverless", "--folder", VOLUME, "--wheelhouse", "wheels")

@@ -47,7 +47,7 @@ def test_set_writes_a_file_and_show_says_where_each_value_is_from(
 ) -> None:
     done = run(
         "set", "--mode", "dual", "--aml-workspace", WORKSPACE.scope, "--region", "westeurope",
-        "--client-secret", "ml/aml-secret", "--retry-s", "0",
+        "--client-secret", "ml/aml-secret", "--retry-timeout-s", "0",
     )  # fmt: skip
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout == "config.json says: mode dual, registry databricks-uc\n"
@@ -60,7 +60,7 @@ def test_set_writes_a_file_and_show_says_where_each_value_is_from(
             "registry": "databricks-uc",
             "region": "westeurope",
             "client_secret": {"scope": "ml", "key": "aml-secret"},
-            "retry_s": 0.0,
+            "retry_timeout_s": 0.0,
         },
     }
     assert run("set", "--experiment", "iris").exit_code == 0
@@ -71,7 +71,7 @@ def test_set_writes_a_file_and_show_says_where_each_value_is_from(
     assert values["mode"] == {"value": "aml", "origin": "DBX_AML_MODE"}
     assert values["experiment"] == {"value": "iris", "origin": file}
     assert values["client_secret"] == {"value": "ml/aml-secret", "origin": file}
-    assert values["retry_s"] == {"value": 0.0, "origin": file}
+    assert values["retry_timeout_s"] == {"value": 0.0, "origin": file}
     assert values["tenant_id"] == {"value": None, "origin": "default"}
     assert values["aml_tracking_uri"]["value"] == WORKSPACE.tracking_uri
     table = run("show").stdout
@@ -118,7 +118,7 @@ def test_a_link_without_cloud_is_good_and_makes_no_database(run: Run, tmp_path: 
 
 def test_a_server_that_does_not_answer_fails_in_time(run: Run) -> None:
     assert run("set", "--databricks-tracking-uri", "http://127.0.0.1:9").exit_code == 0
-    # What is bounded is the server's answer, not the import of MLflow.
+    # What is call_within is the server's answer, not the import of MLflow.
     import_module("dbx_aml.tracking.check")
     started = time.monotonic()
     done = run("check")

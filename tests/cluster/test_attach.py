@@ -33,7 +33,7 @@ OURS = {
     "MLFLOW_TRACKING_URI": URI,
     "MLFLOW_REGISTRY_URI": URI,
     "AZUREML_CURRENT_CLOUD": "AzureCloud",
-    "DBX_AML_RETRY_S": "120",
+    "DBX_AML_RETRY_TIMEOUT_S": "120",
 }
 MERGED = {"A": "1", **OURS}
 # Another's script, of a kind that no SDK knows yet: it must not be lost.
@@ -755,7 +755,7 @@ def test_throttling_is_waited_out_and_an_outage_is_one_line(
     service: Databricks, plan: Callable[..., Attach], team: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = dict(spec(service, team))
-    monkeypatch.setenv("DBX_AML_RETRY_S", "1")
+    monkeypatch.setenv("DBX_AML_RETRY_TIMEOUT_S", "1")
     client = Client()
     service.fault("status", status=429, retry_after_s=0, path="clusters/get", count=1)
     assert find_cluster(client, team).name == "team"

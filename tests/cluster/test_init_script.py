@@ -131,7 +131,7 @@ def of_index(index: Index, **more: str) -> dict[str, str]:
 
 
 def link(**more: str) -> Link:
-    return Link.of_file(
+    return Link.from_file(
         None, **{n.removeprefix("DBX_AML_").lower(): v for n, v in LINK.items()} | more
     )
 
@@ -192,11 +192,11 @@ def test_a_node_is_prepared_from_a_wheelhouse_without_any_network(
         "MLFLOW_TRACKING_URI": URI,
         "MLFLOW_REGISTRY_URI": URI,
         "AZUREML_CURRENT_CLOUD": "AzureCloud",
-        "DBX_AML_RETRY_S": "120",
+        "DBX_AML_RETRY_TIMEOUT_S": "120",
     }
     assert dict(marker.variables) == variables
     assert exported(node) == variables
-    assert Link.of_file(config) == link()
+    assert Link.from_file(config) == link()
 
 
 def exported(node: Node) -> dict[str, str]:
@@ -483,7 +483,7 @@ def test_settings_keep_spaces_quotes_and_other_alphabets(
     odd = wheelhouse.rename(tmp_path / name)
     experiment = '/Users/ana@contoso.com/it\'s "größer" $(touch pwned) 数据'
     made = link(experiment=experiment, databricks_tracking_uri="sqlite:////tmp/a b's $HOME.db")
-    changed = Link.of_file(
+    changed = Link.from_file(
         None,
         mode="dual",
         aml_workspace=made.aml_workspace,
@@ -493,7 +493,7 @@ def test_settings_keep_spaces_quotes_and_other_alphabets(
     node.script.write_text(render(changed, wheelhouse_path=str(odd)), encoding="utf-8")
     outcome = node.run({})
     assert outcome.code == 0, outcome.lines
-    assert Link.of_file(node.home / "dbx_aml" / "config.json").experiment == experiment
+    assert Link.from_file(node.home / "dbx_aml" / "config.json").experiment == experiment
     assert exported(node)["MLFLOW_TRACKING_URI"] == "sqlite:////tmp/a b's $HOME.db"
     assert node.marker.packages_from == f"wheelhouse {odd}"
     assert not list(tmp_path.rglob("pwned"))
@@ -503,10 +503,10 @@ def test_a_variable_of_the_cluster_goes_before_what_was_rendered(
     node: Node, wheelhouse: Path
 ) -> None:
     node.script.write_text(render(link(), wheelhouse_path="/no/such"), encoding="utf-8")
-    variables = {"DBX_AML_WHEELHOUSE_PATH": str(wheelhouse), "DBX_AML_RETRY_S": "7"}
+    variables = {"DBX_AML_WHEELHOUSE_PATH": str(wheelhouse), "DBX_AML_RETRY_TIMEOUT_S": "7"}
     assert node.run(variables).code == 0
     assert node.added == ADDED
-    assert exported(node)["DBX_AML_RETRY_S"] == "7"
+    assert exported(node)["DBX_AML_RETRY_TIMEOUT_S"] == "7"
 
 
 def test_a_link_that_is_not_mounted_is_waited_for_and_said(node: Node, tmp_path: Path) -> None:

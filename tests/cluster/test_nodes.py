@@ -43,7 +43,7 @@ def test_attach_prepares_real_nodes_and_says_what_their_script_says(
         monkeypatch.setattr(module, "_POLL_S", 0.05)
     monkeypatch.chdir(tmp_path)
     names = {name.removeprefix("DBX_AML_").lower(): value for name, value in LINK.items()}
-    dbx_aml.Link.of_file(None, **names).save(tmp_path)
+    dbx_aml.Link.from_file(None, **names).save(tmp_path)
     databricks.volumes.add("main.ml.dbx_aml")
     nodes = RealNodes(databricks.volumes, stand_in_runtime(tmp_path / "runtime" / "python"))
     databricks.boot.run_script = nodes.run_script

@@ -260,7 +260,7 @@ def test_every_setting_is_told_with_its_origin_and_a_conflict_with_both(
         region="westeurope",
     )
     file = Link(
-        mode="dual", aml_workspace=workspace, client_secret="ml/aml-secret", retry_s=60
+        mode="dual", aml_workspace=workspace, client_secret="ml/aml-secret", retry_timeout_s=60
     ).save(".")
     monkeypatch.setenv("DBX_AML_EXPERIMENT", "/Shared/iris")
     found = look("settings")
@@ -273,7 +273,7 @@ def test_every_setting_is_told_with_its_origin_and_a_conflict_with_both(
     ):
         assert line in lines
     monkeypatch.setenv("DBX_AML_CLIENT_SECRET", "ml/aml-secret")
-    monkeypatch.setenv("DBX_AML_RETRY_S", "60")
+    monkeypatch.setenv("DBX_AML_RETRY_TIMEOUT_S", "60")
     assert look("settings").state == "ok", "the same in other words is no conflict"
     monkeypatch.setenv("DBX_AML_MODE", "aml")
     found = look("settings")

@@ -12,7 +12,7 @@ import pytest
 from dbx_aml import AmlWorkspace, Link
 from dbx_aml._common.errors import LinkError, WorkspaceError
 from dbx_aml.link import link_layers as layer
-from dbx_aml.link.link import SecretRef
+from dbx_aml.link.secret_reference import SecretRef
 
 SUBSCRIPTION = "8c1e5a90-2b7d-4c8e-9f11-3d5a7b9c0e42"
 SCOPE = (
@@ -51,7 +51,7 @@ def test_without_anything_mlflow_is_databricks_and_unity_catalog() -> None:
         "databricks", "databricks", "databricks-uc",
     )  # fmt: skip
     assert link.origins == {"mode": "default"}
-    assert not link.uses_azureml
+    assert not link.calls_azure_ml
 
 
 def test_an_argument_goes_before_a_variable_and_that_before_the_file(
@@ -60,25 +60,34 @@ def test_an_argument_goes_before_a_variable_and_that_before_the_file(
     file = written(
         tmp_path / "config.json",
         **PARTS,
-        dbx_aml={"mode": "dual", "experiment": "of-file", "retry_s": 7, "region": "westeurope"},
+        dbx_aml={
+            "mode": "dual",
+            "experiment": "of-file",
+            "retry_timeout_s": 7,
+            "region": "westeurope",
+        },
     )
     monkeypatch.setenv("DBX_AML_EXPERIMENT", "of-variable")
     monkeypatch.setenv("DBX_AML_MODE", "databricks")
     link = Link.load(mode="aml", experiment=None)
     assert link == Link(
-        mode="aml", experiment="of-variable", retry_s=7.0, aml_workspace=WORKSPACE, registry="aml"
+        mode="aml",
+        experiment="of-variable",
+        retry_timeout_s=7.0,
+        aml_workspace=WORKSPACE,
+        registry="aml",
     )
     assert link.origins["mode"] == "argument"
     assert link.origins["experiment"] == "DBX_AML_EXPERIMENT"
-    assert {link.origins[name] for name in (*PARTS, "region", "retry_s")} == {str(file)}
+    assert {link.origins[name] for name in (*PARTS, "region", "retry_timeout_s")} == {str(file)}
 
 
 def test_zero_seconds_is_a_value_and_not_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Link.load(retry_s=0).retry_s == 0
-    monkeypatch.setenv("DBX_AML_RETRY_S", "0")
-    assert Link.load().retry_s == 0
-    monkeypatch.setenv("DBX_AML_RETRY_S", "soon")
-    with pytest.raises(LinkError, match=r"retry_s must be seconds, 0 or more: got 'soon'; try 120"):
+    assert Link.load(retry_timeout_s=0).retry_timeout_s == 0
+    monkeypatch.setenv("DBX_AML_RETRY_TIMEOUT_S", "0")
+    assert Link.load().retry_timeout_s == 0
+    monkeypatch.setenv("DBX_AML_RETRY_TIMEOUT_S", "soon")
+    with pytest.raises(LinkError, match=r"retry_timeout_s must be seconds.*'soon'"):
         Link.load()
 
 
@@ -87,7 +96,7 @@ def test_a_workspace_may_be_given_as_one_value(given: object) -> None:
     link = Link.load(aml_workspace=given, region="westeurope", mode="aml")
     assert link.aml_workspace == WORKSPACE
     assert link.tracking_uri == link.registry_uri == URI
-    assert link.uses_azureml
+    assert link.calls_azure_ml
 
 
 def test_the_files_of_a_machine_are_looked_for_in_order(
@@ -161,7 +170,7 @@ def test_any_mlflow_uri_may_stand_for_either_side() -> None:
     link = Link(mode="dual", databricks_tracking_uri="sqlite:///a.db", aml_tracking_uri="http://b")
     assert (link.tracking_uri, link.registry_uri) == ("sqlite:///a.db", "sqlite:///a.db")
     link = replace(link, mode="aml", registry="aml")
-    assert (link.tracking_uri, link.registry_uri, link.uses_azureml) == (
+    assert (link.tracking_uri, link.registry_uri, link.calls_azure_ml) == (
         "http://b", "http://b", False,
     )  # fmt: skip
 
@@ -185,7 +194,7 @@ def test_tracking_in_azure_ml_and_registering_in_unity_catalog_are_apart() -> No
         ({"mode": "aml"}, "link must name an Azure ML workspace: got mode 'aml'"),
         ({"registry": "aml"}, "link must name an Azure ML workspace: got mode 'databricks'"),
         ({"workspace_name": "mlw"}, "must be whole: missing ['subscription_id', 'resource_group']"),
-        ({"retry_s": -1}, "retry_s must be seconds, 0 or more: got -1.0"),
+        ({"retry_timeout_s": -1}, "retry_timeout_s must be seconds, 0 or more: got -1.0"),
         ({"workspace": "x"}, "link must have known values: got ['workspace']; use ["),
         ({"client_secret": "a/b", "service_credential": "c"}, "link must name one credential"),
         ({"config": "no/such"}, "config must be a config.json or a folder with one: got 'no/such'"),
@@ -250,7 +259,7 @@ def test_a_files_unknown_value_is_named(tmp_path: Path) -> None:
     "link",
     [
         Link(),
-        Link(mode="dual", aml_workspace=WORKSPACE, experiment="/Shared/iris", retry_s=0),
+        Link(mode="dual", aml_workspace=WORKSPACE, experiment="/Shared/iris", retry_timeout_s=0),
         Link(mode="aml", registry="databricks", aml_workspace=AmlWorkspace(**PARTS)),
         Link(client_secret=SecretRef(scope="ml", key="k"), tenant_id="t", client_id="c"),
         Link(service_credential="aml", databricks_tracking_uri="databricks://team"),
@@ -264,7 +273,7 @@ def test_a_files_unknown_value_is_named(tmp_path: Path) -> None:
 def test_what_is_saved_is_loaded_again(tmp_path: Path, link: Link) -> None:
     file = link.save(tmp_path / "folder")
     assert file == tmp_path / "folder" / "config.json"
-    assert Link.load(config=file) == Link.of_file(file) == link
+    assert Link.load(config=file) == Link.from_file(file) == link
 
 
 def test_saving_keeps_the_other_keys_and_leaves_no_half_file(tmp_path: Path) -> None:
@@ -286,7 +295,7 @@ def test_what_of_file_says_does_not_depend_on_the_machine(
 ) -> None:
     monkeypatch.setenv("DBX_AML_MODE", "dual")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", LEGACY)
-    assert Link.of_file(None, experiment="e") == Link(experiment="e")
+    assert Link.from_file(None, experiment="e") == Link(experiment="e")
 
 
 @pytest.mark.slow

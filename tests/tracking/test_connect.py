@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from dbx_aml import AmlWorkspace, Connection, Link, connect
-from dbx_aml._common.errors import AuthError, DbxAmlError, LinkError
+from dbx_aml._common.errors import CredentialError, DbxAmlError, LinkError
 from dbx_aml.azure.credentials import credential
 from dbx_aml.cli.main import main
 from tests.support.alone import leave_alone
@@ -181,7 +181,7 @@ def test_azure_ml_tracks_after_one_line_and_says_who_and_where(
         assert isinstance(connection, Connection)
         assert mlflow.get_tracking_uri() == mlflow.get_registry_uri() == azureml.tracking_uri
         assert os.environ["AZUREML_CURRENT_CLOUD"] == "AzureCloud"
-        assert float(os.environ["DBX_AML_RETRY_S"]) == connection.link.retry_s
+        assert float(os.environ["DBX_AML_RETRY_TIMEOUT_S"]) == connection.link.retry_timeout_s
         assert connection.to_dict() == {
             "mode": "aml",
             "tracking URI": azureml.tracking_uri,
@@ -196,7 +196,7 @@ def test_azure_ml_tracks_after_one_line_and_says_who_and_where(
         html = connection._repr_html_()
         assert f"<a href='https://ml.azure.com/?wsid={workspace.arm_id}'>" in html
     assert "AZUREML_CURRENT_CLOUD" not in os.environ
-    assert "DBX_AML_RETRY_S" not in os.environ
+    assert "DBX_AML_RETRY_TIMEOUT_S" not in os.environ
 
 
 @pytest.mark.azureml
@@ -259,11 +259,11 @@ def test_each_wrong_setting_is_one_line_within_seconds(
 ) -> None:
     link = Link(mode="aml", aml_workspace=workspace)
     become("none")
-    assert "set AZURE_TENANT_ID, AZURE_CLIENT_ID" in fails(link, AuthError)
+    assert "set AZURE_TENANT_ID, AZURE_CLIENT_ID" in fails(link, CredentialError)
     become(AZURE_CLIENT_SECRET="not-the-secret")
-    assert "AADSTS7000215" in fails(link, AuthError)
+    assert "AADSTS7000215" in fails(link, CredentialError)
     become(AZURE_TENANT_ID="11111111-1111-4111-8111-111111111111")
-    assert "AADSTS90002" in fails(link, AuthError)
+    assert "AADSTS90002" in fails(link, CredentialError)
     become()
     other = replace(workspace, workspace_name="mlw-other", tracking_uri=None)
     line = fails(replace(link, aml_workspace=other, aml_tracking_uri=None), LinkError)

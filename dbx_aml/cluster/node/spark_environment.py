@@ -36,10 +36,10 @@ def variables(link: Link, home: Path) -> dict[str, str]:
     ):
         if uri is not None:
             found[name] = uri
-    if link.has_aml_side and link.aml_workspace is not None:
+    if link.uses_azure_ml and link.aml_workspace is not None:
         # Without it azureml-mlflow asks a host of the public cloud first, for up to 30 s.
         found["AZUREML_CURRENT_CLOUD"] = link.aml_workspace.cloud
-        found["DBX_AML_RETRY_S"] = f"{link.retry_s:g}"
+        found["DBX_AML_RETRY_TIMEOUT_S"] = f"{link.retry_timeout_s:g}"
     for name, value in found.items():
         if not value.isprintable():
             raise LinkError(f"{name} must be printable text: got {value!r}; write it anew")

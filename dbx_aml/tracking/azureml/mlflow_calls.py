@@ -1,8 +1,8 @@
 """Requests to Azure ML, tried again within one bound on tries and waits together.
 
 MLflow's own retries wait up to four minutes, whatever the server asks for, and cannot be told a
-time. Here the server's Retry-After counts, `DBX_AML_RETRY_S` is the bound (120 seconds unless
-set), and the last error says what was answered.
+time. Here the server's Retry-After counts, `DBX_AML_RETRY_TIMEOUT_S` is the bound (120 seconds
+unless set), and the last error says what was answered.
 """
 
 import json
@@ -22,7 +22,7 @@ from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND, TEMPORARILY_UNAVAIL
 from mlflow.utils.proto_json_utils import parse_dict
 from mlflow.utils.rest_utils import MlflowHostCreds, http_request, verify_rest_response
 
-RETRY_VARIABLE = "DBX_AML_RETRY_S"
+RETRY_VARIABLE = "DBX_AML_RETRY_TIMEOUT_S"
 _DEFAULT_RETRY_S = 120.0
 _LONGEST_WAIT_S = 20.0
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -39,7 +39,7 @@ class AnswerLostError(MlflowException):
     """A request that may not be sent twice may or may not have been done."""
 
 
-def retry_s() -> float:
+def retry_timeout_s() -> float:
     """Return for how many seconds one call is tried."""
     text = os.environ.get(RETRY_VARIABLE, "")
     try:
@@ -59,7 +59,7 @@ class Attempts:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._bound = retry_s()
+        self._bound = retry_timeout_s()
         self._end = time.monotonic() + self._bound
         self._count = 0
         # Whoever limits MLflow's retries by number means these too.

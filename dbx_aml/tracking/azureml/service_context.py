@@ -23,7 +23,9 @@ from azureml.mlflow._internal.utils import RegistryServiceContext, ServiceContex
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from dbx_aml.azure.credentials import credential, used_link
+from dbx_aml.azure.credentials import credential
+from dbx_aml.link.link import Link
+from dbx_aml.tracking.connect import connected_link
 
 _URI = re.compile(
     r"(?:azureml|adbazureml)://(?P<host>[^/?]+)/.*?/subscriptions/(?P<subscription>[^/?]+)"
@@ -143,11 +145,11 @@ class _CredentialInUse:
         self._found: Any = None
 
     def _now(self) -> Any:
-        link = used_link()
+        link = connected_link()
         if link is not None:
             return credential(link)
         # Nothing is connected: what the environment and the files say is read once.
-        self._found = self._found or credential()
+        self._found = self._found or credential(Link.load())
         return self._found
 
     def get_token(self, *scopes: str, **options: Any) -> Any:

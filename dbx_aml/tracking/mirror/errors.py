@@ -2,7 +2,7 @@
 
 from mlflow.exceptions import MlflowException
 
-from dbx_aml._common.errors import AuthError, DbxAmlError
+from dbx_aml._common.errors import CredentialError, DbxAmlError
 
 _DENIED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
 _LASTING = frozenset(
@@ -34,11 +34,13 @@ def is_denied(error: BaseException) -> bool:
     """Tell whether the caller may not: then it is the same for every run."""
     if isinstance(error, MlflowException):
         return str(error.error_code) in _DENIED
-    return isinstance(error, AuthError)
+    return isinstance(error, CredentialError)
 
 
 def is_lasting(error: BaseException) -> bool:
     """Tell whether trying again later is no use: not an outage, not a limit on requests."""
     if isinstance(error, MlflowException):
         return str(error.error_code) in _LASTING
-    return isinstance(error, RunMirrorError | DbxAmlError) and not isinstance(error, AuthError)
+    return isinstance(error, RunMirrorError | DbxAmlError) and not isinstance(
+        error, CredentialError
+    )

@@ -10,7 +10,8 @@ from threading import Lock
 
 from mlflow.entities import Run
 
-from dbx_aml._common.errors import MirrorError, first_line
+from dbx_aml._common.errors import MirrorError
+from dbx_aml._common.text import first_line
 from dbx_aml.tracking.mirror import pending_runs as queue
 from dbx_aml.tracking.mirror import tags as tag
 from dbx_aml.tracking.mirror.errors import is_denied, is_lasting

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
-from dbx_aml._common.errors import MirrorError, first_line
+from dbx_aml._common.errors import MirrorError
+from dbx_aml._common.text import first_line
 from dbx_aml.tracking.mirror import tags as tag
 from dbx_aml.tracking.mirror.server import Side
 

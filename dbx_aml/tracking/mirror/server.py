@@ -13,9 +13,9 @@ from mlflow.tracking._tracking_service.utils import _get_store
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
 
-from dbx_aml.link.workspace import AmlWorkspace, is_azureml
+from dbx_aml.link.uris import is_azureml_uri, is_databricks_uri
+from dbx_aml.link.workspace import AmlWorkspace
 from dbx_aml.tracking.runs import run_url
-from dbx_aml.tracking.servers import is_databricks
 
 _EXPERIMENTS_A_SEARCH = 100
 _RUNS_A_PAGE = 1000
@@ -32,8 +32,8 @@ class Side:
     def __init__(self, tracking_uri: str, name: str) -> None:
         self.tracking_uri = tracking_uri
         self.name = name
-        self.is_azureml = is_azureml(tracking_uri)
-        self.is_databricks = is_databricks(tracking_uri)
+        self.is_azureml = is_azureml_uri(tracking_uri)
+        self.is_databricks = is_databricks_uri(tracking_uri)
         # Points of metrics in one call, and how many are asked for at once.
         self.batch = 250 if self.is_azureml else 1000
         self.page = 1000 if self.is_azureml else 25_000

@@ -9,9 +9,10 @@ from dbx_aml._common.errors import MirrorError
 from dbx_aml.azure.credentials import credential
 from dbx_aml.azure.workspaces import read_workspace, with_tracking_uri
 from dbx_aml.link.link import Link
-from dbx_aml.link.workspace import AmlWorkspace, is_azureml
+from dbx_aml.link.uris import is_azureml_uri, is_databricks_uri
+from dbx_aml.link.workspace import AmlWorkspace
 from dbx_aml.tracking.mirror.server import Side
-from dbx_aml.tracking.servers import check_tracking_server, is_databricks
+from dbx_aml.tracking.servers import check_tracking_server
 
 _ANSWER_S = 10.0
 _ASKED = ("databricks", "http", "https")
@@ -36,7 +37,7 @@ def sides(
     """
     is_back = link.mode == "aml"
     if source_tracking_uri or destination_tracking_uri:
-        is_back = is_azureml(source_tracking_uri) or is_databricks(destination_tracking_uri)
+        is_back = is_azureml_uri(source_tracking_uri) or is_databricks_uri(destination_tracking_uri)
     names = ("aml", "databricks") if is_back else ("databricks", "aml")
     given = (source_tracking_uri, destination_tracking_uri)
     src, dst = (uri or _uri(link, name) for name, uri in zip(names, given, strict=True))
@@ -66,14 +67,14 @@ def prove(side: Side, link: Link) -> None:
 
     Raises:
         LinkError: It does not answer, or does not let the caller read.
-        AuthError: No source gives a token.
+        CredentialError: No source gives a token.
     """
     if side.is_azureml:
         workspace = AmlWorkspace.from_tracking_uri(side.tracking_uri)
         read_workspace(workspace, credential(link))
     elif side.tracking_uri.partition(":")[0] in _ASKED:
         if side.is_databricks:
-            # What is bounded is the host's answer, not the import of its SDK.
+            # The deadline is for the host's answer, not the import of its SDK.
             with suppress(ImportError):
                 import_module("databricks.sdk")
         check_tracking_server(side.tracking_uri, _ANSWER_S)

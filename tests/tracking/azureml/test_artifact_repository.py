@@ -103,7 +103,7 @@ def test_a_failed_upload_is_tried_again_and_never_looks_present(azureml: AzureMl
     found = _ours(
         azureml,
         """
-        os.environ["DBX_AML_RETRY_S"] = "4"
+        os.environ["DBX_AML_RETRY_TIMEOUT_S"] = "4"
         mlflow.set_experiment("failing")
         with mlflow.start_run() as run:
             fault("status", status=503, host="blob", method="PUT", count=2)

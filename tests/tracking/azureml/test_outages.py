@@ -30,16 +30,16 @@ def test_a_throttled_call_waits_as_the_service_says_and_an_outage_ends_in_one_er
         found["short"] = log(2)
         fault("drop", path="runs/log-metric", count=1)
         found["dropped"] = log(3)
-        os.environ["DBX_AML_RETRY_S"] = "3"
+        os.environ["DBX_AML_RETRY_TIMEOUT_S"] = "3"
         fault("status", status=503, path="runs/log-metric")
         found["long"] = log(4)
         fault("status", status=429, retry_after_s=60, path="runs/log-metric")
         found["too long"] = log(5)
         fault("black-hole", path="runs/log-metric")
         found["black hole"] = log(6)
-        os.environ["DBX_AML_RETRY_S"] = "soon"
+        os.environ["DBX_AML_RETRY_TIMEOUT_S"] = "soon"
         found["words"] = log(7)
-        os.environ["DBX_AML_RETRY_S"] = "60"
+        os.environ["DBX_AML_RETRY_TIMEOUT_S"] = "60"
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
         fault("status", status=503, path="runs/log-metric")
         found["counted"] = log(8)
@@ -52,13 +52,13 @@ def test_a_throttled_call_waits_as_the_service_says_and_an_outage_ends_in_one_er
     assert found["throttled"][0] == found["short"][0] == found["dropped"][0] == ""
     assert 4 <= found["throttled"][2] < 7
     assert "within 3 s at POST runs/log-metric: answered 503" in found["long"][1]
-    assert "wait longer with DBX_AML_RETRY_S" in found["long"][1]
+    assert "wait longer with DBX_AML_RETRY_TIMEOUT_S" in found["long"][1]
     assert found["long"][2] < 4
     assert found["too long"][2] < 1
     assert "answered 429" in found["too long"][1]
     assert found["black hole"][0] == "MlflowException"
     assert found["black hole"][2] < 6
-    assert "DBX_AML_RETRY_S must be a number of seconds: got 'soon'" in found["words"][1]
+    assert "DBX_AML_RETRY_TIMEOUT_S must be a number of seconds: got 'soon'" in found["words"][1]
     assert "failed 2 times" in found["counted"][1]
     assert found["steps"] == [1, 2, 3]
     # What is wrong for good is said at once.
@@ -134,7 +134,7 @@ for kind in ("drop", "status"):
 urlopen(Request(os.environ["ADMIN"] + "reset", data=b"{}", method="POST")).read()
 """,
         ".",
-        environment={"DBX_AML_RETRY_S": "2", "ADMIN": f"{azureml.proxy}/stand-in/"},
+        environment={"DBX_AML_RETRY_TIMEOUT_S": "2", "ADMIN": f"{azureml.proxy}/stand-in/"},
     )
     azureml.fault("drop", host="blob")
     on_blob = azureml.run(
@@ -144,7 +144,7 @@ mlflow.set_tracking_uri(sys.argv[1])
 mlflow.set_experiment("secrets")
 mlflow.log_text("a", "a.txt")
 """,
-        environment={"DBX_AML_RETRY_S": "2"},
+        environment={"DBX_AML_RETRY_TIMEOUT_S": "2"},
     )
 
     said = done.stdout + done.stderr + on_blob.stdout + on_blob.stderr

@@ -261,30 +261,31 @@ def test_a_metric_of_a_model_on_another_server_is_a_metric_of_the_run() -> None:
 
 
 def test_a_store_made_earlier_asks_with_the_credential_of_the_link_in_force(monkeypatch):
-    from dbx_aml.azure.credentials import use_link
     from dbx_aml.link.link import Link
     from dbx_aml.tracking.azureml import service_context as azureml_context
+    from dbx_aml.tracking.connect import set_connected_link
 
     class Named:
-        def __init__(self, link=None):
-            self.name = link.client_id if link else "environment"
+        def __init__(self, link):
+            self.name = link.client_id
 
         def get_token(self, *scopes, **options):
             return self.name
 
     monkeypatch.setattr(azureml_context, "credential", Named)
+    monkeypatch.setenv("DBX_AML_CLIENT_ID", "environment")
     monkeypatch.setenv("AZUREML_CURRENT_CLOUD", "AzureCloud")
     host = "azureml://westeurope.api.azureml.ms/mlflow/v1.0/subscriptions/"
     path = "/resourceGroups/rg/providers/Microsoft.MachineLearningServices/workspaces/of-words"
     context = azureml_context.context_of(f"{host}8c1e5a90-2b7d-4c8e-9f11-3d5a7b9c0e42{path}")
     assert context.auth.get_token("scope") == "environment"
-    before = use_link(Link(client_id="first"))
+    before = set_connected_link(Link(client_id="first"))
     try:
         assert context.auth.get_token("scope") == "first"
-        use_link(Link(client_id="second"))
+        set_connected_link(Link(client_id="second"))
         assert context.auth.get_token("scope") == "second"
     finally:
-        use_link(before)
+        set_connected_link(before)
 
 
 def test_a_shared_registry_is_asked_with_a_credential_that_asks_no_person(monkeypatch):

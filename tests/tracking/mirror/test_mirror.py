@@ -22,7 +22,6 @@ from mlflow.entities import Metric, Param, RunTag, ViewType
 from sklearn.linear_model import LinearRegression
 
 from dbx_aml import connect
-from dbx_aml.azure import credentials as auth
 from dbx_aml.cli.main import main
 from dbx_aml.tracking import run_context
 from dbx_aml.tracking.mirror import lease as leases
@@ -109,7 +108,6 @@ def pair(tmp_path: Path, _empty_store: Path, monkeypatch: pytest.MonkeyPatch) ->
     mlflow.set_registry_uri(found.src)
     mlflow.set_experiment(PATH)
     yield found
-    auth.use_link(None)
 
 
 def test_everything_of_a_run_arrives_and_doing_it_again_changes_nothing(pair: Pair) -> None:

@@ -55,7 +55,7 @@ class Both:
             **as_databricks(backend.port),
             "DBX_AML_MODE": "dual",
             "DBX_AML_AML_TRACKING_URI": azureml.tracking_uri,
-            "DBX_AML_RETRY_S": "5",
+            "DBX_AML_RETRY_TIMEOUT_S": "5",
         }
 
     def start(self, code: str, *arguments: str, **more: str) -> subprocess.Popen[str]:

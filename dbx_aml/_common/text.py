@@ -1,0 +1,42 @@
+"""Text for messages and for SQL."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of another library's error; the name of its class if it is empty."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def one_line(text: object, limit: int | None = None) -> str:
+    """Return a text with every run of blanks and line breaks as one blank.
+
+    Args:
+        text: Text or error; of an error without a message the name of its class is returned.
+        limit: Most characters of the result; a longer text ends with "...".
+    """
+    line = " ".join(str(text).split())
+    if not line and isinstance(text, BaseException):
+        line = type(text).__name__
+    if limit is not None and len(line) > limit:
+        return f"{line[: limit - 3]}..."
+    return line
+
+
+def plural(count: int, noun: str, plural_noun: str | None = None) -> str:
+    """Return a count with its noun, for example "1 run" or "1,204 runs".
+
+    Args:
+        count: Number of things.
+        noun: Name of one thing, for example "run".
+        plural_noun: Name of several things, where it is not the noun and an "s".
+    """
+    return f"{count:,} {noun if count == 1 else plural_noun or f'{noun}s'}"
+
+
+def sql_identifier(name: str) -> str:
+    """Return a table's or column's name quoted for Spark SQL, dots and backticks included."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def sql_literal(text: str) -> str:
+    """Return a string literal for Spark SQL."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,85 @@
+"""MLflow URIs: which service each one leads to, and which workspace an `azureml://` URI names."""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+_AZUREML = re.compile(r"(?:adb)?azureml://", re.IGNORECASE)
+_AZUREML_URI = re.compile(
+    r"(?:adb)?azureml://(?P<host>[^/?]+)/(?P<api>.*?)"
+    r"/subscriptions/(?P<subscription_id>[^/?]+)/resourceGroups/(?P<resource_group>[^/?]+)"
+    r"/providers/Microsoft\.MachineLearningServices/(?P<kind>workspaces|registries)"
+    r"/(?P<name>[^/?]+)(?P<path>[^?]*)",
+    re.IGNORECASE,
+)
+_RUN_ARTIFACTS = re.compile(r"/experiments/([^/]+)/runs/([^/]+)/artifacts(?:/(.*))?$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AzuremlUri:
+    """The parts of an `azureml://` URI that names a workspace or a registry.
+
+    Args:
+        host: Host of the service in small letters, for example "westeurope.api.azureml.ms".
+        api: Path of the API before the workspace's ARM id, for example "mlflow/v1.0".
+        subscription_id: GUID of the subscription.
+        resource_group: Name of the resource group.
+        kind: "workspaces" or "registries".
+        name: Name of the workspace or registry.
+        path: Path below the workspace, for example "/experiments/e/runs/r/artifacts"; "" for
+            none.
+    """
+
+    host: str
+    api: str
+    subscription_id: str
+    resource_group: str
+    kind: str
+    name: str
+    path: str
+
+    @property
+    def run_artifact(self) -> tuple[str, str, str] | None:
+        """Experiment, run id and artifact path, if the URI is that of a run's artifact."""
+        match = _RUN_ARTIFACTS.search(self.path)
+        return (match[1], match[2], match[3] or "") if match else None
+
+    def names_same_resource(self, other: Self) -> bool:
+        """Tell whether another URI names the same workspace or registry, on whatever host."""
+        identities = {
+            (uri.subscription_id, uri.resource_group, uri.kind, uri.name) for uri in (self, other)
+        }
+        return len({tuple(map(str.lower, identity)) for identity in identities}) == 1
+
+
+def parse_azureml_uri(uri: str | None) -> AzuremlUri | None:
+    """Return the parts of a tracking, registry or artifact URI of Azure ML.
+
+    Args:
+        uri: MLflow URI, for example "azureml://westeurope.api.azureml.ms/mlflow/v1.0/...", or the
+            same with the older scheme "adbazureml".
+
+    Returns:
+        None for any other URI, and for one that names no workspace, as
+        "azureml://artifacts/LocalUpload/...".
+    """
+    match = _AZUREML_URI.match((uri or "").strip())
+    if match is None:
+        return None
+    parts = match.groupdict()
+    return AzuremlUri(**{**parts, "host": parts["host"].lower(), "kind": parts["kind"].lower()})
+
+
+def is_azureml_uri(uri: object) -> bool:
+    """Tell whether an MLflow URI has one of Azure ML's schemes, "azureml" or "adbazureml"."""
+    return isinstance(uri, str) and _AZUREML.match(uri) is not None
+
+
+def is_adbazureml_uri(uri: object) -> bool:
+    """Tell whether an MLflow URI has Azure ML's older scheme, which means tracking in both."""
+    return isinstance(uri, str) and uri.lower().startswith("adbazureml://")
+
+
+def is_databricks_uri(uri: str | None) -> bool:
+    """Tell whether an MLflow URI leads to Databricks or to Unity Catalog."""
+    return (uri or "").partition("://")[0] in ("databricks", "databricks-uc")
