@@ -87,13 +87,13 @@ def test_cells_are_short_and_decide_nothing(path: Path) -> None:
 
     assert code
     for cell in code:
-        assert len(cell.source.splitlines()) <= MOST_LINES, cell.where()
+        assert len(cell.source.splitlines()) <= MOST_LINES, cell.location()
         branches = [
             node
             for node in ast.walk(cell.parse())
             if isinstance(node, ast.If | ast.IfExp | ast.Try)
         ]
-        assert not branches, cell.where(branches[0].lineno)
+        assert not branches, cell.location(branches[0].lineno)
 
 
 @each_notebook

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path
 from typing import Any
 
 import click
@@ -16,6 +15,7 @@ import click
 from dbx_aml._common.errors import DbxAmlError
 from dbx_aml.cli.cluster import cluster
 from dbx_aml.cli.console import console
+from dbx_aml.cli.demo import demo
 from dbx_aml.cli.doctor import doctor
 from dbx_aml.cli.link import link
 from dbx_aml.cli.mirror import mirror
@@ -61,25 +61,13 @@ def main(verbose: bool) -> None:
 
 
 main.add_command(cluster)
+main.add_command(demo)
 main.add_command(doctor)
 main.add_command(link)
 main.add_command(notebook)
 main.add_command(mirror)
 main.add_command(runs)
 main.add_command(score)
-
-
-@main.command()
-@click.option(
-    "--root",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for what it makes.  [default: .dbx_aml/demo]",
-)
-def demo(root: Path | None) -> None:
-    """Train, register and score on the flights of 2013, on this machine."""
-    from dbx_aml.local.demo import run_demo
-
-    run_demo(root)
 
 
 def _set_up_logging(verbose: bool) -> None:

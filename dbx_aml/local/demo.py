@@ -1,51 +1,58 @@
-"""The notebooks in their order, on real flights: link, train, register, score, night after night.
+"""`dbx-aml demo`: the notebooks in order on the flights of 2013: link, train, register, score.
 
-Everything that the demo makes is below one folder: the Delta tables, the MLflow database, the
-models, a page of each notebook that ran. What it shows is checked as it goes: a step that does
-something else than its title says ends the demo.
-
-    flights   the input
-    story     the steps and their checks
-    show      what a person sees
+The demo writes into one folder: Delta tables, MLflow database, models, and a page of each notebook
+run. It ends with an error as soon as a step does something else than its title says.
 """
 
 from __future__ import annotations
 
+import io
 import shlex
 import shutil
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbx_aml._common.errors import DbxAmlError
-from dbx_aml.local.demo_flights import read_flights
-from dbx_aml.local.demo_screen import Screen
-from dbx_aml.local.demo_steps import DemoStep, Story
+from dbx_aml.local.demo_steps import DemoFlow, DemoStep
 from dbx_aml.local.java import environment_variables
-from dbx_aml.local.notebook.workspace_stub import make_experiment
+from dbx_aml.local.notebook.workspace_stub import create_experiment
+from dbx_aml.local.samples import read_flights
 from dbx_aml.local.spark import local_mlflow_uri, local_root, local_spark
-from dbx_aml.tracking.connect import mlflow_uris
+from dbx_aml.tracking.connect import connect
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.status import Status
 
-__all__ = ["DemoResult", "DemoStep", "read_flights", "run_demo"]
+    from dbx_aml.local.notebook.cell_run import CellRun
 
-_MARKER = ".made-by-dbx-aml-demo"
+_FOLDER_MARKER = ".made-by-dbx-aml-demo"
 _EXPERIMENT = "flights"
+_INDENT = "      "
+_MIN_TABLE_WIDTH = 80
+_NUMBER_COLUMNS = {
+    "rows_read": "rows\nread",
+    "rows_scored": "rows\nscored",
+    "rows_quarantined": "rows\nquarantined",
+    "model_version": "model\nversion",
+    "seconds": "\nseconds",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """What the demo did and where it left it.
+    """The steps of a finished demo and the folder that it filled.
 
     Args:
-        root: The folder with everything it made.
-        tracking_uri: The MLflow database with its runs and model versions.
-        steps: In their order.
-        seconds: Wall clock of the whole.
+        root: Folder with everything that the demo wrote.
+        tracking_uri: MLflow database with the demo's runs and model versions.
+        steps: Steps in the order in which they ran.
+        seconds: Wall clock of the whole demo.
     """
 
     root: Path
@@ -63,16 +70,15 @@ def run_demo(
     """Run the whole flow on this machine, print each step as it happens, and check it.
 
     Args:
-        root: The folder to fill, for example "/tmp/demo"; by default `demo` in the local root.
-            What an earlier demo left there is deleted first; a folder with anything else in it
-            is refused.
-        notebooks: The folder with `02_track.py` and its kind; by default `notebooks` in the
+        root: Folder to fill, for example "/tmp/demo"; default: `demo` in the local root. The
+            demo deletes the files of an earlier demo and refuses a folder with any other file.
+        notebooks: Folder with `02_track.py` and the other notebooks; default: `notebooks` in the
             current folder, or beside the package.
-        console: Where to print; by default standard output.
+        console: Console to print to; default: standard output.
 
     Raises:
-        DbxAmlError: The folder is not the demo's, the flights or the notebooks are not there,
-            or a step did something else than its title says.
+        DbxAmlError: The folder has other files, the flights or the notebooks are missing, or a
+            step did something else than its title says.
         LocalSparkError: Spark cannot start here.
         NotebookError: A cell of a notebook raised.
     """
@@ -81,35 +87,44 @@ def run_demo(
     notebook_folder = _find_notebooks(notebooks)
     folder = _clean_folder(Path(root or local_root() / "demo").resolve())
     uri = local_mlflow_uri(folder)
-    screen.title(f"Flights of 2013: all that this demo makes is below {folder}")
-    with screen.working("reading the flights, starting Spark"):
+    screen.print_title(f"Flights of 2013; the demo writes into {folder}")
+    with screen.spinner("reading the flights, starting Spark"):
         flights = read_flights()
         # The steps are short: without its second compiler Java needs half the time for them.
         spark = local_spark(
             folder, conf={"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1"}
         )
     try:
-        story = Story(screen, spark, notebook_folder, folder, flights, uri)
-        with screen.working("making the MLflow database"):
-            make_experiment(_EXPERIMENT, uri, folder)
+        with screen.spinner("creating the MLflow database"):
+            create_experiment(_EXPERIMENT, uri, folder)
         # This machine's MLflow store stands in for an Azure ML workspace.
-        link = environment_variables(
+        link_variables = environment_variables(
             DBX_AML_MODE="aml",
             DBX_AML_REGISTRY="aml",
             DBX_AML_AML_TRACKING_URI=uri,
             DBX_AML_EXPERIMENT=_EXPERIMENT,
         )
-        with mlflow_uris(uri, uri), link:
-            steps = story.tell()
-        tables = story.tables()
+        flow = DemoFlow(spark, notebook_folder, folder, flights, uri, on_cell=screen.show_cell)
+        with link_variables, connect():
+            steps = tuple(_run_steps(flow, screen))
+        tables = flow.table_locations()
     finally:
         spark.stop()
     seconds = time.monotonic() - start
     mlflow = Path(sys.executable).with_name("mlflow")
-    pages = f"{mlflow} ui --backend-store-uri {shlex.quote(uri)}"
-    screen.summary(steps, {**tables, "MLflow": uri, "its pages": pages, **story.pages})
-    screen.title(f"Every step did what its title says, in {seconds:.0f} s.")
+    mlflow_ui = f"{mlflow} ui --backend-store-uri {shlex.quote(uri)}"
+    screen.print_summary(steps, {**tables, "MLflow": uri, "MLflow UI": mlflow_ui, **flow.pages})
+    screen.print_title(f"Every step did what its title says, in {seconds:.0f} s.")
     return DemoResult(root=folder, tracking_uri=uri, steps=steps, seconds=seconds)
+
+
+def _run_steps(flow: DemoFlow, screen: Screen) -> Iterator[DemoStep]:
+    for number, title in enumerate(flow.titles, start=1):
+        screen.print_title(f"{number:2}/{len(flow.titles)} {title}")
+        with screen.spinner(title):
+            step = flow.run_step(number)
+        screen.print_line(f"{step.seconds:.1f} s")
+        yield step
 
 
 def _find_notebooks(folder: str | Path | None) -> Path:
@@ -125,8 +140,8 @@ def _find_notebooks(folder: str | Path | None) -> Path:
 
 
 def _clean_folder(root: Path) -> Path:
-    """Delete what an earlier demo left, nothing else; return the empty folder, marked."""
-    if root.exists() and not (root / _MARKER).is_file() and any(root.iterdir()):
+    """Return an empty folder with the demo's marker; only files of an earlier demo are deleted."""
+    if root.exists() and not (root / _FOLDER_MARKER).is_file() and any(root.iterdir()):
         raise DbxAmlError(
             f"demo must start in its own folder: got {str(root)!r}, which has other files; "
             "name another folder"
@@ -134,5 +149,92 @@ def _clean_folder(root: Path) -> Path:
     if root.exists():
         shutil.rmtree(root)
     root.mkdir(parents=True)
-    (root / _MARKER).touch()
+    (root / _FOLDER_MARKER).touch()
     return root
+
+
+class Screen:
+    """Terminal output of the demo: titles, a spinner, indented lines, and the summary.
+
+    Args:
+        console: Console to print to; default: the current standard output, also while a spinner
+            redirects `sys.stdout`.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        from rich.console import Console
+
+        self._console = console or Console(file=sys.stdout, highlight=False)
+        self._status: Status | None = None
+
+    def print_title(self, text: str) -> None:
+        """Print the title of a step."""
+        self._console.print(f"\n{text}", style="bold", markup=False, soft_wrap=True)
+
+    def print_line(self, line: str) -> None:
+        """Print one line below a title."""
+        self._console.print(f"{_INDENT}{line}", style="dim", markup=False, soft_wrap=True)
+
+    @contextmanager
+    def spinner(self, text: str) -> Iterator[None]:
+        """Show a spinner on a terminal; lines printed in the block go below the title."""
+        lines = _LineWriter(self.print_line)
+        with (
+            self._console.status(text) as self._status,
+            redirect_stdout(lines),
+            redirect_stderr(lines),
+        ):
+            yield
+
+    def show_cell(self, run: CellRun) -> None:
+        """Show beside the spinner which cell of a notebook runs."""
+        if self._status is not None:
+            cell = run.cell
+            self._status.update(f"{cell.notebook.name}: cell {cell.number} of {run.cell_count}")
+
+    def print_summary(self, steps: Sequence[DemoStep], locations: Mapping[str, str]) -> None:
+        """Print a table of the steps and the locations of tables, MLflow and pages.
+
+        Args:
+            steps: Finished steps.
+            locations: Paths and URIs by name, for example {"table flights": "/tmp/demo/..."}.
+        """
+        from rich import box
+        from rich.table import Table
+
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+        table.add_column("\nstep", no_wrap=True)
+        for header in _NUMBER_COLUMNS.values():
+            table.add_column(header, justify="right", no_wrap=True)
+        for step in steps:
+            table.add_row(step.name, *(_format(getattr(step, name)) for name in _NUMBER_COLUMNS))
+        self._console.print()
+        # A terminal narrower than the table wraps its lines; rich would cut off numbers.
+        width = max(self._console.width, _MIN_TABLE_WIDTH)
+        self._console.print(table, width=width, crop=False)
+        self._console.print()
+        name_width = max(map(len, locations))
+        for name, location in locations.items():
+            self._console.print(f"{name:<{name_width}}  {location}", markup=False, soft_wrap=True)
+
+
+class _LineWriter(io.TextIOBase):
+    """A stream that passes on whole lines; of a progress bar only the last state."""
+
+    def __init__(self, print_line: Callable[[str], None]) -> None:
+        self._print_line = print_line
+        self._unfinished_line = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._unfinished_line = (self._unfinished_line + text).split("\n")
+        for line in lines:
+            self._print_line(line.rstrip("\r").rpartition("\r")[2])
+        return len(text)
+
+
+def _format(number: str | float | None) -> str:
+    if number is None:
+        return ""
+    if isinstance(number, float):
+        return f"{number:.1f}"
+    return f"{number:,}" if isinstance(number, int) else number

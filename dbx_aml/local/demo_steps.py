@@ -1,8 +1,10 @@
-"""The demo's story: each step runs, checks what it did and returns its numbers."""
+"""The steps of the demo: each step runs a notebook or loads rows, and checks the result."""
 
 from __future__ import annotations
 
 import json
+import re
+import sys
 import time
 from calendar import month_name
 from collections.abc import Callable
@@ -11,13 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbx_aml._common.errors import DbxAmlError
-from dbx_aml.local.demo_screen import Screen
 from dbx_aml.local.notebook.cell_run import CellRun
 from dbx_aml.local.notebook.run import run_notebook
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from rich.status import Status
 
 INPUT_TABLE = "flights"
 OUTPUT_TABLE = "flights_scored"
@@ -29,16 +29,16 @@ _NUMBERS = ("rows_read", "rows_scored", "rows_quarantined", "model_version", "ba
 
 @dataclass(frozen=True, kw_only=True)
 class DemoStep:
-    """One row of the demo's last table; None where a step has no such number.
+    """Numbers of a finished step; None for a number that the step does not have.
 
     Args:
-        name: For example "score October".
-        rows_read: Rows that the step took in.
-        rows_scored: Rows it wrote to the output table.
-        rows_quarantined: Rows it set aside.
-        model_version: The version that it made or used, for example "1".
-        batch_id: As in `_scoring.batch_id`.
-        seconds: Wall clock.
+        name: Title of the step, for example "score October".
+        rows_read: Rows of the input table that the step read.
+        rows_scored: Rows that it wrote to the output table.
+        rows_quarantined: Rows that it wrote to the quarantine table.
+        model_version: Version that it registered or scored with, for example "1".
+        batch_id: Value of `_scoring.batch_id` in the rows that it wrote.
+        seconds: Wall clock of the step.
     """
 
     name: str
@@ -50,82 +50,92 @@ class DemoStep:
     seconds: float
 
 
-class Story:
-    """The steps: each runs, checks what it did and returns its numbers for the last table.
+class DemoFlow:
+    """The demo's steps, each on the tables and models of the steps before.
 
-    `pages` has, by step, where the page of its notebook is.
+    Args:
+        spark: Session for all steps.
+        notebooks: Folder of `01_link.py` to `04_score.py`.
+        folder: Empty folder for landing files, checkpoint and pages.
+        flights: Table from `read_flights`.
+        tracking_uri: MLflow store that the link must resolve to, for tracking and registry.
+        on_cell: Callback for each cell of a notebook that starts or ends.
+
+    Attributes:
+        pages: Paths of the pages of notebooks that ran, by name.
     """
 
     def __init__(
         self,
-        screen: Screen,
         spark: Any,
         notebooks: Path,
         folder: Path,
         flights: pa.Table,
         tracking_uri: str,
+        *,
+        on_cell: Callable[[CellRun], None],
     ) -> None:
-        self._screen = screen
         self._spark = spark
         self._notebooks = notebooks
-        self._pages_folder = folder / "pages"
-        self._step = ""
-        self.pages: dict[str, str] = {}
+        self._flights = flights
+        self._tracking_uri = tracking_uri
+        self._on_cell = on_cell
         self._checkpoint = str(folder / "checkpoint")
         self._landing = folder / "landing"
         self._landing.mkdir()
-        self._flights = flights
-        self._tracking_uri = tracking_uri
+        self._page_folder = folder / "pages"
+        self._page_name = ""
+        self.pages: dict[str, str] = {}
         counts = flights.group_by("month").aggregate([([], "count_all"), ("dep_delay", "count")])
-        # By month: all rows, and those of flights that did take off.
-        self._rows = {row["month"]: row["count_all"] for row in counts.to_pylist()}
-        self._flown = {row["month"]: row["dep_delay_count"] for row in counts.to_pylist()}
+        # Rows by month, and how many of them are flights that were not cancelled.
+        self._row_counts = {row["month"]: row["count_all"] for row in counts.to_pylist()}
+        self._flown_counts = {row["month"]: row["dep_delay_count"] for row in counts.to_pylist()}
         self._versions: dict[int, str] = {}
-        self._run: dict[str, Any] = {}
+        self._training: dict[str, Any] = {}
         self._champion: dict[str, Any] = {}
+        self._steps: dict[str, Callable[[], dict[str, Any]]] = {
+            "link tracking and registry": self._link,
+            "load ten months": lambda: self._load_months(*range(1, 11)),
+            "train on nine months": lambda: self._train(ALPHAS[0]),
+            "register version 1": lambda: self._register("1"),
+            "score October": lambda: self._score(10),
+            "score again: no new rows": lambda: self._score(None),
+            "load November": lambda: self._load_months(11),
+            "score November": lambda: self._score(11),
+            "train with another alpha": lambda: self._train(ALPHAS[1]),
+            "register version 2": lambda: self._register("2"),
+            "load December": lambda: self._load_months(12),
+            "score December": lambda: self._score(12),
+            "check every flight": self._check_tables,
+        }
 
-    def tell(self) -> tuple[DemoStep, ...]:
-        """Run every step, each on what the one before left; return their numbers."""
-        story: list[tuple[str, Callable[[Status], dict[str, Any]]]] = [
-            ("link: who tracks, who registers", self._link),
-            ("ten months arrive", lambda _: self._arrive(*range(1, 11))),
-            ("train on nine of them", lambda status: self._train(status, ALPHAS[0])),
-            ("register version 1", lambda status: self._register(status, "1")),
-            ("score October", lambda status: self._score(status, 10)),
-            ("score again: no news", lambda status: self._score(status, None)),
-            ("November arrives", lambda _: self._arrive(11)),
-            ("score November", lambda status: self._score(status, 11)),
-            ("train, other alpha", lambda status: self._train(status, ALPHAS[1])),
-            ("register version 2", lambda status: self._register(status, "2")),
-            ("December arrives", lambda _: self._arrive(12)),
-            ("score December", lambda status: self._score(status, 12)),
-            ("check every flight", lambda _: self._check()),
-        ]
-        steps = []
-        for number, (name, act) in enumerate(story, start=1):
-            start = time.monotonic()
-            self._screen.title(f"{number:2}/{len(story)} {name}")
-            self._step = f"{number:02} {name.partition(':')[0]}"
-            with self._screen.working(name) as status:
-                numbers = act(status)
-            steps.append(DemoStep(name=name, seconds=time.monotonic() - start, **numbers))
-            self._screen.say(f"{steps[-1].seconds:.1f} s")
-        return tuple(steps)
+    @property
+    def titles(self) -> list[str]:
+        """Titles of the steps, in order."""
+        return list(self._steps)
 
-    def tables(self) -> dict[str, str]:
-        """Return where the three tables are, by name."""
+    def run_step(self, number: int) -> DemoStep:
+        """Run a step and return its numbers; the first step has number 1."""
+        title, step = list(self._steps.items())[number - 1]
+        self._page_name = f"{number:02}-{re.sub('[^a-z0-9]+', '-', title.lower())}"
+        start = time.monotonic()
+        numbers = step()
+        return DemoStep(name=title, seconds=time.monotonic() - start, **numbers)
+
+    def table_locations(self) -> dict[str, str]:
+        """Return the locations of the three tables, by name."""
         tables = (INPUT_TABLE, OUTPUT_TABLE, QUARANTINE_TABLE)
         details = {name: self._spark.sql(f"describe detail {name}").first() for name in tables}
         return {f"table {name}": detail["location"] for name, detail in details.items()}
 
-    def _link(self, status: Status) -> dict[str, Any]:
-        """Connect as the environment says: it names this machine's MLflow store."""
-        done = self._notebook(status, "01_link.py", {})
-        for service in ("tracking_uri", "registry_uri"):
-            _expect(f"the {service}", self._tracking_uri, done[service])
+    def _link(self) -> dict[str, Any]:
+        link = self._run_notebook("01_link.py", {})
+        for name in ("tracking_uri", "registry_uri"):
+            _check_equal(name, self._tracking_uri, link[name])
         return {}
 
-    def _arrive(self, *months: int) -> dict[str, Any]:
+    def _load_months(self, *months: int) -> dict[str, Any]:
+        """Append months to the input table, from files as another system would deliver them."""
         import pyarrow.compute as pc
         from pyarrow import parquet
 
@@ -134,26 +144,24 @@ class Story:
             parquet.write_table(self._flights.filter(pc.field("month") == month), file)
         frame = self._spark.read.parquet(*files)
         frame.write.format("delta").mode("append").saveAsTable(INPUT_TABLE)
-        rows = sum(self._rows[month] for month in months)
-        cancelled = rows - sum(self._flown[month] for month in months)
-        self._screen.say(
-            f"{rows:,} rows into {INPUT_TABLE}, {cancelled:,} of them cancelled flights"
-        )
+        rows = sum(self._row_counts[month] for month in months)
+        cancelled = rows - sum(self._flown_counts[month] for month in months)
+        _print(f"{rows:,} rows into {INPUT_TABLE}, {cancelled:,} of them cancelled flights")
         return {"rows_read": rows}
 
-    def _train(self, status: Status, alpha: str) -> dict[str, Any]:
+    def _train(self, alpha: str) -> dict[str, Any]:
         widgets = {"input_table": INPUT_TABLE, "row_filter": "month <= 9", "alpha": alpha}
-        self._run = self._notebook(status, "02_track.py", widgets)
-        return {"rows_read": self._run["rows"]}
+        self._training = self._run_notebook("02_track.py", widgets)
+        return {"rows_read": self._training["rows"]}
 
-    def _register(self, status: Status, version: str) -> dict[str, Any]:
-        widgets = {"model_uri": self._run["model_uri"], "model_name": MODEL_NAME}
-        self._champion = self._notebook(status, "03_register.py", widgets)
-        _expect("the champion's version", version, self._champion["model_version"])
+    def _register(self, version: str) -> dict[str, Any]:
+        widgets = {"model_uri": self._training["model_uri"], "model_name": MODEL_NAME}
+        self._champion = self._run_notebook("03_register.py", widgets)
+        _check_equal("version of the champion", version, self._champion["model_version"])
         return {"model_version": version}
 
-    def _score(self, status: Status, month: int | None) -> dict[str, Any]:
-        """Score what is new, which must be this month's flights, or nothing."""
+    def _score(self, month: int | None) -> dict[str, Any]:
+        """Score the new rows: the flights of this month, or no rows for None."""
         widgets = {
             "model_uri": self._champion["model_uri"],
             "input_table": INPUT_TABLE,
@@ -164,63 +172,71 @@ class Story:
             "checkpoint_location": self._checkpoint,
             "max_quarantined_rows": "5%",
         }
-        done = self._notebook(status, "04_score.py", widgets)
-        numbers = {name: done[name] for name in _NUMBERS}
+        result = self._run_notebook("04_score.py", widgets)
+        numbers = {name: result[name] for name in _NUMBERS}
         if month is None:
-            _expect("the status of a rerun", "no_new_rows", done["status"])
-            _expect("rows that a rerun read", 0, done["rows_read"])
+            _check_equal("status of the second run", "no_new_rows", result["status"])
+            _check_equal("rows read by the second run", 0, result["rows_read"])
             return numbers
         self._versions[month] = self._champion["model_version"]
-        _expect(f"rows read for month {month}", self._rows[month], done["rows_read"])
-        _expect(f"rows scored of month {month}", self._flown[month], done["rows_scored"])
-        _expect("the model version", self._champion["model_version"], str(done["model_version"]))
+        _check_equal(f"rows read for month {month}", self._row_counts[month], result["rows_read"])
+        _check_equal(
+            f"rows scored of month {month}", self._flown_counts[month], result["rows_scored"]
+        )
+        _check_equal("model version", self._champion["model_version"], str(result["model_version"]))
         return numbers
 
-    def _check(self) -> dict[str, Any]:
-        """Compare both tables with the file: each new flight is in one of them, once."""
+    def _check_tables(self) -> dict[str, Any]:
+        """Check that each new flight is in exactly one of output table and quarantine table."""
         scored = self._spark.sql(
             f"select month, _scoring.model_version as version, count(*) as n, "
             f"avg(abs(prediction - arr_delay)) as error from {OUTPUT_TABLE} group by 1, 2"
         ).collect()
-        aside = self._spark.sql(
+        quarantined = self._spark.sql(
             f"select month, count(*) as n, count(dep_delay) as flown from {QUARANTINE_TABLE} "
             "group by 1"
         ).collect()
-        expected = {month: (self._versions[month], self._flown[month]) for month in self._versions}
-        got = {row.month: (str(row.version), row.n) for row in scored}
-        _expect("model version and rows by month in the output", expected, got)
-        cancelled = {month: (self._rows[month] - n, 0) for month, (_, n) in expected.items()}
-        _expect(
-            "rows, and flown ones, by month in the quarantine",
-            cancelled,
-            {row.month: (row.n, row.flown) for row in aside},
+        months = self._versions
+        cancelled = {month: self._row_counts[month] - self._flown_counts[month] for month in months}
+        _check_equal(
+            "model version and rows by month in the output table",
+            {month: (months[month], self._flown_counts[month]) for month in months},
+            {row.month: (str(row.version), row.n) for row in scored},
+        )
+        _check_equal(
+            "rows, and flights not cancelled, by month in the quarantine table",
+            {month: (count, 0) for month, count in cancelled.items()},
+            {row.month: (row.n, row.flown) for row in quarantined},
         )
         for row in sorted(scored, key=lambda row: int(row.month)):
-            self._screen.say(
+            _print(
                 f"{month_name[row.month]}: {row.n:,} flights scored by version {row.version}, "
                 f"{row.error:.1f} minutes off on average; "
-                f"{cancelled[row.month][0]:,} cancelled ones set aside"
+                f"{cancelled[row.month]:,} cancelled flights in quarantine"
             )
-        total = sum(self._rows[month] for month in expected)
         return {
-            "rows_read": total,
+            "rows_read": sum(self._row_counts[month] for month in months),
             "rows_scored": sum(row.n for row in scored),
-            "rows_quarantined": sum(row.n for row in aside),
+            "rows_quarantined": sum(row.n for row in quarantined),
         }
 
-    def _notebook(self, status: Status, name: str, widgets: dict[str, str]) -> dict[str, Any]:
-        def show(run: CellRun) -> None:
-            status.update(f"{name}: cell {run.cell.number} of {run.of}")
-
-        page = self._pages_folder / f"{self._step.replace(' ', '-').replace(',', '')}.html"
-        self.pages[f"page of {self._step}"] = str(page)
-        done = run_notebook(
-            self._notebooks / name, widgets, spark=self._spark, html=page, on_cell=show
+    def _run_notebook(self, name: str, widgets: dict[str, str]) -> dict[str, Any]:
+        page = self._page_folder / f"{self._page_name}.html"
+        self.pages[f"page {self._page_name[:2]}"] = str(page)
+        result = run_notebook(
+            self._notebooks / name, widgets, spark=self._spark, html=page, on_cell=self._on_cell
         )
-        value: dict[str, Any] = json.loads(done.exit_value or "{}")
-        return value
+        exit_value: dict[str, Any] = json.loads(result.exit_value or "{}")
+        return exit_value
 
 
-def _expect(what: str, expected: object, got: object) -> None:
-    if got != expected:
-        raise DbxAmlError(f"demo must end as its title says: {what} must be {expected}: got {got}")
+def _check_equal(quantity: str, required: object, actual: object) -> None:
+    if actual != required:
+        raise DbxAmlError(
+            f"demo must end as its title says: {quantity} must be {required}: got {actual}"
+        )
+
+
+def _print(line: str) -> None:
+    # As the output of the notebooks, which run_demo indents below the step's title.
+    sys.stdout.write(f"{line}\n")

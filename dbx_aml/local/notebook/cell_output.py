@@ -1,4 +1,4 @@
-"""What a cell shows: text, a table, a picture, HTML; each with a text form for a terminal."""
+"""Output of a cell: text, table, picture or HTML, each with a text form for a terminal."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 
 from dbx_aml._common.errors import NotebookError
 
-# Rows that are kept of a table, and of those the ones that a terminal shows.
-_MOST_ROWS = 100
+# Rows of a table that the page shows, and rows that a terminal shows.
+_MAX_ROWS = 100
 _TEXT_ROWS = 10
 _CELL_WIDTH = 60
 # How the names of numbers begin, in Spark and in pandas.
@@ -23,11 +23,11 @@ _NUMBERS = ("tinyint", "smallint", "int", "bigint", "float", "double", "decimal"
 
 @dataclass(frozen=True)
 class Text:
-    """What was printed.
+    """Printed text.
 
     Args:
-        text: As it was written, line ends included.
-        is_error: It went to standard error.
+        text: Text with its line ends.
+        is_error: Whether the text went to standard error.
     """
 
     text: str
@@ -36,11 +36,11 @@ class Text:
 
 @dataclass(frozen=True, kw_only=True)
 class Html:
-    """A piece of HTML.
+    """HTML for the page, and text for a terminal.
 
     Args:
-        html: Shown in a frame of its own.
-        text: What a terminal shows instead.
+        html: HTML that the page shows in a separate frame.
+        text: Text that a terminal shows instead.
     """
 
     html: str
@@ -55,13 +55,13 @@ class Picture:
 
     @property
     def text(self) -> str:
-        """Say how large it is, in pixels."""
+        """Return the size in pixels, as text."""
         width, height = struct.unpack(">II", self.png[16:24])
         return f"(a picture, {width} x {height})"
 
     @property
     def url(self) -> str:
-        """Return it as a URL that needs no network."""
+        """Return the picture as a data URL, which needs no network."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
 
 
@@ -70,41 +70,43 @@ class Table:
     """The first rows of a data frame, as text; None stands for a null.
 
     Args:
-        columns: Their names.
-        types: Their types, for example "double".
-        rows: As many as are kept.
-        has_more: There are more rows than that.
+        columns: Names of the columns.
+        types: Types of the columns, for example "double".
+        rows: First rows of the data frame.
+        is_truncated: Whether the data frame has more rows.
     """
 
     columns: tuple[str, ...]
     types: tuple[str, ...]
     rows: tuple[tuple[str | None, ...], ...]
-    has_more: bool
+    is_truncated: bool
 
     @property
     def text(self) -> str:
         """Return the first few rows, aligned."""
         import pandas as pd
 
-        shown = [["null" if one is None else one for one in row] for row in self.rows[:_TEXT_ROWS]]
-        frame = pd.DataFrame(shown, columns=list(self.columns), dtype=object)
-        more = self.has_more or len(self.rows) > _TEXT_ROWS
-        tail = f"\n(the first {_TEXT_ROWS} rows)" if more else ""
+        rows = [
+            ["null" if value is None else value for value in row] for row in self.rows[:_TEXT_ROWS]
+        ]
+        frame = pd.DataFrame(rows, columns=list(self.columns), dtype=object)
+        has_more_rows = self.is_truncated or len(self.rows) > _TEXT_ROWS
+        tail = f"\n(the first {_TEXT_ROWS} rows)" if has_more_rows else ""
         return f"{frame.to_string(index=False, max_colwidth=_CELL_WIDTH)}{tail}"
 
     def is_number(self, column: int) -> bool:
-        """Return whether a column has numbers."""
+        """Return whether the column with this index has numbers."""
         return self.types[column].startswith(_NUMBERS)
 
 
 Output = Text | Html | Picture | Table
 
 
-def shown_as(value: Any) -> Output:
-    """Return what `display` shows of a value: a data frame, a figure, or as it shows itself.
+def to_output(value: Any) -> Output:
+    """Return the output of `display(value)`: a table, a picture, or the value's representation.
 
     Raises:
-        NotebookError: It is a stream, which never ends.
+        NotebookError: The value is a streaming data frame, which never ends.
     """
     if getattr(value, "isStreaming", False) is True:
         raise NotebookError(
@@ -112,26 +114,26 @@ def shown_as(value: Any) -> Output:
             "write it to a table with trigger(availableNow=True)"
         )
     if hasattr(value, "toPandas") and hasattr(value, "dtypes"):
-        # One row more than is kept tells whether there are more, without a count.
-        rows = value.limit(_MOST_ROWS + 1).collect()
+        # One row more than the page shows tells whether the table is truncated, without a count.
+        rows = value.limit(_MAX_ROWS + 1).collect()
         if not value.columns:
             return Text("OK\n")
         return _table(value.columns, [kind for _, kind in value.dtypes], rows)
     if isinstance(value, list) and value and hasattr(value[0], "_fields"):
-        # What dbutils.fs.ls returns.
-        kinds = [type(one).__name__ for one in value[0]]
+        # The list of named tuples that dbutils.fs.ls returns.
+        kinds = [type(field).__name__ for field in value[0]]
         return _table(value[0]._fields, kinds, value)
     if hasattr(value, "itertuples"):
-        head = value.head(_MOST_ROWS + 1)
+        head = value.head(_MAX_ROWS + 1)
         kinds = [str(kind) for kind in head.dtypes]
         return _table(map(str, value.columns), kinds, head.itertuples(index=False, name=None))
     if hasattr(value, "savefig"):
         return picture(value)
-    return itself(value)
+    return repr_output(value)
 
 
-def itself(value: Any) -> Output:
-    """Return a value as it shows itself: as HTML if it can, else as `str`."""
+def repr_output(value: Any) -> Output:
+    """Return a value as HTML if it has `_repr_html_`, else as `str`."""
     html = None if isinstance(value, type) else getattr(value, "_repr_html_", lambda: None)()
     return Text(f"{value}\n") if html is None else Html(html=html, text=str(value))
 
@@ -148,8 +150,8 @@ def _table(columns: Iterable[str], types: Iterable[str], rows: Iterable[Iterable
     return Table(
         columns=tuple(columns),
         types=tuple(types),
-        rows=tuple(texts[:_MOST_ROWS]),
-        has_more=len(texts) > _MOST_ROWS,
+        rows=tuple(texts[:_MAX_ROWS]),
+        is_truncated=len(texts) > _MAX_ROWS,
     )
 
 

@@ -1,4 +1,4 @@
-"""What running cells showed, in order: kept for the page, and passed on to the terminal."""
+"""Outputs of running cells, in order: recorded for the page, and passed on to the terminal."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _REDACTED = "[REDACTED]"
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why a cell failed.
+    """The error of a failed cell.
 
     Args:
-        kind: The error's class, for example "ValueError".
-        message: What it says.
-        line: The line of the cell's file that raised, if it is known.
-        trace: The traceback from the notebook on.
+        kind: Class of the error, for example "ValueError".
+        message: Message of the error.
+        line: Line of the cell's file that raised, if known.
+        trace: Traceback, without the frames of this package.
     """
 
     kind: str
@@ -37,19 +37,19 @@ class Failure:
 
 @dataclass(kw_only=True)
 class CellRun:
-    """A cell that was run, or is running.
+    """A cell that has run, or is running.
 
     Args:
         cell: The cell.
-        of: How many cells its notebook has.
-        outputs: What it showed.
-        inner: Runs of the cells that it brought, or of notebooks that it started.
-        seconds: Wall clock; None as long as it runs.
-        failure: Why it failed.
+        cell_count: Number of cells of its notebook.
+        outputs: Outputs of the cell.
+        inner: Runs of the cells that `%run` included, or of notebooks that the cell started.
+        seconds: Wall clock; None while the cell runs.
+        failure: Error of the cell.
     """
 
     cell: Cell
-    of: int
+    cell_count: int
     outputs: list[Output] = field(default_factory=list)
     inner: list[CellRun] = field(default_factory=list)
     seconds: float | None = None
@@ -57,17 +57,17 @@ class CellRun:
 
 
 class Record:
-    """The runs of a notebook's cells; what they show goes to the innermost that is running."""
+    """The runs of a notebook's cells; an output belongs to the innermost running cell."""
 
     def __init__(self) -> None:
         self.runs: list[CellRun] = []
-        self._open: list[CellRun] = []
+        self._running: list[CellRun] = []
         self._secrets: set[str] = set()
         self._terminal: TextIO = sys.stdout
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Note what is printed in the block, and pass it on."""
+    def capture_output(self) -> Iterator[None]:
+        """Record printed text in the block, and pass the text on to the terminal."""
         self._terminal = sys.stdout
         with (
             redirect_stdout(_Tee(self, sys.stdout, is_error=False)),
@@ -76,73 +76,75 @@ class Record:
             yield
 
     @contextmanager
-    def running(self, cell: Cell, of: int) -> Iterator[CellRun]:
-        """Yield the run of a cell; what is shown in the block is its."""
-        run = CellRun(cell=cell, of=of)
-        (self._open[-1].inner if self._open else self.runs).append(run)
-        self._open.append(run)
+    def record_cell(self, cell: Cell, cell_count: int) -> Iterator[CellRun]:
+        """Yield the run of a cell; outputs in the block belong to this run."""
+        run = CellRun(cell=cell, cell_count=cell_count)
+        (self._running[-1].inner if self._running else self.runs).append(run)
+        self._running.append(run)
         start = time.monotonic()
         try:
             yield run
         finally:
             run.seconds = time.monotonic() - start
-            run.outputs = self._whole(run.outputs)
-            self._open.pop()
+            run.outputs = self._join_texts(run.outputs)
+            self._running.pop()
 
-    def hide(self, secret: str) -> None:
-        """Show [REDACTED] for this text from now on."""
+    def redact_value(self, secret: str) -> None:
+        """Show [REDACTED] instead of this secret from now on."""
         if secret:
             self._secrets |= {secret, escape(secret)}
 
-    def redacted(self, text: str) -> str:
-        """Return a text without the secrets that were read."""
+    def redact(self, text: str) -> str:
+        """Return a text without the secrets that the notebook has read."""
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, _REDACTED)
         return text
 
     def show(self, output: Output) -> None:
-        """Keep an output; its text goes to the terminal."""
+        """Record an output and write its text to the terminal."""
         if isinstance(output, Text):
             sys.stdout.write(output.text)
             return
         if isinstance(output, Html):
-            html, text = self.redacted(output.html), self.redacted(output.text)
+            html, text = self.redact(output.html), self.redact(output.text)
             output = replace(output, html=html, text=text)
         elif isinstance(output, Table):
             output = replace(
                 output,
                 rows=tuple(
-                    tuple(None if one is None else self.redacted(one) for one in row)
+                    tuple(None if value is None else self.redact(value) for value in row)
                     for row in output.rows
                 ),
             )
         self._terminal.write(f"{output.text}\n")
-        if self._open:
-            self._open[-1].outputs.append(output)
+        if self._running:
+            self._running[-1].outputs.append(output)
 
-    def note(self, text: str, *, is_error: bool) -> None:
-        """Keep what was printed."""
-        if self._open:
-            self._open[-1].outputs.append(Text(text, is_error))
+    def record_text(self, text: str, *, is_error: bool) -> None:
+        """Record printed text."""
+        if self._running:
+            self._running[-1].outputs.append(Text(text, is_error))
 
-    def _whole(self, outputs: list[Output]) -> list[Output]:
-        """Return the outputs with pieces that follow each other as one text.
+    def _join_texts(self, outputs: list[Output]) -> list[Output]:
+        """Return the outputs with consecutive texts joined: a secret may be printed in pieces."""
+        joined: list[Output] = []
+        for stream, group in groupby(outputs, _text_stream):
+            if stream is None:
+                joined += group
+            else:
+                text = "".join(output.text for output in group)
+                joined.append(Text(self.redact(text), stream == "stderr"))
+        return joined
 
-        Whole again, a secret that was printed in pieces is seen too.
-        """
-        whole: list[Output] = []
-        for is_error, group in groupby(outputs, lambda one: isinstance(one, Text) and one.is_error):
-            for is_text, same in groupby(group, lambda one: isinstance(one, Text)):
-                if is_text:
-                    text = "".join(one.text for one in same)
-                    whole.append(Text(self.redacted(text), is_error))
-                else:
-                    whole += same
-        return whole
+
+def _text_stream(output: Output) -> str | None:
+    if isinstance(output, Text):
+        return "stderr" if output.is_error else "stdout"
+    return None
 
 
 class _Tee(io.TextIOBase):
-    """A stream that notes what it passes on. Not a terminal: nothing should move the cursor."""
+    """A stream that records text and passes it on; not a terminal, so nothing moves the cursor."""
 
     encoding = "utf-8"
 
@@ -152,8 +154,8 @@ class _Tee(io.TextIOBase):
         self._is_error = is_error
 
     def write(self, text: str) -> int:
-        self._target.write(self._record.redacted(text))
-        self._record.note(text, is_error=self._is_error)
+        self._target.write(self._record.redact(text))
+        self._record.record_text(text, is_error=self._is_error)
         return len(text)
 
     def flush(self) -> None:

@@ -21,7 +21,7 @@ _HEAD_BYTES = 65_536
 
 
 class FileInfo(NamedTuple):
-    """What `ls` says of a file or folder; size in bytes, time in milliseconds since 1970."""
+    """A file or folder in the result of `ls`; size in bytes, time in milliseconds since 1970."""
 
     path: str
     name: str
@@ -29,11 +29,11 @@ class FileInfo(NamedTuple):
     modificationTime: int
 
     def isDir(self) -> bool:
-        """Return whether it is a folder."""
+        """Return whether the entry is a folder."""
         return self.name.endswith("/")
 
     def isFile(self) -> bool:
-        """Return whether it is a file."""
+        """Return whether the entry is a file."""
         return not self.isDir()
 
 
@@ -41,39 +41,38 @@ class Files:
     """`dbutils.fs`, with the argument names of Databricks.
 
     Args:
-        root: The folder that stands for the cluster's storage; by default `files` in the local
-            root.
+        root: Folder that stands for the cluster's storage; default: `files` in the local root.
     """
 
     def __init__(self, root: str | Path | None = None) -> None:
         self._root = Path(root or local_root() / "files").absolute()
 
     def local(self, path: str) -> Path:
-        """Return where a path of a cluster is on this machine; it need not exist.
+        """Return the path on this machine for a path of a cluster; the file need not exist.
 
         Raises:
-            NotebookError: The path is relative, or of a storage that is not here.
+            NotebookError: The path is relative, or belongs to another storage.
         """
-        scheme, colon, rest = path.partition(":")
+        scheme, colon, scheme_path = path.partition(":")
         if not colon:
-            scheme, rest = "dbfs", path
-        if scheme not in ("dbfs", "file") or not rest.startswith("/"):
+            scheme, scheme_path = "dbfs", path
+        if scheme not in ("dbfs", "file") or not scheme_path.startswith("/"):
             raise NotebookError(
                 f"path must begin with dbfs:/, /Volumes/, /Workspace/ or file:/ here: got {path!r}"
             )
-        clean = os.path.normpath("/" + rest.lstrip("/"))
+        clean = os.path.normpath("/" + scheme_path.lstrip("/"))
         if scheme == "file":
             return Path(clean)
-        # Both names of a volume mean the same.
+        # dbfs:/Volumes/... and /Volumes/... are the same path.
         is_named = clean.split("/")[1] in ("Volumes", "Workspace")
         return self._root / ("." if is_named else "dbfs") / clean[1:]
 
     def notebook(self, name: str, caller: Path) -> Path:
-        """Return the file of the notebook that another one names.
+        """Return the file of a notebook that another notebook names.
 
         Args:
-            name: Relative to the caller, or absolute, for example "/Workspace/Shared/_setup".
-            caller: The notebook that names it.
+            name: Path relative to the caller, or absolute, for example "/Workspace/Shared/_setup".
+            caller: Notebook that contains the name.
         """
         file = name if name.endswith(".py") else name + ".py"
         if not file.startswith("/") or Path(file).is_file():
@@ -82,20 +81,20 @@ class Files:
         return self.local(in_workspace)
 
     def ls(self, dir: str) -> list[FileInfo]:
-        """Return what is in a folder, or the one file."""
+        """Return the entries of a folder, or the entry of a file."""
         start = self.local(dir)
-        found = sorted(start.iterdir()) if start.is_dir() else [start]
+        paths = sorted(start.iterdir()) if start.is_dir() else [start]
         infos = []
-        for path in found:
-            stat, mark = path.stat(), "/" if path.is_dir() else ""
-            shown = self._shown(path) + mark
-            size = 0 if mark else stat.st_size
-            infos.append(FileInfo(shown, path.name + mark, size, int(stat.st_mtime * 1000)))
+        for path in paths:
+            stat, slash = path.stat(), "/" if path.is_dir() else ""
+            size = 0 if slash else stat.st_size
+            uri, name = self._cluster_uri(path) + slash, path.name + slash
+            infos.append(FileInfo(uri, name, size, int(stat.st_mtime * 1000)))
         return infos
 
     def cp(self, from_: str, to: str, recurse: bool = False) -> bool:
         """Copy a file, or with `recurse` a folder."""
-        source, target = self._pair(from_, to, recurse)
+        source, target = self._source_and_target(from_, to, recurse)
         if source.is_dir():
             shutil.copytree(source, target, dirs_exist_ok=True)
         else:
@@ -104,12 +103,12 @@ class Files:
 
     def mv(self, from_: str, to: str, recurse: bool = False) -> bool:
         """Move a file, or with `recurse` a folder."""
-        source, target = self._pair(from_, to, recurse)
+        source, target = self._source_and_target(from_, to, recurse)
         shutil.move(source, target)
         return True
 
     def rm(self, dir: str, recurse: bool = False) -> bool:
-        """Remove a file or an empty folder, with `recurse` any; False if there is none."""
+        """Remove a file or an empty folder, with `recurse` any folder; False for a missing path."""
         path = self.local(dir)
         if not path.exists():
             return False
@@ -120,12 +119,12 @@ class Files:
         return True
 
     def mkdirs(self, dir: str) -> bool:
-        """Make a folder and those above it."""
+        """Create a folder and its parents."""
         self.local(dir).mkdir(parents=True, exist_ok=True)
         return True
 
     def put(self, file: str, contents: str, overwrite: bool = False) -> bool:
-        """Write a text to a file; one that is there only with `overwrite`."""
+        """Write a text to a new file, or with `overwrite` to an existing file."""
         path = self.local(file)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w" if overwrite else "x", encoding="utf-8") as out:
@@ -138,14 +137,14 @@ class Files:
         with self.local(file).open("rb") as stream:
             return stream.read(max_bytes).decode("utf-8", errors="replace")
 
-    def _pair(self, src: str, dst: str, recurse: bool) -> tuple[Path, Path]:
-        source, target = self.local(src), self.local(dst)
+    def _source_and_target(self, from_: str, to: str, recurse: bool) -> tuple[Path, Path]:
+        source, target = self.local(from_), self.local(to)
         if source.is_dir() and not recurse:
-            raise IsADirectoryError(f"{src} is a folder: pass recurse=True")
+            raise IsADirectoryError(f"{from_} is a folder: pass recurse=True")
         target.parent.mkdir(parents=True, exist_ok=True)
         return source, target
 
-    def _shown(self, path: Path) -> str:
+    def _cluster_uri(self, path: Path) -> str:
         for folder, name in ((self._root / "dbfs", "dbfs:/"), (self._root, "dbfs:/")):
             if path.is_relative_to(folder):
                 return name + str(path.relative_to(folder))

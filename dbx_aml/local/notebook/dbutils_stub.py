@@ -1,6 +1,6 @@
 """`dbutils` as a notebook sees it: `fs`, `jobs`, `library`, `notebook`, `secrets`, `widgets`.
 
-What it lacks is an error that names it.
+Any other member of `dbutils` raises an error with the member's name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class NotebookExit(BaseException):
     """Stops a notebook. Not an Exception, or a notebook's own `except Exception` would eat it.
 
     Args:
-        value: What the notebook ends with, for example '{"rows": 3}'.
+        value: Exit value of the notebook, for example '{"rows": 3}'.
     """
 
     def __init__(self, value: str) -> None:
@@ -32,14 +32,14 @@ class NotebookExit(BaseException):
 
 
 class PythonRestart(BaseException):
-    """Ends a cell and forgets the names of the notebook."""
+    """Ends a cell and clears the namespace of the notebook."""
 
 
 class Notebook:
     """`dbutils.notebook`.
 
     Args:
-        run: Runs another notebook: its path, seconds it may take, values of its widgets.
+        run: Function that runs another notebook, given path, timeout in seconds and widget values.
     """
 
     def __init__(self, run: Callable[[str, float, Mapping[str, str]], str]) -> None:
@@ -55,15 +55,15 @@ class Notebook:
         timeout_seconds: float = 0,
         arguments: Mapping[str, str] | None = None,
     ) -> str:
-        """Run another notebook with names of its own and return what it exits with.
+        """Run another notebook in a new namespace and return its exit value.
 
         Args:
-            path: Relative to this notebook, or absolute as in the workspace.
-            timeout_seconds: 0 for no limit. It is looked at when the notebook has ended.
-            arguments: Values of its widgets; one that it does not define changes nothing.
+            path: Path relative to this notebook, or absolute as in the workspace.
+            timeout_seconds: Seconds, checked when the notebook has ended; 0 for no limit.
+            arguments: Values by widget name; names of undefined widgets are ignored.
 
         Raises:
-            NotebookError: It failed, or took longer.
+            NotebookError: The notebook failed, or took longer than the timeout.
         """
         return self._run(path, timeout_seconds, arguments or {})
 
@@ -72,7 +72,7 @@ class Library:
     """`dbutils.library`, for notebooks that install packages."""
 
     def restartPython(self) -> NoReturn:
-        """Forget the names of the notebook; the packages stay as they are loaded."""
+        """Clear the namespace of the notebook; imported packages stay imported."""
         raise PythonRestart
 
 
@@ -80,17 +80,17 @@ class Secrets:
     """`dbutils.secrets`, from variables DBX_AML_SECRET_<SCOPE>_<KEY>.
 
     Args:
-        hide: Called with each secret that is read, so that nothing shows it.
+        redact_value: Callback that redacts a secret in all later output.
     """
 
-    def __init__(self, hide: Callable[[str], None]) -> None:
-        self._hide = hide
+    def __init__(self, redact_value: Callable[[str], None]) -> None:
+        self._redact_value = redact_value
 
     def get(self, scope: str, key: str) -> str:
         """Return a secret.
 
         Raises:
-            NotebookError: Its variable is not set.
+            NotebookError: The variable of the secret is not set.
         """
         variable = SECRET_PREFIX + re.sub(r"\W", "_", f"{scope}_{key}").upper()
         value = os.environ.get(variable)
@@ -98,7 +98,7 @@ class Secrets:
             raise NotebookError(
                 f"secret must be in a variable here: got none for '{scope}/{key}'; set {variable}"
             )
-        self._hide(value)
+        self._redact_value(value)
         return value
 
     def getBytes(self, scope: str, key: str) -> bytes:
@@ -107,13 +107,13 @@ class Secrets:
 
 
 class TaskValues:
-    """`dbutils.jobs.taskValues`: outside of a job nobody is there to be told."""
+    """`dbutils.jobs.taskValues`: outside of a job no other task reads a value."""
 
     def set(self, key: str, value: Any) -> None:
-        """Do nothing with a value that later tasks of a job could have read.
+        """Check that later tasks of a job could read a value, and discard the value.
 
         Raises:
-            TypeError: It is no JSON.
+            TypeError: The value is not JSON serializable.
         """
         json.dumps({key: value})
 
@@ -124,23 +124,23 @@ class Jobs:
     taskValues = TaskValues()
 
 
-class _Named:
-    """One level of `dbutils`: a name that it lacks is an error that says so."""
+class _DbutilsNamespace:
+    """A level of `dbutils` that lists its members in the error for a missing member."""
 
-    def __init__(self, name: str, part: Any) -> None:
+    def __init__(self, name: str, members: Any) -> None:
         self._name = name
-        self._part = part
+        self._members = members
 
     def __getattr__(self, name: str) -> Any:
-        if not name.startswith("_") and hasattr(self._part, name):
-            return getattr(self._part, name)
-        there = sorted(one for one in dir(self._part) if not one.startswith("_"))
-        raise AttributeError(f"{self._name}.{name} is not in this runner; it has {there}")
+        if not name.startswith("_") and hasattr(self._members, name):
+            return getattr(self._members, name)
+        known = sorted(member for member in dir(self._members) if not member.startswith("_"))
+        raise AttributeError(f"{self._name}.{name} is not in this runner; it has {known}")
 
 
 def make_dbutils(*, fs: Files, notebook: Notebook, secrets: Secrets, widgets: Widgets) -> Any:
-    """Return the object that a notebook sees as `dbutils`."""
-    parts = {
+    """Return the `dbutils` object of a notebook."""
+    namespaces = {
         "fs": fs,
         "jobs": Jobs(),
         "library": Library(),
@@ -148,15 +148,17 @@ def make_dbutils(*, fs: Files, notebook: Notebook, secrets: Secrets, widgets: Wi
         "secrets": secrets,
         "widgets": widgets,
     }
-    named = {name: _Named(f"dbutils.{name}", part) for name, part in parts.items()}
-    return _Named("dbutils", SimpleNamespace(**named))
+    levels = {
+        name: _DbutilsNamespace(f"dbutils.{name}", members) for name, members in namespaces.items()
+    }
+    return _DbutilsNamespace("dbutils", SimpleNamespace(**levels))
 
 
 class NoSparkContext:
-    """`sc` under Spark Connect, where there is none: using it says so."""
+    """`sc` under Spark Connect: each use raises an error, because Connect has no SparkContext."""
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
-            f"sc.{name} is not there under Spark Connect, as on serverless and standard compute; "
+            f"sc.{name} is missing under Spark Connect, as on serverless and standard compute; "
             "use spark and data frames"
         )

@@ -1,4 +1,4 @@
-"""Execute one cell, by its kind."""
+"""Execute a cell: Python, SQL, shell or pip."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from dbx_aml._common.errors import NotebookError
-from dbx_aml.local.notebook.cell_output import Output, itself, shown_as
+from dbx_aml.local.notebook.cell_output import Output, repr_output, to_output
 from dbx_aml.local.notebook.source import Cell
 from dbx_aml.local.notebook.widgets import Widgets
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a notebook's cells run.
+class CellContext:
+    """The state that the cells of a notebook share.
 
     Args:
-        names: The namespace that its cells share.
-        widgets: Its parameters.
-        show: Takes what a cell shows.
-        run_pip_cells: Whether `%pip` cells are run.
+        names: Namespace of the notebook.
+        widgets: Widgets of the notebook.
+        show: Callback for each output of a cell.
+        run_pip_cells: Whether to run `%pip` cells.
     """
 
     names: dict[str, Any]
@@ -34,28 +34,28 @@ class Place:
     run_pip_cells: bool
 
 
-def execute(cell: Cell, place: Place) -> None:
-    """Execute a cell; what it raises comes out as it is."""
-    _BY_KIND[cell.kind](cell, place)
+def execute(cell: Cell, context: CellContext) -> None:
+    """Execute a cell; an error of the cell is not wrapped."""
+    _BY_KIND[cell.kind](cell, context)
 
 
-def _python(cell: Cell, place: Place) -> None:
+def _python(cell: Cell, context: CellContext) -> None:
     """Execute the statements; show the value of a last expression, as a notebook does."""
     tree = cell.parse()
     file = str(cell.notebook)
     last = tree.body[-1] if tree.body else None
     if isinstance(last, ast.Expr):
         del tree.body[-1]
-    exec(compile(tree, file, "exec", dont_inherit=True), place.names)
+    exec(compile(tree, file, "exec", dont_inherit=True), context.names)
     if isinstance(last, ast.Expr):
         expression = ast.Expression(last.value)
-        value = eval(compile(expression, file, "eval", dont_inherit=True), place.names)
-        # As in IPython, a semicolon at the end says that the value is of no interest.
+        value = eval(compile(expression, file, "eval", dont_inherit=True), context.names)
+        # As in IPython, a semicolon at the end hides the value.
         if value is not None and not cell.source.rstrip().endswith(";"):
-            place.show(itself(value))
+            context.show(repr_output(value))
 
 
-def _sql(cell: Cell, place: Place) -> None:
+def _sql(cell: Cell, context: CellContext) -> None:
     """Execute the statements; show the result of the last one."""
     import sqlparse
     from sqlparse.lexer import tokenize
@@ -67,21 +67,21 @@ def _sql(cell: Cell, place: Place) -> None:
             continue
         if re.match(r"\s*(create|remove)\s+widget\b", statement, re.IGNORECASE):
             raise NotebookError("widgets must be made in Python here: got SQL; use dbutils.widgets")
-        frame = place.names["spark"].sql(_filled_in(statement, place.widgets.getAll()))
+        frame = context.names["spark"].sql(_substitute_widgets(statement, context.widgets.getAll()))
     if frame is not None:
-        place.names["_sqldf"] = frame
-        place.show(shown_as(frame))
+        context.names["_sqldf"] = frame
+        context.show(to_output(frame))
 
 
-def _filled_in(statement: str, widgets: Mapping[str, str]) -> str:
-    """Return SQL with the widgets that it names: `:name` is a string, `${name}` is text.
+def _substitute_widgets(statement: str, widgets: Mapping[str, str]) -> str:
+    """Return SQL with the values of widgets: `:name` as a string literal, `${name}` as text.
 
-    Not through the arguments of `spark.sql`: with Delta, Spark 4.1 loses them.
+    The arguments of `spark.sql` cannot be used: with Delta, Spark 4.1 loses them.
     """
     from sqlparse.lexer import tokenize
     from sqlparse.tokens import Name
 
-    text = re.sub(r"\$\{(\w+)\}", lambda found: widgets.get(found[1], found[0]), statement)
+    text = re.sub(r"\$\{(\w+)\}", lambda match: widgets.get(match[1], match[0]), statement)
     return "".join(
         _quoted(widgets[token[1:]]) if kind is Name.Placeholder and token[1:] in widgets else token
         for kind, token in tokenize(text)
@@ -92,20 +92,20 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _shell(cell: Cell, place: Place) -> None:
-    """Run a script in the notebook's folder; it fails the cell only as `%sh -e`."""
-    flag, blank, rest = cell.source.partition("-e")
-    strict = not flag.strip() and blank and (not rest or rest[0].isspace())
-    code = _run_program(["bash", "-c", rest if strict else cell.source], cell)
-    if code and strict:
+def _shell(cell: Cell, context: CellContext) -> None:
+    """Run a script in the notebook's folder; an exit status fails the cell only with `%sh -e`."""
+    before_flag, flag, script = cell.source.partition("-e")
+    is_strict = not before_flag.strip() and flag and (not script or script[0].isspace())
+    code = _run_program(["bash", "-c", script if is_strict else cell.source], cell)
+    if code and is_strict:
         raise NotebookError(f"shell script must end with status 0: got {code}")
     if code:
         sys.stderr.write(f"exit status {code}\n")
 
 
-def _pip(cell: Cell, place: Place) -> None:
+def _pip(cell: Cell, context: CellContext) -> None:
     command = " ".join(["pip", *cell.source.split()])
-    if not place.run_pip_cells:
+    if not context.run_pip_cells:
         sys.stdout.write(f"not run here: {command}\n")
         return
     arguments = shlex.split(cell.source, comments=True)
@@ -129,8 +129,8 @@ def _run_program(command: list[str], cell: Cell) -> int:
     return program.returncode
 
 
-def _nothing(cell: Cell, place: Place) -> None:
-    """Do nothing: what the cell brings has been run."""
+def _skip(cell: Cell, context: CellContext) -> None:
+    """Do nothing: the included cells have run already."""
 
 
-_BY_KIND = {"python": _python, "sql": _sql, "shell": _shell, "pip": _pip, "run": _nothing}
+_BY_KIND = {"python": _python, "sql": _sql, "shell": _shell, "pip": _pip, "run": _skip}

@@ -1,4 +1,4 @@
-"""matplotlib's figures are shown in the cell that made them."""
+"""Show matplotlib's figures in the output of the cell that draws them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _show: Callable[[Any], None] | None = None
 
 @contextmanager
 def inline(show: Callable[[Any], None]) -> Iterator[None]:
-    """Hand figures to `show` in the block, at `plt.show()` or `show_open`, not to a window.
+    """In the block, `plt.show()` and `show_figures` pass figures to `show`, not to a window.
 
     Args:
-        show: Takes a matplotlib figure, and closes it.
+        show: Function that shows a matplotlib figure and closes it.
     """
     global _show
-    before, old_backend = _show, os.environ.get("MPLBACKEND")
+    old_show, old_backend = _show, os.environ.get("MPLBACKEND")
     _show = show
-    os.environ["MPLBACKEND"] = _BACKEND  # counts where matplotlib is imported in the block
+    os.environ["MPLBACKEND"] = _BACKEND  # read when the block imports matplotlib
     if "matplotlib" in sys.modules:
         import matplotlib
 
@@ -30,14 +30,14 @@ def inline(show: Callable[[Any], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        _show = before
+        _show = old_show
         if old_backend is None:
             del os.environ["MPLBACKEND"]
         else:
             os.environ["MPLBACKEND"] = old_backend
 
 
-def show_open() -> None:
+def show_figures() -> None:
     """Show every open figure."""
     if "matplotlib.pyplot" not in sys.modules or _show is None:
         return
@@ -48,7 +48,7 @@ def show_open() -> None:
 
 
 def close(figure: Any) -> None:
-    """Close a figure that was shown, so that it is not shown again."""
+    """Close a figure, so that `show_figures` does not show it again."""
     from matplotlib import pyplot as plt
 
     plt.close(figure)

@@ -1,4 +1,4 @@
-"""The backend that matplotlib loads while a notebook runs; `figures` names it."""
+"""The matplotlib backend while a notebook runs; `figures` selects this module by its name."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from dbx_aml.local.notebook.figures import show_open
+from dbx_aml.local.notebook.figures import show_figures
 
 FigureCanvas = FigureCanvasAgg
 
 
 def show(*args: Any, **kwargs: Any) -> None:
-    """Stand in for `plt.show`: the figures go into the cell that is running."""
-    show_open()
+    """Implement `plt.show`: the figures become outputs of the running cell."""
+    show_figures()

@@ -1,4 +1,4 @@
-"""One HTML file with every cell of a notebook and what it showed; it needs no network."""
+"""The page of a notebook run: an HTML file with all cells and outputs that needs no network."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from datetime import datetime
 from html import escape
 from pathlib import Path
 
-from dbx_aml.local.notebook import page_cells as fragment
+from dbx_aml.local.notebook import page_cells
 from dbx_aml.local.notebook.cell_run import CellRun
 from dbx_aml.local.notebook.source import Cell
 
 _STYLE = Path(__file__).with_name("page.css")
-# Nothing that a cell shows can fetch anything, or send anything away.
+# The output of a cell can neither load nor send anything over the network.
 _POLICY = (
     "default-src 'none'; img-src data:; font-src data:; "
     "style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -29,22 +29,22 @@ addEventListener("message", (event) => {
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """A notebook that was run.
+    """The page of a notebook run.
 
     Args:
-        notebook: The file.
-        cells: All of its cells.
-        runs: Those that ran, from the first on.
-        began: When, in UTC.
+        notebook: File of the notebook.
+        cells: All cells of the notebook.
+        runs: Runs of the first cells; after an error or an exit there are fewer runs than cells.
+        started_at: Start time in UTC.
         seconds: Wall clock.
-        widgets: The values that it was given.
-        exit_value: What it gave to `dbutils.notebook.exit`.
+        widgets: Widget values passed by the caller.
+        exit_value: Argument of `dbutils.notebook.exit`.
     """
 
     notebook: Path
     cells: Sequence[Cell]
     runs: Sequence[CellRun]
-    began: datetime
+    started_at: datetime
     seconds: float
     widgets: Mapping[str, str]
     exit_value: str | None
@@ -56,38 +56,38 @@ class Page:
 
     def html(self) -> str:
         """Return the page."""
-        style = _STYLE.read_text(encoding="utf-8") + fragment.code_style()
+        style = _STYLE.read_text(encoding="utf-8") + page_cells.code_style()
         body = [self._head(), *map(_run, self.runs)]
-        body += [_waiting(cell) for cell in self.cells[len(self.runs) :] if self._wrong]
+        body += [_skipped_cell(cell) for cell in self.cells[len(self.runs) :] if self._failed_run]
         return (
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             f"<title>{escape(self.notebook.name)}</title>\n<style>\n{style}\n</style>\n"
-            # Before the first frame, which may speak while the rest is still being read.
+            # Before the first frame, which may send its height before the page is complete.
             f"<script>{_SCRIPT}</script>\n</head>\n"
             f"<body>\n<main>\n{''.join(body)}{self._foot()}</main>\n</body>\n</html>\n"
         )
 
     @property
-    def _wrong(self) -> CellRun | None:
-        return next((run for run in _every(self.runs) if run.failure is not None), None)
+    def _failed_run(self) -> CellRun | None:
+        return next((run for run in _flatten(self.runs) if run.failure is not None), None)
 
     def _head(self) -> str:
-        wrong = self._wrong
-        state = "succeeded" if wrong is None else "failed"
-        facts = [f"{self.began:%Y-%m-%d %H:%M} UTC", _seconds(self.seconds)]
-        said = "".join(f"<span>{fact}</span>" for fact in facts)
+        failed = self._failed_run
+        state = "succeeded" if failed is None else "failed"
+        times = [f"{self.started_at:%Y-%m-%d %H:%M} UTC", _seconds(self.seconds)]
+        spans = "".join(f"<span>{time}</span>" for time in times)
         head = (
             f'<header><h1>{escape(self.notebook.name)}</h1><span class="state {state}">{state}'
-            f"</span>{said}</header>"
+            f"</span>{spans}</header>"
         )
-        if wrong is not None and wrong.failure is not None:
-            place = wrong.cell.where(wrong.failure.line)
-            what = f"{wrong.failure.kind}: {wrong.failure.message}".partition("\n")[0]
+        if failed is not None and failed.failure is not None:
+            location = failed.cell.location(failed.failure.line)
+            error = f"{failed.failure.kind}: {failed.failure.message}".partition("\n")[0]
             head += (
-                f'<p class="banner"><a href="#{_anchor(wrong)}">{escape(place)}</a> {escape(what)}'
-                "</p>"
+                f'<p class="banner"><a href="#{_anchor(failed)}">{escape(location)}</a> '
+                f"{escape(error)}</p>"
             )
         if self.widgets:
             rows = "".join(
@@ -110,28 +110,29 @@ class Page:
 def _run(run: CellRun) -> str:
     cell = run.cell
     if cell.kind == "markdown":
-        return f'<section class="markdown">{fragment.markdown(cell.source)}</section>\n'
-    shown = "".join(map(fragment.output, run.outputs))
+        return f'<section class="markdown">{page_cells.markdown(cell.source)}</section>\n'
+    output = "".join(map(page_cells.output, run.outputs))
     line = None
     if run.failure is not None:
-        shown += fragment.failure(run.failure, cell)
+        output += page_cells.failure(run.failure, cell)
         line = run.failure.line
     if cell.kind == "run":
-        # What the cells of that notebook show belongs here, as in Databricks.
-        shown = "".join(fragment.output(one) for each in _every(run.inner) for one in each.outputs)
+        # As in Databricks, the outputs of the included cells are the output of the %run cell.
+        outputs = [output for inner_run in _flatten(run.inner) for output in inner_run.outputs]
+        output = "".join(map(page_cells.output, outputs))
     inner = "" if not run.inner else _inner(run.inner)
-    mark = " failed" if run.failure is not None else ""
+    css_class = " failed" if run.failure is not None else ""
     return (
-        f'<section class="cell{mark}" id="{_anchor(run)}">{_bar(cell, run.seconds)}'
-        f"{fragment.code(cell, line)}{inner}"
-        + (f'<div class="shown">{shown}</div>' if shown else "")
+        f'<section class="cell{css_class}" id="{_anchor(run)}">{_cell_header(cell, run.seconds)}'
+        f"{page_cells.code(cell, line)}{inner}"
+        + (f'<div class="shown">{output}</div>' if output else "")
         + "</section>\n"
     )
 
 
 def _inner(runs: Sequence[CellRun]) -> str:
     names = ", ".join(dict.fromkeys(run.cell.notebook.name for run in runs))
-    is_open = " open" if any(run.failure for run in _every(runs)) else ""
+    is_open = " open" if any(run.failure for run in _flatten(runs)) else ""
     seconds = sum(run.seconds or 0 for run in runs)
     return (
         f"<details{is_open}><summary>{len(runs)} cells of {escape(names)}, {_seconds(seconds)}"
@@ -139,13 +140,14 @@ def _inner(runs: Sequence[CellRun]) -> str:
     )
 
 
-def _waiting(cell: Cell) -> str:
+def _skipped_cell(cell: Cell) -> str:
     if cell.kind == "markdown":
-        return f'<section class="markdown waiting">{fragment.markdown(cell.source)}</section>\n'
-    return f'<section class="cell waiting">{_bar(cell, None)}{fragment.code(cell)}</section>\n'
+        return f'<section class="markdown waiting">{page_cells.markdown(cell.source)}</section>\n'
+    header, code = _cell_header(cell, None), page_cells.code(cell)
+    return f'<section class="cell waiting">{header}{code}</section>\n'
 
 
-def _bar(cell: Cell, seconds: float | None) -> str:
+def _cell_header(cell: Cell, seconds: float | None) -> str:
     took = "not run" if seconds is None else _seconds(seconds) if seconds >= 0.05 else ""
     title = f"<b>{escape(cell.title)}</b>" if cell.title else ""
     return (
@@ -154,10 +156,10 @@ def _bar(cell: Cell, seconds: float | None) -> str:
     )
 
 
-def _every(runs: Sequence[CellRun]) -> Iterator[CellRun]:
+def _flatten(runs: Sequence[CellRun]) -> Iterator[CellRun]:
     for run in runs:
         yield run
-        yield from _every(run.inner)
+        yield from _flatten(run.inner)
 
 
 def _anchor(run: CellRun) -> str:

@@ -1,4 +1,4 @@
-"""What a cell shows, as pieces of HTML: code, markdown, text, tables, pictures, errors."""
+"""HTML of a cell and of its outputs: code, Markdown, text, tables, pictures, errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dbx_aml.local.notebook.source import Cell
 _LEXERS = {"python": "python", "sql": "sql", "shell": "bash"}
 _MAGICS = {"sql": "%sql", "shell": "%sh", "pip": "%pip", "run": "%run"}
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-# What displayHTML got cannot know how high its frame should be: it says so itself.
+# The page cannot know the height of the HTML in a frame: a script in the frame sends it.
 _FRAME = """<!doctype html><meta charset="utf-8"><style>
 :root {{ color-scheme: light dark; font: 14px/1.5 system-ui, sans-serif }}
 body {{ margin: 2px }} table {{ border-collapse: collapse }}
@@ -27,19 +27,23 @@ new ResizeObserver(() => parent.postMessage(document.documentElement.offsetHeigh
 
 
 def code(cell: Cell, line: int | None = None) -> str:
-    """Return a cell's text, highlighted, with the line numbers of its file.
+    """Return the highlighted source of a cell, with the line numbers of its file.
 
     Args:
-        cell: Any but markdown.
-        line: One to mark, as a number in the file.
+        cell: Cell of any kind but markdown.
+        line: Line number in the file, for a line to highlight.
     """
     from pygments import highlight
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import get_lexer_by_name
 
-    marked = [] if line is None else [line - cell.line + 1]
+    highlighted = [] if line is None else [line - cell.line + 1]
     formatter = HtmlFormatter(
-        cssclass="code", linenos="inline", linenostart=cell.line, hl_lines=marked, wrapcode=True
+        cssclass="code",
+        linenos="inline",
+        linenostart=cell.line,
+        hl_lines=highlighted,
+        wrapcode=True,
     )
     lexer = get_lexer_by_name(_LEXERS.get(cell.kind, "text"), stripnl=False)
     magic = f"<b>{_MAGICS[cell.kind]}</b> " if cell.kind in _MAGICS else ""
@@ -80,50 +84,54 @@ def markdown(text: str) -> str:
     )
 
 
-def output(shown: Output) -> str:
-    """Return what a cell showed."""
-    if isinstance(shown, Text):
-        lines = _TERMINAL_CODES.sub("", shown.text).rstrip("\n").split("\n")
+def output(cell_output: Output) -> str:
+    """Return an output of a cell as HTML."""
+    if isinstance(cell_output, Text):
+        lines = _TERMINAL_CODES.sub("", cell_output.text).rstrip("\n").split("\n")
         # Of a progress bar, its last state.
         text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
-        kind = "text stderr" if shown.is_error else "text"
+        kind = "text stderr" if cell_output.is_error else "text"
         return f'<pre class="{kind}">{escape(text)}</pre>' if text.strip() else ""
-    if isinstance(shown, Picture):
-        return f'<img src="{shown.url}" alt="{escape(shown.text)}">'
-    if isinstance(shown, Html):
-        frame = escape(_FRAME.format(html=shown.html))
+    if isinstance(cell_output, Picture):
+        return f'<img src="{cell_output.url}" alt="{escape(cell_output.text)}">'
+    if isinstance(cell_output, Html):
+        frame = escape(_FRAME.format(html=cell_output.html))
         return f'<iframe sandbox="allow-scripts" srcdoc="{frame}" title="HTML"></iframe>'
-    return _table(shown)
+    return _table(cell_output)
 
 
-def failure(wrong: Failure, cell: Cell) -> str:
-    """Return why a cell failed: what and where, and the traceback for who wants it."""
+def failure(error: Failure, cell: Cell) -> str:
+    """Return the error of a cell: class, location, message, and a folded traceback."""
     return (
-        f'<div class="failure"><p><strong>{escape(wrong.kind)}</strong> '
-        f"in {escape(cell.where(wrong.line))}</p>"
-        f"<pre>{escape(wrong.message)}</pre>"
-        f"<details><summary>Traceback</summary><pre>{escape(wrong.trace)}</pre></details></div>"
+        f'<div class="failure"><p><strong>{escape(error.kind)}</strong> '
+        f"in {escape(cell.location(error.line))}</p>"
+        f"<pre>{escape(error.message)}</pre>"
+        f"<details><summary>Traceback</summary><pre>{escape(error.trace)}</pre></details></div>"
     )
 
 
 def _table(table: Table) -> str:
-    number = [' class="number"' if table.is_number(i) else "" for i in range(len(table.columns))]
+    css_classes = [
+        ' class="number"' if table.is_number(i) else "" for i in range(len(table.columns))
+    ]
     head = "".join(
-        f"<th{mark}>{escape(name)}<small>{escape(kind)}</small></th>"
-        for name, kind, mark in zip(table.columns, table.types, number, strict=True)
+        f"<th{css_class}>{escape(name)}<small>{escape(kind)}</small></th>"
+        for name, kind, css_class in zip(table.columns, table.types, css_classes, strict=True)
     )
     body = "".join(
         "<tr>"
         + "".join(
-            f"<td{mark}>{'<i>null</i>' if one is None else escape(one)}</td>"
-            for one, mark in zip(row, number, strict=True)
+            f"<td{css_class}>{'<i>null</i>' if value is None else escape(value)}</td>"
+            for value, css_class in zip(row, css_classes, strict=True)
         )
         + "</tr>"
         for row in table.rows
     )
     count = len(table.rows)
-    said = f"the first {count} rows" if table.has_more else f"{count} row{'s' * (count != 1)}"
+    caption = (
+        f"the first {count} rows" if table.is_truncated else f"{count} row{'s' * (count != 1)}"
+    )
     return (
         f'<figure><div class="scroll"><table class="rows"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div><figcaption>{said}</figcaption></figure>"
+        f"<tbody>{body}</tbody></table></div><figcaption>{caption}</figcaption></figure>"
     )

@@ -1,4 +1,4 @@
-"""Run a notebook: the whole of it, with what is given, and a page of what it showed."""
+"""Run a whole notebook with widget values, and write a page of its cells and outputs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ from dbx_aml.local.notebook.source import Cell, read_notebook, widget_names
 
 @dataclass(frozen=True, kw_only=True)
 class NotebookResult:
-    """What running a notebook ended with.
+    """The result of a notebook run.
 
     Args:
-        notebook: The file.
-        exit_value: What it gave to `dbutils.notebook.exit`, without secrets; None when it ran to
-            its last cell.
-        runs: Its cells with what they showed.
+        notebook: File of the notebook.
+        exit_value: Argument of `dbutils.notebook.exit`, with secrets redacted; None without a call.
+        runs: Cells with their outputs.
         seconds: Wall clock.
     """
 
@@ -46,41 +45,40 @@ def run_notebook(
     run_pip_cells: bool = False,
     on_cell: Callable[[CellRun], None] | None = None,
 ) -> NotebookResult:
-    """Execute a notebook and return what it ended with; what it prints goes to standard output.
+    """Run a notebook and return its exit value and outputs; prints also go to standard output.
 
-    Tracebacks show the lines of the notebook's file. What a notebook changes in this process
-    (MLflow's URIs, for one) stays changed: a cluster gives each its own process.
+    Tracebacks show the lines of the notebook's file. Changes of this process by the notebook, for
+    example of MLflow's URIs, stay: on a cluster each notebook has a separate process.
 
     Args:
-        path: For example "notebooks/04_score.py".
+        path: File of the notebook, for example "notebooks/04_score.py".
         widgets: Values by widget name, as a job passes them, for example
-            {"input_table": "flights"}; they win over the notebook's defaults.
-        spark: The session that the notebook sees as `spark`.
-        files: Where a cluster's paths are on this machine.
-        html: A page to write with each cell and what it showed, also when a cell fails.
-        run_pip_cells: Run `%pip` cells; else they say what they would do.
-        on_cell: Called with each cell that is executed, when it begins and when it has ended.
+            {"input_table": "flights"}; they override the notebook's defaults.
+        spark: Session that the notebook sees as `spark`.
+        files: Map from paths of a cluster to folders of this machine.
+        html: Page to write with all cells and outputs, also when a cell fails.
+        run_pip_cells: Whether to run `%pip` cells; by default their command is only printed.
+        on_cell: Callback for each executed cell, when it starts and when it has ended.
 
     Raises:
         ArgumentError: The file cannot be read as a notebook, or does not define a widget that
             was passed.
-        NotebookError: It has something that is not understood here, or a cell raised (then as
-            its cause).
+        NotebookError: The notebook has an unknown magic, or a cell raised an error (the cause).
     """
     start = time.monotonic()
     path = Path(path)
-    given = dict(widgets or {})
+    values = dict(widgets or {})
     files = files or Files()
-    cells = check_notebook(path, given, files)
-    began = datetime.now(UTC)
+    cells = check_notebook(path, values, files)
+    started_at = datetime.now(UTC)
     record = Record()
     session = Session(record, files, spark, run_pip_cells, on_cell or (lambda run: None))
     exit_value = None
     try:
-        with record.listening(), figures.inline(session.display):
-            value, values = session.run(path, cells, given)
-            exit_value = None if value is None else record.redacted(value)
-        _refuse_unknown(given, values.defined, path)
+        with record.capture_output(), figures.inline(session.display):
+            value, defined = session.run(path, cells, values)
+            exit_value = None if value is None else record.redact(value)
+        _refuse_unknown(values, defined, path)
         return NotebookResult(
             notebook=path,
             exit_value=exit_value,
@@ -93,9 +91,9 @@ def run_notebook(
                 notebook=path,
                 cells=cells,
                 runs=record.runs,
-                began=began,
+                started_at=started_at,
                 seconds=time.monotonic() - start,
-                widgets={name: record.redacted(value) for name, value in given.items()},
+                widgets={name: record.redact(value) for name, value in values.items()},
                 exit_value=exit_value,
             )
             page.write(Path(html))
@@ -104,16 +102,16 @@ def run_notebook(
 def check_notebook(
     path: str | Path, widgets: Mapping[str, str], files: Files | None = None
 ) -> list[Cell]:
-    """Return the cells of a notebook that can be run with these widget values.
+    """Return the cells of a notebook; raise if it cannot run with these widget values.
 
     Args:
-        path: As `run_notebook` takes it.
-        widgets: As `run_notebook` takes them.
-        files: As `run_notebook` takes them.
+        path: File of the notebook.
+        widgets: Values by widget name.
+        files: Map from paths of a cluster to folders of this machine.
 
     Raises:
         ArgumentError: The file cannot be read as a notebook, or does not define a widget.
-        NotebookError: It has something that is not understood here.
+        NotebookError: The notebook has an unknown magic.
     """
     cells = read_notebook(path, files)
     defined = widget_names(cells)
@@ -122,10 +120,10 @@ def check_notebook(
     return cells
 
 
-def _refuse_unknown(given: Mapping[str, str], defined: Iterable[str], path: Path) -> None:
-    unknown = sorted(set(given) - set(defined))
+def _refuse_unknown(values: Mapping[str, str], defined: Iterable[str], path: Path) -> None:
+    unknown = sorted(set(values) - set(defined))
     if unknown:
         raise ArgumentError(
-            f"notebook must define the widgets it is given: {path.name} has no {unknown}; "
+            f"notebook must define each passed widget: {path.name} has no {unknown}; "
             f"it has {sorted(defined)}"
         )

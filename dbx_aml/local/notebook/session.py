@@ -1,4 +1,4 @@
-"""Run the cells of a notebook, one after another, in one namespace."""
+"""Run the cells of a notebook in order, in one namespace."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from dbx_aml._common.errors import NotebookError
 from dbx_aml.local.notebook import figures
-from dbx_aml.local.notebook.cell_output import Html, shown_as
+from dbx_aml.local.notebook.cell_output import Html, to_output
 from dbx_aml.local.notebook.cell_run import CellRun, Failure, Record
 from dbx_aml.local.notebook.databricks_paths import Files
 from dbx_aml.local.notebook.dbutils_stub import (
@@ -23,7 +23,7 @@ from dbx_aml.local.notebook.dbutils_stub import (
     Secrets,
     make_dbutils,
 )
-from dbx_aml.local.notebook.execute import Place, execute
+from dbx_aml.local.notebook.execute import CellContext, execute
 from dbx_aml.local.notebook.source import Cell, read_notebook
 from dbx_aml.local.notebook.widgets import Widgets
 from dbx_aml.local.spark import is_connect
@@ -32,14 +32,14 @@ _FAILED = "notebook must run to its end: "
 
 
 class Session:
-    """What a notebook and those that it starts have in common.
+    """Runs a notebook, and the notebooks that it starts, with one record of outputs.
 
     Args:
-        record: Where everything shown goes.
-        files: Where a cluster's paths are.
-        spark: The session.
-        run_pip_cells: Whether `%pip` cells are run.
-        on_cell: Told of each cell.
+        record: Record for all outputs.
+        files: Map from paths of a cluster to folders of this machine.
+        spark: Session that the notebooks see as `spark`.
+        run_pip_cells: Whether to run `%pip` cells.
+        on_cell: Callback for each cell that starts or ends.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class Session:
         self._on_cell = on_cell
 
     def run(
-        self, path: Path, cells: Sequence[Cell], given: Mapping[str, str]
-    ) -> tuple[str | None, Widgets]:
-        """Run cells with names of their own; return what they exit with, and the widgets."""
-        widgets = Widgets(given)
+        self, path: Path, cells: Sequence[Cell], values: Mapping[str, str]
+    ) -> tuple[str | None, set[str]]:
+        """Run cells in a new namespace; return the exit value and the names of all widgets."""
+        widgets = Widgets(values)
         dbutils = make_dbutils(
             fs=self._files,
             notebook=Notebook(lambda *call: self._start(path, *call)),
-            secrets=Secrets(self._record.hide),
+            secrets=Secrets(self._record.redact_value),
             widgets=widgets,
         )
         names = {
@@ -79,7 +79,7 @@ class Session:
         }
         if self._spark is not None:
             names["sc"] = NoSparkContext() if is_connect(self._spark) else self._spark.sparkContext
-        place = Place(
+        context = CellContext(
             names=dict(names),
             widgets=widgets,
             show=self._record.show,
@@ -87,55 +87,57 @@ class Session:
         )
         with _importable(path.parent, dbutils):
             try:
-                self._run_cells(cells, place, names)
+                self._run_cells(cells, context, names)
             except NotebookExit as stop:
-                return stop.value, widgets
-        return None, widgets
+                return stop.value, widgets.defined
+        return None, widgets.defined
 
     def display(self, value: Any, *args: Any, **kwargs: Any) -> None:
-        """Show a data frame, a figure or anything else."""
-        self._record.show(shown_as(value))
+        """Show a data frame, a figure or any other value."""
+        self._record.show(to_output(value))
         if hasattr(value, "savefig"):
             figures.close(value)
 
     def _display_html(self, html: str) -> None:
         self._record.show(Html(html=html, text="(HTML, which a page shows)"))
 
-    def _run_cells(self, cells: Sequence[Cell], place: Place, names: Mapping[str, Any]) -> None:
+    def _run_cells(
+        self, cells: Sequence[Cell], context: CellContext, names: Mapping[str, Any]
+    ) -> None:
         for cell in cells:
-            with self._record.running(cell, len(cells)) as run:
+            with self._record.record_cell(cell, len(cells)) as run:
                 if cell.kind == "markdown":
                     continue
                 self._on_cell(run)
                 try:
-                    with place.widgets.given(cell.arguments):
-                        self._run_cells(cell.brings, place, names)
-                    self._run(run, place)
+                    with context.widgets.overrides(cell.arguments):
+                        self._run_cells(cell.included_cells, context, names)
+                    self._run(run, context)
                 except PythonRestart:
-                    place.names.clear()
-                    place.names.update(names)
+                    context.names.clear()
+                    context.names.update(names)
             self._on_cell(run)
 
-    def _run(self, run: CellRun, place: Place) -> None:
+    def _run(self, run: CellRun, context: CellContext) -> None:
         cell = run.cell
         try:
-            execute(cell, place)
+            execute(cell, context)
         except (Exception, SystemExit) as err:
             frames = traceback.extract_tb(err.__traceback__)
             lines = [frame.lineno for frame in frames if frame.filename == str(cell.notebook)]
             line = lines[-1] if lines else None
             reason = str(err).strip().partition("\n")[0].removeprefix(_FAILED)
             kind = "" if isinstance(err, NotebookError) else f"{type(err).__name__}: "
-            message = self._record.redacted(f"{cell.where(line)}: {kind}{reason}")
+            message = self._record.redact(f"{cell.location(line)}: {kind}{reason}")
             run.failure = Failure(
                 kind=type(err).__name__,
-                message=self._record.redacted(str(err).strip()),
+                message=self._record.redact(str(err).strip()),
                 line=line,
-                trace=self._record.redacted(_trace(err, cell)),
+                trace=self._record.redact(_trace(err, cell)),
             )
             raise NotebookError(_FAILED + message) from err
         finally:
-            figures.show_open()
+            figures.show_figures()
 
     def _start(
         self, caller: Path, name: str, timeout_s: float, arguments: Mapping[str, str]
@@ -153,25 +155,25 @@ class Session:
 
 @contextmanager
 def _importable(folder: Path, dbutils: Any) -> Iterator[None]:
-    """Let a notebook import modules beside it, and code find `dbutils` in the main module."""
+    """Let a notebook import modules of its folder, and code find `dbutils` in the main module."""
     main = vars(sys.modules["__main__"])
-    before = main.get("dbutils")
+    old_dbutils = main.get("dbutils")
     main["dbutils"] = dbutils
     sys.path.insert(0, str(folder.resolve()))
     try:
         yield
     finally:
         sys.path.remove(str(folder.resolve()))
-        if before is None:
+        if old_dbutils is None:
             del main["dbutils"]
         else:
-            main["dbutils"] = before
+            main["dbutils"] = old_dbutils
 
 
 def _trace(err: BaseException, cell: Cell) -> str:
-    """Return the traceback from the notebook's own line on."""
-    shown = traceback.TracebackException.from_exception(err)
-    files = [frame.filename for frame in shown.stack]
+    """Return the traceback from the notebook's line on, without the frames of this package."""
+    trace = traceback.TracebackException.from_exception(err)
+    files = [frame.filename for frame in trace.stack]
     first = files.index(str(cell.notebook)) if str(cell.notebook) in files else len(files)
-    del shown.stack[:first]
-    return "".join(shown.format())
+    del trace.stack[:first]
+    return "".join(trace.format())

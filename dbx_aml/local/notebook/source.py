@@ -1,4 +1,4 @@
-"""The file of a notebook: its cells, those that `%run` brings, and the widgets they define."""
+"""Read the file of a notebook: its cells, the cells of `%run`, and the widgets they define."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _WIDGET_KINDS = ("text", "dropdown", "combobox", "multiselect")
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One cell of a notebook.
+    """A cell of a notebook.
 
     Args:
-        notebook: The file it stands in.
-        number: Its position in that file; starts at 1.
-        line: The line of `source`'s first line in that file; starts at 1.
-        kind: "python", "sql", "shell", "pip", "markdown" (not executed) or "run".
-        source: Its text, without the `# MAGIC` marks.
-        title: What a reader sees above it, for example "Load the rows".
-        brings: For "run": the cells of the notebook that it names.
-        arguments: For "run": values for that notebook's widgets, by name.
+        notebook: File of the notebook.
+        number: Position of the cell in the file; starts at 1.
+        line: Line number in the file of the first line of `source`; starts at 1.
+        kind: Either "python", "sql", "shell", "pip", "markdown" (not executed) or "run".
+        source: Text of the cell, without the `# MAGIC` marks.
+        title: Title above the cell, for example "Load the rows".
+        included_cells: Cells of the notebook that a "run" cell names.
+        arguments: Widget values by name that a "run" cell passes.
     """
 
     notebook: Path
@@ -50,11 +50,11 @@ class Cell:
     kind: str
     source: str
     title: str = ""
-    brings: tuple[Cell, ...] = ()
+    included_cells: tuple[Cell, ...] = ()
     arguments: Mapping[str, str] = field(default_factory=dict)
 
-    def where(self, line: int | None = None) -> str:
-        """Return the place for a message, for example "cell 4 of 04_score.py, line 52"."""
+    def location(self, line: int | None = None) -> str:
+        """Return the location for a message, for example "cell 4 of 04_score.py, line 52"."""
         return f"cell {self.number} of {self.notebook.name}, line {line or self.line}"
 
     def parse(self) -> ast.Module:
@@ -63,52 +63,52 @@ class Cell:
         Raises:
             NotebookError: The cell is not valid Python.
         """
-        # Empty lines before it give every statement its line number in the file.
+        # Empty lines before the cell give every statement its line number in the file.
         padded = "\n" * (self.line - 1) + self.source
         try:
             return ast.parse(padded, str(self.notebook))
         except SyntaxError as err:
             raise NotebookError(
-                f"notebook must be valid Python: {self.where(err.lineno)}: {err.msg}"
+                f"notebook must be valid Python: {self.location(err.lineno)}: {err.msg}"
             ) from err
 
 
 def read_notebook(path: str | Path, files: Files | None = None) -> list[Cell]:
-    """Return the cells of a notebook; one with `%run` has those of the notebook it names.
+    """Return the cells of a notebook; a `%run` cell includes the cells of the named notebook.
 
     Args:
-        path: For example "notebooks/04_score.py".
-        files: Where paths like /Workspace/Shared/_setup are on this machine.
+        path: File of the notebook, for example "notebooks/04_score.py".
+        files: Map from paths like /Workspace/Shared/_setup to folders of this machine.
 
     Raises:
         ArgumentError: The file cannot be read, or is not in the source format.
-        NotebookError: So is one that `%run` names; a magic is not understood; or notebooks run
-            each other in a circle.
+        NotebookError: A notebook after `%run` cannot be read, a magic is unknown, or notebooks
+            run each other in a circle.
     """
     return _read(Path(path), files or Files(), ())
 
 
-def every_cell(cells: Iterable[Cell]) -> Iterator[Cell]:
+def flatten(cells: Iterable[Cell]) -> Iterator[Cell]:
     """Yield the cells, and those that they bring, in the order of their execution."""
     for cell in cells:
         yield cell
-        yield from every_cell(cell.brings)
+        yield from flatten(cell.included_cells)
 
 
 def widget_names(cells: Iterable[Cell]) -> set[str] | None:
-    """Return the names of the widgets that these cells, and those they bring, define.
+    """Return the names of the widgets that these cells and their included cells define.
 
     Args:
-        cells: As `read_notebook` returns them.
+        cells: Result of `read_notebook`.
 
     Returns:
-        The names; None when one is computed, so that only running the notebook can tell.
+        The names; None when the notebook computes a name, which only a run can tell.
 
     Raises:
         NotebookError: A cell is not valid Python.
     """
     names = set()
-    for cell in every_cell(cells):
+    for cell in flatten(cells):
         if cell.kind != "python":
             continue
         for call in ast.walk(cell.parse()):
@@ -132,7 +132,7 @@ def _defines_widget(function: ast.expr) -> bool:
 
 
 def _read(path: Path, files: Files, callers: tuple[Path, ...]) -> list[Cell]:
-    # What a person named is wrong usage; what a notebook names is that notebook's error.
+    # A path from the user is wrong usage; a path in a notebook is an error of that notebook.
     error = NotebookError if callers else ArgumentError
     if path.resolve() in callers:
         raise NotebookError(f"notebooks must not %run each other in a circle: got {path.name!r}")
@@ -140,8 +140,8 @@ def _read(path: Path, files: Files, callers: tuple[Path, ...]) -> list[Cell]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as err:
-        why = "" if isinstance(err, FileNotFoundError) else f"; {err}"
-        raise error(f"notebook must be an existing text file: got {str(path)!r}{why}") from err
+        reason = "" if isinstance(err, FileNotFoundError) else f"; {err}"
+        raise error(f"notebook must be an existing text file: got {str(path)!r}{reason}") from err
     if not lines or lines[0].strip() != _FIRST_LINE:
         raise error(
             f"notebook must be in source format: got {path.name!r}; "
@@ -154,61 +154,63 @@ def _read(path: Path, files: Files, callers: tuple[Path, ...]) -> list[Cell]:
         if cell is not None:
             if cell.kind == "run":
                 target, arguments = _run_target(cell, files)
-                brings = tuple(_read(target, files, callers))
-                cell = replace(cell, brings=brings, arguments=arguments)
+                included_cells = tuple(_read(target, files, callers))
+                cell = replace(cell, included_cells=included_cells, arguments=arguments)
             cells.append(cell)
         first = end + 1
     return cells
 
 
 def _cell(path: Path, number: int, lines: Sequence[str], first: int, end: int) -> Cell | None:
-    """Return the cell that `lines[first:end]` hold, or None for an empty one."""
+    """Return the cell in `lines[first:end]`, or None without any text."""
     title = ""
     while first < end and (not lines[first].strip() or lines[first].startswith(_TITLE)):
         if lines[first].startswith(_TITLE):
-            # "# DBTITLE 1,Load the rows": the number says whether it is shown.
+            # In "# DBTITLE 1,Load the rows" the number says whether Databricks shows the title.
             title = lines[first].partition(",")[2].strip()
         first += 1
     while first < end and not lines[end - 1].strip():
         end -= 1
     if first == end:
         return None
-    marked = [line == _MAGIC or line.startswith(_MAGIC + " ") for line in lines[first:end]]
+    is_magic = [line == _MAGIC or line.startswith(_MAGIC + " ") for line in lines[first:end]]
     text = [
-        line.removeprefix(_MAGIC).removeprefix(" ") if is_marked else line
-        for line, is_marked in zip(lines[first:end], marked, strict=True)
+        line.removeprefix(_MAGIC).removeprefix(" ") if has_mark else line
+        for line, has_mark in zip(lines[first:end], is_magic, strict=True)
     ]
-    magic = text[0].partition(" ")[0] if marked[0] else ""
+    magic = text[0].partition(" ")[0] if is_magic[0] else ""
     kind = _KINDS.get(magic)
     cell = Cell(
         notebook=path,
         number=number,
         line=first + 1,
         kind=kind or "",
-        # The magic word goes and its line stays: line numbers stay true.
+        # Only the magic word is removed, not its line, so that line numbers stay correct.
         source="\n".join(text)[len(magic) :].lstrip(" "),
         title=title,
     )
-    if kind is None or any(marked) != all(marked) or (marked[0] and not magic):
-        *others, last = sorted(filter(None, _KINDS))
-        wrong = magic if kind is None else text[marked.index(True)]
+    if kind is None or any(is_magic) != all(is_magic) or (is_magic[0] and not magic):
+        *magics, last_magic = sorted(filter(None, _KINDS))
+        unknown = magic if kind is None else text[is_magic.index(True)]
         raise NotebookError(
-            f"notebook magic must be {', '.join(others)} or {last}, for its whole cell: "
-            f"got {wrong!r} in {cell.where()}"
+            f"notebook magic must be {', '.join(magics)} or {last_magic}, for its whole cell: "
+            f"got {unknown!r} in {cell.location()}"
         )
     return cell
 
 
 def _run_target(cell: Cell, files: Files) -> tuple[Path, dict[str, str]]:
-    """Return the notebook that a %run cell names, and the widget values after its path."""
+    """Return the notebook that a %run cell names, and the widget values that it passes."""
     try:
         name, *values = shlex.split(cell.source)
     except ValueError:
         name, values = "", []
-    pairs = [re.fullmatch(r"\$(\w+)=(.*)", value, re.DOTALL) for value in values]
-    if not name or "\n" in cell.source.strip() or None in pairs:
+    assignments = [re.fullmatch(r"\$(\w+)=(.*)", value, re.DOTALL) for value in values]
+    if not name or "\n" in cell.source.strip() or None in assignments:
         raise NotebookError(
             "%run must be alone in its cell, with a path and values like "
-            f'./_setup $table="flights": got {cell.source!r} in {cell.where()}'
+            f'./_setup $table="flights": got {cell.source!r} in {cell.location()}'
         )
-    return files.notebook(name, cell.notebook), {pair[1]: pair[2] for pair in pairs if pair}
+    return files.notebook(name, cell.notebook), {
+        match[1]: match[2] for match in assignments if match
+    }

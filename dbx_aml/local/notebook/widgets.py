@@ -12,11 +12,11 @@ class Widgets:
     """`dbutils.widgets`, with the argument names of Databricks.
 
     Args:
-        given: Values by widget name that win over the defaults, for example {"alpha": "1"}.
+        overrides: Values by widget name instead of the defaults, for example {"alpha": "1"}.
     """
 
-    def __init__(self, given: Mapping[str, str]) -> None:
-        self._given = dict(given)
+    def __init__(self, overrides: Mapping[str, str]) -> None:
+        self._overrides = dict(overrides)
         self._values: dict[str, str] = {}
         self.defined: set[str] = set()
 
@@ -31,7 +31,7 @@ class Widgets:
         choices: Sequence[str],
         label: str | None = None,
     ) -> None:
-        """Define a widget that takes any text and proposes some."""
+        """Define a widget that takes any text and offers choices."""
         self._define(name, defaultValue)
 
     def dropdown(
@@ -41,7 +41,7 @@ class Widgets:
         choices: Sequence[str],
         label: str | None = None,
     ) -> None:
-        """Define a widget that takes one of its choices."""
+        """Define a widget that takes a single choice."""
         _check(name, [self._define(name, defaultValue)], choices)
 
     def multiselect(
@@ -51,15 +51,15 @@ class Widgets:
         choices: Sequence[str],
         label: str | None = None,
     ) -> None:
-        """Define a widget that takes some of its choices, separated by commas."""
+        """Define a widget that takes several choices, separated by commas."""
         value = self._define(name, defaultValue)
         _check(name, value.split(",") if value else [], choices)
 
     def get(self, name: str) -> str:
-        """Return the value of a widget that is defined.
+        """Return the value of a widget.
 
         Raises:
-            NotebookError: It is not.
+            NotebookError: No widget with this name is defined.
         """
         if name not in self._values:
             raise NotebookError(
@@ -69,7 +69,7 @@ class Widgets:
         return self._values[name]
 
     def getArgument(self, name: str, optional: str | None = None) -> str:
-        """Return the value of a widget, or `optional` where there is none; an old name of `get`."""
+        """Return the value of a widget, or `optional` if undefined; the old name of `get`."""
         if optional is not None and name not in self._values:
             return optional
         return self.get(name)
@@ -79,29 +79,29 @@ class Widgets:
         return dict(self._values)
 
     def remove(self, name: str) -> None:
-        """Forget a widget."""
+        """Remove a widget."""
         self._values.pop(name, None)
 
     def removeAll(self) -> None:
-        """Forget all widgets."""
+        """Remove all widgets."""
         self._values.clear()
 
     @contextmanager
-    def given(self, values: Mapping[str, str]) -> Iterator[None]:
-        """Let these values win over defaults in the block, as after `%run ./x $name="value"`."""
-        before, self._given = self._given, {**self._given, **values}
+    def overrides(self, values: Mapping[str, str]) -> Iterator[None]:
+        """Override defaults in the block, as after `%run ./x $name="value"`."""
+        previous, self._overrides = self._overrides, {**self._overrides, **values}
         try:
             yield
         finally:
-            self._given = before
+            self._overrides = previous
 
     def _define(self, name: str, default: str) -> str:
         self.defined.add(name)
-        self._values[name] = self._given.get(name, default)
+        self._values[name] = self._overrides.get(name, default)
         return self._values[name]
 
 
 def _check(name: str, values: Iterable[str], choices: Sequence[str]) -> None:
-    wrong = [value for value in values if value not in choices]
-    if wrong:
-        raise NotebookError(f"widget {name!r} must be one of {list(choices)}: got {wrong[0]!r}")
+    invalid = [value for value in values if value not in choices]
+    if invalid:
+        raise NotebookError(f"widget {name!r} must be one of {list(choices)}: got {invalid[0]!r}")

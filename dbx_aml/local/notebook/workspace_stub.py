@@ -1,4 +1,4 @@
-"""What a cluster would lend a notebook, from this machine: Spark, an MLflow server, a link."""
+"""Stand-in for a Databricks workspace on this machine: a Spark session and an MLflow store."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ _EXPERIMENT = "notebooks"
 
 @contextmanager
 def local_workspace() -> Iterator[SparkSession]:
-    """Yield a Spark session; where nobody says a link, local MLflow stands for Databricks."""
+    """Yield a Spark session; without any setting of a link, local MLflow stands for Databricks."""
     values = {}
-    is_default = all(who.startswith("default") for who in Link.load().origins.values())
+    is_default = all(origin.startswith("default") for origin in Link.load().origins.values())
     if is_default and "DATABRICKS_RUNTIME_VERSION" not in os.environ:
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         if not uri:
             uri = local_mlflow_uri()
-            make_experiment(_EXPERIMENT, uri)
+            create_experiment(_EXPERIMENT, uri)
             values["MLFLOW_EXPERIMENT_NAME"] = _EXPERIMENT
-        # For notebooks that read the link, and for those with plain MLflow only.
+        # For notebooks that read the link, and for notebooks with plain MLflow only.
         values |= {"DBX_AML_DATABRICKS_TRACKING_URI": uri, "MLFLOW_TRACKING_URI": uri}
     with environment_variables(**values):
         yield current_spark()
 
 
-def make_experiment(name: str, tracking_uri: str, root: str | Path | None = None) -> None:
-    """Make an experiment that keeps its artifacts in the local root, if it is not there.
+def create_experiment(name: str, tracking_uri: str, root: str | Path | None = None) -> None:
+    """Create an experiment, unless it exists, with its artifacts in the local root.
 
     Args:
-        name: For example "flights".
-        tracking_uri: Of a local store.
-        root: The local root.
+        name: Name of the experiment, for example "flights".
+        tracking_uri: URI of a local MLflow store.
+        root: Local root; default as in `local_root`.
     """
     from mlflow import MlflowClient
 
