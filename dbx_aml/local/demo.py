@@ -209,9 +209,11 @@ class Screen:
         for step in steps:
             table.add_row(step.name, *(_format(getattr(step, name)) for name in _NUMBER_COLUMNS))
         self._console.print()
-        # A terminal narrower than the table wraps its lines; rich would cut off numbers.
-        width = max(self._console.width, _MIN_TABLE_WIDTH)
-        self._console.print(table, width=width, crop=False)
+        # In a terminal that is narrower than the table, rich would cut off numbers.
+        width = self._console.width
+        self._console.width = max(width, _MIN_TABLE_WIDTH)
+        self._console.print(table)
+        self._console.width = width
         self._console.print()
         name_width = max(map(len, locations))
         for name, location in locations.items():

@@ -71,7 +71,7 @@ def test_an_error_is_one_line_with_its_place_and_the_page_is_there(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-w", "m=1"], "notebook must define the widgets it is given: main.py has no ['m']"),
+        (["-w", "m=1"], "main.py has no ['m']; it has ['n']"),
         (["-w", "n"], "'n' is not NAME=VALUE."),
         (["-w", "=1"], "'=1' is not NAME=VALUE."),
     ],
