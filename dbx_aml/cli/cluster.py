@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from dbx_aml.cli.cluster_attach import attach, detach, on_failure_option, status
 from dbx_aml.cli.cluster_files import policy, snippet
-from dbx_aml.cli.console import console
+from dbx_aml.cli.options import json_option
+from dbx_aml.cli.progress import show_progress
+from dbx_aml.cli.tables import Column, print_json, print_table
 
 
 @click.group()
@@ -64,7 +65,7 @@ def init_script(config: Path, wheelhouse_path: str | None, on_failure: str) -> N
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="dbx-aml's own, from 'make build'.  [default: this release, from the package index]",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@json_option
 def wheelhouse(
     folder: Path,
     runtime: str | None,
@@ -81,22 +82,17 @@ def wheelhouse(
     from dbx_aml.cluster.wheelhouse import build_wheelhouse, runtime_packages_for
 
     machine = runtime_packages_for(runtime, constraints, python)
-    with console().status(f"Resolving for runtime {machine.runtime}, Python {machine.python}"):
+    with show_progress(f"Resolving for runtime {machine.runtime}, Python {machine.python}"):
         made = build_wheelhouse(folder, machine, wheel)
     if as_json:
         kept_packages = [vars(one) for one in made.kept_packages]
         about = {"folder": str(made.folder), "runtime": made.runtime, "python": made.python}
-        click.echo(json.dumps({**about, "packages": made.packages, "kept_packages": kept_packages}))
+        print_json({**about, "packages": made.packages, "kept_packages": kept_packages})
         return
-    from rich.table import Table
-
-    # A table's title is no wider than the table.
-    click.echo(f"{made.folder} for runtime {made.runtime}, Python {made.python}")
-    table = Table()
-    for name in ("package", "version"):
-        table.add_column(name)
-    for name, version in made.packages.items():
-        table.add_row(name, version)
-    console(stderr=False).print(table)
+    print_table(
+        [Column("package"), Column("version")],
+        made.packages.items(),
+        title=f"{made.folder} for runtime {made.runtime}, Python {made.python}",
+    )
     for one in made.kept_packages:
         click.echo(f"{one}; the init script proves on each node that this works", err=True)

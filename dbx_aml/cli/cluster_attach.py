@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dbx_aml._common.errors import ClusterError
-from dbx_aml.cli.console import console
+from dbx_aml.cli.options import json_option, profile_option
+from dbx_aml.cli.tables import print_fields, print_json
 
 if TYPE_CHECKING:
     from dbx_aml.cluster.attach import Attached
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from dbx_aml.cluster.settings_change import Change
     from dbx_aml.cluster.status import Status
 
-profile_option = click.option(
-    "--profile", help="Section of .databrickscfg.  [default: as the SDK finds]"
-)
 _to = click.option(
     "--folder",
     help="Folder for script, wheels and record, best in a volume: /Volumes/CATALOG/SCHEMA/VOLUME. "
@@ -159,7 +156,7 @@ def detach(cluster: str, folder: str | None, profile: str | None, dry_run: bool,
 @click.command()
 @click.argument("cluster")
 @profile_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@json_option
 def status(cluster: str, profile: str | None, as_json: bool) -> None:
     """Show what of us is on CLUSTER, and what the init script did there. Reads only."""
     from dbx_aml.cluster.client import Client
@@ -169,7 +166,7 @@ def status(cluster: str, profile: str | None, as_json: bool) -> None:
     client = Client(profile)
     found = cluster_status(client, find_cluster(client, cluster))
     if as_json:
-        click.echo(json.dumps(found.as_json(), ensure_ascii=False))
+        print_json(found.as_json())
     else:
         _print_status(found)
     if found.problems:
@@ -236,9 +233,6 @@ def _say_end(done: Attached) -> None:
 
 
 def _print_status(found: Status) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
     cluster, record, marker = found.cluster, found.record, found.marker
     rows: list[tuple[str, Any]] = [
         ("cluster", cluster),
@@ -258,9 +252,4 @@ def _print_status(found: Status) -> None:
         rows += [("kept", str(one)) for one in marker.kept_packages]
         rows += [("note", note) for note in marker.messages]
     rows += [("problem", problem) for problem in found.problems]
-    table = Table(show_header=False, box=None)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(escape(name), escape(str(value)))
-    console(stderr=False).print(table)
+    print_fields(rows)

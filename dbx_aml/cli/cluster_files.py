@@ -11,9 +11,9 @@ from dbx_aml.cli.cluster_attach import (
     dry_run_option,
     link_option,
     on_failure_option,
-    profile_option,
     wheelhouse_option,
 )
+from dbx_aml.cli.options import profile_option
 
 if TYPE_CHECKING:
     from dbx_aml.cluster.files import Parts

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import json
+from typing import TYPE_CHECKING
 
 import click
 
-from dbx_aml.cli.console import console
+from dbx_aml.cli.options import config_option, json_option
+from dbx_aml.cli.progress import show_progress
+from dbx_aml.cli.tables import Column, print_json, print_table
+
+if TYPE_CHECKING:
+    from dbx_aml.doctor.report import Report
+
+_STYLES = {"failed": "bold red", "warning": "yellow", "ok": "green", "skipped": "dim"}
 
 
 @click.command()
-@click.option("--config", help="A config.json or its folder.  [default: as found]")
+@config_option
 @click.option("--model-uri", help="A model: its requirements, and may it be loaded.")
 @click.option("--volume", help="/Volumes/<catalog>/<schema>/<volume>: may it be read and written.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@json_option
 @click.pass_context
 def doctor(
     ctx: click.Context,
@@ -29,12 +36,30 @@ def doctor(
     """
     from dbx_aml.doctor.run import run_doctor
 
-    report = run_doctor(config=config, model_uri=model_uri, volume=volume)
+    with show_progress("Checking"):
+        report = run_doctor(config=config, model_uri=model_uri, volume=volume)
     if as_json:
-        click.echo(json.dumps(report.as_json(), ensure_ascii=False))
+        print_json(report.as_json())
     else:
-        out = console(stderr=False)
-        out.print(report.table())
-        out.print(report.summary)
+        _print_report(report)
     if report.failed:
         ctx.exit(1)
+
+
+def _print_report(report: Report) -> None:
+    from rich.text import Text
+
+    rows = []
+    for state, check, seconds, message, fix in report.rows():
+        result = Text(message, style="dim" if state == "skipped" else "")
+        if fix:
+            result.append(f"\n→ {fix}", style="bold")
+        rows.append((Text(state, style=_STYLES[state]), check, seconds, result))
+    columns = [
+        Column("status"),
+        Column("check", is_prose=True),
+        Column("s", is_number=True, is_optional=True),
+        Column("result and fix", is_prose=True),
+    ]
+    print_table(columns, rows)
+    click.echo(report.summary)

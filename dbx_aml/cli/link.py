@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dbx_aml._common.errors import LinkError
-from dbx_aml.cli.console import console
+from dbx_aml.cli.options import add_options, config_option, json_option
+from dbx_aml.cli.tables import Column, print_json, print_table
 
 if TYPE_CHECKING:
     from dbx_aml.link.link import Link
@@ -51,14 +50,6 @@ _OPTIONS = [
         "--retry-timeout-s", type=float, help="Seconds for which 429 and 503 are tried again."
     ),
 ]
-_config = click.option("--config", help="A config.json or its folder.  [default: as found]")
-_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-
-
-def _options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
 
 
 @click.group()
@@ -67,7 +58,7 @@ def link() -> None:
 
 
 @link.command("set")
-@_options
+@add_options(*_OPTIONS)
 @click.option(
     "--path",
     type=click.Path(path_type=Path),
@@ -88,8 +79,8 @@ def set_(path: Path, **values: Any) -> None:
 
 
 @link.command()
-@_config
-@_json
+@config_option
+@json_option
 def show(config: str | None, as_json: bool) -> None:
     """Show every value and who gave it: an argument, a variable, a file, or nobody."""
     from dbx_aml.azure.credentials import credential
@@ -104,27 +95,23 @@ def show(config: str | None, as_json: bool) -> None:
         chosen = [
             {"source": name, "why": why, "is_chosen": is_chosen} for name, why, is_chosen in sources
         ]
-        click.echo(json.dumps({"values": values, "credential": chosen}, ensure_ascii=False))
+        print_json({"values": values, "credential": chosen})
         return
-    from rich.table import Table
-
-    table = Table(title="Link", title_justify="left")
-    for name in ("value", "is", "said by"):
-        table.add_column(name, overflow="fold")
-    for name, (value, who) in rows.items():
-        table.add_row(name, "" if value is None else str(value), who)
-    console(stderr=False).print(table)
-    table = Table(title="Credential: the first that is set up", title_justify="left")
-    for name in ("", "from", "because"):
-        table.add_column(name, overflow="fold")
-    for name, why, is_chosen in sources:
-        table.add_row("→" if is_chosen else "", name, why)
-    console(stderr=False).print(table)
+    print_table(
+        [Column("name"), Column("value"), Column("origin")],
+        [(name, None if value is None else str(value), who) for name, (value, who) in rows.items()],
+        title="Link",
+    )
+    print_table(
+        [Column(""), Column("source"), Column("reason", is_prose=True)],
+        [("→" if is_chosen else "", name, why) for name, why, is_chosen in sources],
+        title="\nCredential: the first source that is set up",
+    )
 
 
 @link.command()
-@_config
-@_json
+@config_option
+@json_option
 def check(config: str | None, as_json: bool) -> None:
     """Prove it: token, host, workspace, permission to create a run. Reads only, within 15 s."""
     from dbx_aml.link.link import Link
@@ -140,7 +127,7 @@ def check(config: str | None, as_json: bool) -> None:
     wrong = [one.said for one in done if not one.is_good]
     if as_json:
         steps = [vars(one) for one in done]
-        click.echo(json.dumps({"is_good": not wrong, "checks": steps}, ensure_ascii=False))
+        print_json({"is_good": not wrong, "checks": steps})
     if wrong:
         raise LinkError(wrong[0])
 

@@ -14,7 +14,6 @@ import click
 
 from dbx_aml._common.errors import DbxAmlError
 from dbx_aml.cli.cluster import cluster
-from dbx_aml.cli.console import console
 from dbx_aml.cli.demo import demo
 from dbx_aml.cli.doctor import doctor
 from dbx_aml.cli.link import link
@@ -26,7 +25,7 @@ from dbx_aml.cli.score import score
 __all__ = ["main", "score"]
 
 
-class _Command(click.Group):
+class _Main(click.Group):
     """A group whose commands end with one line for an error of ours, not with a traceback."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
@@ -52,7 +51,7 @@ class _Command(click.Group):
             ctx.exit(2 if isinstance(err, ValueError) else 1)
 
 
-@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dbx-aml", prog_name="dbx-aml")
 @click.option("-v", "--verbose", is_flag=True, help="Log what is done, on stderr.")
 def main(verbose: bool) -> None:
@@ -60,22 +59,13 @@ def main(verbose: bool) -> None:
     _set_up_logging(verbose)
 
 
-main.add_command(cluster)
-main.add_command(demo)
-main.add_command(doctor)
-main.add_command(link)
-main.add_command(notebook)
-main.add_command(mirror)
-main.add_command(runs)
-main.add_command(score)
+for _command in (cluster, demo, doctor, link, mirror, notebook, runs, score):
+    main.add_command(_command)
 
 
 def _set_up_logging(verbose: bool) -> None:
-    from rich.logging import RichHandler
-
-    handler = RichHandler(console=console(), show_path=False, show_time=False)
     logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(message)s", handlers=[handler]
+        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)-7s %(message)s"
     )
     if verbose:
         return

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dbx_aml._common.errors import DbxAmlError, MirrorError
-from dbx_aml.cli.mirror_table import print_outcomes, print_plan, print_table, shown, span
+from dbx_aml.cli.mirror_table import format_age, mirror_progress, print_outcomes, print_plan
+from dbx_aml.cli.options import add_options, config_option, json_option
+from dbx_aml.cli.tables import Column, print_json, print_table
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -54,22 +55,13 @@ _WHICH = [
 _SIDES = [
     click.option("--source-tracking-uri", help="[default: by the link: the service that tracks]"),
     click.option("--destination-tracking-uri", help="[default: by the link: the other one]"),
-    click.option("--config", help="A config.json or its folder.  [default: as found]"),
-    click.option("--json", "as_json", is_flag=True, help="JSON on stdout."),
+    config_option,
+    json_option,
 ]
 
 
-def _options(options: list[Any]) -> Callable[[Any], Any]:
-    def add(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
 @click.group(invoke_without_command=True)
-@_options(_WHICH)
+@add_options(*_WHICH)
 @click.option(
     "--include-unmarked",
     is_flag=True,
@@ -84,7 +76,7 @@ def _options(options: list[Any]) -> Callable[[Any], Any]:
     metavar="[SECONDS]",
     help="Again and again, by default every 30 seconds.",
 )
-@_options(_SIDES)
+@add_options(*_SIDES)
 @click.pass_context
 def mirror(
     ctx: click.Context,
@@ -116,8 +108,8 @@ def mirror(
 
 
 @mirror.command()
-@_options(_WHICH[:1])
-@_options(_SIDES)
+@add_options(*_WHICH[:1])
+@add_options(*_SIDES)
 def status(experiments: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """How many runs are pending, done or failed, by experiment."""
     from dbx_aml.tracking.mirror import pending_runs as queue
@@ -126,30 +118,37 @@ def status(experiments: tuple[str, ...], as_json: bool, **given: Any) -> None:
     src, dst = _sides(**given)
     rows = list(count(src, queue.experiment_ids(src, experiments)))
     if as_json:
-        click.echo(json.dumps([asdict(row) for row in rows], ensure_ascii=False))
+        print_json([asdict(row) for row in rows])
         return
     if not rows:
         click.echo(f"no run of {src.workspace} is marked to be mirrored")
         return
-    columns = ("experiment", "pending", "oldest", "done", "failed", "why")
+    columns = [
+        Column("experiment"),
+        Column("pending", is_number=True),
+        Column("oldest", is_number=True, is_optional=True),
+        Column("done", is_number=True),
+        Column("failed", is_number=True),
+        Column("reason", is_prose=True),
+    ]
     table = [
         (
             row.experiment,
-            str(row.pending),
-            "" if row.oldest_pending_s is None else span(row.oldest_pending_s),
-            str(row.done),
-            str(row.failed),
+            row.pending,
+            None if row.oldest_pending_s is None else format_age(row.oldest_pending_s),
+            row.done,
+            row.failed,
             "\n".join(row.reasons),
         )
         for row in rows
     ]
-    print_table(f"{src.workspace} → {dst.workspace}", columns, table)
+    print_table(columns, table, title=f"{src.workspace} → {dst.workspace}")
 
 
 @mirror.command()
-@_options(_WHICH)
+@add_options(*_WHICH)
 @click.option("--include-pending", is_flag=True, help="Also runs that are not done.")
-@_options(_SIDES)
+@add_options(*_SIDES)
 def verify(include_pending: bool, as_json: bool, **given: Any) -> None:
     """Compare both sides point by point and byte by byte; exit 1 if they differ.
 
@@ -168,13 +167,14 @@ def verify(include_pending: bool, as_json: bool, **given: Any) -> None:
     if as_json:
         differences = [asdict(one) for one in found]
         answer = {"runs": len(runs), "differences": differences}
-        click.echo(json.dumps(answer, ensure_ascii=False))
+        print_json(answer)
     else:
         click.echo(f"{len(runs)} runs compared, {len(found)} differences")
         if found:
-            columns = ("run", "what", "name", src.workspace, dst.workspace)
+            headers = ("run id", "what", "name", src.workspace, dst.workspace)
+            columns = [Column(header) for header in headers]
             rows = [(one.run_id, one.what, one.key, one.src, one.dst) for one in found]
-            print_table("Differences", columns, rows)
+            print_table(columns, rows, title="Differences")
     if found:
         runs_with = len({one.run_id for one in found})
         raise MirrorError(
@@ -208,7 +208,7 @@ def _once(
         return
     outcomes: list[Outcome] = []
     stopped: DbxAmlError | None = None
-    with shown() as report:
+    with mirror_progress() as report:
         try:
             for outcome in reconcile(src, dst, runs, report=report):
                 outcomes.append(outcome)

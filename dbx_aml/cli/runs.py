@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import ExitStack
 from dataclasses import asdict
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
-from dbx_aml.cli.console import console
+from dbx_aml.cli.options import json_option, tracking_uri_option
+from dbx_aml.cli.progress import show_progress
+from dbx_aml.cli.tables import Column, print_fields, print_json, print_table
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from dbx_aml.tracking.runs import RunRow
 
 _MOST_METRICS = 4
-_tracking_uri = click.option(
-    "--tracking-uri", help="MLflow tracking server.  [default: the link's, or MLflow's]"
-)
-_json = click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 
 
 @click.group(invoke_without_command=True)
@@ -32,8 +31,8 @@ _json = click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
     show_default=True,
     help="How many runs at most.",
 )
-@_tracking_uri
-@_json
+@tracking_uri_option
+@json_option
 @click.pass_context
 def runs(
     ctx: click.Context,
@@ -47,69 +46,72 @@ def runs(
         return
     from dbx_aml.tracking.runs import list_runs
 
-    with ExitStack() as stack:
+    with show_progress("Reading runs"), ExitStack() as stack:
         rows = list_runs(
             experiment, max_results=max_results, tracking_uri=_tracked(tracking_uri, stack)
         )
     if as_json:
-        click.echo(json.dumps([asdict(row) for row in rows], default=_text, ensure_ascii=False))
+        print_json([asdict(row) for row in rows])
         return
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table()
-    for name in ("run", "name", "status", "started (UTC)", "seconds", "metrics"):
-        table.add_column(name, overflow="fold", justify="right" if name == "seconds" else "left")
-    for row in rows:
-        metrics = escape(_few(row.metrics))
-        table.add_row(_linked(row), escape(row.name), row.status, *_when(row), metrics)
-    console(stderr=False).print(table if rows else "no runs")
+    if not rows:
+        click.echo("no runs")
+        return
+    columns = [
+        Column("run id"),
+        Column("name"),
+        Column("status"),
+        Column("started (UTC)", is_optional=True),
+        Column("seconds", is_number=True, is_optional=True),
+        Column("metrics", is_optional=True),
+    ]
+    table = [
+        (_linked_id(row), row.name, row.status, *_when(row), _few(row.metrics)) for row in rows
+    ]
+    print_table(columns, table)
 
 
 @runs.command()
 @click.argument("run_id")
-@_tracking_uri
-@_json
+@tracking_uri_option
+@json_option
 def show(run_id: str, tracking_uri: str | None, as_json: bool) -> None:
     """One run: params, metrics with a sparkline, artifacts, its page."""
     from dbx_aml.tracking.runs import show_run
 
-    with ExitStack() as stack:
+    with show_progress("Reading the run"), ExitStack() as stack:
         shown = show_run(run_id, tracking_uri=_tracked(tracking_uri, stack))
     row: RunRow = shown["run"]
     if as_json:
-        click.echo(json.dumps({**shown, "run": asdict(row)}, default=_text, ensure_ascii=False))
+        print_json({**shown, "run": asdict(row)})
         return
-    out = console(stderr=False)
     started, seconds = _when(row)
-    out.print(f"{row.name}  {row.status}  {started} UTC  {seconds} s", markup=False)
-    out.print(row.url or f"run {row.run_id}", markup=False, soft_wrap=True)
+    print_fields(
+        [
+            ("run id", row.run_id),
+            ("name", row.name),
+            ("status", row.status),
+            ("started (UTC)", started),
+            ("seconds", seconds),
+            ("page", row.url),
+        ]
+    )
     metrics = [
-        (key, f"{one['last']:.6g}", str(one["points"]), one["sparkline"])
+        (key, f"{one['last']:.6g}", one["points"], one["sparkline"])
         for key, one in shown["metrics"].items()
     ]
     artifacts = [(one["path"], _size(one["bytes"])) for one in shown["artifacts"]]
+    value = Column("value", is_prose=True)
+    number = partial(Column, is_number=True)
     for title, columns, rows in (
-        ("Params", ("name", "value"), shown["params"].items()),
-        ("Metrics", ("name", "last", "points", "by step"), metrics),
-        ("Tags", ("name", "value"), shown["tags"].items()),
-        ("Artifacts", ("path", "size"), artifacts),
+        ("Params", [Column("name"), value], shown["params"].items()),
+        ("Metrics", [Column("name"), number("last"), number("points"), Column("by step")], metrics),
+        ("Tags", [Column("name"), value], shown["tags"].items()),
+        ("Artifacts", [Column("path"), number("size")], artifacts),
     ):
-        out.print(_table(title, columns, list(rows)))
-
-
-def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Any:
-    from rich.markup import escape
-    from rich.table import Table
-
-    if not rows:
-        return f"{title}: none"
-    table = Table(title=title, title_justify="left")
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*map(escape, row))
-    return table
+        if rows:
+            print_table(columns, rows, title=f"\n{title}")
+        else:
+            click.echo(f"\n{title}: none")
 
 
 def _tracked(tracking_uri: str | None, stack: ExitStack) -> str | None:
@@ -134,15 +136,13 @@ def _few(metrics: dict[str, float]) -> str:
     return "\n".join(shown + ([f"and {more} more"] if more > 0 else []))
 
 
-def _linked(row: RunRow) -> str:
-    return f"[link={row.url}]{row.run_id}[/link]" if row.url else row.run_id
+def _linked_id(row: RunRow) -> Text:
+    from rich.text import Text
+
+    return Text(row.run_id, style=f"link {row.url}" if row.url else "")
 
 
 def _size(size: int | None) -> str:
     from rich.filesize import decimal
 
     return "" if size is None or size < 0 else decimal(size)
-
-
-def _text(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dbx_aml.cli.console import console
+from dbx_aml.cli.options import json_option, registry_uri_option, tracking_uri_option
+from dbx_aml.cli.progress import show_progress
+from dbx_aml.cli.tables import print_fields, print_json
 
 if TYPE_CHECKING:
     from dbx_aml.scoring.result import ScoringResult
-    from dbx_aml.scoring.spark_progress import Progress
 
 
 @click.command()
@@ -26,11 +23,11 @@ if TYPE_CHECKING:
 )
 @click.option("--input-table", required=True, help="A table or view, or delta.`/path`.")
 @click.option("--output-table", required=True, help="Made if it does not exist.")
-@click.option("--tracking-uri", help="MLflow tracking server.  [default: MLflow's]")
-@click.option("--registry-uri", help="MLflow model registry.  [default: MLflow's]")
+@tracking_uri_option
+@registry_uri_option
 @click.option(
     "--config",
-    help="A config.json or its folder: servers and identity as the link says.  [default: none]",
+    help="A config.json, or the folder of one: servers and identity of the link.  [default: none]",
 )
 @click.option("--quarantine-table", help="[default: the output's name with _quarantine]")
 @click.option("--row-filter", help="SQL predicate on the input, for example 'month = 10'.")
@@ -60,7 +57,7 @@ if TYPE_CHECKING:
     help="local, or what MLflow's spark_udf takes.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan; write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object on stdout.")
+@json_option
 def score(config: str | None, as_json: bool, **arguments: Any) -> None:
     """Score a table with a model: good rows into the output, bad ones into the quarantine.
 
@@ -69,59 +66,19 @@ def score(config: str | None, as_json: bool, **arguments: Any) -> None:
     # Late: what a command imports is what its start costs.
     from dbx_aml.scoring.score_table import score_table
 
-    with _progress() as progress:
+    with show_progress("Starting", "tasks") as progress:
         if config:
             from dbx_aml.tracking.connect import connect
 
             connect(config=config)
         result = score_table(progress=progress, **arguments)
     if as_json:
-        click.echo(json.dumps(result.to_dict(), ensure_ascii=False))
+        print_json(result.to_dict())
     else:
         _print_result(result)
 
 
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """Show the current step with its tasks; on a terminal as a bar, else a line a step."""
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    if not sys.stderr.isatty():
-        said = ""
-
-        def line(step: str, done: int, total: int) -> None:
-            nonlocal said
-            if step != said:
-                said = step
-                click.echo(f"{step} ...", err=True)
-
-        yield line
-        return
-    bar = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[tasks]}"),
-        TimeElapsedColumn(),
-        console=console(),
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("starting", total=None, tasks="")
-
-        def show(step: str, done: int, total: int) -> None:
-            tasks = f"{done} of {total} tasks" if total else ""
-            bar.update(task, description=step, completed=done, total=total or None, tasks=tasks)
-
-        yield show
-
-
 def _print_result(result: ScoringResult) -> None:
-    from rich.table import Table
-
-    table = Table(show_header=False, title=_TITLES[result.status], title_justify="left")
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
     rows: list[tuple[str, Any]] = []
     if result.plan is None:
         rows += [
@@ -142,10 +99,7 @@ def _print_result(result: ScoringResult) -> None:
     ]
     for name, value in (result.plan or {}).items():
         rows.append((name.replace("_", " "), _shown(value)))
-    for name, value in rows:
-        if value not in (None, ""):
-            table.add_row(name, str(value))
-    console(stderr=False).print(table)
+    print_fields(rows, title=_TITLES[result.status])
 
 
 _TITLES = {

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from html import escape
-from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dbx_aml.doctor.check_result import FAILED, SKIPPED, STATES
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-_COLOURS = {"failed": "bold red", "warning": "yellow", "ok": "green", "skipped": "dim"}
 _HTML_COLOURS = {"failed": "#c00", "warning": "#a60", "ok": "#080", "skipped": "#777"}
 
 
@@ -37,7 +32,7 @@ class Result:
 
 
 class Report:
-    """The results of all checks, worst first; prints as a table.
+    """The results of all checks, worst first; prints as lines.
 
     Args:
         results: In the order of the checks.
@@ -65,25 +60,7 @@ class Report:
         """Return it as data."""
         return {"is_good": not self.failed, "checks": [asdict(one) for one in self.results]}
 
-    def table(self) -> Table:
-        """Return it as a table of rich: wide texts are folded into the terminal's width."""
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-        table.add_column("result")
-        table.add_column("check", max_width=18)
-        table.add_column("s", justify="right")
-        table.add_column("what it means, and the fix", overflow="fold", ratio=1)
-        for state, check, seconds, said, fix in self._rows():
-            told = Text(said, style="dim" if state == SKIPPED else "")
-            if fix:
-                told.append(f"\n→ {fix}", style="bold")
-            table.add_row(Text(state, style=_COLOURS[state]), check, seconds, told)
-        return table
-
-    def _rows(self) -> list[tuple[str, str, str, str, str]]:
+    def rows(self) -> list[tuple[str, str, str, str, str]]:
         """Return state, check, seconds, what was said and the fix; skipped ones by their reason."""
         rows = [
             (one.state, one.check, f"{one.seconds:.1f}", one.said, one.fix)
@@ -97,13 +74,12 @@ class Report:
         return rows + [(SKIPPED, ", ".join(names), "", why, "") for why, names in skipped.items()]
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        text = StringIO()
-        console = Console(file=text, no_color=True)
-        console.print(self.table())
-        console.print(self.summary)
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+        lines = []
+        for state, check, _, said, fix in self.rows():
+            lines.append(f"{state:<8} {check}: {said}")
+            if fix:
+                lines.append(f"{'':<8} → {fix}")
+        return "\n".join([*lines, self.summary])
 
     __repr__ = __str__
 
@@ -114,7 +90,7 @@ class Report:
             f"<td style='text-align:left;white-space:pre-wrap'>{escape(said)}"
             + (f"\n<b>→ {escape(fix)}</b>" if fix else "")
             + "</td></tr>"
-            for state, check, seconds, said, fix in self._rows()
+            for state, check, seconds, said, fix in self.rows()
         )
         head = "<tr><th>result</th><th>check</th><th>s</th><th>what it means, and the fix</th></tr>"
         return f"<table>{head}{rows}</table><p>{escape(self.summary)}</p>"

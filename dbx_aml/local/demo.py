@@ -11,7 +11,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,14 +34,6 @@ if TYPE_CHECKING:
 _FOLDER_MARKER = ".made-by-dbx-aml-demo"
 _EXPERIMENT = "flights"
 _INDENT = "      "
-_MIN_TABLE_WIDTH = 80
-_NUMBER_COLUMNS = {
-    "rows_read": "rows\nread",
-    "rows_scored": "rows\nscored",
-    "rows_quarantined": "rows\nquarantined",
-    "model_version": "model\nversion",
-    "seconds": "\nseconds",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +44,14 @@ class DemoResult:
         root: Folder with everything that the demo wrote.
         tracking_uri: MLflow database with the demo's runs and model versions.
         steps: Steps in the order in which they ran.
+        locations: Paths and URIs of the tables, MLflow and the notebooks' pages, by name.
         seconds: Wall clock of the whole demo.
     """
 
     root: Path
     tracking_uri: str
     steps: tuple[DemoStep, ...]
+    locations: dict[str, str]
     seconds: float
 
 
@@ -113,9 +107,13 @@ def run_demo(
     seconds = time.monotonic() - start
     mlflow = Path(sys.executable).with_name("mlflow")
     mlflow_ui = f"{mlflow} ui --backend-store-uri {shlex.quote(uri)}"
-    screen.print_summary(steps, {**tables, "MLflow": uri, "MLflow UI": mlflow_ui, **flow.pages})
-    screen.print_title(f"Every step did what its title says, in {seconds:.0f} s.")
-    return DemoResult(root=folder, tracking_uri=uri, steps=steps, seconds=seconds)
+    return DemoResult(
+        root=folder,
+        tracking_uri=uri,
+        steps=steps,
+        locations={**tables, "MLflow": uri, "MLflow UI": mlflow_ui, **flow.pages},
+        seconds=seconds,
+    )
 
 
 def _run_steps(flow: DemoFlow, screen: Screen) -> Iterator[DemoStep]:
@@ -154,7 +152,7 @@ def _clean_folder(root: Path) -> Path:
 
 
 class Screen:
-    """Terminal output of the demo: titles, a spinner, indented lines, and the summary.
+    """Terminal output of the demo: titles, a spinner, indented lines.
 
     Args:
         console: Console to print to; default: the current standard output, also while a spinner
@@ -192,33 +190,6 @@ class Screen:
             cell = run.cell
             self._status.update(f"{cell.notebook.name}: cell {cell.number} of {run.cell_count}")
 
-    def print_summary(self, steps: Sequence[DemoStep], locations: Mapping[str, str]) -> None:
-        """Print a table of the steps and the locations of tables, MLflow and pages.
-
-        Args:
-            steps: Finished steps.
-            locations: Paths and URIs by name, for example {"table flights": "/tmp/demo/..."}.
-        """
-        from rich import box
-        from rich.table import Table
-
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-        table.add_column("\nstep", no_wrap=True)
-        for header in _NUMBER_COLUMNS.values():
-            table.add_column(header, justify="right", no_wrap=True)
-        for step in steps:
-            table.add_row(step.name, *(_format(getattr(step, name)) for name in _NUMBER_COLUMNS))
-        self._console.print()
-        # In a terminal that is narrower than the table, rich would cut off numbers.
-        width = self._console.width
-        self._console.width = max(width, _MIN_TABLE_WIDTH)
-        self._console.print(table)
-        self._console.width = width
-        self._console.print()
-        name_width = max(map(len, locations))
-        for name, location in locations.items():
-            self._console.print(f"{name:<{name_width}}  {location}", markup=False, soft_wrap=True)
-
 
 class _LineWriter(io.TextIOBase):
     """A stream that passes on whole lines; of a progress bar only the last state."""
@@ -232,11 +203,3 @@ class _LineWriter(io.TextIOBase):
         for line in lines:
             self._print_line(line.rstrip("\r").rpartition("\r")[2])
         return len(text)
-
-
-def _format(number: str | float | None) -> str:
-    if number is None:
-        return ""
-    if isinstance(number, float):
-        return f"{number:.1f}"
-    return f"{number:,}" if isinstance(number, int) else number

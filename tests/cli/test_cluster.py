@@ -29,7 +29,6 @@ def run(databricks: Databricks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """Run the command where a config.json and a folder of wheels are."""
     for module in (library, outcome, wait):
         monkeypatch.setattr(module, "_POLL_S", 0.01)
-    monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.chdir(tmp_path)
     Link(mode="aml", aml_tracking_uri=URI, client_secret="ml/aml").save(tmp_path)
     (tmp_path / "wheels").mkdir()

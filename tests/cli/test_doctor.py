@@ -23,7 +23,6 @@ Run = Callable[..., Result]
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     leave_alone(monkeypatch, tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
 
 
 @pytest.fixture
@@ -44,19 +43,18 @@ def both(databricks: Databricks, azureml: AzureMl, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.azureml
-def test_a_table_is_worst_first_and_fits_the_terminal(run: Run, both: AzureMl) -> None:
+def test_a_table_is_worst_first(run: Run, both: AzureMl) -> None:
     done = run()
     assert (done.exit_code, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert max(map(len, lines)) <= 80
-    assert "what it means, and the fix" in lines[1]
+    assert lines[0].endswith("result and fix")
     assert lines[-1] == "22 ok, 5 skipped"
     both.deny("*/experiments/runs/write")
     done = run()
     assert (done.exit_code, done.stderr) == (1, "")
-    row = done.stdout.splitlines()[3]
+    row = done.stdout.splitlines()[1]
     assert row.split()[:2] == ["failed", "actions"]
-    assert "→ ask for the role 'AzureML Data Scientist'" in " ".join(done.stdout.split())
+    assert "→ ask for the role 'AzureML Data Scientist'" in row
     assert done.stdout.splitlines()[-1] == "1 failed, 21 ok, 5 skipped"
 
 

@@ -21,7 +21,6 @@ WORKSPACE = Workspace()
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     leave_alone(monkeypatch, tmp_path)
-    monkeypatch.setenv("COLUMNS", "400")
 
 
 @pytest.fixture

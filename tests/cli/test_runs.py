@@ -21,7 +21,7 @@ def run_id(mlflow_store):
 
 
 def dbx_aml(*arguments: str):
-    return CliRunner().invoke(main, arguments, env={"COLUMNS": "140"})
+    return CliRunner().invoke(main, arguments)
 
 
 def test_a_table_has_each_run_with_its_first_metrics(run_id):

@@ -109,34 +109,6 @@ def test_a_step_that_does_something_else_ends_the_demo(
         flow.run_step(flow.titles.index(title) + 1)
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
-def test_the_summary_cuts_no_number_no_title_and_no_path(flow, width: int) -> None:
-    out = io.StringIO()
-    screen = Screen(Console(file=out, width=width))
-    steps = [
-        DemoStep(
-            name=title,
-            rows_read=336_776,
-            rows_scored=328_653,
-            rows_quarantined=101_025,
-            model_version="12",
-            seconds=1234.56,
-        )
-        for title in flow.titles
-    ]
-
-    screen.print_summary(steps, {"MLflow": "sqlite:////" + "long/" * 20})
-
-    lines = [line.rstrip() for line in out.getvalue().splitlines()]
-    numbers = ["336,776", "328,653", "101,025", "12", "1234.6"]
-    rows = [line for line in lines if line.split()[-5:] == numbers]
-    assert all(row.startswith(title) for row, title in zip(rows, flow.titles, strict=True))
-    assert {"scored", "quarantined", "version", "seconds"} <= set(out.getvalue().split())
-    assert "…" not in out.getvalue()
-    assert max(len(line) for line in lines[:-1]) <= 80
-    assert lines[-1] == "MLflow  sqlite:////" + "long/" * 20
-
-
 def test_output_of_a_step_goes_below_its_title_without_states_of_a_progress_bar() -> None:
     out = io.StringIO()
     screen = Screen(Console(file=out))
@@ -166,12 +138,11 @@ def demo(tmp_path_factory) -> Demo:
     root = tmp_path_factory.mktemp("demo")
     (root / ".made-by-dbx-aml-demo").touch()
     (root / "earlier_file").write_text("of an earlier demo")
-    code = "import sys; from dbx_aml.local.demo import run_demo; run_demo(sys.argv[1], sys.argv[2])"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(root), str(NOTEBOOKS)],
+        [sys.executable, "-m", "dbx_aml.cli", "demo", "--root", str(root)],
         capture_output=True,
         text=True,
-        cwd=root.parent,
+        cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         check=False,
     )

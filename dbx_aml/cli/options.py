@@ -1,0 +1,41 @@
+"""Options that several commands have: each has one name and one help text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+# A function, or the command that click has made of it.
+_Command = TypeVar("_Command", bound=Callable[..., Any] | click.Command)
+Option = Callable[[Any], Any]
+
+config_option = click.option(
+    "--config", help="A config.json, or the folder of one.  [default: as found]"
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+tracking_uri_option = click.option(
+    "--tracking-uri", help="MLflow tracking server.  [default: the link's, or MLflow's]"
+)
+registry_uri_option = click.option(
+    "--registry-uri", help="MLflow model registry.  [default: the link's, or MLflow's]"
+)
+profile_option = click.option(
+    "--profile", help="Section of .databrickscfg.  [default: as databricks-sdk finds it]"
+)
+
+
+def add_options(*options: Option) -> Callable[[_Command], _Command]:
+    """Return a decorator that adds options to a command, in the order of its help text.
+
+    Args:
+        options: Options as `click.option` returns them.
+    """
+
+    def add(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add

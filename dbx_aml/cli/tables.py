@@ -1,0 +1,254 @@
+"""Tables of the command: numbers, ids, URLs, paths and column heads are whole at every width.
+
+A table that is too wide for the terminal first leaves out its optional columns, then becomes one
+small block of lines for each row. Only prose is wrapped, and only between words. In a pipe each
+row is one line, no line is wrapped and no column is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+_GAP = 2
+_MIN_PROSE_WIDTH = 24
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Args:
+        header: Text above the column, for example "rows scored".
+        is_number: The cells are numbers: they end at the right edge.
+        is_prose: The cells are sentences: they may be wrapped between words.
+        is_optional: A terminal that is too narrow may leave the column out, the last one first.
+    """
+
+    header: str
+    is_number: bool = False
+    is_prose: bool = False
+    is_optional: bool = False
+
+
+def stdout_console() -> Console:
+    """Return a console on stdout that colours nothing by itself."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as one line of JSON on stdout; a time is written in ISO 8601."""
+    click.echo(json.dumps(value, default=_json_text, ensure_ascii=False))
+
+
+def print_table(
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[Any]],
+    *,
+    title: str = "",
+    console: Console | None = None,
+) -> None:
+    """Print rows below their column heads.
+
+    Args:
+        columns: Columns from left to right.
+        rows: A row has a cell for each column: a text (no markup), a number, None for nothing,
+            or a `rich.text.Text`, which has its own colours.
+        title: Line above the table; "" for none.
+        console: Where to print; default stdout.
+    """
+    console = console or stdout_console()
+    cells = [[_to_text(value) for value in row] for row in rows]
+    _print_title(title, console)
+    if not console.file.isatty():
+        cells = [[_on_one_line(cell) for cell in row] for row in cells]
+        _print_columns(columns, cells, _natural_widths(columns, cells), console)
+        return
+    shown = list(range(len(columns)))
+    while True:
+        shown_columns = [columns[index] for index in shown]
+        shown_cells = [[row[index] for index in shown] for row in cells]
+        widths = _fitting_widths(shown_columns, shown_cells, console.width)
+        if widths is not None:
+            _print_columns(shown_columns, shown_cells, widths, console)
+            return
+        optional = [index for index in shown if columns[index].is_optional]
+        if not optional:
+            break
+        shown.remove(optional[-1])
+    for number, row in enumerate(cells):
+        if number:
+            console.print()
+        _print_block(columns, row, console)
+
+
+def print_fields(
+    fields: Iterable[tuple[str, Any]], *, title: str = "", console: Console | None = None
+) -> None:
+    """Print names and values, one below the other; values of None or "" are left out.
+
+    Args:
+        fields: Names and values; a value may be what a cell of `print_table` may be.
+        title: Line above; "" for none.
+        console: Where to print; default stdout.
+    """
+    console = console or stdout_console()
+    _print_title(title, console)
+    texts = [(Column(name, is_prose=True), _to_text(value)) for name, value in fields]
+    texts = [(column, text) for column, text in texts if text.plain]
+    _print_block([column for column, _ in texts], [text for _, text in texts], console)
+
+
+def _to_text(value: Any) -> Text:
+    from rich.text import Text
+
+    if isinstance(value, Text):
+        return value
+    if value is None:
+        return Text()
+    if isinstance(value, bool):
+        return Text("yes" if value else "no")
+    if isinstance(value, int):
+        return Text(f"{value:,}")
+    if isinstance(value, float):
+        return Text(f"{value:,.1f}")
+    return Text(str(value))
+
+
+def _json_text(value: Any) -> str:
+    return str(value.isoformat()) if hasattr(value, "isoformat") else str(value)
+
+
+def _on_one_line(cell: Text) -> Text:
+    from rich.text import Text
+
+    return Text(" ").join(cell.split("\n"))
+
+
+def _print_title(title: str, console: Console) -> None:
+    if title:
+        console.print(title, style="bold", markup=False, soft_wrap=True)
+
+
+def _longest(texts: Iterable[str]) -> int:
+    from rich.cells import cell_len
+
+    return max(map(cell_len, texts), default=0)
+
+
+def _natural_widths(columns: Sequence[Column], cells: Sequence[Sequence[Text]]) -> list[int]:
+    """Return for each column the width at which no line of it is wrapped."""
+    return [
+        _longest([column.header, *(line for row in cells for line in row[index].plain.split("\n"))])
+        for index, column in enumerate(columns)
+    ]
+
+
+def _fitting_widths(
+    columns: Sequence[Column], cells: Sequence[Sequence[Text]], total: int
+) -> list[int] | None:
+    """Return the width of each column, None where the table does not fit.
+
+    A head of several words may be wrapped, and prose: down to its longest word, but not to less
+    than a readable width.
+    """
+    natural = _natural_widths(columns, cells)
+    least = []
+    for index, column in enumerate(columns):
+        plain = [row[index].plain for row in cells]
+        head = _longest(column.header.split())
+        if column.is_prose:
+            words = _longest(word for text in plain for word in text.split())
+            least.append(max(head, words, min(natural[index], _MIN_PROSE_WIDTH)))
+        else:
+            least.append(max(head, _longest(line for text in plain for line in text.split("\n"))))
+    spare = total - sum(least) - _GAP * (len(columns) - 1)
+    if spare < 0:
+        return None
+    widths = list(least)
+    for index, column in enumerate(columns):
+        if not column.is_prose:
+            widths[index] += min(spare, natural[index] - least[index])
+            spare -= widths[index] - least[index]
+    # Each prose column gets its share of what is left.
+    lacking = {
+        index: natural[index] - least[index]
+        for index, column in enumerate(columns)
+        if column.is_prose
+    }
+    for index, missing in lacking.items():
+        widths[index] += min(missing, spare * missing // max(sum(lacking.values()), 1))
+    return widths
+
+
+def _wrapped(text: Text, width: int) -> list[Text]:
+    """Return the lines of a text; a word that is longer than the width stays whole."""
+    from rich.cells import cell_len
+
+    lines: list[Text] = []
+    for line in text.split("\n", allow_blank=True):
+        offsets: list[int] = []
+        used = 0
+        for word in re.finditer(r"\S+\s*", line.plain):
+            if used and used + cell_len(word[0].rstrip()) > width:
+                offsets.append(word.start())
+                used = 0
+            used += cell_len(word[0])
+        lines += line.divide(offsets)
+    return lines
+
+
+def _print_columns(
+    columns: Sequence[Column],
+    cells: Sequence[Sequence[Text]],
+    widths: Sequence[int],
+    console: Console,
+) -> None:
+    from rich.text import Text
+
+    heads = [Text(column.header, style="bold") for column in columns]
+    for row in [heads, *cells]:
+        wrapped = [_wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
+        for number in range(max(map(len, wrapped))):
+            line = Text()
+            for index, (lines, width) in enumerate(zip(wrapped, widths, strict=True)):
+                cell = lines[number].copy() if number < len(lines) else Text()
+                cell.rstrip()
+                missing = width - cell.cell_len
+                if columns[index].is_number:
+                    cell.pad_left(missing)
+                else:
+                    cell.pad_right(missing)
+                line.append(" " * _GAP if index else "").append_text(cell)
+            line.rstrip()
+            console.print(line, soft_wrap=True)
+
+
+def _print_block(columns: Sequence[Column], row: Sequence[Text], console: Console) -> None:
+    """Print a row as lines of a column's head and the cell; empty cells are left out."""
+    from rich.text import Text
+
+    head_width = _longest(column.header for column in columns)
+    width = max(console.width - head_width - _GAP, _MIN_PROSE_WIDTH)
+    for column, cell in zip(columns, row, strict=True):
+        if not cell.plain:
+            continue
+        is_wrapped = column.is_prose and console.file.isatty()
+        lines = _wrapped(cell, width) if is_wrapped else list(cell.split("\n", allow_blank=True))
+        for number, text in enumerate(lines):
+            line = Text(column.header if number == 0 else "", style="bold")
+            line.pad_right(head_width + _GAP - line.cell_len)
+            line = Text().append_text(line).append_text(text)
+            line.rstrip()
+            console.print(line, soft_wrap=True)

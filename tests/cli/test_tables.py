@@ -1,0 +1,115 @@
+"""Tables of the command: what a person needs is whole at every width, and in a pipe."""
+
+import io
+import json
+from datetime import UTC, datetime
+
+import pytest
+from rich.console import Console
+from rich.text import Text
+
+from dbx_aml.cli.tables import Column, print_fields, print_json, print_table
+
+RUN_ID = "0123456789abcdef0123456789abcdef"
+PATH = "/Volumes/main/flights/models/" + "long-folder-name/" * 4
+REASON = "Azure ML refused the token, which expired an hour ago; sign in again"
+COLUMNS = [
+    Column("run id"),
+    Column("rows scored", is_number=True),
+    Column("started (UTC)", is_optional=True),
+    Column("reason", is_prose=True),
+]
+ROW = (RUN_ID, 281_373, "2026-11-24 08:00:00", REASON)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def table_lines(columns, rows, *, width=None, title="") -> list[str]:
+    """Return the printed lines, on a terminal of a width or, without one, in a pipe."""
+    file = io.StringIO() if width is None else Terminal()
+    console = Console(file=file, width=width or 80, force_terminal=False)
+    print_table(columns, rows, title=title, console=console)
+    return file.getvalue().splitlines()
+
+
+def test_in_a_pipe_each_row_is_one_whole_line() -> None:
+    lines = table_lines([*COLUMNS, Column("path")], [(*ROW, PATH)] * 2)
+    assert len(lines) == 3
+    assert lines[1].split("  ")[-2:] == [REASON, PATH]
+
+
+def test_in_a_pipe_the_lines_of_a_cell_are_joined() -> None:
+    assert table_lines([Column("metrics")], [("loss=1\nacc=2",)])[1] == "loss=1 acc=2"
+
+
+def test_a_wide_terminal_shows_every_column() -> None:
+    head, row, *_ = table_lines(COLUMNS, [ROW], width=160)
+    assert head.split() == ["run", "id", "rows", "scored", "started", "(UTC)", "reason"]
+    assert row.endswith(REASON)
+
+
+def test_a_narrow_terminal_leaves_out_optional_columns_and_wraps_prose_between_words() -> None:
+    lines = table_lines(COLUMNS, [ROW], width=80)
+    assert max(map(len, lines)) <= 80
+    assert "started" not in "\n".join(lines)
+    assert any(line.startswith(f"{RUN_ID}  ") and "281,373" in line for line in lines)
+    assert " ".join(word for line in lines for word in line.split()).endswith("again")
+
+
+def test_a_table_that_is_too_wide_becomes_a_block_for_each_row() -> None:
+    lines = table_lines(
+        [*COLUMNS, Column("path")], [(*ROW, PATH), (RUN_ID, 1, "", "", "/x")], width=80
+    )
+    assert f"path           {PATH}" in lines, "longer than the terminal, and whole"
+    assert "started (UTC)  2026-11-24 08:00:00" in lines
+    block = lines[lines.index("") + 1 :]
+    assert block == [f"run id         {RUN_ID}", "rows scored    1", "path           /x"]
+
+
+def test_a_long_word_in_prose_stays_whole() -> None:
+    lines = table_lines([Column("reason", is_prose=True)], [(f"see {PATH} for more",)], width=40)
+    assert any(PATH in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [None, 20, 80])
+def test_numbers_end_at_the_right_edge_and_the_head_is_whole(width: int | None) -> None:
+    columns = [Column("rows", is_number=True), Column("seconds", is_number=True)]
+    assert table_lines(columns, [(281_373, 1234.56), (3, None)], width=width) == [
+        "   rows  seconds",
+        "281,373  1,234.6",
+        "      3",
+    ]
+
+
+def test_cells_are_text_and_no_markup() -> None:
+    assert table_lines([Column("name")], [("[bold]x",)], title="[red]")[::2] == ["[red]", "[bold]x"]
+
+
+@pytest.mark.parametrize("width", [40, 200])
+def test_colours_change_no_position(width: int) -> None:
+    coloured = [(Text("failed", style="bold red"), "a\nb"), (Text("ok"), "c")]
+    plain = [(status.plain, value) for status, value in coloured]
+    columns = [Column("status"), Column("result", is_prose=True)]
+    assert table_lines(columns, coloured, width=width) == table_lines(columns, plain, width=width)
+
+
+def test_fields_leave_out_what_is_empty_and_align_the_lines_of_a_value() -> None:
+    file = io.StringIO()
+    fields = [("model", "models:/delay/1"), ("batch id", None), ("columns", "a: x\nb: y")]
+    print_fields(fields, title="Scored", console=Console(file=file, width=20))
+    assert file.getvalue().splitlines() == [
+        "Scored",
+        "model    models:/delay/1",
+        "columns  a: x",
+        "         b: y",
+    ]
+
+
+def test_json_has_times_in_iso_8601(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"started": datetime(2026, 11, 24, 8, tzinfo=UTC), "name": "é"})
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == {"started": "2026-11-24T08:00:00+00:00", "name": "é"}
+    assert "é" in printed
