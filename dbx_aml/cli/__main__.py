@@ -1,4 +1,4 @@
-"""`python -m dbx_aml.cli.main` is `dbx-aml`."""
+"""`python -m dbx_aml.cli` is `dbx-aml`."""
 
 from dbx_aml.cli.main import main
 

@@ -150,7 +150,7 @@ def test_status_is_a_table_for_people_and_json_for_programs(
     done = run("status", "team")
     assert "via init-script, by version 0.1.0" in done.stdout
     assert "azureml-mlflow 1.62.0.post6" in done.stdout
-    (databricks.boot.root(team.cluster_id) / "databricks/dbx_aml/status.json").unlink()
+    (databricks.boot.root(team.cluster_id) / "databricks/dbx_aml/marker.json").unlink()
     done = run("status", "team", "--json")
     assert done.exit_code == 1
     assert json.loads(done.stdout)["is_attached"] is True

@@ -142,7 +142,7 @@ def test_differences_to_the_models_requirements_are_listed_once(run, ready, capl
 
 @pytest.mark.slow
 def test_the_installed_command_works_in_a_process_of_its_own(ready, tmp_path):
-    command = [sys.executable, "-m", "dbx_aml.cli.main", "score", *flat(ready), "--json"]
+    command = [sys.executable, "-m", "dbx_aml.cli", "score", *flat(ready), "--json"]
     environment = {**os.environ, "DBX_AML_LOCAL_ROOT": str(tmp_path / "root")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr

@@ -520,7 +520,7 @@ def test_a_large_artifact_and_many_points_never_are_in_memory(
     both.client.log_artifact(run.info.run_id, str(large))
     code = """
 import resource, sys
-from dbx_aml.cli import main
+from dbx_aml.cli.main import main
 import mlflow, azure.storage.blob
 import dbx_aml.tracking.azureml.artifact_repository
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
