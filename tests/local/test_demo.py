@@ -18,7 +18,7 @@ from rich.console import Console
 from dbx_aml._common.errors import DbxAmlError
 from dbx_aml.local import demo_steps
 from dbx_aml.local.demo import Screen, run_demo
-from dbx_aml.local.demo_steps import DemoFlow, DemoStep
+from dbx_aml.local.demo_steps import DemoFlow
 from dbx_aml.local.notebook.run import NotebookResult
 
 ROOT = Path(__file__).parents[2]
