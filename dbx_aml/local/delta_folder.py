@@ -11,6 +11,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dbx_aml._common.deadline import poll_until
+from dbx_aml._common.text import sql_identifier, sql_literal
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -41,11 +44,8 @@ def move_uncommitted_folders(folder: Path, lock: int, wait_s: float = 5) -> None
     """
     if not _uncommitted_folders(folder):
         return
-    deadline = time.monotonic() + wait_s
-    while not try_exclusive_lock(lock):
-        if time.monotonic() > deadline:
-            return
-        time.sleep(0.1)
+    if not poll_until(lambda: try_exclusive_lock(lock), wait_s, interval_s=0.1):
+        return
     for uncommitted in _uncommitted_folders(folder):
         target = folder / "leftovers" / f"{uncommitted.name}-{time.time_ns()}"
         target.parent.mkdir(exist_ok=True)
@@ -67,10 +67,10 @@ def register_tables(spark: "SparkSession", folder: Path) -> list[str]:
             continue  # a job was killed before its first commit
         schema = "default" if table.parent == warehouse else table.parent.name.removesuffix(".db")
         if schema != "default":
-            spark.sql(f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)}")
-        name = f"{_quoted(schema)}.{_quoted(table.name)}"
-        location = str(table).replace("\\", "\\\\").replace("'", "\\'")
-        spark.sql(f"CREATE TABLE IF NOT EXISTS {name} USING delta LOCATION '{location}'")
+            spark.sql(f"CREATE SCHEMA IF NOT EXISTS {sql_identifier(schema)}")
+        name = f"{sql_identifier(schema)}.{sql_identifier(table.name)}"
+        location = sql_literal(str(table))
+        spark.sql(f"CREATE TABLE IF NOT EXISTS {name} USING delta LOCATION {location}")
         _mark_as_managed(schema, table.name)
         names.append(f"{schema}.{table.name}")
     return names
@@ -119,7 +119,3 @@ def _mark_as_managed(schema: str, table: str) -> None:
     table_types = getattr(jvm, "org.apache.spark.sql.catalyst.catalog.CatalogTableType$")
     fields["tableType"] = getattr(table_types, "MODULE$").MANAGED()
     catalog.alterTable(entry.copy(*fields.values()))
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"

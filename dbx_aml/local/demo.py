@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dbx_aml._common.environment import environment_variables
 from dbx_aml._common.errors import DbxAmlError
 from dbx_aml.local.demo_steps import DemoFlow, DemoStep
-from dbx_aml.local.java import environment_variables
 from dbx_aml.local.notebook.workspace_stub import create_experiment
 from dbx_aml.local.samples import read_flights
 from dbx_aml.local.spark import local_mlflow_uri, local_root, local_spark

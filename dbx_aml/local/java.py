@@ -7,11 +7,11 @@ a JVM that cannot start as one line.
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dbx_aml._common.environment import environment_variables
 from dbx_aml._common.errors import LocalSparkError
 
 if TYPE_CHECKING:
@@ -110,22 +110,3 @@ def stop_jvm(gateway: "JavaGateway") -> None:
     if gateway.proc is not None:
         gateway.proc.stdin.close()
         gateway.proc.wait()
-
-
-@contextmanager
-def environment_variables(**values: str | None) -> Iterator[None]:
-    """Set environment variables (`None` removes a variable) and restore the old values."""
-    previous = {name: os.environ.get(name) for name in values}
-    _set_variables(values)
-    try:
-        yield
-    finally:
-        _set_variables(previous)
-
-
-def _set_variables(values: Mapping[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value

@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dbx_aml._common.environment import environment_variables
 from dbx_aml._common.errors import LocalSparkError
 from dbx_aml.local.delta_folder import lock_folder, move_uncommitted_folders, register_tables
 from dbx_aml.local.jars import class_archive, delta_jars, spark_home
-from dbx_aml.local.java import environment_variables, find_java, start_jvm, stop_jvm
+from dbx_aml.local.java import find_java, start_jvm, stop_jvm
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dbx_aml._common.errors import NotebookError
+from dbx_aml._common.text import sql_literal
 from dbx_aml.local.notebook.cell_output import Output, repr_output, to_output
 from dbx_aml.local.notebook.source import Cell
 from dbx_aml.local.notebook.widgets import Widgets
@@ -83,13 +84,9 @@ def _substitute_widgets(statement: str, widgets: Mapping[str, str]) -> str:
 
     text = re.sub(r"\$\{(\w+)\}", lambda match: widgets.get(match[1], match[0]), statement)
     return "".join(
-        _quoted(widgets[token[1:]]) if kind is Name.Placeholder and token[1:] in widgets else token
+        sql_literal(widgets[token[1:]]) if kind is Name.Placeholder and token[1:] in widgets else token
         for kind, token in tokenize(text)
     )
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _shell(cell: Cell, context: CellContext) -> None:

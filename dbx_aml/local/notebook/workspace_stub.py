@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dbx_aml._common.environment import environment_variables
 from dbx_aml.link.link import Link
-from dbx_aml.local.java import environment_variables
 from dbx_aml.local.spark import current_spark, local_artifact_uri, local_mlflow_uri
 
 if TYPE_CHECKING:
