@@ -84,7 +84,9 @@ def _substitute_widgets(statement: str, widgets: Mapping[str, str]) -> str:
 
     text = re.sub(r"\$\{(\w+)\}", lambda match: widgets.get(match[1], match[0]), statement)
     return "".join(
-        sql_literal(widgets[token[1:]]) if kind is Name.Placeholder and token[1:] in widgets else token
+        sql_literal(widgets[token[1:]])
+        if kind is Name.Placeholder and token[1:] in widgets
+        else token
         for kind, token in tokenize(text)
     )
 
