@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from dbx_aml import AmlWorkspace, Link
-from dbx_aml._common.deadline import call_within
 from dbx_aml._common.errors import CredentialError
 from dbx_aml.azure.credential_sources import authority_of
 from dbx_aml.azure.credentials import Credential, credential
@@ -406,28 +405,6 @@ def test_no_interactive_way_is_in_the_package() -> None:
         text = file.read_text()
         for name in ("DeviceCode", "InteractiveBrowser", "DefaultAzureCredential", "UsernamePass"):
             assert name not in text
-
-
-def test_a_bounded_call_ends_in_time_and_raises_what_the_call_raises() -> None:
-    started = time.monotonic()
-    with pytest.raises(TimeoutError, match=r"no answer in 0\.1 s"):
-        call_within(lambda: time.sleep(5), 0.1)
-    assert time.monotonic() - started < 2
-    assert call_within(lambda: 7, 5) == 7
-    with pytest.raises(ZeroDivisionError):
-        call_within(lambda: 1 / 0, 5)
-
-
-def test_a_bounded_call_is_done_where_no_thread_can_be_started(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As at the end of the interpreter, when MLflow sends what it still has."""
-
-    def start(thread: threading.Thread) -> None:
-        raise RuntimeError("can't create new thread at interpreter shutdown")
-
-    monkeypatch.setattr(threading.Thread, "start", start)
-    assert call_within(lambda: 7, 5) == 7
 
 
 def token_of(**claims: object) -> str:

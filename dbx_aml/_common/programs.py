@@ -1,0 +1,86 @@
+"""Programs that are run to their end, with a deadline."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from dbx_aml._common.errors import ProgramError
+from dbx_aml._common.redact import redact
+from dbx_aml._common.text import one_line
+
+
+def run_program(
+    arguments: Sequence[str],
+    timeout_s: float,
+    *,
+    environment: Mapping[str, str] | None = None,
+    input_text: str = "",
+    folder: Path | None = None,
+) -> str:
+    """Return what a program writes to its standard output.
+
+    The program gets a process group of its own. At the deadline the whole group is killed, so that
+    no process that it started stays behind.
+
+    Args:
+        arguments: Program and its arguments.
+        timeout_s: Longest time that the program may take.
+        environment: All its environment variables; by default those of this process.
+        input_text: Text for its standard input.
+        folder: Folder that it starts in; by default the current one.
+
+    Raises:
+        ProgramError: It cannot be started, ended with another status than 0, or did not end in
+            time. The message has the last line of its standard error, without secrets.
+    """
+    name = Path(arguments[0]).name
+    try:
+        process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=None if environment is None else dict(environment),
+            cwd=folder,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as err:
+        raise ProgramError(
+            f"program must start: got {name!r}, {err.strerror}; install it, or correct the PATH"
+        ) from err
+    with process:
+        try:
+            output, stderr = process.communicate(input_text, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            _kill_group(process)
+            stderr = process.communicate()[1]
+            raise ProgramError(
+                f"{name} must end within {timeout_s:g} s: it did not{_last_line(stderr)}; "
+                "try again later",
+                stderr=stderr,
+            ) from None
+        except BaseException:
+            _kill_group(process)
+            raise
+    if process.returncode:
+        raise ProgramError(
+            f"{name} must succeed: it ended with status {process.returncode}{_last_line(stderr)}",
+            exit_code=process.returncode,
+            stderr=stderr,
+        )
+    return output
+
+
+def _kill_group(process: subprocess.Popen[str]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _last_line(stderr: str) -> str:
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    return f", its last error is {one_line(redact(lines[-1]), 300)!r}" if lines else ""

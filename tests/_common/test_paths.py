@@ -1,0 +1,65 @@
+"""Files that are written whole, stay in their folder, and are known by their content."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from dbx_aml._common.errors import UnsafePathError
+from dbx_aml._common.paths import (
+    resolve_inside,
+    sha256_of_file,
+    sha256_of_folder,
+    write_atomically,
+)
+
+
+def test_a_file_is_replaced_whole_and_no_draft_stays(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "file.json"
+    write_atomically(file, "old")
+    write_atomically(file, "néw", mode=0o600)
+    assert file.read_text(encoding="utf-8") == "néw"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_an_interrupted_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    write_atomically(file, b"old")
+    monkeypatch.setattr(Path, "chmod", _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(file, b"new")
+    assert file.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def _interrupt(path: Path, mode: int) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_name_below_the_folder_is_resolved(tmp_path: Path) -> None:
+    assert resolve_inside(tmp_path, "model/MLmodel") == tmp_path.resolve() / "model" / "MLmodel"
+    assert resolve_inside(tmp_path, "a/../b") == tmp_path.resolve() / "b"
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/../../x", "/etc/passwd", "", ".", "..", "link/x", "a\0b"]
+)
+def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "root"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path)
+    with pytest.raises(UnsafePathError, match="path must stay inside its folder"):
+        resolve_inside(folder, name)
+
+
+def test_the_hash_of_a_folder_depends_on_names_and_contents(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "c").write_text("2")
+    assert sha256_of_file(tmp_path / "a") == hashlib.sha256(b"1").hexdigest()
+    before = sha256_of_folder(tmp_path)
+    (tmp_path / "b" / "c").rename(tmp_path / "b" / "d")
+    assert sha256_of_folder(tmp_path) != before

@@ -1,0 +1,26 @@
+"""Text for messages and for SQL."""
+
+from dbx_aml._common.text import first_line, one_line, plural, sql_identifier, sql_literal
+
+
+def test_one_line_has_single_blanks_and_a_bound() -> None:
+    assert one_line("a\n  b\tc ") == "a b c"
+    assert one_line("x" * 50, 10) == "xxxxxxx..."
+    assert one_line("x" * 10, 10) == "x" * 10
+    assert one_line(ValueError()) == "ValueError"
+    assert one_line("") == ""
+
+
+def test_first_line_is_never_empty() -> None:
+    assert first_line(ValueError("\nwrong\nmore")) == "wrong"
+    assert first_line(ValueError()) == "ValueError"
+
+
+def test_a_count_has_its_noun() -> None:
+    assert [plural(count, "run") for count in (0, 1, 2104)] == ["0 runs", "1 run", "2,104 runs"]
+    assert plural(2, "batch", "batches") == "2 batches"
+
+
+def test_names_and_texts_are_quoted_for_spark_sql() -> None:
+    assert sql_identifier("a`b.c") == "`a``b.c`"
+    assert sql_literal("it's a \\") == r"'it\'s a \\'"

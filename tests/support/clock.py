@@ -1,0 +1,21 @@
+"""A clock that goes forward only when code under test sleeps."""
+
+
+class FakeClock:
+    """Clock and sleep for code that waits.
+
+    Args:
+        now_s: Time at the start.
+    """
+
+    def __init__(self, now_s: float = 1000.0) -> None:
+        self.now_s = now_s
+        self.sleeps: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        """Let the time pass."""
+        self.sleeps.append(seconds)
+        self.now_s += seconds
