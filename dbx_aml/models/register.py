@@ -1,4 +1,4 @@
-"""Register a model: a new one, or the next version, in the registry that was chosen."""
+"""Register a model as a new registered model, or as the next version of one: `register_model`."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ from dbx_aml.models.lineage import (
     SOURCE_MODEL_URI,
     SOURCE_RUN_ID,
 )
+from dbx_aml.models.model_files import ModelLocation, locate_model
 from dbx_aml.models.model_uri import ModelUri
-from dbx_aml.tracking.connect import mlflow_uris
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models import Model
 
 log = logging.getLogger(__name__)
 
-# Characters that every registry takes as a tag's value.
+# Characters that every registry accepts as the value of a tag.
 _TAG_LENGTH = 1000
-# Seconds that a version may take to be ready; Azure ML and Unity Catalog copy the files first.
-_READY_S = 300
+# Azure ML and Unity Catalog copy the files before a version is ready.
+_READY_TIMEOUT_S = 300
+# Tag of MLflow 3 on a logged model: the versions that were registered from it.
+_VERSIONS_TAG = "mlflow.modelVersions"
 
 
 def register_model(
@@ -42,133 +45,167 @@ def register_model(
     tracking_uri: str | None = None,
     registry_uri: str | None = None,
 ) -> ModelVersion:
-    """Register a model as a new registered model, or as the next version of it.
+    """Register a model as a new registered model, or as the next version of one.
 
-    Waits until the version is ready. A registered model that was made for a version which then
-    could not be created is removed again.
+    Waits until the version is ready. If the version cannot be created, a registered model that
+    was created for it is deleted again. MLflow's process-wide URIs stay as they are.
 
     Args:
-        model_uri: For example "runs:/4be1.../model", "models:/m-5f0c..." or a path.
-        model_name: For example "arrival_delay", or "main.flights.arrival_delay" in Unity Catalog.
-        alias: Set on the version when it is ready, for example "champion".
-        tags: Put on the version, beside those that say where it came from: the source run,
-            the model URI, the signature, and one hash over all files.
-        tracking_uri: An MLflow tracking URI, where the run is; default MLflow's own.
-        registry_uri: An MLflow registry URI, for example "databricks-uc"; default MLflow's own.
+        model_uri: Model to register, for example "runs:/4be1.../model", "models:/m-5f0c..." or
+            a path.
+        model_name: Registered model, for example "arrival_delay", or in Unity Catalog
+            "main.flights.arrival_delay".
+        alias: Alias to set on the version when it is ready, for example "champion".
+        tags: Tags of the version, beside those for its lineage: source run, model URI,
+            signature, and one hash over all files.
+        tracking_uri: MLflow tracking URI of the run. Default: MLflow's current one.
+        registry_uri: MLflow registry URI, for example "databricks-uc". Default: MLflow's current
+            one.
 
     Returns:
-        The version as the registry has it: ready, with tags and alias.
+        The version as the registry shows it: ready, with its tags and alias.
 
     Raises:
-        ModelUriError: The URI names no model, or one that moves.
+        ModelUriError: The URI names no model, or a stage or "latest", which may change.
         ArgumentError: The name is empty.
-        RegistryError: There is no such model, or the registry refused it.
+        RegistryError: The model does not exist, or the registry refused it.
     """
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from mlflow.models import Model
 
     uri = ModelUri.parse(model_uri)
     if not model_name.strip():
         raise ArgumentError(
             f"model_name must not be empty: got {model_name!r}; pass for example 'delay'"
         )
-    with mlflow_uris(tracking_uri, registry_uri), TemporaryDirectory(prefix="dbx_aml_") as folder:
-        client = MlflowClient()
-        where_from = _where_from(uri, folder)
-        version = _create(client, uri, model_name, {**where_from, **(tags or {})})
-        if alias:
-            try:
-                client.set_registered_model_alias(model_name, alias, version.version)
-            except MlflowException as err:
-                raise RegistryError(
-                    f"alias must be settable: got {alias!r} for version {version.version} of "
-                    f"{model_name!r}, which is registered without it; {first_line(err)}"
-                ) from err
-        return client.get_model_version(model_name, version.version)
+    client = MlflowClient(tracking_uri, registry_uri)
+    with TemporaryDirectory(prefix="dbx_aml_") as folder:
+        try:
+            location = locate_model(uri, client)
+            path = location.download(Path(folder))
+            model = Model.load(str(path))
+        except (MlflowException, OSError) as err:
+            raise RegistryError(f"model must exist: got {model_uri!r}; {first_line(err)}") from err
+        lineage = _lineage_tags(location, model, path)
+        version = _create_version(client, location, path, model_name, {**lineage, **(tags or {})})
+    if alias:
+        try:
+            client.set_registered_model_alias(model_name, alias, version.version)
+        except MlflowException as err:
+            raise RegistryError(
+                f"alias must be settable: got {alias!r} for version {version.version} of "
+                f"{model_name!r}, which is registered without it; {first_line(err)}"
+            ) from err
+    return client.get_model_version(model_name, version.version)
 
 
-def _where_from(uri: ModelUri, folder: str) -> dict[str, str]:
-    """Return the tags that say where a model came from; its files are read for that."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
-    from mlflow.models import Model
-
-    try:
-        path = Path(mlflow.artifacts.download_artifacts(str(uri), dst_path=folder))
-        model = Model.load(str(path))
-    except (MlflowException, OSError) as err:
-        raise RegistryError(f"model must exist: got {str(uri)!r}; {first_line(err)}") from err
-    tags = {SOURCE_MODEL_URI: str(uri), ARTIFACTS_SHA256: artifacts_sha256(path)}
-    run_id = uri.run_id or model.run_id
+def _lineage_tags(location: ModelLocation, model: Model, path: Path) -> dict[str, str]:
+    """Return the tags that say where a model came from."""
+    tags = {SOURCE_MODEL_URI: str(location.uri), ARTIFACTS_SHA256: artifacts_sha256(path)}
+    run_id = location.run_id or model.run_id
     if run_id:
         tags[SOURCE_RUN_ID] = run_id
     if model.signature is not None:
         signature = json.dumps(model.signature.to_dict(), ensure_ascii=False)
-        # A wide table's signature is longer than a tag may be: its hash still tells two apart.
-        short = len(signature) <= _TAG_LENGTH
-        tags[SIGNATURE] = (
-            signature if short else f"sha256:{hashlib.sha256(signature.encode()).hexdigest()}"
-        )
+        if len(signature) > _TAG_LENGTH:
+            # Two signatures of wide tables can still be told apart.
+            signature = f"sha256:{hashlib.sha256(signature.encode()).hexdigest()}"
+        tags[SIGNATURE] = signature
     return tags
 
 
 def artifacts_sha256(folder: Path) -> str:
     """Return one hash over the names and contents of all files in a folder."""
     total = hashlib.sha256()
-    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         with file.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
         total.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
     return total.hexdigest()
 
 
-def _create(client: MlflowClient, uri: ModelUri, name: str, tags: dict[str, str]) -> ModelVersion:
-    import mlflow
+def _create_version(
+    client: MlflowClient, location: ModelLocation, path: Path, name: str, tags: dict[str, str]
+) -> ModelVersion:
     from mlflow.exceptions import MlflowException
 
-    existed = _exists(client, name)
+    # MLflow 2 has no logged models and no such parameter.
+    logged_model = {"model_id": location.model_id} if location.model_id else {}
+    is_new_name = False
     try:
-        version: ModelVersion = mlflow.register_model(
-            str(uri), name, await_registration_for=_READY_S, tags=tags
+        is_new_name = _create_registered_model(client, name)
+        # Not `create_model_version`: it would make Unity Catalog's and Azure ML's stores download
+        # the files again.
+        version = client._create_model_version(
+            name,
+            location.source,
+            run_id=location.run_id,
+            tags=tags,
+            await_creation_for=_READY_TIMEOUT_S,
+            local_model_path=str(path),
+            **logged_model,
         )
     except Exception as err:
-        if not existed:
-            _remove_if_empty(client, name)
+        if is_new_name:
+            _delete_if_empty(client, name)
         if isinstance(err, MlflowException):
             raise RegistryError(
-                f"model must be registrable: got {str(uri)!r} as {name!r}; {first_line(err)}"
+                f"model must be registrable: got {str(location.uri)!r} as {name!r}; "
+                f"{first_line(err)}"
             ) from err
         raise
     if version.status != "READY":
         raise RegistryError(
             f"model version must be ready: got {version.status} for version {version.version} of "
-            f"{name!r} after {_READY_S} s; {version.status_message or 'look at the registry'}"
+            f"{name!r} after {_READY_TIMEOUT_S} s; "
+            f"{version.status_message or 'look at the registry'}"
         )
+    if location.model_id:
+        _tag_logged_model(client, location.model_id, version)
     return version
 
 
-def _exists(client: MlflowClient, name: str) -> bool:
+def _tag_logged_model(client: MlflowClient, model_id: str, version: ModelVersion) -> None:
+    """Add a version to the list on its logged model, which MLflow's pages link from."""
     from mlflow.exceptions import MlflowException
 
+    try:
+        versions = json.loads(client.get_logged_model(model_id).tags.get(_VERSIONS_TAG, "[]"))
+        versions.append({"name": version.name, "version": version.version})
+        client.set_logged_model_tags(model_id, {_VERSIONS_TAG: json.dumps(versions)})
+    except MlflowException as err:
+        log.warning("could not tag logged model model_id=%s: %s", model_id, first_line(err))
+
+
+def _create_registered_model(client: MlflowClient, name: str) -> bool:
+    """Create a registered model unless it exists; return whether it was created."""
+    from mlflow.exceptions import MlflowException
+
+    # A user may be allowed to create versions of a registered model, and no registered models.
     try:
         client.get_registered_model(name)
     except MlflowException as err:
-        if err.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return False
-        raise RegistryError(f"registry must answer: got {first_line(err)}") from err
+        if err.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+    else:
+        return False
+    try:
+        client.create_registered_model(name)
+    except MlflowException as err:
+        if err.error_code in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
+            return False  # another process created it meanwhile
+        raise
     return True
 
 
-def _remove_if_empty(client: MlflowClient, name: str) -> None:
-    """Remove what was made for a version that then failed; keep it if someone was faster."""
+def _delete_if_empty(client: MlflowClient, name: str) -> None:
+    """Delete a registered model unless another process created a version of it meanwhile."""
     from mlflow.exceptions import MlflowException
 
+    quoted = name.replace("'", "\\'")
     try:
-        if _exists(client, name) and not client.search_model_versions(f"name = '{_quoted(name)}'"):
+        if not client.search_model_versions(f"name = '{quoted}'"):
             client.delete_registered_model(name)
-    except (MlflowException, RegistryError):
-        log.warning("could not remove the empty registered model name=%s", name, exc_info=True)
-
-
-def _quoted(name: str) -> str:
-    return name.replace("'", "\\'")
+    except MlflowException:
+        log.warning("could not delete the empty registered model name=%s", name, exc_info=True)

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dbx_aml._common.errors import ScoringError
+from dbx_aml._common.errors import ModelNotFoundError, ScoringError
 from dbx_aml._common.text import first_line
+from dbx_aml.models.model_files import locate_model, registry_uri_of
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring import guard
 from dbx_aml.scoring.column_binding import ModelColumn, Output
-from dbx_aml.tracking.connect import mlflow_uris
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.models import Model
 
 log = logging.getLogger(__name__)
@@ -71,45 +70,35 @@ def pin(
         ScoringError: The server does not answer, or has no such model, version or alias, or
             the model has no signature that names columns.
     """
-    import mlflow
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from mlflow.models import Model
 
     uri = ModelUri.parse(model_uri)
-    with mlflow_uris(tracking_uri, registry_uri):
-        if uri.kind != "path":
-            for server in (mlflow.get_tracking_uri(), mlflow.get_registry_uri()):
-                check_server(server)
-        try:
-            pinned, run_id = _resolve(uri, MlflowClient())
-            path = Path(mlflow.artifacts.download_artifacts(str(pinned), dst_path=str(folder)))
-            metadata = Model.load(str(path))
-        except MlflowException as err:
-            raise ScoringError(f"{_missing(uri)}; {first_line(err)}") from err
-        except OSError as err:
-            raise ScoringError(
-                f"model must be readable: got {model_uri!r}; {first_line(err)}"
-            ) from err
+    client = MlflowClient(tracking_uri, registry_uri)
+    if uri.kind != "path":
+        for server in (client.tracking_uri, registry_uri_of(client)):
+            check_server(server)
+    try:
+        location = locate_model(uri, client)
+        path = location.download(folder)
+        metadata = Model.load(str(path))
+    except MlflowException as err:
+        raise ModelNotFoundError(f"{_missing(uri)}; {first_line(err)}") from err
+    except OSError as err:
+        raise ModelNotFoundError(
+            f"model must be readable: got {model_uri!r}; {first_line(err)}"
+        ) from err
     _check_flavor(metadata, path)
     return PinnedModel(
-        uri=str(pinned),
-        name=pinned.name,
-        version=pinned.version,
-        run_id=run_id or metadata.run_id,
+        uri=str(location.uri),
+        name=location.uri.name,
+        version=location.uri.version,
+        run_id=location.run_id or metadata.run_id,
         folder=path,
         inputs=_inputs(metadata, model_uri),
         outputs=_outputs(metadata, model_uri),
     )
-
-
-def _resolve(uri: ModelUri, client: MlflowClient) -> tuple[ModelUri, str | None]:
-    if uri.kind == "alias":
-        found = client.get_model_version_by_alias(str(uri.name), str(uri.alias))
-        return uri.with_version(str(found.version)), found.run_id
-    if uri.kind == "version":
-        return uri, client.get_model_version(str(uri.name), str(uri.version)).run_id
-    return uri, uri.run_id
 
 
 def _missing(uri: ModelUri) -> str:

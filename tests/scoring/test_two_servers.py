@@ -1,0 +1,81 @@
+"""Calls in two threads, each with a tracking and a registry server of its own."""
+
+import itertools
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import mlflow
+import pytest
+
+from dbx_aml import register_model
+from dbx_aml.scoring.pinned_model import pin as pin_model
+from tests.support.models import XY, save_model
+
+ROUNDS = 30
+
+
+@pytest.fixture
+def stores(tmp_path, mlflow_store):
+    """Two empty stores, none of them MLflow's current one; each with a run that logged a model."""
+    stores = {}
+    for name, factor in (("east", 2.0), ("west", 3.0)):
+        shutil.copy(tmp_path / "mlflow.db", tmp_path / f"{name}.db")
+        uri = f"sqlite:///{tmp_path / f'{name}.db'}"
+        client = mlflow.MlflowClient(uri, uri)
+        experiment_id = client.create_experiment(name, (tmp_path / name).as_uri())
+        run_id = client.create_run(experiment_id).info.run_id
+        model = save_model(tmp_path, lambda rows, factor=factor: rows[["x"]] * factor, XY)
+        client.log_artifacts(run_id, model, "model")
+        stores[name] = (uri, run_id, factor)
+    return stores
+
+
+def in_two_threads(stores, call):
+    """Call with each store in a thread of its own, both at the same time in each round."""
+    barrier = threading.Barrier(len(stores))
+
+    def rounds(name):
+        results = []
+        for _ in range(ROUNDS):
+            barrier.wait(60)
+            results.append(call(name, *stores[name]))
+        return results
+
+    with ThreadPoolExecutor(len(stores)) as pool:
+        return dict(zip(stores, pool.map(rounds, stores), strict=True))
+
+
+def test_models_registered_at_the_same_time_go_to_the_registry_of_their_call(stores):
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+
+    def register(name, uri, run_id, factor):
+        return register_model(
+            f"runs:/{run_id}/model", f"model_of_{name}", tracking_uri=uri, registry_uri=uri
+        )
+
+    versions = in_two_threads(stores, register)
+
+    for name, (uri, run_id, _) in stores.items():
+        assert [int(version.version) for version in versions[name]] == list(range(1, ROUNDS + 1))
+        (registered,) = mlflow.MlflowClient(uri, uri).search_registered_models()
+        assert registered.name == f"model_of_{name}"
+        assert {version.run_id for version in versions[name]} == {run_id}
+    assert (mlflow.get_tracking_uri(), mlflow.get_registry_uri()) == before
+
+
+def test_models_pinned_at_the_same_time_are_those_of_the_registry_of_their_call(stores, tmp_path):
+    """The registered model has one name in both registries and is another model in each."""
+    for uri, run_id, _ in stores.values():
+        register_model(f"runs:/{run_id}/model", "shared", tracking_uri=uri, registry_uri=uri)
+    numbers = {name: itertools.count() for name in stores}
+
+    def pin(name, uri, run_id, factor):
+        folder = tmp_path / f"{name}_{next(numbers[name])}"
+        model = pin_model("models:/shared/1", uri, uri, folder)
+        return model.run_id, mlflow.pyfunc.load_model(str(model.folder)).predict(XY)["x"][0]
+
+    models = in_two_threads(stores, pin)
+
+    for name, (_, run_id, factor) in stores.items():
+        assert set(models[name]) == {(run_id, factor)}
