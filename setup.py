@@ -72,7 +72,7 @@ setup(
     package_data={
         "dbx_aml": [
             "py.typed",
-            "cluster/runtime_packages.txt",
+            "cluster/runtimes.txt",
             "cluster/node/*.sh",
             "local/notebook/page.css",
         ]

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from benchmarks.common import ROOT, ROUNDS, Figure
-from dbx_aml.cluster.runtime_packages import runtime_packages
+from dbx_aml.cluster.runtimes import known_runtimes
 from dbx_aml.cluster.wheelhouse import build_wheelhouse
 from tests.support.node.node import LINK, Node
 from tests.support.node.runtime import real_runtime
@@ -20,7 +20,7 @@ RUNTIME = "18"
 
 def run() -> list[Figure]:
     """Measure both sides, each time on a fresh node, and return the figures."""
-    machine = runtime_packages()[RUNTIME]
+    machine = known_runtimes()[RUNTIME]
     place = ROOT / "init_script"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dbx_aml.doctor.run import run_doctor
-    from dbx_aml.doctor.status import InForce
+    from dbx_aml.doctor.status import status
     from dbx_aml.link.link import Link
     from dbx_aml.link.workspace import AmlWorkspace
     from dbx_aml.local.samples import sample_flights
@@ -52,7 +52,6 @@ FOLDERS = (
 __all__ = [
     "AmlWorkspace",
     "Connection",
-    "InForce",
     "Link",
     "ScoringResult",
     "__version__",
@@ -62,12 +61,12 @@ __all__ = [
     "run_doctor",
     "sample_flights",
     "score_table",
+    "status",
 ]
 
 _HOMES = {
     "AmlWorkspace": "dbx_aml.link.workspace",
     "Connection": "dbx_aml.tracking.connection",
-    "InForce": "dbx_aml.doctor.status",
     "Link": "dbx_aml.link.link",
     "ScoringResult": "dbx_aml.scoring.result",
     "connect": "dbx_aml.tracking.connect",
@@ -76,6 +75,7 @@ _HOMES = {
     "register_model": "dbx_aml.models.register",
     "sample_flights": "dbx_aml.local.samples",
     "score_table": "dbx_aml.scoring.score_table",
+    "status": "dbx_aml.doctor.status",
 }
 
 

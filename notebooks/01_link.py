@@ -60,7 +60,7 @@ display(spark.createDataFrame(said, "value string, `said by` string"))
 # COMMAND ----------
 
 connection = dbx_aml.connect(link)
-dbx_aml.InForce.of(connection)
+dbx_aml.status(connection)
 
 # COMMAND ----------
 

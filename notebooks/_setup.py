@@ -13,8 +13,7 @@
 # MAGIC | `dbx_aml` | this project's package |
 # MAGIC | `link` | what `DBX_AML_*` variables and `config.json` say: who tracks, who registers |
 # MAGIC | `connection` | the link in use: tracking URI, registry URI, pages to look at |
-# MAGIC | `in_force` | all of it as a table, red where the init script of this cluster failed |
-# MAGIC | `paths` | where to look: `config`, `init_script` (what it did), `local` (on a laptop) |
+# MAGIC | `status` | link, origins and versions as a table; a failed init script is red |
 # MAGIC | `widget(name)` | the text of a widget, without blanks around it |
 
 # COMMAND ----------
@@ -39,6 +38,5 @@ connection = dbx_aml.connect(link)
 
 # COMMAND ----------
 
-in_force = dbx_aml.InForce.of(connection)
-paths = in_force.paths
-in_force
+status = dbx_aml.status(connection)
+status

@@ -239,8 +239,8 @@ def test_runtime_and_serverless_version_are_known_and_bring_the_same() -> None:
     serverless = find_runtime(f"client.{variables['serverless_version']['default']}")
 
     assert cluster and serverless
-    assert cluster.name.removesuffix(" LTS") not in UNTESTED_RUNTIMES
-    assert cluster.name.endswith("LTS")
+    assert cluster.name not in UNTESTED_RUNTIMES
+    assert cluster.is_lts
     assert cluster.python == serverless.python
     for name in ("pandas", "pyarrow", "numpy", "azure-storage-blob"):
         assert cluster.packages[name] == serverless.packages[name]

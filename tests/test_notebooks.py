@@ -102,11 +102,11 @@ def test_nothing_that_ties_a_notebook_to_one_machine(path: Path, pattern: str) -
     assert re.search(pattern, path.read_text(encoding="utf-8")) is None
 
 
-def test_setup_only_defines_names_and_lists_them_and_shows_what_is_in_force() -> None:
+def test_setup_only_defines_names_and_lists_them_and_shows_the_status() -> None:
     head, *code = read_notebook(ROOT / "notebooks" / "_setup.py")
     *statements, last = [statement for cell in code for statement in cell.parse().body]
 
-    assert ast.unparse(last) == "in_force"
+    assert ast.unparse(last) == "status"
     assert set(described_names(head)) == {name for one in statements for name in defined(one)}
     assert len(described_names(head)) == 8
 

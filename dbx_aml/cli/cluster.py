@@ -79,11 +79,12 @@ def wheelhouse(
     They are all that it adds to nodes of one runtime, with hashes. Upload the folder to a volume
     and name it in DBX_AML_WHEELHOUSE_PATH or in 'dbx-aml cluster init-script'.
     """
-    from dbx_aml.cluster.wheelhouse import build_wheelhouse, runtime_packages_for
+    from dbx_aml.cluster.wheelhouse import build_wheelhouse, select_runtime
 
-    machine = runtime_packages_for(runtime, constraints, python)
-    with show_progress(f"Resolving for runtime {machine.runtime}, Python {machine.python}"):
-        made = build_wheelhouse(folder, machine, wheel)
+    runtime_packages = select_runtime(runtime, constraints, python)
+    label = f"runtime {runtime_packages.name}, Python {runtime_packages.python}"
+    with show_progress(f"Resolving for {label}"):
+        made = build_wheelhouse(folder, runtime_packages, wheel)
     if as_json:
         kept_packages = [vars(one) for one in made.kept_packages]
         about = {"folder": str(made.folder), "runtime": made.runtime, "python": made.python}

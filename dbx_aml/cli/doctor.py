@@ -1,4 +1,4 @@
-"""`dbx-aml doctor`: what is wrong, before a job finds out."""
+"""`dbx-aml doctor`: what is wrong, before a job fails."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dbx_aml.cli.progress import show_progress
 from dbx_aml.cli.tables import Column, print_json, print_table
 
 if TYPE_CHECKING:
-    from dbx_aml.doctor.report import Report
+    from dbx_aml.doctor.report import DoctorReport
 
 _STYLES = {"failed": "bold red", "warning": "yellow", "ok": "green", "skipped": "dim"}
 
 
 @click.command()
 @config_option
-@click.option("--model-uri", help="A model: its requirements, and may it be loaded.")
-@click.option("--volume", help="/Volumes/<catalog>/<schema>/<volume>: may it be read and written.")
+@click.option("--model-uri", help="A model to check: its requirements and permissions.")
+@click.option("--volume", help="A volume to check: /Volumes/<catalog>/<schema>/<volume>.")
 @json_option
 @click.pass_context
 def doctor(
@@ -29,32 +29,37 @@ def doctor(
     volume: str | None,
     as_json: bool,
 ) -> None:
-    """Say what is wrong before a job finds out; creates nothing.
+    """Report what is wrong before a job fails; create nothing.
 
-    Settings, packages, network, sign-in, permissions, this machine: all checks run at once and end
-    within five seconds. Exit code 1 where one failed.
+    Settings, packages, network, sign-in, permissions and this machine: all checks run at once and
+    end within five seconds. The exit code is 1 if a check failed.
     """
     from dbx_aml.doctor.run import run_doctor
 
     with show_progress("Checking"):
         report = run_doctor(config=config, model_uri=model_uri, volume=volume)
+    print_report(ctx, report, as_json=as_json)
+
+
+def print_report(ctx: click.Context, report: DoctorReport, *, as_json: bool) -> None:
+    """Print a report as a table or as JSON; exit with 1 if a check failed."""
     if as_json:
-        print_json(report.as_json())
+        print_json(report.to_dict())
     else:
-        _print_report(report)
-    if report.failed:
+        _print_table(report)
+    if not report.is_ok:
         ctx.exit(1)
 
 
-def _print_report(report: Report) -> None:
+def _print_table(report: DoctorReport) -> None:
     from rich.text import Text
 
     rows = []
-    for state, check, seconds, message, fix in report.rows():
-        result = Text(message, style="dim" if state == "skipped" else "")
+    for status, check, seconds, message, fix in report.rows():
+        text = Text(message, style="dim" if status == "skipped" else "")
         if fix:
-            result.append(f"\n→ {fix}", style="bold")
-        rows.append((Text(state, style=_STYLES[state]), check, seconds, result))
+            text.append(f"\n→ {fix}", style="bold")
+        rows.append((Text(status, style=_STYLES[status]), check, seconds, text))
     columns = [
         Column("status"),
         Column("check", is_prose=True),

@@ -9,6 +9,7 @@ import click
 
 from dbx_aml._common.errors import LinkError
 from dbx_aml.cli.options import add_options, config_option, json_option
+from dbx_aml.cli.progress import show_progress
 from dbx_aml.cli.tables import Column, print_json, print_table
 
 if TYPE_CHECKING:
@@ -112,24 +113,20 @@ def show(config: str | None, as_json: bool) -> None:
 @link.command()
 @config_option
 @json_option
-def check(config: str | None, as_json: bool) -> None:
-    """Prove it: token, host, workspace, permission to create a run. Reads only, within 15 s."""
-    from dbx_aml.link.link import Link
-    from dbx_aml.tracking.check import check_link
+@click.pass_context
+def check(ctx: click.Context, config: str | None, as_json: bool) -> None:
+    """Check credentials, hosts, workspace and permissions of the link, within five seconds.
 
-    done = []
-    for one in check_link(Link.load(config=config)):
-        done.append(one)
-        if not as_json:
-            # As soon as it is known; what is wrong follows on stderr.
-            said = one.said if one.is_good else "FAILED"
-            click.echo(f"{one.name:<10}  {one.seconds:5.2f} s  {said}")
-    wrong = [one.said for one in done if not one.is_good]
-    if as_json:
-        steps = [vars(one) for one in done]
-        print_json({"is_good": not wrong, "checks": steps})
-    if wrong:
-        raise LinkError(wrong[0])
+    Nothing is created. The exit code is 1 if a check failed.
+    """
+    from dbx_aml.cli.doctor import print_report
+    from dbx_aml.doctor.run import check_link
+    from dbx_aml.link.link import Link
+
+    settings = Link.load(config=config)
+    with show_progress("Checking"):
+        report = check_link(settings)
+    print_report(ctx, report, as_json=as_json)
 
 
 def _values(found: Link) -> list[tuple[str, Any]]:

@@ -12,9 +12,10 @@ from dbx_aml.cluster.attach_record import CONFIG, CONFIG_VARIABLE, SCRIPT
 from dbx_aml.cluster.clusters import Cluster
 from dbx_aml.cluster.folder import Folder
 from dbx_aml.cluster.init_script import link_of_file, render
+from dbx_aml.cluster.node.requirements import REQUIREMENTS_FILE
 from dbx_aml.cluster.node.spark_environment import variables
-from dbx_aml.cluster.runtime_packages import runtime_packages
-from dbx_aml.cluster.wheelhouse import REQUIREMENTS, WHEELHOUSE_FILE
+from dbx_aml.cluster.runtimes import known_runtimes
+from dbx_aml.cluster.wheelhouse import WHEELHOUSE_FILE
 from dbx_aml.link.config_file import CONFIG_NAME, find_config
 from dbx_aml.link.link import Link
 
@@ -110,7 +111,7 @@ class Parts:
         about = self.wheelhouse.get(f"{_WHEELHOUSE}/{WHEELHOUSE_FILE}")
         runtime = str(json.loads(about.read_text(encoding="utf-8"))["runtime"]) if about else ""
         version = str(cluster.spec.get("spark_version", ""))
-        if runtime not in runtime_packages() or version.startswith(f"{runtime.split('-')[0]}."):
+        if runtime not in known_runtimes() or version.startswith(f"{runtime.split('-')[0]}."):
             return
         raise ClusterError(
             f"wheelhouse must be for the cluster's runtime: got one for {runtime}, and {cluster} "
@@ -138,7 +139,7 @@ def gather(
         found = [
             *sorted(wheelhouse.glob("*.whl")),
             wheelhouse / WHEELHOUSE_FILE,
-            wheelhouse / REQUIREMENTS,
+            wheelhouse / REQUIREMENTS_FILE,
         ]
         if len(found) == 2 or not all(file.is_file() for file in found):
             raise ArgumentError(

@@ -1,4 +1,4 @@
-"""A wheelhouse: everything that the init script adds to one runtime, as wheels with hashes."""
+"""Build a wheelhouse: a folder with every wheel that the init script adds to a runtime's nodes."""
 
 import hashlib
 import importlib.util
@@ -18,31 +18,31 @@ from dbx_aml.cluster.node.marker import KeptPackage
 from dbx_aml.cluster.node.requirements import (
     PACKAGE,
     PLUGIN,
+    REQUIREMENTS_FILE,
     Requirements,
     Wheel,
     constraints,
     missing_requirements,
     read_pins,
 )
-from dbx_aml.cluster.runtime_packages import RuntimePackages, runtime_packages
+from dbx_aml.cluster.runtimes import Runtime, known_runtimes
 
-REQUIREMENTS = "requirements.txt"
 WHEELHOUSE_FILE = "wheelhouse.json"
-# The oldest that a runtime's system has; wheels for it run on all later ones.
+# Operating system of the oldest supported runtime; wheels for it run on all newer ones.
 _PLATFORM = "manylinux_2_28_x86_64"
 _UV_PLATFORM = "x86_64-manylinux_2_28"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wheelhouse:
-    """A filled wheelhouse.
+    """A folder of wheels.
 
     Args:
-        folder: Where it is.
-        runtime: What it was made for, for example "17.3", or a file of constraints.
-        python: Minor version, for example "3.12".
+        folder: Path of the folder.
+        runtime: Name of the runtime, for example "17.3", or of a file of constraints.
+        python: Minor version of the runtime's Python, for example "3.12".
         packages: Version by name of each wheel.
-        kept_packages: Packages of the runtime that are newer than ours allow, and stay.
+        kept_packages: Packages of the runtime that are newer than a wheel in the folder allows.
     """
 
     folder: Path
@@ -52,61 +52,59 @@ class Wheelhouse:
     kept_packages: tuple[KeptPackage, ...]
 
 
-def runtime_packages_for(
-    runtime: str | None = None, freeze: Path | None = None, python: str = "3.12"
-) -> RuntimePackages:
-    """Return the packages to resolve against.
+def select_runtime(
+    name: str | None = None, constraints_file: Path | None = None, python: str = "3.12"
+) -> Runtime:
+    """Return the runtime to resolve for.
 
     Args:
-        runtime: A known one, for example "17.3" or "17.3-ml".
-        freeze: What `pip freeze` says on a cluster, instead.
-        python: Minor version that goes with the constraints.
+        name: Name of a known runtime, for example "17.3" or "17.3-ml".
+        constraints_file: Output of `pip freeze` on a cluster, instead of a name.
+        python: Minor version of that cluster's Python.
 
     Raises:
-        ArgumentError: The runtime is unknown, or the file names no package.
+        ArgumentError: The runtime is unknown, or the file has no package.
     """
-    known = runtime_packages()
-    if runtime is not None and freeze is None:
-        if runtime not in known:
+    runtimes = {name: one for name, one in known_runtimes().items() if one.is_complete}
+    if name is not None and constraints_file is None:
+        if name not in runtimes:
             raise ArgumentError(
-                f"runtime must be a known one: got {runtime!r}; use one of {list(known)}, or "
+                f"runtime must be a known one: got {name!r}; use one of {list(runtimes)}, or "
                 "'pip freeze' of a cluster as constraints"
             )
-        return known[runtime]
-    if runtime is not None or freeze is None:
+        return runtimes[name]
+    if name is not None or constraints_file is None:
         raise ArgumentError(
-            "wheelhouse must be for one machine: give either a runtime or constraints; "
-            f"runtimes are {list(known)}"
+            "wheelhouse must be for one runtime: give either a runtime or constraints; "
+            f"runtimes are {list(runtimes)}"
         )
     try:
-        pins = read_pins(freeze.read_text(encoding="utf-8"))
+        packages = read_pins(constraints_file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as err:
         raise ArgumentError(
-            f"constraints must be a readable text: got '{freeze}'; write it on a cluster "
+            f"constraints must be a readable text: got '{constraints_file}'; write it on a cluster "
             "with '%pip freeze'"
         ) from err
-    if not pins:
+    if not packages:
         raise ArgumentError(
-            f"constraints must have lines 'name==version': got none in '{freeze}'; "
+            f"constraints must have lines 'name==version': got none in '{constraints_file}'; "
             "write it on a cluster with '%pip freeze'"
         )
-    return RuntimePackages(runtime=freeze.name, python=python, versions=pins)
+    return Runtime(name=constraints_file.name, python=python, packages=packages)
 
 
-def build_wheelhouse(
-    folder: Path, machine: RuntimePackages, wheel: Path | None = None
-) -> Wheelhouse:
-    """Fill a folder with this package, azureml-mlflow and what they need beside a runtime.
+def build_wheelhouse(folder: Path, runtime: Runtime, wheel: Path | None = None) -> Wheelhouse:
+    """Fill a folder with this package, azureml-mlflow and the dependencies that a runtime lacks.
 
-    The list of hashes is written last, so a node that reads meanwhile sees the old or the new one.
+    The list of hashes is written last: a node that reads meanwhile gets the old or the new list.
 
     Args:
-        folder: Made where missing; wheels that are no longer listed are removed from it.
-        machine: What the runtime brings; none of it is put there.
-        wheel: This package's wheel; by default this release is taken from the package index.
+        folder: Folder to fill. It is created if missing, and its other wheels are removed.
+        runtime: Runtime of the nodes; the wheelhouse has none of its packages.
+        wheel: Wheel of this package. By default this release is downloaded.
 
     Raises:
-        ClusterError: The index does not have it, or the runtime is too old.
+        ClusterError: The package index lacks a package, or the runtime is too old.
     """
     for module in ("pip", "uv"):
         if importlib.util.find_spec(module) is None:
@@ -115,24 +113,26 @@ def build_wheelhouse(
                 "run: pip install 'dbx-aml[wheelhouse]'"
             )
     with tempfile.TemporaryDirectory() as temporary:
-        work = Path(temporary)
-        found = _download(work, machine, wheel)
-        files = sorted(work.glob("*.whl"))
+        work_folder = Path(temporary)
+        requirements = _download_wheels(work_folder, runtime, wheel)
+        files = sorted(work_folder.glob("*.whl"))
         wheels = {file: Wheel.from_file(file) for file in files}
+        packages = {wheel.name: wheel.version for wheel in wheels.values()}
+        content = {"runtime": runtime.name, "python": runtime.python, "packages": packages}
+        (work_folder / WHEELHOUSE_FILE).write_text(
+            json.dumps(content, indent=2) + "\n", encoding="utf-8"
+        )
         lines = [
-            f"{one.name}=={one.version} --hash=sha256:{_sha256(file)}\n"
-            for file, one in wheels.items()
+            f"{wheel.name}=={wheel.version} --hash=sha256:{_sha256(file)}\n"
+            for file, wheel in wheels.items()
         ]
-        packages = {one.name: one.version for one in wheels.values()}
-        about = {"runtime": machine.runtime, "python": machine.python, "packages": packages}
-        (work / WHEELHOUSE_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        (work / REQUIREMENTS).write_text("".join(lines), encoding="utf-8")
+        (work_folder / REQUIREMENTS_FILE).write_text("".join(lines), encoding="utf-8")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for file in [*files, work / WHEELHOUSE_FILE, work / REQUIREMENTS]:
+            for file in [*files, work_folder / WHEELHOUSE_FILE, work_folder / REQUIREMENTS_FILE]:
                 shutil.copyfile(file, folder / file.name)
             for file in folder.glob("*.whl"):
-                if file.name not in {one.name for one in files}:
+                if file.name not in {file.name for file in files}:
                     file.unlink()
         except OSError as err:
             raise ClusterError(
@@ -140,82 +140,88 @@ def build_wheelhouse(
             ) from err
     return Wheelhouse(
         folder=folder,
-        runtime=machine.runtime,
-        python=machine.python,
+        runtime=runtime.name,
+        python=runtime.python,
         packages=packages,
-        kept_packages=found.kept_packages,
+        kept_packages=requirements.kept_packages,
     )
 
 
-def _download(work: Path, machine: RuntimePackages, wheel: Path | None) -> Requirements:
-    """Put every wheel into `work`; return what ours needed."""
+def _download_wheels(work_folder: Path, runtime: Runtime, wheel: Path | None) -> Requirements:
+    """Download every wheel that the runtime lacks; return the added packages' requirements."""
     if wheel is None:
-        _pip(machine, work, f"{PACKAGE}=={version(PACKAGE)}")
-        wheel = next(work.glob("dbx_aml-*.whl"))
+        _pip_download(runtime, work_folder, f"{PACKAGE}=={version(PACKAGE)}")
+        wheel = next(work_folder.glob("dbx_aml-*.whl"))
     elif not wheel.is_file():
         raise ClusterError(f"wheel must be a file: got '{wheel}'; run: make build")
     else:
-        wheel = Path(shutil.copy(wheel, work))
-    ours = Wheel.from_file(wheel)
-    _pip(machine, work, str(ours.requirement(PLUGIN)))
-    both = [Wheel.from_file(file) for file in sorted(work.glob("*.whl"))]
-    there = {**machine.versions, **{one.name: one.version for one in both}}
+        wheel = Path(shutil.copy(wheel, work_folder))
+    _pip_download(runtime, work_folder, str(Wheel.from_file(wheel).requirement(PLUGIN)))
+    wheels = [Wheel.from_file(file) for file in sorted(work_folder.glob("*.whl"))]
+    packages = {**runtime.packages, **{wheel.name: wheel.version for wheel in wheels}}
     environment = {
-        "python_version": machine.python,
-        "python_full_version": f"{machine.python}.0",
+        "python_version": runtime.python,
+        "python_full_version": f"{runtime.python}.0",
         "platform_system": "Linux",
         "sys_platform": "linux",
         "os_name": "posix",
     }
-    found = missing_requirements(both, there, environment)
-    pins = _resolved(found.to_add, machine, work)
+    requirements = missing_requirements(wheels, packages, environment)
+    pins = _resolve(requirements.to_add, runtime, work_folder)
     if pins:
-        _pip(machine, work, *(f"{name}=={pin}" for name, pin in pins.items()))
-    return found
+        _pip_download(runtime, work_folder, *(f"{name}=={pin}" for name, pin in pins.items()))
+    return requirements
 
 
-def _resolved(to_add: tuple[str, ...], machine: RuntimePackages, work: Path) -> dict[str, str]:
-    fixed = work / "constraints.txt"
-    fixed.write_text(constraints(machine.versions), encoding="utf-8")
-    # Any interpreter will do, as the target is named: uv would try each one on the machine.
-    command = [
+def _resolve(requirements: tuple[str, ...], runtime: Runtime, work_folder: Path) -> dict[str, str]:
+    """Return version by name of what the requirements add to a runtime."""
+    constraints_file = work_folder / "constraints.txt"
+    constraints_file.write_text(constraints(runtime.packages), encoding="utf-8")
+    # With the Python version and platform given, uv needs no matching interpreter. Without one
+    # it would try each interpreter of the machine.
+    arguments = [
         *("uv", "pip", "compile", "--python", sys.executable),
         *("-", "--quiet", "--no-header", "--no-annotate"),
-        *("--constraint", str(fixed), "--python-version", machine.python),
+        *("--constraint", str(constraints_file), "--python-version", runtime.python),
         *("--python-platform", _UV_PLATFORM, "--only-binary", ":all:"),
     ]
-    said = _run(command, "\n".join(to_add))
-    return {name: pin for name, pin in read_pins(said).items() if name not in machine.versions}
+    pins = read_pins(_run_module(arguments, "\n".join(requirements)))
+    return {name: pin for name, pin in pins.items() if name not in runtime.packages}
 
 
-def _pip(machine: RuntimePackages, work: Path, *wanted: str) -> None:
-    _run(
+def _pip_download(runtime: Runtime, folder: Path, *requirements: str) -> None:
+    _run_module(
         [
             *("pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"),
-            *("--no-deps", "--only-binary", ":all:", "--dest", str(work)),
-            *("--python-version", machine.python, "--platform", _PLATFORM, *wanted),
+            *("--no-deps", "--only-binary", ":all:", "--dest", str(folder)),
+            *("--python-version", runtime.python, "--platform", _PLATFORM, *requirements),
         ]
     )
 
 
-def _run(words: list[str], text: str = "") -> str:
-    command = [sys.executable, "-P", "-m", *words]
+def _run_module(arguments: list[str], stdin: str = "") -> str:
+    """Run a Python module with its arguments; return its standard output."""
     environment = dict(os.environ)
     if "PIP_INDEX_URL" in environment:
-        # uv has variables of its own; whoever set only pip's means both.
+        # uv does not read pip's variables.
         environment.setdefault("UV_DEFAULT_INDEX", environment["PIP_INDEX_URL"])
     try:
-        done = subprocess.run(
-            command, input=text, env=environment, capture_output=True, text=True, check=True
+        process = subprocess.run(
+            [sys.executable, "-P", "-m", *arguments],
+            input=stdin,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except subprocess.CalledProcessError as err:
         lines = [line.strip() for line in err.stderr.splitlines() if line.strip()]
-        said = " ".join(lines)[-600:].rpartition("ERROR: ")[2]
+        message = " ".join(lines)[-600:].rpartition("ERROR: ")[2]
         raise ClusterError(
-            f"package index must have what is added: {words[0]} said {said!r}; "
-            "look at the index's settings, or give --wheel for dbx-aml itself"
+            f"package index must have what is added: got {message!r} from {arguments[0]}; "
+            "compare the index's settings, or give --wheel for dbx-aml itself"
         ) from err
-    return done.stdout
+    return process.stdout
 
 
 def _sha256(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""The Azure ML side: a token, the workspace, and what the caller may do there."""
+"""Azure ML: a token, the workspace, and the caller's permissions in it."""
 
 from __future__ import annotations
 
@@ -9,89 +9,89 @@ from dbx_aml._common.errors import CredentialError
 from dbx_aml.azure.credentials import credential
 from dbx_aml.azure.identity import Identity
 from dbx_aml.azure.workspaces import ACTIONS, permissions, read_properties, read_workspace
-from dbx_aml.doctor.check_result import Finding, SkippedError, failed, failed_by, ok, warning
-from dbx_aml.doctor.checks import Case, Fact
+from dbx_aml.doctor.check_result import CheckResult, SkippedError, failed, failed_with, ok, warning
+from dbx_aml.doctor.checks import CheckContext, SharedValue
 from dbx_aml.link.workspace import AmlWorkspace
 
 _ROLE = "AzureML Data Scientist"
 
 
-def aml_workspace(case: Case) -> AmlWorkspace:
-    """Return the workspace that the link leads to.
+def aml_workspace(context: CheckContext) -> AmlWorkspace:
+    """Return the link's Azure ML workspace.
 
     Raises:
-        SkippedError: It leads to none.
+        SkippedError: The link does not use Azure ML.
     """
-    link = case.link
+    link = context.link
     if not link.uses_azure_ml:
-        raise SkippedError(f"no Azure ML side in the link: its mode is '{link.mode}'")
+        raise SkippedError(f"the link does not use Azure ML: its mode is '{link.mode}'")
     if link.aml_workspace is None:
-        raise SkippedError(f"{link.aml_tracking_uri} stands in for Azure ML")
+        raise SkippedError(f"{link.aml_tracking_uri} replaces Azure ML")
     return link.aml_workspace
 
 
-def identity(case: Case) -> Fact[Identity]:
-    """Whom a token for Azure is for."""
+def identity(context: CheckContext) -> SharedValue[Identity]:
+    """Return the identity in a token for Azure."""
 
-    def ask() -> Identity:
-        aml_workspace(case)
-        return credential(case.link).verify(case.left_s)
+    def verify_credential() -> Identity:
+        aml_workspace(context)
+        return credential(context.link).verify(context.seconds_left)
 
-    return case.fact("token", ask)
-
-
-def properties(case: Case) -> Fact[dict[str, Any]]:
-    """What Azure Resource Manager says of the workspace."""
-
-    def ask() -> dict[str, Any]:
-        workspace = aml_workspace(case)
-        identity(case).needed()
-        return read_properties(workspace, credential(case.link), case.left_s)
-
-    return case.fact("workspace", ask)
+    return context.shared_value("token", verify_credential)
 
 
-def token(case: Case) -> Finding:
+def workspace_properties(context: CheckContext) -> SharedValue[dict[str, Any]]:
+    """Return the workspace's properties in Azure Resource Manager."""
+
+    def read() -> dict[str, Any]:
+        workspace = aml_workspace(context)
+        identity(context).get_or_skip()
+        return read_properties(workspace, credential(context.link), context.seconds_left)
+
+    return context.shared_value("workspace", read)
+
+
+def check_token(context: CheckContext) -> CheckResult:
     """Get a token for Azure."""
     try:
-        return ok(f"for {identity(case).asked()}")
+        return ok(f"for {identity(context).get()}")
     except CredentialError as err:
-        found = failed_by(err)
-    if "no answer" in found.said:
-        return replace(found, fix="see the check 'sign-in host'")
-    return found
+        result = failed_with(err)
+    if "no answer" in result.message:
+        return replace(result, fix="see the check 'sign-in host'")
+    return result
 
 
-def workspace(case: Case) -> Finding:
-    """Read the workspace, from both of its sides."""
-    found = properties(case).asked()
-    ours = aml_workspace(case)
-    if ours.tracking_uri is None and found.get("mlFlowTrackingUri"):
-        ours = replace(ours, tracking_uri=found["mlFlowTrackingUri"])
-    read_workspace(ours, credential(case.link), case.left_s)
-    closed = found.get("publicNetworkAccess") == "Disabled"
-    access = ", reached through a private endpoint only" if closed else ""
-    return ok(f"{ours.workspace_name} in {ours.resource_group} is there and answers{access}")
+def check_workspace(context: CheckContext) -> CheckResult:
+    """Read the workspace from Azure Resource Manager and from its tracking server."""
+    properties = workspace_properties(context).get()
+    workspace = aml_workspace(context)
+    if workspace.tracking_uri is None and properties.get("mlFlowTrackingUri"):
+        workspace = replace(workspace, tracking_uri=properties["mlFlowTrackingUri"])
+    read_workspace(workspace, credential(context.link), context.seconds_left)
+    is_private = properties.get("publicNetworkAccess") == "Disabled"
+    access = ", only through a private endpoint" if is_private else ""
+    return ok(f"{workspace.workspace_name} in {workspace.resource_group} answers{access}")
 
 
-def actions(case: Case) -> Finding:
-    """Look up what the caller's roles allow; nothing is tried."""
-    ours = aml_workspace(case)
-    identity(case).needed()
-    found = permissions(ours, credential(case.link), case.left_s)
-    may = ", ".join(name for name, allowed in found.items() if allowed)
-    lacks = [name for name, allowed in found.items() if not allowed]
-    if not lacks:
-        return ok(f"may {may}")
-    said = f"may not {', '.join(lacks)}" + (f"; may {may}" if may else "")
+def check_actions(context: CheckContext) -> CheckResult:
+    """Read which actions the caller's roles allow, without trying an action."""
+    workspace = aml_workspace(context)
+    identity(context).get_or_skip()
+    actions = permissions(workspace, credential(context.link), context.seconds_left)
+    allowed = ", ".join(action for action, is_allowed in actions.items() if is_allowed)
+    denied = [action for action, is_allowed in actions.items() if not is_allowed]
+    if not denied:
+        return ok(f"may {allowed}")
+    message = f"may not {', '.join(denied)}" + (f"; may {allowed}" if allowed else "")
     fix = (
-        f"ask for the role '{_ROLE}' on workspace '{ours.workspace_name}', or one with "
-        + ", ".join(ACTIONS[name] for name in lacks)
+        f"ask for the role '{_ROLE}' on workspace '{workspace.workspace_name}', or one with "
+        + ", ".join(ACTIONS[action] for action in denied)
     )
-    needed = {"create runs", "write artifacts"} if case.link.mode in ("aml", "dual") else set()
-    if case.link.registry == "aml":
-        needed.add("register models")
-    return failed(said, fix) if needed & set(lacks) else warning(said, fix)
+    required = {"create runs", "write artifacts"} if context.link.mode in ("aml", "dual") else set()
+    if context.link.registry == "aml":
+        required.add("register models")
+    return failed(message, fix) if required & set(denied) else warning(message, fix)
 
 
-CHECKS = {"token": token, "workspace": workspace, "actions": actions}
+CHECKS = {"token": check_token, "workspace": check_workspace, "actions": check_actions}

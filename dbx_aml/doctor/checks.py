@@ -1,4 +1,4 @@
-"""What the checks share: the link, the time that is left, and facts that are asked for once."""
+"""What the checks of one run share: the link, the deadline, and values that several checks need."""
 
 from __future__ import annotations
 
@@ -14,116 +14,118 @@ from dbx_aml._common.errors import DbxAmlError
 from dbx_aml.doctor.check_result import SkippedError
 from dbx_aml.link.link import Link
 
-# A call ends so much before its check's time does, so that its answer can still be told.
+# A request ends this long before the deadline of its check, so that the check can report it.
 _MARGIN_S = 0.3
-_Answer = TypeVar("_Answer")
+Value = TypeVar("Value")
 
 
-class Fact(Generic[_Answer]):
-    """Something that takes a call to know: the first who needs it asks, the others wait.
+class SharedValue(Generic[Value]):
+    """A value that several checks need and that takes a request to a service.
+
+    The first check that needs the value starts the request. The others wait for that request.
 
     Args:
-        name: Of the check whose subject it is.
-        ask: Gets it; raises an error of ours where it cannot.
-        end: When who only needs it stops waiting, on the monotonic clock.
+        check: Name of the check that reports an error of the request.
+        read: Function that requests the value; it raises a `DbxAmlError` or `SkippedError`.
+        deadline: Time on the monotonic clock at which the other checks stop waiting.
     """
 
-    def __init__(self, name: str, ask: Callable[[], _Answer], end: float) -> None:
-        self._name = name
-        self._ask = ask
-        self._end = end
+    def __init__(self, check: str, read: Callable[[], Value], deadline: float) -> None:
+        self._check = check
+        self._read = read
+        self._deadline = deadline
         self._lock = Lock()
-        self._future: Future[_Answer] | None = None
+        self._future: Future[Value] | None = None
 
-    def asked(self) -> _Answer:
-        """Return it, for the check whose subject it is.
+    def get(self) -> Value:
+        """Return the value, for the check that reports its errors.
 
         Raises:
-            DbxAmlError: It cannot be got.
-            SkippedError: It needs another fact that cannot.
+            DbxAmlError: The request failed.
+            SkippedError: The request needs another value that could not be read.
         """
-        return self._begun().result()
+        return self._start().result()
 
-    def needed(self) -> _Answer:
-        """Return it, for another check.
+    def get_or_skip(self) -> Value:
+        """Return the value, for every other check.
 
         Raises:
-            SkippedError: It cannot be got in time; the check whose subject it is says why.
+            SkippedError: The request failed or did not end before the deadline.
         """
         try:
-            return self._begun().result(max(0.0, self._end - time.monotonic()))
+            return self._start().result(max(0.0, self._deadline - time.monotonic()))
         except (DbxAmlError, FutureTimeoutError):
-            reason = f"needs what the check '{self._name}' failed to get"
+            reason = f"needs a value that the check '{self._check}' failed to get"
         raise SkippedError(reason)
 
-    def _begun(self) -> Future[_Answer]:
+    def _start(self) -> Future[Value]:
         with self._lock:
-            self._future = self._future or start_in_thread(self._ask)
+            self._future = self._future or start_in_thread(self._read)
         return self._future
 
 
-class Case:
-    """One examination.
+class CheckContext:
+    """The input of all checks of one run.
 
     Args:
-        link: None where it cannot be read; `problem` says why.
-        config: Where its file was looked for, as `Link.load` takes it.
-        end: When the last answer must be there, on the monotonic clock.
-        model_uri: A model to look at, None for none.
-        volume: A volume to look at, for example "/Volumes/main/ml/models"; None for none.
-        problem: Why there is no link.
+        link: Link to check; None if it could not be read, and `link_error` has the cause.
+        config: Path that the link's file was searched at, as in `Link.load`.
+        deadline: Time on the monotonic clock at which the last check ends.
+        model_uri: MLflow URI of a model to check; None for no model.
+        volume: Path of a volume to check, for example "/Volumes/main/ml/models"; None for none.
+        link_error: Error of reading the link.
     """
 
     def __init__(
         self,
         *,
         link: Link | None,
-        end: float,
+        deadline: float,
         config: str | None = None,
         model_uri: str | None = None,
         volume: str | None = None,
-        problem: DbxAmlError | None = None,
+        link_error: DbxAmlError | None = None,
     ) -> None:
         self.config = config
-        self.end = end
+        self.deadline = deadline
         self.model_uri = model_uri
         self.volume = volume
-        self.problem = problem
+        self.link_error = link_error
         # Seconds by which this machine's clock is ahead of a host's, by host.
-        self.ahead_s: dict[str, float] = {}
+        self.clock_skew_s: dict[str, float] = {}
         self._link = link
         self._lock = Lock()
-        self._facts: dict[str, Fact[Any]] = {}
+        self._shared_values: dict[str, SharedValue[Any]] = {}
 
     @property
     def link(self) -> Link:
         """The link.
 
         Raises:
-            SkippedError: There is none.
+            SkippedError: The link could not be read.
         """
         if self._link is None:
-            raise SkippedError("needs a link that can be read, see the check 'settings'")
+            raise SkippedError("needs a readable link, see the check 'settings'")
         return self._link
 
     @property
-    def is_linked(self) -> bool:
-        """Whether anybody has said anything of a link."""
-        given = set(self.link.origins.values()) - {"default"}
-        return bool(given) or self.link != Link()
+    def is_configured(self) -> bool:
+        """Whether an argument, a variable or a file sets any value of the link."""
+        return bool(set(self.link.origins.values()) - {"default"}) or self.link != Link()
 
     @property
-    def left_s(self) -> float:
-        """Seconds that a call may take."""
-        return max(0.1, self.end - _MARGIN_S - time.monotonic())
+    def seconds_left(self) -> float:
+        """Time limit in seconds for the next request."""
+        return max(0.1, self.deadline - _MARGIN_S - time.monotonic())
 
-    def fact(self, name: str, ask: Callable[[], _Answer]) -> Fact[_Answer]:
-        """Return the one fact of this name.
+    def shared_value(self, check: str, read: Callable[[], Value]) -> SharedValue[Value]:
+        """Return the one shared value of a check.
 
         Args:
-            name: Of the check whose subject it is.
-            ask: How to get it; the first one that is given counts.
+            check: Name of the check that reports an error of the request.
+            read: Function that requests the value. Only the first one passed for a check is used.
         """
         with self._lock:
-            # Late enough for an answer that its own call was bounded for.
-            return self._facts.setdefault(name, Fact(name, ask, self.end - _MARGIN_S / 2))
+            # Later than the time limit of the request itself.
+            deadline = self.deadline - _MARGIN_S / 2
+            return self._shared_values.setdefault(check, SharedValue(check, read, deadline))

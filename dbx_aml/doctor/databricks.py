@@ -1,4 +1,4 @@
-"""The Databricks side: how it is reached, who the caller is, and may it track there."""
+"""Databricks: its credential, the caller, and the caller's permission to log runs."""
 
 from __future__ import annotations
 
@@ -13,223 +13,235 @@ from dbx_aml._common.deadline import call_within
 from dbx_aml._common.errors import LinkError
 from dbx_aml._common.text import first_line
 from dbx_aml.azure.workspaces import asked
-from dbx_aml.doctor.check_result import Finding, SkippedError, failed, ok, warning
-from dbx_aml.doctor.checks import Case, Fact
+from dbx_aml.doctor.check_result import CheckResult, SkippedError, failed, ok, warning
+from dbx_aml.doctor.checks import CheckContext, SharedValue
 from dbx_aml.link.experiments import normal_path
 from dbx_aml.link.uris import is_databricks_uri
 
-_STEPS = {
-    401: "get a token of this workspace: the one that is set is not valid here",
-    403: "ask an admin of the workspace for access",
+_NEXT_STEPS = {
+    401: "use a token of this workspace: the current one is not valid there",
+    403: "ask an administrator of the workspace for access",
 }
-_WRITERS = {"CAN_EDIT", "CAN_MANAGE", "IS_OWNER"}
-# Groups that hold everybody, whether or not the caller is told so.
-_EVERYBODY = ("account users", "users")
+_WRITE_LEVELS = {"CAN_EDIT", "CAN_MANAGE", "IS_OWNER"}
+# Groups that every user is in; the API does not list them for each user.
+_EVERY_USER_GROUPS = ("account users", "users")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Access:
-    """A workspace, and what its API wants.
+class DatabricksAccess:
+    """The address of a Databricks workspace with the headers of an authenticated request.
 
     Args:
-        url: For example "https://adb-123.4.azuredatabricks.net".
-        headers: With the token.
-        way: How the token is got, for people.
+        url: URL of the workspace, for example "https://adb-123.4.azuredatabricks.net".
+        headers: HTTP headers with the token.
+        auth_method: Origin of the token, for people.
     """
 
     url: str
     headers: Mapping[str, str] = field(repr=False)
-    way: str
+    auth_method: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class User:
-    """The caller.
+class DatabricksUser:
+    """The caller in Databricks.
 
     Args:
-        name: A user's name, or a service principal's application id.
-        groups: Those that the caller is in.
+        name: User name, or application id of a service principal.
+        groups: Names of the caller's groups.
     """
 
     name: str
     groups: frozenset[str]
 
-    def is_one_of(self, principals: set[str]) -> bool:
-        """Tell whether one of these is the caller, or a group that the caller is in."""
-        return bool(principals & {self.name, *self.groups, *_EVERYBODY})
+    def has_principal(self, principals: set[str]) -> bool:
+        """Tell whether the caller or one of the caller's groups is among the principals."""
+        return bool(principals & {self.name, *self.groups, *_EVERY_USER_GROUPS})
 
 
-class RefusedError(LinkError):
-    """The API answers with an error, whose `status` is HTTP's."""
+class DatabricksResponseError(LinkError):
+    """Databricks answered with an HTTP error, whose code is `status_code`."""
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status_code: int) -> None:
         super().__init__(message)
-        self.status = status
+        self.status_code = status_code
 
 
-def access(case: Case) -> Fact[Access]:
-    """How to reach the Databricks workspace: its variables, else what the SDK finds."""
+def databricks_access(context: CheckContext) -> SharedValue[DatabricksAccess]:
+    """Return address and token, from variables or from the Databricks SDK's configuration."""
 
-    def ask() -> Access:
-        uri = _databricks_uri(case)
+    def read() -> DatabricksAccess:
+        uri = _databricks_uri(context)
         profile = uri.partition("://")[2] or os.environ.get("DATABRICKS_CONFIG_PROFILE")
         host, token = (os.environ.get(f"DATABRICKS_{name}") for name in ("HOST", "TOKEN"))
         if not (host and token) or profile:
-            return _found_by_sdk(case, uri, profile)
-        # What the SDK would take too; importing that takes seconds.
+            return _access_from_sdk(context, uri, profile)
+        # The SDK would use the same variables, but importing it takes seconds.
         url = host if "://" in host else f"https://{host}"
         headers = {"Authorization": f"Bearer {token}"}
-        return Access(url=url.rstrip("/"), headers=headers, way="DATABRICKS_TOKEN is set")
+        method = "DATABRICKS_TOKEN is set"
+        return DatabricksAccess(url=url.rstrip("/"), headers=headers, auth_method=method)
 
-    return case.fact("Databricks credential", ask)
+    return context.shared_value("Databricks credential", read)
 
 
-def _databricks_uri(case: Case) -> str:
-    link = case.link
+def _databricks_uri(context: CheckContext) -> str:
+    link = context.link
     if link.mode == "aml" and link.registry == "aml":
-        raise SkippedError("no Databricks side in the link: Azure ML tracks and registers")
+        raise SkippedError("the link does not use Databricks: Azure ML tracks and registers")
     if not is_databricks_uri(link.databricks_tracking_uri):
-        raise SkippedError(f"{link.databricks_tracking_uri} stands in for Databricks")
-    if not (case.is_linked or running_version() or os.environ.get("DATABRICKS_HOST")):
-        raise SkippedError("nothing is linked, and this is not Databricks")
+        raise SkippedError(f"{link.databricks_tracking_uri} replaces Databricks")
+    if not (context.is_configured or running_version() or os.environ.get("DATABRICKS_HOST")):
+        raise SkippedError("nothing is linked, and this machine is not a Databricks one")
     return link.databricks_tracking_uri
 
 
-def _found_by_sdk(case: Case, uri: str, profile: str | None) -> Access:
+def _access_from_sdk(context: CheckContext, uri: str, profile: str | None) -> DatabricksAccess:
     from databricks.sdk.core import Config
 
-    def ask() -> Access:
-        # A newer SDK asks the host what it is, and may ask for a token.
+    def authenticate() -> DatabricksAccess:
+        # New releases of the SDK send requests here.
         config = Config(profile=profile)
         headers = config.authenticate()
-        return Access(url=str(config.host).rstrip("/"), headers=headers, way=str(config.auth_type))
+        url = str(config.host).rstrip("/")
+        return DatabricksAccess(url=url, headers=headers, auth_method=str(config.auth_type))
 
-    seconds = case.left_s
-    step = "set DATABRICKS_HOST and DATABRICKS_TOKEN, or run 'databricks auth login'"
+    seconds = context.seconds_left
+    next_step = "set DATABRICKS_HOST and DATABRICKS_TOKEN, or run 'databricks auth login'"
     try:
-        return call_within(ask, seconds)
+        return call_within(authenticate, seconds)
     except TimeoutError:
         problem = f"no answer from its host in {seconds:.1f} s"
-        step = "open the network to it, or set HTTPS_PROXY"
-    except Exception as err:  # noqa: BLE001 - ValueError, and whatever a way to sign in raises
+        next_step = "open the network to it, or set HTTPS_PROXY"
+    except Exception as err:  # noqa: BLE001 - the SDK's sources raise errors of many libraries
         problem = first_line(err).partition(". Config:")[0]
-    # Outside of the handlers: the error may have more of the configuration.
-    raise LinkError(f"Databricks must be set up for MLflow's {uri!r}: got {problem}; {step}")
+    # Raised outside of the handlers: the SDK's error may contain the whole configuration.
+    raise LinkError(f"Databricks must be set up for MLflow's {uri!r}: got {problem}; {next_step}")
 
 
-def user(case: Case) -> Fact[User]:
-    """Who the caller is in Databricks."""
+def databricks_user(context: CheckContext) -> SharedValue[DatabricksUser]:
+    """Return the caller in Databricks."""
 
-    def ask() -> User:
-        found = told(case, "/api/2.0/preview/scim/v2/Me")
-        if not found.get("userName"):
+    def read() -> DatabricksUser:
+        user = get_json(context, "/api/2.0/preview/scim/v2/Me")
+        if not user.get("userName"):
             raise LinkError(
-                f"{access(case).needed().url} must be a Databricks workspace: got an answer "
-                "without a user; compare DATABRICKS_HOST"
+                f"{databricks_access(context).get_or_skip().url} must be a Databricks workspace: "
+                "got an answer without a user; compare DATABRICKS_HOST"
             )
-        groups = frozenset(str(one.get("display")) for one in found.get("groups") or [])
-        return User(name=str(found.get("userName")), groups=groups)
+        groups = frozenset(str(group.get("display")) for group in user.get("groups") or [])
+        return DatabricksUser(name=str(user.get("userName")), groups=groups)
 
-    return case.fact("Databricks user", ask)
-
-
-def sign_in(case: Case) -> Finding:
-    """Tell which Databricks workspace is called, and with what."""
-    found = access(case).asked()
-    return ok(f"{found.url}: {found.way}")
+    return context.shared_value("Databricks user", read)
 
 
-def caller(case: Case) -> Finding:
-    """Tell who the caller is in Databricks."""
-    found = user(case).asked()
-    groups = ", ".join(sorted(found.groups)) or "no group"
-    return ok(f"{found.name}, in {groups}")
+def check_credential(context: CheckContext) -> CheckResult:
+    """Report the Databricks workspace and the origin of its token."""
+    access = databricks_access(context).get()
+    return ok(f"{access.url}: {access.auth_method}")
 
 
-def experiment(case: Case) -> Finding:
-    """Look up whether the caller may write to the link's experiment, or make it in its folder."""
-    me = user(case).needed()
-    if case.link.mode == "aml":
-        raise SkippedError("Azure ML tracks, no experiment in Databricks is written to")
-    named = case.link.experiment or ""
-    folder = f"/Users/{me.name}"
-    if named.startswith("/"):
-        path = normal_path(named)
-        found = _or_none(
-            case, f"/api/2.0/mlflow/experiments/get-by-name?experiment_name={quote(path, safe='')}"
-        )
-        if found is not None:
-            identifier = found["experiment"]["experiment_id"]
-            return _may_write(case, f"experiment {path}", f"experiments/{identifier}")
+def check_user(context: CheckContext) -> CheckResult:
+    """Report the caller in Databricks with the caller's groups."""
+    user = databricks_user(context).get()
+    groups = ", ".join(sorted(user.groups)) or "no group"
+    return ok(f"{user.name}, in {groups}")
+
+
+def check_experiment_folder(context: CheckContext) -> CheckResult:
+    """Check that the caller may write to the link's experiment, or create it in its folder."""
+    user = databricks_user(context).get_or_skip()
+    if context.link.mode == "aml":
+        raise SkippedError("Azure ML tracks: no run is logged in Databricks")
+    experiment = context.link.experiment or ""
+    folder = f"/Users/{user.name}"
+    if experiment.startswith("/"):
+        path = normal_path(experiment)
+        query = f"experiment_name={quote(path, safe='')}"
+        answer = _get_or_none(context, f"/api/2.0/mlflow/experiments/get-by-name?{query}")
+        if answer is not None:
+            experiment_id = answer["experiment"]["experiment_id"]
+            return _check_write(context, f"experiment {path}", f"experiments/{experiment_id}")
         folder = path.rpartition("/")[0] or "/"
-    status = _or_none(case, f"/api/2.0/workspace/get-status?path={quote(folder, safe='')}")
+    status = _get_or_none(context, f"/api/2.0/workspace/get-status?path={quote(folder, safe='')}")
     if status is None:
         return failed(
-            f"folder {folder} does not exist: no experiment can be made in it",
+            f"folder {folder} does not exist: no experiment can be created in it",
             f"databricks workspace mkdirs {folder}",
         )
-    return _may_write(case, f"folder {folder}", f"directories/{status.get('object_id')}")
+    return _check_write(context, f"folder {folder}", f"directories/{status.get('object_id')}")
 
 
-def _may_write(case: Case, what: str, which: str) -> Finding:
-    me = user(case).needed()
+def _check_write(context: CheckContext, label: str, object_path: str) -> CheckResult:
+    """Check the caller's permission to write to an object of the workspace.
+
+    Args:
+        context: Input of the checks.
+        label: Name of the object for people, for example "folder /Shared".
+        object_path: Path of the object in the permissions API, for example "directories/12".
+    """
+    user = databricks_user(context).get_or_skip()
     try:
-        found = told(case, f"/api/2.0/permissions/{which}")
-    except RefusedError as err:
-        if err.status != 403:
+        answer = get_json(context, f"/api/2.0/permissions/{object_path}")
+    except DatabricksResponseError as err:
+        if err.status_code != 403:
             raise
         return warning(
-            f"{what} is there; whether {me.name} may write there is not shown to them",
-            "ask its owner for CAN EDIT if a run cannot be made",
+            f"{label} exists, but {user.name} may not see who may write to it",
+            "ask its owner for CAN EDIT if a run cannot be created",
         )
     writers = {
-        str(one.get("user_name") or one.get("group_name") or one.get("service_principal_name"))
-        for one in found.get("access_control_list") or []
-        for level in one.get("all_permissions") or []
-        if level.get("permission_level") in _WRITERS
+        str(
+            entry.get("user_name") or entry.get("group_name") or entry.get("service_principal_name")
+        )
+        for entry in answer.get("access_control_list") or []
+        for permission in entry.get("all_permissions") or []
+        if permission.get("permission_level") in _WRITE_LEVELS
     }
-    if me.is_one_of(writers):
-        return ok(f"{me.name} may write to {what}")
+    if user.has_principal(writers):
+        return ok(f"{user.name} may write to {label}")
     return failed(
-        f"{me.name} may not write to {what}",
+        f"{user.name} may not write to {label}",
         f"ask for CAN EDIT on it, from one of {', '.join(sorted(writers)) or 'the admins'}",
     )
 
 
-def _or_none(case: Case, path: str) -> dict[str, Any] | None:
+def _get_or_none(context: CheckContext, path: str) -> dict[str, Any] | None:
     try:
-        return told(case, path)
-    except RefusedError as err:
-        if err.status != 404:
+        return get_json(context, path)
+    except DatabricksResponseError as err:
+        if err.status_code != 404:
             raise
         return None
 
 
-def told(case: Case, path: str) -> dict[str, Any]:
-    """Return what the workspace's API answers to a read.
+def get_json(context: CheckContext, path: str) -> dict[str, Any]:
+    """Return the JSON object that the Databricks API answers to a GET request.
 
     Raises:
-        LinkError: Nothing, or an error.
+        LinkError: Databricks does not answer in time.
+        DatabricksResponseError: Databricks answers with an error.
     """
-    to = access(case).needed()
-    answer = asked("GET", to.url + path, case.left_s, headers=to.headers)
+    access = databricks_access(context).get_or_skip()
+    response = asked("GET", access.url + path, context.seconds_left, headers=access.headers)
     try:
-        found = answer.json()
+        body = response.json()
     except ValueError:
-        found = {}
-    found = found if isinstance(found, dict) else {}
-    if answer.status_code < 400:
-        return found
-    said = " ".join(str(found.get("message") or answer.reason).split())[:240]
-    step = _STEPS.get(answer.status_code, "try again later")
-    raise RefusedError(
-        f"Databricks must answer {path.partition('?')[0]}: got {answer.status_code} {said}; {step}",
-        answer.status_code,
+        body = {}
+    body = body if isinstance(body, dict) else {}
+    if response.status_code < 400:
+        return body
+    message = " ".join(str(body.get("message") or response.reason).split())[:240]
+    next_step = _NEXT_STEPS.get(response.status_code, "try again later")
+    raise DatabricksResponseError(
+        f"Databricks must answer {path.partition('?')[0]}: got {response.status_code} {message}; "
+        f"{next_step}",
+        response.status_code,
     )
 
 
 CHECKS = {
-    "Databricks credential": sign_in,
-    "Databricks user": caller,
-    "experiment folder": experiment,
+    "Databricks credential": check_credential,
+    "Databricks user": check_user,
+    "experiment folder": check_experiment_folder,
 }

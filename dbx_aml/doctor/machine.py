@@ -1,4 +1,4 @@
-"""This machine: its runtime, disk and Java, and whether a model's requirements are met here."""
+"""This machine: its runtime, init script, disk and Java, and the requirements of a model."""
 
 from __future__ import annotations
 
@@ -14,151 +14,166 @@ from dbx_aml._common.errors import LocalSparkError, ScoringError
 from dbx_aml._common.text import first_line
 from dbx_aml.cluster.node import marker
 from dbx_aml.cluster.runtimes import (
-    RUNTIMES,
     UNTESTED_RUNTIMES,
     Runtime,
     find_runtime,
-    runtime_key,
-    same_version,
+    is_same_version,
+    known_runtimes,
+    runtime_name,
 )
-from dbx_aml.doctor.check_result import Finding, SkippedError, failed, ok, warning
-from dbx_aml.doctor.checks import Case
+from dbx_aml.doctor.check_result import CheckResult, SkippedError, failed, ok, warning
+from dbx_aml.doctor.checks import CheckContext
 from dbx_aml.models.model_uri import ModelUri
 
 _GIB = 2**30
-# A model and its guarded copy fit; less than that ends a job half way.
-_SCARCE_GIB, _NONE_GIB = 5.0, 0.5
+# Scoring keeps a model and its guarded copy on disk.
+_WARNING_GIB, _FAILING_GIB = 5.0, 0.5
 _PYTHON = ".".join(platform.python_version_tuple()[:2])
+# MLflow is left out: a newer one is often installed on purpose.
+_COMPARED_PACKAGES = ("pandas", "pyarrow", "numpy", "databricks-sdk", "azure-storage-blob")
 
 
-def runtime(case: Case) -> Finding:
-    """Compare this runtime's packages with what the runtime brings."""
+def check_runtime(context: CheckContext) -> CheckResult:
+    """Compare the installed packages with those in the runtime's release notes."""
     running = running_version()
     if running is None:
         return ok(f"local: Python {platform.python_version()} on {platform.system()}")
-    known = find_runtime(running)
-    if known is None:
+    runtime = find_runtime(running)
+    if runtime is None:
+        names = [known.label for known in known_runtimes().values() if "-ml" not in known.name]
         return warning(
-            f"Databricks Runtime {running} is not one that this package was tried on",
-            f"use one of {', '.join(one.name for one in RUNTIMES.values())}",
+            f"Databricks Runtime {running} is not among the tested ones",
+            f"use one of {', '.join(names)}",
         )
-    changed = _changed(known)
-    if changed:
+    differences = _package_differences(runtime)
+    if differences:
         return warning(
-            f"Databricks Runtime {known.name}, with other packages than its release notes list: "
-            f"{'; '.join(changed)}",
+            f"Databricks Runtime {runtime.label}, but its release notes list other packages: "
+            f"{'; '.join(differences)}",
             "if a library or a %pip line changes them, remove it and restart the cluster",
         )
-    said = f"Databricks Runtime {known.name}, with the packages that it brings"
-    if runtime_key(running) in UNTESTED_RUNTIMES:
-        return warning(f"{said}: supported as far as it goes", "use 16.4 LTS or newer")
-    return ok(said)
+    message = f"Databricks Runtime {runtime.label}, with the packages of its release notes"
+    if runtime.name in UNTESTED_RUNTIMES:
+        return warning(f"{message}: no test runs on it", "use 16.4 LTS or newer")
+    return ok(message)
 
 
-def _changed(known: Runtime) -> list[str]:
-    """Return which packages are not the runtime's own; a newer MLflow is meant to be there."""
-    found = [] if known.python == _PYTHON else [f"Python {_PYTHON}, listed {known.python}"]
-    for name, brought in known.packages.items():
-        if name == "mlflow-skinny":
-            continue
+def _package_differences(runtime: Runtime) -> list[str]:
+    differences = []
+    if runtime.python != _PYTHON:
+        differences.append(f"Python {_PYTHON}, listed {runtime.python}")
+    for package in _COMPARED_PACKAGES:
+        listed = runtime.packages[package]
         try:
-            has = version(name)
+            installed = version(package)
         except PackageNotFoundError:
-            has = "none"
-        if not same_version(has, brought):
-            found.append(f"{name} {has}, listed {brought}")
-    return found
+            installed = "none"
+        if not is_same_version(installed, listed):
+            differences.append(f"{package} {installed}, listed {listed}")
+    return differences
 
 
-def init_script(case: Case) -> Finding:
-    """Tell what the init script did to this node."""
-    found = marker.read_marker(marker.MARKER_PATH)
+def check_init_script(context: CheckContext) -> CheckResult:
+    """Report what the init script did on this node."""
+    node_marker = marker.read_marker(marker.MARKER_PATH)
     running = running_version()
-    if found is None and (running is None or (runtime_key(running) or "").startswith("client.")):
-        raise SkippedError("no init script runs here: this is no node of a cluster")
-    if found is None:
+    is_serverless = (runtime_name(running or "") or "").startswith("serverless-")
+    if node_marker is None and (running is None or is_serverless):
+        raise SkippedError("this machine is no node of a cluster, so no init script runs on it")
+    if node_marker is None:
         return warning(
-            "it has not run on this node: packages and variables are whatever else set them",
+            "the init script has not run on this node: it set neither packages nor variables",
             "dbx-aml cluster attach <cluster>, or attach the script to the cluster by hand",
         )
-    if found.status == "failed":
-        said, _, fix = (found.reason or "it does not say why").rpartition("; ")
-        return failed(said or fix, fix if said else "read its log at /databricks/init_scripts")
-    if not found.is_ok:
+    if node_marker.status == "failed":
+        message, _, fix = (node_marker.reason or "its marker has no reason").rpartition("; ")
+        return failed(
+            message or fix, fix if message else "read its log at /databricks/init_scripts"
+        )
+    if not node_marker.is_ok:
         return warning(
-            f"it began at {found.time} and has not ended: it is at work, or was killed",
+            f"the init script started at {node_marker.time} and has not ended: it is still "
+            "running, or was killed",
             "wait a minute, else read its log at /databricks/init_scripts and restart the cluster",
         )
-    notes = "".join(f"; {one}" for one in (*map(str, found.kept_packages), *found.messages))
-    added = ", ".join(f"{name} {has}" for name, has in found.installed.items()) or "nothing"
-    return ok(f"done at {found.time}, from {found.packages_from}; it added {added}{notes}")
+    packages = [f"{name} {installed}" for name, installed in node_marker.installed.items()]
+    messages = [*map(str, node_marker.kept_packages), *node_marker.messages]
+    return ok(
+        "; ".join(
+            [
+                f"done at {node_marker.time}, from {node_marker.packages_from}",
+                f"it added {', '.join(packages) or 'nothing'}",
+                *messages,
+            ]
+        )
+    )
 
 
-def disk(case: Case) -> Finding:
-    """Look how much room there is where models are downloaded to."""
+def check_disk(context: CheckContext) -> CheckResult:
+    """Compare the free disk space with what downloaded models need."""
     folder = tempfile.gettempdir()
-    free = shutil.disk_usage(folder).free / _GIB
-    said = f"{free:.1f} GiB free in {folder}, where models are downloaded to"
-    if free >= _SCARCE_GIB:
-        return ok(said)
+    free_gib = shutil.disk_usage(folder).free / _GIB
+    message = f"{free_gib:.1f} GiB free in {folder}, the folder for downloaded models"
+    if free_gib >= _WARNING_GIB:
+        return ok(message)
     fix = "free some, or set TMPDIR to a larger disk"
-    return failed(said, fix) if free < _NONE_GIB else warning(said, fix)
+    return failed(message, fix) if free_gib < _FAILING_GIB else warning(message, fix)
 
 
-def spark(case: Case) -> Finding:
-    """Look whether Spark can run here, and which it is."""
+def check_spark(context: CheckContext) -> CheckResult:
+    """Report the Spark of this machine, and whether it can start."""
     running = running_version()
     if running is not None:
-        known = find_runtime(running)
-        brings = f"Spark {known.spark}" if known and known.spark else "Spark Connect"
-        return ok(f"the runtime's: {brings}")
+        runtime = find_runtime(running)
+        spark = f"Spark {runtime.spark}" if runtime and runtime.spark else "Spark Connect"
+        return ok(f"the runtime's: {spark}")
     try:
         installed = version("pyspark")
     except PackageNotFoundError:
-        raise SkippedError("no pyspark here: scoring runs on Databricks") from None
+        raise SkippedError("no pyspark on this machine: scoring runs on Databricks") from None
     from dbx_aml.local.java import find_java
 
     try:
         home = find_java()
     except LocalSparkError as err:
-        said, _, fix = str(err).partition("; ")
-        return warning(f"pyspark {installed}, but {said}", fix)
+        problem, _, fix = str(err).partition("; ")
+        return warning(f"pyspark {installed}, but {problem}", fix)
     return ok(f"pyspark {installed}, Java in {home}")
 
 
-def model(case: Case) -> Finding:
-    """Compare a model's requirements with what is installed here."""
-    if case.model_uri is None:
-        raise SkippedError("no model is named; name one with --model-uri")
+def check_model(context: CheckContext) -> CheckResult:
+    """Compare a model's requirements with the packages installed on this machine."""
+    if context.model_uri is None:
+        raise SkippedError("no model to check; add --model-uri")
     from dbx_aml.scoring.pinned_model import differences
 
-    uri = ModelUri.parse(case.model_uri)
+    uri = ModelUri.parse(context.model_uri)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(str(uri))
         if uri.kind != "path" or not folder.is_dir():
             folder = Path(temporary)
-            _download_requirements(case, str(uri), temporary)
+            _download_requirements(context, str(uri), temporary)
         lines = differences(folder)
     if lines:
         return warning(
-            f"{uri} was made with other packages: {'; '.join(lines)}",
+            f"{uri} was trained with other packages: {'; '.join(lines)}",
             "install the model's requirements, or score with --env-manager virtualenv",
         )
-    return ok(f"{uri}: all of its requirements are met here")
+    return ok(f"{uri}: all of its requirements are installed")
 
 
-def _download_requirements(case: Case, uri: str, folder: str) -> None:
-    """Get the one file, from the link's servers, and without changing MLflow's own."""
+def _download_requirements(context: CheckContext, uri: str, folder: str) -> None:
+    """Download the model's requirements.txt without changing MLflow's active URIs."""
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    link = case.link
-    servers = {"tracking_uri": link.tracking_uri, "registry_uri": link.registry_uri}
-    # Where nobody says anything of a link, and with an older MLflow, it is the servers in force.
-    known = inspect.signature(download_artifacts).parameters if case.is_linked else ()
-    given = {name: value for name, value in servers.items() if value and name in known}
+    link = context.link
+    uris = {"tracking_uri": link.tracking_uri, "registry_uri": link.registry_uri}
+    # MLflow before 3 has no such arguments: it then reads from its active URIs.
+    parameters = inspect.signature(download_artifacts).parameters if context.is_configured else ()
+    arguments = {name: value for name, value in uris.items() if value and name in parameters}
     try:
-        download_artifacts(f"{uri.rstrip('/')}/requirements.txt", dst_path=folder, **given)
+        download_artifacts(f"{uri.rstrip('/')}/requirements.txt", dst_path=folder, **arguments)
     except (MlflowException, OSError) as err:
         raise ScoringError(
             f"model must be readable: got {uri!r}, {first_line(err)}; "
@@ -167,9 +182,9 @@ def _download_requirements(case: Case, uri: str, folder: str) -> None:
 
 
 CHECKS = {
-    "runtime": runtime,
-    "init script": init_script,
-    "disk": disk,
-    "Spark": spark,
-    "model": model,
+    "runtime": check_runtime,
+    "init script": check_init_script,
+    "disk": check_disk,
+    "Spark": check_spark,
+    "model": check_model,
 }

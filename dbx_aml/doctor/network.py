@@ -1,4 +1,4 @@
-"""The network: name, proxy, TLS and an answer from each host that is needed; and its clock."""
+"""Each host that the link needs: DNS, proxy, TLS and an answer; and this machine's clock."""
 
 from __future__ import annotations
 
@@ -14,152 +14,177 @@ from urllib.parse import urlsplit
 from dbx_aml._common.deadline import call_within
 from dbx_aml.azure.credential_sources import authority_of, cloud_of
 from dbx_aml.azure.workspaces import innermost, keep_headers
-from dbx_aml.doctor.azure import aml_workspace, properties
-from dbx_aml.doctor.check_result import Finding, SkippedError, failed, ok, warning
-from dbx_aml.doctor.checks import Case
-from dbx_aml.doctor.databricks import access
+from dbx_aml.doctor.azure import aml_workspace, workspace_properties
+from dbx_aml.doctor.check_result import CheckResult, SkippedError, failed, ok, warning
+from dbx_aml.doctor.checks import CheckContext
+from dbx_aml.doctor.databricks import databricks_access
 
 if TYPE_CHECKING:
     from requests import RequestException
 
-# Tokens and signed URLs of storage are refused from about here on.
-_SKEW_FAILS_S = 300.0
-_SKEW_WARNS_S = 30.0
+# Azure refuses tokens and signed storage URLs from about five minutes of skew on.
+_FAILING_SKEW_S = 300.0
+_WARNING_SKEW_S = 30.0
 _CLOUD_VARIABLES = ("ARM_CLOUD_METADATA_URL", "AZUREML_CURRENT_CLOUD")
 
 
-def sign_in(case: Case) -> str:
-    """Return the URL of the host that gives tokens."""
-    aml_workspace(case)
-    return _https(authority_of(case.link))
+def sign_in_url(context: CheckContext) -> str:
+    """Return the URL of the host that issues Azure tokens."""
+    aml_workspace(context)
+    return _with_https(authority_of(context.link))
 
 
-def management(case: Case) -> str:
+def management_url(context: CheckContext) -> str:
     """Return the URL of Azure Resource Manager."""
-    return _https(aml_workspace(case).hosts.arm)
+    return _with_https(aml_workspace(context).hosts.arm)
 
 
-def tracking(case: Case) -> str:
+def tracking_url(context: CheckContext) -> str:
     """Return the URL of the workspace's tracking server."""
-    uri = aml_workspace(case).tracking_uri or properties(case).needed().get("mlFlowTrackingUri")
+    uri = aml_workspace(context).tracking_uri
+    if uri is None:
+        uri = workspace_properties(context).get_or_skip().get("mlFlowTrackingUri")
     if not uri:
-        raise SkippedError("Azure Resource Manager names no tracking server of the workspace")
-    return _https(urlsplit(uri).netloc)
+        raise SkippedError("Azure Resource Manager has no tracking server for the workspace")
+    return _with_https(urlsplit(uri).netloc)
 
 
-def artifacts(case: Case) -> str:
+def artifact_url(context: CheckContext) -> str:
     """Return the URL of the storage account that artifacts are uploaded to."""
-    account = str(properties(case).needed().get("storageAccount") or "").rpartition("/")[2]
+    properties = workspace_properties(context).get_or_skip()
+    account = str(properties.get("storageAccount") or "").rpartition("/")[2]
     if not account:
-        raise SkippedError("Azure Resource Manager names no storage account of the workspace")
-    return _https(f"{account}.blob.{cloud_of(case.link).storage}")
+        raise SkippedError("Azure Resource Manager has no storage account for the workspace")
+    return _with_https(f"{account}.blob.{cloud_of(context.link).storage}")
 
 
-def metadata(case: Case) -> Finding:
-    """Ask for the list of Azure's clouds, which azureml-mlflow does where nobody names one."""
-    workspace = aml_workspace(case)
-    own, cloud = (environ.get(name) for name in _CLOUD_VARIABLES)
-    if own is None and cloud:
-        raise SkippedError(f"nobody asks for it: AZUREML_CURRENT_CLOUD is {cloud}")
-    url = own or f"https://{workspace.hosts.arm}/metadata/endpoints?api-version=2019-05-01"
-    found = reach(case, url)
-    if found.state != "failed" or own:
-        return found
-    # Our own stores do not ask; azureml-mlflow without them does, for up to 30 s.
-    return warning(found.said, f"set AZUREML_CURRENT_CLOUD={workspace.cloud}")
+def databricks_url(context: CheckContext) -> str:
+    """Return the URL of the Databricks workspace."""
+    return databricks_access(context).get_or_skip().url
 
 
-def reach(case: Case, url: str) -> Finding:
-    """Resolve a host's name, or find its proxy, and have it answer."""
+def check_cloud_metadata(context: CheckContext) -> CheckResult:
+    """Request the list of Azure's clouds, which azureml-mlflow needs if no variable has one."""
+    workspace = aml_workspace(context)
+    metadata_url, cloud = (environ.get(name) for name in _CLOUD_VARIABLES)
+    if metadata_url is None and cloud:
+        raise SkippedError(f"not needed: AZUREML_CURRENT_CLOUD is {cloud}")
+    url = f"https://{workspace.hosts.arm}/metadata/endpoints?api-version=2019-05-01"
+    result = check_host(context, metadata_url or url)
+    if result.status != "failed" or metadata_url:
+        return result
+    # The stores of this package do not need it; azureml-mlflow alone waits for it up to 30 s.
+    return warning(result.message, f"set AZUREML_CURRENT_CLOUD={workspace.cloud}")
+
+
+def check_host(context: CheckContext, url: str) -> CheckResult:
+    """Resolve a host's name or find its proxy, and get an answer from the host.
+
+    Args:
+        context: Input of the checks; the host's clock is recorded in it.
+        url: URL at the host, for example "https://management.azure.com".
+    """
     import requests
     from requests.utils import get_environ_proxies, select_proxy
 
-    parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    shown = host if port in (80, 443) else f"{host}:{port}"
+    parsed = urlsplit(url)
+    host, port = parsed.hostname or "", parsed.port or (443 if parsed.scheme == "https" else 80)
+    label = host if port in (80, 443) else f"{host}:{port}"
     proxy = urlsplit(select_proxy(url, get_environ_proxies(url, no_proxy=None)) or "")
-    way = f"through proxy {proxy.hostname}:{proxy.port}"
+    route = f"through proxy {proxy.hostname}:{proxy.port}"
     if not proxy.hostname:
         try:
-            named = call_within(lambda: socket.getaddrinfo(host, port), case.left_s)
-        except OSError as err:  # a TimeoutError is one
+            addresses = call_within(lambda: socket.getaddrinfo(host, port), context.seconds_left)
+        except OSError as err:  # includes TimeoutError
             return failed(
-                f"{shown}: its name cannot be resolved ({err.strerror or err})",
+                f"{label}: its name cannot be resolved ({err.strerror or err})",
                 "let this network's DNS resolve it; a private endpoint needs its private DNS zone "
                 "linked to the network; or set HTTPS_PROXY",
             )
-        address = str(named[0][4][0])
-        private = ip_address(address.partition("%")[0])
-        kind = ", private" if private.is_private and not private.is_loopback else ""
-        way = f"at {address}{kind}"
-    sent, started = time.time(), time.monotonic()
+        address = str(addresses[0][4][0])
+        ip = ip_address(address.partition("%")[0])
+        route = f"at {address}{', private' if ip.is_private and not ip.is_loopback else ''}"
+    sent_at, started = time.time(), time.monotonic()
     try:
         with requests.Session() as session:
             session.auth = keep_headers
-            answer = session.head(url, timeout=case.left_s, allow_redirects=False)
+            response = session.head(url, timeout=context.seconds_left, allow_redirects=False)
     except requests.RequestException as err:
-        return _explained(err, f"{shown} {way}", f"{host}:{port}", proxy.hostname)
+        return _request_failure(err, f"{label} {route}", f"{host}:{port}", proxy.hostname)
     seconds = time.monotonic() - started
-    _note_clock(case, host, answer.headers.get("Date"), sent + seconds / 2)
-    return ok(f"{shown} {way} answers in {1000 * seconds:.0f} ms")
+    _record_clock_skew(context, host, response.headers.get("Date"), sent_at + seconds / 2)
+    return ok(f"{label} {route} answers in {1000 * seconds:.0f} ms")
 
 
-def clock(case: Case) -> Finding:
-    """Compare this machine's clock with those of the hosts that answered; looked at last."""
-    if not case.ahead_s:
-        raise SkippedError("no host has told its time")
-    host, ahead = min(dict(case.ahead_s).items(), key=lambda one: abs(one[1]))
-    said = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} {host}"
+def check_clock(context: CheckContext) -> CheckResult:
+    """Compare this machine's clock with the clocks of the hosts that answered."""
+    if not context.clock_skew_s:
+        raise SkippedError("no host has sent its time")
+    host, skew_s = min(dict(context.clock_skew_s).items(), key=lambda item: abs(item[1]))
+    message = f"{abs(skew_s):.0f} s {'ahead of' if skew_s > 0 else 'behind'} {host}"
     fix = "set the clock (timedatectl set-ntp true); on a cluster restart it"
-    if abs(ahead) >= _SKEW_FAILS_S:
-        return failed(f"{said}: tokens and storage signatures are refused", fix)
-    if abs(ahead) >= _SKEW_WARNS_S:
-        return warning(said, fix)
-    return ok(f"within {_SKEW_WARNS_S:.0f} s of {host}")
+    if abs(skew_s) >= _FAILING_SKEW_S:
+        return failed(f"{message}: Azure refuses tokens and storage signatures", fix)
+    if abs(skew_s) >= _WARNING_SKEW_S:
+        return warning(message, fix)
+    return ok(f"within {_WARNING_SKEW_S:.0f} s of {host}")
 
 
-def _note_clock(case: Case, host: str, date: str | None, now: float) -> None:
+def _record_clock_skew(
+    context: CheckContext, host: str, date_header: str | None, local_time: float
+) -> None:
     try:
-        case.ahead_s[host] = now - parsedate_to_datetime(date or "").timestamp()
+        host_time = parsedate_to_datetime(date_header or "").timestamp()
     except ValueError:
-        return  # some hosts have none
+        return  # some hosts send no date
+    context.clock_skew_s[host] = local_time - host_time
 
 
-def _explained(err: RequestException, who: str, target: str, proxy: str | None) -> Finding:
-    """Return what failed on the way to a host, in words, and who can mend it."""
+def _request_failure(
+    error: RequestException, label: str, address: str, proxy: str | None
+) -> CheckResult:
+    """Return the result for a request that failed.
+
+    Args:
+        error: Error of the request.
+        label: Host and route, for people.
+        address: Host and port that the network must allow.
+        proxy: Host of the proxy; None without a proxy.
+    """
     import requests
 
-    why = innermost(err)
-    if isinstance(err, requests.exceptions.SSLError):
+    cause = innermost(error)
+    if isinstance(error, requests.exceptions.SSLError):
         return failed(
-            f"{who}: its certificate is not trusted ({why}); a firewall may open the connection",
+            f"{label}: its certificate is not trusted ({cause}); a firewall may decrypt the "
+            "connection",
             "set REQUESTS_CA_BUNDLE and SSL_CERT_FILE to a PEM file with the organisation's CA",
         )
-    if isinstance(err, requests.exceptions.ProxyError):
+    if isinstance(error, requests.exceptions.ProxyError):
         return failed(
-            f"{who}: the proxy does not let it through ({why})",
-            f"let the proxy pass {target}, or add the host to NO_PROXY",
+            f"{label}: the proxy does not let it through ({cause})",
+            f"let the proxy pass {address}, or add the host to NO_PROXY",
         )
-    if isinstance(err, requests.Timeout):
-        why = "no answer in time"
+    if isinstance(error, requests.Timeout):
+        cause = "no answer in time"
     if proxy:
-        return failed(f"{who}: {why}", f"let the proxy pass {target}")
-    return failed(f"{who}: {why}", f"open the network to {target}, or set HTTPS_PROXY")
+        return failed(f"{label}: {cause}", f"let the proxy pass {address}")
+    return failed(f"{label}: {cause}", f"open the network to {address}, or set HTTPS_PROXY")
 
 
-def _https(host: str) -> str:
+def _with_https(host: str) -> str:
     return host if "://" in host else f"https://{host}"
 
 
-def _host_check(url_of: Callable[[Case], str]) -> Callable[[Case], Finding]:
-    return lambda case: reach(case, url_of(case))
+def _host_check(get_url: Callable[[CheckContext], str]) -> Callable[[CheckContext], CheckResult]:
+    return lambda context: check_host(context, get_url(context))
 
 
 CHECKS = {
-    "sign-in host": _host_check(sign_in),
-    "management host": _host_check(management),
-    "tracking host": _host_check(tracking),
-    "artifact host": _host_check(artifacts),
-    "Databricks host": _host_check(lambda case: access(case).needed().url),
-    "cloud metadata": metadata,
+    "sign-in host": _host_check(sign_in_url),
+    "management host": _host_check(management_url),
+    "tracking host": _host_check(tracking_url),
+    "artifact host": _host_check(artifact_url),
+    "Databricks host": _host_check(databricks_url),
+    "cloud metadata": check_cloud_metadata,
 }

@@ -1,4 +1,4 @@
-"""Python packages: are they those that this package needs, and does the plugin fit with them."""
+"""Python packages: the requirements of this package and of azureml-mlflow, and MLflow's stores."""
 
 from __future__ import annotations
 
@@ -7,126 +7,135 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, entry_points, requires, version
 from typing import TYPE_CHECKING
 
-from dbx_aml.doctor.check_result import Finding, SkippedError, failed, ok, warning
-from dbx_aml.doctor.checks import Case
+from dbx_aml.cluster.node.requirements import ENTRY_POINT_GROUPS, PACKAGE, PLUGIN
+from dbx_aml.cluster.runtimes import known_runtimes
+from dbx_aml.doctor.check_result import CheckResult, SkippedError, failed, ok, warning
+from dbx_aml.doctor.checks import CheckContext
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-PLUGIN = "azureml-mlflow"
-# What the plugin does not allow and works with all the same, as runs with each have shown: the
-# newest version seen. Databricks Runtime 18 and 19 bring them.
-_HARMLESS = {"azure-storage-blob": "12.29.0"}
+_BLOB = "azure-storage-blob"
 _SCHEME = "azureml"
-_GROUPS = ("mlflow.tracking_store", "mlflow.model_registry_store", "mlflow.artifact_repository")
-_OURS = "dbx_aml.tracking.azureml.plugin"
+_PLUGIN_MODULE = "dbx_aml.tracking.azureml.plugin"
 _RESTART = "then restart Python"
 
 
-def packages(case: Case) -> Finding:
-    """Compare what this package requires with what is installed."""
-    if _installed("dbx-aml") is None:
+def check_packages(context: CheckContext) -> CheckResult:
+    """Compare the requirements of this package with what is installed."""
+    if _installed_version(PACKAGE) is None:
         return failed(
-            "dbx-aml is on the path but not installed: MLflow does not find its stores",
+            f"{PACKAGE} is on the path but not installed: MLflow does not find its stores",
             f"pip install its wheel, {_RESTART}",
         )
-    unmet = [f"{one} is required, {has or 'none'} installed" for one, has in _unmet("dbx-aml")]
+    unmet = _unmet_requirements(PACKAGE)
     if unmet:
-        wanted = " ".join(f"'{one}'" for one, _ in _unmet("dbx-aml"))
-        return failed("; ".join(unmet), f"pip install {wanted}, {_RESTART}")
-    full, skinny = _installed("mlflow"), _installed("mlflow-skinny")
+        requirements = " ".join(f"'{requirement}'" for requirement, _ in unmet)
+        return failed(
+            "; ".join(_describe_unmet(requirement, installed) for requirement, installed in unmet),
+            f"pip install {requirements}, {_RESTART}",
+        )
+    full, skinny = _installed_version("mlflow"), _installed_version("mlflow-skinny")
     if full and skinny and full != skinny:
         return warning(
-            f"mlflow {full} and mlflow-skinny {skinny} share one folder: one has overwritten "
+            f"mlflow {full} and mlflow-skinny {skinny} have the same folder: one has overwritten "
             "files of the other",
             f"pip install mlflow=={full} mlflow-skinny=={full}, {_RESTART}",
         )
-    return ok(f"mlflow {full or skinny}, dbx-aml {_installed('dbx-aml')}: all requirements are met")
+    own_version = _installed_version(PACKAGE)
+    return ok(f"mlflow {full or skinny}, {PACKAGE} {own_version}: all requirements are met")
 
 
-def plugin(case: Case) -> Finding:
-    """Compare the plugin that talks to Azure ML with what it is installed beside."""
+def check_plugin(context: CheckContext) -> CheckResult:
+    """Compare azureml-mlflow and its requirements with what is installed."""
     from packaging.version import Version
 
-    has = _installed(PLUGIN)
-    lowest = next((one for one in _required("dbx-aml") if one.name == PLUGIN), None)
-    newest = f"pip install --no-deps '{lowest or PLUGIN}'"
-    if has is None:
-        return failed(f"{PLUGIN} is not installed: MLflow cannot reach Azure ML", newest)
-    if lowest and not lowest.specifier.contains(has, prereleases=True):
-        blob = _installed("azure-storage-blob")
+    installed = _installed_version(PLUGIN)
+    required = next((one for one in _requirements(PACKAGE) if one.name == PLUGIN), None)
+    install = f"pip install --no-deps '{required or PLUGIN}'"
+    if installed is None:
+        return failed(f"{PLUGIN} is not installed: MLflow cannot reach Azure ML", install)
+    if required and not required.specifier.contains(installed, prereleases=True):
         return failed(
-            f"{PLUGIN} {has} does not fit, {lowest.specifier} is needed: a resolver that had to "
-            f"keep azure-storage-blob {blob} has chosen an old one",
-            f"{newest} 'jsonpickle<5' msrest azure-mgmt-core, {_RESTART}; or attach the init "
-            "script, which does that",
+            f"{PLUGIN} {installed} is too old, {required.specifier} is required: pip had to keep "
+            f"{_BLOB} {_installed_version(_BLOB)} and has selected an old release",
+            f"{install} 'jsonpickle<5' msrest azure-mgmt-core, {_RESTART}; or attach the init "
+            "script, which installs them so",
         )
-    harmless, unmet = [], []
-    for one, installed in _unmet(PLUGIN):
-        seen = _HARMLESS.get(one.name)
-        if installed and seen and Version(installed) <= Version(seen):
-            harmless.append(f"{one.name} {installed} (it asks for {one.specifier})")
+    # The plugin works with the newest one of the known runtimes, although it does not allow it.
+    newest_blob = max(Version(runtime.packages[_BLOB]) for runtime in known_runtimes().values())
+    harmless, untested, requirements = [], [], []
+    for requirement, other in _unmet_requirements(PLUGIN):
+        requirements.append(f"'{requirement}'")
+        if requirement.name == _BLOB and other and Version(other) <= newest_blob:
+            harmless.append(f"{_BLOB} {other} (it allows {requirement.specifier})")
         else:
-            unmet.append(f"{one} is required, {installed or 'none'} installed")
-    if unmet:
+            untested.append(_describe_unmet(requirement, other))
+    if untested:
         return warning(
-            f"{PLUGIN} {has} was never tried so: {'; '.join(unmet)}",
-            "pip install " + " ".join(f"'{one}'" for one, _ in _unmet(PLUGIN)) + f", {_RESTART}",
+            f"{PLUGIN} {installed} was never tested with these packages: {'; '.join(untested)}",
+            f"pip install {' '.join(requirements)}, {_RESTART}",
         )
-    known = f"; known to be harmless: {', '.join(harmless)}" if harmless else ""
-    return ok(f"{PLUGIN} {has} fits with mlflow {_installed('mlflow-skinny')}{known}")
+    exceptions = f"; tested despite its limit: {', '.join(harmless)}" if harmless else ""
+    mlflow_version = _installed_version("mlflow-skinny")
+    return ok(f"{PLUGIN} {installed} fits mlflow {mlflow_version}{exceptions}")
 
 
-def stores(case: Case) -> Finding:
-    """Look whose stores MLflow uses for Azure ML."""
-    if _installed(PLUGIN) is None:
+def check_stores(context: CheckContext) -> CheckResult:
+    """Check that MLflow uses the stores of this package for Azure ML."""
+    if _installed_version(PLUGIN) is None:
         raise SkippedError(f"needs {PLUGIN}, see the check 'plugin'")
-    for group in _GROUPS:
-        values = {one.value for one in entry_points(group=group) if one.name == _SCHEME}
-        if not any(value.startswith(_OURS) for value in values):
+    for group in ENTRY_POINT_GROUPS:
+        modules = {entry.value for entry in entry_points(group=group) if entry.name == _SCHEME}
+        if not any(module.startswith(_PLUGIN_MODULE) for module in modules):
             return failed(
-                f"MLflow finds {sorted(values)} for '{_SCHEME}://' in {group}, not this "
+                f"MLflow finds {sorted(modules)} for '{_SCHEME}://' in {group}, not this "
                 "package's: logging a model of MLflow 3 to Azure ML will fail",
-                f"pip install dbx-aml (its folder on the path is not enough), {_RESTART}",
+                f"pip install {PACKAGE} (its folder on the path is not enough), {_RESTART}",
             )
     loaded = sys.modules.get("mlflow.tracking._tracking_service.utils")
     if loaded is None:
         return ok("MLflow will use this package's stores for 'azureml://'")
     builder = loaded._tracking_store_registry._registry.get(_SCHEME)
-    if getattr(builder, "__module__", "") == _OURS:
-        return ok("MLflow uses this package's stores for 'azureml://', seen in this process")
+    module = getattr(builder, "__module__", "")
+    if module == _PLUGIN_MODULE:
+        return ok("MLflow uses this package's stores for 'azureml://' in this process")
     return failed(
-        f"MLflow uses {getattr(builder, '__module__', builder)} for 'azureml://' in this process: "
-        "logging a model of MLflow 3 to Azure ML will fail",
+        f"MLflow uses {module or builder} for 'azureml://' in this process: logging a model of "
+        "MLflow 3 to Azure ML will fail",
         "restart Python; MLflow was imported before this package was installed",
     )
 
 
-def _installed(name: str) -> str | None:
+def _installed_version(package: str) -> str | None:
     try:
-        return version(name)
+        return version(package)
     except PackageNotFoundError:
         return None
 
 
-def _required(name: str) -> Iterator[Requirement]:
-    """Yield what a package requires here, extras left out."""
+def _requirements(package: str) -> Iterator[Requirement]:
+    """Yield the requirements of an installed package on this machine, without extras."""
     from packaging.requirements import Requirement
 
-    for line in (requires(name) or []) if _installed(name) else []:
-        one = Requirement(line)
-        if one.marker is None or one.marker.evaluate({"extra": ""}):
-            yield one
+    for line in (requires(package) or []) if _installed_version(package) else []:
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield requirement
 
 
-def _unmet(name: str) -> list[tuple[Requirement, str | None]]:
-    """Return the requirements of a package that are not met, each with what is installed."""
-    found = []
-    for one in _required(name):
-        has = _installed(one.name)
-        if has is None or not one.specifier.contains(has, prereleases=True):
-            found.append((one, has))
-    return found
+def _unmet_requirements(package: str) -> list[tuple[Requirement, str | None]]:
+    """Return each unmet requirement of a package with the installed version."""
+    unmet = []
+    for requirement in _requirements(package):
+        installed = _installed_version(requirement.name)
+        if installed is None or not requirement.specifier.contains(installed, prereleases=True):
+            unmet.append((requirement, installed))
+    return unmet
 
 
-CHECKS = {"packages": packages, "plugin": plugin, "stores": stores}
+def _describe_unmet(requirement: Requirement, installed: str | None) -> str:
+    return f"{requirement} is required, {installed or 'none'} installed"
+
+
+CHECKS = {"packages": check_packages, "plugin": check_plugin, "stores": check_stores}

@@ -1,82 +1,72 @@
-"""What an examination found, as a table for people and as data for programs."""
+"""The results of all checks, as a table for people and as a dictionary for programs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from html import escape
 from typing import Any
 
-from dbx_aml.doctor.check_result import FAILED, SKIPPED, STATES
+from dbx_aml.doctor.check_result import STATUSES, CheckResult, CheckStatus
 
 _HTML_COLOURS = {"failed": "#c00", "warning": "#a60", "ok": "#080", "skipped": "#777"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """How one check went.
+class DoctorReport:
+    """The results of all checks, worst first; prints as a table.
 
     Args:
-        check: For example "token".
-        state: "failed", "warning", "ok" or "skipped".
-        seconds: How long it took.
-        said: What was found and what it means; of a skipped one why.
-        fix: What to type, to set or to ask for; "" where there is nothing to do.
+        results: Results in the order of the checks.
     """
 
-    check: str
-    state: str
-    seconds: float
-    said: str
-    fix: str
-
-
-class Report:
-    """The results of all checks, worst first; prints as lines.
-
-    Args:
-        results: In the order of the checks.
-    """
-
-    def __init__(self, results: Iterable[Result]) -> None:
-        self.results = sorted(results, key=lambda one: STATES.index(one.state))
+    def __init__(self, results: Iterable[CheckResult]) -> None:
+        self.results = sorted(results, key=lambda result: STATUSES.index(result.status))
 
     @property
-    def failed(self) -> list[Result]:
-        """What failed; nothing is an empty list."""
-        return [one for one in self.results if one.state == FAILED]
+    def failed(self) -> list[CheckResult]:
+        """The results of the checks that failed."""
+        return [result for result in self.results if result.status == "failed"]
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether no check failed."""
+        return not self.failed
 
     @property
     def summary(self) -> str:
-        """How many of each, for example "1 failed, 2 warnings, 20 ok, 3 skipped"."""
-        counts = {state: sum(one.state == state for one in self.results) for state in STATES}
-        named = {
-            state: "warnings" if state == "warning" and n > 1 else state
-            for state, n in counts.items()
+        """The number of checks by status, for example "1 failed, 2 warnings, 20 ok, 3 skipped"."""
+        counts = {
+            status: sum(result.status == status for result in self.results) for status in STATUSES
         }
-        return ", ".join(f"{n} {named[state]}" for state, n in counts.items() if n)
+        return ", ".join(
+            f"{count} {'warnings' if status == 'warning' and count > 1 else status}"
+            for status, count in counts.items()
+            if count
+        )
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it as data."""
-        return {"is_good": not self.failed, "checks": [asdict(one) for one in self.results]}
+    def to_dict(self) -> dict[str, Any]:
+        """Return `ok` and all `checks`, for JSON."""
+        return {"ok": self.is_ok, "checks": [asdict(result) for result in self.results]}
 
-    def rows(self) -> list[tuple[str, str, str, str, str]]:
-        """Return state, check, seconds, what was said and the fix; skipped ones by their reason."""
-        rows = [
-            (one.state, one.check, f"{one.seconds:.1f}", one.said, one.fix)
-            for one in self.results
-            if one.state != SKIPPED
+    def rows(self) -> list[tuple[CheckStatus, str, str, str, str]]:
+        """Return status, check, seconds, message and fix; one row for each reason to skip."""
+        rows: list[tuple[CheckStatus, str, str, str, str]] = [
+            (result.status, result.check, f"{result.seconds:.1f}", result.message, result.fix)
+            for result in self.results
+            if result.status != "skipped"
         ]
         skipped: dict[str, list[str]] = {}
-        for one in self.results:
-            if one.state == SKIPPED:
-                skipped.setdefault(one.said, []).append(one.check)
-        return rows + [(SKIPPED, ", ".join(names), "", why, "") for why, names in skipped.items()]
+        for result in self.results:
+            if result.status == "skipped":
+                skipped.setdefault(result.message, []).append(result.check)
+        for reason, checks in skipped.items():
+            rows.append(("skipped", ", ".join(checks), "", reason, ""))
+        return rows
 
     def __str__(self) -> str:
         lines = []
-        for state, check, _, said, fix in self.rows():
-            lines.append(f"{state:<8} {check}: {said}")
+        for status, check, _, message, fix in self.rows():
+            lines.append(f"{status:<8} {check}: {message}")
             if fix:
                 lines.append(f"{'':<8} → {fix}")
         return "\n".join([*lines, self.summary])
@@ -85,12 +75,12 @@ class Report:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td style='color:{_HTML_COLOURS[state]}'><b>{state}</b></td>"
+            f"<tr><td style='color:{_HTML_COLOURS[status]}'><b>{status}</b></td>"
             f"<td>{escape(check)}</td><td>{seconds}</td>"
-            f"<td style='text-align:left;white-space:pre-wrap'>{escape(said)}"
+            f"<td style='text-align:left;white-space:pre-wrap'>{escape(message)}"
             + (f"\n<b>→ {escape(fix)}</b>" if fix else "")
             + "</td></tr>"
-            for state, check, seconds, said, fix in self.rows()
+            for status, check, seconds, message, fix in self.rows()
         )
-        head = "<tr><th>result</th><th>check</th><th>s</th><th>what it means, and the fix</th></tr>"
+        head = "<tr><th>status</th><th>check</th><th>s</th><th>result and fix</th></tr>"
         return f"<table>{head}{rows}</table><p>{escape(self.summary)}</p>"

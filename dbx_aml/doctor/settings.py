@@ -1,73 +1,82 @@
-"""The settings: each with its origin, what MLflow does with them, which credential they choose."""
+"""The link's settings with their origins, MLflow's active URIs, and the selected credential."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from dbx_aml.azure.credentials import credential
-from dbx_aml.doctor.check_result import Finding, failed_by, ok, warning
-from dbx_aml.doctor.checks import Case
+from dbx_aml.doctor.check_result import CheckResult, failed_with, ok, warning
+from dbx_aml.doctor.checks import CheckContext
 from dbx_aml.link.link_layers import conflicts
 from dbx_aml.link.uris import is_azureml_uri
 from dbx_aml.tracking.active_uris import DEFAULT, Said, registry_in_force, tracking_in_force
 
 
-def settings(case: Case) -> Finding:
-    """Tell every setting and who gave it, and who else says something different."""
-    if case.problem is not None:
-        return failed_by(case.problem)
-    link = case.link
-    if not case.is_linked:
+def check_settings(context: CheckContext) -> CheckResult:
+    """Report each setting with its origin, and settings with different values in two origins."""
+    if context.link_error is not None:
+        return failed_with(context.link_error)
+    link = context.link
+    if not context.is_configured:
         return warning(
-            "nothing is linked: no config.json was found, no variable DBX_AML_* is set",
+            "nothing is linked: there is no config.json and no variable DBX_AML_*",
             "dbx-aml link set --mode aml --workspace-name ... (see dbx-aml link set --help)",
         )
-    parts: dict[str, Any] = {
+    values: dict[str, Any] = {
         **(vars(link.aml_workspace) if link.aml_workspace else {}),
         **vars(link),
     }
     origins = link.origins or dict.fromkeys(("mode", "registry"), "argument")
-    said = "\n".join(
-        f"{name} = {_short(parts[name])} ({who})" for name, who in origins.items() if name in parts
+    settings = "\n".join(
+        f"{name} = {_shorten_uri(values[name])} ({origin})"
+        for name, origin in origins.items()
+        if name in values
     )
-    found = conflicts(case.config) if link.origins else {}
-    if not found:
-        return ok(said)
-    differing = [
-        f"{name}: {_short(counts)} ({who}) counts, not "
-        + ", ".join(f"{_short(one)} ({by})" for one, by in others)
-        for name, ((counts, who), *others) in found.items()
+    conflicting = conflicts(context.config) if link.origins else {}
+    if not conflicting:
+        return ok(settings)
+    differences = [
+        f"{name}: {_shorten_uri(value)} ({origin}) is used, not "
+        + ", ".join(f"{_shorten_uri(value)} ({origin})" for value, origin in ignored)
+        for name, ((value, origin), *ignored) in conflicting.items()
     ]
-    sources = dict.fromkeys(who for values in found.values() for _, who in values)
+    origins_in_conflict = dict.fromkeys(
+        origin for values_of_name in conflicting.values() for _, origin in values_of_name
+    )
     return warning(
-        "\n".join([*differing, said]), f"leave each to one of them: {', '.join(sources)}"
+        "\n".join([*differences, settings]),
+        f"set each value in one place only: {', '.join(origins_in_conflict)}",
     )
 
 
-def tracking(case: Case) -> Finding:
-    """Tell where MLflow tracks in this process, who said so, and whether the link means another."""
-    return _compared(case, tracking_in_force(), case.link.tracking_uri, "MLFLOW_TRACKING_URI")
+def check_tracking(context: CheckContext) -> CheckResult:
+    """Compare MLflow's active tracking URI with the link's."""
+    uri = context.link.tracking_uri
+    return _compare_uris(context, tracking_in_force(), uri, "MLFLOW_TRACKING_URI")
 
 
-def registry(case: Case) -> Finding:
-    """Tell where MLflow registers in this process, who said so, and whether the link agrees."""
-    return _compared(case, registry_in_force(), case.link.registry_uri, "MLFLOW_REGISTRY_URI")
+def check_registry(context: CheckContext) -> CheckResult:
+    """Compare MLflow's active registry URI with the link's."""
+    uri = context.link.registry_uri
+    return _compare_uris(context, registry_in_force(), uri, "MLFLOW_REGISTRY_URI")
 
 
-def _compared(case: Case, found: Said, wanted: str | None, variable: str) -> Finding:
-    said = f"{_short(found.uri)} ({found.who})"
-    if not case.is_linked or wanted is None or found.uri == wanted:
-        return ok(said)
-    if found.who == DEFAULT:
-        return ok(f"{said}; dbx_aml.connect() will set {_short(wanted)}")
+def _compare_uris(
+    context: CheckContext, active: Said, link_uri: str | None, variable: str
+) -> CheckResult:
+    message = f"{_shorten_uri(active.uri)} ({active.who})"
+    if not context.is_configured or link_uri is None or active.uri == link_uri:
+        return ok(message)
+    if active.who == DEFAULT:
+        return ok(f"{message}; dbx_aml.connect() will set {_shorten_uri(link_uri)}")
     return warning(
-        f"{said}, but the link means {_short(wanted)}: plain MLflow code goes elsewhere",
-        f"call dbx_aml.connect(), or do not set {variable}",
+        f"{message} is not the link's {_shorten_uri(link_uri)}: plain MLflow code ignores the link",
+        f"call dbx_aml.connect(), or unset {variable}",
     )
 
 
-def _short(value: Any) -> str:
-    """Return a value as text; of Azure ML's long URIs only what tells them apart."""
+def _shorten_uri(value: Any) -> str:
+    """Return a value as text, and only the host and the workspace of an Azure ML URI."""
     text = str(value)
     if not is_azureml_uri(text):
         return text
@@ -75,24 +84,24 @@ def _short(value: Any) -> str:
     return f"azureml://{host}/.../{name}"
 
 
-def chosen_credential(case: Case) -> Finding:
-    """Tell where tokens for Azure come from, and why."""
-    found = credential(case.link).describe()
-    chosen = next((one for one in found if one.is_chosen), None)
-    if chosen is not None:
-        return ok(f"{chosen.name}: {chosen.why}")
-    said = "; ".join(f"{one.name}: {one.why}" for one in found if one.is_ambient)
-    if not case.link.uses_azure_ml:
-        return ok(f"none is set up and none is needed; {said}")
+def check_credential(context: CheckContext) -> CheckResult:
+    """Report the credential source that is used for Azure, and why."""
+    sources = credential(context.link).describe()
+    selected = next((source for source in sources if source.is_chosen), None)
+    if selected is not None:
+        return ok(f"{selected.name}: {selected.why}")
+    missing = "; ".join(f"{source.name}: {source.why}" for source in sources if source.is_ambient)
+    if not context.link.uses_azure_ml:
+        return ok(f"none is set up, and the link needs none; {missing}")
     return warning(
-        f"none is set up; {said}",
+        f"none is set up; {missing}",
         "set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or another source",
     )
 
 
 CHECKS = {
-    "settings": settings,
-    "tracking": tracking,
-    "registry": registry,
-    "credential": chosen_credential,
+    "settings": check_settings,
+    "tracking": check_tracking,
+    "registry": check_registry,
+    "credential": check_credential,
 }

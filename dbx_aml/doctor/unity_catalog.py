@@ -1,94 +1,108 @@
-"""Unity Catalog: may the caller load a model, read and write a volume; nothing is tried."""
+"""Unity Catalog: the caller's privileges on a model and on a volume."""
 
 from __future__ import annotations
 
 from urllib.parse import quote
 
 from dbx_aml._common.errors import ArgumentError
-from dbx_aml.doctor.check_result import Finding, SkippedError, failed, ok
-from dbx_aml.doctor.checks import Case
-from dbx_aml.doctor.databricks import RefusedError, User, told, user
+from dbx_aml.doctor.check_result import CheckResult, SkippedError, failed, ok
+from dbx_aml.doctor.checks import CheckContext
+from dbx_aml.doctor.databricks import (
+    DatabricksResponseError,
+    DatabricksUser,
+    databricks_user,
+    get_json,
+)
 from dbx_aml.models.model_uri import ModelUri
 
-_EVERYTHING = "ALL_PRIVILEGES"
+_ALL_PRIVILEGES = "ALL_PRIVILEGES"
 
 
-def model(case: Case) -> Finding:
-    """Look up whether the caller may load a model of Unity Catalog."""
-    name = ModelUri.parse(case.model_uri).name if case.model_uri else None
+def check_model(context: CheckContext) -> CheckResult:
+    """Check that the caller may load a model of Unity Catalog."""
+    name = ModelUri.parse(context.model_uri).name if context.model_uri else None
     if name is None or name.count(".") != 2:
-        raise SkippedError("no model of Unity Catalog is named; name one with --model-uri")
-    # Registered models are functions to the permissions API.
-    return _privileges(case, "model", f"models/{name}", f"function/{name}", {"EXECUTE"})
+        raise SkippedError("no model of Unity Catalog to check; add --model-uri")
+    # In the permissions API a registered model is a function.
+    return _check_privileges(context, "model", name, "function", {"EXECUTE"})
 
 
-def volume(case: Case) -> Finding:
-    """Look up whether the caller may read and write a volume."""
-    if case.volume is None:
-        raise SkippedError("no volume is named; name one with --volume")
-    name = ".".join(volume_parts(case.volume))
-    wanted = {"READ_VOLUME", "WRITE_VOLUME"}
-    return _privileges(case, "volume", f"volumes/{name}", f"volume/{name}", wanted)
+def check_volume(context: CheckContext) -> CheckResult:
+    """Check that the caller may read and write a volume."""
+    if context.volume is None:
+        raise SkippedError("no volume to check; add --volume")
+    name = ".".join(split_volume_path(context.volume))
+    return _check_privileges(context, "volume", name, "volume", {"READ_VOLUME", "WRITE_VOLUME"})
 
 
-def volume_parts(path: str) -> tuple[str, str, str]:
-    """Return catalog, schema and name of a volume's path, or of one below it.
+def split_volume_path(path: str) -> tuple[str, str, str]:
+    """Return catalog, schema and name of the volume that a path leads to or into.
 
     Raises:
-        ArgumentError: It is no such path.
+        ArgumentError: The path does not start with a volume.
     """
-    parts = path.strip("/").split("/")
-    if len(parts) < 4 or parts[0] != "Volumes" or not all(parts):
+    names = path.strip("/").split("/")
+    if len(names) < 4 or names[0] != "Volumes" or not all(names):
         raise ArgumentError(
             f"volume must be a path: got {path!r}; use '/Volumes/<catalog>/<schema>/<volume>'"
         )
-    return parts[1], parts[2], parts[3]
+    return names[1], names[2], names[3]
 
 
-def _privileges(case: Case, kind: str, where: str, which: str, wanted: set[str]) -> Finding:
-    """Compare what the caller holds on something in Unity Catalog, by itself or its groups."""
-    me = user(case).needed()
-    name = where.partition("/")[2]
+def _check_privileges(
+    context: CheckContext, kind: str, name: str, permission_kind: str, required: set[str]
+) -> CheckResult:
+    """Compare the privileges of the caller and the caller's groups with those required.
+
+    Args:
+        context: Input of the checks.
+        kind: "model" or "volume".
+        name: Name in Unity Catalog, for example "main.flights.delay".
+        permission_kind: Type of the object in the permissions API, for example "function".
+        required: Required privileges, for example {"EXECUTE"}.
+    """
+    user = databricks_user(context).get_or_skip()
     try:
-        found = told(case, f"/api/2.1/unity-catalog/{where}")
-        granted = _granted(case, which, me)
-    except RefusedError as err:
-        if err.status not in (403, 404):
+        properties = get_json(context, f"/api/2.1/unity-catalog/{kind}s/{name}")
+        granted = _granted_privileges(context, f"{permission_kind}/{name}", user)
+    except DatabricksResponseError as err:
+        if err.status_code not in (403, 404):
             raise
+        privileges = _format_privileges(required)
         return failed(
-            f"{kind} {name} is not there, or not shown to {me.name} ({err})",
-            f"compare its name; ask its owner for USE CATALOG, USE SCHEMA and {_spoken(wanted)}",
+            f"{kind} {name} does not exist, or {user.name} may not see it ({err})",
+            f"compare its name; ask its owner for USE CATALOG, USE SCHEMA and {privileges}",
         )
-    owner = str(found.get("owner") or "")
-    holds_all = me.is_one_of({owner}) or _EVERYTHING in granted
-    lacks = set() if holds_all else wanted - granted
-    if not lacks:
-        return ok(f"{me.name} has {_spoken(wanted)} on {kind} {name}")
+    owner = str(properties.get("owner") or "")
+    has_all = user.has_principal({owner}) or _ALL_PRIVILEGES in granted
+    missing = set() if has_all else required - granted
+    if not missing:
+        return ok(f"{user.name} has {_format_privileges(required)} on {kind} {name}")
     return failed(
-        f"{me.name} lacks {_spoken(lacks)} on {kind} {name}",
-        f"ask its owner, {owner}, for {_spoken(lacks)} on it",
+        f"{user.name} lacks {_format_privileges(missing)} on {kind} {name}",
+        f"ask its owner, {owner}, for {_format_privileges(missing)} on it",
     )
 
 
-def _granted(case: Case, which: str, me: User) -> set[str]:
-    path = f"/api/2.1/unity-catalog/effective-permissions/{which}"
+def _granted_privileges(context: CheckContext, securable: str, user: DatabricksUser) -> set[str]:
+    path = f"/api/2.1/unity-catalog/effective-permissions/{securable}"
     try:
-        found = told(case, path)
-    except RefusedError as err:
-        if err.status != 403:
+        answer = get_json(context, path)
+    except DatabricksResponseError as err:
+        if err.status_code != 403:
             raise
-        # Who does not manage it may still ask for themselves.
-        found = told(case, f"{path}?principal={quote(me.name, safe='')}")
+        # Without MANAGE a caller may still list the caller's own privileges.
+        answer = get_json(context, f"{path}?principal={quote(user.name, safe='')}")
     return {
-        str(one.get("privilege"))
-        for held in found.get("privilege_assignments") or []
-        if me.is_one_of({str(held.get("principal"))})
-        for one in held.get("privileges") or []
+        str(privilege.get("privilege"))
+        for assignment in answer.get("privilege_assignments") or []
+        if user.has_principal({str(assignment.get("principal"))})
+        for privilege in assignment.get("privileges") or []
     }
 
 
-def _spoken(privileges: set[str]) -> str:
-    return " and ".join(one.replace("_", " ") for one in sorted(privileges))
+def _format_privileges(privileges: set[str]) -> str:
+    return " and ".join(privilege.replace("_", " ") for privilege in sorted(privileges))
 
 
-CHECKS = {"model in Unity Catalog": model, "volume": volume}
+CHECKS = {"model in Unity Catalog": check_model, "volume": check_volume}

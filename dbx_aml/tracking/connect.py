@@ -107,6 +107,11 @@ def connect(link: Link | None = None, **arguments: Any) -> Connection:
         return _current
 
 
+def current_connection() -> Connection | None:
+    """Return the connection that `connect` made last and that is still open."""
+    return _current
+
+
 def _proved(link: Link) -> tuple[Link, Identity | None]:
     """Return the link with its tracking URI, and who the caller is, where MLflow will need it."""
     if not link.calls_azure_ml or link.aml_workspace is None:

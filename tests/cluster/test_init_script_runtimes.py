@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dbx_aml.cluster.runtime_packages import runtime_packages
+from dbx_aml.cluster.runtimes import known_runtimes
 from dbx_aml.cluster.wheelhouse import build_wheelhouse
 from tests.support.node.index import serve
 from tests.support.node.node import LINK, Node
@@ -28,14 +28,14 @@ BEYOND = {
 def test_a_runtime_keeps_its_packages_and_gets_a_plugin_that_works(
     tmp_path: Path, name: str
 ) -> None:
-    machine = runtime_packages()[name]
+    machine = known_runtimes()[name]
     if name == "16.4":
         # Its pandas was built for Python 3.12 by the vendor; there is none for others to have.
         machine = replace(machine, python="3.11")
     own = own_wheel(tmp_path / "own")
     folder = build_wheelhouse(tmp_path / "wheelhouse", machine, own).folder
     node = Node(tmp_path / "node", real_runtime(tmp_path / "python", machine), version=name)
-    assert node.versions().keys() >= {one.replace("-", "_") for one in machine.versions}
+    assert node.versions().keys() >= {one.replace("-", "_") for one in machine.packages}
     outcome = node.run({**LINK, "DBX_AML_WHEELHOUSE_PATH": str(folder)})
     assert outcome.last.startswith("done in"), outcome.lines
     assert node.added["azureml_mlflow"] == PLUGIN
@@ -43,7 +43,7 @@ def test_a_runtime_keeps_its_packages_and_gets_a_plugin_that_works(
 
 
 def test_the_package_index_gives_the_same_as_a_wheelhouse(tmp_path: Path) -> None:
-    machine = runtime_packages()["18"]
+    machine = known_runtimes()["18"]
     node = Node(tmp_path / "node", real_runtime(tmp_path / "python", machine))
     settings = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     own_wheel(tmp_path / "index")

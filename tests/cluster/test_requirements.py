@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from packaging.version import Version
 
 from dbx_aml._common.errors import ClusterError
 from dbx_aml.cluster.node.marker import KeptPackage
@@ -13,7 +12,6 @@ from dbx_aml.cluster.node.requirements import (
     read_pins,
     unmet_requirements,
 )
-from dbx_aml.cluster.runtime_packages import newest_release, runtime_packages
 from tests.support.node.wheel import write_wheel
 
 PLUGIN = Wheel(
@@ -102,17 +100,3 @@ def test_a_file_that_is_no_wheel_is_said(tmp_path: Path) -> None:
     (tmp_path / "x.whl").write_text("x")
     with pytest.raises(ClusterError, match="must be a wheel"):
         Wheel.from_file(tmp_path / "x.whl")
-
-
-def test_the_known_runtimes_have_the_versions_that_matter() -> None:
-    known = runtime_packages()
-    names = ["15.4", "16.4", "16.4-ml", "17.3", "17.3-ml", "18", "19", "serverless-4"]
-    assert list(known) == names
-    assert newest_release() == 19
-    blob = {name: one.versions["azure-storage-blob"] for name, one in known.items()}
-    assert blob["17.3"] == "12.23.0"
-    assert (blob["18"], blob["19"]) == ("12.28.0", "12.29.0")
-    assert {name for name, one in known.items() if one.python == "3.11"} == {"15.4"}
-    assert min(len(one.versions) for one in known.values()) > 150
-    for one in known.values():
-        assert all(Version(version) for version in one.versions.values())

@@ -1,19 +1,20 @@
-"""Databricks Runtimes: their keys in every form, and what each brings."""
+"""The known Databricks Runtimes: their names in every form, and their packages."""
 
 import pytest
+from packaging.version import Version
 
 from dbx_aml._common.databricks_runtime import running_version
-from dbx_aml.cluster.runtime_packages import runtime_packages
 from dbx_aml.cluster.runtimes import (
-    RUNTIMES,
     find_runtime,
-    runtime_key,
-    same_version,
+    is_same_version,
+    known_runtimes,
+    newest_release,
+    runtime_name,
 )
 
 
 @pytest.mark.parametrize(
-    ("version", "key"),
+    ("version", "name"),
     [
         ("17.3", "17.3"),
         ("17.3.x-scala2.13", "17.3"),
@@ -24,9 +25,9 @@ from dbx_aml.cluster.runtimes import (
         ("18.2", "18"),
         ("18", "18"),
         ("19.x-gpu-ml-scala2.13", "19"),
-        ("client.4", "client.4"),
-        ("client.4.9", "client.4"),
-        ("client.5-gpu", "client.5"),
+        ("client.4", "serverless-4"),
+        ("client.4.9", "serverless-4"),
+        ("client.5-gpu", "serverless-5"),
         ("16.2", "16.2"),
         ("17.x-scala2.13", None),
         ("17", None),
@@ -35,33 +36,34 @@ from dbx_aml.cluster.runtimes import (
         ("", None),
     ],
 )
-def test_a_version_has_its_key_in_every_form_that_databricks_writes(
-    version: str, key: str | None
+def test_every_form_of_a_version_in_databricks_has_the_same_name(
+    version: str, name: str | None
 ) -> None:
-    assert runtime_key(version) == key
+    assert runtime_name(version) == name
 
 
-def test_every_known_runtime_is_found_by_its_own_key_with_all_its_packages() -> None:
-    assert len(RUNTIMES) == 8
-    names = set(RUNTIMES["16.4"].packages)
-    for key, runtime in RUNTIMES.items():
-        assert find_runtime(key) is runtime
-        assert set(runtime.packages) == names
-        assert (runtime.spark is None) == key.startswith("client.")
+def test_the_list_has_every_runtime_with_valid_versions() -> None:
+    runtimes = known_runtimes()
+    assert list(runtimes) == [
+        "15.4", "16.4", "16.4-ml", "17.3", "17.3-ml", "18", "19",
+        "serverless-4", "serverless-5", "serverless-6",
+    ]  # fmt: skip
+    assert newest_release() == 19
+    for name, runtime in runtimes.items():
+        assert (runtime.spark is None) == name.startswith("serverless-")
+        assert len(runtime.packages) > (150 if runtime.is_complete else 5)
+        assert all(Version(version) for version in runtime.packages.values())
 
 
-def test_a_runtime_brings_what_its_release_notes_say() -> None:
+def test_a_runtime_has_the_values_of_its_release_notes() -> None:
     runtime = find_runtime("18.x-scala2.13")
     assert runtime is not None
-    assert (runtime.name, runtime.python, runtime.spark) == ("18 LTS", "3.12", "4.1.0")
-    assert runtime.packages == {
-        "mlflow-skinny": "3.8.1",
-        "pandas": "2.2.3",
-        "pyarrow": "21.0.0",
-        "numpy": "2.1.3",
-        "databricks-sdk": "0.67",
-        "azure-storage-blob": "12.28.0",
-    }
+    assert (runtime.label, runtime.python, runtime.spark) == ("18 LTS", "3.12", "4.1.0")
+    assert runtime.packages["azure-storage-blob"] == "12.28.0"
+    assert runtime.packages["databricks-sdk"] == "0.67.0"
+    serverless = find_runtime("client.6")
+    assert serverless is not None
+    assert (serverless.label, serverless.is_complete) == ("serverless 6", False)
 
 
 @pytest.mark.parametrize("version", ["16.2", "20.x-scala2.13", "client.9.1", "custom:x"])
@@ -69,7 +71,9 @@ def test_an_unknown_runtime_is_none(version: str) -> None:
     assert find_runtime(version) is None
 
 
-def test_variables_say_which_runtime_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_running_version_comes_from_the_variables_of_databricks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("DATABRICKS_RUNTIME_VERSION", raising=False)
     monkeypatch.delenv("DATABRICKS_ENV_VERSION", raising=False)
     assert running_version() is None
@@ -79,23 +83,8 @@ def test_variables_say_which_runtime_this_is(monkeypatch: pytest.MonkeyPatch) ->
     assert running_version() == "client.4"
 
 
-def test_a_version_that_is_known_by_its_minor_fits_every_patch_of_it() -> None:
-    assert same_version("0.67.0", "0.67")
-    assert same_version("2.2.3", "2.2.3")
-    assert not same_version("0.671.0", "0.67")
-    assert not same_version("2.2.30", "2.2.3")
-
-
-def test_the_full_lists_of_packages_say_the_same() -> None:
-    listed = runtime_packages()
-    seen = 0
-    for key, runtime in RUNTIMES.items():
-        full = listed.get(key.replace("client.", "serverless-"))
-        if full is None:
-            continue
-        assert full.python == runtime.python
-        for name, known in runtime.packages.items():
-            if name in full.versions:
-                assert same_version(full.versions[name], known), f"{key} {name}"
-                seen += 1
-    assert seen >= 30
+def test_a_listed_version_with_a_zero_stands_for_every_patch_release() -> None:
+    assert is_same_version("0.67.3", "0.67.0")
+    assert is_same_version("2.2.3", "2.2.3")
+    assert not is_same_version("0.671.0", "0.67.0")
+    assert not is_same_version("2.2.30", "2.2.3")

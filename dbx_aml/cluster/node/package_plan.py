@@ -14,13 +14,12 @@ from dbx_aml.cluster.node.marker import KeptPackage
 from dbx_aml.cluster.node.pip import run_pip
 from dbx_aml.cluster.node.requirements import (
     PLUGIN,
+    REQUIREMENTS_FILE,
     Wheel,
     constraints,
     missing_requirements,
     read_pins,
 )
-
-REQUIREMENTS = "requirements.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +54,13 @@ def plan_from_wheelhouse(
         ClusterError: It lacks something, or the machine has a package that is too old.
     """
     ours = Wheel.from_file(wheel)
-    lines = (wheelhouse / REQUIREMENTS).read_text(encoding="utf-8").splitlines()
+    lines = (wheelhouse / REQUIREMENTS_FILE).read_text(encoding="utf-8").splitlines()
     wanted = [line for line in lines if not read_pins(line).keys() & machine.keys()]
     pins = read_pins("\n".join(wanted))
     files = {name: _file(wheelhouse, name, version) for name, version in pins.items()}
     plugin = [Wheel.from_file(files[PLUGIN])] if PLUGIN in files else []
     there = {**machine, **{one.name: one.version for one in plugin}}
-    requirements = work / REQUIREMENTS
+    requirements = work / REQUIREMENTS_FILE
     requirements.write_text("".join(f"{line}\n" for line in wanted), encoding="utf-8")
     return Plan(
         pins=pins,

@@ -12,7 +12,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-_GROUPS = ("mlflow.tracking_store", "mlflow.model_registry_store", "mlflow.artifact_repository")
+from dbx_aml.cluster.node.requirements import ENTRY_POINT_GROUPS
+
 _CONTENT = b"dbx-aml" * 1000
 _WORKSPACE = (
     "azureml://westeurope.api.azureml.ms/mlflow/v1.0/subscriptions/"
@@ -41,7 +42,7 @@ def main() -> None:
 
 
 def _entry_points_load() -> None:
-    for group in _GROUPS:
+    for group in ENTRY_POINT_GROUPS:
         found = [one for one in entry_points(group=group) if one.name == "azureml"]
         if not found:
             raise RuntimeError(f"no entry point azureml in {group}")

@@ -31,7 +31,7 @@ from dbx_aml.cluster.node.spark_environment import (
     write_whole,
 )
 from dbx_aml.cluster.node.verify import Prover
-from dbx_aml.cluster.runtime_packages import newest_release
+from dbx_aml.cluster.runtimes import newest_release
 from dbx_aml.link.link import Link
 
 log = logging.getLogger(__name__)

@@ -24,6 +24,13 @@ from dbx_aml.cluster.node.marker import KeptPackage
 
 PACKAGE = "dbx-aml"
 PLUGIN = "azureml-mlflow"
+REQUIREMENTS_FILE = "requirements.txt"
+# MLflow's entry points through which it finds a store for "azureml://".
+ENTRY_POINT_GROUPS = (
+    "mlflow.tracking_store",
+    "mlflow.model_registry_store",
+    "mlflow.artifact_repository",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

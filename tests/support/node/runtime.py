@@ -9,7 +9,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 from dbx_aml.cluster.node.requirements import read_pins
-from dbx_aml.cluster.runtime_packages import RuntimePackages
+from dbx_aml.cluster.runtimes import Runtime
 from tests.support.node.wheel import write_wheel
 
 # As much of MLflow and of the blob client as the init script's proof calls.
@@ -110,7 +110,7 @@ _REAL = (
 )
 
 
-def real_runtime(folder: Path, machine: RuntimePackages) -> Path:
+def real_runtime(folder: Path, machine: Runtime) -> Path:
     """Return a virtual environment with what a runtime brings, at the same versions.
 
     What is imported is real; the rest has only its name and version, which is
@@ -119,11 +119,11 @@ def real_runtime(folder: Path, machine: RuntimePackages) -> Path:
     python = _python(machine.python)
     subprocess.run([python, "-m", "venv", str(folder)], check=True)
     pins = folder.parent / "pins.txt"
-    pins.write_text("".join(f"{name}=={pin}\n" for name, pin in machine.versions.items()))
+    pins.write_text("".join(f"{name}=={pin}\n" for name, pin in machine.packages.items()))
     resolve = ["compile", "-", "--constraint", str(pins), "--python", sys.executable]
     resolve += ["--python-version", machine.python]
     real = read_pins(_uv(*resolve, text="\n".join(_REAL)))
-    real = {name: pin for name, pin in real.items() if name in machine.versions}
+    real = {name: pin for name, pin in real.items() if name in machine.packages}
     names = [f"{name}=={pin}" for name, pin in real.items()]
     # As a runtime is: its packages are compiled.
     _uv(
@@ -135,7 +135,7 @@ def real_runtime(folder: Path, machine: RuntimePackages) -> Path:
         *names,
     )
     place = site_packages(folder)
-    for name, pin in machine.versions.items():
+    for name, pin in machine.packages.items():
         if name not in real and name != "pip":
             with zipfile.ZipFile(write_wheel(folder.parent / "empty", name, pin)) as archive:
                 archive.extractall(place)
