@@ -108,7 +108,7 @@ def test_setup_only_defines_names_and_lists_them_and_shows_the_status() -> None:
 
     assert ast.unparse(last) == "status"
     assert set(described_names(head)) == {name for one in statements for name in defined(one)}
-    assert len(described_names(head)) == 8
+    assert len(described_names(head)) == 7
 
 
 def defined(node: ast.stmt) -> list[str]:
