@@ -1,24 +1,25 @@
 # Databricks notebook source
 # MAGIC %md
-# MAGIC # 01 Link: say once which service tracks and which registers
 # MAGIC
-# MAGIC After this notebook plain MLflow code, in this session, goes where the link says. What is
-# MAGIC not given here comes from `DBX_AML_*` variables, then from `config.json`: the one that Azure
-# MAGIC ML's portal offers, with this project's values beside Azure ML's own. A wrong setting is an
-# MAGIC error within seconds, and changes nothing. Any MLflow URI may stand for either service, so
-# MAGIC this runs on a laptop too.
+# MAGIC # 01 Link: say which service tracks runs and which service registers models
+# MAGIC
+# MAGIC After this notebook, plain MLflow code in this session uses the two services of the link.
+# MAGIC For an empty widget the value comes from a `DBX_AML_*` variable, or else from
+# MAGIC `config.json`: the file that Azure ML's portal offers, with this project's keys beside
+# MAGIC Azure ML's own. A wrong setting raises an error within seconds and changes nothing. Any
+# MAGIC MLflow URI can stand for either service, so this notebook also runs on a laptop.
 # MAGIC
 # MAGIC | widget | example | required | meaning |
 # MAGIC |---|---|---|---|
-# MAGIC | `config` | `/Volumes/main/ml/config.json` | no | the file; empty: as found |
+# MAGIC | `config` | `/Volumes/main/ml/config.json` | no | file to read; empty: search for it |
 # MAGIC | `mode` | `aml` | no | who tracks: `databricks`, `aml` or `dual` |
-# MAGIC | `registry` | `databricks-uc` | no | or `databricks`, `aml`: who registers |
-# MAGIC | `experiment` | `/Users/ana@contoso.com/flights` | no | a path, or Azure ML's name |
-# MAGIC | `databricks_tracking_uri` | `databricks` | no | or any MLflow URI in its place |
-# MAGIC | `aml_tracking_uri` | `azureml://...` | no | follows from the workspace; or any other |
+# MAGIC | `registry` | `databricks-uc` | no | who registers; or `databricks`, `aml` |
+# MAGIC | `experiment` | `/Users/ana@contoso.com/flights` | no | Databricks path or Azure ML name |
+# MAGIC | `databricks_tracking_uri` | `databricks` | no | MLflow URI that stands for Databricks |
+# MAGIC | `aml_tracking_uri` | `azureml://...` | no | MLflow URI that stands for Azure ML |
 # MAGIC
-# MAGIC **Writes** nothing but MLflow's settings of this session. **Ends with** `mode`,
-# MAGIC `tracking_uri`, `registry_uri` and `experiment`.
+# MAGIC **Writes** only MLflow's settings of this session. **Ends with** `mode`, `tracking_uri`,
+# MAGIC `registry_uri` and `experiment`.
 
 # COMMAND ----------
 
@@ -38,24 +39,24 @@ dbutils.widgets.text("aml_tracking_uri", "")
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## Every value, and who said it
-# MAGIC Of each value the first of these counts: a widget here, a variable, the file. The widgets
-# MAGIC are for this session only; for every session of everyone, put the values into the file.
+# MAGIC ## Every value and its origin
+# MAGIC A widget overrides a variable, and a variable overrides the file. Widgets apply to this
+# MAGIC session only. To set a value for every session and every user, write it into the file.
 
 # COMMAND ----------
 
 link = dbx_aml.Link.load(**{name: widget(name) or None for name in NAMES})
-said = [{"value": name, "said by": origin} for name, origin in link.origins.items()]
-display(spark.createDataFrame(said, "value string, `said by` string"))
+origins = [{"name": name, "origin": origin} for name, origin in link.origins.items()]
+display(spark.createDataFrame(origins, "name string, origin string"))
 
 # COMMAND ----------
 
 # MAGIC %md
 # MAGIC ## Connect
-# MAGIC Tracking and registry URI are both set: each has a default that depends on the other. Where
-# MAGIC Azure ML is one of them, a token is proved and the workspace read first. Nobody is asked to
-# MAGIC log in: a service principal, a workload or managed identity, a service credential of Unity
-# MAGIC Catalog or the Azure CLI is used.
+# MAGIC `connect` sets MLflow's tracking URI and registry URI. If one of them is Azure ML,
+# MAGIC `connect` first requests a token and reads the workspace. It never opens a login page: it
+# MAGIC uses a service principal, a workload or managed identity, a service credential of Unity
+# MAGIC Catalog, or the Azure CLI.
 
 # COMMAND ----------
 

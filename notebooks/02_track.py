@@ -1,22 +1,23 @@
 # Databricks notebook source
 # MAGIC %md
+# MAGIC
 # MAGIC # 02 Track: train a model of the arrival delay
 # MAGIC
-# MAGIC A scikit-learn pipeline learns how late a flight arrives from what is known when it takes
-# MAGIC off. Numbers and strings go in as they are in the table; the pipeline is the whole model.
-# MAGIC MLflow's autologging records parameters, metrics, the signature and the model itself, in
-# MAGIC the service that the link names. Nothing in this notebook says which one that is.
+# MAGIC A scikit-learn pipeline predicts the arrival delay of a flight from values that are known
+# MAGIC at take-off. Numbers and strings stay as they are in the table: the pipeline contains all
+# MAGIC preprocessing. MLflow's autologging records parameters, metrics, the signature and the
+# MAGIC model in the service that the link names. No cell of this notebook names that service.
 # MAGIC
 # MAGIC | widget | example | required | meaning |
 # MAGIC |---|---|---|---|
-# MAGIC | `input_table` | `flights` | no | flights with their delays; empty: made-up ones |
-# MAGIC | `row_filter` | `month <= 9` | yes | the rows to learn from, an SQL predicate |
-# MAGIC | `alpha` | `1000` | yes | how strongly the regression is held back |
-# MAGIC | `tracking_uri` | `databricks` | no | where the run goes; empty: as the link says |
-# MAGIC | `experiment` | `/Shared/flights` | no | its experiment; empty: as the link says |
+# MAGIC | `input_table` | `flights` | no | flights with their delays; empty: made-up flights |
+# MAGIC | `row_filter` | `month <= 9` | yes | rows to train on, as an SQL predicate |
+# MAGIC | `alpha` | `1000` | yes | regularization strength of the ridge regression |
+# MAGIC | `tracking_uri` | `databricks` | no | MLflow server for the run; empty: from the link |
+# MAGIC | `experiment` | `/Shared/flights` | no | experiment of the run; empty: from the link |
 # MAGIC
-# MAGIC **Writes** one MLflow run with the model and a picture in it. **Ends with** its `run_id` and
-# MAGIC `model_uri`, the number of rows, and how good the model is.
+# MAGIC **Writes** an MLflow run with the model and a plot. **Ends with** `run_id`, `model_uri`,
+# MAGIC the number of `rows`, and two error metrics.
 
 # COMMAND ----------
 
@@ -46,8 +47,9 @@ widget("experiment") and mlflow.set_experiment(widget("experiment"))
 
 # MAGIC %md
 # MAGIC ## Rows
-# MAGIC A cancelled flight has no delay to learn from, so rows with nulls are left out. Numbers
-# MAGIC become doubles here: the signature then says double, and scoring can hand a null over.
+# MAGIC A cancelled flight has no delay, so this cell drops rows with nulls. It casts numbers to
+# MAGIC double: a double column of the signature accepts a null at scoring time, an integer column
+# MAGIC does not.
 
 # COMMAND ----------
 
@@ -66,8 +68,9 @@ display(flights.head(5))
 
 # MAGIC %md
 # MAGIC ## Model
-# MAGIC A regression that raises on a missing number: it never guesses for a flight that did not
-# MAGIC take off. An airport it has not seen counts as none.
+# MAGIC A ridge regression raises an error for a missing number, so a cancelled flight gets no
+# MAGIC prediction. For an airport that is not in the training rows, all airport indicators are
+# MAGIC zero.
 
 # COMMAND ----------
 
@@ -83,28 +86,29 @@ def delay_model(alpha):
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## How good is it?
-# MAGIC Train without the last month, predict the last month, and compare with the simplest guess:
-# MAGIC it arrives as late as it left. Minutes of mean absolute error.
+# MAGIC ## Error on the last month
+# MAGIC Train without the last month, predict the last month, and compare with a simple baseline:
+# MAGIC the arrival delay equals the departure delay. The metric is the mean absolute error in
+# MAGIC minutes.
 
 # COMMAND ----------
 
-mlflow.sklearn.autolog(disable=True)  # only a test: no run of its own
+mlflow.sklearn.autolog(disable=True)  # an evaluation only, without a run
 is_last = flights.month == flights.month.max()
 past, last = flights[~is_last], flights[is_last]
-tried = delay_model(float(widget("alpha"))).fit(past[NUMBERS + STRINGS], past[TARGET])
-predicted = tried.predict(last)
+evaluated = delay_model(float(widget("alpha"))).fit(past[NUMBERS + STRINGS], past[TARGET])
+predicted = evaluated.predict(last)
 metrics = {
     "last_month_mae_minutes": mean_absolute_error(last[TARGET], predicted),
-    "last_month_mae_minutes_of_guess": mean_absolute_error(last[TARGET], last.dep_delay),
+    "last_month_mae_minutes_of_baseline": mean_absolute_error(last[TARGET], last.dep_delay),
 }
 
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## Where it is wrong
-# MAGIC Left: a flight on the line was predicted to the minute. Right: how far off the others are;
-# MAGIC the narrower and the more around zero, the better.
+# MAGIC ## Residuals
+# MAGIC Left: a flight on the red line has an exact prediction. Right: the distribution of the
+# MAGIC errors; a narrow peak around zero is good.
 
 # COMMAND ----------
 
@@ -115,7 +119,7 @@ left.set(xlabel="predicted delay, minutes", ylabel="actual delay, minutes")
 left.set(xlim=(-60, 180), ylim=(-60, 180))
 edges = range(-60, 61, 5)
 right.hist(last[TARGET] - predicted, bins=edges, alpha=0.7, label="model")
-right.hist(last[TARGET] - last.dep_delay, bins=edges, histtype="step", label="simplest guess")
+right.hist(last[TARGET] - last.dep_delay, bins=edges, histtype="step", label="baseline")
 right.set(xlabel="actual minus predicted, minutes", ylabel="flights")
 right.legend(frameon=False)
 plt.show()
@@ -123,9 +127,10 @@ plt.show()
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## The model that is kept
-# MAGIC Trained on every month. `cloudpickle` is what every supported runtime can read back; which
-# MAGIC rows it learned from is two parameters instead of a digest of all of them.
+# MAGIC ## Final model
+# MAGIC Train on every month and log the model. Every supported runtime can load the format
+# MAGIC `cloudpickle`. The parameters `input_table` and `row_filter` describe the training rows; a
+# MAGIC digest of all rows is not logged, because computing it takes long.
 
 # COMMAND ----------
 
@@ -146,8 +151,8 @@ result = {
     "rows": len(flights),
     **metrics,
 }
-print(f"{result['model_uri']} learned from {result['rows']:,} flights")
-print("minutes off in the last month: {:.1f}, simplest guess {:.1f}".format(*metrics.values()))
+print(f"{result['model_uri']} was trained on {result['rows']:,} flights")
+print("mean error in the last month: {:.1f} minutes, baseline {:.1f}".format(*metrics.values()))
 dbutils.jobs.taskValues.set("model_uri", result["model_uri"])  # for the next task of a job
 
 # COMMAND ----------

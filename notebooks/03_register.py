@@ -1,18 +1,19 @@
 # Databricks notebook source
 # MAGIC %md
+# MAGIC
 # MAGIC # 03 Register: give the model a version and an alias
 # MAGIC
 # MAGIC The model of a run becomes the next version of a registered model, and the alias moves to
-# MAGIC it. Jobs name the alias, so from their next start on they use this version. Run it again
-# MAGIC and there is one version more.
+# MAGIC that version. Jobs name the alias, so each job uses the new version from its next start on.
+# MAGIC Another run of this notebook adds another version.
 # MAGIC
 # MAGIC | widget | example | required | meaning |
 # MAGIC |---|---|---|---|
-# MAGIC | `model_uri` | `runs:/4f0e.../model` | no | of a run; empty: `02_track` trains one |
-# MAGIC | `model_name` | `main.flights.arrival_delay` | yes | its name in the registry |
-# MAGIC | `alias` | `champion` | yes | the alias that moves to the new version |
-# MAGIC | `tracking_uri` | `databricks` | no | where the run is; empty: as the link says |
-# MAGIC | `registry_uri` | `databricks-uc` | no | where to register; empty: as the link says |
+# MAGIC | `model_uri` | `runs:/4f0e.../model` | no | model of a run; empty: `02_track` trains one |
+# MAGIC | `model_name` | `main.flights.arrival_delay` | yes | name of the registered model |
+# MAGIC | `alias` | `champion` | yes | alias that moves to the new version |
+# MAGIC | `tracking_uri` | `databricks` | no | MLflow server of the run; empty: from the link |
+# MAGIC | `registry_uri` | `databricks-uc` | no | MLflow registry; empty: from the link |
 # MAGIC
 # MAGIC **Writes** a model version and an alias. **Ends with** `model_name`, `model_version`,
 # MAGIC `alias`, `run_id` and the `model_uri` for jobs.
@@ -32,24 +33,25 @@ dbutils.widgets.text("registry_uri", "")
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## The model
-# MAGIC Without a model to register, `02_track` is run as a notebook of its own, which ends with
-# MAGIC the URI of the model that it trained.
+# MAGIC ## Model
+# MAGIC If the widget `model_uri` is empty, this cell runs `02_track` as a separate notebook. Its
+# MAGIC exit value has the URI of the model that it trained.
 
 # COMMAND ----------
 
 mlflow.set_tracking_uri(widget("tracking_uri") or mlflow.get_tracking_uri())
-SAME = {"tracking_uri": widget("tracking_uri")}
+SERVER = {"tracking_uri": widget("tracking_uri")}
 model_uri = (
-    widget("model_uri") or json.loads(dbutils.notebook.run("./02_track", 3600, SAME))["model_uri"]
+    widget("model_uri") or json.loads(dbutils.notebook.run("./02_track", 3600, SERVER))["model_uri"]
 )
 
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## A version, then the alias
-# MAGIC One call makes the registered model or its next version, waits until it is ready, puts on
-# MAGIC it where it came from, and moves the alias last: a job never sees half a version.
+# MAGIC ## Version and alias
+# MAGIC `register_model` creates the registered model or its next version, waits until the version
+# MAGIC is ready, tags it with the run and the signature of the model, and moves the alias last. A
+# MAGIC job never sees an incomplete version.
 
 # COMMAND ----------
 

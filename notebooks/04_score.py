@@ -1,12 +1,13 @@
 # Databricks notebook source
 # MAGIC %md
+# MAGIC
 # MAGIC # 04 Score: a table in, a table out
 # MAGIC
-# MAGIC Every row of the input table that can be scored goes to the output table with its
-# MAGIC `prediction` and, in `_scoring`, where that came from. A row that cannot be scored goes to
-# MAGIC the quarantine table with the reason. Run it again with the same batch, and nothing is
-# MAGIC written twice. The widgets are the arguments of `dbx_aml.score_table`; an empty one is not
-# MAGIC given.
+# MAGIC Each row of the input table that the model can score goes to the output table, with its
+# MAGIC `prediction` and, in `_scoring`, the batch and the model version. A row that the model
+# MAGIC cannot score goes to the quarantine table with the reason. Running this notebook again for
+# MAGIC the same batch writes nothing twice. The widgets are the arguments of
+# MAGIC `dbx_aml.score_table`; an empty widget means the default.
 # MAGIC
 # MAGIC | widget | example | required | meaning |
 # MAGIC |---|---|---|---|
@@ -14,17 +15,17 @@
 # MAGIC | `input_table` | `flights` | no | table or view to score; empty: made-up flights |
 # MAGIC | `output_table` | `flights_scored` | yes | table to write |
 # MAGIC | `quarantine_table` | `flights_scored_quarantine` | no | default: as this example |
-# MAGIC | `row_filter` | `month >= 10` | no | only these rows, an SQL predicate |
+# MAGIC | `row_filter` | `month >= 10` | no | rows to score, as an SQL predicate |
 # MAGIC | `output_columns` | `id, month` | no | input columns to keep; empty: all |
 # MAGIC | `write_mode` | `incremental` | yes | `append`, `incremental`, `merge` or `replace` |
-# MAGIC | `key_columns` | `id` | for `merge` | what identifies a row |
-# MAGIC | `replace_where` | `month = 10` | no | with `replace`: only these rows of the output |
-# MAGIC | `checkpoint_location` | `/Volumes/main/ml/delay` | for `incremental` | what was scored |
-# MAGIC | `batch_id` | `2026-11-21` | no | empty: from the input's version and the model's |
-# MAGIC | `max_quarantined_rows` | `1%` | yes | a count or a percentage; with more, it fails |
-# MAGIC | `env_manager` | `local` | yes | where the model's packages come from |
-# MAGIC | `tracking_uri` | `databricks` | no | empty: as the link says |
-# MAGIC | `registry_uri` | `databricks-uc` | no | empty: as the link says |
+# MAGIC | `key_columns` | `id` | for `merge` | columns that identify a row |
+# MAGIC | `replace_where` | `month = 10` | no | for `replace`: rows of the output to replace |
+# MAGIC | `checkpoint_location` | `/Volumes/main/ml/delay` | for `incremental` | its progress |
+# MAGIC | `batch_id` | `2026-11-21` | no | empty: from the versions of table and model |
+# MAGIC | `max_quarantined_rows` | `1%` | yes | a count or a percentage; more rows are an error |
+# MAGIC | `env_manager` | `local` | yes | Python packages: `local` or from the model |
+# MAGIC | `tracking_uri` | `databricks` | no | MLflow server of the run; empty: from the link |
+# MAGIC | `registry_uri` | `databricks-uc` | no | MLflow registry; empty: from the link |
 # MAGIC
 # MAGIC **Writes** the output table and the quarantine table. **Ends with** the result of
 # MAGIC `score_table`.
@@ -59,8 +60,8 @@ dbutils.widgets.text("env_manager", "local")
 
 # MAGIC %md
 # MAGIC ## Model and table
-# MAGIC Without a model to score with, `03_register` is run as a notebook of its own: it trains,
-# MAGIC registers, and ends with a URI that names the alias.
+# MAGIC If the widget `model_uri` is empty, this cell runs `03_register` as a separate notebook,
+# MAGIC which trains and registers a model. Its exit value has a model URI with the alias.
 
 # COMMAND ----------
 
@@ -76,17 +77,18 @@ arguments = {**dbutils.widgets.getAll(), "model_uri": model_uri, "input_table": 
 
 # MAGIC %md
 # MAGIC ## Score
-# MAGIC Columns are bound by name, the alias is pinned to its version once, and good and bad rows
-# MAGIC are each written exactly once, whatever happens to the job.
+# MAGIC `score_table` resolves the alias to a version once and binds columns by name. It writes
+# MAGIC each row exactly once, to the output table or to the quarantine table, even if the job is
+# MAGIC killed and started again.
 
 # COMMAND ----------
 
 result = dbx_aml.score_table(**arguments, spark=spark)
 print(
     f"{result.status}: {result.rows_read:,} rows read, {result.rows_scored:,} scored, "
-    f"{result.rows_quarantined:,} set aside, in {result.seconds:.1f} s"
+    f"{result.rows_quarantined:,} in quarantine, {result.seconds:.1f} s"
 )
-print(f"{result.model_uri} -> {result.output_table}, batch {result.batch_id}")
+print(f"{result.model_uri} -> {result.output_table}, batch {result.batch_id or 'none'}")
 
 # COMMAND ----------
 
@@ -97,7 +99,7 @@ from dbx_aml.scoring.views import predictions_by_day, quarantine_reasons, sample
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## Some scored rows
+# MAGIC ## Sample of the scored rows
 
 # COMMAND ----------
 
@@ -107,9 +109,9 @@ display(sample_of_output(result, spark, rows=3))
 
 # MAGIC %md
 # MAGIC ## Predictions by day
-# MAGIC By the table's first date or timestamp, or else by the day of scoring: the mean, and the
-# MAGIC band in which 8 of 10 predictions are. A level that moves says that the input has changed,
-# MAGIC or the model has.
+# MAGIC The day comes from the first date or timestamp column of the table, or else is the day of
+# MAGIC scoring. The line is the mean, the band holds 8 of 10 predictions. If the level moves, the
+# MAGIC input rows or the model have changed.
 
 # COMMAND ----------
 
@@ -125,8 +127,8 @@ plt.show()
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## Rows set aside, by reason
-# MAGIC A cancelled flight has no departure delay, and this model does not guess.
+# MAGIC ## Quarantined rows by reason
+# MAGIC A cancelled flight has no departure delay, and this model needs one.
 
 # COMMAND ----------
 

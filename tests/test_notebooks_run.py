@@ -94,7 +94,7 @@ def test_the_notebooks_run_again_in_order_each_on_what_the_one_before_left(found
     link, tracked, registered, scored = found["ordered"]
 
     assert link == found["alone"][0]
-    assert tracked["last_month_mae_minutes"] < tracked["last_month_mae_minutes_of_guess"]
+    assert tracked["last_month_mae_minutes"] < tracked["last_month_mae_minutes_of_baseline"]
     assert registered["run_id"] == tracked["run_id"] == scored["model_run_id"]
     assert registered["run_id"] != found["alone"][1]["model_run_id"]
     assert registered["model_version"] == str(scored["model_version"]) == "2"

@@ -15,7 +15,7 @@ import pytest
 from dbx_aml import score_table
 from dbx_aml._common.errors import ScoringError
 from tests.support.models import XY, choosy_sum, save_model
-from tests.support.process import JobProcess
+from tests.support.job_process import JobProcess
 
 log = logging.getLogger(__name__)
 
@@ -250,7 +250,7 @@ def clean(nights, chaos):
     with JobProcess(nights.root, jobs) as process:
         process.wait_for("up")
         started = time.monotonic()
-        assert process.end() == 0, process.story()
+        assert process.wait_for_exit() == 0, process.output()
         seconds = time.monotonic() - started
     results = process.results()
     for name in jobs:
@@ -300,7 +300,7 @@ def test_jobs_killed_at_any_moment_and_started_again_leave_what_a_clean_run_leav
     log.warning(about)
     if clean:
         with JobProcess(nights.root, jobs) as again:
-            assert again.end() == 0, (about, again.story())
+            assert again.wait_for_exit() == 0, (about, again.output())
         results = again.results()
         assert batch_ids_of(results) == clean[1], about
     else:
@@ -378,13 +378,13 @@ def race(chaos, nights):
     ):
         one.wait_for("at", "held")
         two.wait_for("up")
-        two.tell("held")
+        two.resume("held")
         two.wait_for("over", "held")
-        one.tell("held")
+        one.resume("held")
         for name in others:
-            one.tell(name)
-            two.tell(name)
-        codes = [one.end(), two.end()]
+            one.resume(name)
+            two.resume(name)
+        codes = [one.wait_for_exit(), two.wait_for_exit()]
     return one, two, codes
 
 
@@ -392,7 +392,7 @@ def test_two_equal_jobs_at_once_leave_one_set_of_rows(race, nights):
     """Each ends well, or with one clear line; at least one of the two ends well."""
     one, two, codes = race
     for process, code in zip((one, two), codes, strict=True):
-        assert code == (1 if process.failures() else 0), process.story()
+        assert code == (1 if process.failures() else 0), process.output()
     about = f"failed: {one.failures()}, {two.failures()}"
     log.warning(about)
     results = {**one.results(), **two.results()}
@@ -434,7 +434,7 @@ def test_a_worker_that_dies_once_costs_no_row_and_doubles_none(spark, tmp_path, 
     }
     master = "local-cluster[2,1,1024]" if chaos else "local[2,4]"
     with JobProcess(tmp_path, {"job": arguments}, master=master) as process:
-        assert process.end() == 0, process.story()
+        assert process.wait_for_exit() == 0, process.output()
     assert marker.exists()
     assert_counts(process.results()["job"], "scored", ROWS, master)
     known = stamped(ROWS, "once", arguments["model_uri"])

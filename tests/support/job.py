@@ -1,4 +1,4 @@
-"""Scoring jobs in a process of its own, which tests kill, race and starve (see `process.py`).
+"""Scoring jobs in a process of its own, which tests kill, race and starve (see `job_process.py`).
 
     python -m tests.support.job '{"root": "/tmp/r", "jobs": {"night": {"model_uri": ...}}}'
 
