@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dbx_aml._common.errors import LocalSparkError
+from dbx_aml._common.paths import write_atomically
 from dbx_aml.local.java import start_jvm, stop_jvm
 
 log = logging.getLogger(__name__)
@@ -106,11 +107,3 @@ def spark_home() -> Path:
 def cache_folder() -> Path:
     """Return the user's cache folder, for files that can be downloaded or computed again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dbx-aml"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that no reader ever sees half of the text."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)

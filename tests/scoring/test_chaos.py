@@ -14,8 +14,8 @@ import pytest
 
 from dbx_aml import score_table
 from dbx_aml._common.errors import ScoringError
-from tests.support.models import XY, choosy_sum, save_model
 from tests.support.job_process import JobProcess
+from tests.support.models import XY, choosy_sum, save_model
 
 log = logging.getLogger(__name__)
 
