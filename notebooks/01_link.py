@@ -1,6 +1,5 @@
 # Databricks notebook source
 # MAGIC %md
-# MAGIC
 # MAGIC # 01 Link: say which service tracks runs and which service registers models
 # MAGIC
 # MAGIC After this notebook, plain MLflow code in this session uses the two services of the link.

@@ -1,6 +1,5 @@
 # Databricks notebook source
 # MAGIC %md
-# MAGIC
 # MAGIC # 02 Track: train a model of the arrival delay
 # MAGIC
 # MAGIC A scikit-learn pipeline predicts the arrival delay of a flight from values that are known

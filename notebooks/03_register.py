@@ -1,6 +1,5 @@
 # Databricks notebook source
 # MAGIC %md
-# MAGIC
 # MAGIC # 03 Register: give the model a version and an alias
 # MAGIC
 # MAGIC The model of a run becomes the next version of a registered model, and the alias moves to

@@ -1,6 +1,5 @@
 # Databricks notebook source
 # MAGIC %md
-# MAGIC
 # MAGIC # 04 Score: a table in, a table out
 # MAGIC
 # MAGIC Each row of the input table that the model can score goes to the output table, with its

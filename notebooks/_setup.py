@@ -2,17 +2,18 @@
 # MAGIC %md
 # MAGIC # Names that the other notebooks use
 # MAGIC
-# MAGIC `%run ./_setup`, alone in its cell, defines these names; from another folder it is
-# MAGIC `%run /Workspace/<where it is>/_setup`. After it, plain MLflow code tracks and registers as
-# MAGIC the link says. The versions of the packages come from the cluster or the job.
+# MAGIC Run this notebook with `%run ./_setup`, alone in its cell. From another folder, use
+# MAGIC `%run /Workspace/<folder of the notebooks>/_setup`. The notebook connects, so that plain
+# MAGIC MLflow code uses the services of the link, and defines the names below. It installs nothing:
+# MAGIC the packages come from the cluster or the job.
 # MAGIC
-# MAGIC | name | what it is |
+# MAGIC | name | meaning |
 # MAGIC |---|---|
-# MAGIC | `json` | Python's module, for the value a notebook ends with |
-# MAGIC | `mlflow` | MLflow, as it is on this cluster |
-# MAGIC | `dbx_aml` | this project's package |
-# MAGIC | `link` | what `DBX_AML_*` variables and `config.json` say: who tracks, who registers |
-# MAGIC | `connection` | the link in use: tracking URI, registry URI, pages to look at |
+# MAGIC | `json` | Python's module, for the exit value of a notebook |
+# MAGIC | `mlflow` | MLflow of this cluster |
+# MAGIC | `dbx_aml` | the package of this project |
+# MAGIC | `link` | the settings from `DBX_AML_*` variables and `config.json` |
+# MAGIC | `connection` | the applied link, with tracking URI and registry URI |
 # MAGIC | `status` | link, origins and versions as a table; a failed init script is red |
 # MAGIC | `widget(name)` | the text of a widget, without blanks around it |
 
