@@ -25,7 +25,7 @@ from tests.support.azureml.backend import Backend
 from tests.support.azureml.service_process import azureml_service
 from tests.support.azureml.upstream import Upstream
 from tests.support.child_process import clean_environment
-from tests.support.mirror import as_databricks
+from tests.support.mirror import databricks_environment
 
 CALLS = 2000
 ROUNDS = 3
@@ -41,13 +41,14 @@ PATH = "/Users/ana@contoso.com/benchmark"
 MIRROR = "import sys; from dbx_aml.cli.main import main; main(['mirror', *sys.argv[1:]])"
 IDLE = """
 import sys, time
-from dbx_aml.tracking.mirror import queue
-from dbx_aml.tracking.mirror.reconcile import reconcile
-from dbx_aml.tracking.mirror.side import Side
-src, dst = Side(sys.argv[1], "databricks"), Side(sys.argv[2], "aml")
+from dbx_aml.tracking.mirror.mirror_runs import mirror_runs
+from dbx_aml.tracking.mirror.pending_runs import find_experiment_ids, pending_runs
+from dbx_aml.tracking.mirror.server import MlflowServer
+source, destination = MlflowServer(sys.argv[1], "databricks"), MlflowServer(sys.argv[2], "aml")
 started = time.perf_counter()
-found = list(reconcile(src, dst, queue.pending(src, queue.experiment_ids(src, []))))
-assert not found, found
+runs = pending_runs(source, find_experiment_ids(source, []))
+results = list(mirror_runs(source, destination, runs))
+assert not results, results
 print(time.perf_counter() - started)
 """
 LOOP = """
@@ -78,7 +79,7 @@ def _dual() -> Figure:
         primary = Backend(Path(folder))
         with azureml_service(Path(folder) / "azureml") as azureml:
             primary.wait()
-            plain = as_databricks(primary.port)
+            plain = databricks_environment(primary.port)
             dual = {"DBX_AML_MODE": "dual", "DBX_AML_AML_TRACKING_URI": azureml.tracking_uri}
             taken: dict[str, list[float]] = {"dual": [], "alone": []}
             for turn in range(DUAL_ROUNDS + 1):

@@ -126,11 +126,9 @@ def _global_state_is_put_back() -> Iterator[None]:
     if "mlflow" in sys.modules:
         _forget_mlflow()
     if "dbx_aml.tracking.run_context" in sys.modules:
-        from dbx_aml.tracking import run_context as marker
+        from dbx_aml.tracking import run_context
 
-        if marker._live is not None:
-            marker._live.end()
-            marker._live = None
+        run_context.reset_for_tests()
     if "dbx_aml.tracking.connect" in sys.modules:
         from dbx_aml.tracking import connect
 

@@ -1,95 +1,106 @@
-"""`dbx-aml mirror`: bring the other service up to date; how far is it, and is it right."""
+"""`dbx-aml mirror`: bring runs up to date in the other service, count them, compare them."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from dbx_aml._common.errors import DbxAmlError, MirrorError
-from dbx_aml.cli.mirror_table import format_age, mirror_progress, print_outcomes, print_plan
+from dbx_aml._common.text import plural
 from dbx_aml.cli.options import add_options, config_option, json_option
+from dbx_aml.cli.progress import show_progress
 from dbx_aml.cli.tables import Column, print_json, print_table
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-    from dbx_aml.tracking.mirror.mirror_run import Outcome
-    from dbx_aml.tracking.mirror.server import Side
+    from dbx_aml.tracking.mirror.mirror_run import MirrorResult
+    from dbx_aml.tracking.mirror.mirror_runs import Progress
+    from dbx_aml.tracking.mirror.server import MlflowServer
 
-_EVERY_S = 30.0
+_WATCH_INTERVAL_S = 30.0
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-def _since(ctx: click.Context, option: click.Parameter, value: str | None) -> int | None:
-    """Return a time as ms since 1970, from a date or from how long ago it was."""
+def _parse_since(ctx: click.Context, option: click.Parameter, value: str | None) -> int | None:
+    """Return ms since 1970 of a date, a time, or a duration before now."""
     if value is None:
         return None
     if value[-1:] in _UNITS and value[:-1].isdigit():
-        when = datetime.now(UTC) - timedelta(**{_UNITS[value[-1]]: int(value[:-1])})
-        return int(when.timestamp() * 1000)
+        start = datetime.now(UTC) - timedelta(**{_UNITS[value[-1]]: int(value[:-1])})
+        return int(start.timestamp() * 1000)
     try:
-        when = datetime.fromisoformat(value)
+        start = datetime.fromisoformat(value)
     except ValueError as err:
         text = f"must be a time such as 2026-11-24, 2026-11-24T08:00+01:00 or 6h: got {value!r}"
         raise click.BadParameter(text, ctx, option) from err
-    return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
+    return int((start if start.tzinfo else start.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-_WHICH = [
-    click.option(
-        "--experiment", "experiments", multiple=True, help="Its path or name.  [default: all]"
-    ),
+_experiment_option = click.option(
+    "--experiment", "experiments", multiple=True, help="Path or name.  [default: all experiments]"
+)
+_run_options = add_options(
+    _experiment_option,
     click.option("--run-id", "run_ids", multiple=True, help="Only this run of the source."),
     click.option(
         "--since",
-        callback=_since,
-        help="Only runs started since: a date, a time (UTC without a zone), or 30m, 6h, 2d.",
+        callback=_parse_since,
+        help="Only runs started since a date, a time (UTC without a zone), or 30m, 6h, 2d ago.",
     ),
-]
-_SIDES = [
-    click.option("--source-tracking-uri", help="[default: by the link: the service that tracks]"),
-    click.option("--destination-tracking-uri", help="[default: by the link: the other one]"),
+)
+_server_options = add_options(
+    click.option(
+        "--source-tracking-uri", help="Server to read from.  [default: the service that tracks]"
+    ),
+    click.option(
+        "--destination-tracking-uri", help="Server to write to.  [default: the other service]"
+    ),
     config_option,
     json_option,
-]
+)
 
 
 @click.group(invoke_without_command=True)
-@add_options(*_WHICH)
+@_run_options
 @click.option(
     "--include-unmarked",
     is_flag=True,
     help="Also runs that were never marked, and runs that are done.",
 )
-@click.option("--dry-run", is_flag=True, help="Show which runs; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the runs; write nothing.")
 @click.option(
     "--watch",
     is_flag=False,
-    flag_value=_EVERY_S,
+    flag_value=_WATCH_INTERVAL_S,
     type=click.FloatRange(min=1),
     metavar="[SECONDS]",
-    help="Again and again, by default every 30 seconds.",
+    help="Repeat until stopped, by default every 30 seconds.",
 )
-@add_options(*_SIDES)
+@_server_options
 @click.pass_context
 def mirror(
     ctx: click.Context,
     /,
+    experiments: tuple[str, ...],
+    run_ids: tuple[str, ...],
+    since: int | None,
     include_unmarked: bool,
     dry_run: bool,
     watch: float | None,
     as_json: bool,
-    **given: Any,
+    **server_options: str | None,
 ) -> None:
-    """Bring the runs that are pending up to date in the other service, and prove it.
+    """Bring pending runs up to date in the other service, and compare both sides.
 
-    Whatever stopped it before, do it again: only what is missing is written, nothing twice.
+    The command may be stopped and repeated at any time: it writes only data that is missing.
     """
     if ctx.invoked_subcommand:
         return
@@ -97,7 +108,18 @@ def mirror(
         raise click.UsageError("Give one of --watch and --dry-run.")
     while True:
         try:
-            _once(include_unmarked=include_unmarked, dry_run=dry_run, as_json=as_json, **given)
+            source, destination = _connect_servers(**server_options)
+            runs = _find_runs(
+                source,
+                experiments=experiments,
+                run_ids=run_ids,
+                since=since,
+                include_unmarked=include_unmarked,
+            )
+            if dry_run:
+                _print_plan(source, destination, runs, as_json=as_json)
+            else:
+                _mirror_once(source, destination, runs, as_json=as_json)
         except DbxAmlError as err:
             if not watch:
                 raise
@@ -108,166 +130,243 @@ def mirror(
 
 
 @mirror.command()
-@add_options(*_WHICH[:1])
-@add_options(*_SIDES)
-def status(experiments: tuple[str, ...], as_json: bool, **given: Any) -> None:
-    """How many runs are pending, done or failed, by experiment."""
-    from dbx_aml.tracking.mirror import pending_runs as queue
-    from dbx_aml.tracking.mirror.status import count
+@add_options(_experiment_option)
+@_server_options
+def status(experiments: tuple[str, ...], as_json: bool, **server_options: str | None) -> None:
+    """Count the pending, done and failed runs of each experiment."""
+    from dbx_aml.tracking.mirror.pending_runs import find_experiment_ids
+    from dbx_aml.tracking.mirror.status import count_runs
 
-    src, dst = _sides(**given)
-    rows = list(count(src, queue.experiment_ids(src, experiments)))
+    source, destination = _connect_servers(**server_options)
+    counts = list(count_runs(source, destination, find_experiment_ids(source, experiments)))
     if as_json:
-        print_json([asdict(row) for row in rows])
+        print_json([asdict(row) for row in counts])
         return
-    if not rows:
-        click.echo(f"no run of {src.workspace} is marked to be mirrored")
+    if not counts:
+        click.echo(f"no run of {source.display_name} is marked to be mirrored")
         return
-    columns = [
+    columns = (
         Column("experiment"),
         Column("pending", is_number=True),
-        Column("oldest", is_number=True, is_optional=True),
+        Column("oldest", is_number=True),
         Column("done", is_number=True),
         Column("failed", is_number=True),
         Column("reason", is_prose=True),
-    ]
-    table = [
+    )
+    rows = [
         (
             row.experiment,
             row.pending,
-            None if row.oldest_pending_s is None else format_age(row.oldest_pending_s),
+            _format_age(row.oldest_pending_s),
             row.done,
             row.failed,
             "\n".join(row.reasons),
         )
-        for row in rows
+        for row in counts
     ]
-    print_table(columns, table, title=f"{src.workspace} → {dst.workspace}")
+    print_table(columns, rows, title=f"{source.display_name} → {destination.display_name}")
 
 
 @mirror.command()
-@add_options(*_WHICH)
+@_run_options
 @click.option("--include-pending", is_flag=True, help="Also runs that are not done.")
-@add_options(*_SIDES)
-def verify(include_pending: bool, as_json: bool, **given: Any) -> None:
-    """Compare both sides point by point and byte by byte; exit 1 if they differ.
-
-    By default the runs that are done.
-    """
-    from dbx_aml.tracking.mirror.compare import compare
-
-    which = {name: given.pop(name) for name in ("experiments", "run_ids", "since")}
-    src, dst = _sides(**given)
-    runs = [
-        run
-        for run in _runs(src, include_unmarked=True, **which)
-        if include_pending or which["run_ids"] or _is_done(run)
-    ]
-    found = [one for _, differences in compare(src, dst, runs) for one in differences]
-    if as_json:
-        differences = [asdict(one) for one in found]
-        answer = {"runs": len(runs), "differences": differences}
-        print_json(answer)
-    else:
-        click.echo(f"{len(runs)} runs compared, {len(found)} differences")
-        if found:
-            headers = ("run id", "what", "name", src.workspace, dst.workspace)
-            columns = [Column(header) for header in headers]
-            rows = [(one.run_id, one.what, one.key, one.src, one.dst) for one in found]
-            print_table(columns, rows, title="Differences")
-    if found:
-        runs_with = len({one.run_id for one in found})
-        raise MirrorError(
-            f"both sides must be equal: {runs_with} of {len(runs)} runs differ; mirror them with "
-            "'dbx-aml mirror --include-unmarked'"
-        )
-
-
-def _once(
-    *,
-    include_unmarked: bool,
-    dry_run: bool,
-    as_json: bool,
+@_server_options
+def verify(
     experiments: tuple[str, ...],
     run_ids: tuple[str, ...],
     since: int | None,
-    **given: Any,
+    include_pending: bool,
+    as_json: bool,
+    **server_options: str | None,
 ) -> None:
-    from dbx_aml.tracking.mirror.mirror_runs import reconcile
+    """Compare done runs point by point and byte by byte; exit 1 if any differs."""
+    from dbx_aml.tracking.mirror import tags
+    from dbx_aml.tracking.mirror.compare import compare_runs
 
-    src, dst = _sides(**given)
-    runs = _runs(
-        src,
-        include_unmarked=include_unmarked,
-        experiments=experiments,
-        run_ids=run_ids,
-        since=since,
-    )
-    if dry_run:
-        print_plan(src, dst, list(runs), as_json=as_json)
-        return
-    outcomes: list[Outcome] = []
-    stopped: DbxAmlError | None = None
-    with mirror_progress() as report:
-        try:
-            for outcome in reconcile(src, dst, runs, report=report):
-                outcomes.append(outcome)
-        except MirrorError as err:
-            stopped = err
-    print_outcomes(src, dst, outcomes, as_json=as_json)
-    if stopped:
-        raise stopped
-    wrong = [one for one in outcomes if one.error is not None]
-    if wrong:
+    source, destination = _connect_servers(**server_options)
+    runs = [
+        run
+        for run in _find_runs(
+            source, experiments=experiments, run_ids=run_ids, since=since, include_unmarked=True
+        )
+        if include_pending
+        or run_ids
+        or (run.info.lifecycle_stage == "active" and run.data.tags.get(tags.STATUS) == tags.DONE)
+    ]
+    differences = list(compare_runs(source, destination, runs))
+    if as_json:
+        rows = [asdict(difference) for difference in differences]
+        print_json({"runs": len(runs), "differences": rows})
+    else:
+        click.echo(f"{plural(len(runs), 'run')} compared, {plural(len(differences), 'difference')}")
+        if differences:
+            names = ("run", "kind", "name", source.display_name, destination.display_name)
+            columns = [Column(name, is_prose=position > 2) for position, name in enumerate(names)]
+            print_table(columns, [tuple(asdict(row).values()) for row in differences])
+    if differences:
+        different_runs = len({difference.run_id for difference in differences})
         raise MirrorError(
-            f"every run must be mirrored: {len(wrong)} of {len(outcomes)} were not; the first one, "
-            f"{wrong[0].run_id}: {wrong[0].reason}"
+            f"both sides must be equal: {different_runs} of {plural(len(runs), 'run')} differ; "
+            "mirror them with 'dbx-aml mirror --include-unmarked'"
         )
 
 
-def _sides(
+def _connect_servers(
     config: str | None, source_tracking_uri: str | None, destination_tracking_uri: str | None
-) -> tuple[Side, Side]:
-    """Return both sides, which answer; Azure ML is asked with the link's credential."""
+) -> tuple[MlflowServer, MlflowServer]:
+    """Return source and destination after both have answered."""
     from dbx_aml.link.link import Link
     from dbx_aml.tracking.connect import set_connected_link
-    from dbx_aml.tracking.mirror.server_pair import prove, sides
+    from dbx_aml.tracking.mirror.server import check_server, servers_of_link
 
     link = Link.load(config=config)
+    # The store of Azure ML finds its credential by the connected link.
     set_connected_link(link)
     # Many runs at once share MLflow's connections.
     os.environ.setdefault("MLFLOW_HTTP_POOL_MAXSIZE", "32")
     os.environ["DBX_AML_RETRY_TIMEOUT_S"] = f"{link.retry_timeout_s:g}"
     if link.aml_workspace is not None:
         os.environ.setdefault("AZUREML_CURRENT_CLOUD", link.aml_workspace.cloud)
-    found = sides(
+    servers = servers_of_link(
         link,
         source_tracking_uri=source_tracking_uri,
         destination_tracking_uri=destination_tracking_uri,
     )
-    for side in found:
-        prove(side, link)
-    return found
+    for server in servers:
+        check_server(server, link)
+    return servers
 
 
-def _runs(
-    src: Side,
+def _find_runs(
+    source: MlflowServer,
     *,
-    include_unmarked: bool,
     experiments: tuple[str, ...],
     run_ids: tuple[str, ...],
     since: int | None,
+    include_unmarked: bool,
 ) -> Iterator[Run]:
-    from dbx_aml.tracking.mirror import pending_runs as queue
+    from dbx_aml.tracking.mirror.pending_runs import (
+        all_runs,
+        find_experiment_ids,
+        get_runs,
+        pending_runs,
+    )
 
     if run_ids:
-        return iter(queue.by_id(src, run_ids))
-    search = queue.every if include_unmarked else queue.pending
-    return search(src, queue.experiment_ids(src, experiments), since=since)
+        return iter(get_runs(source, run_ids))
+    search = all_runs if include_unmarked else pending_runs
+    return search(source, find_experiment_ids(source, experiments), since=since)
 
 
-def _is_done(run: Run) -> bool:
-    from dbx_aml.tracking.mirror import tags as tag
+def _mirror_once(
+    source: MlflowServer, destination: MlflowServer, runs: Iterator[Run], *, as_json: bool
+) -> None:
+    from dbx_aml.tracking.mirror.mirror_runs import mirror_runs
 
-    is_active = run.info.lifecycle_stage == "active"
-    return is_active and bool(run.data.tags.get(tag.STATE) == tag.DONE)
+    results: list[MirrorResult] = []
+    stopped_by: MirrorError | None = None
+    with show_progress("Mirroring", "runs") as report_step:
+
+        def report(progress: Progress) -> None:
+            from rich.filesize import decimal
+
+            amounts = f"{progress.metric_points:,} points, {decimal(progress.artifact_bytes)}"
+            report_step("Mirroring", progress.finished_runs, progress.runs, amounts)
+
+        try:
+            for result in mirror_runs(source, destination, runs, report=report):
+                results.append(result)
+        except MirrorError as err:
+            stopped_by = err
+    _print_results(source, destination, results, as_json=as_json)
+    if stopped_by:
+        raise stopped_by
+    failed = [result for result in results if result.error is not None]
+    if failed:
+        raise MirrorError(
+            f"every run must be mirrored: {len(failed)} of {len(results)} were not; the first one, "
+            f"{failed[0].run_id}: {failed[0].reason}"
+        )
+
+
+def _print_plan(
+    source: MlflowServer, destination: MlflowServer, runs: Iterator[Run], *, as_json: bool
+) -> None:
+    from dbx_aml.tracking.mirror.pending_runs import is_up_to_date
+
+    rows = [
+        {
+            "run_id": run.info.run_id,
+            "name": run.info.run_name or "",
+            "status": run.info.status,
+            "params": len(run.data.params),
+            "metrics": len(run.data.metrics),
+        }
+        for run in runs
+        if not is_up_to_date(run, destination)
+    ]
+    if as_json:
+        print_json({"dry_run": True, "runs": rows})
+        return
+    if not rows:
+        click.echo("nothing to mirror")
+        return
+    columns = (
+        Column("run"),
+        Column("name"),
+        Column("status"),
+        Column("params", is_number=True, is_optional=True),
+        Column("metrics", is_number=True, is_optional=True),
+    )
+    names = f"{source.display_name} → {destination.display_name}"
+    print_table(
+        columns, [tuple(row.values()) for row in rows], title=f"Dry run, nothing written: {names}"
+    )
+
+
+def _print_results(
+    source: MlflowServer, destination: MlflowServer, results: list[MirrorResult], *, as_json: bool
+) -> None:
+    """Print the result of each run; runs that were up to date only as a count."""
+    counts = Counter(result.status for result in results)
+    if as_json:
+        rows = [
+            {name: value for name, value in vars(result).items() if name != "error"}
+            for result in results
+        ]
+        print_json({"counts": counts, "runs": rows})
+        return
+    columns = (
+        Column("run"),
+        Column("name"),
+        Column("status"),
+        Column("points", is_number=True, is_optional=True),
+        Column("bytes", is_number=True, is_optional=True),
+        Column("reason", is_prose=True),
+    )
+    cells = [
+        (
+            result.run_id,
+            result.name,
+            result.status,
+            result.metric_points,
+            result.artifact_bytes,
+            result.reason,
+        )
+        for result in results
+        if result.status != "up_to_date"
+    ]
+    if cells:
+        print_table(columns, cells, title=f"{source.display_name} → {destination.display_name}")
+    summary = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    click.echo(summary or "nothing to mirror")
+
+
+def _format_age(seconds: float | None) -> str:
+    """Return an age for people, for example "3 h"; an empty text for None."""
+    if seconds is None:
+        return ""
+    for unit, unit_s in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= unit_s:
+            return f"{seconds / unit_s:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,9 +1,9 @@
-"""Which runs are to be mirrored: a tag in the very request that creates them, in mode "dual".
+"""The tag that marks a run to be mirrored, in the request that creates the run, in mode "dual".
 
-MLflow finds both classes by entry points and asks the first one at each run that its fluent API or
-autologging creates, the second one at each request that it sends. Neither asks a server, and in
-another mode both are a look at a variable. `MlflowClient.create_run` asks no context: such runs
-are found by `dbx-aml mirror --include-unmarked`.
+MLflow loads both classes by their entry points. It asks `MirrorTagProvider` at each run that its
+fluent API or autologging creates, and `RequestObserver` at each request that it sends. Neither
+calls a server, and in another mode both only read environment variables. `MlflowClient.create_run`
+asks no provider: `dbx-aml mirror --include-unmarked` finds such runs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import time
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlflow.tracking.context.abstract_context import RunContextProvider
 from mlflow.tracking.request_header.abstract_request_header_provider import RequestHeaderProvider
@@ -25,48 +25,60 @@ from dbx_aml.link.uris import is_databricks_uri
 from dbx_aml.tracking.connect import connected_link
 
 if TYPE_CHECKING:
-    from dbx_aml.tracking.mirror.live_mirror import Live
+    from dbx_aml.tracking.mirror.live_mirror import LiveMirror
 
 log = logging.getLogger(__name__)
-_LOOK_EVERY_S = 2.0
-_next_look = 0.0
-_live: Live | None = None
+_LINK_CHECK_INTERVAL_S = 2.0
+_next_link_check = 0.0
+_live_mirror: LiveMirror | None = None
 
 
-def dual_link() -> Link | None:
-    """Return the link in force where it is dual and MLflow tracks to its source; else None."""
-    link = connected_link() or _found_link(_surroundings())
+def find_dual_link() -> Link | None:
+    """Return the link of this process, if its mode is "dual" and MLflow tracks to its source.
+
+    The link is the connected link, else the link that environment variables and files describe.
+    """
+    link = connected_link() or _link_from_environment(_environment_key())
     if link is None or link.mode != "dual":
         return None
     import mlflow
 
     uri = mlflow.get_tracking_uri()
-    is_source = uri == link.tracking_uri
-    return (
-        link
-        if is_source or (is_databricks_uri(uri) and is_databricks_uri(link.tracking_uri))
-        else None
-    )
+    is_databricks = is_databricks_uri(uri) and is_databricks_uri(link.tracking_uri)
+    return link if is_databricks or uri == link.tracking_uri else None
 
 
-def _surroundings() -> tuple[Any, ...]:
-    """Return what decides which link is found, so that it is read again only when that changes."""
+def current_live_mirror() -> LiveMirror | None:
+    """Return the live mirror of this process, or None before the first run to be mirrored."""
+    return _live_mirror
+
+
+def reset_for_tests() -> None:
+    """Stop the live mirror and forget it."""
+    global _live_mirror, _next_link_check
+    if _live_mirror is not None:
+        _live_mirror.stop()
+    _live_mirror, _next_link_check = None, 0.0
+
+
+def _environment_key() -> tuple[str, ...]:
+    """Return everything that decides which link is loaded; the cached link depends on it."""
     names = ("MLFLOW_TRACKING_URI", "DATABRICKS_RUNTIME_VERSION")
-    found = {
-        name: text
-        for name, text in os.environ.items()
+    variables = sorted(
+        f"{name}={value}"
+        for name, value in os.environ.items()
         if name.startswith("DBX_AML_") or name in names
-    }
+    )
     try:
         folder = str(Path.cwd())
     except OSError:
-        # It was removed.
+        # Another process has removed the current folder.
         folder = ""
-    return (folder, *sorted(found.items()))
+    return (folder, *variables)
 
 
 @lru_cache(maxsize=8)
-def _found_link(surroundings: tuple[Any, ...]) -> Link | None:
+def _link_from_environment(environment_key: tuple[str, ...]) -> Link | None:
     try:
         return Link.load()
     except DbxAmlError as err:
@@ -75,20 +87,21 @@ def _found_link(surroundings: tuple[Any, ...]) -> Link | None:
         return None
 
 
-def _started() -> Live:
-    global _live
-    if _live is None:
-        from dbx_aml.tracking.mirror.live_mirror import Live
+def _get_live_mirror() -> LiveMirror:
+    global _live_mirror
+    if _live_mirror is None:
+        from dbx_aml.tracking.mirror.live_mirror import LiveMirror
 
-        _live = Live()
-    return _live
+        _live_mirror = LiveMirror()
+    return _live_mirror
 
 
-def _is_marking() -> bool:
-    """Tell whether a run that is created now is to be mirrored."""
-    if dual_link() is not None:
+def _marks_runs() -> bool:
+    """Tell whether a run that is created now is marked to be mirrored."""
+    if find_dual_link() is not None:
         return True
-    # A worker of a process that is connected, or a link that cannot be read: nothing is lost.
+    # A run is marked also if no link can be loaded, so that it is mirrored later: a child process
+    # of a connected process has the mode, but may lack the workspace.
     import mlflow
 
     return (
@@ -98,47 +111,47 @@ def _is_marking() -> bool:
     )
 
 
-def _at_exit() -> None:
-    if _live is not None:
-        _live.end()
+def _stop_at_exit() -> None:
+    if _live_mirror is not None:
+        _live_mirror.stop()
 
 
-# MLflow ends the active run at exit. What is registered first is called last, and MLflow imports
-# this module before it registers that.
-atexit.register(_at_exit)
+# The function that is registered first runs last. MLflow imports this module before it registers
+# its own function, which ends the active run.
+atexit.register(_stop_at_exit)
 
 
 class MirrorTagProvider(RunContextProvider):
-    """Marks each run that is created as one to be mirrored."""
+    """Marks each run that MLflow creates as pending for the mirror."""
 
     def in_context(self) -> bool:
-        """Tell whether the link in force is dual."""
-        return _is_marking()
+        """Tell whether runs are marked."""
+        return _marks_runs()
 
     def tags(self) -> dict[str, str]:
-        """Return the tags of a run that is to be mirrored."""
-        from dbx_aml.tracking.mirror import tags as tag
+        """Return the tags for a run that is about to be created."""
+        from dbx_aml.tracking.mirror import tags
 
-        found = {tag.STATE: tag.PENDING}
-        link = dual_link()
+        run_tags = {tags.STATUS: tags.PENDING}
+        link = find_dual_link()
         if link is not None:
-            found |= _started().expect_run(link)
-        return found
+            run_tags |= _get_live_mirror().expect_run(link)
+        return run_tags
 
 
 class RequestObserver(RequestHeaderProvider):
-    """Hears of each request of this process: a run that is resumed creates nothing."""
+    """Tells the live mirror of each request of this process; a resumed run creates no run."""
 
     def in_context(self) -> bool:
-        """Tell that there is no header to add, after taking note."""
-        global _next_look
-        if _live is not None and _live.is_on:
-            _live.stir()
-        elif time.monotonic() >= _next_look:
-            _next_look = time.monotonic() + _LOOK_EVERY_S
-            link = dual_link()
+        """Notify the live mirror; return False, because there is no header to add."""
+        global _next_link_check
+        if _live_mirror is not None and _live_mirror.is_running:
+            _live_mirror.notify_request()
+        elif time.monotonic() >= _next_link_check:
+            _next_link_check = time.monotonic() + _LINK_CHECK_INTERVAL_S
+            link = find_dual_link()
             if link is not None:
-                _started().start(link)
+                _get_live_mirror().start(link)
         return False
 
     def request_headers(self) -> dict[str, str]:

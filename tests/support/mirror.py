@@ -1,87 +1,190 @@
-"""What a server has of an experiment, read with nothing but MLflow's client: two must be equal."""
+"""Two MLflow stores to mirror between, and the content of an experiment, to compare two servers.
+
+The content is read with MLflow's client alone, so it does not depend on the code under test.
+"""
 
 import os
+import shutil
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from dbx_aml._common.deadline import poll_until
+from dbx_aml.models import lineage
+from dbx_aml.tracking.mirror import tags
+from dbx_aml.tracking.mirror.mirror_run import MirrorResult
+from dbx_aml.tracking.mirror.mirror_runs import mirror_runs
+from dbx_aml.tracking.mirror.pending_runs import pending_runs
+from dbx_aml.tracking.mirror.server import MlflowServer
 
-def snapshot(tracking_uri: str, experiment: str) -> dict[str, Any]:
-    """Return every run of an experiment by its name, as plain data without this package's tags.
+EXPERIMENT_PATH = "/Users/ana@contoso.com/größe/イリス"
+
+
+class MirrorStores:
+    """Two SQLite stores, source and destination, each with one empty experiment.
 
     Args:
-        tracking_uri: Of the server.
-        experiment: Its name or path; runs must have names of their own.
+        folder: Folder for databases and artifacts.
+        empty_store: Database with MLflow's tables, to be copied.
+    """
+
+    def __init__(self, folder: Path, empty_store: Path) -> None:
+        uris = []
+        for name in ("source", "destination"):
+            shutil.copy(empty_store, folder / f"{name}.db")
+            uris.append(f"sqlite:///{folder / name}.db")
+            location = (folder / f"{name}-artifacts").as_uri()
+            MlflowClient(uris[-1]).create_experiment(EXPERIMENT_PATH, artifact_location=location)
+        self.source_uri, self.destination_uri = uris
+        self.source = MlflowClient(self.source_uri)
+        self.destination = MlflowClient(self.destination_uri)
+        self.experiment_id = self.source.get_experiment_by_name(EXPERIMENT_PATH).experiment_id
+
+    @property
+    def uri_options(self) -> list[str]:
+        """Options of `dbx-aml mirror` that name the stores."""
+        return [
+            f"--source-tracking-uri={self.source_uri}",
+            f"--destination-tracking-uri={self.destination_uri}",
+        ]
+
+    def servers(self) -> tuple[MlflowServer, MlflowServer]:
+        """Return source and destination."""
+        return MlflowServer(self.source_uri, "databricks"), MlflowServer(
+            self.destination_uri, "aml"
+        )
+
+    def pending_runs(self) -> list[Any]:
+        """Return the pending runs of the source."""
+        return list(pending_runs(self.servers()[0], [self.experiment_id]))
+
+    def mirror(self, **options: Any) -> dict[str, MirrorResult]:
+        """Mirror the pending runs; return the results by the runs' names."""
+        options = {"lock_timeout_s": 0.0, "lock_poll_s": 0.1, **options}
+        results = mirror_runs(*self.servers(), self.pending_runs(), **options)
+        return {result.name: result for result in results}
+
+    def create_run(self, name: str, **run_tags: str) -> str:
+        """Create a pending run that has ended, with a little of everything; return its id."""
+        run = self.source.create_run(
+            self.experiment_id, run_name=name, tags={tags.STATUS: tags.PENDING, **run_tags}
+        )
+        run_id = str(run.info.run_id)
+        metrics = [Metric("loss", 1 / (step + 1), 1000 + step, step) for step in range(5)]
+        self.source.log_batch(run_id, metrics, [Param("alpha", "0.5")], [RunTag("team", "a b")])
+        self.source.log_text(run_id, "hello", "notes/a.txt")
+        self.source.set_terminated(run_id)
+        return run_id
+
+    def source_tags(self, run_id: str) -> dict[str, str]:
+        """Return the tags of a source run."""
+        return dict(self.source.get_run(run_id).data.tags)
+
+    def mirrored_ids(self, run_id: str, view_type: int = ViewType.ACTIVE_ONLY) -> list[str]:
+        """Return the ids of the runs at the destination that mirror a source run."""
+        experiment = self.destination.get_experiment_by_name(EXPERIMENT_PATH)
+        runs = self.destination.search_runs(
+            [experiment.experiment_id],
+            f"tags.`{lineage.SOURCE_RUN_ID}` = '{run_id}'",
+            run_view_type=view_type,
+        )
+        return [run.info.run_id for run in runs]
+
+    def assert_equal(self) -> None:
+        """Assert that both stores have the same runs."""
+        assert self.source_content() == self.destination_content()
+
+    def source_content(self) -> dict[str, Any]:
+        """Return the content of the source."""
+        return experiment_content(self.source_uri, EXPERIMENT_PATH)
+
+    def destination_content(self) -> dict[str, Any]:
+        """Return the content of the destination."""
+        return experiment_content(self.destination_uri, EXPERIMENT_PATH)
+
+
+def experiment_content(tracking_uri: str, experiment_name: str) -> dict[str, Any]:
+    """Return every run of an experiment by its name, without the tags of this package.
+
+    Args:
+        tracking_uri: Server of the experiment.
+        experiment_name: Name or path; no two runs have one name.
     """
     client = MlflowClient(tracking_uri)
-    found = client.get_experiment_by_name(experiment)
-    assert found, experiment
+    experiment = client.get_experiment_by_name(experiment_name)
+    assert experiment, experiment_name
     runs, token = [], None
     while True:
-        page = client.search_runs([found.experiment_id], max_results=1000, page_token=token)
+        page = client.search_runs([experiment.experiment_id], max_results=1000, page_token=token)
         runs += page
         token = page.token
         if not token:
             break
-    names = {run.info.run_id: run.info.run_name for run in runs}
-    assert len(set(names.values())) == len(runs), f"a run twice: {sorted(names.values())}"
-    models = _models(client, found.experiment_id)
-    return {run.info.run_name: _run(client, run, names, models) for run in runs}
+    run_names = {run.info.run_id: run.info.run_name for run in runs}
+    assert len(set(run_names.values())) == len(runs), f"a run twice: {sorted(run_names.values())}"
+    models = _models_by_run(client, experiment.experiment_id)
+    return {run.info.run_name: _run_content(client, run, run_names, models) for run in runs}
 
 
-def _run(client: MlflowClient, run: Any, names: dict[str, str], models: Any) -> dict[str, Any]:
+def _run_content(
+    client: MlflowClient, run: Any, run_names: dict[str, str], models: Any
+) -> dict[str, Any]:
     info, data = run.info, run.data
-    tags = {
-        key: text
-        for key, text in data.tags.items()
+    user_tags = {
+        key: value
+        for key, value in data.tags.items()
         if not key.startswith("dbx_aml.")
         and key not in ("mlflow.parentRunId", "mlflow.rootRunId", "mlflow.log-model.history")
     }
-    parent = data.tags.get("mlflow.parentRunId")
-    own = models.get(info.run_id, {})
+    parent_id = data.tags.get("mlflow.parentRunId")
+    run_models = models.get(info.run_id, {})
     artifacts = _files(client, info.artifact_uri)
     return {
         "info": [info.status, info.start_time, info.end_time],
         "params": data.params,
-        "tags": tags,
-        "parent": names.get(parent) if parent else None,
-        "metrics": {key: _points(client, info.run_id, key) for key in data.metrics},
+        "tags": user_tags,
+        "parent": run_names.get(parent_id) if parent_id else None,
+        "metrics": {key: _metric_points(client, info.run_id, key) for key in data.metrics},
         "datasets": sorted(
-            [one.dataset.name, one.dataset.digest, *[tag.value for tag in one.tags]]
-            for one in run.inputs.dataset_inputs
+            [entry.dataset.name, entry.dataset.digest, *[tag.value for tag in entry.tags]]
+            for entry in run.inputs.dataset_inputs
         ),
-        # Azure ML has a model's files in its run.
-        "artifacts": {p: c for p, c in artifacts.items() if p.partition("/")[0] not in own},
-        "models": own,
+        # Azure ML keeps a model's files in its run.
+        "artifacts": {
+            path: content
+            for path, content in artifacts.items()
+            if path.partition("/")[0] not in run_models
+        },
+        "models": run_models,
     }
 
 
-def _points(client: MlflowClient, run_id: str, key: str) -> list[list[Any]]:
-    # As text: a NaN is not equal to itself.
+def _metric_points(client: MlflowClient, run_id: str, key: str) -> list[list[Any]]:
+    # Values as texts: a NaN is not equal to itself.
     points = {
-        (one.timestamp, one.step, repr(one.value)) for one in client.get_metric_history(run_id, key)
+        (metric.timestamp, metric.step, repr(metric.value))
+        for metric in client.get_metric_history(run_id, key)
     }
     return sorted(map(list, points))
 
 
-def _models(client: MlflowClient, experiment_id: str) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+def _models_by_run(client: MlflowClient, experiment_id: str) -> dict[str, dict[str, Any]]:
+    models: dict[str, dict[str, Any]] = {}
     for model in client.search_logged_models([experiment_id]):
-        own = found.setdefault(model.source_run_id, {})
-        assert model.name not in own, f"a model twice: {model.name}"
-        own[model.name] = {
+        run_models = models.setdefault(model.source_run_id, {})
+        assert model.name not in run_models, f"a model twice: {model.name}"
+        run_models[model.name] = {
             "files": _files(client, model.artifact_location),
             "status": str(model.status),
             "params": model.params,
-            # Azure ML shows the newest value that the run has.
-            "metrics": sorted({one.key for one in model.metrics or []}),
+            # Azure ML shows the last value that the run has.
+            "metrics": sorted({metric.key for metric in model.metrics or []}),
         }
-    return found
+    return models
 
 
 def _files(client: MlflowClient, uri: str) -> dict[str, str]:
@@ -89,21 +192,20 @@ def _files(client: MlflowClient, uri: str) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(repository.download_artifacts("", folder))
         return {
-            file.relative_to(root).as_posix(): f"{file.stat().st_size} {hash_of(file)}"
+            file.relative_to(root).as_posix(): f"{file.stat().st_size} {_sha256(file)}"
             for file in root.rglob("*")
             if file.is_file()
         }
 
 
-def hash_of(file: Path) -> str:
-    """Return a hash of a file's content, the same in every process."""
+def _sha256(file: Path) -> str:
     import hashlib
 
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def as_databricks(port: int) -> dict[str, str]:
+def databricks_environment(port: int) -> dict[str, str]:
     """Return the variables with which MLflow's "databricks" is an MLflow server on loopback."""
     return {
         "DATABRICKS_HOST": f"http://127.0.0.1:{port}",
@@ -114,9 +216,6 @@ def as_databricks(port: int) -> dict[str, str]:
     }
 
 
-def wait_for(is_so: Callable[[], object], seconds: float = 20.0) -> bool:
-    """Wait until something is so; tell whether it ever was."""
-    end = time.monotonic() + seconds
-    while not is_so() and time.monotonic() < end:
-        time.sleep(0.1)
-    return bool(is_so())
+def assert_soon(condition: Any, timeout_s: float = 20.0) -> None:
+    """Assert that a condition becomes true before the end of the time."""
+    assert poll_until(condition, timeout_s, 0.05)

@@ -1,24 +1,26 @@
-"""Step 2, track in both: runs of one service brought up to date in the other, one way.
+"""Step 2, track in both: runs of one MLflow server brought up to date in another server.
 
-The source is the truth and its tag `dbx_aml.mirror` is the queue: it is set in the very request
-that creates a run, so nothing can be lost between the two. To mirror a run is to read the source,
-write what the destination lacks, compare both, and only then to say "done" in that tag; whoever is
-killed in between leaves a run that is still pending, and doing it again changes nothing.
+The source run is the truth, and its tag `dbx_aml.mirror` is the queue: the request that creates
+the run sets the tag to "pending", so a run cannot be lost between the two. Mirroring reads the
+source run, writes what the destination lacks, compares both, and sets the tag to "done" last. A
+process that is killed in between leaves a pending run, and a second try changes nothing.
 
-    tag          the tags of both sides, and what of a run they vouch for
-    side         one of the two services
-    problem      which errors pass, which stay, which stop everything
-    lease        one writer for a run at a time, as far as tags can say so
-    target       the run that mirrors a run: found, or made once
-    point        metrics: read in pages, written in batches, compared as sets
-    field        params and tags
-    file         artifacts, from server to server by way of one file on disk
-    model        logged models and datasets
-    copy         one run, whole
-    queue        which runs are pending
-    reconcile    many runs at once
-    compare      every difference between two runs
-    live         the thread that mirrors a process's own runs while it runs
+    tags             tags of source run and mirrored run, digest of a run
+    server           an MLflow server, the two servers of a link
+    lease            lock on a source run, kept in a tag
+    mirrored_runs    mirrored run of a source run: found, or created once
+    metric_points    set of the points of a metric
+    metrics          metrics: read in pages, written in batches
+    run_data         params, tags, datasets
+    artifacts        files of an artifact repository
+    logged_models    logged models
+    mirror_run       one run: read, find or create, compare, write, verify, record
+    pending_runs     searches for runs to mirror
+    mirror_runs      many runs at once
+    compare          every difference between two runs
+    status           counts by experiment
+    live_mirror      thread that mirrors the runs of its process
+    active_run       one run that the thread follows
 
-Which side is source and which destination is said by whoever calls: nothing here knows it.
+The caller decides which server is the source; no module of this folder assumes it.
 """

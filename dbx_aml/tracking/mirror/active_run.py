@@ -1,4 +1,4 @@
-"""One run of this process, followed while it goes on: only what is new is read and written."""
+"""Mirroring a run of this process while it runs: only new data is read and written."""
 
 from __future__ import annotations
 
@@ -8,135 +8,143 @@ import time
 from mlflow.entities import Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
-from dbx_aml.tracking.mirror import logged_models as model
-from dbx_aml.tracking.mirror import metrics as point
-from dbx_aml.tracking.mirror import params_and_tags as field
-from dbx_aml.tracking.mirror import tags as tag
-from dbx_aml.tracking.mirror.errors import is_lasting, is_missing
-from dbx_aml.tracking.mirror.mirror_run import Copier
+from dbx_aml._common.errors import is_not_found, is_retryable
+from dbx_aml.tracking.mirror import tags
+from dbx_aml.tracking.mirror.metric_points import MetricPoint
+from dbx_aml.tracking.mirror.metrics import PointWriter, point_pages, read_existing_points
+from dbx_aml.tracking.mirror.mirror_run import RunMirror
+from dbx_aml.tracking.mirror.run_data import compare_data, expected_tags, write_data
 
 log = logging.getLogger(__name__)
-_EVERY_S = 4.0
-# Other processes may log to the run, of which this one hears nothing.
-_AT_LEAST_EVERY_S = 30.0
-# The last page is read again each time: a small one.
-_PAGE = 1000
+# After a request of this process.
+_INTERVAL_S = 4.0
+# Without a request: other processes may log to the run, and their requests are not observed.
+_IDLE_INTERVAL_S = 30.0
+# The last page of a metric is read again each time, so a page is small.
+_POINTS_PER_PAGE = 1000
 
 
-class Follower:
-    """Brings one run up to date again and again.
+class ActiveRun:
+    """Brings one source run up to date at the destination again and again.
 
     Args:
-        copier: Whose leases and targets are used.
-        run_id: Of the source.
+        run_mirror: Mirror with the servers and leases to use.
+        run_id: Id of the source run.
+
+    Attributes:
+        experiment_id: Id of the run's experiment, None before the first update.
+        is_finished: Whether the run has ended and is mirrored.
+        is_untracked: Whether the run is not to be mirrored, or lies on another server.
     """
 
-    def __init__(self, copier: Copier, run_id: str) -> None:
-        self._copier = copier
+    def __init__(self, run_mirror: RunMirror, run_id: str) -> None:
+        self._run_mirror = run_mirror
         self._run_id = run_id
-        self._target: Run | None = None
-        # By metric, the token of its last page, and how many points of that are written.
+        self._mirrored_run: Run | None = None
+        # By metric, the token of its last page and the number of points of that page written.
         self._cursors: dict[str, tuple[str | None, int]] = {}
-        self._last: dict[str, tuple[float, int, int]] = {}
-        self._stirred = True
-        self._when = float("-inf")
+        self._last_points: dict[str, MetricPoint] = {}
+        self._has_new_requests = True
+        self._updated_at = float("-inf")
         self.experiment_id: str | None = None
-        self.is_over = False
-        self.is_foreign = False
+        self.is_finished = False
+        self.is_untracked = False
 
-    def stir(self) -> None:
-        """Hear that there may be something new."""
-        self._stirred = True
+    def notify(self) -> None:
+        """Note that this process has sent a request, so the run may have new data."""
+        self._has_new_requests = True
 
     @property
-    def is_due(self) -> bool:
-        """Whether it is time to look."""
-        passed = time.monotonic() - self._when
-        return passed >= (_EVERY_S if self._stirred else _AT_LEAST_EVERY_S)
+    def needs_update(self) -> bool:
+        """Whether the run should be updated now."""
+        elapsed_s = time.monotonic() - self._updated_at
+        return elapsed_s >= (_INTERVAL_S if self._has_new_requests else _IDLE_INTERVAL_S)
 
-    def follow(self, *, is_active: bool) -> None:
-        """Bring the run up to date; whole once it has ended.
+    def update(self, *, is_active: bool) -> None:
+        """Mirror the run's new data; for a run that has ended, mirror the whole run.
 
         Args:
-            is_active: It is still in this process's hands.
+            is_active: Whether MLflow lists the run as active in this process.
         """
-        self._stirred = False
+        self._has_new_requests = False
         try:
-            run = self._copier.src.run(self._run_id)
+            source_run = self._run_mirror.source.get_run(self._run_id)
         except MlflowException as error:
-            if not is_missing(error):
+            if not is_not_found(error):
                 raise
-            # MLflow tracks to another server meanwhile.
-            self.is_foreign = True
+            # MLflow now tracks to another server than the link's.
+            self.is_untracked = True
             return
-        self.experiment_id = run.info.experiment_id
-        if tag.STATE not in run.data.tags:
-            # It was created when nobody wanted it mirrored.
-            self.is_foreign = True
-        elif run.info.lifecycle_stage != "active" or tag.is_over(run):
-            self._finish(run, is_active=is_active)
-        elif self._is_taken(run):
+        self.experiment_id = source_run.info.experiment_id
+        if tags.STATUS not in source_run.data.tags:
+            # The run is older than the connection.
+            self.is_untracked = True
+        elif source_run.info.lifecycle_stage != "active" or tags.is_terminated(source_run):
+            self._mirror_ended_run(source_run, is_active=is_active)
+        elif self._lock(source_run):
             try:
-                self._add(run)
+                self._mirror_new_data(source_run)
             except Exception:
-                # What was written is not known: the next time both sides are read.
-                self._target = None
+                # A call may have written before it failed, so the next update reads both runs.
+                self._mirrored_run = None
                 self._cursors.clear()
-                self._last.clear()
+                self._last_points.clear()
                 raise
-        self._when = time.monotonic()
+        self._updated_at = time.monotonic()
 
-    def _finish(self, run: Run, *, is_active: bool) -> None:
-        self._target = None
-        outcome = self._copier.mirror(run)
-        if outcome.error is not None and not is_lasting(outcome.error):
-            raise outcome.error
-        if outcome.state == tag.FAILED:
-            log.warning("run is not mirrored run=%s: %s", self._run_id, outcome.reason)
-        # A run that says it has ended may still be this process's: it is looked at again.
-        self.is_over = not is_active
+    def _mirror_ended_run(self, source_run: Run, *, is_active: bool) -> None:
+        self._mirrored_run = None
+        result = self._run_mirror.mirror(source_run)
+        if result.error is not None and is_retryable(result.error):
+            raise result.error
+        if result.status == "failed":
+            log.warning("run is not mirrored run=%s: %s", self._run_id, result.reason)
+        # A program can set a final status on a run and go on logging to it.
+        self.is_finished = not is_active
 
-    def _is_taken(self, run: Run) -> bool:
-        if run.data.tags.get(tag.STATE) != tag.PENDING:
-            # It was resumed.
-            self._copier.src.store.set_tag(self._run_id, RunTag(tag.STATE, tag.PENDING))
-        leases = self._copier.leases
-        return leases.is_ours(run) or self._copier.take(run)[0] is not None
+    def _lock(self, source_run: Run) -> bool:
+        if source_run.data.tags.get(tags.STATUS) != tags.PENDING:
+            # The run was done, and a program resumed it.
+            pending = RunTag(tags.STATUS, tags.PENDING)
+            self._run_mirror.source.store.set_tag(self._run_id, pending)
+        if self._run_mirror.leases.has_lease(source_run):
+            return True
+        return self._run_mirror.lock(source_run)[0] is not None
 
-    def _add(self, run: Run) -> None:
-        dst = self._copier.dst
-        target = self._target or self._copier.targets.of(run)
-        wanted = field.tags_for(dst, run, self._copier.targets.parent_of(run))
-        is_new = bool(field.missing_params(run, target) or field.missing_tags(wanted, target))
-        if is_new:
-            field.copy(dst, run, target, wanted)
-        if model.missing_datasets(run, target):
-            model.copy_datasets(dst, run, target)
-            is_new = True
-        if run.info.run_name != target.info.run_name:
-            running = RunStatus.from_string(run.info.status)
-            dst.store.update_run_info(target.info.run_id, running, None, run.info.run_name)
-            is_new = True
-        writer = point.Writer(dst, target.info.run_id, lambda _: None)
-        for metric in run.data._metric_objs:
-            newest = (metric.value, metric.timestamp, metric.step)
-            if self._last.get(metric.key) != newest:
-                self._add_points(metric.key, target, writer)
-                self._last[metric.key] = newest
+    def _mirror_new_data(self, source_run: Run) -> None:
+        destination, mirrored_runs = self._run_mirror.destination, self._run_mirror.mirrored_runs
+        mirrored_run = self._mirrored_run or mirrored_runs.find_or_create(source_run)
+        mirrored_id = mirrored_run.info.run_id
+        parent_id = mirrored_runs.find_or_create_parent_id(source_run)
+        run_tags = expected_tags(destination, source_run, parent_id)
+        missing = compare_data(source_run, mirrored_run, run_tags)
+        write_data(destination, mirrored_id, missing)
+        is_renamed = source_run.info.run_name != mirrored_run.info.run_name
+        if is_renamed:
+            status = RunStatus.from_string(source_run.info.status)
+            destination.store.update_run_info(mirrored_id, status, None, source_run.info.run_name)
+        writer = PointWriter(destination, mirrored_id, lambda _: None)
+        for metric in source_run.data._metric_objs:
+            last_point = (metric.value, metric.timestamp, metric.step)
+            if self._last_points.get(metric.key) != last_point:
+                self._add_new_points(metric.key, mirrored_run, writer)
+                self._last_points[metric.key] = last_point
         writer.flush()
-        self._target = dst.run(target.info.run_id) if is_new else target
+        is_changed = bool(missing) or is_renamed
+        self._mirrored_run = destination.get_run(mirrored_id) if is_changed else mirrored_run
 
-    def _add_points(self, key: str, target: Run, writer: point.Writer) -> None:
-        src, dst = self._copier.src, self._copier.dst
-        has = None
-        if key not in self._cursors and key in target.data.metrics:
-            has = point.read(dst, target.info.run_id, key)
+    def _add_new_points(self, key: str, mirrored_run: Run, writer: PointWriter) -> None:
+        existing = None
+        if key not in self._cursors:
+            existing = read_existing_points(self._run_mirror.destination, mirrored_run, key)
         token, written = self._cursors.get(key, (None, 0))
-        for page, following in point.pages(src, self._run_id, key, token=token, size=_PAGE):
-            for one in page[written:]:
-                if has is None or one not in has:
-                    writer.add(key, one)
+        for page, next_token in point_pages(
+            self._run_mirror.source, self._run_id, key, token=token, page_size=_POINTS_PER_PAGE
+        ):
+            for point in page[written:]:
+                if existing is None or point not in existing:
+                    writer.add(key, point)
             written = len(page)
-            if following:
-                token, written = following, 0
+            if next_token:
+                token, written = next_token, 0
         self._cursors[key] = (token, written)

@@ -1,4 +1,4 @@
-"""Artifacts, from server to server by way of files on disk: never one whole in memory."""
+"""Artifacts, copied from server to server through files on disk, so none is whole in memory."""
 
 from __future__ import annotations
 
@@ -10,26 +10,25 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
-from dbx_aml.tracking.mirror.errors import is_missing
+from dbx_aml._common.errors import is_not_found
 
-_FILES_AT_ONCE = 100
-_BYTES_AT_ONCE = 64 * 2**20
-_CHUNK = 2**20
-# By path, the size in bytes; None where the server does not say.
-Sizes = dict[str, int | None]
+_FILES_PER_CALL = 100
+_BYTES_PER_CALL = 64 * 2**20
+# By path, the size in bytes; None for a server that does not tell the size.
+FileSizes = dict[str, int | None]
 
 
-def sizes(repository: Any) -> Sizes:
-    """Return every file below a repository's root."""
-    # One listing where there is a way, for example of Azure ML; else one of each folder.
+def list_files(repository: Any) -> FileSizes:
+    """Return every file below a repository's root with its size."""
+    # Azure ML has one listing of everything; other repositories have one listing a folder.
     walk = getattr(repository, "_iter_artifacts_recursive", None) or (
         lambda path: _walk(repository, path)
     )
     try:
         return {info.path: info.file_size for info in walk("") if not info.is_dir}
     except MlflowException as error:
-        # A run to which nothing was logged may have no folder yet.
-        if is_missing(error):
+        # A run without artifacts may have no folder.
+        if is_not_found(error):
             return {}
         raise
 
@@ -42,72 +41,79 @@ def _walk(repository: Any, path: str) -> Iterator[Any]:
             yield info
 
 
-def missing(wanted: Sizes, has: Sizes) -> Sizes:
-    """Return the files that are not there, or not as long."""
-    return {path: size for path, size in wanted.items() if not _is_there(path, size, has)}
+def missing_files(source_files: FileSizes, existing_files: FileSizes) -> FileSizes:
+    """Return the source files that the destination lacks, or has with another size."""
+    return {
+        path: size
+        for path, size in source_files.items()
+        if path not in existing_files
+        or (size is not None and existing_files[path] not in (None, size))
+    }
 
 
-def _is_there(path: str, size: int | None, has: Sizes) -> bool:
-    return path in has and (size is None or has[path] is None or has[path] == size)
-
-
-def copy(
-    src: Any, dst: Any, files: Sizes, *, folder: str = "", wrote: Callable[[int], None]
-) -> None:
-    """Copy files from one repository to another.
+def copy_missing_files(
+    source: Any,
+    destination: Any,
+    files: FileSizes,
+    *,
+    on_written: Callable[[int], None],
+) -> list[str]:
+    """Copy the files that a repository lacks.
 
     Args:
-        src: Repository of the source.
-        dst: Repository of the destination.
-        files: Which, by their paths in the source.
-        folder: Where they go below the destination's root.
-        wrote: Called with the number of bytes after each call.
+        source: Artifact repository of the source.
+        destination: Artifact repository of the destination.
+        files: Files of the source, by their path.
+        on_written: Function that gets the number of bytes after each call.
+
+    Returns:
+        Paths that the destination lacks even after the copy.
     """
-    for batch in _batches(files):
+    if not files:
+        return []
+    missing = missing_files(files, list_files(destination))
+    if not missing:
+        return []
+    for paths in _paths_per_call(missing):
         with tempfile.TemporaryDirectory(prefix="dbx-aml-mirror-") as root:
             size = 0
-            for path in batch:
-                local = Path(root, path)
-                local.parent.mkdir(parents=True, exist_ok=True)
-                src._download_file(path, str(local))
-                size += local.stat().st_size
-            if len(batch) == 1:
-                inside = "/".join(filter(None, [folder, _folder_of(batch[0])]))
-                dst.log_artifact(str(Path(root, batch[0])), inside or None)
+            for path in paths:
+                file = Path(root, path)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                source._download_file(path, str(file))
+                size += file.stat().st_size
+            if len(paths) == 1:
+                folder = str(PurePosixPath(paths[0]).parent)
+                destination.log_artifact(
+                    str(Path(root, paths[0])), None if folder == "." else folder
+                )
             else:
-                dst.log_artifacts(root, folder or None)
-            wrote(size)
+                destination.log_artifacts(root, None)
+            on_written(size)
+    return sorted(missing_files(files, list_files(destination)))
 
 
-def _folder_of(path: str) -> str:
-    folder = str(PurePosixPath(path).parent)
-    return "" if folder == "." else folder
-
-
-def _batches(files: Sizes) -> Iterator[list[str]]:
-    """Yield paths that go together: a large file alone, small ones as many as a call takes."""
-    batch: list[str] = []
-    room = _BYTES_AT_ONCE
+def _paths_per_call(files: FileSizes) -> Iterator[list[str]]:
+    """Yield the paths of each upload: a large file alone, small files together."""
+    paths: list[str] = []
+    free_bytes = _BYTES_PER_CALL
     for path in sorted(files):
-        # One whose size nobody knows may be large.
+        # A file of unknown size may be large.
         size = files[path]
-        size = _BYTES_AT_ONCE if size is None or size < 0 else size
-        if batch and (len(batch) == _FILES_AT_ONCE or size > room):
-            yield batch
-            batch, room = [], _BYTES_AT_ONCE
-        batch.append(path)
-        room -= size
-    if batch:
-        yield batch
+        size = _BYTES_PER_CALL if size is None or size < 0 else size
+        if paths and (len(paths) == _FILES_PER_CALL or size > free_bytes):
+            yield paths
+            paths, free_bytes = [], _BYTES_PER_CALL
+        paths.append(path)
+        free_bytes -= size
+    if paths:
+        yield paths
 
 
-def digest(repository: Any, path: str) -> str:
-    """Return the SHA-256 of a file's content, by way of a file on disk."""
-    found = hashlib.sha256()
+def file_digest(repository: Any, path: str) -> str:
+    """Return the SHA-256 of a file's content."""
     with tempfile.TemporaryDirectory(prefix="dbx-aml-mirror-") as root:
-        local = Path(root, "file")
-        repository._download_file(path, str(local))
-        with local.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                found.update(chunk)
-    return found.hexdigest()
+        file = Path(root, "file")
+        repository._download_file(path, str(file))
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()

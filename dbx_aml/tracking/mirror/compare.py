@@ -1,4 +1,4 @@
-"""Every difference between a run and its mirror, point by point and byte by byte."""
+"""Every difference between a source run and its mirrored run, point by point and byte by byte."""
 
 from __future__ import annotations
 
@@ -9,133 +9,172 @@ from typing import Any
 
 from mlflow.entities import Run
 
-from dbx_aml.tracking.mirror import artifacts as file
-from dbx_aml.tracking.mirror import logged_models as model
-from dbx_aml.tracking.mirror import metrics as point
-from dbx_aml.tracking.mirror import params_and_tags as field
-from dbx_aml.tracking.mirror import tags as tag
-from dbx_aml.tracking.mirror.mirrored_runs import Targets
-from dbx_aml.tracking.mirror.server import Side
+from dbx_aml.models import lineage
+from dbx_aml.tracking.mirror.artifacts import file_digest, list_files
+from dbx_aml.tracking.mirror.logged_models import logged_models_of_run, model_folders
+from dbx_aml.tracking.mirror.metric_points import MetricPoint, MetricPoints
+from dbx_aml.tracking.mirror.metrics import point_pages, read_existing_points
+from dbx_aml.tracking.mirror.mirrored_runs import MirroredRuns
+from dbx_aml.tracking.mirror.run_data import expected_tags, missing_datasets
+from dbx_aml.tracking.mirror.server import MlflowServer
 
 _RUNS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Something that the two do not have alike.
+    """A value that differs between a source run and its mirrored run.
 
     Args:
-        run_id: Of the source.
-        what: For example "metric".
-        key: Its name.
-        src: What the source has, as text; empty where it has nothing.
-        dst: What the destination has.
+        run_id: Id of the source run.
+        kind: For example "metric".
+        name: Name of the metric, param, tag or file.
+        source: Value at the source as text, empty for no value.
+        destination: Value at the destination as text, empty for no value.
     """
 
     run_id: str
-    what: str
-    key: str
-    src: str
-    dst: str
+    kind: str
+    name: str
+    source: str
+    destination: str
 
 
-def compare(src: Side, dst: Side, runs: Iterable[Run]) -> Iterator[tuple[Run, list[Difference]]]:
-    """Yield each run of the source with all its differences; nothing is written."""
-    targets = Targets(src, dst)
+def compare_runs(
+    source: MlflowServer, destination: MlflowServer, runs: Iterable[Run]
+) -> Iterator[Difference]:
+    """Yield all differences between source runs and their mirrored runs; write nothing."""
+    mirrored_runs = MirroredRuns(source, destination)
 
-    def one(run: Run) -> tuple[Run, list[Difference]]:
-        target = targets.find(run)
-        if target is None:
-            run_id = run.info.run_id
-            missing = Difference(run_id=run_id, what="run", key=run_id, src="there", dst="")
-            return run, [missing]
-        parent = targets.parent_of(run, make=False)
-        found = _differences(src, dst, run, target, parent)
-        return run, [Difference(run_id=run.info.run_id, **one) for one in found]
+    def compare_run(source_run: Run) -> list[Difference]:
+        mirrored_run = mirrored_runs.find(source_run)
+        comparison = _RunDifferences(source, destination, source_run)
+        if mirrored_run is None:
+            return [comparison.difference("run", source_run.info.run_id, "present", None)]
+        parent_id = mirrored_runs.find_parent_id(source_run)
+        return list(comparison.differences(mirrored_run, parent_id))
 
     with ThreadPoolExecutor(_RUNS_AT_ONCE) as pool:
-        yield from pool.map(one, runs)
+        for differences in pool.map(compare_run, runs):
+            yield from differences
 
 
-def _differences(
-    src: Side, dst: Side, run: Run, target: Run, parent: str | None
-) -> Iterator[dict[str, str]]:
-    for name in ("status", "start_time", "end_time", "run_name"):
-        yield from _unlike("run", name, getattr(run.info, name), getattr(target.info, name))
-    for key, text in run.data.params.items():
-        yield from _unlike("param", key, text, target.data.params.get(key))
-    for key in sorted(set(target.data.params) - set(run.data.params)):
-        yield from _unlike("param", key, None, target.data.params[key])
-    for key, text in field.tags_for(dst, run, parent).items():
-        yield from _unlike("tag", key, text, target.data.tags.get(key))
-    yield from _unlike("tag", tag.SOURCE_RUN, run.info.run_id, target.data.tags.get(tag.SOURCE_RUN))
-    for key in sorted({*run.data.metrics, *target.data.metrics}):
-        yield from _metric(src, dst, run, target, key)
-    for missing in model.missing_datasets(run, target):
-        yield from _unlike("dataset", missing.dataset.name, missing.dataset.digest, None)
-    models = model.models_of(src, run)
-    inside = model.folders_of(models, run)
-    yield from _files(
-        "artifact",
-        "",
-        src.repository(run.info.artifact_uri),
-        dst.repository(target.info.artifact_uri),
-        inside,
-    )
-    copies = {one.tags.get(tag.SOURCE_MODEL): one for one in model.models_of(dst, target)}
-    for one in models:
-        copied = copies.get(one.model_id)
-        if copied is None:
-            yield from _unlike("model", one.name, one.model_id, None)
-            continue
-        yield from _unlike("model", one.name, one.status, copied.status)
-        yield from _files(
-            "model file",
-            f"{one.name}/",
-            src.repository(one.artifact_location),
-            dst.repository(copied.artifact_location),
-            (),
+class _RunDifferences:
+    """Differences of one source run.
+
+    Args:
+        source: Server of the source run.
+        destination: Server of the mirrored run.
+        source_run: Run on the source.
+    """
+
+    def __init__(self, source: MlflowServer, destination: MlflowServer, source_run: Run) -> None:
+        self._source = source
+        self._destination = destination
+        self._source_run = source_run
+
+    def difference(self, kind: str, name: str, source: Any, destination: Any) -> Difference:
+        """Return a difference of this run; None is no value."""
+        return Difference(
+            run_id=self._source_run.info.run_id,
+            kind=kind,
+            name=name,
+            source="" if source is None else str(source),
+            destination="" if destination is None else str(destination),
         )
 
+    def differences(self, mirrored_run: Run, parent_id: str | None) -> Iterator[Difference]:
+        """Yield the differences between the source run and its mirrored run."""
+        for kind, name, source, destination in self._values(mirrored_run, parent_id):
+            if source != destination:
+                yield self.difference(kind, name, source, destination)
+        for key in sorted({*self._source_run.data.metrics, *mirrored_run.data.metrics}):
+            yield from self._metric(mirrored_run, key)
+        yield from self._artifacts_and_models(mirrored_run)
 
-def _unlike(what: str, key: str, src: Any, dst: Any) -> Iterator[dict[str, str]]:
-    if src != dst:
-        yield {"what": what, "key": key, "src": _text(src), "dst": _text(dst)}
+    def _values(
+        self, mirrored_run: Run, parent_id: str | None
+    ) -> Iterator[tuple[str, str, Any, Any]]:
+        source_run = self._source_run
+        for name in ("status", "start_time", "end_time", "run_name"):
+            yield "run", name, getattr(source_run.info, name), getattr(mirrored_run.info, name)
+        source_params, params = source_run.data.params, mirrored_run.data.params
+        for key in sorted({*source_params, *params}):
+            yield "param", key, source_params.get(key), params.get(key)
+        run_tags = {
+            **expected_tags(self._destination, source_run, parent_id),
+            lineage.SOURCE_RUN_ID: source_run.info.run_id,
+        }
+        for key, value in run_tags.items():
+            yield "tag", key, value, mirrored_run.data.tags.get(key)
+        for entry in missing_datasets(source_run, mirrored_run):
+            yield "dataset", entry.dataset.name, entry.dataset.digest, None
 
+    def _metric(self, mirrored_run: Run, key: str) -> Iterator[Difference]:
+        existing = read_existing_points(self._destination, mirrored_run, key)
+        source_points = MetricPoints()
+        first_missing: MetricPoint | None = None
+        missing = 0
+        if key in self._source_run.data.metrics:
+            for page, _ in point_pages(self._source, self._source_run.info.run_id, key):
+                for point in page:
+                    if source_points.add(point) and point not in existing:
+                        missing += 1
+                        first_missing = first_missing or point
+        source_count, count = source_points.digest.count, existing.digest.count
+        if first_missing:
+            value, _, step = first_missing
+            example = f"{source_count} points, with {value!r} at step {step}"
+            yield self.difference("metric", key, example, f"{count}, {missing} missing")
+        elif source_count != count:
+            yield self.difference("metric", key, f"{source_count} points", f"{count} points")
 
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
+    def _artifacts_and_models(self, mirrored_run: Run) -> Iterator[Difference]:
+        models = logged_models_of_run(self._source, self._source_run)
+        yield from self._files(
+            "artifact",
+            self._source_run.info.artifact_uri,
+            mirrored_run.info.artifact_uri,
+            skipped_folders=model_folders(models, self._source_run),
+        )
+        copies = {
+            copied_model.tags.get(lineage.SOURCE_LOGGED_MODEL_ID): copied_model
+            for copied_model in logged_models_of_run(self._destination, mirrored_run)
+        }
+        for model in models:
+            copied_model = copies.get(model.model_id)
+            if copied_model is None:
+                yield self.difference("model", model.name, model.model_id, None)
+                continue
+            if model.status != copied_model.status:
+                yield self.difference("model", model.name, model.status, copied_model.status)
+            yield from self._files(
+                "model file",
+                model.artifact_location,
+                copied_model.artifact_location,
+                prefix=f"{model.name}/",
+            )
 
-
-def _metric(src: Side, dst: Side, run: Run, target: Run, key: str) -> Iterator[dict[str, str]]:
-    has = point.read(dst, target.info.run_id, key) if key in target.data.metrics else point.Points()
-    seen = point.Points()
-    first: point.Point | None = None
-    missing = 0
-    if key in run.data.metrics:
-        for page, _ in point.pages(src, run.info.run_id, key):
-            for one in page:
-                if seen.add(one) and one not in has:
-                    missing += 1
-                    first = first or one
-    counts = (seen.series.count, has.series.count)
-    if missing and first:
-        at = f"{counts[0]} points, with {first[0]!r} at step {first[2]}"
-        yield {"what": "metric", "key": key, "src": at, "dst": f"{counts[1]}, {missing} missing"}
-    elif counts[0] != counts[1]:
-        yield from _unlike("metric", key, f"{counts[0]} points", f"{counts[1]} points")
-
-
-def _files(
-    what: str, prefix: str, src: Any, dst: Any, without: tuple[str, ...]
-) -> Iterator[dict[str, str]]:
-    has = file.sizes(dst)
-    for path, size in sorted(file.sizes(src).items()):
-        if path.startswith(without):
-            continue
-        if path not in has:
-            yield from _unlike(what, prefix + path, f"{size} bytes", None)
-        elif has[path] != size:
-            yield from _unlike(what, prefix + path, f"{size} bytes", f"{has[path]} bytes")
-        else:
-            yield from _unlike(what, prefix + path, file.digest(src, path), file.digest(dst, path))
+    def _files(
+        self,
+        kind: str,
+        source_uri: str,
+        destination_uri: str,
+        *,
+        prefix: str = "",
+        skipped_folders: tuple[str, ...] = (),
+    ) -> Iterator[Difference]:
+        source_files = self._source.artifact_repository(source_uri)
+        destination_files = self._destination.artifact_repository(destination_uri)
+        existing = list_files(destination_files)
+        for path, size in sorted(list_files(source_files).items()):
+            if path.startswith(skipped_folders):
+                continue
+            source_text, text = f"{size} bytes", None
+            if path in existing:
+                text = f"{existing[path]} bytes"
+            if source_text == text:
+                source_text = file_digest(source_files, path)
+                text = file_digest(destination_files, path)
+            if source_text != text:
+                yield self.difference(kind, prefix + path, source_text, text)

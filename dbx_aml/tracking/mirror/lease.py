@@ -1,9 +1,10 @@
-"""One writer for a run at a time, as far as tags can say so.
+"""A lock on a source run, kept in a tag, so that two processes never mirror the run at once.
 
-A tag of the source names who is at work and until when; who is, renews it. MLflow has no call that
-compares before it sets, so two may both believe for a moment that a run is theirs: what they write
-is the same, and the next look at the tag leaves it to one. Nor do two machines have one clock, so
-a lease is dead, too, once it was seen unchanged for as long as it is good for.
+The tag names the holder and the end of the lease; the holder renews it. MLflow has no call that
+compares a tag before setting it, so two processes may both believe for a moment that they hold a
+run. Both write the same content, and the next read of the tag leaves the run to one of them.
+Clocks of two machines differ. A lease therefore also counts as expired when its tag has not
+changed for `LEASE_S` seconds of the observer's own clock.
 """
 
 from __future__ import annotations
@@ -19,23 +20,23 @@ from threading import Lock, Thread
 from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from dbx_aml.tracking.mirror import tags as tag
-from dbx_aml.tracking.mirror.server import Side
+from dbx_aml.tracking.mirror import tags
+from dbx_aml.tracking.mirror.server import MlflowServer
 
 log = logging.getLogger(__name__)
 LEASE_S = 60.0
-FREE = "free"
+RELEASED = "free"
 _RENEW_S = LEASE_S / 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """Who is at work on a run, and until when by their clock.
+    """The process that mirrors a run, and the end of its lease by its own clock.
 
     Args:
         host: Name of the machine.
-        pid: Process there.
-        nonce: Tells two leases of one process apart.
+        pid: Process id on that machine.
+        nonce: Random text that tells two leases of one process apart.
         until: Seconds since 1970.
     """
 
@@ -48,28 +49,28 @@ class Lease:
         return f"{self.host}/{self.pid}/{self.nonce} {self.until:.0f}"
 
     @classmethod
-    def of_this_process(cls, nonce: str) -> Lease:
-        """Return a lease that is good from now on."""
+    def start(cls, nonce: str) -> Lease:
+        """Return a lease of this process that starts now."""
         until = time.time() + LEASE_S
         return cls(host=socket.gethostname(), pid=os.getpid(), nonce=nonce, until=until)
 
     @property
     def holder(self) -> str:
-        """Who it is, for people."""
+        """Name of the process for people."""
         return f"process {self.pid} on {self.host}"
 
     @classmethod
     def parse(cls, text: str | None) -> Lease | None:
-        """Return what a tag says; None where nobody is at work."""
-        who, _, until = (text or "").rpartition(" ")
-        parts = who.rsplit("/", 2)
-        if len(parts) != 3 or not parts[1].isdigit() or not until.isdigit():
+        """Return the lease that a tag describes; None for no tag or a released lease."""
+        holder, _, until = (text or "").rpartition(" ")
+        fields = holder.rsplit("/", 2)
+        if len(fields) != 3 or not fields[1].isdigit() or not until.isdigit():
             return None
-        return cls(host=parts[0], pid=int(parts[1]), nonce=parts[2], until=float(until))
+        return cls(host=fields[0], pid=int(fields[1]), nonce=fields[2], until=float(until))
 
     @property
-    def is_dead(self) -> bool:
-        """Whether its time is over, or its process is known to be gone."""
+    def is_expired(self) -> bool:
+        """Whether the lease has ended, or its process on this machine no longer runs."""
         if self.until < time.time():
             return True
         if self.host != socket.gethostname():
@@ -84,103 +85,109 @@ class Lease:
 
 
 class Leases:
-    """The leases of one process on runs of one source.
+    """The leases that this process holds on runs of one source.
 
     Args:
-        src: The source.
-        nonce: What tells them from another one's.
+        source: Server of the runs.
+        nonce: Random text of these leases; by default a new one.
     """
 
-    def __init__(self, src: Side, nonce: str | None = None) -> None:
-        self._src = src
+    def __init__(self, source: MlflowServer, nonce: str | None = None) -> None:
+        self._source = source
         self._nonce = nonce or token_hex(8)
         self._lock = Lock()
-        self._held: set[str] = set()
-        self._abandoned: set[str] = set()
-        # What others' tags said, and when that was first seen.
-        self._seen: dict[str, tuple[str, float]] = {}
+        self._held_run_ids: set[str] = set()
+        self._abandoned_run_ids: set[str] = set()
+        # By run id, the lease tag of another process and the time at which it was first read.
+        self._observed_leases: dict[str, tuple[str, float]] = {}
         self._is_renewing = False
 
-    def claim(self, run_id: str) -> bool:
-        """Ask for a run; tell whether nobody else is at work on it. `confirm` it before writing."""
-        text = self._src.run(run_id).data.tags.get(tag.LEASE)
+    def acquire(self, run_id: str) -> bool:
+        """Set the lease tag of a run, unless another process holds the run.
+
+        Call `confirm` before the first write.
+
+        Returns:
+            Whether the tag was set.
+        """
+        text = self._source.get_run(run_id).data.tags.get(tags.LEASE)
         lease = Lease.parse(text)
         if lease is not None and lease.nonce != self._nonce:
-            if not lease.is_dead and not self._is_stale(run_id, str(text)):
+            if not lease.is_expired and not self._is_stale(run_id, str(text)):
                 return False
-            self._abandoned.add(run_id)
-        self._src.store.set_tag(run_id, self._tag())
+            self._abandoned_run_ids.add(run_id)
+        self._source.store.set_tag(run_id, self._lease_tag())
         with self._lock:
-            self._held.add(run_id)
+            self._held_run_ids.add(run_id)
             is_first, self._is_renewing = not self._is_renewing, True
         if is_first:
             self._start_renewing()
         return True
 
     def confirm(self, run_id: str) -> Run | None:
-        """Return a run as it is now; None where somebody asked for it after us.
+        """Return a run as the source has it now; None where another process set the tag since.
 
-        Of two that ask at the same moment the later one stays. The longer this is after `claim`,
-        the surer: so whoever has something to look up does it in between.
+        Of two processes that acquire at the same moment, the later keeps the run. The result is
+        the safer the longer ago `acquire` was, so callers do their look-ups between the two.
         """
-        run = self._src.run(run_id)
-        if self.is_ours(run):
+        run = self._source.get_run(run_id)
+        if self.has_lease(run):
             return run
         with self._lock:
-            self._held.discard(run_id)
+            self._held_run_ids.discard(run_id)
         return None
 
     def is_abandoned(self, run_id: str) -> bool:
-        """Tell whether whoever was at work on a run before is gone, and its program with it."""
-        return run_id in self._abandoned
+        """Tell whether the process that held the run before this process no longer runs."""
+        return run_id in self._abandoned_run_ids
 
-    def is_ours(self, run: Run) -> bool:
-        """Tell whether a run, as it was just read, is still ours."""
-        lease = Lease.parse(run.data.tags.get(tag.LEASE))
+    def has_lease(self, run: Run) -> bool:
+        """Tell whether the lease tag of a run that was just read is ours."""
+        lease = Lease.parse(run.data.tags.get(tags.LEASE))
         return lease is not None and lease.nonce == self._nonce
 
-    def let_go(self, run_id: str) -> RunTag:
-        """Stop renewing a lease; return the tag that ends it, to be set with the others."""
+    def release(self, run_id: str) -> RunTag:
+        """Stop renewing a lease; return the tag that ends it, for the caller to set."""
         with self._lock:
-            self._held.discard(run_id)
-        return RunTag(tag.LEASE, FREE)
+            self._held_run_ids.discard(run_id)
+        return RunTag(tags.LEASE, RELEASED)
 
     def _is_stale(self, run_id: str, text: str) -> bool:
-        now = time.monotonic()
+        current_time = time.monotonic()
         with self._lock:
-            before, since = self._seen.get(run_id, ("", now))
-            if before != text:
-                since = now
-            self._seen[run_id] = (text, since)
-        return now - since > LEASE_S
+            previous_text, since = self._observed_leases.get(run_id, ("", current_time))
+            if previous_text != text:
+                since = current_time
+            self._observed_leases[run_id] = (text, since)
+        return current_time - since > LEASE_S
 
-    def _tag(self) -> RunTag:
-        return RunTag(tag.LEASE, str(Lease.of_this_process(self._nonce)))
+    def _lease_tag(self) -> RunTag:
+        return RunTag(tags.LEASE, str(Lease.start(self._nonce)))
 
     def _start_renewing(self) -> None:
         try:
             Thread(target=self._renew, name="dbx-aml-mirror-lease", daemon=True).start()
         except RuntimeError:
-            # The interpreter is ending: so is what we hold.
+            # The interpreter is ending, and the leases end with it.
             self._is_renewing = False
 
     def _renew(self) -> None:
         while True:
             time.sleep(_RENEW_S)
             with self._lock:
-                held = set(self._held)
-                if not held:
+                run_ids = set(self._held_run_ids)
+                if not run_ids:
                     self._is_renewing = False
                     return
-            for run_id in held:
+            for run_id in run_ids:
                 try:
-                    if self.is_ours(self._src.run(run_id)):
+                    if self.has_lease(self._source.get_run(run_id)):
                         with self._lock:
-                            if run_id in self._held:
-                                self._src.store.set_tag(run_id, self._tag())
+                            if run_id in self._held_run_ids:
+                                self._source.store.set_tag(run_id, self._lease_tag())
                         continue
                 except MlflowException as error:
                     log.debug("failed to renew a lease run=%s: %s", run_id, error)
                     continue
                 with self._lock:
-                    self._held.discard(run_id)
+                    self._held_run_ids.discard(run_id)

@@ -1,10 +1,11 @@
-"""The thread that mirrors a process's own runs while it runs.
+"""The thread that mirrors the runs of its process while they run.
 
-One daemon thread, started by the first run that is to be mirrored. It knows the runs from what
-MLflow's fluent API has in memory, asks the source only after the process itself has called MLflow,
-and spends at most a part of its time on it. Metrics, params and tags follow while a run goes on;
-artifacts once it has ended, for Azure ML never changes one. Whatever it does not get done, because
-the destination is down or the process ends, stays pending: the tag is the queue, not this thread.
+The first run that is to be mirrored starts one daemon thread. The thread finds the process's runs
+in the memory of MLflow's fluent API, reads from the source only after this process has sent a
+request to MLflow, and works at most a quarter of the time. Metrics, params, tags and datasets
+are mirrored during the run; artifacts are mirrored after its end, because Azure ML never changes
+an artifact. Runs that the thread does not finish, through an outage or the end of the process,
+stay pending: the queue is the tag, not this thread.
 """
 
 from __future__ import annotations
@@ -19,78 +20,82 @@ from threading import Event, Lock, Thread, get_ident
 from mlflow.tracking import fluent
 from mlflow.utils import rest_utils
 
+from dbx_aml._common.errors import is_retryable
 from dbx_aml.link.link import Link
-from dbx_aml.tracking.mirror import tags as tag
-from dbx_aml.tracking.mirror.active_run import Follower
-from dbx_aml.tracking.mirror.errors import is_lasting
+from dbx_aml.tracking.mirror import tags
+from dbx_aml.tracking.mirror.active_run import ActiveRun
 from dbx_aml.tracking.mirror.lease import Lease
-from dbx_aml.tracking.mirror.mirror_run import Copier
-from dbx_aml.tracking.mirror.server_pair import sides
+from dbx_aml.tracking.mirror.mirror_run import RunMirror
+from dbx_aml.tracking.mirror.server import servers_of_link
 
 log = logging.getLogger(__name__)
 _TICK_S = 1.0
-# At most so long is waited for what is left when the process ends.
-_AT_EXIT_S = 5.0
-# After work it rests for so many times as long as it has worked.
-_REST = 3.0
-_FIRST_PAUSE_S = 5.0
-_LONGEST_PAUSE_S = 300.0
+# Longest time that the end of the process waits for unfinished runs.
+_EXIT_TIMEOUT_S = 5.0
+# The thread rests three times as long as it has worked.
+_REST_FACTOR = 3.0
+_FIRST_RETRY_S = 5.0
+_MAX_RETRY_S = 300.0
 
 
-class Live:
+class LiveMirror:
     """Mirrors the runs of this process.
 
     Attributes:
-        process: What its runs are found by, in a tag.
+        process_token: Random text in a tag, by which the runs of this process are found.
     """
 
     def __init__(self) -> None:
         self._reset(())
-        os.register_at_fork(after_in_child=self._forget)
+        os.register_at_fork(after_in_child=self._reset_after_fork)
 
-    def _reset(self, foreign: Iterable[str]) -> None:
-        self.process = token_hex(8)
+    def _reset(self, untracked_ids: Iterable[str]) -> None:
+        self.process_token = token_hex(8)
         self._pid = os.getpid()
         self._lock = Lock()
         self._thread: Thread | None = None
-        self._copier: Copier | None = None
+        self._run_mirror: RunMirror | None = None
         self._link: Link | None = None
-        self._followers: dict[str, Follower] = {}
-        # Not to be looked at again: those of the parent of a forked process, or of other servers.
-        self._foreign = set(foreign)
-        self._over: set[str] = set()
-        self._hears = True
-        # Runs that were about to be created; how many of them there were at the last search.
-        self._expected = 0
-        self._searched = 0
-        self._stirred = Event()
-        self._ending = Event()
-        self._ended = Event()
+        self._active_runs: dict[str, ActiveRun] = {}
+        # Runs of another server, and in a forked process the runs of its parent.
+        self._untracked_ids = set(untracked_ids)
+        self._finished_ids: set[str] = set()
+        # MLflow asks header providers for each request, but a database is read without a request.
+        self._observes_requests = True
+        # Runs that were about to be created, and their number at the last search.
+        self._expected_runs = 0
+        self._searched_runs = 0
+        self._has_new_requests = Event()
+        self._stop_requested = Event()
+        self._stopped = Event()
         self._failures = 0
         self._paused_until = 0.0
 
-    def _forget(self) -> None:
-        """Start anew in a forked child: it has no thread, and its parent's runs are not its own."""
-        self._reset(_active()[0])
-        # MLflow keeps Databricks' connections for all processes, and the parent's thread uses them.
-        clear = getattr(rest_utils.get_workspace_client, "cache_clear", None)
-        if clear:
-            clear()
+    def _reset_after_fork(self) -> None:
+        """Start empty in a forked process: it has no thread, and its parent's runs stay there."""
+        self._reset(_fluent_run_ids()[0])
+        # MLflow keeps Databricks' connections for the process, and the parent's thread uses them.
+        clear_cache = getattr(rest_utils.get_workspace_client, "cache_clear", None)
+        if clear_cache:
+            clear_cache()
 
     @property
-    def is_on(self) -> bool:
+    def is_running(self) -> bool:
         """Whether the thread runs in this process."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, link: Link) -> None:
-        """Start the thread, unless it runs."""
+        """Start the thread, unless it runs.
+
+        Args:
+            link: Link that names both servers; runs that are already mirrored keep their servers.
+        """
         with self._lock:
             if link != self._link:
-                # Runs that are followed already keep the servers that they have.
-                self._link, self._copier = link, None
-            if self.is_on or self._ending.is_set():
+                self._link, self._run_mirror = link, None
+            if self.is_running or self._stop_requested.is_set():
                 return
-            self._thread = Thread(target=self._work, name="dbx-aml-mirror", daemon=True)
+            self._thread = Thread(target=self._run, name="dbx-aml-mirror", daemon=True)
             try:
                 self._thread.start()
             except RuntimeError:
@@ -98,38 +103,46 @@ class Live:
                 self._thread = None
 
     def expect_run(self, link: Link) -> dict[str, str]:
-        """Start, look for a run that is about to be created, and return the tags that say so."""
-        self._expected += 1
-        self._stirred.set()
+        """Start the thread for a run that is about to be created; return tags for that run."""
+        self._expected_runs += 1
+        self._has_new_requests.set()
         self.start(link)
-        lease = Lease.of_this_process(self.process)
-        return {tag.PROCESS: self.process, tag.LEASE: str(lease)}
+        lease = Lease.start(self.process_token)
+        return {tags.PROCESS_TOKEN: self.process_token, tags.LEASE: str(lease)}
 
-    def stir(self) -> None:
-        """Hear that this process has asked MLflow for something."""
+    def notify_request(self) -> None:
+        """Note that a thread of this process sends a request to MLflow."""
         if self._thread is not None and get_ident() != self._thread.ident:
-            self._stirred.set()
+            self._has_new_requests.set()
 
-    def _work(self) -> None:
-        rest = _TICK_S
-        while not self._ended.is_set():
-            is_last = self._ending.wait(rest)
+    def stop(self) -> None:
+        """Mirror for a few seconds more, then end the thread; unfinished runs stay pending."""
+        if not self.is_running or self._pid != os.getpid():
+            return
+        self._stop_requested.set()
+        if not self._stopped.wait(_EXIT_TIMEOUT_S):
+            log.info("left runs pending count=%s", len(self._active_runs))
+
+    def _run(self) -> None:
+        rest_s = _TICK_S
+        while not self._stopped.is_set():
+            is_last = self._stop_requested.wait(rest_s)
             started = time.monotonic()
             if is_last or started >= self._paused_until:
-                self._try_tick(is_last=is_last)
+                self._try_update_runs(is_last=is_last)
             if is_last:
-                self._ended.set()
-            rest = max(_TICK_S, _REST * (time.monotonic() - started))
-            rest = min(rest, _LONGEST_PAUSE_S)
+                self._stopped.set()
+            rest_s = max(_TICK_S, _REST_FACTOR * (time.monotonic() - started))
+            rest_s = min(rest_s, _MAX_RETRY_S)
 
-    def _try_tick(self, *, is_last: bool) -> None:
+    def _try_update_runs(self, *, is_last: bool) -> None:
         try:
-            self._tick(is_last=is_last)
+            self._update_runs(is_last=is_last)
             self._failures = 0
         except Exception as error:
             self._failures += 1
-            pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (self._failures - 1))
-            self._paused_until = time.monotonic() + pause
+            pause_s = min(_MAX_RETRY_S, _FIRST_RETRY_S * 2 ** (self._failures - 1))
+            self._paused_until = time.monotonic() + pause_s
             log.debug("failed to mirror", exc_info=error)
             if self._failures == 1:
                 log.warning(
@@ -138,69 +151,67 @@ class Live:
                     " ".join(str(error).split())[:300],
                 )
 
-    def _tick(self, *, is_last: bool) -> None:
-        stirred = self._stirred.is_set() or not self._hears
-        self._stirred.clear()
-        active, ended = _active()
-        self._over -= active
-        new = (active | ended) - self._over - self._foreign - set(self._followers)
-        if new or self._followers or self._expected > self._searched:
-            copier = self._copier_now()
-            if copier is None:
+    def _update_runs(self, *, is_last: bool) -> None:
+        has_new_requests = self._has_new_requests.is_set() or not self._observes_requests
+        self._has_new_requests.clear()
+        active_ids, ended_ids = _fluent_run_ids()
+        self._finished_ids -= active_ids
+        known_ids = self._finished_ids | self._untracked_ids | set(self._active_runs)
+        new_ids = (active_ids | ended_ids) - known_ids
+        if new_ids or self._active_runs or self._expected_runs > self._searched_runs:
+            run_mirror = self._current_run_mirror()
+            if run_mirror is None:
                 return
-            for run_id in new:
-                self._followers[run_id] = Follower(copier, run_id)
-            expected = self._expected
-            if expected - self._searched > len(new):
-                self._search(copier)
-            self._searched = expected
-            # A database is asked without a request.
-            self._hears = copier.src.is_remote
-        lasting: Exception | None = None
-        for run_id, follower in list(self._followers.items()):
-            if stirred or run_id not in active:
-                follower.stir()
+            for run_id in new_ids:
+                self._active_runs[run_id] = ActiveRun(run_mirror, run_id)
+            expected_runs = self._expected_runs
+            if expected_runs - self._searched_runs > len(new_ids):
+                self._search_runs(run_mirror)
+            self._searched_runs = expected_runs
+            self._observes_requests = run_mirror.source.is_remote
+        permanent_error: Exception | None = None
+        for run_id, active_run in list(self._active_runs.items()):
+            if has_new_requests or run_id not in active_ids:
+                active_run.notify()
             try:
-                if follower.is_due or is_last:
-                    follower.follow(is_active=run_id in active)
+                if active_run.needs_update or is_last:
+                    active_run.update(is_active=run_id in active_ids)
             except Exception as error:
-                if not is_lasting(error):
+                if is_retryable(error):
                     raise
-                lasting = error
-            if follower.is_over or follower.is_foreign:
-                del self._followers[run_id]
-                (self._over if follower.is_over else self._foreign).add(run_id)
-        if lasting is not None:
-            raise lasting
+                permanent_error = error
+            if active_run.is_finished or active_run.is_untracked:
+                del self._active_runs[run_id]
+                skipped = self._finished_ids if active_run.is_finished else self._untracked_ids
+                skipped.add(run_id)
+        if permanent_error is not None:
+            raise permanent_error
 
-    def _copier_now(self) -> Copier | None:
-        if self._copier is None and self._link is not None:
-            self._copier = Copier(*sides(self._link), nonce=self.process)
-        return self._copier
+    def _current_run_mirror(self) -> RunMirror | None:
+        if self._run_mirror is None and self._link is not None:
+            self._run_mirror = RunMirror(*servers_of_link(self._link), nonce=self.process_token)
+        return self._run_mirror
 
-    def _search(self, copier: Copier) -> None:
-        """Find runs of this process that began and ended unseen, as many short ones do."""
-        where = {follower.experiment_id for follower in self._followers.values()}
-        where |= {fluent._active_experiment_id, os.environ.get("MLFLOW_EXPERIMENT_ID")}
-        experiments = sorted(one for one in where if one)
-        condition = f"tags.`{tag.PROCESS}` = '{self.process}' and tags.`{tag.STATE}` = 'pending'"
-        for run in copier.src.runs(experiments, condition) if experiments else ():
-            run_id = run.info.run_id
-            if run_id not in self._followers and run_id not in self._over:
-                self._followers[run_id] = Follower(copier, run_id)
-
-    def end(self) -> None:
-        """Do what can be done within a few seconds; the rest stays pending."""
-        if not self.is_on or self._pid != os.getpid():
+    def _search_runs(self, run_mirror: RunMirror) -> None:
+        """Find runs of this process that were created and ended between two updates."""
+        candidates = {active_run.experiment_id for active_run in self._active_runs.values()}
+        candidates |= {fluent._active_experiment_id, os.environ.get("MLFLOW_EXPERIMENT_ID")}
+        experiment_ids = sorted(candidate for candidate in candidates if candidate)
+        if not experiment_ids:
             return
-        self._ending.set()
-        if not self._ended.wait(_AT_EXIT_S):
-            log.info("left runs pending count=%s", len(self._followers))
+        filter_string = (
+            f"tags.`{tags.PROCESS_TOKEN}` = '{self.process_token}' "
+            f"and tags.`{tags.STATUS}` = '{tags.PENDING}'"
+        )
+        for run in run_mirror.source.search_runs(experiment_ids, filter_string):
+            run_id = run.info.run_id
+            if run_id not in self._active_runs and run_id not in self._finished_ids:
+                self._active_runs[run_id] = ActiveRun(run_mirror, run_id)
 
 
-def _active() -> tuple[set[str], set[str]]:
-    """Return the runs that are active in any thread, and the last one that each has ended."""
+def _fluent_run_ids() -> tuple[set[str], set[str]]:
+    """Return the ids of the runs active in any thread, and of the last ended run of each thread."""
     stacks = fluent._active_run_stack.get_all_thread_values().values()
-    last = fluent._last_active_run_id.get_all_thread_values().values()
-    active = {run.info.run_id for stack in list(stacks) for run in list(stack)}
-    return active, {run_id for run_id in last if run_id} - active
+    last_ids = fluent._last_active_run_id.get_all_thread_values().values()
+    active_ids = {run.info.run_id for stack in list(stacks) for run in list(stack)}
+    return active_ids, {run_id for run_id in last_ids if run_id} - active_ids

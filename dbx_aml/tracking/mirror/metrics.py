@@ -1,289 +1,265 @@
-"""Metrics: read in pages, written in batches, compared as sets.
-
-A point is a value with its time and step; a metric is the set of its points, for servers keep an
-equal one once or twice as they like. Two sets are equal where their counts and the sums of their
-points' hashes are, so millions of points are compared without being kept.
-"""
+"""Metrics of a run: read in pages, written in batches, compared as sets of points."""
 
 from __future__ import annotations
 
 import math
-import struct
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
 from typing import Any
 
 from mlflow.entities import Metric, Run
 from mlflow.utils.search_utils import SearchUtils
 
-from dbx_aml.tracking.mirror.server import Side
+from dbx_aml.tracking.mirror.metric_points import (
+    MetricDigest,
+    MetricPoint,
+    MetricPoints,
+    pack_point,
+)
+from dbx_aml.tracking.mirror.server import MlflowServer
 
-# Value, time in ms since 1970, step.
-Point = tuple[float, int, int]
-_PACK = struct.Struct("<dqq").pack
-_LANES = 4
-_WAITS_S = (0.5, 1.0, 2.0)
-# MLflow takes 1,000,000 bytes a call; a letter of a name may become six, the rest of a point 110.
-_BYTES_A_CALL = 900_000
-_BYTES_A_POINT = 110
-
-
-@dataclass(frozen=True, kw_only=True)
-class Series:
-    """The points of a metric, told by little.
-
-    Args:
-        count: How many.
-        digest: The sum of their hashes, which is of this process.
-        last: In the order of a server.
-    """
-
-    count: int
-    digest: int
-    last: Point | None = field(compare=False)
+_METRICS_AT_ONCE = 4
+# A point that was just written may be readable only after a moment.
+_READ_DELAYS_S = (0.5, 1.0, 2.0)
+# MLflow accepts 1,000,000 bytes a call. JSON turns a letter of a metric's name into up to six
+# bytes; the rest of a point takes up to 110.
+_BYTES_PER_CALL = 900_000
+_BYTES_PER_POINT = 110
 
 
-class Points:
-    """The distinct points of one metric, as bytes: a million of them is about 100 MB."""
-
-    def __init__(self) -> None:
-        self._packed: set[bytes] = set()
-        # Time, step and value of the last one, as MLflow's server sorts them.
-        self._last: tuple[int, int, float] | None = None
-
-    def __contains__(self, point: Point) -> bool:
-        return packed(point) in self._packed
-
-    def add(self, point: Point) -> bool:
-        """Add a point; tell whether it is new."""
-        value, timestamp, step = point
-        if self._last is None or (timestamp, step, value) > self._last:
-            self._last = timestamp, step, value
-        before = len(self._packed)
-        self._packed.add(packed(point))
-        return len(self._packed) > before
-
-    @property
-    def series(self) -> Series:
-        """What two metrics are compared by."""
-        last = (self._last[2], self._last[0], self._last[1]) if self._last else None
-        digest = sum(map(hash, self._packed))
-        return Series(count=len(self._packed), digest=digest, last=last)
-
-
-def packed(point: Point) -> bytes:
-    """Return a point such that it is the same from every server.
-
-    MLflow's own keeps an infinite value as the largest there is, and any NaN as one.
-    """
-    value, timestamp, step = point
-    if value != value:
-        value = math.nan
-    elif math.isinf(value):
-        value = math.copysign(sys.float_info.max, value)
-    # Adding zero makes a negative zero a positive one.
-    return _PACK(value + 0.0, timestamp, step)
-
-
-def pages(
-    side: Side, run_id: str, key: str, *, token: str | None = None, size: int | None = None
-) -> Iterator[tuple[list[Point], str | None]]:
-    """Yield a metric's points by pages, each with the token of the next one.
+def point_pages(
+    server: MlflowServer,
+    run_id: str,
+    key: str,
+    *,
+    token: str | None = None,
+    page_size: int | None = None,
+) -> Iterator[tuple[list[MetricPoint], str | None]]:
+    """Yield the points of a metric page by page, each page with the token of the next page.
 
     Args:
-        side: Whose.
-        run_id: Of a run there.
-        key: The metric's name.
-        token: Of the page to start at; the first one without it.
-        size: Points a page.
+        server: Server of the run.
+        run_id: Run on that server.
+        key: Name of the metric.
+        token: Token of the page to start at; None starts at the first page.
+        page_size: Points a page; by default as many as the server is good at.
     """
+    max_results = page_size or server.points_per_page
     while True:
-        if side.is_remote:
-            asked = {"run_id": run_id, "metric_key": key, "max_results": size or side.page}
+        if server.is_remote:
+            params = {"run_id": run_id, "metric_key": key, "max_results": max_results}
             if token:
-                asked["page_token"] = token
-            answer = side.ask("GET", "metrics/get-history", params=asked)
+                params["page_token"] = token
+            answer = server.request("GET", "metrics/get-history", params=params)
             token = answer.get("next_page_token")
-            yield [_point(one) for one in answer.get("metrics") or []], token
+            yield [_parse_point(entry) for entry in answer.get("metrics") or []], token
         else:
-            found = side.store.get_metric_history(
-                run_id, key, max_results=size or side.page, page_token=token
+            metrics = server.store.get_metric_history(
+                run_id, key, max_results=max_results, page_token=token
             )
-            token = _text(found.token)
-            yield [(one.value, one.timestamp, one.step) for one in found], token
+            token = _decode_token(metrics.token)
+            yield [(metric.value, metric.timestamp, metric.step) for metric in metrics], token
         if not token:
             return
 
 
-def _point(one: dict[str, Any]) -> Point:
-    # NaN and infinities are words in JSON, and long integers may be.
-    value = one.get("value", 0.0)
-    return float(value), int(one.get("timestamp", 0)), int(one.get("step", 0))
+def _parse_point(entry: dict[str, Any]) -> MetricPoint:
+    # JSON has NaN and infinities as texts, and may have long integers as texts.
+    value = entry.get("value", 0.0)
+    return float(value), int(entry.get("timestamp", 0)), int(entry.get("step", 0))
 
 
-def read(side: Side, run_id: str, key: str) -> Points:
+def read_points(server: MlflowServer, run_id: str, key: str) -> MetricPoints:
     """Return all points of a metric."""
-    found = Points()
-    for page, _ in pages(side, run_id, key):
+    points = MetricPoints()
+    for page, _ in point_pages(server, run_id, key):
         for point in page:
-            found.add(point)
-    return found
+            points.add(point)
+    return points
 
 
-def write(side: Side, run_id: str, points: Sequence[tuple[str, Point]]) -> None:
-    """Write points of metrics of a run, in one call."""
-    if not side.is_remote:
-        metrics = [Metric(key, *point) for key, point in points]
-        side.store.log_batch(run_id, metrics, [], [])
+def read_existing_points(server: MlflowServer, run: Run, key: str) -> MetricPoints:
+    """Return all points of a metric of a run; an empty set, without a call, for a new metric."""
+    return read_points(server, run.info.run_id, key) if key in run.data.metrics else MetricPoints()
+
+
+def write_points(
+    server: MlflowServer, run_id: str, metric_points: Sequence[tuple[str, MetricPoint]]
+) -> None:
+    """Write points of a run's metrics in one call.
+
+    Args:
+        server: Server of the run.
+        run_id: Run on that server.
+        metric_points: Names of metrics, each with a point.
+    """
+    if not server.is_remote:
+        metrics = [Metric(key, *point) for key, point in metric_points]
+        server.store.log_batch(run_id, metrics, [], [])
         return
-    body = [
-        {"key": key, "value": _spoken(value), "timestamp": timestamp, "step": step}
-        for key, (value, timestamp, step) in points
+    entries = [
+        {"key": key, "value": _json_number(value), "timestamp": timestamp, "step": step}
+        for key, (value, timestamp, step) in metric_points
     ]
-    side.ask("POST", "runs/log-batch", json={"run_id": run_id, "metrics": body})
+    server.request("POST", "runs/log-batch", json={"run_id": run_id, "metrics": entries})
 
 
-def _spoken(value: float) -> float | str:
-    """Return a number as JSON has it."""
+def _json_number(value: float) -> float | str:
     if math.isfinite(value):
         return value
     return "NaN" if value != value else ("Infinity" if value > 0 else "-Infinity")
 
 
-class Writer:
-    """Collects points of a run into calls as large as the destination takes them.
+class PointWriter:
+    """Collects points of a run into calls as large as the destination accepts.
 
     Args:
-        dst: The destination.
-        run_id: Of a run there.
-        wrote: Called with the number of points after each call.
+        destination: Server of the run.
+        run_id: Run on that server.
+        on_written: Function that gets the number of points after each call.
     """
 
-    def __init__(self, dst: Side, run_id: str, wrote: Callable[[int], None]) -> None:
-        self._dst = dst
+    def __init__(
+        self, destination: MlflowServer, run_id: str, on_written: Callable[[int], None]
+    ) -> None:
+        self._destination = destination
         self._run_id = run_id
-        self._wrote = wrote
-        self._points: list[tuple[str, Point]] = []
-        self._room = _BYTES_A_CALL
+        self._on_written = on_written
+        self._buffer: list[tuple[str, MetricPoint]] = []
+        self._free_bytes = _BYTES_PER_CALL
 
-    def add(self, key: str, point: Point) -> None:
-        """Take a point; write what there is where it is enough for a call."""
-        size = _BYTES_A_POINT + 6 * len(key)
-        if len(self._points) == self._dst.batch or self._room < size:
+    def add(self, key: str, metric_point: MetricPoint) -> None:
+        """Add a point; write the collected points first if the call would be too large."""
+        size = _BYTES_PER_POINT + 6 * len(key)
+        if len(self._buffer) == self._destination.points_per_call or self._free_bytes < size:
             self.flush()
-        self._points.append((key, point))
-        self._room -= size
+        self._buffer.append((key, metric_point))
+        self._free_bytes -= size
 
     def flush(self) -> None:
-        """Write what there is."""
-        if self._points:
-            write(self._dst, self._run_id, self._points)
-            self._wrote(len(self._points))
-        self._points = []
-        self._room = _BYTES_A_CALL
+        """Write the collected points."""
+        if self._buffer:
+            write_points(self._destination, self._run_id, self._buffer)
+            self._on_written(len(self._buffer))
+        self._buffer = []
+        self._free_bytes = _BYTES_PER_CALL
 
 
-def copy(
-    src: Side,
-    dst: Side,
-    run: Run,
-    target: Run,
+def copy_metrics(
+    source: MlflowServer,
+    destination: MlflowServer,
+    source_run: Run,
+    mirrored_run: Run,
     *,
-    lanes: Executor | None,
-    wrote: Callable[[int], None],
+    metric_pool: Executor | None,
+    on_written: Callable[[int], None],
 ) -> list[str]:
-    """Write the points that the mirror lacks, and compare both; return the differences.
+    """Write the points that the mirrored run lacks, then compare both runs.
+
+    Each call costs a round trip, so several metrics are copied at once. The points of one metric
+    are written in their order.
 
     Args:
-        src: The source.
-        dst: The destination.
-        run: Of the source.
-        target: Its mirror.
-        lanes: Does several metrics at once: each call costs a way there and back. None does one
-            after the other, as the interpreter's end needs it. A metric's own points are written
-            in their order.
-        wrote: Called with the number of points after each call.
+        source: Server of the source run.
+        destination: Server of the mirrored run.
+        source_run: Run on the source.
+        mirrored_run: Run on the destination.
+        metric_pool: Threads for several metrics at once; None copies one metric after the other,
+            which is all that works while the interpreter ends.
+        on_written: Function that gets the number of points after each call.
+
+    Returns:
+        Differences that remain, one text a metric.
     """
-    keys = sorted(run.data.metrics)
+    keys = sorted(source_run.data.metrics)
     if not keys:
         return []
-    # The last steps tell about how many calls there will be: as few lanes, each with full calls.
-    calls = sum(max(0, one.step) + 1 for one in run.data._metric_objs) // dst.batch
-    count = max(1, min(_LANES, len(keys), calls)) if lanes else 1
-    work = [keys[lane::count] for lane in range(count)]
+    # The last steps tell about how many calls there will be. More threads would send calls that
+    # are half empty.
+    points = sum(max(0, metric.step) + 1 for metric in source_run.data._metric_objs)
+    calls = points // destination.points_per_call
+    threads = max(1, min(_METRICS_AT_ONCE, len(keys), calls)) if metric_pool else 1
+    shares = [keys[thread::threads] for thread in range(threads)]
 
-    def one(some: list[str]) -> list[str]:
-        return _lane(src, dst, run, target, some, wrote)
+    def copy_share(share: list[str]) -> list[str]:
+        return _copy_and_compare(source, destination, source_run, mirrored_run, share, on_written)
 
-    done: Iterable[list[str]] = lanes.map(one, work) if lanes else map(one, work)
-    return [problem for problems in done for problem in problems]
+    run_all = metric_pool.map if metric_pool else map
+    differences: Iterable[list[str]] = run_all(copy_share, shares)
+    return [difference for share in differences for difference in share]
 
 
-def _lane(
-    src: Side, dst: Side, run: Run, target: Run, keys: list[str], wrote: Callable[[int], None]
+def _copy_and_compare(
+    source: MlflowServer,
+    destination: MlflowServer,
+    source_run: Run,
+    mirrored_run: Run,
+    keys: list[str],
+    on_written: Callable[[int], None],
 ) -> list[str]:
-    run_id, target_id = run.info.run_id, target.info.run_id
-    writer = Writer(dst, target_id, wrote)
-    wanted: dict[str, Series] = {}
-    same: set[str] = set()
+    writer = PointWriter(destination, mirrored_run.info.run_id, on_written)
+    digests: dict[str, MetricDigest] = {}
     for key in keys:
-        has = read(dst, target_id, key) if key in target.data.metrics else Points()
-        seen, is_whole = Points(), True
-        for page, _ in pages(src, run_id, key):
+        existing = read_existing_points(destination, mirrored_run, key)
+        copied, is_complete = MetricPoints(), True
+        for page, _ in point_pages(source, source_run.info.run_id, key):
             for point in page:
-                if seen.add(point) and point not in has:
-                    is_whole = False
+                if copied.add(point) and point not in existing:
+                    is_complete = False
                     writer.add(key, point)
-        wanted[key] = seen.series
-        if is_whole and has.series == wanted[key]:
-            same.add(key)
+        digest = copied.digest
+        if not is_complete or existing.digest != digest:
+            digests[key] = digest
     writer.flush()
-    problems = []
-    for key in keys:
-        if key in same or _ends_as(dst, target_id, key, wanted[key]):
-            continue
-        got = _settled(dst, target_id, key, wanted[key])
-        if got != wanted[key]:
-            problems.append(
-                f"metric {key!r} must have the source's {wanted[key].count} points: got {got.count}"
-            )
-    return problems
+    return [
+        f"metric {key!r} must have the source's {digest.count} points: got {count}"
+        for key, digest in digests.items()
+        if (count := _different_count(destination, mirrored_run.info.run_id, key, digest))
+        is not None
+    ]
 
 
-def _ends_as(side: Side, run_id: str, key: str, wanted: Series) -> bool:
-    """Tell by the last point alone whether a metric has as many, up to the same one.
+def _different_count(
+    server: MlflowServer, run_id: str, key: str, source_digest: MetricDigest
+) -> int | None:
+    """Return the number of points of a metric, if the points differ from the source; else None."""
+    if _has_same_last_point(server, run_id, key, source_digest):
+        return None
+    digest = read_points(server, run_id, key).digest
+    for delay_s in _READ_DELAYS_S:
+        if digest.count >= source_digest.count:
+            break
+        time.sleep(delay_s)
+        digest = read_points(server, run_id, key).digest
+    return None if digest == source_digest else digest.count
 
-    A server that keeps a point once reads all of them for nothing else than their number. MLflow's
-    own takes a place as a page's token; where another server's tokens are its own, or anything is
-    not as expected, this is False, and the points are read.
+
+def _has_same_last_point(
+    server: MlflowServer, run_id: str, key: str, source_digest: MetricDigest
+) -> bool:
+    """Tell by the last point alone whether a metric has all points of the source.
+
+    Reading all points only for their number is expensive. MLflow's own server takes an offset as
+    page token, so one small page shows the last point and that no point follows. For a server
+    with other tokens, and for any unexpected answer, the result is False: all points are read.
     """
-    if wanted.last is None or wanted.count < 2:
+    if source_digest.last_point is None or source_digest.count < 2:
         return False
-    if side.pages_by_place is None:
-        _, token = next(pages(side, run_id, key, size=1))
-        side.pages_by_place = token == _token(1)
-    if not side.pages_by_place:
+    if server.has_offset_tokens is None:
+        _, token = next(point_pages(server, run_id, key, page_size=1))
+        server.has_offset_tokens = token == _offset_token(1)
+    if not server.has_offset_tokens:
         return False
-    found, more = next(pages(side, run_id, key, token=_token(wanted.count - 1), size=2))
-    return more is None and [*map(packed, found)] == [packed(wanted.last)]
+    last_offset = _offset_token(source_digest.count - 1)
+    points, next_token = next(point_pages(server, run_id, key, token=last_offset, page_size=2))
+    last_points = [pack_point(point) for point in points]
+    return next_token is None and last_points == [pack_point(source_digest.last_point)]
 
 
-def _token(place: int) -> str | None:
-    return _text(SearchUtils.create_page_token(place))
+def _offset_token(offset: int) -> str | None:
+    return _decode_token(SearchUtils.create_page_token(offset))
 
 
-def _text(token: str | bytes | None) -> str | None:
+def _decode_token(token: str | bytes | None) -> str | None:
     return token.decode() if isinstance(token, bytes) else token
-
-
-def _settled(side: Side, run_id: str, key: str, wanted: Series) -> Series:
-    """Return what a metric has; what was just written may take a moment to be read."""
-    for wait_s in _WAITS_S:
-        got = read(side, run_id, key).series
-        if got.count >= wanted.count:
-            return got
-        time.sleep(wait_s)
-    return read(side, run_id, key).series

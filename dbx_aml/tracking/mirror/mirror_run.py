@@ -1,4 +1,17 @@
-"""One run, whole: what the destination lacks is written, both are compared, then it is done."""
+"""Mirroring a run: read the source, find or create the copy, compare, write, verify, record.
+
+Each stage takes the dataclass that the stage before it returned:
+
+    read_source       -> SourceRun      the source run and its digest at this moment
+    find_or_create    -> MirroredRun    with the run at the destination
+    compare_runs      -> RunComparison  with the params, tags and datasets that it lacks
+    write_missing     -> WrittenRun     with the differences that remained after writing
+    verify            -> VerifiedRun    with the source run as it is after writing
+    record            -> MirrorResult   tags of the source run
+
+Metrics and files are too large to compare first, so `write_missing` compares them while it reads
+them from the source.
+"""
 
 from __future__ import annotations
 
@@ -6,270 +19,413 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
 
 from mlflow.entities import Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
-from dbx_aml.tracking.mirror import artifacts as file
-from dbx_aml.tracking.mirror import logged_models as model
-from dbx_aml.tracking.mirror import metrics as point
-from dbx_aml.tracking.mirror import params_and_tags as fields
-from dbx_aml.tracking.mirror import tags as tag
-from dbx_aml.tracking.mirror.errors import RunMirrorError, is_denied, is_lasting
+from dbx_aml._common.errors import RunMirrorError, is_permission_denied, is_retryable
+from dbx_aml.models import lineage
+from dbx_aml.tracking.mirror import tags
+from dbx_aml.tracking.mirror.artifacts import copy_missing_files, list_files
 from dbx_aml.tracking.mirror.lease import Lease, Leases
-from dbx_aml.tracking.mirror.mirrored_runs import Targets
-from dbx_aml.tracking.mirror.server import Side
+from dbx_aml.tracking.mirror.logged_models import (
+    copy_logged_models,
+    logged_models_of_run,
+    model_folders,
+)
+from dbx_aml.tracking.mirror.metrics import copy_metrics
+from dbx_aml.tracking.mirror.mirrored_runs import MirroredRuns
+from dbx_aml.tracking.mirror.run_data import MissingData, compare_data, expected_tags, write_data
+from dbx_aml.tracking.mirror.server import MlflowServer
 
 log = logging.getLogger(__name__)
-_LONGEST_REASON = 400
-# A source that changes while it is read is read again.
-_ROUNDS = 3
-_NOT_OURS = frozenset({"mlflow.user"})
+_MAX_REASON_CHARS = 400
+# A source run that changes while it is mirrored is read again.
+_MAX_ROUNDS = 3
+# The destination sets it to the caller.
+_UNVERIFIED_TAGS = frozenset({"mlflow.user"})
+
+MirrorStatus = Literal["done", "up_to_date", "running", "locked", "deleted", "pending", "failed"]
+# Function that gets the name of a counter of `MirrorResult` and the amount that was written.
+OnWritten = Callable[[str, int], None]
 
 
 @dataclass(kw_only=True)
-class Outcome:
-    """What became of one run.
+class MirrorResult:
+    """Result of mirroring one run.
 
     Args:
-        run_id: Of the source.
-        name: Of the run.
-        experiment_id: Of the source.
-        state: "done", "same" (it was, and still is), "running" (up to date, not over), "held"
-            (another process is at it), "deleted" (at the source), "pending" (it could not be
-            finished for now) or "failed".
-        reason: Why it is in this state, where that is not plain.
-        target_id: The run at the destination.
-        points: Of metrics that were written.
-        bytes: Of artifacts that were written.
+        run_id: Id of the source run.
+        name: Name of the run.
+        experiment_id: Id of the source run's experiment.
+        status: "done"; "up_to_date" (done before, unchanged since); "running" (up to date, the
+            run has not ended); "locked" (another process mirrors it); "deleted" (at the source);
+            "pending" (an outage, a later try may succeed); "failed" (a later try fails too).
+        reason: Reason for the status, empty for "done" and "up_to_date".
+        destination_run_id: Id of the mirrored run, None before it was created.
+        metric_points: Number of points of metrics that were written.
+        artifact_bytes: Bytes of artifacts that were written.
+        error: Error that kept the run from being done.
     """
 
     run_id: str
     name: str
     experiment_id: str
-    state: str = tag.PENDING
+    status: MirrorStatus = "pending"
     reason: str = ""
-    target_id: str | None = None
-    points: int = 0
-    bytes: int = 0
+    destination_run_id: str | None = None
+    metric_points: int = 0
+    artifact_bytes: int = 0
     error: Exception | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, run: Run) -> Outcome:
-        """Return the outcome of a run with which nothing was done yet."""
+    def from_run(cls, source_run: Run) -> MirrorResult:
+        """Return the result of a run before anything was mirrored."""
         return cls(
-            run_id=run.info.run_id,
-            name=run.info.run_name or "",
-            experiment_id=run.info.experiment_id,
+            run_id=source_run.info.run_id,
+            name=source_run.info.run_name or "",
+            experiment_id=source_run.info.experiment_id,
         )
 
 
-class Copier:
-    """Copies runs of a source to a destination.
+@dataclass(frozen=True, kw_only=True)
+class SourceRun:
+    """A source run as read once.
 
     Args:
-        src: The source.
-        dst: The destination.
-        lanes: For several metrics of a run at once; see `point.copy`.
-        nonce: Of its leases, where others have to know it.
+        run: Run on the source.
+        digest: Digest of the run.
+        is_terminated: Whether the run's status is a final one.
+        copies_files: Whether artifacts and logged models are copied: the run has ended, or its
+            process no longer runs. Azure ML never changes an artifact, so the files of a running
+            run are not copied.
+    """
+
+    run: Run
+    digest: str
+    is_terminated: bool
+    copies_files: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class MirroredRun:
+    """A source run with its run at the destination.
+
+    Args:
+        source: Source run.
+        run: Run on the destination.
+        parent_id: Id of the parent at the destination, or None.
+    """
+
+    source: SourceRun
+    run: Run
+    parent_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunComparison:
+    """A mirrored run with the data that it lacks.
+
+    Args:
+        mirrored: Mirrored run.
+        tags: Tags that the mirrored run must have.
+        missing: Params, tags and datasets that it lacks.
+    """
+
+    mirrored: MirroredRun
+    tags: dict[str, str]
+    missing: MissingData
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenRun:
+    """A mirrored run after writing.
+
+    Args:
+        mirrored: Mirrored run.
+        tags: Tags that the mirrored run must have.
+        differences: Metrics and files that still differ.
+    """
+
+    mirrored: MirroredRun
+    tags: dict[str, str]
+    differences: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifiedRun:
+    """A mirrored run compared with its source run after writing.
+
+    Args:
+        mirrored: Mirrored run.
+        latest_source_run: Source run as it is after writing.
+        differences: Everything that still differs from the source run as it was read.
+    """
+
+    mirrored: MirroredRun
+    latest_source_run: Run
+    differences: list[str]
+
+
+class RunMirror:
+    """Mirrors runs of a source to a destination.
+
+    Args:
+        source: Server of the source runs.
+        destination: Server of the mirrored runs.
+        metric_pool: Threads for several metrics of a run at once, see `copy_metrics`.
+        nonce: Random text of the leases, for a caller that sets leases itself.
     """
 
     def __init__(
-        self, src: Side, dst: Side, *, lanes: Executor | None = None, nonce: str | None = None
-    ) -> None:
-        self.src = src
-        self.dst = dst
-        self.leases = Leases(src, nonce)
-        self.targets = Targets(src, dst)
-        self._lanes = lanes
-
-    def mirror(
         self,
-        run: Run,
+        source: MlflowServer,
+        destination: MlflowServer,
         *,
-        wrote_points: Callable[[int], None] | None = None,
-        wrote_bytes: Callable[[int], None] | None = None,
-    ) -> Outcome:
-        """Bring one run up to date at the destination, and say in its tags how that went.
+        metric_pool: Executor | None = None,
+        nonce: str | None = None,
+    ) -> None:
+        self.source = source
+        self.destination = destination
+        self.leases = Leases(source, nonce)
+        self.mirrored_runs = MirroredRuns(source, destination)
+        self._tags = tags.DestinationTags(destination.name)
+        self._metric_pool = metric_pool
+
+    def mirror(self, source_run: Run, on_written: OnWritten = lambda _, __: None) -> MirrorResult:
+        """Bring the mirrored run of one source run up to date, and record the result in tags.
 
         Args:
-            run: Of the source, as some search has found it.
-            wrote_points: Called with numbers of points as they are written.
-            wrote_bytes: Called with numbers of bytes as they are written.
+            source_run: Run on the source, as a search returned it.
+            on_written: Function that gets "metric_points" or "artifact_bytes" and the amount,
+                after each call that writes.
 
         Returns:
-            The outcome, with the error that kept the run from being done, if one did.
+            The result; an error of this run is in it and not raised.
         """
-        outcome = Outcome.of(run)
+        result = MirrorResult.from_run(source_run)
 
-        def points(count: int) -> None:
-            outcome.points += count
-            if wrote_points:
-                wrote_points(count)
+        def count(counter: str, amount: int) -> None:
+            setattr(result, counter, getattr(result, counter) + amount)
+            on_written(counter, amount)
 
-        def size(count: int) -> None:
-            outcome.bytes += count
-            if wrote_bytes:
-                wrote_bytes(count)
-
-        if run.info.lifecycle_stage != "active":
-            self._note_deletion(run, outcome)
-            return outcome
+        if source_run.info.lifecycle_stage != "active":
+            self._record_deletion(source_run, result)
+            return result
         try:
-            before = Lease.parse(run.data.tags.get(tag.LEASE))
-            taken, is_new = self.take(run)
-            if taken is None:
-                outcome.state = "held"
-                outcome.reason = f"{before.holder if before else 'another process'} is at it"
-                return outcome
-            self._mirror(taken, outcome, points, size, is_new=is_new)
-        except Exception as error:  # noqa: BLE001 - one run that fails stops no other
-            self._give_up(run, outcome, error)
-        return outcome
+            previous_lease = Lease.parse(source_run.data.tags.get(tags.LEASE))
+            locked_run, is_new = self.lock(source_run)
+            if locked_run is None:
+                holder = previous_lease.holder if previous_lease else "another process"
+                result.status, result.reason = "locked", f"{holder} mirrors it"
+            else:
+                self._mirror_locked(locked_run, result, count, is_new=is_new)
+        except Exception as error:  # noqa: BLE001 - one run that fails stops no other run
+            self._record_failure(source_run, result, error)
+        return result
 
-    def take(self, run: Run) -> tuple[Run | None, bool]:
-        """Return a run as it is now that it is ours to mirror; None where another is at work.
+    def lock(self, source_run: Run) -> tuple[Run | None, bool]:
+        """Acquire the lease of a run.
 
         Returns:
-            The run, and whether it has no mirror yet.
+            The source run as it is now, None if another process holds it; and whether the
+            destination has no run for it yet.
         """
-        if not self.leases.claim(run.info.run_id):
+        if not self.leases.acquire(source_run.info.run_id):
             return None, False
-        is_new = self.targets.find(run) is None
-        return self.leases.confirm(run.info.run_id), is_new
+        is_new = self.mirrored_runs.find(source_run) is None
+        return self.leases.confirm(source_run.info.run_id), is_new
 
-    def _mirror(
-        self,
-        run: Run,
-        outcome: Outcome,
-        points: Callable[[int], None],
-        size: Callable[[int], None],
-        *,
-        is_new: bool,
+    def _mirror_locked(
+        self, run: Run, result: MirrorResult, count: OnWritten, *, is_new: bool
     ) -> None:
-        for _ in range(_ROUNDS):
-            parent = self.targets.parent_of(run)
-            target = self.targets.of(run, is_new=is_new)
-            is_new = False
-            outcome.target_id = target.info.run_id
-            told = tag.digest(run)
-            wanted = fields.tags_for(self.dst, run, parent)
-            if tag.SOURCE_STAGE in target.data.tags:
-                # It was deleted, and restored.
-                wanted[tag.SOURCE_STAGE] = run.info.lifecycle_stage
-            is_over = tag.is_over(run)
+        for round_number in range(_MAX_ROUNDS):
+            source_run = self._read_source(run)
+            mirrored_run = self._find_or_create(source_run, is_new=is_new and round_number == 0)
+            result.destination_run_id = mirrored_run.run.info.run_id
+            comparison = self._compare(mirrored_run)
             try:
-                problems = self.data(run, target, wanted, points)
-                if is_over or self.leases.is_abandoned(run.info.run_id):
-                    problems += self.files(run, target, size)
-                problems += self._finished(run, target, wanted)
+                written_run = self._write_missing(comparison, count)
+                verified_run = self._verify(written_run)
             except MlflowException:
-                if self.targets.is_mirror(target.info.run_id, run.info.run_id):
+                if self.mirrored_runs.is_mirror(mirrored_run.run.info.run_id, run.info.run_id):
                     raise
-                # Two programs made one each, and the other one's stays.
-                run = self.src.run(run.info.run_id)
+                # Another process created a mirrored run too, and deleted ours.
+                run = self.source.get_run(run.info.run_id)
                 continue
-            now = self.src.run(run.info.run_id)
-            if not self.leases.is_ours(now):
-                outcome.state, outcome.reason = "held", "another process has taken it over"
+            if self._record(verified_run, result):
                 return
-            if tag.digest(now) == told and self.targets.settle(now, target, parent):
-                if problems:
-                    raise RunMirrorError("; ".join(problems))
-                outcome.state = tag.DONE if is_over else "running"
-                self._close(now, outcome, told)
-                return
-            run = self.src.run(run.info.run_id)
-        outcome.reason = "the run changes while it is read"
-        self._close(run, outcome, "")
+            run = self.source.get_run(run.info.run_id)
+        result.reason = "the run changes while it is read"
+        self._set_status(run, result, digest="")
 
-    def data(
-        self, run: Run, target: Run, tags: dict[str, str], wrote: Callable[[int], None]
-    ) -> list[str]:
-        """Copy params, tags, datasets and metrics; return the differences that stay."""
-        fields.copy(self.dst, run, target, tags)
-        model.copy_datasets(self.dst, run, target)
-        return point.copy(self.src, self.dst, run, target, lanes=self._lanes, wrote=wrote)
+    def _read_source(self, run: Run) -> SourceRun:
+        is_terminated = tags.is_terminated(run)
+        return SourceRun(
+            run=run,
+            digest=tags.run_digest(run),
+            is_terminated=is_terminated,
+            copies_files=is_terminated or self.leases.is_abandoned(run.info.run_id),
+        )
 
-    def files(self, run: Run, target: Run, wrote: Callable[[int], None]) -> list[str]:
-        """Copy artifacts and logged models; return the differences that stay."""
-        models = model.models_of(self.src, run)
-        inside = model.folders_of(models, run)
-        source = self.src.repository(run.info.artifact_uri)
-        wanted = {
-            path: size for path, size in file.sizes(source).items() if not path.startswith(inside)
-        }
-        problems = []
-        if wanted:
-            destination = self.dst.repository(target.info.artifact_uri)
-            missing = file.missing(wanted, file.sizes(destination))
-            if missing:
-                file.copy(source, destination, missing, wrote=wrote)
-                left = sorted(file.missing(wanted, file.sizes(destination)))
-                if left:
-                    problems.append(f"artifacts must be at the destination: missing {left[:5]}")
-        return problems + model.copy_models(self.src, self.dst, run, target, wrote=wrote)
+    def _find_or_create(self, source: SourceRun, *, is_new: bool) -> MirroredRun:
+        parent_id = self.mirrored_runs.find_or_create_parent_id(source.run)
+        run = self.mirrored_runs.find_or_create(source.run, is_new=is_new)
+        return MirroredRun(source=source, run=run, parent_id=parent_id)
 
-    def _finished(self, run: Run, target: Run, wanted: dict[str, str]) -> list[str]:
-        """Copy name, status and end; return which params and tags differ nevertheless."""
-        info, has = run.info, target.info
-        if (info.status, info.end_time, info.run_name) != (has.status, has.end_time, has.run_name):
-            self.dst.store.update_run_info(
-                has.run_id, RunStatus.from_string(info.status), info.end_time, info.run_name
+    def _compare(self, mirrored: MirroredRun) -> RunComparison:
+        source_run = mirrored.source.run
+        run_tags = expected_tags(self.destination, source_run, mirrored.parent_id)
+        if lineage.SOURCE_LIFECYCLE_STAGE in mirrored.run.data.tags:
+            # The source run was deleted and then restored.
+            run_tags[lineage.SOURCE_LIFECYCLE_STAGE] = source_run.info.lifecycle_stage
+        missing = compare_data(source_run, mirrored.run, run_tags)
+        return RunComparison(mirrored=mirrored, tags=run_tags, missing=missing)
+
+    def _write_missing(self, comparison: RunComparison, count: OnWritten) -> WrittenRun:
+        mirrored = comparison.mirrored
+        source_run, run = mirrored.source.run, mirrored.run
+        write_data(self.destination, run.info.run_id, comparison.missing)
+        differences = copy_metrics(
+            self.source,
+            self.destination,
+            source_run,
+            run,
+            metric_pool=self._metric_pool,
+            on_written=partial(count, "metric_points"),
+        )
+        if mirrored.source.copies_files:
+            on_bytes = partial(count, "artifact_bytes")
+            models = logged_models_of_run(self.source, source_run)
+            differences += self._copy_artifacts(source_run, run, models, on_bytes)
+            differences += copy_logged_models(
+                self.source, self.destination, models, source_run, run, on_written=on_bytes
             )
-        now = self.dst.run(has.run_id)
-        tags = [one.key for one in fields.missing_tags(wanted, now) if one.key not in _NOT_OURS]
-        params = [one.key for one in fields.missing_params(run, now)]
-        datasets = [one.dataset.name for one in model.missing_datasets(run, now)]
-        return [
-            f"{what} must be at the destination: missing {sorted(keys)[:5]}"
-            for what, keys in (("tags", tags), ("params", params), ("datasets", datasets))
+        self._write_run_info(source_run, run)
+        return WrittenRun(mirrored=mirrored, tags=comparison.tags, differences=differences)
+
+    def _copy_artifacts(
+        self, source_run: Run, run: Run, models: list[object], on_bytes: Callable[[int], None]
+    ) -> list[str]:
+        """Copy the artifacts outside the folders of logged models; return the differences left."""
+        source_files = self.source.artifact_repository(source_run.info.artifact_uri)
+        skipped = model_folders(models, source_run)
+        expected = {
+            path: size
+            for path, size in list_files(source_files).items()
+            if not path.startswith(skipped)
+        }
+        destination_files = self.destination.artifact_repository(run.info.artifact_uri)
+        missing = copy_missing_files(source_files, destination_files, expected, on_written=on_bytes)
+        return [f"artifacts must be at the destination: missing {missing[:5]}"] if missing else []
+
+    def _write_run_info(self, source_run: Run, run: Run) -> None:
+        """Write name, status and end time, if they differ."""
+        info, old_info = source_run.info, run.info
+        if (info.status, info.end_time, info.run_name) != (
+            old_info.status,
+            old_info.end_time,
+            old_info.run_name,
+        ):
+            self.destination.store.update_run_info(
+                old_info.run_id, RunStatus.from_string(info.status), info.end_time, info.run_name
+            )
+
+    def _verify(self, written: WrittenRun) -> VerifiedRun:
+        mirrored = written.mirrored
+        source_run = mirrored.source.run
+        run = self.destination.get_run(mirrored.run.info.run_id)
+        missing = compare_data(source_run, run, written.tags)
+        names = {
+            "tags": [tag.key for tag in missing.tags if tag.key not in _UNVERIFIED_TAGS],
+            "params": [param.key for param in missing.params],
+            "datasets": [entry.dataset.name for entry in missing.datasets],
+        }
+        differences = [
+            f"{kind} must be at the destination: missing {sorted(keys)[:5]}"
+            for kind, keys in names.items()
             if keys
-        ] + ([] if now.info.status == info.status else [f"status must be {info.status}"])
-
-    def _close(self, run: Run, outcome: Outcome, told: str) -> None:
-        tags = [
-            RunTag(tag.STATE, tag.DONE if outcome.state == tag.DONE else tag.PENDING),
-            RunTag(tag.mirror_id(self.dst.name), str(outcome.target_id)),
-            RunTag(tag.DIGEST, told),
-            self.leases.let_go(run.info.run_id),
         ]
-        if run.data.tags.get(tag.ERROR):
-            tags.append(RunTag(tag.ERROR, "none"))
-        self.src.store.log_batch(run.info.run_id, [], [], tags)
+        if run.info.status != source_run.info.status:
+            differences.append(f"status must be {source_run.info.status}: got {run.info.status}")
+        return VerifiedRun(
+            mirrored=mirrored,
+            latest_source_run=self.source.get_run(source_run.info.run_id),
+            differences=written.differences + differences,
+        )
 
-    def _give_up(self, run: Run, outcome: Outcome, error: Exception) -> None:
-        """Say why a run is not done, as far as the source takes it."""
-        outcome.error = error
-        outcome.state = tag.FAILED if is_lasting(error) else tag.PENDING
-        outcome.reason = " ".join((str(error) or type(error).__name__).split())[:_LONGEST_REASON]
-        log.debug("failed to mirror run=%s", run.info.run_id, exc_info=error)
-        lease = self.leases.let_go(run.info.run_id)
-        try:
-            if not self.leases.is_ours(self.src.run(run.info.run_id)):
-                outcome.state, outcome.error = "held", None
-                return
-            # One that was taken over keeps the mark of that until it is through.
-            tags = [] if self.leases.is_abandoned(run.info.run_id) else [lease]
-            if not is_denied(error):
-                tags += [RunTag(tag.STATE, outcome.state), RunTag(tag.ERROR, outcome.reason)]
-            self.src.store.log_batch(run.info.run_id, [], [], tags)
-        except MlflowException as second:
-            # Still pending then, and its lease ends by itself.
-            log.debug("failed to say so run=%s: %s", run.info.run_id, second)
+    def _record(self, verified: VerifiedRun, result: MirrorResult) -> bool:
+        """Record the result; tell whether the run is finished, else it is mirrored once more.
 
-    def _note_deletion(self, run: Run, outcome: Outcome) -> None:
-        """Say at the destination that the source is deleted; what was mirrored stays."""
-        outcome.state = "deleted"
-        outcome.reason = "it was deleted at the source; nothing is deleted at the destination"
+        Raises:
+            RunMirrorError: The mirrored run differs although the source run did not change.
+        """
+        source, latest = verified.mirrored.source, verified.latest_source_run
+        if not self.leases.has_lease(latest):
+            result.status, result.reason = "locked", "another process has taken it over"
+            return True
+        if tags.run_digest(latest) != source.digest:
+            return False
+        if not self.mirrored_runs.delete_duplicates(
+            latest, verified.mirrored.run, verified.mirrored.parent_id
+        ):
+            return False
+        if verified.differences:
+            raise RunMirrorError("; ".join(verified.differences))
+        result.status = "done" if source.is_terminated else "running"
+        self._set_status(latest, result, digest=source.digest)
+        return True
+
+    def _set_status(self, source_run: Run, result: MirrorResult, *, digest: str) -> None:
+        status = tags.DONE if result.status == "done" else tags.PENDING
+        run_tags = [
+            RunTag(tags.STATUS, status),
+            RunTag(self._tags.run_id, str(result.destination_run_id)),
+            RunTag(self._tags.digest, digest),
+            self.leases.release(source_run.info.run_id),
+        ]
+        if source_run.data.tags.get(self._tags.error):
+            run_tags.append(RunTag(self._tags.error, "none"))
+        self.source.store.log_batch(source_run.info.run_id, [], [], run_tags)
+
+    def _record_failure(self, source_run: Run, result: MirrorResult, error: Exception) -> None:
+        """Set the reason in the source run's tags, unless another process holds the run."""
+        run_id = source_run.info.run_id
+        result.error = error
+        result.status = "failed" if not is_retryable(error) else "pending"
+        result.reason = " ".join((str(error) or type(error).__name__).split())[:_MAX_REASON_CHARS]
+        log.debug("failed to mirror run=%s", run_id, exc_info=error)
+        released_lease = self.leases.release(run_id)
         try:
-            target = self.targets.find(run)
-            if target is None:
-                outcome.reason = "it was deleted at the source before it was mirrored"
+            if not self.leases.has_lease(self.source.get_run(run_id)):
+                result.status, result.error = "locked", None
                 return
-            outcome.target_id = target.info.run_id
-            if target.data.tags.get(tag.SOURCE_STAGE) != "deleted":
-                stage = RunTag(tag.SOURCE_STAGE, "deleted")
-                self.dst.store.set_tag(target.info.run_id, stage)
+            # The old lease tag tells the next try that the run's process no longer runs.
+            run_tags = [] if self.leases.is_abandoned(run_id) else [released_lease]
+            if not is_permission_denied(error):
+                run_tags += [
+                    RunTag(tags.STATUS, result.status),
+                    RunTag(self._tags.error, result.reason),
+                ]
+            self.source.store.log_batch(run_id, [], [], run_tags)
+        except MlflowException as tag_error:
+            # The run stays pending, and its lease expires.
+            log.debug("failed to record a failure run=%s: %s", run_id, tag_error)
+
+    def _record_deletion(self, source_run: Run, result: MirrorResult) -> None:
+        """Set a tag on the mirrored run of a deleted source run; the mirrored run stays."""
+        result.status = "deleted"
+        result.reason = "it was deleted at the source; nothing is deleted at the destination"
+        try:
+            run = self.mirrored_runs.find(source_run)
+            if run is None:
+                result.reason = "it was deleted at the source before it was mirrored"
+                return
+            result.destination_run_id = run.info.run_id
+            if run.data.tags.get(lineage.SOURCE_LIFECYCLE_STAGE) != "deleted":
+                stage = RunTag(lineage.SOURCE_LIFECYCLE_STAGE, "deleted")
+                self.destination.store.set_tag(run.info.run_id, stage)
         except (MlflowException, RunMirrorError) as error:
-            outcome.error, outcome.reason = error, str(error)
+            result.error, result.reason = error, str(error)

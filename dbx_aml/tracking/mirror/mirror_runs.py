@@ -1,165 +1,178 @@
-"""Many runs at once: each is mirrored by itself, and one that fails stops no other."""
+"""Many runs at once: each is mirrored alone, and a run that fails stops no other run."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from threading import Lock
 
 from mlflow.entities import Run
 
-from dbx_aml._common.errors import MirrorError
+from dbx_aml._common.errors import MirrorError, is_permission_denied, is_retryable
 from dbx_aml._common.text import first_line
-from dbx_aml.tracking.mirror import pending_runs as queue
-from dbx_aml.tracking.mirror import tags as tag
-from dbx_aml.tracking.mirror.errors import is_denied, is_lasting
-from dbx_aml.tracking.mirror.lease import FREE, LEASE_S
-from dbx_aml.tracking.mirror.mirror_run import Copier, Outcome
-from dbx_aml.tracking.mirror.server import Side
+from dbx_aml.tracking.mirror import tags
+from dbx_aml.tracking.mirror.lease import LEASE_S, RELEASED
+from dbx_aml.tracking.mirror.mirror_run import MirrorResult, RunMirror
+from dbx_aml.tracking.mirror.pending_runs import get_runs, is_up_to_date
+from dbx_aml.tracking.mirror.server import MlflowServer
 
 _RUNS_AT_ONCE = 8
-_LANES = 16
-# So many runs in a row that an outage kept: the others would each wait for it as long.
-_MOST_IN_A_ROW = 3
-_RETRY_HELD_S = 5.0
+_METRIC_THREADS = 16
+# Each run of an outage takes the whole retry timeout, so after a few runs the rest is not tried.
+_MAX_FAILURES_IN_A_ROW = 3
+_LOCK_POLL_S = 5.0
 
 
 @dataclass(kw_only=True)
 class Progress:
-    """How far it is; the numbers only grow.
+    """Progress of `mirror_runs`; the numbers only grow.
 
     Args:
-        runs: Found so far.
-        done: Of these, with an outcome.
-        points: Of metrics that were written.
-        bytes: Of artifacts that were written.
+        runs: Runs that the search has returned so far.
+        finished_runs: Runs that have a result.
+        metric_points: Points of metrics that were written.
+        artifact_bytes: Bytes of artifacts that were written.
     """
 
     runs: int = 0
-    done: int = 0
-    points: int = 0
-    bytes: int = 0
+    finished_runs: int = 0
+    metric_points: int = 0
+    artifact_bytes: int = 0
 
 
-Report = Callable[[Progress], None]
+ProgressReporter = Callable[[Progress], None]
 
 
-def reconcile(
-    src: Side,
-    dst: Side,
+class _ProgressCounter:
+    """Adds up the progress of several threads."""
+
+    def __init__(self, report: ProgressReporter) -> None:
+        self._report = report
+        self._progress = Progress()
+        self._lock = Lock()
+
+    def add(self, counter: str, amount: int) -> None:
+        """Add an amount to a field of `Progress`, and report."""
+        with self._lock:
+            setattr(self._progress, counter, getattr(self._progress, counter) + amount)
+        self._report(self._progress)
+
+
+def mirror_runs(
+    source: MlflowServer,
+    destination: MlflowServer,
     runs: Iterable[Run],
     *,
-    report: Report = lambda _: None,
-    wait_s: float = LEASE_S,
-) -> Iterator[Outcome]:
-    """Bring runs up to date at the destination; yield the outcome of each.
+    report: ProgressReporter = lambda _: None,
+    lock_timeout_s: float = LEASE_S,
+    lock_poll_s: float = _LOCK_POLL_S,
+) -> Iterator[MirrorResult]:
+    """Bring the mirrored runs of many source runs up to date; yield the result of each run.
 
     Args:
-        src: The source.
-        dst: The destination.
-        runs: Of the source, for example all that are pending.
-        report: Called each time when there is something new to tell.
-        wait_s: Seconds to wait for runs at which another process is: it may have been killed.
+        source: Server of the source runs.
+        destination: Server of the mirrored runs.
+        runs: Runs on the source, for example all pending runs.
+        report: Function that gets the progress after each change.
+        lock_timeout_s: Seconds to wait for runs that another process holds; a process that was
+            killed holds a run until its lease expires.
+        lock_poll_s: Seconds between two tries of such runs.
 
     Raises:
-        MirrorError: A service refuses the caller, or does not answer: the others stay pending.
+        MirrorError: A server refuses the caller or does not answer; the other runs stay pending.
     """
-    progress, lock = Progress(), Lock()
+    progress = _ProgressCounter(report)
+    finished_ids: set[str] = set()
+    locked_ids: list[str] = []
+    failures_in_a_row = 0
 
-    def count(name: str, more: int) -> None:
-        with lock:
-            setattr(progress, name, getattr(progress, name) + more)
-        report(progress)
+    with ThreadPoolExecutor(_METRIC_THREADS) as metrics, ThreadPoolExecutor(_RUNS_AT_ONCE) as pool:
+        run_mirror = RunMirror(source, destination, metric_pool=metrics)
 
-    with ThreadPoolExecutor(_LANES) as lanes, ThreadPoolExecutor(_RUNS_AT_ONCE) as pool:
-        copier = Copier(src, dst, lanes=lanes)
+        def mirror_one(source_run: Run) -> MirrorResult:
+            unchanged = _unchanged_result(source_run, destination)
+            return unchanged or run_mirror.mirror(source_run, progress.add)
 
-        def one(run: Run) -> Outcome:
-            is_waiting = run.data.tags.get(tag.STATE) == tag.PENDING and not tag.is_over(run)
-            if queue.is_same(run) or (is_waiting and _is_up_to_date(run)):
-                outcome = Outcome.of(run)
-                outcome.state = "running" if is_waiting else "same"
-                outcome.target_id = run.data.tags.get(tag.mirror_id(dst.name))
-                return outcome
-            return copier.mirror(
-                run,
-                wrote_points=lambda more: count("points", more),
-                wrote_bytes=lambda more: count("bytes", more),
-            )
-
-        held: list[Run] = []
-        seen: set[str] = set()
-        in_a_row = 0
-
-        def settled(found: Iterator[tuple[Run, Outcome]], *, is_last: bool) -> Iterator[Outcome]:
-            nonlocal in_a_row
-            for run, outcome in found:
-                seen.add(run.info.run_id)
-                if outcome.state == "held" and not is_last:
-                    held.append(run)
+        def mirror_batch(batch: Iterable[Run], *, waits_for_locks: bool) -> Iterator[MirrorResult]:
+            nonlocal failures_in_a_row
+            for result in _in_parallel(pool, mirror_one, batch):
+                if result.status == "locked" and waits_for_locks:
+                    locked_ids.append(result.run_id)
                     continue
-                in_a_row = _failures(in_a_row, outcome, pool)
-                count("done", 1)
-                yield outcome
+                finished_ids.add(result.run_id)
+                failures_in_a_row = _count_failures(failures_in_a_row, result, pool)
+                progress.add("finished_runs", 1)
+                yield result
 
-        yield from settled(_each(pool, one, runs, lambda: count("runs", 1)), is_last=False)
-        while copier.targets.unmarked:
-            parents = queue.by_id(src, sorted(set(copier.targets.unmarked) - seen))
-            copier.targets.unmarked = []
-            yield from settled(_each(pool, one, parents, lambda: count("runs", 1)), is_last=False)
-        end = time.monotonic() + wait_s
-        while held:
-            time.sleep(min(_RETRY_HELD_S, max(0.0, end - time.monotonic())))
-            again = queue.by_id(src, [run.info.run_id for run in held])
-            held.clear()
-            is_last = time.monotonic() >= end
-            yield from settled(_each(pool, one, again, lambda: None), is_last=is_last)
+        def count(batch: Iterable[Run]) -> Iterator[Run]:
+            for source_run in batch:
+                progress.add("runs", 1)
+                yield source_run
+
+        yield from mirror_batch(count(runs), waits_for_locks=True)
+        while run_mirror.mirrored_runs.unmarked_parent_ids:
+            parent_ids = set(run_mirror.mirrored_runs.unmarked_parent_ids)
+            run_mirror.mirrored_runs.unmarked_parent_ids = []
+            parents = get_runs(source, sorted(parent_ids - finished_ids - set(locked_ids)))
+            yield from mirror_batch(count(parents), waits_for_locks=True)
+        deadline = time.monotonic() + lock_timeout_s
+        while locked_ids:
+            time.sleep(min(lock_poll_s, max(0.0, deadline - time.monotonic())))
+            locked_runs = get_runs(source, locked_ids)
+            locked_ids.clear()
+            is_last_try = time.monotonic() >= deadline
+            yield from mirror_batch(locked_runs, waits_for_locks=not is_last_try)
 
 
-def _is_up_to_date(run: Run) -> bool:
-    """Tell whether a run that goes on has nothing new, and nobody left it in the middle."""
-    tags = run.data.tags
-    return (tags.get(tag.DIGEST), tags.get(tag.LEASE)) == (tag.digest(run), FREE)
+def _unchanged_result(source_run: Run, destination: MlflowServer) -> MirrorResult | None:
+    """Return the result of a run that has not changed since it was mirrored, without any call."""
+    run_tags = source_run.data.tags
+    destination_tags = tags.DestinationTags(destination.name)
+    result = MirrorResult.from_run(source_run)
+    result.destination_run_id = run_tags.get(destination_tags.run_id)
+    if is_up_to_date(source_run, destination):
+        result.status = "up_to_date"
+        return result
+    is_running = run_tags.get(tags.STATUS) == tags.PENDING and not tags.is_terminated(source_run)
+    is_unchanged = run_tags.get(destination_tags.digest) == tags.run_digest(source_run)
+    # A lease that was not released means that a process was killed while it mirrored the run.
+    if is_running and is_unchanged and run_tags.get(tags.LEASE) == RELEASED:
+        result.status = "running"
+        return result
+    return None
 
 
-def _each(
-    pool: ThreadPoolExecutor,
-    one: Callable[[Run], Outcome],
-    runs: Iterable[Run],
-    found: Callable[[], None],
-) -> Iterator[tuple[Run, Outcome]]:
-    """Yield each run with its outcome, while the search for more of them goes on."""
-    working: dict[Future[Outcome], Run] = {}
+def _in_parallel(
+    pool: Executor, mirror_one: Callable[[Run], MirrorResult], runs: Iterable[Run]
+) -> Iterator[MirrorResult]:
+    """Yield the results of runs in the order of completion, while the search for runs goes on."""
+    futures: set[Future[MirrorResult]] = set()
     for run in runs:
-        found()
-        working[pool.submit(one, run)] = run
-        while len(working) >= 2 * _RUNS_AT_ONCE:
-            yield from _finished(working)
-    while working:
-        yield from _finished(working)
+        futures.add(pool.submit(mirror_one, run))
+        while len(futures) >= 2 * _RUNS_AT_ONCE:
+            completed, futures = wait(futures, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in completed)
+    while futures:
+        completed, futures = wait(futures, return_when=FIRST_COMPLETED)
+        yield from (future.result() for future in completed)
 
 
-def _finished(working: dict[Future[Outcome], Run]) -> Iterator[tuple[Run, Outcome]]:
-    done, _ = wait(working, return_when=FIRST_COMPLETED)
-    for future in done:
-        yield working.pop(future), future.result()
-
-
-def _failures(before: int, outcome: Outcome, pool: ThreadPoolExecutor) -> int:
-    """Return how many outcomes in a row were an outage's.
+def _count_failures(failures: int, result: MirrorResult, pool: ThreadPoolExecutor) -> int:
+    """Return the number of runs in a row that failed through an outage.
 
     Raises:
-        MirrorError: They are too many, or the caller may not do it at all.
+        MirrorError: The number is too high, or a server refuses the caller.
     """
-    error = outcome.error
-    if error is None or is_lasting(error):
-        return 0 if error is None else before
-    if not is_denied(error) and before + 1 < _MOST_IN_A_ROW:
-        return before + 1
+    error = result.error
+    if error is None or not is_retryable(error):
+        return 0 if error is None else failures
+    is_denied = is_permission_denied(error)
+    if not is_denied and failures + 1 < _MAX_FAILURES_IN_A_ROW:
+        return failures + 1
     pool.shutdown(wait=False, cancel_futures=True)
-    what = "let the caller mirror" if is_denied(error) else "answer"
+    rule = "let the caller mirror" if is_denied else "answer"
     raise MirrorError(
-        f"both services must {what}: got {first_line(error)[:300]}; what is not done stays pending"
+        f"both services must {rule}: got {first_line(error)[:300]}; unfinished runs stay pending"
     )

@@ -1,8 +1,8 @@
-"""The run that mirrors a run: found by a tag of its own, or made, once.
+"""The mirrored run of each source run: found by a tag, or created once.
 
-`runs/create` makes a new run each time it is asked, also where its answer was lost. So the
-destination is searched for the source's id before, and after: of two that were made at the same
-moment the first by its id stays, whoever made it, and the other one is deleted.
+`runs/create` creates a new run at each call, also if the answer to an earlier call was lost. So
+the destination is searched for the source run's id before and after the creation. Of two runs
+that two processes created at the same moment, the run with the lower id stays.
 """
 
 from __future__ import annotations
@@ -12,225 +12,254 @@ from threading import Lock
 from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from dbx_aml.tracking.mirror import tags as tag
-from dbx_aml.tracking.mirror.errors import RunMirrorError, is_missing
-from dbx_aml.tracking.mirror.params_and_tags import tags_for
-from dbx_aml.tracking.mirror.server import Side
+from dbx_aml._common.errors import RunMirrorError, is_not_found
+from dbx_aml.models import lineage
+from dbx_aml.tracking.mirror import tags
+from dbx_aml.tracking.mirror.run_data import expected_tags
+from dbx_aml.tracking.mirror.server import MlflowServer
 
-_DEEPEST = 20
+_MAX_DEPTH = 20
 
 
-class Targets:
-    """Runs of a destination by the run that they mirror.
+class MirroredRuns:
+    """Runs of a destination by their source run.
 
     Args:
-        src: The source.
-        dst: The destination.
+        source: Server of the source runs.
+        destination: Server of the mirrored runs.
+
+    Attributes:
+        unmarked_parent_ids: Parents without the tag `dbx_aml.mirror` that were marked because a
+            child was mirrored, and that are still to be mirrored themselves.
     """
 
-    def __init__(self, src: Side, dst: Side) -> None:
-        self._src = src
-        self._dst = dst
+    def __init__(self, source: MlflowServer, destination: MlflowServer) -> None:
+        self._source = source
+        self._destination = destination
+        self._run_id_tag = tags.DestinationTags(destination.name).run_id
         self._lock = Lock()
-        self._making: dict[str, Lock] = {}
-        self._known: dict[str, str] = {}
-        self._marked: set[str] = set()
+        self._creation_locks: dict[str, Lock] = {}
+        # By source run id.
+        self._mirrored_run_ids: dict[str, str] = {}
+        self._marked_parent_ids: set[str] = set()
+        # By source experiment id: id at the destination, name at the source.
         self._experiments: dict[str, tuple[str, str]] = {}
-        self._id_tag = tag.mirror_id(dst.name)
-        # Parents that nobody had marked, and that wait to be mirrored since their child was.
-        self.unmarked: list[str] = []
+        self.unmarked_parent_ids: list[str] = []
 
-    def find(self, run: Run) -> Run | None:
-        """Return the run that mirrors a run; None where there is none."""
-        known = run.data.tags.get(self._id_tag) or self._known.get(run.info.run_id)
-        found = self._valid(known, run.info.run_id) if known else None
-        if found is None:
-            others = self._all(run)
-            first = min((one.info.run_id for one in others), default=None)
-            found = self._dst.run(first) if first else None
-        return found
+    def find(self, source_run: Run) -> Run | None:
+        """Return the mirrored run of a source run, or None."""
+        run_id = source_run.info.run_id
+        cached_id = source_run.data.tags.get(self._run_id_tag) or self._mirrored_run_ids.get(run_id)
+        mirrored_run = self._get_mirror(cached_id, run_id) if cached_id else None
+        if mirrored_run is None:
+            copies = self._search_copies(source_run)
+            first_id = min((copy.info.run_id for copy in copies), default=None)
+            mirrored_run = self._destination.get_run(first_id) if first_id else None
+        return mirrored_run
 
-    def of(self, run: Run, *, is_new: bool = False, depth: int = 0) -> Run:
-        """Return the run that mirrors a run, made where there is none.
+    def find_or_create(self, source_run: Run, *, is_new: bool = False, depth: int = 0) -> Run:
+        """Return the mirrored run of a source run; create it if the destination lacks it.
 
         Args:
-            run: Of the source.
-            is_new: `find` has just found none.
-            depth: Of its children that wait for it.
+            source_run: Run on the source.
+            is_new: Whether `find` has just returned None for the run.
+            depth: Number of child runs that wait for this parent.
         """
-        run_id = run.info.run_id
+        run_id = source_run.info.run_id
         with self._lock:
-            making = self._making.setdefault(run_id, Lock())
-        # Its children ask for it too.
-        with making:
-            is_new = is_new and run_id not in self._known
-            found = (None if is_new else self.find(run)) or self._made(run, depth)
-            self._known[run_id] = found.info.run_id
-            # Azure ML's search may be late. Elsewhere a run that is over gets it with the rest.
-            is_known = found.info.run_id == run.data.tags.get(self._id_tag)
-            if not is_known and (self._dst.is_azureml or not tag.is_over(run)):
-                made = RunTag(self._id_tag, found.info.run_id)
-                self._src.store.set_tag(run_id, made)
-                run.data.tags[self._id_tag] = found.info.run_id
-            return found
+            creation_lock = self._creation_locks.setdefault(run_id, Lock())
+        # Its children may look for it at the same time.
+        with creation_lock:
+            mirrored_run = None
+            if not is_new or run_id in self._mirrored_run_ids:
+                mirrored_run = self.find(source_run)
+            mirrored_run = mirrored_run or self._create(source_run, depth)
+            mirrored_id = mirrored_run.info.run_id
+            self._mirrored_run_ids[run_id] = mirrored_id
+            # Azure ML's search may miss a new run, so the source keeps the id at once. Elsewhere
+            # a run that has ended gets the tag together with its other tags.
+            is_tagged = mirrored_id == source_run.data.tags.get(self._run_id_tag)
+            if not is_tagged and (
+                self._destination.is_azureml or not tags.is_terminated(source_run)
+            ):
+                self._source.store.set_tag(run_id, RunTag(self._run_id_tag, mirrored_id))
+                source_run.data.tags[self._run_id_tag] = mirrored_id
+            return mirrored_run
 
-    def is_mirror(self, target_id: str, run_id: str) -> bool:
-        """Tell whether a run of the destination mirrors a run, and is not deleted."""
-        return self._valid(target_id, run_id) is not None
+    def is_mirror(self, mirrored_id: str, source_run_id: str) -> bool:
+        """Tell whether a run of the destination mirrors a source run and is not deleted."""
+        return self._get_mirror(mirrored_id, source_run_id) is not None
 
-    def settle(self, run: Run, target: Run, parent: str | None) -> bool:
-        """Tell whether a run's mirror is the only one; delete others that two programs made.
-
-        Args:
-            run: Of the source.
-            target: Its mirror.
-            parent: What was taken for the mirror of its parent.
-        """
-        found = self._all(run)
-        is_listed = target.info.run_id in {one.info.run_id for one in found}
-        if not is_listed and not self.is_mirror(target.info.run_id, run.info.run_id):
-            # The other program was faster.
-            return False
-        first = min({target.info.run_id, *(one.info.run_id for one in found)})
-        for one in found:
-            if one.info.run_id != first:
-                self._move_children(one, first)
-                self._dst.store.delete_run(one.info.run_id)
-        if first != target.info.run_id:
-            self._src.store.set_tag(run.info.run_id, RunTag(self._id_tag, first))
-            return False
-        return parent is None or self.parent_of(run, make=False) == parent
-
-    def _move_children(self, target: Run, parent: str) -> None:
-        condition = f"tags.`{tag.PARENT}` = '{target.info.run_id}'"
-        for child in list(self._dst.runs([target.info.experiment_id], condition)):
-            self._dst.store.set_tag(child.info.run_id, RunTag(tag.PARENT, parent))
-
-    def parent_of(self, run: Run, *, make: bool = True, depth: int = 0) -> str | None:
-        """Return the mirror of a run's parent; None where it has none, or it is gone.
+    def delete_duplicates(self, source_run: Run, mirrored_run: Run, parent_id: str | None) -> bool:
+        """Delete further mirrored runs that two processes created for one source run.
 
         Args:
-            run: Of the source.
-            make: Make it where there is none; else None is returned then.
-            depth: Of its children that wait for it.
-        """
-        parent_id = run.data.tags.get(tag.PARENT)
-        if not parent_id or depth > _DEEPEST:
-            return None
-        try:
-            parent = self._src.run(parent_id)
-        except MlflowException as error:
-            if not is_missing(error):
-                raise
-            return None
-        if not make or parent.info.lifecycle_stage != "active":
-            found = self.find(parent)
-            return found.info.run_id if found else None
-        if tag.STATE not in parent.data.tags:
-            self._mark(parent_id)
-        return str(self.of(parent, depth=depth + 1).info.run_id)
-
-    def _mark(self, parent_id: str) -> None:
-        """Mark a run that was made before the link was, or its child would hang from a shell."""
-        with self._lock:
-            # Two children at once would set one tag twice, which MLflow's own server refuses.
-            if parent_id in self._marked:
-                return
-            self._marked.add(parent_id)
-        self._src.store.set_tag(parent_id, RunTag(tag.STATE, tag.PENDING))
-        self.unmarked.append(parent_id)
-
-    def experiment(self, experiment_id: str) -> tuple[str, str]:
-        """Return the destination's experiment for one of the source, made where there is none.
-
-        Args:
-            experiment_id: Of the source.
+            source_run: Run on the source.
+            mirrored_run: Run on the destination that this process wrote to.
+            parent_id: Parent on the destination that this process set.
 
         Returns:
-            Its identifier, and the name of the source's.
-
-        Raises:
-            RunMirrorError: It is deleted at the destination.
+            Whether the mirrored run and its parent are the runs that stay.
         """
-        with self._lock:
-            known = self._experiments.get(experiment_id)
-            if known is None:
-                name = self._src.store.get_experiment(experiment_id).name
-                found = self._found(name) or self._made_experiment(name)
-                known = self._experiments[experiment_id] = (found, name)
-            return known
+        mirrored_id = mirrored_run.info.run_id
+        copies = self._search_copies(source_run)
+        is_listed = mirrored_id in {copy.info.run_id for copy in copies}
+        if not is_listed and not self.is_mirror(mirrored_id, source_run.info.run_id):
+            # Another process deleted it first.
+            return False
+        kept_id = min({mirrored_id, *(copy.info.run_id for copy in copies)})
+        for copy in copies:
+            if copy.info.run_id != kept_id:
+                self._move_children(copy, kept_id)
+                self._destination.store.delete_run(copy.info.run_id)
+        if kept_id != mirrored_id:
+            self._source.store.set_tag(source_run.info.run_id, RunTag(self._run_id_tag, kept_id))
+            return False
+        return parent_id is None or self.find_parent_id(source_run) == parent_id
 
-    def _known_experiment(self, experiment_id: str) -> str | None:
-        """Return the destination's experiment for one of the source, None where there is none."""
-        with self._lock:
-            known = self._experiments.get(experiment_id)
-        if known:
-            return known[0]
-        return self._found(self._src.store.get_experiment(experiment_id).name)
+    def _move_children(self, mirrored_run: Run, parent_id: str) -> None:
+        children = self._destination.search_runs(
+            [mirrored_run.info.experiment_id],
+            f"tags.`{tags.PARENT_RUN_ID}` = '{mirrored_run.info.run_id}'",
+        )
+        for child in list(children):
+            self._destination.store.set_tag(
+                child.info.run_id, RunTag(tags.PARENT_RUN_ID, parent_id)
+            )
 
-    def _found(self, name: str) -> str | None:
-        found = self._dst.store.get_experiment_by_name(self._name_at_destination(name))
-        if found is not None and found.lifecycle_stage != "active":
+    def find_parent_id(self, source_run: Run) -> str | None:
+        """Return the id of the parent's mirrored run, or None."""
+        parent = self._get_source_parent(source_run)
+        mirrored_parent = self.find(parent) if parent else None
+        return mirrored_parent.info.run_id if mirrored_parent else None
+
+    def find_or_create_parent_id(self, source_run: Run, *, depth: int = 0) -> str | None:
+        """Return the id of the parent's mirrored run; create it if the destination lacks it.
+
+        Args:
+            source_run: Run on the source.
+            depth: Number of child runs that wait for this run.
+
+        Returns:
+            None for a run without a parent, and for a deleted parent that was never mirrored.
+        """
+        parent = self._get_source_parent(source_run) if depth <= _MAX_DEPTH else None
+        if parent is None:
+            return None
+        if parent.info.lifecycle_stage != "active":
+            mirrored_parent = self.find(parent)
+            return mirrored_parent.info.run_id if mirrored_parent else None
+        if tags.STATUS not in parent.data.tags:
+            self._mark_parent(parent.info.run_id)
+        return str(self.find_or_create(parent, depth=depth + 1).info.run_id)
+
+    def _get_source_parent(self, source_run: Run) -> Run | None:
+        parent_id = source_run.data.tags.get(tags.PARENT_RUN_ID)
+        return _get_run_or_none(self._source, parent_id) if parent_id else None
+
+    def _mark_parent(self, parent_id: str) -> None:
+        """Mark a parent that is older than the link; unmarked, its mirrored run stays empty."""
+        with self._lock:
+            # MLflow's own server refuses two requests that set one tag at the same moment.
+            if parent_id in self._marked_parent_ids:
+                return
+            self._marked_parent_ids.add(parent_id)
+        self._source.store.set_tag(parent_id, RunTag(tags.STATUS, tags.PENDING))
+        self.unmarked_parent_ids.append(parent_id)
+
+    def _find_or_create_experiment(self, experiment_id: str) -> tuple[str, str]:
+        """Return the id of an experiment at the destination, and its name at the source."""
+        with self._lock:
+            experiment = self._experiments.get(experiment_id)
+            if experiment is None:
+                name = self._source.store.get_experiment(experiment_id).name
+                destination_id = self._find_experiment(name) or self._create_experiment(name)
+                experiment = self._experiments[experiment_id] = (destination_id, name)
+            return experiment
+
+    def _find_experiment(self, name: str) -> str | None:
+        experiment = self._destination.store.get_experiment_by_name(self._destination_name(name))
+        if experiment is not None and experiment.lifecycle_stage != "active":
             raise RunMirrorError(
                 f"experiment must not be deleted at the destination: got {name!r}; restore it there"
             )
-        return str(found.experiment_id) if found else None
+        return str(experiment.experiment_id) if experiment else None
 
-    def _made_experiment(self, name: str) -> str:
-        accepted = self._name_at_destination(name)
+    def _create_experiment(self, name: str) -> str:
         try:
-            made = self._dst.store.create_experiment(accepted, artifact_location=None, tags=[])
+            experiment_id = self._destination.store.create_experiment(
+                self._destination_name(name), artifact_location=None, tags=[]
+            )
         except MlflowException as error:
-            # Somebody else was faster.
-            found = self._found(name)
-            if found is None:
+            # Another process may have created it since the search.
+            experiment_id = self._find_experiment(name)
+            if experiment_id is None:
                 raise error
-            return found
-        return str(made)
+        return str(experiment_id)
 
-    def _name_at_destination(self, name: str) -> str:
-        # Azure ML's own are bare, Databricks takes only paths; our store maps the other way.
-        return name if not self._dst.is_databricks or name.startswith("/") else f"/Shared/{name}"
+    def _destination_name(self, name: str) -> str:
+        # Databricks accepts only paths, and names of Azure ML have none. In the other direction
+        # the store of Azure ML turns a path into a name.
+        if not self._destination.is_databricks or name.startswith("/"):
+            return name
+        return f"/Shared/{name}"
 
-    def _valid(self, target_id: str, run_id: str) -> Run | None:
-        """Return a run of the destination, None where it is no mirror of this run any more."""
-        try:
-            found = self._dst.run(target_id)
-        except MlflowException as error:
-            if not is_missing(error):
-                raise
+    def _get_mirror(self, mirrored_id: str, source_run_id: str) -> Run | None:
+        """Return a run of the destination; None unless it is active and mirrors the source run."""
+        run = _get_run_or_none(self._destination, mirrored_id)
+        if run is None or run.info.lifecycle_stage != "active":
             return None
-        is_mirror = found.data.tags.get(tag.SOURCE_RUN) == run_id
-        return found if is_mirror and found.info.lifecycle_stage == "active" else None
+        return run if run.data.tags.get(lineage.SOURCE_RUN_ID) == source_run_id else None
 
-    def _all(self, run: Run) -> list[Run]:
-        experiment = self._known_experiment(run.info.experiment_id)
-        if experiment is None:
+    def _search_copies(self, source_run: Run) -> list[Run]:
+        with self._lock:
+            experiment = self._experiments.get(source_run.info.experiment_id)
+        if experiment:
+            destination_id: str | None = experiment[0]
+        else:
+            name = self._source.store.get_experiment(source_run.info.experiment_id).name
+            destination_id = self._find_experiment(name)
+        if destination_id is None:
             return []
-        condition = f"tags.`{tag.SOURCE_RUN}` = '{run.info.run_id}'"
-        return list(self._dst.runs([experiment], condition))
+        filter_string = f"tags.`{lineage.SOURCE_RUN_ID}` = '{source_run.info.run_id}'"
+        return list(self._destination.search_runs([destination_id], filter_string))
 
-    def _made(self, run: Run, depth: int) -> Run:
-        experiment = self.experiment(run.info.experiment_id)
-        parent = self.parent_of(run, depth=depth)
-        tags = {**self.origin(run, experiment[1]), **tags_for(self._dst, run, parent)}
-        made: Run = self._dst.store.create_run(
-            experiment_id=experiment[0],
-            user_id=run.info.user_id or run.data.tags.get("mlflow.user", ""),
-            start_time=run.info.start_time,
-            tags=[RunTag(key, text) for key, text in tags.items()],
-            run_name=run.info.run_name,
+    def _create(self, source_run: Run, depth: int) -> Run:
+        experiment_id, experiment_name = self._find_or_create_experiment(
+            source_run.info.experiment_id
         )
-        return made
-
-    def origin(self, run: Run, experiment: str) -> dict[str, str]:
-        """Return the tags that tell at the destination where a run is from."""
-        found = {
-            tag.SOURCE_RUN: run.info.run_id,
-            tag.SOURCE_EXPERIMENT: experiment,
-            tag.SOURCE_WORKSPACE: self._src.workspace,
-            tag.SOURCE_URL: self._src.url(run),
-            tag.SOURCE_USER: run.data.tags.get("mlflow.user") or run.info.user_id,
-            tag.SOURCE_PARENT: run.data.tags.get(tag.PARENT),
+        parent_id = self.find_or_create_parent_id(source_run, depth=depth)
+        run_tags = {
+            **self._source_tags(source_run, experiment_name),
+            **expected_tags(self._destination, source_run, parent_id),
         }
-        return {key: str(text) for key, text in found.items() if text}
+        run: Run = self._destination.store.create_run(
+            experiment_id=experiment_id,
+            user_id=source_run.info.user_id or source_run.data.tags.get("mlflow.user", ""),
+            start_time=source_run.info.start_time,
+            tags=[RunTag(key, value) for key, value in run_tags.items()],
+            run_name=source_run.info.run_name,
+        )
+        return run
+
+    def _source_tags(self, source_run: Run, experiment_name: str) -> dict[str, str]:
+        """Return the tags that tell at the destination from where a run was mirrored."""
+        user = source_run.data.tags.get("mlflow.user") or source_run.info.user_id
+        values = {
+            lineage.SOURCE_RUN_ID: source_run.info.run_id,
+            lineage.SOURCE_EXPERIMENT: experiment_name,
+            lineage.SOURCE_WORKSPACE: self._source.display_name,
+            lineage.SOURCE_URL: self._source.run_url(source_run),
+            lineage.SOURCE_USER: user,
+            lineage.SOURCE_PARENT_RUN_ID: source_run.data.tags.get(tags.PARENT_RUN_ID),
+        }
+        return {key: str(value) for key, value in values.items() if value}
+
+
+def _get_run_or_none(server: MlflowServer, run_id: str) -> Run | None:
+    try:
+        return server.get_run(run_id)
+    except MlflowException as error:
+        if not is_not_found(error):
+            raise
+        return None

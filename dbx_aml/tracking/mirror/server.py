@@ -1,9 +1,11 @@
-"""One of the two services: an MLflow tracking server, by its URI."""
+"""An MLflow tracking server by its URI, and the two servers of a link."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import cached_property, partial
+from importlib import import_module
 from typing import Any
 
 from mlflow.entities import Experiment, Run, ViewType
@@ -13,20 +15,28 @@ from mlflow.tracking._tracking_service.utils import _get_store
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
 
+from dbx_aml._common.errors import MirrorError
+from dbx_aml._common.http import paged
+from dbx_aml.azure.credentials import credential
+from dbx_aml.azure.workspaces import read_workspace, with_tracking_uri
+from dbx_aml.link.link import Link
 from dbx_aml.link.uris import is_azureml_uri, is_databricks_uri
 from dbx_aml.link.workspace import AmlWorkspace
 from dbx_aml.tracking.runs import run_url
+from dbx_aml.tracking.servers import check_tracking_server
 
-_EXPERIMENTS_A_SEARCH = 100
-_RUNS_A_PAGE = 1000
+_EXPERIMENTS_PER_SEARCH = 100
+_RUNS_PER_PAGE = 1000
+_CHECK_TIMEOUT_S = 10.0
+_REMOTE_SCHEMES = ("databricks", "http", "https")
 
 
-class Side:
-    """A tracking server.
+class MlflowServer:
+    """An MLflow tracking server.
 
     Args:
         tracking_uri: For example "databricks", "azureml://..." or "sqlite:///mlflow.db".
-        name: What this side is called in tags, "databricks" or "aml", whatever stands for it.
+        name: Role of the server in tags, "databricks" or "aml", also for a server in its place.
     """
 
     def __init__(self, tracking_uri: str, name: str) -> None:
@@ -34,20 +44,19 @@ class Side:
         self.name = name
         self.is_azureml = is_azureml_uri(tracking_uri)
         self.is_databricks = is_databricks_uri(tracking_uri)
-        # Points of metrics in one call, and how many are asked for at once.
-        self.batch = 250 if self.is_azureml else 1000
-        self.page = 1000 if self.is_azureml else 25_000
-        # Whether a page's token is a place in the list; None until somebody has looked.
-        self.pages_by_place: bool | None = None
+        self.points_per_call = 250 if self.is_azureml else 1000
+        self.points_per_page = 1000 if self.is_azureml else 25_000
+        # Whether a page token of metrics is an offset; None until the first page was read.
+        self.has_offset_tokens: bool | None = None
 
     def __repr__(self) -> str:
-        return f"Side({self.name!r})"
+        return f"MlflowServer({self.name!r})"
 
     @cached_property
     def store(self) -> Any:
         """MLflow's store for the URI."""
         if self.is_azureml:
-            # MLflow would hold a lock meanwhile, and training wait for what this imports.
+            # MLflow holds a lock while it loads a store, so training would wait for this import.
             from dbx_aml.tracking.azureml.store import AmlTrackingStore
 
             return AmlTrackingStore.of(self.tracking_uri)
@@ -55,14 +64,14 @@ class Side:
 
     @property
     def is_remote(self) -> bool:
-        """Whether the store speaks MLflow's REST API, so that `ask` works."""
+        """Whether the store speaks MLflow's REST API, so that `request` works."""
         return isinstance(self.store, RestStore)
 
-    def ask(self, method: str, call: str, **content: Any) -> dict[str, Any]:
-        """Return the answer to a call of MLflow's REST API as JSON.
+    def request(self, method: str, call: str, **content: Any) -> dict[str, Any]:
+        """Return the JSON answer to a call of MLflow's REST API.
 
-        MLflow's own client makes each point of a metric three objects on its way: that is most of
-        what a mirror would cost.
+        MLflow's client turns each point of a metric into three objects on its way. That would be
+        most of the time that mirroring takes.
 
         Args:
             method: "GET" or "POST".
@@ -70,70 +79,61 @@ class Side:
             content: `params` or `json`.
         """
         endpoint = f"/api/2.0/mlflow/{call}"
-        creds = self.store.get_host_creds
+        host_creds = self.store.get_host_creds
         if self.is_azureml:
             from dbx_aml.tracking.azureml.mlflow_calls import send
 
-            answer = send(creds, method, endpoint, **content)
+            response = send(host_creds, method, endpoint, **content)
         else:
-            answer = http_request(creds(), endpoint, method, **content)
-        found: dict[str, Any] = verify_rest_response(answer, endpoint).json()
-        return found
+            response = http_request(host_creds(), endpoint, method, **content)
+        answer: dict[str, Any] = verify_rest_response(response, endpoint).json()
+        return answer
 
-    def run(self, run_id: str) -> Run:
-        """Return a run; deleted ones too."""
-        found: Run = self.store.get_run(run_id)
-        return found
+    def get_run(self, run_id: str) -> Run:
+        """Return a run, also a deleted one."""
+        run: Run = self.store.get_run(run_id)
+        return run
 
-    def runs(
+    def search_runs(
         self,
         experiment_ids: Sequence[str],
-        condition: str,
+        filter_string: str,
         *,
-        view: int = ViewType.ACTIVE_ONLY,
+        view_type: int = ViewType.ACTIVE_ONLY,
     ) -> Iterator[Run]:
-        """Yield the runs of experiments that meet a condition, oldest first in each search."""
-        for first in range(0, len(experiment_ids), _EXPERIMENTS_A_SEARCH):
-            some = list(experiment_ids[first : first + _EXPERIMENTS_A_SEARCH])
-            token = None
-            while True:
-                page = self.store.search_runs(
-                    some,
-                    condition,
-                    view,
-                    _RUNS_A_PAGE,
-                    ["attributes.start_time ASC"],
-                    token,
-                )
-                yield from page
-                token = page.token
-                if not token:
-                    break
-
-    def experiments(self) -> Iterator[Experiment]:
-        """Yield every active experiment."""
-        token = None
-        while True:
-            page = self.store.search_experiments(
-                view_type=ViewType.ACTIVE_ONLY, max_results=_RUNS_A_PAGE, page_token=token
+        """Yield the runs of experiments that match a filter, each experiment's oldest run first."""
+        for first in range(0, len(experiment_ids), _EXPERIMENTS_PER_SEARCH):
+            search = partial(
+                self.store.search_runs,
+                list(experiment_ids[first : first + _EXPERIMENTS_PER_SEARCH]),
+                filter_string,
+                view_type,
+                _RUNS_PER_PAGE,
+                ["attributes.start_time ASC"],
             )
-            yield from page
-            token = page.token
-            if not token:
-                return
+            yield from read_pages(search, "runs/search")
 
-    def repository(self, artifact_uri: str) -> Any:
-        """Return the artifacts below a URI of this server."""
+    def search_experiments(self) -> Iterator[Experiment]:
+        """Yield every active experiment."""
+        return read_pages(
+            lambda token: self.store.search_experiments(
+                view_type=ViewType.ACTIVE_ONLY, max_results=_RUNS_PER_PAGE, page_token=token
+            ),
+            "experiments/search",
+        )
+
+    def artifact_repository(self, artifact_uri: str) -> Any:
+        """Return the repository of the artifacts below a URI of this server."""
         uri = add_databricks_profile_info_to_artifact_uri(artifact_uri, self.tracking_uri)
         return get_artifact_repository(uri, tracking_uri=self.tracking_uri)
 
-    def url(self, run: Run) -> str | None:
-        """Return a run's page, None where the server has none."""
+    def run_url(self, run: Run) -> str | None:
+        """Return the URL of a run's page, or None where the server has no pages."""
         return run_url(self.tracking_uri, run.info.experiment_id, run.info.run_id)
 
     @cached_property
-    def workspace(self) -> str:
-        """What to call the server for people, without a password that its URI may have."""
+    def display_name(self) -> str:
+        """Name of the server for people, without a password that its URI may have."""
         if self.is_azureml:
             return AmlWorkspace.from_tracking_uri(self.tracking_uri).workspace_name
         page = run_url(self.tracking_uri, "0", "0")
@@ -141,3 +141,87 @@ class Side:
             return page.partition("/#/")[0].partition("/ml/")[0]
         scheme, separator, rest = self.tracking_uri.partition("://")
         return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+def read_pages(fetch_page: Callable[[str | None], Any], operation: str) -> Iterator[Any]:
+    """Yield the items of all pages of an MLflow search.
+
+    Args:
+        fetch_page: Call that returns MLflow's `PagedList` for a page token; None is the first page.
+        operation: Name of the call for error messages, for example "runs/search".
+    """
+
+    def fetch_items(token: str | None) -> tuple[Any, str | None]:
+        page = fetch_page(token)
+        return page, page.token
+
+    return paged(fetch_items, operation)
+
+
+def servers_of_link(
+    link: Link,
+    *,
+    source_tracking_uri: str | None = None,
+    destination_tracking_uri: str | None = None,
+) -> tuple[MlflowServer, MlflowServer]:
+    """Return source and destination: Databricks and Azure ML, in mode "aml" the reverse.
+
+    Args:
+        link: Link that names both servers; its mode tells which of them tracks.
+        source_tracking_uri: MLflow URI in the place of the link's source.
+        destination_tracking_uri: MLflow URI in the place of the link's destination.
+
+    Raises:
+        MirrorError: The link names one server only.
+        LinkError: Azure Resource Manager does not return the workspace's tracking URI.
+    """
+    starts_in_aml = link.mode == "aml"
+    if source_tracking_uri or destination_tracking_uri:
+        starts_in_aml = is_azureml_uri(source_tracking_uri) or is_databricks_uri(
+            destination_tracking_uri
+        )
+    names = ("aml", "databricks") if starts_in_aml else ("databricks", "aml")
+    source_uri = source_tracking_uri or _tracking_uri(link, names[0])
+    destination_uri = destination_tracking_uri or _tracking_uri(link, names[1])
+    if source_uri == destination_uri:
+        raise MirrorError(
+            "source and destination must be two servers: got the same tracking URI for both, of "
+            f"{MlflowServer(source_uri, names[0]).display_name}; give one of them with "
+            "--source-tracking-uri or --destination-tracking-uri"
+        )
+    return MlflowServer(source_uri, names[0]), MlflowServer(destination_uri, names[1])
+
+
+def _tracking_uri(link: Link, name: str) -> str:
+    if name == "databricks":
+        return link.databricks_tracking_uri
+    if link.aml_tracking_uri is not None:
+        return link.aml_tracking_uri
+    if link.aml_workspace is None:
+        raise MirrorError(
+            "link must name an Azure ML workspace: got none; set DBX_AML_CONFIG to the "
+            "workspace's config.json, or give --destination-tracking-uri"
+        )
+    return str(with_tracking_uri(link.aml_workspace, credential(link)).tracking_uri)
+
+
+def check_server(server: MlflowServer, link: Link) -> None:
+    """Check within seconds that a server answers and lets the caller read.
+
+    Args:
+        server: Server to read one experiment from; the workspace itself for Azure ML.
+        link: Link with the credential for Azure ML.
+
+    Raises:
+        LinkError: The server does not answer, or refuses the caller.
+        CredentialError: Azure gives no token.
+    """
+    if server.is_azureml:
+        workspace = AmlWorkspace.from_tracking_uri(server.tracking_uri)
+        read_workspace(workspace, credential(link))
+    elif server.tracking_uri.partition(":")[0] in _REMOTE_SCHEMES:
+        if server.is_databricks:
+            # The import takes seconds that are not the host's.
+            with suppress(ImportError):
+                import_module("databricks.sdk")
+        check_tracking_server(server.tracking_uri, _CHECK_TIMEOUT_S)

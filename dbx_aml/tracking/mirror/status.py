@@ -1,4 +1,4 @@
-"""How many runs wait, are done, or failed, by experiment."""
+"""Counts of pending, done and failed runs by experiment."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mlflow.entities import ViewType
+from dbx_aml.tracking.mirror import tags
+from dbx_aml.tracking.mirror.server import MlflowServer
 
-from dbx_aml.tracking.mirror import tags as tag
-from dbx_aml.tracking.mirror.server import Side
-
-_MOST_REASONS = 3
+_MAX_REASONS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counts:
+class MirrorCounts:
     """The runs of one experiment.
 
     Args:
-        experiment: Its name.
-        pending: Runs that wait, or go on.
-        done: Runs that are at the destination, whole.
-        failed: Runs that the destination cannot hold.
-        oldest_pending_s: Seconds since the oldest one that waits was started.
-        reasons: Why some failed, or could not be finished.
+        experiment: Name of the experiment.
+        pending: Number of runs that are not mirrored yet, or still running.
+        done: Number of runs that are whole at the destination.
+        failed: Number of runs that the destination cannot hold.
+        oldest_pending_s: Seconds since the start of the oldest pending run.
+        reasons: Reasons of failed and pending runs, at most three.
     """
 
     experiment: str
@@ -36,27 +34,30 @@ class Counts:
     reasons: tuple[str, ...]
 
 
-def count(src: Side, experiments: Sequence[str]) -> Iterator[Counts]:
-    """Yield the counts of each experiment that has runs to mirror."""
-    for experiment_id in experiments:
-        states: Counter[str] = Counter()
-        oldest: int | None = None
+def count_runs(
+    source: MlflowServer, destination: MlflowServer, experiment_ids: Sequence[str]
+) -> Iterator[MirrorCounts]:
+    """Yield the counts of each experiment with runs that are marked to be mirrored."""
+    error_tag = tags.DestinationTags(destination.name).error
+    for experiment_id in experiment_ids:
+        counts: Counter[str] = Counter()
+        oldest_start: int | None = None
         reasons: list[str] = []
-        for state in (tag.PENDING, tag.DONE, tag.FAILED):
-            condition = f"tags.`{tag.STATE}` = '{state}'"
-            for run in src.runs([experiment_id], condition, view=ViewType.ACTIVE_ONLY):
-                states[state] += 1
-                if state == tag.PENDING:
-                    oldest = min(oldest or run.info.start_time, run.info.start_time)
-                why = run.data.tags.get(tag.ERROR, "none")
-                if why != "none" and state != tag.DONE and why not in reasons:
-                    reasons.append(why)
-        if states:
-            yield Counts(
-                experiment=src.store.get_experiment(experiment_id).name,
-                pending=states[tag.PENDING],
-                done=states[tag.DONE],
-                failed=states[tag.FAILED],
-                oldest_pending_s=None if oldest is None else time.time() - oldest / 1000,
-                reasons=tuple(reasons[:_MOST_REASONS]),
+        for status in (tags.PENDING, tags.DONE, tags.FAILED):
+            for run in source.search_runs([experiment_id], f"tags.`{tags.STATUS}` = '{status}'"):
+                counts[status] += 1
+                if status == tags.PENDING:
+                    oldest_start = min(oldest_start or run.info.start_time, run.info.start_time)
+                reason = run.data.tags.get(error_tag, "none")
+                if reason != "none" and status != tags.DONE and reason not in reasons:
+                    reasons.append(reason)
+        if counts:
+            age_s = None if oldest_start is None else time.time() - oldest_start / 1000
+            yield MirrorCounts(
+                experiment=source.store.get_experiment(experiment_id).name,
+                pending=counts[tags.PENDING],
+                done=counts[tags.DONE],
+                failed=counts[tags.FAILED],
+                oldest_pending_s=age_s,
+                reasons=tuple(reasons[:_MAX_REASONS]),
             )

@@ -18,7 +18,7 @@ from mlflow.entities import Metric, Param
 
 from tests.support.azureml import AzureMl
 from tests.support.azureml.backend import Backend
-from tests.support.mirror import as_databricks, wait_for
+from tests.support.mirror import assert_soon, databricks_environment
 
 pytestmark = [pytest.mark.azureml, pytest.mark.slow]
 
@@ -27,8 +27,9 @@ _MIRROR = "import sys; from dbx_aml.cli.main import main; main(['mirror', *sys.a
 _CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 _SNAPSHOTS = """
 import json, sys
-from tests.support.mirror import snapshot
-print("FOUND:" + json.dumps([snapshot(uri, sys.argv[2]) for uri in ("databricks", sys.argv[1])]))
+from tests.support.mirror import experiment_content
+uris = ("databricks", sys.argv[1])
+print("FOUND:" + json.dumps([experiment_content(uri, sys.argv[2]) for uri in uris]))
 """
 _PRELUDE = """
 import json, os, sys, time
@@ -52,7 +53,7 @@ class Both:
         self.client = MlflowClient(self.uri)
         self.timeout_s = 120.0
         self.environment = {
-            **as_databricks(backend.port),
+            **databricks_environment(backend.port),
             "DBX_AML_MODE": "dual",
             "DBX_AML_AML_TRACKING_URI": azureml.tracking_uri,
             "DBX_AML_RETRY_TIMEOUT_S": "5",
@@ -310,7 +311,7 @@ def test_an_autologged_sweep_of_fifty_children_hangs_together_on_both_sides(both
     assert parents.count(sweep) == 50
     assert {"best_estimator", "model"} <= set(destination[sweep]["models"]), source[sweep]["models"]
     assert destination[sweep]["params"]["best_C"]
-    assert both.mirror("--experiment", path, "--include-unmarked") == {"same": 51}
+    assert both.mirror("--experiment", path, "--include-unmarked") == {"up_to_date": 51}
 
 
 def test_two_notebooks_on_one_cluster_share_an_experiment_and_mix_up_nothing(both: Both) -> None:
@@ -348,7 +349,7 @@ def test_watch_goes_on_through_an_outage_until_it_is_stopped(both: Both) -> None
     both.fill(path, 1)
     with both.start(_CTRL_C + _MIRROR, "--experiment", path, "--watch", "1") as watching:
         try:
-            assert wait_for(lambda: set(both.states(path).values()) == {"done"}, 60)
+            assert_soon(lambda: set(both.states(path).values()) == {"done"}, 60)
             both.azureml.fault("status", status=503)
             both.fill(f"{path} again", 1)
             made = both.client.create_run(
@@ -361,7 +362,7 @@ def test_watch_goes_on_through_an_outage_until_it_is_stopped(both: Both) -> None
             time.sleep(8)
             assert both.states(path)["later"] == "pending"
             both.azureml.reset()
-            assert wait_for(lambda: both.states(path)["later"] == "done", 60)
+            assert_soon(lambda: both.states(path)["later"] == "done", 60)
             assert watching.poll() is None
         finally:
             watching.send_signal(signal.SIGINT)
@@ -500,7 +501,7 @@ def test_runs_of_azure_ml_go_the_other_way_with_the_sides_exchanged(both: Both) 
         aml[name]["tags"].pop("mlflow.user")
         databricks[name]["tags"].pop("mlflow.user", None)
     assert unlike(aml, databricks) == []
-    assert both.mirror("--experiment", path, "--include-unmarked") == {"same": 2}
+    assert both.mirror("--experiment", path, "--include-unmarked") == {"up_to_date": 2}
 
 
 @pytest.mark.timeout(1800)

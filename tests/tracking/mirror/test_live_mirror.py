@@ -1,0 +1,111 @@
+"""In mode "dual" each run is marked when it is created and mirrored while it runs."""
+
+import os
+from contextlib import nullcontext
+
+import mlflow
+import pytest
+
+from dbx_aml import connect
+from dbx_aml.tracking import run_context
+from dbx_aml.tracking.mirror import active_run, live_mirror, tags
+from tests.support.mirror import EXPERIMENT_PATH, MirrorStores, assert_soon
+
+
+@pytest.fixture(autouse=True)
+def short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_mirror, "_TICK_S", 0.05)
+    monkeypatch.setattr(active_run, "_INTERVAL_S", 0.1)
+
+
+def test_a_run_is_mirrored_while_it_runs_and_whole_after_its_end(stores: MirrorStores) -> None:
+    uris = {
+        "databricks_tracking_uri": stores.source_uri,
+        "aml_tracking_uri": stores.destination_uri,
+    }
+    with connect(mode="dual", **uris):
+        mlflow.set_experiment(EXPERIMENT_PATH)
+        with mlflow.start_run(run_name="first") as run:
+            run_id = run.info.run_id
+            # The server's answer to the request that created the run has the tag.
+            assert run.data.tags[tags.STATUS] == tags.PENDING
+            mlflow.log_metric("m", 1.0, step=1)
+            mlflow.log_text("x", "a.txt")
+            assert_soon(lambda: stores.mirrored_ids(run_id))
+            (mirrored_id,) = stores.mirrored_ids(run_id)
+            mlflow.log_metric("m", 2.0, step=2)
+            mlflow.log_param("late", 1)
+            mlflow.set_tag("mlflow.runName", "renamed")
+            assert_soon(lambda: stores.destination.get_run(mirrored_id).data.params)
+            assert_soon(lambda: stores.destination.get_run(mirrored_id).data.metrics == {"m": 2.0})
+            assert stores.destination.get_run(mirrored_id).info.status == "RUNNING"
+            # `dbx-aml mirror` in another process leaves the run to this process.
+            assert {result.status for result in stores.mirror().values()} <= {"locked", "running"}
+        # Runs that end before the thread has found them.
+        for number in range(5):
+            with mlflow.start_run(run_name=f"short {number}"):
+                mlflow.log_metric("m", number)
+        assert_soon(lambda: not stores.pending_runs())
+        stores.assert_equal()
+        with mlflow.start_run(run_id=run_id):
+            mlflow.log_metric("m", 3.0, step=3)
+            assert_soon(lambda: stores.source_tags(run_id)[tags.STATUS] == tags.PENDING)
+        assert_soon(lambda: stores.source_tags(run_id)[tags.STATUS] == tags.DONE)
+        stores.assert_equal()
+        # Child processes mark their runs too.
+        assert os.environ["DBX_AML_MODE"] == "dual"
+    assert "DBX_AML_MODE" not in os.environ
+
+
+@pytest.mark.parametrize("mode", ["databricks", "aml", None])
+def test_in_another_mode_no_run_is_marked_and_no_thread_is_started(
+    stores: MirrorStores, mode: str | None
+) -> None:
+    uris = {"databricks_tracking_uri": stores.source_uri, "aml_tracking_uri": stores.source_uri}
+    with connect(mode=mode, **uris) if mode else nullcontext():
+        mlflow.set_experiment(EXPERIMENT_PATH)
+        with mlflow.start_run() as run:
+            mlflow.log_metric("m", 1.0)
+    assert not [key for key in run.data.tags if key.startswith("dbx_aml.")]
+    assert run_context.current_live_mirror() is None
+
+
+def test_a_run_on_another_server_than_the_links_source_is_not_marked(
+    stores: MirrorStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = run_context.MirrorTagProvider()
+    monkeypatch.setenv("DBX_AML_MODE", "dual")
+    monkeypatch.setenv("DBX_AML_AML_TRACKING_URI", stores.destination_uri)
+    monkeypatch.setenv("DBX_AML_DATABRICKS_TRACKING_URI", stores.source_uri)
+    assert provider.in_context()
+    mlflow.set_tracking_uri(stores.destination_uri)
+    assert not provider.in_context()
+    # Without the other server's URI the run is marked, so that it is mirrored later.
+    monkeypatch.delenv("DBX_AML_AML_TRACKING_URI")
+    monkeypatch.delenv("DBX_AML_DATABRICKS_TRACKING_URI")
+    mlflow.set_tracking_uri("databricks")
+    assert provider.tags() == {tags.STATUS: tags.PENDING}
+    assert provider.in_context()
+
+
+def test_a_forked_process_has_no_thread_and_leaves_its_parents_runs_alone(
+    stores: MirrorStores,
+) -> None:
+    uris = {
+        "databricks_tracking_uri": stores.source_uri,
+        "aml_tracking_uri": stores.destination_uri,
+    }
+    with connect(mode="dual", **uris):
+        mlflow.set_experiment(EXPERIMENT_PATH)
+        with mlflow.start_run() as run:
+            mirror = run_context.current_live_mirror()
+            assert mirror is not None
+            assert mirror.is_running
+            process_token = mirror.process_token
+            child = os.fork()
+            if child == 0:
+                is_new = not mirror.is_running and mirror.process_token != process_token
+                os._exit(0 if is_new and mirror._untracked_ids == {run.info.run_id} else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            assert mirror.is_running
+            assert mirror.process_token == process_token

@@ -1,0 +1,238 @@
+"""One run: everything arrives once, and a run that cannot be mirrored keeps the reason."""
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Metric
+from sklearn.linear_model import LinearRegression
+
+from dbx_aml.models import lineage
+from dbx_aml.tracking.mirror import lease, metrics, tags
+from dbx_aml.tracking.mirror.mirror_run import RunMirror
+from dbx_aml.tracking.mirror.mirror_runs import mirror_runs
+from dbx_aml.tracking.mirror.pending_runs import get_runs
+from tests.support.mirror import EXPERIMENT_PATH, MirrorStores
+
+MARKED = {tags.STATUS: tags.PENDING}
+AML_TAGS = tags.DestinationTags("aml")
+
+
+def test_everything_of_a_run_arrives_and_a_second_mirror_changes_nothing(
+    stores: MirrorStores,
+) -> None:
+    frame = pd.DataFrame({"x": [1.0, 2.0], "y": [1.0, 2.0]})
+    with mlflow.start_run(run_name="Größe 📏", description="線", tags=MARKED) as parent:
+        mlflow.log_params({f"パラメータ {i}": "ü" * 200 for i in range(150)})
+        mlflow.log_input(mlflow.data.from_pandas(frame, name="räume"), context="training")
+        for step in (3, 1, -2):
+            mlflow.log_metric("loss/größe", step / 7, step=step, timestamp=10_000 - step)
+        MlflowClient().log_metric(parent.info.run_id, "same", 1.0, 5, 5)
+        MlflowClient().log_metric(parent.info.run_id, "same", 1.0, 5, 5)
+        for text, path in (("", "empty.txt"), ("線", "größe/深い/a b.txt"), ("x", "top")):
+            mlflow.log_text(text, path)
+        model = mlflow.sklearn.log_model(
+            LinearRegression().fit(frame[["x"]], frame["y"]),
+            name="classifier",
+            pip_requirements=["scikit-learn"],
+        )
+        mlflow.log_metric("score", 0.5, step=2, model_id=model.model_id)
+        for number in range(2):
+            with mlflow.start_run(run_name=f"child {number}", nested=True, tags=MARKED):
+                values = (float("nan"), float("inf"), float("-inf"), -0.0, 1e-300)
+                for step, value in enumerate(values):
+                    mlflow.log_metric("odd", value, step=step)
+    with pytest.raises(ZeroDivisionError), mlflow.start_run(run_name="failed", tags=MARKED):
+        raise ZeroDivisionError
+
+    results = stores.mirror()
+
+    assert {result.status for result in results.values()} == {"done"}
+    stores.assert_equal()
+    content = stores.destination_content()
+    assert content["child 0"]["parent"] == "Größe 📏"
+    assert len(content["child 0"]["metrics"]["odd"]) == 5
+    (model,) = stores.destination.search_logged_models([stores.experiment_id])
+    assert [(metric.key, metric.value, metric.step) for metric in model.metrics] == [
+        ("score", 0.5, 2)
+    ]
+    assert "MLmodel" in content["Größe 📏"]["models"]["classifier"]["files"]
+    assert content["failed"]["info"][0] == "FAILED"
+    (mirrored_id,) = stores.mirrored_ids(parent.info.run_id)
+    source_tags = stores.source_tags(parent.info.run_id)
+    assert source_tags[tags.STATUS] == tags.DONE
+    assert source_tags["dbx_aml.mirror.aml.run_id"] == mirrored_id
+    mirrored_tags = stores.destination.get_run(mirrored_id).data.tags
+    assert mirrored_tags[lineage.SOURCE_EXPERIMENT] == EXPERIMENT_PATH
+    assert mirrored_tags[lineage.SOURCE_WORKSPACE] == stores.source_uri
+    assert stores.mirror() == {}
+    all_runs = stores.source.search_runs([stores.experiment_id])
+    again = mirror_runs(*stores.servers(), all_runs)
+    assert [result.status for result in again] == ["up_to_date"] * 4
+    assert stores.destination_content() == content
+
+
+def test_a_mirror_that_was_killed_half_way_writes_only_the_rest(
+    stores: MirrorStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = stores.create_run("half")
+    points = [Metric(f"m{i % 3}", i / 7, i, i) for i in range(3000)]
+    for first in range(0, 3000, 1000):
+        stores.source.log_batch(run_id, points[first : first + 1000])
+    write_points, written = metrics.write_points, []
+
+    def interrupt_second_call(server, mirrored_id, call_points) -> None:
+        written.append(len(call_points))
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        write_points(server, mirrored_id, call_points)
+
+    monkeypatch.setattr(metrics, "write_points", interrupt_second_call)
+    source, destination = stores.servers()
+    with pytest.raises(KeyboardInterrupt):
+        RunMirror(source, destination).mirror(source.get_run(run_id))
+    assert stores.source_tags(run_id)[tags.STATUS] == tags.PENDING
+    monkeypatch.setattr(metrics, "write_points", write_points)
+    # This process still runs, so its lease counts; a killed process has none.
+    stores.source.set_tag(run_id, tags.LEASE, lease.RELEASED)
+
+    result = stores.mirror()["half"]
+
+    assert (result.status, result.metric_points) == ("done", 3005 - written[0])
+    stores.assert_equal()
+
+
+def test_a_running_run_stays_pending_until_its_end_and_a_resumed_run_is_mirrored_again(
+    stores: MirrorStores,
+) -> None:
+    run = mlflow.start_run(run_name="long", tags=MARKED)
+    mlflow.log_metric("m", 1.0, step=1)
+    mlflow.log_text("later", "a.txt")
+    assert stores.mirror()["long"].status == "running"
+    (mirrored_id,) = stores.mirrored_ids(run.info.run_id)
+    assert stores.destination.get_run(mirrored_id).info.status == "RUNNING"
+    # Azure ML never changes an artifact, so a running run keeps its own.
+    assert stores.destination.list_artifacts(mirrored_id) == []
+    assert stores.mirror()["long"].metric_points == 0
+    mlflow.log_metric("m", 2.0, step=2)
+    mlflow.end_run()
+    result = stores.mirror()["long"]
+    assert (result.status, result.metric_points) == ("done", 1)
+    stores.assert_equal()
+
+    with mlflow.start_run(run_id=run.info.run_id):
+        mlflow.log_metric("m", 3.0, step=3)
+        assert stores.mirror()["long"].status == "running"
+    assert stores.mirror()["long"].status == "done"
+    stores.assert_equal()
+
+
+def test_an_unmirrorable_run_keeps_the_reason_and_other_runs_are_mirrored(
+    stores: MirrorStores,
+) -> None:
+    bad_id, good_id = stores.create_run("bad"), stores.create_run("good")
+    stores.mirror()
+    (mirrored_id,) = stores.mirrored_ids(bad_id)
+    # MLflow never changes a param, so this run cannot become equal.
+    different_id = stores.destination.create_run("0").info.run_id
+    stores.destination.log_param(different_id, "alpha", "0.7")
+    stores.destination.set_tag(different_id, lineage.SOURCE_RUN_ID, bad_id)
+    stores.destination.delete_run(mirrored_id)
+    stores.source.set_tag(bad_id, AML_TAGS.run_id, different_id)
+    for run_id in (bad_id, good_id):
+        stores.source.set_tag(run_id, tags.STATUS, tags.PENDING)
+        stores.source.log_metric(run_id, "accuracy", 1.0)
+
+    results = stores.mirror()
+
+    assert {name: result.status for name, result in results.items()} == {
+        "bad": "failed",
+        "good": "done",
+    }
+    source_tags = stores.source_tags(bad_id)
+    assert source_tags[tags.STATUS] == tags.FAILED
+    assert "['alpha']" in source_tags[AML_TAGS.error]
+    assert stores.source_tags(good_id)[tags.STATUS] == tags.DONE
+    # A failed run is mirrored again only by its id.
+    assert stores.mirror() == {}
+    source, destination = stores.servers()
+    (result,) = mirror_runs(source, destination, get_runs(source, [bad_id]))
+    assert result.status == "failed"
+
+
+def test_a_deleted_run_stays_at_the_destination_and_a_new_name_is_copied(
+    stores: MirrorStores,
+) -> None:
+    deleted_id, early_id = stores.create_run("deleted"), stores.create_run("early")
+    renamed_id = stores.create_run("old name")
+    stores.source.delete_run(early_id)
+    result = stores.mirror()["early"]
+    assert result.status == "deleted"
+    assert "before it was mirrored" in result.reason
+    stores.source.delete_run(deleted_id)
+    stores.source.update_run(renamed_id, name="new name")
+
+    source, destination = stores.servers()
+    runs = get_runs(source, [deleted_id, early_id, renamed_id])
+    results = {result.name: result for result in mirror_runs(source, destination, runs)}
+
+    assert {name: result.status for name, result in results.items()} == {
+        "deleted": "deleted",
+        "early": "deleted",
+        "new name": "done",
+    }
+    (mirrored_id,) = stores.mirrored_ids(deleted_id)
+    mirrored_run = stores.destination.get_run(mirrored_id)
+    assert mirrored_run.info.lifecycle_stage == "active"
+    assert mirrored_run.data.tags[lineage.SOURCE_LIFECYCLE_STAGE] == "deleted"
+    (mirrored_id,) = stores.mirrored_ids(renamed_id)
+    assert stores.destination.get_run(mirrored_id).info.run_name == "new name"
+
+
+def test_of_several_mirrored_runs_of_one_run_the_first_stays(stores: MirrorStores) -> None:
+    run_id = stores.create_run("duplicated")
+    experiment_id = stores.destination.get_experiment_by_name(EXPERIMENT_PATH).experiment_id
+
+    def create_duplicate(source_id: str) -> str:
+        start_time = stores.source.get_run(source_id).info.start_time
+        source_tag = {lineage.SOURCE_RUN_ID: source_id}
+        run = stores.destination.create_run(experiment_id, start_time=start_time, tags=source_tag)
+        return str(run.info.run_id)
+
+    duplicates = [create_duplicate(run_id) for _ in range(3)]
+
+    assert stores.mirror()["duplicated"].status == "done"
+
+    assert stores.mirrored_ids(run_id) == [min(duplicates)]
+    assert stores.source_tags(run_id)[AML_TAGS.run_id] == min(duplicates)
+    # The duplicate appears after this process found its own mirrored run.
+    late_id = stores.create_run("late")
+    source, destination = stores.servers()
+    run_mirror = RunMirror(source, destination)
+    mirrored_run = run_mirror.mirrored_runs.find_or_create(source.get_run(late_id))
+    duplicate_id = create_duplicate(late_id)
+    assert run_mirror.mirror(source.get_run(late_id)).status == "done"
+    assert stores.mirrored_ids(late_id) == [min(mirrored_run.info.run_id, duplicate_id)]
+    stores.assert_equal()
+
+
+def test_a_child_brings_its_parent_also_an_unmarked_parent(stores: MirrorStores) -> None:
+    parent_id = stores.source.create_run(stores.experiment_id, run_name="parent").info.run_id
+    stores.source.log_metric(parent_id, "m", 1.0)
+    stores.source.set_terminated(parent_id)
+    children = [
+        stores.create_run(f"child {i}", **{tags.PARENT_RUN_ID: parent_id}) for i in range(4)
+    ]
+    orphan_id = stores.create_run("orphan", **{tags.PARENT_RUN_ID: "0" * 32})
+
+    assert {result.status for result in stores.mirror().values()} == {"done"}
+
+    def mirrored_parent_id(run_id: str) -> str | None:
+        (mirrored_id,) = stores.mirrored_ids(run_id)
+        return stores.destination.get_run(mirrored_id).data.tags.get(tags.PARENT_RUN_ID)
+
+    assert [mirrored_parent_id(child) for child in children] == stores.mirrored_ids(parent_id) * 4
+    assert mirrored_parent_id(orphan_id) is None
+    stores.source.delete_run(orphan_id)
+    stores.destination.delete_run(stores.mirrored_ids(orphan_id)[0])
+    stores.assert_equal()
