@@ -1,69 +1,49 @@
-"""`dbx-aml cluster attach|detach|status`: what would change, then the change, then how it ended."""
+"""`dbx-aml cluster attach|detach|status`: show the change, ask, carry it out, show the result."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dbx_aml._common.errors import ClusterError
-from dbx_aml.cli.options import json_option, profile_option
+from dbx_aml._common.text import plural
+from dbx_aml.cli.options import (
+    add_options,
+    config_option,
+    json_option,
+    on_failure_option,
+    profile_option,
+    wheelhouse_option,
+)
 from dbx_aml.cli.tables import print_fields, print_json
 
 if TYPE_CHECKING:
-    from dbx_aml.cluster.attach import Attached
+    from dbx_aml.cluster.attach import AttachResult
     from dbx_aml.cluster.client import Client
     from dbx_aml.cluster.clusters import Cluster
-    from dbx_aml.cluster.folder import Folder
-    from dbx_aml.cluster.settings_change import Change
-    from dbx_aml.cluster.status import Status
+    from dbx_aml.cluster.folder import ClusterFolder
+    from dbx_aml.cluster.settings_change import SettingsChange
+    from dbx_aml.cluster.status import ClusterStatus
 
-_to = click.option(
-    "--folder",
-    help="Folder for script, wheels and record, best in a volume: /Volumes/CATALOG/SCHEMA/VOLUME. "
-    "Each cluster has its own in it.  [default: .dbx_aml in your workspace folder]",
+_change_options = add_options(
+    click.option(
+        "--folder",
+        help="Folder for script, wheels and record, best in a volume: "
+        "/Volumes/CATALOG/SCHEMA/VOLUME. Each cluster has a subfolder.  [default: .dbx_aml in "
+        "your workspace folder]",
+    ),
+    profile_option,
+    click.option("--dry-run", is_flag=True, help="Show the change; write nothing."),
+    click.option("--yes", is_flag=True, help="Do not ask."),
 )
-
-
-def dry_run_option(text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return the option of a command that may only look."""
-    return click.option("--dry-run", is_flag=True, help=text)
-
-
-_dry_run = dry_run_option("Show the difference; write nothing.")
-_yes = click.option("--yes", is_flag=True, help="Do not ask.")
-link_option = click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    help="A config.json or its folder.  [default: as found]",
-)
-wheelhouse_option = click.option(
-    "--wheelhouse",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Local folder that 'dbx-aml cluster wheelhouse' filled.  [default: the package index]",
-)
-on_failure_option = click.option(
-    "--on-failure",
-    type=click.Choice(["continue", "stop"]),
-    default="continue",
-    show_default=True,
-    help="Whether a cluster starts when its init script failed.",
-)
-
-
-def changes(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of a command that changes a cluster."""
-    for option in (_yes, _dry_run, profile_option, _to):
-        command = option(command)
-    return command
 
 
 @click.command()
 @click.argument("cluster")
-@link_option
+@add_options(config_option)
 @click.option(
     "--method",
     type=click.Choice(["init-script", "libraries", "policy"]),
@@ -71,18 +51,16 @@ def changes(command: Callable[..., None]) -> Callable[..., None]:
     show_default=True,
     help="An init script; wheels as cluster libraries; or a cluster policy that fixes the script.",
 )
-@wheelhouse_option
-@on_failure_option
+@add_options(wheelhouse_option, on_failure_option)
 @click.option(
     "--skip-allowlist-check",
-    "skip_allowlist_check",
     is_flag=True,
-    help="The metastore's allowlist takes the script: do not look.",
+    help="Do not read the metastore's allowlist: it allows the script already.",
 )
-@changes
+@_change_options
 def attach(
     cluster: str,
-    config: Path | None,
+    config: str | None,
     method: str,
     wheelhouse: Path | None,
     on_failure: str,
@@ -92,164 +70,155 @@ def attach(
     dry_run: bool,
     yes: bool,
 ) -> None:
-    """Prepare CLUSTER, an id or a unique name, for a link.
+    """Prepare CLUSTER, an id or a unique name, for the link.
 
-    What it has stays: our script and variables are added to its own. Shows what would change, says
-    what would restart, and asks. Run it again after it was interrupted, or to bring it up to date.
+    Script and variables are added; other settings of the cluster stay. The command shows the
+    change, names a restart, and asks. Run it again after an interruption, or for a new link.
     """
+    from dbx_aml.cluster.attach import attach_cluster
     from dbx_aml.cluster.client import Client
     from dbx_aml.cluster.clusters import find_cluster
-    from dbx_aml.cluster.files import gather
+    from dbx_aml.cluster.files import collect_files
     from dbx_aml.cluster.plan import plan_attach
 
-    # First what needs no network.
-    parts = gather(config, wheelhouse, method=method, on_failure=on_failure)
+    # Wrong files are reported before the first call of a service.
+    files = collect_files(config, wheelhouse, method=method, on_failure=on_failure)
     client = Client(profile)
-    found = find_cluster(client, cluster)
-    parts.check_runtime(found)
-    files_folder = _folder(client, found, folder)
-    plan = plan_attach(
-        client,
-        found,
-        files_folder,
-        method=method,
-        files=parts.files(files_folder),
-        variables=parts.variables(files_folder),
-        wheels=parts.libraries,
-        skip_allowlist_check=skip_allowlist_check,
-    )
-    _show(plan.change, plan.has_new_files and f"files in {files_folder} are written")
-    if plan.overriding:
-        _say(f"variables of the cluster go before the link: {', '.join(plan.overriding)}")
+    current = find_cluster(client, cluster)
+    files.check_runtime(current)
+    folder_files = files.in_folder(_cluster_folder(client, current, folder))
+    plan = plan_attach(client, current, folder_files, skip_allowlist_check=skip_allowlist_check)
+
+    _print_change(plan.change)
+    if plan.has_new_files:
+        click.echo(f"  files in {folder_files.folder} are written")
+    if plan.overriding_variables:
+        names = ", ".join(plan.overriding_variables)
+        _print_progress(f"variables of the cluster override the link: {names}")
     if dry_run:
         return
     if plan.is_empty:
-        click.echo(f"{found} is attached already: nothing to do")
+        click.echo(f"{current} is attached already: nothing to do")
         return
-    _ask(yes, found, plan.restarts)
-    _say_end(plan.run(client, _say))
+    _confirm(current, yes=yes, is_restart=plan.restarts_cluster)
+    _print_attach_result(attach_cluster(client, plan, _print_progress))
 
 
 @click.command()
 @click.argument("cluster")
-@changes
+@_change_options
 def detach(cluster: str, folder: str | None, profile: str | None, dry_run: bool, yes: bool) -> None:
-    """Take off CLUSTER what attach put there; what it had before is put back."""
+    """Undo the attach of CLUSTER: its earlier settings are restored."""
     from dbx_aml.cluster.client import Client
     from dbx_aml.cluster.clusters import find_cluster
-    from dbx_aml.cluster.detach import plan_detach
+    from dbx_aml.cluster.detach import detach_cluster, plan_detach
 
     client = Client(profile)
-    found = find_cluster(client, cluster)
-    files_folder = _folder(client, found, folder)
-    plan = plan_detach(client, found, files_folder)
-    _show(plan.change, f"files in {files_folder} are removed")
-    for note in plan.notes:
-        _say(note)
+    current = find_cluster(client, cluster)
+    plan = plan_detach(client, current, _cluster_folder(client, current, folder))
+
+    _print_change(plan.change)
+    click.echo(f"  files in {plan.folder} are removed")
+    for message in plan.messages:
+        _print_progress(message)
     if dry_run:
         return
-    _ask(yes, found, plan.restarts)
-    done = plan.run(client, _say)
-    click.echo(f"{done} is {done.state} and as it was before")
+    _confirm(current, yes=yes, is_restart=plan.restarts_cluster)
+    detached = detach_cluster(client, plan, _print_progress)
+    click.echo(f"{detached} is {detached.state} and as it was before")
 
 
 @click.command()
 @click.argument("cluster")
-@profile_option
-@json_option
+@add_options(profile_option, json_option)
 def status(cluster: str, profile: str | None, as_json: bool) -> None:
-    """Show what of us is on CLUSTER, and what the init script did there. Reads only."""
+    """Show how CLUSTER is attached, and the result of its init script. Changes nothing."""
     from dbx_aml.cluster.client import Client
     from dbx_aml.cluster.clusters import find_cluster
-    from dbx_aml.cluster.status import cluster_status
+    from dbx_aml.cluster.status import read_status
 
     client = Client(profile)
-    found = cluster_status(client, find_cluster(client, cluster))
+    cluster_status = read_status(client, find_cluster(client, cluster))
     if as_json:
-        print_json(found.as_json())
+        print_json(cluster_status.to_dict())
     else:
-        _print_status(found)
-    if found.problems:
-        raise ClusterError(found.problems[0])
+        print_fields(_status_fields(cluster_status))
+    if cluster_status.problems:
+        raise ClusterError(cluster_status.problems[0])
 
 
-def _folder(client: Client, cluster: Cluster, parent: str | None) -> Folder:
-    """Return the folder of a cluster: under what was asked for, else where it is attached from."""
-    from dbx_aml.cluster.attach_record import attached_path
-    from dbx_aml.cluster.folder import Folder
+def _cluster_folder(client: Client, cluster: Cluster, parent: str | None) -> ClusterFolder:
+    """Return the cluster's subfolder of a folder; by default the folder that it reads from."""
+    from dbx_aml.cluster.attach_record import attached_folder
+    from dbx_aml.cluster.folder import ClusterFolder
 
-    path = attached_path(cluster)
+    path = attached_folder(cluster)
     if parent is None and path is not None:
-        return Folder(client, path)
-    home = parent or f"/Workspace/Users/{client.user}/.dbx_aml"
-    return Folder(client, f"{home}/{cluster.cluster_id}")
+        return ClusterFolder(client, path)
+    parent = parent or f"/Workspace/Users/{client.user}/.dbx_aml"
+    return ClusterFolder(client, f"{parent}/{cluster.cluster_id}")
 
 
-def _show(change: Change, files: object) -> None:
+def _print_change(change: SettingsChange) -> None:
     cluster = change.cluster
-    kind = f"{cluster.access_mode}, {cluster.spec.get('spark_version')}"
-    click.echo(f"{cluster}: {cluster.state}, {kind}")
-    for line in change.diff():
-        colour = {"+": "green", "-": "red"}.get(line[0])
-        click.secho(line, fg=colour)
-    if files:
-        click.echo(f"  {files}")
+    click.echo(f"{cluster}: {cluster.state}, {cluster.access_mode}, {cluster.spark_version}")
+    for line in change.diff_lines():
+        click.secho(line, fg={"+": "green", "-": "red"}.get(line[0]))
 
 
-def _ask(yes: bool, cluster: Cluster, restarts: bool) -> None:
-    """Say what would restart, and go on only if a person says so."""
-    if restarts:
-        _say(f"{cluster.name} restarts: whatever runs on it now ends")
+def _confirm(cluster: Cluster, *, yes: bool, is_restart: bool) -> None:
+    """Name a restart, and continue only if the user agrees."""
+    if is_restart:
+        _print_progress(f"{cluster.name} restarts: all work on it ends now")
     elif cluster.state == "TERMINATED":
-        _say(f"{cluster.name} is TERMINATED and stays so")
+        _print_progress(f"{cluster.name} is TERMINATED and stays so")
     if yes:
         return
-    if not _is_somebody_there():
-        raise click.UsageError("Nobody is there to ask: add --yes, or --dry-run to only look.")
-    click.confirm("Go on?", abort=True, err=True)
+    if not _is_interactive():
+        raise click.UsageError("No terminal to ask on: add --yes, or --dry-run to only look.")
+    click.confirm("Continue?", abort=True, err=True)
 
 
-def _is_somebody_there() -> bool:
+def _is_interactive() -> bool:
     return sys.stdin.isatty()
 
 
-def _say(text: str) -> None:
-    click.echo(text, err=True)
+def _print_progress(message: str) -> None:
+    click.echo(message, err=True)
 
 
-def _say_end(done: Attached) -> None:
-    marker = done.marker
+def _print_attach_result(result: AttachResult) -> None:
+    cluster, marker = result.cluster, result.marker
     if marker is None:
-        if done.note:
-            _say(f"not verified: {done.note}")
-        click.echo(f"{done.cluster} is attached, {done.cluster.state}")
+        if result.unverified_reason:
+            _print_progress(f"not verified: {result.unverified_reason}")
+        click.echo(f"{cluster} is attached, {cluster.state}")
         return
-    seconds, count = sum(marker.steps.values()), len(marker.installed)
+    packages = plural(len(marker.installed), "package")
+    seconds = sum(marker.steps.values())
     click.echo(
-        f"{done.cluster} is attached, {done.cluster.state}: init script ok, "
-        f"{count} package{'' if count == 1 else 's'} added from {marker.packages_from} "
-        f"in {seconds:.1f} s"
+        f"{cluster} is attached, {cluster.state}: init script ok, {packages} added from "
+        f"{marker.packages_from} in {seconds:.1f} s"
     )
 
 
-def _print_status(found: Status) -> None:
-    cluster, record, marker = found.cluster, found.record, found.marker
-    rows: list[tuple[str, Any]] = [
+def _status_fields(status: ClusterStatus) -> list[tuple[str, Any]]:
+    cluster, record, marker = status.cluster, status.record, status.marker
+    fields: list[tuple[str, Any]] = [
         ("cluster", cluster),
-        ("state", f"{cluster.state}, {cluster.access_mode}, {cluster.spec.get('spark_version')}"),
+        ("state", f"{cluster.state}, {cluster.access_mode}, {cluster.spark_version}"),
     ]
-    if found.path is None:
-        rows.append(("attached", "no"))
+    if status.folder is None:
+        fields.append(("attached", "no"))
     else:
-        how = f"via {record.method}, by version {record.version}" if record else "yes"
-        rows += [("attached", how), ("folder", found.path)]
+        method = f"by {record.method}, version {record.version}" if record else "yes"
+        fields += [("attached", method), ("folder", status.folder)]
     if record:
-        rows += [(name, value) for name, value in record.variables.items()]
-    rows += [(Path(path).name, status) for path, status in found.libraries.items()]
+        fields += record.variables.items()
+    fields += [(Path(path).name, text) for path, text in status.libraries.items()]
     if marker:
-        rows.append(("init script", f"{marker.status}, {marker.time}, from {marker.packages_from}"))
-        rows += [("added", f"{name} {one}") for name, one in marker.installed.items()]
-        rows += [("kept", str(one)) for one in marker.kept_packages]
-        rows += [("note", note) for note in marker.messages]
-    rows += [("problem", problem) for problem in found.problems]
-    print_fields(rows)
+        fields.append(("init script", f"{marker.status}, {marker.time}, {marker.packages_from}"))
+        fields += [("added", f"{name} {version}") for name, version in marker.installed.items()]
+        fields += [("kept", package) for package in marker.kept_packages]
+        fields += [("message", message) for message in marker.messages]
+    return fields + [("problem", problem) for problem in status.problems]

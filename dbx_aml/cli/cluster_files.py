@@ -1,4 +1,4 @@
-"""`dbx-aml cluster policy|snippet`: for clusters that are not there yet, and for serverless."""
+"""`dbx-aml cluster snippet`: text for the clusters of jobs and for serverless compute."""
 
 from __future__ import annotations
 
@@ -7,32 +7,69 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dbx_aml.cli.cluster_attach import (
-    dry_run_option,
-    link_option,
+from dbx_aml.cli.options import (
+    add_options,
+    config_option,
     on_failure_option,
+    profile_option,
     wheelhouse_option,
 )
-from dbx_aml.cli.options import profile_option
 
 if TYPE_CHECKING:
-    from dbx_aml.cluster.files import Parts
-    from dbx_aml.cluster.folder import Folder
+    from dbx_aml.cluster.files import ClusterFiles, FolderFiles
 
-_to = click.option(
-    "--folder",
-    required=True,
-    help="Folder for script, wheels and config.json, best in a volume: "
-    "/Volumes/CATALOG/SCHEMA/VOLUME.",
+_folder_options = add_options(
+    click.option(
+        "--folder",
+        required=True,
+        help="Folder for script, wheels and config.json, best in a volume: "
+        "/Volumes/CATALOG/SCHEMA/VOLUME.",
+    ),
+    config_option,
+    wheelhouse_option,
+    profile_option,
+    click.option("--dry-run", is_flag=True, help="Print only; upload nothing."),
 )
-_DRY = "Print only; upload nothing."
 
 
-@click.command()
-@_to
-@link_option
-@wheelhouse_option
-@on_failure_option
+@click.group()
+def snippet() -> None:
+    """Print text to paste into a job or a policy, and upload the files that it names."""
+
+
+@snippet.command()
+@add_options(on_failure_option)
+@_folder_options
+def job(
+    config: str | None,
+    wheelhouse: Path | None,
+    on_failure: str,
+    folder: str,
+    profile: str | None,
+    dry_run: bool,
+) -> None:
+    """Print YAML for a job that makes its own cluster."""
+    from dbx_aml.cluster.files import collect_files
+    from dbx_aml.cluster.snippets import job_snippet
+
+    files = collect_files(config, wheelhouse, method="init-script", on_failure=on_failure)
+    click.echo(job_snippet(_upload_files(files, folder, profile, is_dry_run=dry_run)))
+
+
+@snippet.command()
+@_folder_options
+def serverless(
+    config: str | None, wheelhouse: Path | None, folder: str, profile: str | None, dry_run: bool
+) -> None:
+    """Print YAML for a job on serverless compute, which needs a wheelhouse."""
+    from dbx_aml.cluster.files import collect_files
+    from dbx_aml.cluster.snippets import serverless_snippet
+
+    files = collect_files(config, wheelhouse, method="libraries")
+    click.echo(serverless_snippet(_upload_files(files, folder, profile, is_dry_run=dry_run)))
+
+
+@snippet.command()
 @click.option(
     "--method",
     type=click.Choice(["init-script", "libraries"]),
@@ -40,71 +77,44 @@ _DRY = "Print only; upload nothing."
     show_default=True,
     help="An init script, or wheels as libraries of the policy.",
 )
-@profile_option
-@dry_run_option(_DRY)
+@add_options(on_failure_option)
+@_folder_options
 def policy(
-    folder: str,
-    config: Path | None,
+    config: str | None,
     wheelhouse: Path | None,
-    on_failure: str,
     method: str,
-    profile: str | None,
-    dry_run: bool,
-) -> None:
-    """Print a cluster policy that prepares every new cluster made by it; upload what it names.
-
-    Nothing but the folder is changed. An administrator makes the policy of what is printed:
-    databricks cluster-policies create --json @FILE
-    """
-    from dbx_aml.cluster.files import gather
-    from dbx_aml.cluster.snippets import policy_text
-
-    parts = gather(config, wheelhouse, method=method, on_failure=on_failure)
-    uploaded = _ready(folder, profile, parts, dry_run)
-    click.echo(policy_text(uploaded, parts))
-
-
-@click.command()
-@click.argument("kind", type=click.Choice(["job", "serverless"]))
-@_to
-@link_option
-@wheelhouse_option
-@on_failure_option
-@profile_option
-@dry_run_option(_DRY)
-def snippet(
-    kind: str,
-    folder: str,
-    config: Path | None,
-    wheelhouse: Path | None,
     on_failure: str,
+    folder: str,
     profile: str | None,
     dry_run: bool,
 ) -> None:
-    """Print what to paste into a job that makes its own cluster, or runs on serverless compute."""
-    from dbx_aml.cluster.files import gather
-    from dbx_aml.cluster.snippets import job_cluster_text, serverless_text
+    """Print JSON for a cluster policy that prepares every new cluster.
 
-    # Serverless takes wheels only.
-    method = "libraries" if kind == "serverless" else "init-script"
-    parts = gather(config, wheelhouse, method=method, on_failure=on_failure)
-    uploaded = _ready(folder, profile, parts, dry_run)
-    click.echo((serverless_text if kind == "serverless" else job_cluster_text)(uploaded, parts))
+    An administrator makes the policy: databricks cluster-policies create --json @FILE
+    """
+    from dbx_aml.cluster.files import collect_files
+    from dbx_aml.cluster.snippets import policy_snippet
+
+    files = collect_files(config, wheelhouse, method=method, on_failure=on_failure)
+    click.echo(policy_snippet(_upload_files(files, folder, profile, is_dry_run=dry_run)))
 
 
-def _ready(path: str, profile: str | None, parts: Parts, is_dry: bool) -> Folder:
-    """Return the folder, with the files in it unless nothing is to be uploaded."""
-    from dbx_aml.cluster.attach_record import SCRIPT
+def _upload_files(
+    files: ClusterFiles, folder: str, profile: str | None, *, is_dry_run: bool
+) -> FolderFiles:
+    """Upload the files into a folder, unless nothing may be written; return them."""
     from dbx_aml.cluster.client import Client
-    from dbx_aml.cluster.folder import Folder
+    from dbx_aml.cluster.folder import ClusterFolder
 
-    folder = Folder(Client(profile), path)
-    if not is_dry:
-        files = parts.files(folder)
-        for name in files.content:
-            folder.write(name, files.read(name))
-        click.echo(f"uploaded {len(files.content)} files to {folder}", err=True)
-    if parts.has_script and folder.is_volume:
-        text = f"in standard access mode the metastore's allowlist must have {folder.file(SCRIPT)}"
-        click.echo(text, err=True)
-    return folder
+    def print_progress(message: str) -> None:
+        click.echo(message, err=True)
+
+    folder_files = files.in_folder(ClusterFolder(Client(profile), folder))
+    if not is_dry_run:
+        folder_files.upload(print_progress)
+    if folder_files.script and folder_files.folder.is_volume:
+        print_progress(
+            "in standard access mode the metastore's allowlist must have "
+            f"{folder_files.script_path}"
+        )
+    return folder_files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -23,6 +24,18 @@ registry_uri_option = click.option(
 )
 profile_option = click.option(
     "--profile", help="Section of .databrickscfg.  [default: as databricks-sdk finds it]"
+)
+wheelhouse_option = click.option(
+    "--wheelhouse",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Local folder that 'dbx-aml cluster wheelhouse' filled.  [default: the package index]",
+)
+on_failure_option = click.option(
+    "--on-failure",
+    type=click.Choice(["continue", "stop"]),
+    default="continue",
+    show_default=True,
+    help="Whether a cluster starts if its init script failed.",
 )
 
 

@@ -1,4 +1,4 @@
-"""The metastore's allowlist of init scripts, without which standard access mode runs none."""
+"""The metastore's allowlist: in standard access mode only the init scripts on it run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,14 +9,16 @@ _PATH = "/api/2.1/unity-catalog/artifact-allowlists/INIT_SCRIPT"
 
 
 class Allowlist:
-    """The list as it is now. The service replaces it whole, so it is read, merged and written.
+    """The allowlist of init scripts, as it was when this object was made.
+
+    The API replaces the whole list, so an entry is added to, or removed from, the list read here.
 
     Args:
-        client: Who asks.
-        script: The script it is about; named in the error of somebody who may not.
+        client: Databricks client of the caller.
+        script: Path of our init script.
 
     Raises:
-        ClusterError: The caller may not see or change the list.
+        PermissionDeniedError: The caller may not read or change the list.
     """
 
     def __init__(self, client: Client, script: str) -> None:
@@ -25,33 +27,39 @@ class Allowlist:
         self._matchers: list[dict[str, Any]] = self._call("GET").get("artifact_matchers", [])
 
     @property
-    def takes_it(self) -> bool:
-        """Whether the script may run: the list has a beginning of its path."""
-        return any(self._script.startswith(one.get("artifact", "\0")) for one in self._matchers)
+    def allows_script(self) -> bool:
+        """Whether the script may run: an entry is a prefix of its path."""
+        return any(
+            self._script.startswith(matcher.get("artifact", "\0")) for matcher in self._matchers
+        )
 
     @property
-    def names_it(self) -> bool:
-        """Whether the list has the very path of the script."""
-        return any(one.get("artifact") == self._script for one in self._matchers)
+    def lists_script(self) -> bool:
+        """Whether an entry is exactly the script's path."""
+        return any(matcher.get("artifact") == self._script for matcher in self._matchers)
 
-    def add(self) -> None:
-        """Add the script to those that are there."""
+    def add_script(self) -> None:
+        """Add the script's path to the entries."""
         entry = {"artifact": self._script, "match_type": "PREFIX_MATCH"}
         self._call("PUT", {"artifact_matchers": [*self._matchers, entry]})
 
-    def remove(self) -> None:
-        """Take the script away; all others stay."""
-        rest = [one for one in self._matchers if one.get("artifact") != self._script]
-        self._call("PUT", {"artifact_matchers": rest})
+    def remove_script(self) -> None:
+        """Remove the script's path; all other entries stay."""
+        matchers = [
+            matcher for matcher in self._matchers if matcher.get("artifact") != self._script
+        ]
+        self._call("PUT", {"artifact_matchers": matchers})
 
     def _call(self, method: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return self._client.call(
             method,
             _PATH,
-            what="use the metastore's allowlist of init scripts, which standard access mode needs",
+            operation=(
+                "use the metastore's allowlist of init scripts, which standard access mode needs"
+            ),
             body=body,
             hint=(
-                f"a metastore administrator, or somebody with MANAGE ALLOWLIST, has to add "
+                "a metastore administrator, or a user with MANAGE ALLOWLIST, has to add "
                 f"{self._script}; then give --skip-allowlist-check"
             ),
         )

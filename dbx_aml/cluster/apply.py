@@ -1,80 +1,167 @@
-"""Make a change on a cluster and see it through: wait, send, wait, and say how it ended."""
+"""Apply a settings change to a cluster, and wait until the cluster is at rest."""
 
-from dbx_aml._common.errors import ClusterError
-from dbx_aml.cluster.client import Client, WrongState
-from dbx_aml.cluster.clusters import Cluster
-from dbx_aml.cluster.driver import logs_of
-from dbx_aml.cluster.settings_change import Change, Say
-from dbx_aml.cluster.wait import wait_until_restarting, wait_until_settled, why_ended
+from dbx_aml._common.deadline import poll_until
+from dbx_aml._common.errors import ClusterError, WrongStateError
+from dbx_aml.cluster.client import Client
+from dbx_aml.cluster.clusters import Cluster, Reporter, get_cluster
+from dbx_aml.cluster.settings_change import Library, SettingsChange
 
-_TRIES = 5
+REST_TIMEOUT_S = 1800.0
+_RESTART_BEGINS_WITHIN_S = 30.0
+_MAX_ATTEMPTS = 5
 
 
-def apply_change(client: Client, change: Change, say: Say, *, is_restart: bool) -> Cluster:
-    """Change a cluster's settings; return it as it was right before.
+def apply_change(
+    client: Client, change: SettingsChange, report: Reporter, *, must_restart: bool
+) -> Cluster:
+    """Apply a change once the cluster accepts it.
 
     Args:
-        client: Who changes.
-        change: From what was shown to a person to what they agreed to.
-        say: Is told what happens.
-        is_restart: Restart it even where no setting differs: what it reads has changed.
+        client: Databricks client of the caller.
+        change: Change that the user has agreed to.
+        report: Receiver of progress messages.
+        must_restart: Restart a running cluster even if no field changes: its files did.
+
+    Returns:
+        The cluster as it was right before the change.
 
     Raises:
-        ClusterError: It cannot be changed.
+        ClusterError: Another user has changed the cluster since, or it does not come to rest.
+        ServiceError: The caller lacks the permission, or the cluster refuses the change.
     """
     is_sent = False
     attempt = 0
     while True:
         attempt += 1
-        cluster = wait_until_settled(client, change.cluster, say)
+        cluster = wait_until_at_rest(client, change.cluster, report)
         try:
-            # What others have changed meanwhile must not be lost.
-            change = change.anew(cluster)
-            change.uninstall(client)
-            is_due = bool(change.mask) or (is_restart and not is_sent)
+            # Changes of other users between the plan and this moment must not be lost.
+            change = change.rebase_on(cluster)
+            _change_libraries(client, cluster, "uninstall", change.removed_libraries)
+            is_due = bool(change.changed_fields) or (must_restart and not is_sent)
             is_sent = is_sent or is_due
-            if change.mask:
-                change.send(client)
+            if change.changed_fields:
+                _update_cluster(client, change)
             elif is_due and cluster.state == "RUNNING":
-                _restart(client, cluster)
+                _restart_cluster(client, cluster)
             if is_due and cluster.state == "RUNNING":
-                wait_until_restarting(client, cluster)
-            change.install(client)
+                _wait_until_restarting(client, cluster)
+            _change_libraries(client, cluster, "install", change.new_libraries)
             return cluster
-        except WrongState:
-            # Somebody has started or stopped it since.
-            if attempt == _TRIES:
+        except WrongStateError:
+            # The cluster was started or stopped between the reading and the request.
+            if attempt == _MAX_ATTEMPTS:
                 raise
 
 
-def see_through(client: Client, cluster: Cluster, say: Say) -> Cluster:
-    """Return a changed cluster once it is at rest again.
+def wait_for_cluster(client: Client, cluster: Cluster, report: Reporter) -> Cluster:
+    """Wait until a changed cluster is at rest again, and read it.
 
     Args:
-        client: Who asks.
-        cluster: As it was right before the change.
-        say: Is told what happens.
+        client: Databricks client of the caller.
+        cluster: Cluster as it was right before the change.
+        report: Receiver of progress messages.
 
     Raises:
-        ClusterError: It does not come up again.
+        ClusterError: The cluster was running and has terminated.
     """
     if cluster.state == "TERMINATED":
         return cluster
-    found = wait_until_settled(client, cluster, say)
-    if found.state == "TERMINATED":
+    current = wait_until_at_rest(client, cluster, report)
+    if current.state == "TERMINATED":
         raise ClusterError(
-            f"cluster {found} must come up again: it ended with {why_ended(found)!r}; look at "
-            f"{logs_of(found)}, or take everything off with: dbx-aml cluster detach "
-            f"{found.cluster_id}"
+            f"cluster {current} must come up again: it ended with "
+            f"{current.termination_message!r}; look at {current.init_script_logs}, or undo the "
+            f"attach with: dbx-aml cluster detach {current.cluster_id}"
         )
-    return found
+    return current
 
 
-def _restart(client: Client, cluster: Cluster) -> None:
+def wait_until_at_rest(client: Client, cluster: Cluster, report: Reporter) -> Cluster:
+    """Wait until a cluster is RUNNING or TERMINATED: it refuses changes in any other state.
+
+    Args:
+        client: Databricks client of the caller.
+        cluster: Cluster to read again.
+        report: Receiver of each new state.
+
+    Raises:
+        ClusterError: The cluster is in a state that it does not leave by itself, or 30 minutes
+            have passed.
+    """
+    state = ""
+
+    def read_cluster_at_rest() -> Cluster | None:
+        nonlocal state
+        current = get_cluster(client, cluster.cluster_id)
+        if current.state in ("RUNNING", "TERMINATED"):
+            return current
+        if current.state in ("ERROR", "UNKNOWN"):
+            message = str(current.spec.get("state_message") or "")
+            raise ClusterError(
+                f"cluster {cluster} must be RUNNING or TERMINATED to be changed: it is "
+                f"{current.state} ({message}); restart it on its page"
+            )
+        if current.state != state:
+            state = current.state
+            report(f"{cluster.name} is {state}, waiting")
+        return None
+
+    current = poll_until(read_cluster_at_rest, REST_TIMEOUT_S, client.poll_interval_s)
+    if current is None:
+        raise ClusterError(
+            f"cluster {cluster} must come to rest within {REST_TIMEOUT_S / 60:.0f} minutes: it is "
+            f"still {state}; look with: dbx-aml cluster status {cluster.cluster_id}"
+        )
+    return current
+
+
+def _wait_until_restarting(client: Client, cluster: Cluster) -> None:
+    """Wait until the requested restart has begun: until then the API reports the old state."""
+
+    def has_restart_begun() -> bool:
+        current = get_cluster(client, cluster.cluster_id)
+        return current.state != "RUNNING" or current.restarted_at != cluster.restarted_at
+
+    poll_until(has_restart_begun, _RESTART_BEGINS_WITHIN_S, client.poll_interval_s)
+
+
+def _update_cluster(client: Client, change: SettingsChange) -> None:
+    """Send the changed fields; a running cluster restarts."""
+    desired = change.desired.to_dict()
+    client.call(
+        "POST",
+        "/api/2.1/clusters/update",
+        operation=f"change cluster {change.cluster}",
+        body={
+            "cluster_id": change.cluster.cluster_id,
+            "update_mask": ",".join(change.changed_fields),
+            # The API removes a field that is in the mask and not in the cluster.
+            "cluster": {name: desired[name] for name in change.changed_fields if desired[name]},
+        },
+        hint="ask its owner for CAN MANAGE",
+    )
+
+
+def _restart_cluster(client: Client, cluster: Cluster) -> None:
     client.call(
         "POST",
         "/api/2.1/clusters/restart",
-        what=f"restart cluster {cluster}",
+        operation=f"restart cluster {cluster}",
         body={"cluster_id": cluster.cluster_id},
         hint="ask its owner for CAN RESTART",
     )
+
+
+def _change_libraries(
+    client: Client, cluster: Cluster, action: str, libraries: list[Library]
+) -> None:
+    """Request that libraries are installed, or uninstalled at the next restart."""
+    if libraries:
+        client.call(
+            "POST",
+            f"/api/2.0/libraries/{action}",
+            operation=f"{action} libraries on cluster {cluster}",
+            body={"cluster_id": cluster.cluster_id, "libraries": libraries},
+            hint="ask its owner for CAN MANAGE",
+        )

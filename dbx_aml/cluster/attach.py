@@ -1,162 +1,136 @@
-"""Make an attach that was thought out.
+"""Carry out the plan of an attach.
 
-Nothing of the cluster changes before everything it needs is uploaded and recorded; what is killed
-anywhere can be run again.
+The cluster changes only after all files are uploaded and the record is written. An attach that was
+killed at any point can be run again.
 """
 
 from dataclasses import dataclass, replace
 
-from dbx_aml._common.errors import ClusterError
+from dbx_aml._common.errors import ClusterError, ServiceError
 from dbx_aml.cluster.allowlist import Allowlist
-from dbx_aml.cluster.apply import apply_change, see_through
-from dbx_aml.cluster.attach_record import RECORD, Record, is_same
+from dbx_aml.cluster.apply import apply_change, wait_for_cluster
+from dbx_aml.cluster.attach_record import AttachRecord, is_same_script, write_record
 from dbx_aml.cluster.client import Client
-from dbx_aml.cluster.clusters import Cluster
-from dbx_aml.cluster.driver import logs_of, read_outcome, why_failed
-from dbx_aml.cluster.files import Files
-from dbx_aml.cluster.folder import Folder
+from dbx_aml.cluster.clusters import Cluster, Reporter
+from dbx_aml.cluster.driver import failure_message, read_driver_marker
 from dbx_aml.cluster.libraries import wait_for_libraries
 from dbx_aml.cluster.node.marker import NodeMarker
+from dbx_aml.cluster.plan import AttachPlan
 from dbx_aml.cluster.policy import policy_definition, save_policy
-from dbx_aml.cluster.settings_change import Change, Say
-
-# A policy's id before the policy is made.
-NEW_POLICY = "(a new one)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attached:
-    """How an attach ended.
+class AttachResult:
+    """The cluster after an attach.
 
     Args:
-        cluster: As it is now.
-        marker: What the init script did; None where there is none, or it cannot be known now.
-        note: Why it cannot be read, where it is to be had.
+        cluster: Cluster after the change.
+        marker: Marker of the init script on the driver; None if the cluster does not run, has no
+            init script, or the marker could not be read.
+        unverified_reason: Why the marker could not be read from the driver; empty if it was read.
     """
 
     cluster: Cluster
     marker: NodeMarker | None = None
-    note: str = ""
+    unverified_reason: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Attach:
-    """An attach that is thought out and not yet made.
+def attach_cluster(client: Client, plan: AttachPlan, report: Reporter) -> AttachResult:
+    """Carry out an attach.
 
     Args:
-        change: Of the cluster's settings.
-        folder: Where its files go.
-        files: All of its files.
-        record: What will be written beside them.
-        stale: Files of last time that are no longer needed.
-        has_new_files: Whether a file differs from what was uploaded last time.
+        client: Databricks client of the caller.
+        plan: Plan that the user has agreed to.
+        report: Receiver of progress messages.
+
+    Raises:
+        ClusterError: The cluster is unchanged, did not come up again, or its init script failed;
+            the message says which.
+        ServiceError: The caller may not change the cluster.
     """
+    _prepare_folder(client, plan, report)
+    plan = _with_policy(client, plan)
+    cluster = apply_change(client, plan.change, report, must_restart=plan.has_new_files)
+    write_record(plan.files.folder, plan.record)
+    cluster = wait_for_cluster(client, cluster, report)
+    if cluster.state != "RUNNING":
+        report(f"{cluster.name} is {cluster.state}: it will be prepared at its next start")
+        return AttachResult(cluster=cluster)
+    wait_for_libraries(client, cluster, plan.files.libraries, report)
+    if plan.files.script is None:
+        return AttachResult(cluster=cluster)
+    return _read_result(client, cluster)
 
-    change: Change
-    folder: Folder
-    files: Files
-    record: Record
-    stale: tuple[str, ...]
-    has_new_files: bool
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether everything is there already."""
-        return self.change.is_empty and not self.has_new_files
+def _prepare_folder(client: Client, plan: AttachPlan, report: Reporter) -> None:
+    """Write the record, upload the files, and add the script to the metastore's allowlist.
 
-    @property
-    def restarts(self) -> bool:
-        """Whether the cluster would restart, which ends what runs on it."""
-        return self.change.cluster.is_up and (bool(self.change.mask) or self.has_new_files)
+    Raises:
+        ClusterError: A step failed; the cluster is unchanged.
+    """
+    change, files = plan.change, plan.files
+    try:
+        write_record(files.folder, _unconfirmed_record(plan))
+        if plan.has_new_files:
+            files.upload(report)
+            files.folder.delete_files(plan.stale_files)
+        for script in set(change.desired.allowlist_entries) - set(change.current.allowlist_entries):
+            Allowlist(client, script).add_script()
+            report(f"added {script} to the metastore's allowlist")
+    except (ClusterError, ServiceError) as err:
+        raise ClusterError(f"{err} (cluster {change.cluster} is unchanged)") from err
 
-    @property
-    def overriding(self) -> list[str]:
-        """The cluster's own DBX_AML_* variables: they go before the link's values."""
-        now = self.change.before.variables
-        return [
-            name
-            for name in now
-            if name.startswith("DBX_AML_") and name not in self.record.variables
-        ]
 
-    def run(self, client: Client, say: Say) -> Attached:
-        """Make it.
+def _unconfirmed_record(plan: AttachPlan) -> AttachRecord:
+    """Return the record to write before the cluster has read its new files.
 
-        Args:
-            client: Who makes it.
-            say: Is told what happens.
+    If the attach is killed now, the next attach finds no hashes and uploads all files again, and a
+    detach finds the names of all files.
+    """
+    if not plan.has_new_files:
+        return plan.record
+    names = sorted({*plan.stale_files, *plan.files.content})
+    return replace(plan.record, files=dict.fromkeys(names, ""))
 
-        Raises:
-            ClusterError: It could not be made, or the cluster did not come up, or the script
-                failed on it; the message says which.
-        """
-        try:
-            self._prepare(client, say)
-        except ClusterError as err:
-            raise ClusterError(f"{err} (cluster {self.change.cluster} is unchanged)") from err
-        change, record = self._with_policy(client)
-        cluster = apply_change(client, change, say, is_restart=self.has_new_files)
-        self.folder.write(RECORD, record.to_bytes())
-        cluster = see_through(client, cluster, say)
-        if cluster.state != "RUNNING":
-            say(f"{cluster.name} is {cluster.state}: it will be prepared at its next start")
-            return Attached(cluster=cluster)
-        wait_for_libraries(client, cluster, change.after.libraries, say)
-        return self._outcome(client, cluster)
 
-    def _prepare(self, client: Client, say: Say) -> None:
-        """Upload, record, and let the allowlist take the script."""
-        self.folder.write(RECORD, self._unread(self.record).to_bytes())
-        if self.has_new_files:
-            for name in self.files.content:
-                self.folder.write(name, self.files.read(name))
-            self.folder.delete(self.stale)
-            say(f"uploaded {len(self.files.content)} files to {self.folder}")
-        for script in set(self.change.after.allowlisted) - set(self.change.before.allowlisted):
-            Allowlist(client, script).add()
-            say(f"added {script} to the metastore's allowlist")
+def _with_policy(client: Client, plan: AttachPlan) -> AttachPlan:
+    """Save the cluster's policy with method "policy"; return the plan with the policy's id."""
+    change, script = plan.change, plan.files.script
+    if plan.files.method != "policy" or script is None:
+        return plan
+    scripts = change.desired.init_scripts
+    index = next(n for n, present in enumerate(scripts) if is_same_script(present, script))
+    definition = policy_definition(script, plan.files.variables, script_index=index)
+    policy_id = save_policy(client, change.cluster, definition)
+    plan = replace(
+        plan,
+        change=replace(change, desired=replace(change.desired, policy_id=policy_id)),
+        record=replace(plan.record, policy_id=policy_id),
+    )
+    write_record(plan.files.folder, _unconfirmed_record(plan))
+    return plan
 
-    def _unread(self, record: Record) -> Record:
-        """Return a record of files that the cluster has not read yet.
 
-        Killed now, the next attach finds no hashes and does not take them for read; a detach finds
-        all names.
-        """
-        if not self.has_new_files:
-            return record
-        names = sorted({*self.stale, *self.files.content})
-        return replace(record, files=dict.fromkeys(names, ""))
+def _read_result(client: Client, cluster: Cluster) -> AttachResult:
+    """Read the marker of the init script on the driver.
 
-    def _with_policy(self, client: Client) -> tuple[Change, Record]:
-        """Make the cluster's policy where it is to have one; its id is known only then."""
-        change = self.change
-        if self.record.method != "policy":
-            return change, self.record
-        scripts = change.after.init_scripts
-        index = next(n for n, one in enumerate(scripts) if is_same(one, self.record.script))
-        definition = policy_definition(self.record.script, self.record.variables, index=index)
-        policy_id = save_policy(client, change.cluster, definition)
-        record = replace(self.record, policy_id=policy_id)
-        self.folder.write(RECORD, self._unread(record).to_bytes())
-        return replace(change, after=replace(change.after, policy_id=policy_id)), record
-
-    def _outcome(self, client: Client, cluster: Cluster) -> Attached:
-        if self.record.script is None:
-            return Attached(cluster=cluster)
-        try:
-            marker = read_outcome(client, cluster)
-        except ClusterError as err:
-            return Attached(cluster=cluster, note=str(err))
-        if marker is None:
-            raise ClusterError(
-                f"init script must have run on cluster {cluster}: its driver has no marker; look "
-                f"at {logs_of(cluster)}"
-            )
-        why = why_failed(marker)
-        if why:
-            raise ClusterError(
-                f"init script must succeed on cluster {cluster}: got {why!r}; look at "
-                f"{logs_of(cluster)}, or take it off with: dbx-aml cluster detach "
-                f"{cluster.cluster_id}"
-            )
-        return Attached(cluster=cluster, marker=marker)
+    Raises:
+        ClusterError: The script did not run, or failed.
+    """
+    try:
+        marker = read_driver_marker(client, cluster)
+    except ClusterError as err:
+        return AttachResult(cluster=cluster, unverified_reason=str(err))
+    if marker is None:
+        raise ClusterError(
+            f"init script must have run on cluster {cluster}: its driver has no marker; look at "
+            f"{cluster.init_script_logs}"
+        )
+    failure = failure_message(marker)
+    if failure:
+        raise ClusterError(
+            f"init script must succeed on cluster {cluster}: got {failure!r}; look at "
+            f"{cluster.init_script_logs}, or undo the attach with: dbx-aml cluster detach "
+            f"{cluster.cluster_id}"
+        )
+    return AttachResult(cluster=cluster, marker=marker)

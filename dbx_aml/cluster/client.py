@@ -1,51 +1,50 @@
-"""The Databricks REST API, by databricks-sdk's own client; every error is one line.
+"""Calls of the Databricks REST API through databricks-sdk's own client; each error is one line.
 
-The SDK signs in, tries 429 and 503 again, and makes errors of answers. Its classes are passed by:
-those of an older release drop what they do not know, and what was dropped from a list that is
-read, merged and written back would be lost. Release 0.30 also has no format RAW.
+The SDK signs in and retries after the statuses 429 and 503. Its typed classes are not used here:
+the classes of an older release drop fields that they do not know, and a setting that is dropped
+between reading and writing a cluster would be lost. Release 0.30 also lacks the format RAW.
 """
 
-import os
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from dbx_aml._common.errors import ClusterError
-from dbx_aml._common.text import first_line
+from dbx_aml._common.errors import (
+    ClusterError,
+    NotFoundError,
+    PermissionDeniedError,
+    ServiceError,
+    ServiceUnavailableError,
+    WrongStateError,
+)
+from dbx_aml._common.retry import retry_timeout_s
+from dbx_aml._common.text import first_line, one_line
 
-# Host and token are proved at once; what comes later may be tried for longer.
-_FIRST_S = 10
-_RETRY_S = 120
-_HTTP_S = 60
-_ASK = "ask an administrator"
-
-
-class Missing(ClusterError):
-    """What was asked for is not there."""
-
-
-class Forbidden(ClusterError):
-    """The caller is known and may not do it."""
-
-
-class WrongState(ClusterError):
-    """The cluster is in a state in which it takes no change."""
+# Seconds between two questions about the state of a cluster, a library or a command.
+POLL_INTERVAL_S = 2.0
+# The first call shows within seconds whether host and token are right; later calls retry longer.
+_SIGN_IN_TIMEOUT_S = 10
+_HTTP_TIMEOUT_S = 60
+_MAX_MESSAGE = 300
+_DEFAULT_HINT = "ask an administrator"
 
 
 class Client:
-    """A signed-in caller of one Databricks workspace.
+    """A signed-in user of one Databricks workspace.
 
     Args:
-        profile: Section of .databrickscfg; by default as databricks-sdk finds its settings
+        profile: Section of .databrickscfg; by default databricks-sdk's own search
             (DATABRICKS_HOST, DATABRICKS_TOKEN and others).
 
     Attributes:
-        host: URL of the workspace.
-        user: Name of the caller.
+        host: URL of the Databricks workspace.
+        user: Name of the signed-in user.
+        poll_interval_s: Seconds between two questions about a state.
 
     Raises:
-        ClusterError: The SDK is missing, nothing says where to go, or the host does not answer or
-            take the token within some seconds.
+        ClusterError: databricks-sdk is not installed, or its settings name no workspace.
+        ServiceError: The host does not answer within seconds, or refuses the token.
     """
 
     def __init__(self, profile: str | None = None) -> None:
@@ -60,22 +59,21 @@ class Client:
             config = Config(
                 profile=profile,
                 product="dbx-aml",
-                retry_timeout_seconds=_FIRST_S,
-                http_timeout_seconds=_FIRST_S,
+                retry_timeout_seconds=_SIGN_IN_TIMEOUT_S,
+                http_timeout_seconds=_SIGN_IN_TIMEOUT_S,
             )
             self._api = ApiClient(config)
         except ValueError as err:
-            # The rest of the line repeats the settings.
-            why = first_line(err).partition(". Config:")[0]
             raise ClusterError(
-                f"Databricks must be set up: {why}; set DATABRICKS_HOST and DATABRICKS_TOKEN, or "
-                "give --profile"
+                f"Databricks must be set up: {_without_settings(err)}; set DATABRICKS_HOST and "
+                "DATABRICKS_TOKEN, or give --profile"
             ) from err
         self.host = str(config.host)
-        me = self.call("GET", "/api/2.0/preview/scim/v2/Me", what="see who is signed in")
-        self.user = str(me.get("userName", ""))
-        config.retry_timeout_seconds = int(os.environ.get("DBX_AML_RETRY_TIMEOUT_S") or _RETRY_S)
-        config.http_timeout_seconds = _HTTP_S
+        self.poll_interval_s = POLL_INTERVAL_S
+        user = self.call("GET", "/api/2.0/preview/scim/v2/Me", operation="see who is signed in")
+        self.user = str(user.get("userName", ""))
+        config.retry_timeout_seconds = math.ceil(retry_timeout_s())
+        config.http_timeout_seconds = _HTTP_TIMEOUT_S
         self._api = ApiClient(config)
 
     def call(
@@ -83,35 +81,36 @@ class Client:
         method: str,
         path: str,
         *,
-        what: str,
+        operation: str,
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         data: bytes | None = None,
-        hint: str = _ASK,
+        hint: str = _DEFAULT_HINT,
     ) -> dict[str, Any]:
         """Return the answer of one call.
 
         Args:
-            method: In capitals.
-            path: For example "/api/2.1/clusters/get".
-            what: What it is for, as in "caller must be allowed to <what>".
-            query: Its query.
-            body: Its body, sent as JSON.
-            data: Its body as bytes, instead.
-            hint: The next step of somebody who is not allowed to.
+            method: HTTP method in capitals.
+            path: Path of the API, for example "/api/2.1/clusters/get".
+            operation: Purpose of the call, as in "caller must be allowed to <operation>".
+            query: Fields of the query.
+            body: JSON body of the request.
+            data: Bytes to send instead of a JSON body.
+            hint: Next step for a caller without the permission.
 
         Raises:
-            Missing: What is asked for is not there.
-            Forbidden: The caller may not.
-            WrongState: The cluster takes no change now.
-            ClusterError: Anything else that is no answer.
+            NotFoundError: The workspace has no such resource.
+            PermissionDeniedError: The caller lacks the permission.
+            WrongStateError: The cluster is in a state in which it refuses a change.
+            ServiceUnavailableError: The host did not answer until the end of the retries.
+            ServiceError: Any other error.
         """
-        # ApiClient writes into the headers that it is given.
+        # ApiClient adds keys to the headers that it receives.
         headers = {"Accept": "application/json"}
         if data is not None:
             headers["Content-Type"] = "application/octet-stream"
-        with self._one_line(what, hint):
-            found = self._api.do(
+        with self._translate_errors(operation, hint):
+            answer = self._api.do(
                 method,
                 path,
                 query=dict(query) if query else None,
@@ -119,63 +118,65 @@ class Client:
                 data=data,
                 headers=headers,
             )
-        return found if isinstance(found, dict) else {}
+        return answer if isinstance(answer, dict) else {}
 
-    def read(self, path: str, *, what: str, query: Mapping[str, str] | None = None) -> bytes:
-        """Return the bytes of an answer that is a file; errors as `call` has them."""
-        with self._one_line(what):
-            found: Any = self._api.do(
+    def download(
+        self, path: str, *, operation: str, query: Mapping[str, str] | None = None
+    ) -> bytes:
+        """Return the bytes of a file; the errors are those that `call` raises."""
+        with self._translate_errors(operation):
+            answer: Any = self._api.do(
                 "GET",
                 path,
                 query=dict(query) if query else None,
                 headers={"Accept": "application/octet-stream"},
                 raw=True,
             )
-            with found["contents"] as stream:
+            with answer["contents"] as stream:
                 return bytes(stream.read())
 
     @contextmanager
-    def _one_line(self, what: str, hint: str = _ASK) -> Iterator[None]:
+    def _translate_errors(self, operation: str, hint: str = _DEFAULT_HINT) -> Iterator[None]:
         from databricks.sdk.core import DatabricksError
         from requests import RequestException
 
         try:
             yield
         except TimeoutError as err:
-            # The SDK's own, at the end of its tries; the cause is what the last one ended with.
-            why = first_line(err.__cause__) if isinstance(err.__cause__, Exception) else "no answer"
-            raise ClusterError(
-                f"Databricks must answer when asked to {what}: {self.host} gave {_brief(why)!r} "
+            # The SDK raises TimeoutError after its last retry; the cause is that attempt's error.
+            reason = one_line(err.__cause__ or "no answer", _MAX_MESSAGE)
+            raise ServiceUnavailableError(
+                f"Databricks must answer when asked to {operation}: {self.host} gave {reason!r} "
                 "until the last try; try again later, or check the host"
             ) from err
         except RequestException as err:
-            raise ClusterError(
-                f"Databricks must answer when asked to {what}: {self.host} gave "
-                f"{_brief(first_line(err))!r}; check DATABRICKS_HOST and the network"
+            raise ServiceUnavailableError(
+                f"Databricks must answer when asked to {operation}: {self.host} gave "
+                f"{one_line(err, _MAX_MESSAGE)!r}; check DATABRICKS_HOST and the network"
             ) from err
         except DatabricksError as err:
-            raise _of_answer(err, what, hint) from err
+            raise _to_service_error(err, operation, hint) from err
 
 
-def _of_answer(err: Any, what: str, hint: str) -> ClusterError:
+def _to_service_error(err: Any, operation: str, hint: str) -> ServiceError:
     from databricks.sdk.errors import NotFound, PermissionDenied, Unauthenticated
 
-    # An SDK adds its own settings to what the service says.
-    said = _brief(first_line(err).partition(". Config:")[0])
+    message = one_line(_without_settings(err), _MAX_MESSAGE)
     code = str(getattr(err, "error_code", ""))
     if isinstance(err, Unauthenticated):
-        return ClusterError(
-            f"Databricks must take the caller's token: {said!r}; check DATABRICKS_TOKEN or the "
-            "profile"
+        return ServiceError(
+            f"Databricks must accept the caller's token: {message!r}; check DATABRICKS_TOKEN or "
+            "the profile"
         )
     if isinstance(err, PermissionDenied):
-        return Forbidden(f"caller must be allowed to {what}: {said!r}; {hint}")
-    if isinstance(err, NotFound) or "does not exist" in said:
-        return Missing(f"cannot {what}: {said!r}")
+        return PermissionDeniedError(f"caller must be allowed to {operation}: {message!r}; {hint}")
+    if isinstance(err, NotFound) or "does not exist" in message:
+        return NotFoundError(f"cannot {operation}: {message!r}")
     if code == "INVALID_STATE":
-        return WrongState(f"cannot {what}: {said!r}")
-    return ClusterError(f"cannot {what}: {said!r} ({code})")
+        return WrongStateError(f"cannot {operation}: {message!r}")
+    return ServiceError(f"cannot {operation}: {message!r} ({code})")
 
 
-def _brief(text: str) -> str:
-    return text if len(text) <= 300 else f"{text[:297]}..."
+def _without_settings(err: Exception) -> str:
+    """Return the first line of an error of the SDK, which appends its own settings."""
+    return first_line(err).partition(". Config:")[0]

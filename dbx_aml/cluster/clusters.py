@@ -1,136 +1,167 @@
-"""A cluster as the service has it, found by its id or by its name."""
+"""A cluster as the clusters API describes it, found by its id or by its name."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dbx_aml._common.errors import ClusterError
-from dbx_aml.cluster.client import Client, Missing
+from dbx_aml._common.errors import ClusterError, NotFoundError
+from dbx_aml.cluster.client import Client
 
-_ID = re.compile(r"\d{4}-\d{6}-\w+")
-_STANDARD = ("USER_ISOLATION", "DATA_SECURITY_MODE_STANDARD", "DATA_SECURITY_MODE_AUTO")
+# Receives each message about the progress of a change.
+Reporter = Callable[[str], None]
+
+_CLUSTER_ID = re.compile(r"\d{4}-\d{6}-\w+")
+_STANDARD_MODES = ("USER_ISOLATION", "DATA_SECURITY_MODE_STANDARD", "DATA_SECURITY_MODE_AUTO")
+_DEDICATED_MODES = ("SINGLE_USER", "DATA_SECURITY_MODE_DEDICATED")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """One cluster at one moment.
+    """A cluster at the moment at which it was read.
 
     Args:
-        spec: All that the service says of it.
+        spec: Answer of the clusters API, with all fields.
     """
 
     spec: Mapping[str, Any]
 
     @property
     def cluster_id(self) -> str:
-        """Its id, for example "1124-221530-ab12cd34"."""
+        """Id, for example "1124-221530-ab12cd34"."""
         return str(self.spec["cluster_id"])
 
     @property
     def name(self) -> str:
-        """Its name, which others may have too."""
+        """Name; several clusters may share a name."""
         return str(self.spec.get("cluster_name", ""))
 
     @property
     def state(self) -> str:
-        """For example "RUNNING"."""
+        """State, for example "RUNNING"."""
         return str(self.spec.get("state", "UNKNOWN"))
 
     @property
-    def is_up(self) -> bool:
-        """Whether it runs, or will when it has come to rest: a change restarts it."""
+    def is_active(self) -> bool:
+        """Whether the cluster runs, or is about to: a change of its settings restarts it."""
         return self.state not in ("TERMINATED", "TERMINATING")
 
     @property
+    def spark_version(self) -> str:
+        """Runtime, for example "17.3.x-scala2.13"."""
+        return str(self.spec.get("spark_version", ""))
+
+    @property
     def is_standard(self) -> bool:
-        """Whether it is in standard access mode: scripts from volumes of the allowlist only."""
-        return self.spec.get("data_security_mode") in _STANDARD
+        """Whether the access mode is standard: init scripts must be in volumes and allowlisted."""
+        return self.spec.get("data_security_mode") in _STANDARD_MODES
 
     @property
     def access_mode(self) -> str:
-        """Its access mode, as the product's pages name it."""
+        """Access mode with the name that Databricks' pages use."""
         mode = str(self.spec.get("data_security_mode") or "NONE")
         if self.is_standard:
             return "standard"
-        is_dedicated = mode in ("SINGLE_USER", "DATA_SECURITY_MODE_DEDICATED")
-        return "dedicated" if is_dedicated else "no isolation" if mode == "NONE" else mode.lower()
+        if mode in _DEDICATED_MODES:
+            return "dedicated"
+        return "no isolation" if mode == "NONE" else mode.lower()
 
     @property
     def init_scripts(self) -> list[dict[str, Any]]:
-        """Its init scripts, in their order."""
+        """Init scripts in the order in which they run."""
         return list(self.spec.get("init_scripts") or [])
 
     @property
     def variables(self) -> dict[str, str]:
-        """Its environment variables."""
+        """Environment variables."""
         return dict(self.spec.get("spark_env_vars") or {})
 
     @property
     def restarted_at(self) -> int:
-        """When it came up last, in milliseconds since 1970; 0 where the service does not say."""
+        """Time of the last start in milliseconds since 1970; 0 if the API does not have it."""
         return int(self.spec.get("last_restarted_time") or self.spec.get("start_time") or 0)
+
+    @property
+    def termination_message(self) -> str:
+        """Cause of the termination on one line, for example a failed init script."""
+        reason: Mapping[str, Any] = self.spec.get("termination_reason") or {}
+        parameters = reason.get("parameters") or {}
+        details = parameters.get("databricks_error_message") or self.spec.get("state_message") or ""
+        code = str(reason.get("code") or "no reason given")
+        return f"{code}: {details}" if details else code
+
+    @property
+    def init_script_logs(self) -> str:
+        """Folder of the output of the cluster's init scripts."""
+        destinations: Mapping[str, Any] = self.spec.get("cluster_log_conf") or {}
+        for destination in destinations.values():
+            if destination.get("destination"):
+                return f"{destination['destination'].rstrip('/')}/{self.cluster_id}/init_scripts"
+        return "/databricks/init_scripts on its nodes (log delivery is not set up)"
 
     def __str__(self) -> str:
         return f"{self.name} ({self.cluster_id})"
 
 
 def get_cluster(client: Client, cluster_id: str) -> Cluster:
-    """Return the cluster of an id, as it is now.
+    """Read the cluster with an id.
 
     Raises:
-        ClusterError: There is none, or the caller may not see it.
+        NotFoundError: The workspace has no cluster with this id.
+        ServiceError: The caller may not see the cluster.
     """
-    found = client.call(
+    spec = client.call(
         "GET",
         "/api/2.1/clusters/get",
-        what=f"see cluster {cluster_id}",
+        operation=f"see cluster {cluster_id}",
         query={"cluster_id": cluster_id},
         hint="ask its owner for CAN MANAGE",
     )
-    return Cluster(spec=found)
+    return Cluster(spec=spec)
 
 
 def find_cluster(client: Client, cluster: str) -> Cluster:
-    """Return the cluster of an id or of a unique name.
+    """Read the cluster with an id or a unique name.
 
     Args:
-        client: Who asks.
-        cluster: For example "1124-221530-ab12cd34", or "team".
+        client: Databricks client of the caller.
+        cluster: Id or name, for example "1124-221530-ab12cd34" or "team".
 
     Raises:
-        ClusterError: There is none, or there are several of this name.
+        ClusterError: No cluster, or more than one, has this id or name.
     """
-    if _ID.fullmatch(cluster):
+    if _CLUSTER_ID.fullmatch(cluster):
         try:
             return get_cluster(client, cluster)
-        except Missing as err:
-            raise _unknown(client, cluster) from err
-    found = [one for one in _all(client) if one.get("cluster_name") == cluster]
-    if not found:
-        raise _unknown(client, cluster)
-    if len(found) > 1:
-        ids = [one["cluster_id"] for one in found]
+        except NotFoundError as err:
+            raise _unknown_cluster(client, cluster) from err
+    specs = [spec for spec in _list_clusters(client) if spec.get("cluster_name") == cluster]
+    if not specs:
+        raise _unknown_cluster(client, cluster)
+    if len(specs) > 1:
+        ids = [spec["cluster_id"] for spec in specs]
         raise ClusterError(
-            f"cluster must have a unique name: got {len(found)} named {cluster!r}; use one of the "
-            f"ids {ids}"
+            f"cluster must have a unique name: got {len(specs)} named {cluster!r}; use an id of "
+            f"{ids}"
         )
-    return get_cluster(client, str(found[0]["cluster_id"]))
+    return get_cluster(client, str(specs[0]["cluster_id"]))
 
 
-def _unknown(client: Client, cluster: str) -> ClusterError:
+def _unknown_cluster(client: Client, cluster: str) -> ClusterError:
     return ClusterError(
         f"cluster must exist: got {cluster!r}, which {client.user} does not see on {client.host}; "
         "use a name or an id of its Compute page"
     )
 
 
-def _all(client: Client) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+def _list_clusters(client: Client) -> list[dict[str, Any]]:
+    specs: list[dict[str, Any]] = []
     query = {"page_size": "100"}
     while True:
-        page = client.call("GET", "/api/2.1/clusters/list", what="list the clusters", query=query)
-        found += page.get("clusters", [])
+        page = client.call(
+            "GET", "/api/2.1/clusters/list", operation="list the clusters", query=query
+        )
+        specs += page.get("clusters", [])
         if not page.get("next_page_token"):
-            return found
+            return specs
         query["page_token"] = page["next_page_token"]

@@ -1,105 +1,121 @@
-"""Detach a cluster: all as it was before the attach; what others changed since stays."""
+"""Undo an attach by means of its record; later changes of other users stay."""
 
 from dataclasses import dataclass, replace
 
-from dbx_aml._common.errors import ClusterError
+from dbx_aml._common.errors import ClusterError, PermissionDeniedError, ServiceError
 from dbx_aml.cluster.allowlist import Allowlist
-from dbx_aml.cluster.apply import apply_change, see_through
-from dbx_aml.cluster.attach_record import RECORD, Record, is_same, read_record
-from dbx_aml.cluster.client import Client, Forbidden
-from dbx_aml.cluster.clusters import Cluster
-from dbx_aml.cluster.folder import Folder
-from dbx_aml.cluster.policy import remove_policy
-from dbx_aml.cluster.settings_change import Change, Say, Settings
+from dbx_aml.cluster.apply import apply_change, wait_for_cluster
+from dbx_aml.cluster.attach_record import (
+    RECORD_NAME,
+    AttachRecord,
+    is_same_script,
+    read_record,
+)
+from dbx_aml.cluster.client import Client
+from dbx_aml.cluster.clusters import Cluster, Reporter
+from dbx_aml.cluster.folder import ClusterFolder
+from dbx_aml.cluster.policy import delete_policy
+from dbx_aml.cluster.settings_change import ClusterSettings, SettingsChange
 
 
 @dataclass(frozen=True, kw_only=True)
-class Detach:
-    """A detach that is thought out and not yet made.
+class DetachPlan:
+    """Everything that a detach will change.
 
     Args:
-        change: Of the cluster's settings.
-        folder: Where the files are, which go last.
-        record: What the attach had put there.
-        notes: What stays as it is and why, one line each.
+        change: Change of the cluster's settings.
+        folder: Folder of the cluster's files, which are deleted last.
+        record: Record of the attach.
+        messages: Settings that a detach leaves, with the reason, one line each.
     """
 
-    change: Change
-    folder: Folder
-    record: Record
-    notes: tuple[str, ...] = ()
+    change: SettingsChange
+    folder: ClusterFolder
+    record: AttachRecord
+    messages: tuple[str, ...] = ()
 
     @property
-    def restarts(self) -> bool:
-        """Whether the cluster would restart, which ends what runs on it."""
-        return self.change.cluster.is_up and bool(self.change.mask)
-
-    def run(self, client: Client, say: Say) -> Cluster:
-        """Make it; return the cluster as it is then.
-
-        Raises:
-            ClusterError: It could not be made whole; the message says what is left.
-        """
-        cluster = apply_change(client, self.change, say, is_restart=False)
-        cluster = see_through(client, cluster, say)
-        try:
-            for script in self.change.before.allowlisted:
-                Allowlist(client, script).remove()
-                say(f"took {script} off the metastore's allowlist")
-            if self.record.method == "policy":
-                remove_policy(client, cluster)
-            self.folder.remove([*self.record.files, RECORD])
-        except ClusterError as err:
-            raise ClusterError(
-                f"{err} (cluster {cluster} is as it was before; to remove the rest, run the same "
-                f"again with --folder {self.folder.path.rpartition('/')[0]})"
-            ) from err
-        say(f"removed the files of {self.folder}")
-        return cluster
+    def restarts_cluster(self) -> bool:
+        """Whether the detach restarts the cluster, which ends all work on it."""
+        return self.change.cluster.is_active and bool(self.change.changed_fields)
 
 
-def plan_detach(client: Client, cluster: Cluster, folder: Folder) -> Detach:
-    """Look at an attached cluster and think out its detach; nothing is written.
+def plan_detach(client: Client, cluster: Cluster, folder: ClusterFolder) -> DetachPlan:
+    """Compare an attached cluster with its record; nothing is written.
 
     Args:
-        client: Who looks.
-        cluster: Which.
-        folder: Where its record is.
+        client: Databricks client of the caller.
+        cluster: Cluster to detach.
+        folder: Folder with the record of the attach.
 
     Raises:
-        ClusterError: There is no record of an attach, or the caller may not do it.
+        ClusterError: The folder has no record.
+        ServiceError: The caller lacks a permission.
     """
     record = read_record(folder)
     if record is None:
         raise ClusterError(
-            f"cluster {cluster} must be attached: there is no record in {folder}; give the folder "
-            "of the attach with --folder"
+            f"cluster {cluster} must be attached: {folder} has no record; give the folder of the "
+            "attach with --folder"
         )
-    now = Settings.of(cluster)
-    notes = [
-        f"variable {name} stays: somebody has changed it since"
+    current = ClusterSettings.from_cluster(cluster)
+    messages = [
+        f"variable {name} stays: its value was changed after the attach"
         for name, value in record.variables.items()
-        if now.variables.get(name, value) != value
+        if current.variables.get(name, value) != value
     ]
-    allowlisted: tuple[str, ...] = ()
+    entries: tuple[str, ...] = ()
     try:
-        if record.allowlisted and Allowlist(client, record.allowlisted).names_it:
-            allowlisted = (record.allowlisted,)
-    except Forbidden:
-        notes.append(
-            f"{record.allowlisted} stays on the metastore's allowlist: {client.user} may not "
-            "change it; a metastore administrator can"
+        entries = tuple(
+            script for script in record.allowlist_entries if Allowlist(client, script).lists_script
         )
-    before = replace(now, libraries=record.libraries, allowlisted=allowlisted)
-    is_our_policy = record.policy_id is not None and now.policy_id == record.policy_id
-    after = Settings(
-        init_scripts=tuple(one for one in now.init_scripts if not is_same(one, record.script)),
-        variables=record.without_ours(now.variables),
-        policy_id=None if is_our_policy else now.policy_id,
+    except PermissionDeniedError:
+        messages.append(
+            f"{record.allowlist_entries[0]} stays on the metastore's allowlist: {client.user} may "
+            "not change it; a metastore administrator can"
+        )
+    is_our_policy = record.policy_id is not None and current.policy_id == record.policy_id
+    desired = ClusterSettings(
+        init_scripts=tuple(
+            script for script in current.init_scripts if not is_same_script(script, record.script)
+        ),
+        variables=record.restore_variables(current.variables),
+        policy_id=None if is_our_policy else current.policy_id,
     )
-    return Detach(
-        change=Change(cluster=cluster, before=before, after=after),
+    current = replace(current, libraries=record.libraries, allowlist_entries=entries)
+    return DetachPlan(
+        change=SettingsChange(cluster=cluster, current=current, desired=desired),
         folder=folder,
         record=record,
-        notes=tuple(notes),
+        messages=tuple(messages),
     )
+
+
+def detach_cluster(client: Client, plan: DetachPlan, report: Reporter) -> Cluster:
+    """Carry out a detach; return the cluster after it.
+
+    Args:
+        client: Databricks client of the caller.
+        plan: Plan that the user has agreed to.
+        report: Receiver of progress messages.
+
+    Raises:
+        ClusterError: The detach is incomplete; the message names the rest and how to remove it.
+        ServiceError: The caller may not change the cluster.
+    """
+    cluster = apply_change(client, plan.change, report, must_restart=False)
+    cluster = wait_for_cluster(client, cluster, report)
+    try:
+        for script in plan.change.current.allowlist_entries:
+            Allowlist(client, script).remove_script()
+            report(f"removed {script} from the metastore's allowlist")
+        if plan.record.method == "policy":
+            delete_policy(client, cluster)
+        plan.folder.delete_folder([*plan.record.files, RECORD_NAME])
+    except (ClusterError, ServiceError) as err:
+        raise ClusterError(
+            f"{err} (cluster {cluster} is as it was before; to remove the rest, run the same "
+            f"again with --folder {plan.folder.path.rpartition('/')[0]})"
+        ) from err
+    report(f"removed the files of {plan.folder}")
+    return cluster

@@ -1,4 +1,4 @@
-"""What a cluster is given: the link's file, a wheelhouse, the init script, variables."""
+"""The files of an attached cluster: `config.json`, the init script, the wheels."""
 
 import hashlib
 import json
@@ -8,109 +8,140 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dbx_aml._common.errors import ArgumentError, ClusterError, LinkError
-from dbx_aml.cluster.attach_record import CONFIG, CONFIG_VARIABLE, SCRIPT
-from dbx_aml.cluster.clusters import Cluster
-from dbx_aml.cluster.folder import Folder
-from dbx_aml.cluster.init_script import link_of_file, render
+from dbx_aml.cluster.attach_record import CONFIG_VARIABLE
+from dbx_aml.cluster.clusters import Cluster, Reporter
+from dbx_aml.cluster.folder import ClusterFolder
+from dbx_aml.cluster.init_script import SCRIPT_NAME, render
 from dbx_aml.cluster.node.requirements import REQUIREMENTS_FILE
 from dbx_aml.cluster.node.spark_environment import variables
 from dbx_aml.cluster.runtimes import known_runtimes
+from dbx_aml.cluster.settings_change import Library, Script
 from dbx_aml.cluster.wheelhouse import WHEELHOUSE_FILE
 from dbx_aml.link.config_file import CONFIG_NAME, find_config
 from dbx_aml.link.link import Link
 
-# Of the wheelhouse, in the cluster's folder.
+# Subfolder of the wheels in the cluster's folder.
 _WHEELHOUSE = "wheelhouse"
-_HOME = Path("/databricks")
+_DATABRICKS_HOME = Path("/databricks")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Files:
-    """Files for a cluster's folder.
+class FolderFiles:
+    """The files of one cluster's folder, and the settings that refer to them.
 
     Args:
-        content: By name in the folder; a wheel is read when it is its turn.
+        folder: Folder in a volume or in the workspace.
+        method: "init-script", "libraries" or "policy".
+        content: Content, or local file, of each file by its name in the folder.
+        script: Init script as the clusters API names it; None with method "libraries".
+        libraries: Wheels to install as cluster libraries; empty with an init script.
+        variables: Environment variables for MLflow and this package.
     """
 
+    folder: ClusterFolder
+    method: str
     content: Mapping[str, bytes | Path]
+    script: Script | None
+    libraries: tuple[Library, ...]
+    variables: Mapping[str, str]
 
-    def hashes(self) -> dict[str, str]:
-        """Return the SHA-256 of each."""
-        return {name: hashlib.sha256(self.read(name)).hexdigest() for name in self.content}
+    @property
+    def script_path(self) -> str:
+        """Path of the init script in the folder."""
+        return self.folder.file_path(SCRIPT_NAME)
 
-    def read(self, name: str) -> bytes:
-        """Return a file's content."""
+    def sha256(self) -> dict[str, str]:
+        """Return the SHA-256 of each file by its name."""
+        return {name: hashlib.sha256(self._read(name)).hexdigest() for name in self.content}
+
+    def upload(self, report: Reporter) -> None:
+        """Write all files to the folder, the init script last.
+
+        Raises:
+            ClusterError: The volume does not exist, or a file is too large for the workspace.
+            ServiceError: The caller may not write to the folder.
+        """
+        for name in self.content:
+            self.folder.write_file(name, self._read(name))
+        report(f"uploaded {len(self.content)} files to {self.folder}")
+
+    def _read(self, name: str) -> bytes:
         content = self.content[name]
         return content.read_bytes() if isinstance(content, Path) else content
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What is brought to a cluster, whichever folder it will be in.
+class ClusterFiles:
+    """The files for clusters with one link, before their folder is known.
 
     Args:
-        link: What the cluster is linked to.
-        wheelhouse: Files of the local wheelhouse by their name in the folder; the list of hashes
-            is last.
-        has_script: An init script does the rest; without, the wheels are cluster libraries.
-        on_failure: "continue" or "stop": what the script does to a cluster when it fails.
+        link: Link of the clusters.
+        method: "init-script", "libraries" or "policy".
+        wheelhouse: Local files of the wheelhouse by their name in the folder; the wheels first.
+        on_failure: "continue" or "stop": whether a cluster starts if its init script fails.
     """
 
     link: Link
+    method: str
     wheelhouse: Mapping[str, Path]
-    has_script: bool
     on_failure: str = "continue"
 
-    @property
-    def wheels(self) -> tuple[str, ...]:
-        """Names of the wheels."""
-        return tuple(name for name in self.wheelhouse if name.endswith(".whl"))
-
-    @property
-    def libraries(self) -> tuple[str, ...]:
-        """Names of the wheels that are to be cluster libraries."""
-        return () if self.has_script else self.wheels
-
-    def files(self, folder: Folder) -> Files:
-        """Return the files for a folder, the script last.
+    def in_folder(self, folder: ClusterFolder) -> FolderFiles:
+        """Return the files for a folder: the init script and the variables name paths in it.
 
         Raises:
-            ArgumentError: The script could not read the wheelhouse there.
+            ArgumentError: The init script could not read a wheelhouse in this folder.
 
         Source:
-            Databricks' page "What files can I reference in an init script?": those of volumes,
-            by a script in a volume; workspace files never.
+            Databricks, "What files can I reference in an init script?": a script in a volume may
+            read files in volumes, and no script may read workspace files.
         """
-        if self.has_script and self.wheelhouse and not folder.is_volume:
+        is_script = self.method != "libraries"
+        if is_script and self.wheelhouse and not folder.is_volume:
             raise ArgumentError(
                 "wheelhouse must be in a volume, where an init script can read it: got "
-                f"{folder.path!r}; give --folder /Volumes/<catalog>/<schema>/<volume>, leave "
-                "--wheelhouse out, or use --method libraries"
+                f"{folder.path!r}; give --folder /Volumes/<catalog>/<schema>/<volume>, leave out "
+                "--wheelhouse, or use --method libraries"
             )
-        content: dict[str, bytes | Path] = {**self.wheelhouse, CONFIG: _config_bytes(self.link)}
-        if self.has_script:
-            where = folder.file(_WHEELHOUSE) if self.wheelhouse else None
-            text = render(self.link, wheelhouse_path=where, on_failure=self.on_failure)
-            content[SCRIPT] = text.encode()
-        return Files(content=content)
-
-    def variables(self, folder: Folder) -> dict[str, str]:
-        """Return the variables with which MLflow and this package do what the link says."""
-        found = variables(self.link, _HOME)
-        # The script brings the file to each node, where nobody needs permission to read it; before
-        # it has done so, a variable that names the file would be wrong.
-        del found[CONFIG_VARIABLE]
-        return found if self.has_script else {**found, CONFIG_VARIABLE: folder.file(CONFIG)}
+        content: dict[str, bytes | Path] = {
+            **self.wheelhouse,
+            CONFIG_NAME: _config_bytes(self.link),
+        }
+        environment = variables(self.link, _DATABRICKS_HOME)
+        if not is_script:
+            wheels = [name for name in self.wheelhouse if name.endswith(".whl")]
+            return FolderFiles(
+                folder=folder,
+                method=self.method,
+                content=content,
+                script=None,
+                libraries=tuple({"whl": folder.file_path(name)} for name in wheels),
+                variables={**environment, CONFIG_VARIABLE: folder.file_path(CONFIG_NAME)},
+            )
+        wheelhouse_path = folder.file_path(_WHEELHOUSE) if self.wheelhouse else None
+        script = render(self.link, wheelhouse_path=wheelhouse_path, on_failure=self.on_failure)
+        content[SCRIPT_NAME] = script.encode()
+        # The script writes config.json to each node, where any user may read it. Before the script
+        # has run, a variable with the file's path would be wrong.
+        del environment[CONFIG_VARIABLE]
+        return FolderFiles(
+            folder=folder,
+            method=self.method,
+            content=content,
+            script=folder.script_location(SCRIPT_NAME),
+            libraries=(),
+            variables=environment,
+        )
 
     def check_runtime(self, cluster: Cluster) -> None:
-        """Refuse a wheelhouse that was made for another runtime.
+        """Refuse a wheelhouse that was built for another runtime than the cluster's.
 
         Raises:
-            ClusterError: It was; what it lacks, or has too much, would show on the cluster only.
+            ClusterError: The runtimes differ; missing packages would only show on the cluster.
         """
-        about = self.wheelhouse.get(f"{_WHEELHOUSE}/{WHEELHOUSE_FILE}")
-        runtime = str(json.loads(about.read_text(encoding="utf-8"))["runtime"]) if about else ""
-        version = str(cluster.spec.get("spark_version", ""))
+        file = self.wheelhouse.get(f"{_WHEELHOUSE}/{WHEELHOUSE_FILE}")
+        runtime = str(json.loads(file.read_text(encoding="utf-8"))["runtime"]) if file else ""
+        version = cluster.spark_version
         if runtime not in known_runtimes() or version.startswith(f"{runtime.split('-')[0]}."):
             return
         raise ClusterError(
@@ -119,53 +150,63 @@ class Parts:
         )
 
 
-def gather(
-    config: Path | None, wheelhouse: Path | None, *, method: str, on_failure: str = "continue"
-) -> Parts:
-    """Return what a cluster is given; nothing of the network is needed.
+def collect_files(
+    config: str | Path | None, wheelhouse: Path | None, *, method: str, on_failure: str = "continue"
+) -> ClusterFiles:
+    """Read the link and list the wheels; no service is called.
 
     Args:
-        config: The link's `config.json` or its folder; by default as found from here.
-        wheelhouse: Local folder that 'dbx-aml cluster wheelhouse' filled.
+        config: A `config.json` or its folder; by default searched from the current folder on.
+        wheelhouse: Local folder that 'dbx-aml cluster wheelhouse' has filled.
         method: "init-script", "libraries" or "policy".
         on_failure: "continue" or "stop".
 
     Raises:
-        ArgumentError: There are no wheels, or none where they are all there is.
-        LinkError: There is no file, or it cannot be read.
+        ArgumentError: The wheelhouse is incomplete, or missing with method "libraries".
+        LinkError: No `config.json` exists, or it cannot be read.
     """
     files: dict[str, Path] = {}
     if wheelhouse:
-        found = [
-            *sorted(wheelhouse.glob("*.whl")),
-            wheelhouse / WHEELHOUSE_FILE,
-            wheelhouse / REQUIREMENTS_FILE,
-        ]
-        if len(found) == 2 or not all(file.is_file() for file in found):
+        wheels = sorted(wheelhouse.glob("*.whl"))
+        paths = [*wheels, wheelhouse / WHEELHOUSE_FILE, wheelhouse / REQUIREMENTS_FILE]
+        if not wheels or not all(path.is_file() for path in paths):
             raise ArgumentError(
                 f"wheelhouse must hold wheels and their hashes: got {str(wheelhouse)!r} without; "
                 "fill it with 'dbx-aml cluster wheelhouse'"
             )
-        files = {f"{_WHEELHOUSE}/{file.name}": file for file in found}
+        files = {f"{_WHEELHOUSE}/{path.name}": path for path in paths}
     if method == "libraries" and not files:
         raise ArgumentError(
             "libraries must come from wheels: got none; give --wheelhouse, which 'dbx-aml cluster "
             "wheelhouse' fills"
         )
-    is_script = method != "libraries"
-    return Parts(
-        link=_read_link(config), wheelhouse=files, has_script=is_script, on_failure=on_failure
+    return ClusterFiles(
+        link=read_cluster_link(config), method=method, wheelhouse=files, on_failure=on_failure
     )
 
 
-def _read_link(config: Path | None) -> Link:
-    file = find_config(config or ".") if config is None or config.exists() else None
+def read_cluster_link(config: str | Path | None) -> Link:
+    """Return the link of a `config.json` as a cluster will read it.
+
+    A file from the Azure portal does not name a mode: on a cluster this means "dual".
+
+    Args:
+        config: The file or its folder; by default searched from the current folder on.
+
+    Raises:
+        LinkError: The file does not exist or cannot be read, or its values contradict each other.
+        WorkspaceError: The Azure ML workspace cannot exist.
+    """
+    file = find_config(config or ".") if config is None or Path(config).exists() else None
     if file is None:
         raise LinkError(
             f"link must be a {CONFIG_NAME} or a folder with one: got {str(config or '.')!r}; "
             "write one with 'dbx-aml link set'"
         )
-    return link_of_file(file)
+    link = Link.from_file(file)
+    if link.uses_azure_ml and link.origins.get("mode", "").startswith("default"):
+        return Link.from_file(file, mode="dual")
+    return link
 
 
 def _config_bytes(link: Link) -> bytes:

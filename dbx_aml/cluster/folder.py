@@ -1,4 +1,4 @@
-"""The folder that an attached cluster reads from: in a volume, or in the workspace."""
+"""The folder of an attached cluster: in a Unity Catalog volume, or in the workspace."""
 
 import base64
 import posixpath
@@ -6,37 +6,36 @@ import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote
 
-from dbx_aml._common.errors import ArgumentError, ClusterError
-from dbx_aml.cluster.client import Client, Missing
+from dbx_aml._common.errors import ArgumentError, ClusterError, NotFoundError, ServiceError
+from dbx_aml.cluster.client import Client
 
-_VOLUME = re.compile(r"/Volumes/([^/]+)/([^/]+)/([^/]+)(/.*)?")
-_IN_WORKSPACE = re.compile(r"/(Workspace|Users|Shared|Repos)/.+")
-_WORKSPACE_LIMIT = 10 * 2**20
+_VOLUME_PATH = re.compile(r"/Volumes/([^/]+)/([^/]+)/([^/]+)(/.*)?")
+_WORKSPACE_PATH = re.compile(r"/(Workspace|Users|Shared|Repos)/.+")
+_MAX_WORKSPACE_FILE = 10 * 2**20
 
 
-def whole_path(path: str) -> str:
-    """Return a path of the workspace with the "/Workspace" that may be left out; others as are."""
-    is_short = _IN_WORKSPACE.fullmatch(path) and not path.startswith("/Workspace/")
+def absolute_path(path: str) -> str:
+    """Return a workspace path with "/Workspace", which may be left out; other paths unchanged."""
+    is_short = _WORKSPACE_PATH.fullmatch(path) and not path.startswith("/Workspace/")
     return f"/Workspace{path}" if is_short else path
 
 
-class Folder:
-    """A folder of this workspace, be it there or not.
+class ClusterFolder:
+    """A folder in a volume or in the workspace; it need not exist yet.
 
     Args:
-        client: Who reads and writes.
-        path: In a volume, "/Volumes/<catalog>/<schema>/<volume>/...", or in the workspace,
-            "/Workspace/Users/<user>/...".
+        client: Databricks client of the caller.
+        path: Path, "/Volumes/<catalog>/<schema>/<volume>/..." or "/Workspace/Users/<user>/...".
 
     Raises:
-        ArgumentError: It is neither.
+        ArgumentError: The path is neither in a volume nor in the workspace.
     """
 
     def __init__(self, client: Client, path: str) -> None:
         self._client = client
-        self.path = whole_path(posixpath.normpath(path))
-        self.is_volume = bool(_VOLUME.fullmatch(self.path))
-        if not self.is_volume and not _IN_WORKSPACE.fullmatch(self.path):
+        self.path = absolute_path(posixpath.normpath(path))
+        self.is_volume = bool(_VOLUME_PATH.fullmatch(self.path))
+        if not self.is_volume and not _WORKSPACE_PATH.fullmatch(self.path):
             raise ArgumentError(
                 f"folder must be in a volume or in the workspace: got {path!r}; use "
                 "/Volumes/<catalog>/<schema>/<volume>/<folder>"
@@ -45,104 +44,118 @@ class Folder:
     def __str__(self) -> str:
         return self.path
 
-    def file(self, name: str) -> str:
-        """Return the path of a file in it, as a cluster reads it."""
+    def file_path(self, name: str) -> str:
+        """Return the path of a file in the folder, as a cluster reads it."""
         return f"{self.path}/{name}"
 
-    def location(self, name: str) -> dict[str, dict[str, str]]:
-        """Return a file as the clusters API names an init script."""
+    def script_location(self, name: str) -> dict[str, dict[str, str]]:
+        """Return a file in the folder as the clusters API names an init script."""
         kind = "volumes" if self.is_volume else "workspace"
-        return {kind: {"destination": self.file(name)}}
+        return {kind: {"destination": self.file_path(name)}}
 
-    def write(self, name: str, content: bytes) -> None:
-        """Write a file, whose folder is made.
+    def write_file(self, name: str, content: bytes) -> None:
+        """Write a file, and make its folder.
 
         Raises:
-            ClusterError: The volume is missing, or the caller may not write there.
+            ClusterError: The volume does not exist, or the file is too large for the workspace.
+            ServiceError: The caller may not write to the folder.
         """
-        path = self.file(name)
+        path, operation = self.file_path(name), f"write to {self.path}"
         if self.is_volume:
-            self._make_in_volume(posixpath.dirname(path))
+            self._make_volume_folder(posixpath.dirname(path))
             self._client.call(
                 "PUT",
                 f"/api/2.0/fs/files{quote(path)}",
-                what=f"write to {self.path}",
+                operation=operation,
                 query={"overwrite": "true"},
                 data=content,
                 hint="ask for WRITE VOLUME, or give another --folder",
             )
             return
-        if len(content) > _WORKSPACE_LIMIT:
+        if len(content) > _MAX_WORKSPACE_FILE:
             raise ClusterError(
                 f"file must have at most 10 MB in the workspace: got {len(content)} bytes in "
                 f"{name}; give a volume with --folder"
             )
-        what = f"write to {self.path}"
-        body = {"path": posixpath.dirname(path)}
-        self._client.call("POST", "/api/2.0/workspace/mkdirs", what=what, body=body)
-        text = base64.b64encode(content).decode()
-        body = {"path": path, "format": "RAW", "content": text}
         self._client.call(
-            "POST", "/api/2.0/workspace/import", what=what, body={**body, "overwrite": True}
+            "POST",
+            "/api/2.0/workspace/mkdirs",
+            operation=operation,
+            body={"path": posixpath.dirname(path)},
+        )
+        self._client.call(
+            "POST",
+            "/api/2.0/workspace/import",
+            operation=operation,
+            body={
+                "path": path,
+                "format": "RAW",
+                "content": base64.b64encode(content).decode(),
+                "overwrite": True,
+            },
         )
 
-    def read(self, name: str) -> bytes | None:
-        """Return a file's content, or None where there is no such file.
+    def read_file(self, name: str) -> bytes | None:
+        """Return the content of a file, or None if it does not exist.
 
         Raises:
-            ClusterError: The caller may not read there.
+            ServiceError: The caller may not read the folder.
         """
-        path, what = self.file(name), f"read {self.path}"
+        path, operation = self.file_path(name), f"read {self.path}"
         try:
             if self.is_volume:
-                return self._client.read(f"/api/2.0/fs/files{quote(path)}", what=what)
+                url = f"/api/2.0/fs/files{quote(path)}"
+                return self._client.download(url, operation=operation)
             query = {"path": path, "direct_download": "true", "format": "AUTO"}
-            return self._client.read("/api/2.0/workspace/export", what=what, query=query)
-        except Missing:
+            url = "/api/2.0/workspace/export"
+            return self._client.download(url, operation=operation, query=query)
+        except NotFoundError:
             return None
 
-    def delete(self, names: Iterable[str]) -> None:
-        """Delete files; one that is not there is none."""
+    def delete_files(self, names: Iterable[str]) -> None:
+        """Delete files; names of files that do not exist are ignored."""
         for name in names:
-            path = self.file(name)
+            path = self.file_path(name)
             if self.is_volume:
-                self._quietly("DELETE", f"/api/2.0/fs/files{quote(path)}")
+                self._delete_if_exists("DELETE", f"/api/2.0/fs/files{quote(path)}")
             else:
-                self._quietly("POST", "/api/2.0/workspace/delete", {"path": path})
+                self._delete_if_exists("POST", "/api/2.0/workspace/delete", {"path": path})
 
-    def remove(self, names: list[str]) -> None:
-        """Remove files, then the folder with its subfolders where nothing else is in them."""
+    def delete_folder(self, names: list[str]) -> None:
+        """Delete files, then the folder and its subfolders if no other file is in them."""
         if not self.is_volume:
-            # Nobody else's files are in a folder of one cluster.
+            # The folder belongs to one cluster: only dbx-aml writes to it.
             body = {"path": self.path, "recursive": True}
-            self._quietly("POST", "/api/2.0/workspace/delete", body)
+            self._delete_if_exists("POST", "/api/2.0/workspace/delete", body)
             return
-        self.delete(names)
-        folders = {self.path, *(posixpath.dirname(self.file(name)) for name in names)}
+        self.delete_files(names)
+        folders = {self.path, *(posixpath.dirname(self.file_path(name)) for name in names)}
         for folder in sorted(folders, key=len, reverse=True):
             try:
-                self._quietly("DELETE", f"/api/2.0/fs/directories{quote(folder)}")
-            except ClusterError as err:
+                self._delete_if_exists("DELETE", f"/api/2.0/fs/directories{quote(folder)}")
+            except ServiceError as err:
                 if "not empty" not in str(err):
                     raise
 
-    def _quietly(self, method: str, path: str, body: Mapping[str, object] | None = None) -> None:
+    def _delete_if_exists(
+        self, method: str, path: str, body: Mapping[str, object] | None = None
+    ) -> None:
         try:
-            self._client.call(method, path, what=f"remove files of {self.path}", body=body)
-        except Missing:
+            self._client.call(method, path, operation=f"remove files of {self.path}", body=body)
+        except NotFoundError:
             return
 
-    def _make_in_volume(self, path: str) -> None:
+    def _make_volume_folder(self, path: str) -> None:
         volume = ".".join(self.path.split("/")[2:5])
         try:
             self._client.call(
                 "PUT",
                 f"/api/2.0/fs/directories{quote(path)}",
-                what=f"write to {self.path}",
+                operation=f"write to {self.path}",
                 hint="ask for WRITE VOLUME, or give another --folder",
             )
-        except Missing as err:
+        except NotFoundError as err:
             raise ClusterError(
-                f"volume must exist: there is no {volume}, or the caller may not see it; "
+                f"volume must exist: {volume} does not, or the caller may not see it; "
                 f"run: CREATE VOLUME {volume}"
             ) from err

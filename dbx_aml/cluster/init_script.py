@@ -5,7 +5,6 @@ import re
 import shlex
 import tempfile
 from importlib.resources import files
-from pathlib import Path
 
 from dbx_aml._common.errors import ArgumentError
 from dbx_aml.link.link import Link
@@ -56,23 +55,6 @@ def render(link: Link, *, wheelhouse_path: str | None = None, on_failure: str = 
 def script() -> str:
     """Return the init script as it is, without settings in it."""
     return files("dbx_aml.cluster.node").joinpath(SCRIPT_NAME).read_text(encoding="utf-8")
-
-
-def link_of_file(file: Path) -> Link:
-    """Return the link of a `config.json` as a cluster will read it.
-
-    Args:
-        file: The file, or its folder.
-
-    Raises:
-        LinkError: It cannot be read, or its values do not fit together.
-        WorkspaceError: The workspace cannot exist.
-    """
-    file = file / "config.json" if file.is_dir() else file
-    made = Link.from_file(file)
-    # A file from the portal says no mode: on Databricks that means to track in both.
-    is_open = made.origins.get("mode", "").startswith("default") and made.uses_azure_ml
-    return Link.from_file(file, mode="dual") if is_open else made
 
 
 def _refuse_secrets(settings: str) -> None:

@@ -1,160 +1,236 @@
-"""Think out an attach: what a cluster has, what it is to have, what was there before us."""
+"""Plan an attach: read the cluster's settings and its last record; nothing is written."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any
 
 from dbx_aml._common.errors import ClusterError
 from dbx_aml.cluster.allowlist import Allowlist
-from dbx_aml.cluster.attach import NEW_POLICY, Attach
-from dbx_aml.cluster.attach_record import SCRIPT, Record, attached_path, is_same, read_record
+from dbx_aml.cluster.attach_record import (
+    AttachRecord,
+    attached_folder,
+    is_same_script,
+    read_record,
+)
 from dbx_aml.cluster.client import Client
 from dbx_aml.cluster.clusters import Cluster
-from dbx_aml.cluster.files import Files
-from dbx_aml.cluster.folder import Folder
-from dbx_aml.cluster.libraries import wanted_libraries
-from dbx_aml.cluster.settings_change import Change, Settings, has_secret
+from dbx_aml.cluster.files import FolderFiles
+from dbx_aml.cluster.libraries import present_libraries
+from dbx_aml.cluster.settings_change import (
+    ClusterSettings,
+    Script,
+    SettingsChange,
+    has_secret,
+)
+
+# Text in the place of the id of a policy that does not exist yet.
+NEW_POLICY = "(a new one)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttachPlan:
+    """Everything that an attach will write.
+
+    Args:
+        change: Change of the cluster's settings.
+        files: Files of the cluster's folder.
+        record: Record to write beside the files.
+        stale_files: Names of files of the last attach that are no longer needed.
+        has_new_files: Whether a file differs from the last upload.
+    """
+
+    change: SettingsChange
+    files: FolderFiles
+    record: AttachRecord
+    stale_files: tuple[str, ...]
+    has_new_files: bool
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the cluster is attached already, with the same files and settings."""
+        return self.change.is_empty and not self.has_new_files
+
+    @property
+    def restarts_cluster(self) -> bool:
+        """Whether the attach restarts the cluster, which ends all work on it."""
+        must_restart = bool(self.change.changed_fields) or self.has_new_files
+        return self.change.cluster.is_active and must_restart
+
+    @property
+    def overriding_variables(self) -> list[str]:
+        """The cluster's own DBX_AML_* variables: they override the values of the link."""
+        return [
+            name
+            for name in self.change.current.variables
+            if name.startswith("DBX_AML_") and name not in self.record.variables
+        ]
 
 
 def plan_attach(
-    client: Client,
-    cluster: Cluster,
-    folder: Folder,
-    *,
-    method: str,
-    files: Files,
-    variables: Mapping[str, str],
-    wheels: tuple[str, ...] = (),
-    skip_allowlist_check: bool = False,
-) -> Attach:
-    """Look at a cluster and think out its attach; nothing is written.
+    client: Client, cluster: Cluster, files: FolderFiles, *, skip_allowlist_check: bool = False
+) -> AttachPlan:
+    """Compare a cluster with the settings that it needs.
 
     Args:
-        client: Who looks.
-        cluster: Which.
-        folder: Where its files go.
-        method: "init-script", "libraries" or "policy".
-        files: What it needs, the init script too unless it goes via libraries.
-        variables: Environment variables that it gets.
-        wheels: Names among the files that are to be cluster libraries.
-        skip_allowlist_check: The metastore's allowlist is known to take the script: do not look.
+        client: Databricks client of the caller.
+        cluster: Cluster to attach.
+        files: Files of the cluster's folder.
+        skip_allowlist_check: Do not read the metastore's allowlist: it allows the script.
 
     Raises:
-        ClusterError: It cannot be attached so.
+        ClusterError: The cluster cannot be attached in this way.
+        ServiceError: The caller lacks a permission.
     """
-    _check(cluster, folder, method)
-    old = read_record(folder)
-    is_attached = attached_path(cluster) == folder.path
-    if is_attached and old and old.method != method:
+    _check_cluster(cluster, files)
+    last_record = read_record(files.folder)
+    is_attached = attached_folder(cluster) == files.folder.path
+    # A record of an attach that was interrupted before it changed the cluster does not count.
+    record = last_record if is_attached else None
+    if record and record.method != files.method:
         raise ClusterError(
-            f"cluster {cluster} must be attached in one way: it is via {old.method}; run first: "
-            f"dbx-aml cluster detach {cluster.cluster_id}"
+            f"cluster {cluster} must be attached by one method: it is attached by "
+            f"{record.method}; run first: dbx-aml cluster detach {cluster.cluster_id}"
         )
-    known = old if is_attached else None
-    script = None if method == "libraries" else folder.location(SCRIPT)
-    libraries = tuple({"whl": folder.file(name)} for name in wheels)
-    before = Settings.of(cluster)
-    if (
-        before.policy_id
-        and method == "policy"
-        and not (known and known.policy_id == before.policy_id)
-    ):
-        raise ClusterError(
-            f"cluster {cluster} must have no policy of its own: it has {before.policy_id}; let its "
-            "owner add what 'dbx-aml cluster snippet policy' prints to that one"
-        )
-    if known and known.libraries:
-        # One that was never asked for, or has failed, is asked for again.
-        before = replace(before, libraries=wanted_libraries(client, cluster, known.libraries))
-    must_add, is_ours = False, False
-    if script and cluster.is_standard and not skip_allowlist_check:
-        allowlist = Allowlist(client, folder.file(SCRIPT))
-        must_add = not allowlist.takes_it
-        is_ours = must_add or bool(old and old.allowlisted and allowlist.names_it)
-    now = before.variables
-    if is_attached and old is None:
-        # The record is lost: what is ours was not there before.
-        now = {name: value for name, value in now.items() if variables.get(name) != value}
-    earlier = _earlier(now, variables, known)
-    kept = known.without_ours(before.variables) if known else before.variables
-    after = Settings(
-        init_scripts=_with_script(before.init_scripts, script),
-        variables={**kept, **variables},
-        libraries=libraries,
-        allowlisted=(folder.file(SCRIPT),) if must_add else (),
-        policy_id=(before.policy_id or NEW_POLICY) if method == "policy" else before.policy_id,
+    current = ClusterSettings.from_cluster(cluster)
+    _check_policy(cluster, current, files, record)
+    if record and record.libraries:
+        # A library that failed, or was never requested, is requested again.
+        libraries = present_libraries(client, cluster, record.libraries)
+        current = replace(current, libraries=libraries)
+    new_entries: tuple[str, ...] = ()
+    own_entries: tuple[str, ...] = ()
+    if files.script and cluster.is_standard and not skip_allowlist_check:
+        new_entries, own_entries = _allowlist_entries(client, files, last_record)
+    previous_values = _previous_values(current, files, record, is_attached=is_attached)
+    kept = record.restore_variables(current.variables) if record else current.variables
+    policy_id = current.policy_id
+    if files.method == "policy" and not policy_id:
+        policy_id = NEW_POLICY
+    desired = ClusterSettings(
+        init_scripts=_with_script(current.init_scripts, files.script),
+        variables={**kept, **files.variables},
+        libraries=files.libraries,
+        allowlist_entries=new_entries,
+        policy_id=policy_id,
     )
-    hashes = files.hashes()
-    record = Record(
-        method=method,
-        script=script,
-        variables=dict(variables),
-        before=earlier,
-        libraries=libraries,
-        allowlisted=folder.file(SCRIPT) if is_ours else None,
-        policy_id=known.policy_id if known else None,
-        files=hashes,
-        version=version("dbx-aml"),
-    )
-    return Attach(
-        change=Change(cluster=cluster, before=before, after=after),
-        folder=folder,
+    hashes = files.sha256()
+    last_hashes = dict(last_record.files) if last_record else {}
+    return AttachPlan(
+        change=SettingsChange(cluster=cluster, current=current, desired=desired),
         files=files,
-        record=record,
-        stale=tuple(name for name in (old.files if old else ()) if name not in hashes),
-        has_new_files=not old or dict(old.files) != hashes,
+        record=AttachRecord(
+            method=files.method,
+            script=files.script,
+            variables=files.variables,
+            previous_values=previous_values,
+            libraries=files.libraries,
+            allowlist_entries=own_entries,
+            policy_id=record.policy_id if record else None,
+            files=hashes,
+            version=version("dbx-aml"),
+        ),
+        stale_files=tuple(name for name in last_hashes if name not in hashes),
+        has_new_files=last_hashes != hashes,
     )
 
 
-def _check(cluster: Cluster, folder: Folder, method: str) -> None:
-    source = cluster.spec.get("cluster_source", "UI")
-    if source not in ("UI", "API"):
+def _check_cluster(cluster: Cluster, files: FolderFiles) -> None:
+    """Refuse a cluster that an attach could not prepare.
+
+    Raises:
+        ClusterError: A job made the cluster, it is attached from another folder, or its access mode
+            does not run init scripts from this folder.
+    """
+    creator = cluster.spec.get("cluster_source", "UI")
+    if creator not in ("UI", "API"):
         raise ClusterError(
-            f"cluster must be one for all purposes: {cluster} was made by a {source.lower()}, "
-            "which makes a new one each time; put into it what 'dbx-aml cluster snippet' prints"
+            f"cluster must be an all-purpose cluster: {cluster} was made by a {creator.lower()}, "
+            "which makes a new one for each run; put into its definition the text of 'dbx-aml "
+            "cluster snippet job'"
         )
-    if method != "libraries" and folder.is_volume and cluster.access_mode == "no isolation":
+    folder = files.folder
+    if files.script and folder.is_volume and cluster.access_mode == "no isolation":
         raise ClusterError(
             "a cluster without Unity Catalog must have its init script in the workspace: got "
             f"{folder.path!r} for cluster {cluster}; leave out --folder, or use /Workspace/..."
         )
-    if method != "libraries" and cluster.is_standard and not folder.is_volume:
+    if files.script and cluster.is_standard and not folder.is_volume:
         raise ClusterError(
             "standard access mode must have its init script in a volume: got "
             f"{folder.path!r} for cluster {cluster}; give --folder "
             "/Volumes/<catalog>/<schema>/<volume>"
         )
-    where = attached_path(cluster)
-    if where not in (None, folder.path):
+    attached_path = attached_folder(cluster)
+    if attached_path not in (None, folder.path):
         raise ClusterError(
-            f"cluster {cluster} must be attached once: it reads from {where}; leave out "
-            f"--folder, or "
-            f"run first: dbx-aml cluster detach {cluster.cluster_id}"
+            f"cluster {cluster} must be attached once: it reads from {attached_path}; leave out "
+            f"--folder, or run first: dbx-aml cluster detach {cluster.cluster_id}"
         )
 
 
-def _with_script(
-    scripts: tuple[Mapping[str, Any], ...], script: Mapping[str, Any] | None
-) -> tuple[Mapping[str, Any], ...]:
-    """Return a cluster's scripts with ours once: where it is, else after all others."""
-    if script is None or any(is_same(one, script) for one in scripts):
+def _check_policy(
+    cluster: Cluster,
+    current: ClusterSettings,
+    files: FolderFiles,
+    record: AttachRecord | None,
+) -> None:
+    """Refuse method "policy" for a cluster that has a policy already.
+
+    Raises:
+        ClusterError: The policy was not made by an attach.
+    """
+    is_ours = record is not None and record.policy_id == current.policy_id
+    if files.method == "policy" and current.policy_id and not is_ours:
+        raise ClusterError(
+            f"cluster {cluster} must have no policy of its own: it has {current.policy_id}; let "
+            "its owner add to that policy the text of 'dbx-aml cluster snippet policy'"
+        )
+
+
+def _allowlist_entries(
+    client: Client, files: FolderFiles, record: AttachRecord | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the entries that the allowlist lacks, and those that a detach has to remove."""
+    allowlist = Allowlist(client, files.script_path)
+    entries = (files.script_path,)
+    if not allowlist.allows_script:
+        return entries, entries
+    is_ours = record is not None and bool(record.allowlist_entries) and allowlist.lists_script
+    return (), entries if is_ours else ()
+
+
+def _with_script(scripts: tuple[Script, ...], script: Script | None) -> tuple[Script, ...]:
+    """Return a cluster's init scripts with ours once: at its place, or after all others."""
+    if script is None or any(is_same_script(present, script) for present in scripts):
         return scripts
     return (*scripts, script)
 
 
-def _earlier(
-    now: Mapping[str, str], ours: Mapping[str, str], known: Record | None
+def _previous_values(
+    current: ClusterSettings,
+    files: FolderFiles,
+    record: AttachRecord | None,
+    *,
+    is_attached: bool,
 ) -> dict[str, str | None]:
-    """Return what our variables were before us."""
-    earlier = {
-        name: known.before[name] if known and name in known.before else now.get(name)
-        for name in ours
+    """Return the values that our variables had before the first attach, for a detach.
+
+    Raises:
+        ClusterError: A value to keep is a secret in plain text.
+    """
+    known: Mapping[str, str | None] = record.previous_values if record else {}
+    values = dict(current.variables)
+    if is_attached and record is None:
+        # The record is lost: a variable with our value was set by the attach.
+        ours = files.variables
+        values = {name: value for name, value in values.items() if ours.get(name) != value}
+    previous = {
+        name: known[name] if name in known else values.get(name) for name in files.variables
     }
-    for name, value in earlier.items():
+    for name, value in previous.items():
         if value is not None and has_secret(name, value):
             raise ClusterError(
-                f"variable {name} must hold no secret in plain text, as it would have to be kept "
-                "for detach: the cluster has one there; use {{secrets/<scope>/<key>}} or remove it"
+                f"variable {name} must hold no secret in plain text, because the record for detach "
+                "would keep it: the cluster has one; use {{secrets/<scope>/<key>}} or remove it"
             )
-    return earlier
+    return previous

@@ -1,55 +1,60 @@
-"""A cluster policy that prepares every cluster made by it, for those who prefer one to a script."""
+"""A cluster policy that fixes the init script and the variables of a cluster."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from dbx_aml.cluster.client import Client
 from dbx_aml.cluster.clusters import Cluster
+from dbx_aml.cluster.settings_change import Script
 
 _API = "/api/2.0/policies/clusters"
 _HINT = "a workspace administrator makes policies; they can use 'dbx-aml cluster snippet policy'"
 
 
 def policy_definition(
-    script: Mapping[str, Mapping[str, Any]] | None, variables: Mapping[str, str], *, index: int = 0
+    script: Script | None, variables: Mapping[str, str], *, script_index: int = 0
 ) -> dict[str, Any]:
-    """Return a policy's definition that fixes an init script and variables.
+    """Return the definition of a policy with an init script and variables.
 
     Args:
-        script: As the clusters API names it.
-        variables: By name.
-        index: Place of the script among the cluster's own.
+        script: Init script as the clusters API names it; None for a policy without.
+        variables: Environment variables by name.
+        script_index: Position of the script among all init scripts of the cluster.
     """
     fixed = {f"spark_env_vars.{name}": value for name, value in variables.items()}
-    for kind, place in (script or {}).items():
-        fixed[f"init_scripts.{index}.{kind}.destination"] = place["destination"]
+    for kind, storage in (script or {}).items():
+        fixed[f"init_scripts.{script_index}.{kind}.destination"] = storage["destination"]
     return {name: {"type": "fixed", "value": value} for name, value in fixed.items()}
 
 
-def policy_libraries(wheels: Iterable[str]) -> list[dict[str, str]]:
-    """Return wheels as a policy names the libraries of its clusters."""
-    return [{"whl": path} for path in wheels]
-
-
 def save_policy(client: Client, cluster: Cluster, definition: Mapping[str, Any]) -> str:
-    """Make the policy of an attached cluster, or bring it up to date; return its id."""
+    """Create or update the policy of an attached cluster; return its id.
+
+    Raises:
+        PermissionDeniedError: The caller may not make cluster policies.
+    """
     body = {"name": policy_name(cluster), "definition": json.dumps(definition, indent=2)}
-    what = "make a cluster policy"
-    known = _find(client, cluster)
-    if known is None:
-        made = client.call("POST", f"{_API}/create", what=what, body=body, hint=_HINT)
-        return str(made["policy_id"])
-    client.call("POST", f"{_API}/edit", what=what, body={**body, "policy_id": known}, hint=_HINT)
-    return known
+    operation = "make a cluster policy"
+    policy_id = _find_policy(client, cluster)
+    if policy_id is None:
+        answer = client.call("POST", f"{_API}/create", operation=operation, body=body, hint=_HINT)
+        return str(answer["policy_id"])
+    body["policy_id"] = policy_id
+    client.call("POST", f"{_API}/edit", operation=operation, body=body, hint=_HINT)
+    return policy_id
 
 
-def remove_policy(client: Client, cluster: Cluster) -> None:
-    """Remove the policy of an attached cluster, if there is one."""
-    known = _find(client, cluster)
-    if known is not None:
-        body = {"policy_id": known}
-        client.call("POST", f"{_API}/delete", what="remove a policy", body=body, hint=_HINT)
+def delete_policy(client: Client, cluster: Cluster) -> None:
+    """Delete the policy of an attached cluster if it exists.
+
+    Raises:
+        PermissionDeniedError: The caller may not delete cluster policies.
+    """
+    policy_id = _find_policy(client, cluster)
+    if policy_id is not None:
+        body = {"policy_id": policy_id}
+        client.call("POST", f"{_API}/delete", operation="remove a policy", body=body, hint=_HINT)
 
 
 def policy_name(cluster: Cluster) -> str:
@@ -57,7 +62,7 @@ def policy_name(cluster: Cluster) -> str:
     return f"dbx-aml {cluster.cluster_id}"
 
 
-def _find(client: Client, cluster: Cluster) -> str | None:
-    found = client.call("GET", f"{_API}/list", what="list the cluster policies", hint=_HINT)
-    names = {one.get("name"): one.get("policy_id") for one in found.get("policies", [])}
-    return names.get(policy_name(cluster))
+def _find_policy(client: Client, cluster: Cluster) -> str | None:
+    answer = client.call("GET", f"{_API}/list", operation="list the cluster policies", hint=_HINT)
+    ids = {policy.get("name"): policy.get("policy_id") for policy in answer.get("policies", [])}
+    return ids.get(policy_name(cluster))

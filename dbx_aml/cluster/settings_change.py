@@ -1,192 +1,174 @@
-"""What attach and detach change of a cluster: shown as a difference, then made.
+"""The difference between a cluster's current settings and the desired ones; nothing is sent here.
 
-Only what differs is sent, and always whole: the service replaces what a mask names.
+The clusters API replaces each field of an update mask as a whole. A change therefore always holds
+all init scripts and all variables of the cluster, also other people's.
 """
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 from dbx_aml._common.errors import ClusterError
-from dbx_aml.cluster.client import Client
 from dbx_aml.cluster.clusters import Cluster
 
+# An init script by its storage, for example {"volumes": {"destination": "/Volumes/..."}}.
 Script = Mapping[str, Mapping[str, Any]]
-# Libraries by kind, for example {"whl": "/Volumes/..."}.
+# A library by its kind, for example {"whl": "/Volumes/..."}.
 Library = Mapping[str, Any]
-Say = Callable[[str], None]
 
 _PASSWORD = re.compile(r"(://)[^/@\s]*:[^/@\s]+@")
 _SECRET_NAME = re.compile(r"secret|password|token|_key$", re.IGNORECASE)
-_REFERENCE = re.compile(r"\{\{secrets/[^}]+\}\}")
+_SECRET_REFERENCE = re.compile(r"\{\{secrets/[^}]+\}\}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The settings of a cluster that concern us, before or after.
+class ClusterSettings:
+    """The settings that attach and detach change.
 
     Args:
-        init_scripts: All of them, in their order.
-        variables: All of its environment variables.
-        libraries: Those that we add or take away.
-        allowlisted: Scripts of ours that the metastore's allowlist names.
-        policy_id: Its cluster policy.
+        init_scripts: All init scripts of the cluster, in order.
+        variables: All environment variables of the cluster.
+        libraries: Libraries that attach installs or detach removes; others are not listed.
+        allowlist_entries: Paths of our init script in the metastore's allowlist.
+        policy_id: Cluster policy.
     """
 
     init_scripts: tuple[Script, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     libraries: tuple[Library, ...] = ()
-    allowlisted: tuple[str, ...] = ()
+    allowlist_entries: tuple[str, ...] = ()
     policy_id: str | None = None
 
     @classmethod
-    def of(cls, cluster: Cluster) -> "Settings":
-        """Return the settings of a cluster as it is; libraries and allowlist are not in it."""
+    def from_cluster(cls, cluster: Cluster) -> Self:
+        """Return the settings of a cluster, without libraries and allowlist entries."""
         return cls(
             init_scripts=tuple(cluster.init_scripts),
             variables=cluster.variables,
             policy_id=cluster.spec.get("policy_id"),
         )
 
-    def as_spec(self) -> dict[str, Any]:
-        """Return them as the clusters API takes them."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields of the clusters API."""
         return {
-            "init_scripts": [dict(one) for one in self.init_scripts],
+            "init_scripts": [dict(script) for script in self.init_scripts],
             "spark_env_vars": dict(self.variables),
             "policy_id": self.policy_id,
         }
 
-    def lines(self, names: set[str]) -> Iterator[str]:
-        """Yield one line a setting.
+    def lines(self, visible_variables: set[str]) -> Iterator[str]:
+        """Yield the settings as text, one line each.
 
         Args:
-            names: Variables whose values may be shown: ours.
+            visible_variables: Names of the variables whose values are not hidden.
         """
-        yield from _section("init_scripts", map(_one_line, self.init_scripts))
         values = [
-            f"{name}: {shown(name, value) if name in names else '(not shown)'}"
+            f"{name}: "
+            + (redact_variable(name, value) if name in visible_variables else "(not shown)")
             for name, value in self.variables.items()
         ]
-        yield from _section("spark_env_vars", values)
-        yield from _section("libraries", map(_one_line, self.libraries))
-        yield from _section("allowlist of the metastore", self.allowlisted)
+        yield from _section_lines("init_scripts", map(_storage_line, self.init_scripts))
+        yield from _section_lines("spark_env_vars", values)
+        yield from _section_lines("libraries", map(_storage_line, self.libraries))
+        yield from _section_lines("allowlist of the metastore", self.allowlist_entries)
         if self.policy_id:
             yield f"policy_id: {self.policy_id}"
 
 
-def _section(title: str, rows: Iterable[str]) -> Iterator[str]:
-    found = [f"  {row}" for row in rows]
-    yield from [f"{title}:", *found] if found else []
-
-
-def _one_line(one: Mapping[str, Any]) -> str:
-    kind, what = next(iter(one.items()))
-    return f"{kind} {what.get('destination') if isinstance(what, Mapping) else what}"
-
-
-def shown(name: str, value: str) -> str:
-    """Return a variable's value without what could be a secret."""
-    if _SECRET_NAME.search(name) and not _REFERENCE.fullmatch(value):
+def redact_variable(name: str, value: str) -> str:
+    """Return the value of a variable without passwords and secrets."""
+    if _SECRET_NAME.search(name) and not _SECRET_REFERENCE.fullmatch(value):
         return "(not shown)"
     return _PASSWORD.sub(r"\1***@", value)
 
 
 def has_secret(name: str, value: str) -> bool:
-    """Tell whether a variable's value could be a secret in plain text."""
-    return shown(name, value) != value
+    """Tell whether the value of a variable may be a secret in plain text."""
+    return redact_variable(name, value) != value
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
-    """From one state of a cluster's settings to another.
+class SettingsChange:
+    """A change of a cluster's settings.
 
     Args:
-        cluster: As it was looked at.
-        before: Its settings.
-        after: What they are to be.
+        cluster: Cluster with the current settings.
+        current: Settings before the change.
+        desired: Settings after the change.
     """
 
     cluster: Cluster
-    before: Settings
-    after: Settings
+    current: ClusterSettings
+    desired: ClusterSettings
 
     @property
-    def mask(self) -> list[str]:
-        """Fields of the cluster that differ."""
-        before, after = self.before.as_spec(), self.after.as_spec()
-        return [name for name in before if before[name] != after[name]]
+    def changed_fields(self) -> list[str]:
+        """Names of the changed fields, as the clusters API has them; libraries are not fields."""
+        current, desired = self.current.to_dict(), self.desired.to_dict()
+        return [name for name in current if current[name] != desired[name]]
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing differs, be it on the cluster or beside it."""
-        return self.before == self.after
+        """Whether current and desired settings are equal, libraries and allowlist included."""
+        return self.current == self.desired
 
-    def diff(self) -> list[str]:
-        """Return the lines of a difference; values of other people's variables are not in it."""
-        old, new = self.before.variables, self.after.variables
-        names = {name for name in {*old, *new} if old.get(name) != new.get(name)}
-        lines = difflib.ndiff([*self.before.lines(names)], [*self.after.lines(names)])
+    @property
+    def new_libraries(self) -> list[Library]:
+        """Libraries to install."""
+        return _difference(self.desired.libraries, self.current.libraries)
+
+    @property
+    def removed_libraries(self) -> list[Library]:
+        """Libraries to uninstall."""
+        return _difference(self.current.libraries, self.desired.libraries)
+
+    def diff_lines(self) -> list[str]:
+        """Return the change as lines that begin with "+ ", "- " or two blanks.
+
+        Values of variables that do not change are hidden: they may be secrets of other people.
+        """
+        current, desired = self.current.variables, self.desired.variables
+        changed = {name for name in {*current, *desired} if current.get(name) != desired.get(name)}
+        lines = difflib.ndiff([*self.current.lines(changed)], [*self.desired.lines(changed)])
         return [line for line in lines if not line.startswith("?")]
 
-    def anew(self, cluster: Cluster) -> "Change":
-        """Return this change for the cluster as it is by now.
+    def rebase_on(self, cluster: Cluster) -> "SettingsChange":
+        """Return the same change for a newer reading of the cluster.
 
-        It may be made already: by a request whose answer was lost.
+        The cluster may already have the desired settings, after a request whose answer was lost.
+
+        Args:
+            cluster: Cluster read again.
 
         Raises:
-            ClusterError: Somebody else has changed the same settings since.
+            ClusterError: Another user has changed the same settings since the plan was made.
         """
-        now = Settings.of(cluster)
-        for known in (self.before, self.after):
-            if replace(known, libraries=(), allowlisted=()) == now:
-                libraries, allowlisted = self.before.libraries, self.before.allowlisted
-                before = replace(now, libraries=libraries, allowlisted=allowlisted)
-                return replace(self, cluster=cluster, before=before)
+        latest = ClusterSettings.from_cluster(cluster)
+        for expected in (self.current, self.desired):
+            if replace(expected, libraries=(), allowlist_entries=()) == latest:
+                current = replace(
+                    latest,
+                    libraries=self.current.libraries,
+                    allowlist_entries=self.current.allowlist_entries,
+                )
+                return replace(self, cluster=cluster, current=current)
         raise ClusterError(
-            f"cluster {cluster} must stay as it was shown: its settings were changed by somebody "
-            "else meanwhile; run the command again"
+            f"cluster {cluster} must stay as it was shown: another user has changed its settings "
+            "since; run the command again"
         )
 
-    def send(self, client: Client) -> None:
-        """Send the fields that differ; a running cluster restarts.
 
-        Raises:
-            ClusterError: The caller may not, or the cluster takes no change now.
-        """
-        spec = self.after.as_spec()
-        client.call(
-            "POST",
-            "/api/2.1/clusters/update",
-            what=f"change cluster {self.cluster}",
-            body={
-                "cluster_id": self.cluster.cluster_id,
-                "update_mask": ",".join(self.mask),
-                # A field in the mask that is left out is removed.
-                "cluster": {name: spec[name] for name in self.mask if spec[name]},
-            },
-            hint="ask its owner for CAN MANAGE",
-        )
-
-    def uninstall(self, client: Client) -> None:
-        """Ask for the end of libraries that are not wanted; they go at the next restart."""
-        self._ask(client, "uninstall", _less(self.before.libraries, self.after.libraries))
-
-    def install(self, client: Client) -> None:
-        """Ask for libraries that are new; they come later."""
-        self._ask(client, "install", _less(self.after.libraries, self.before.libraries))
-
-    def _ask(self, client: Client, call: str, libraries: list[dict[str, Any]]) -> None:
-        if libraries:
-            client.call(
-                "POST",
-                f"/api/2.0/libraries/{call}",
-                what=f"{call} libraries on cluster {self.cluster}",
-                body={"cluster_id": self.cluster.cluster_id, "libraries": libraries},
-                hint="ask its owner for CAN MANAGE",
-            )
+def _section_lines(title: str, rows: Iterable[str]) -> Iterator[str]:
+    lines = [f"  {row}" for row in rows]
+    yield from [f"{title}:", *lines] if lines else []
 
 
-def _less(these: tuple[Library, ...], those: tuple[Library, ...]) -> list[dict[str, Any]]:
-    return [dict(one) for one in these if one not in those]
+def _storage_line(entry: Mapping[str, Any]) -> str:
+    kind, storage = next(iter(entry.items()))
+    return f"{kind} {storage.get('destination') if isinstance(storage, Mapping) else storage}"
+
+
+def _difference(libraries: tuple[Library, ...], without: tuple[Library, ...]) -> list[Library]:
+    return [dict(library) for library in libraries if library not in without]

@@ -1,26 +1,26 @@
-"""What to paste where there is no cluster to attach: a job, serverless compute, a policy.
+"""Text to paste into the definition of a job, of serverless compute or of a cluster policy.
 
-The files have to be in a folder first: those of `Parts`.
+The clusters of a job and serverless compute do not exist before a run, so nothing can be attached.
+The text refers to files in a folder, which have to be uploaded first.
 """
 
 import json
 from typing import Any
 
-from dbx_aml.cluster.attach_record import CONFIG, SCRIPT
-from dbx_aml.cluster.files import Parts
-from dbx_aml.cluster.folder import Folder
-from dbx_aml.cluster.policy import policy_definition, policy_libraries
+from dbx_aml.cluster.files import FolderFiles
+from dbx_aml.cluster.policy import policy_definition
+from dbx_aml.link.config_file import CONFIG_NAME
 
 _JOB = """\
-# Databricks makes a new cluster for each run of a job: no cluster to attach, this is its recipe.
-# Into the job, in databricks.yml or in the YAML of its page:
+# Databricks makes a new cluster for each run of a job. Paste this into the job, in databricks.yml
+# or in the YAML view of its page:
 job_clusters:
   - job_cluster_key: main
     new_cluster:
 """
 _SERVERLESS = """\
-# Serverless compute has neither init scripts nor variables of a cluster. Into the job, and
-# `environment_key: dbx_aml` into each of its tasks that is no notebook:
+# Serverless compute has neither init scripts nor environment variables of a cluster. Paste this
+# into the job, and `environment_key: dbx_aml` into each of its tasks that is not a notebook:
 environments:
   - environment_key: dbx_aml
     spec:
@@ -29,35 +29,35 @@ environments:
 """
 
 
-def policy_text(folder: Folder, parts: Parts) -> str:
-    """Return a cluster policy that prepares every cluster made by it, as its API takes it."""
-    script = folder.location(SCRIPT) if parts.has_script else None
-    definition = policy_definition(script, parts.variables(folder))
-    # A document in the document: so the service wants it.
-    found: dict[str, Any] = {"name": "dbx-aml", "definition": json.dumps(definition, indent=2)}
-    if parts.libraries:
-        found["libraries"] = policy_libraries(folder.file(name) for name in parts.libraries)
-    return json.dumps(found, indent=2)
+def policy_snippet(files: FolderFiles) -> str:
+    """Return the JSON of a cluster policy, as 'databricks cluster-policies create' takes it."""
+    definition = policy_definition(files.script, files.variables)
+    # The policies API takes the definition as a JSON document inside of a string.
+    policy: dict[str, Any] = {
+        "name": "dbx-aml",
+        "definition": json.dumps(definition, indent=2),
+    }
+    if files.libraries:
+        policy["libraries"] = [dict(library) for library in files.libraries]
+    return json.dumps(policy, indent=2)
 
 
-def job_cluster_text(folder: Folder, parts: Parts) -> str:
-    """Return the part of a job's YAML that prepares its own cluster."""
+def job_snippet(files: FolderFiles) -> str:
+    """Return the YAML of a job's cluster, with init script and variables."""
     lines = ["      init_scripts:"]
-    for kind, place in folder.location(SCRIPT).items():
+    for kind, storage in (files.script or {}).items():
         lines += [
             f"        - {kind}:",
-            f"            destination: {json.dumps(place['destination'])}",
+            f"            destination: {json.dumps(storage['destination'])}",
         ]
     lines.append("      spark_env_vars:")
-    lines += [
-        f"        {name}: {json.dumps(value)}" for name, value in parts.variables(folder).items()
-    ]
+    lines += [f"        {name}: {json.dumps(value)}" for name, value in files.variables.items()]
     return _JOB + "\n".join(lines)
 
 
-def serverless_text(folder: Folder, parts: Parts) -> str:
-    """Return the part of a job's YAML that prepares serverless compute."""
-    # A job's dependencies are installed together, so one wheel may need another.
-    lines = [f"        - {json.dumps(folder.file(name))}" for name in parts.wheels]
-    say = f'# In code: dbx_aml.connect(config="{folder.file(CONFIG)}")'
-    return _SERVERLESS + "\n".join([*lines, say])
+def serverless_snippet(files: FolderFiles) -> str:
+    """Return the YAML of a serverless environment with the wheels."""
+    # A job's dependencies are installed together, so their order does not matter.
+    lines = [f"        - {json.dumps(library['whl'])}" for library in files.libraries]
+    config = files.folder.file_path(CONFIG_NAME)
+    return _SERVERLESS + "\n".join([*lines, f'# In code: dbx_aml.connect(config="{config}")'])

@@ -1,50 +1,49 @@
-"""What an attached cluster is: its settings against the record, what the script did, libraries."""
+"""The status of an attached cluster: its settings, its record, its libraries and its marker."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from dbx_aml._common.errors import ClusterError
-from dbx_aml.cluster.attach_record import Record, attached_path, read_record
+from dbx_aml._common.errors import ClusterError, ServiceError
+from dbx_aml.cluster.attach_record import AttachRecord, attached_folder, read_record
 from dbx_aml.cluster.client import Client
 from dbx_aml.cluster.clusters import Cluster
-from dbx_aml.cluster.driver import read_outcome, why_failed
-from dbx_aml.cluster.folder import Folder
+from dbx_aml.cluster.driver import failure_message, read_driver_marker
+from dbx_aml.cluster.folder import ClusterFolder
 from dbx_aml.cluster.libraries import library_statuses
 from dbx_aml.cluster.node.marker import NodeMarker
-from dbx_aml.cluster.wait import why_ended
 
 
 @dataclass(frozen=True, kw_only=True)
-class Status:
-    """A cluster, and what of us is on it.
+class ClusterStatus:
+    """A cluster and the state of its attach.
 
     Args:
-        cluster: As it is.
-        path: Folder that it reads from; None where it is not attached.
-        record: What was attached; None where there is no record, or the caller may not read it.
-        marker: What the init script did; None where there is none.
-        libraries: Status by path of each library of ours.
-        problems: What is wrong or cannot be known, one line each.
+        cluster: Cluster at the time of reading.
+        folder: Path of the folder that the cluster reads from; None if it is not attached.
+        record: Record of the attach; None if it does not exist or cannot be read.
+        marker: Marker of the init script on the driver; None if it was not read.
+        libraries: Status of each of our libraries, by the path of its wheel.
+        problems: Everything that is wrong or could not be read, one line each.
     """
 
     cluster: Cluster
-    path: str | None
-    record: Record | None = None
+    folder: str | None
+    record: AttachRecord | None = None
     marker: NodeMarker | None = None
     libraries: dict[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it for programs."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object of 'dbx-aml cluster status --json'."""
         record = self.record
         return {
             "cluster_id": self.cluster.cluster_id,
             "cluster_name": self.cluster.name,
             "state": self.cluster.state,
             "access_mode": self.cluster.access_mode,
-            "spark_version": self.cluster.spec.get("spark_version"),
-            "is_attached": self.path is not None,
-            "path": self.path,
+            "spark_version": self.cluster.spark_version,
+            "is_attached": self.folder is not None,
+            "folder": self.folder,
             "method": record.method if record else None,
             "version": record.version if record else None,
             "variables": dict(record.variables) if record else {},
@@ -54,56 +53,66 @@ class Status:
         }
 
 
-def cluster_status(client: Client, cluster: Cluster) -> Status:
-    """Return what a cluster is; only reads.
+def read_status(client: Client, cluster: Cluster) -> ClusterStatus:
+    """Read the status of a cluster.
+
+    A part that cannot be read becomes a problem of the status.
 
     Raises:
-        ClusterError: The service does not answer.
+        ServiceError: The libraries of the cluster cannot be read.
     """
-    path = attached_path(cluster)
-    if path is None:
-        return Status(cluster=cluster, path=None)
-    problems = []
-    try:
-        record = read_record(Folder(client, path))
-        if record is None:
-            problems.append(f"there is no record in {path}: detach cannot know what was before")
-    except ClusterError as err:
-        record = None
-        problems.append(str(err))
+    folder = attached_folder(cluster)
+    if folder is None:
+        return ClusterStatus(cluster=cluster, folder=None)
+    problems: list[str] = []
+    record = _read_record(client, folder, problems)
     if record:
-        now = cluster.variables
+        values = cluster.variables
         problems += [
-            f"variable {name} is not as attached: somebody has changed it"
+            f"variable {name} is not as attached: its value was changed since"
             for name, value in record.variables.items()
-            if now.get(name) != value
+            if values.get(name) != value
         ]
-    if cluster.state == "TERMINATED" and cluster.spec.get("termination_reason"):
-        reason = why_ended(cluster)
-        if "INIT_SCRIPT" in reason:
-            problems.append(reason)
-    libraries = {}
-    ours = record.libraries if record else ()
-    if ours:
+    if cluster.state == "TERMINATED" and "INIT_SCRIPT" in cluster.termination_message:
+        problems.append(cluster.termination_message)
+    libraries: dict[str, str] = {}
+    if record and record.libraries:
         for row in library_statuses(client, cluster):
-            if row.get("library") in ours:
+            if row.get("library") in record.libraries:
                 libraries[next(iter(row["library"].values()))] = str(row.get("status"))
-        problems += [f"{path} is {one}" for path, one in libraries.items() if one == "FAILED"]
+        problems += [f"{path} is FAILED" for path, text in libraries.items() if text == "FAILED"]
     marker = None
     if cluster.state == "RUNNING" and not (record and record.script is None):
-        try:
-            marker = read_outcome(client, cluster)
-            if marker is None:
-                problems.append("its driver has no marker: the init script has not run; restart it")
-            elif why_failed(marker):
-                problems.append(f"init script failed: {why_failed(marker)}")
-        except ClusterError as err:
-            problems.append(str(err))
-    return Status(
+        marker = _read_marker(client, cluster, problems)
+    return ClusterStatus(
         cluster=cluster,
-        path=path,
+        folder=folder,
         record=record,
         marker=marker,
         libraries=libraries,
         problems=tuple(problems),
     )
+
+
+def _read_record(client: Client, folder: str, problems: list[str]) -> AttachRecord | None:
+    try:
+        record = read_record(ClusterFolder(client, folder))
+    except (ClusterError, ServiceError) as err:
+        problems.append(str(err))
+        return None
+    if record is None:
+        problems.append(f"{folder} has no record: detach cannot restore the earlier settings")
+    return record
+
+
+def _read_marker(client: Client, cluster: Cluster, problems: list[str]) -> NodeMarker | None:
+    try:
+        marker = read_driver_marker(client, cluster)
+    except ClusterError as err:
+        problems.append(str(err))
+        return None
+    if marker is None:
+        problems.append("its driver has no marker: the init script has not run; restart it")
+    elif failure_message(marker):
+        problems.append(f"init script failed: {failure_message(marker)}")
+    return marker

@@ -1,6 +1,7 @@
-"""`dbx-aml cluster`: what a person types and sees."""
+"""`dbx-aml cluster`: options, exit codes, tables and JSON."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,153 +11,145 @@ from click.testing import CliRunner, Result
 from databricks.sdk import WorkspaceClient
 
 from dbx_aml import Link
-from dbx_aml.cli import cluster_attach as attach
+from dbx_aml.cli import cluster_attach
 from dbx_aml.cli.main import main
-from dbx_aml.cluster import driver as outcome
-from dbx_aml.cluster import libraries as library
-from dbx_aml.cluster import wait
+from dbx_aml.cluster import client as client_module
+from dbx_aml.cluster.init_script import script
 from tests.support.azureml import Workspace
 from tests.support.databricks import TOKEN, USER, Databricks
 from tests.support.databricks.boot import leaves_marker
 
 URI = Workspace().tracking_uri
 VOLUME = "/Volumes/main/ml/dbx_aml"
+LINK_VARIABLES = {
+    "MLFLOW_TRACKING_URI": URI,
+    "MLFLOW_REGISTRY_URI": URI,
+    "AZUREML_CURRENT_CLOUD": "AzureCloud",
+    "DBX_AML_RETRY_TIMEOUT_S": "120",
+}
 Run = Callable[..., Result]
 
 
 @pytest.fixture
-def run(databricks: Databricks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run the command where a config.json and a folder of wheels are."""
-    for module in (library, outcome, wait):
-        monkeypatch.setattr(module, "_POLL_S", 0.01)
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a subcommand in a folder with a config.json and a wheelhouse."""
     monkeypatch.chdir(tmp_path)
     Link(mode="aml", aml_tracking_uri=URI, client_secret="ml/aml").save(tmp_path)
     (tmp_path / "wheels").mkdir()
     (tmp_path / "wheels" / "dbx_aml-0.1.0-py3-none-any.whl").write_bytes(b"PK")
     (tmp_path / "wheels" / "requirements.txt").write_text("")
     (tmp_path / "wheels" / "wheelhouse.json").write_text('{"runtime": "17.3"}')
-    databricks.volumes.add("main.ml.dbx_aml")
-    databricks.boot.run_script = leaves_marker()
 
-    def invoke(*arguments: str, **more: str) -> Result:
-        done = CliRunner().invoke(main, ["cluster", *arguments], **more)
-        assert TOKEN not in done.output
-        return done
+    def invoke(*arguments: str, input: str | None = None) -> Result:
+        result = CliRunner().invoke(main, ["cluster", *arguments], input=input)
+        assert TOKEN not in result.output
+        return result
 
     return invoke
 
 
-def test_attach_shows_the_difference_changes_and_says_how_it_ended(
-    databricks: Databricks, run: Run
-) -> None:
-    team = databricks.clusters.add("team", spark_env_vars={"A": "1"})
+@pytest.fixture
+def workspace(databricks: Databricks, run: Run, monkeypatch: pytest.MonkeyPatch) -> Databricks:
+    """A workspace with a volume; init scripts succeed and write a marker."""
+    monkeypatch.setattr(client_module, "POLL_INTERVAL_S", 0.01)
+    databricks.volumes.add("main.ml.dbx_aml")
+    databricks.boot.run_script = leaves_marker()
+    return databricks
+
+
+def test_attach_prints_change_progress_and_result(workspace: Databricks, run: Run) -> None:
+    team = workspace.clusters.add("team", spark_env_vars={"A": "1"})
     folder = f"{VOLUME}/{team.cluster_id}"
-    done = run("attach", "team", "--config", "config.json", "--folder", VOLUME, "--yes")
-    assert done.exit_code == 0, done.stderr
-    assert done.stdout.splitlines() == [
+    result = run("attach", "team", "--config", "config.json", "--folder", VOLUME, "--yes")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines() == [
         f"team ({team.cluster_id}): RUNNING, dedicated, 17.3.x-scala2.13",
         "+ init_scripts:",
         f"+   volumes {folder}/dbx_aml_init.sh",
         "  spark_env_vars:",
         "    A: (not shown)",
-        f"+   MLFLOW_TRACKING_URI: {URI}",
-        f"+   MLFLOW_REGISTRY_URI: {URI}",
-        "+   AZUREML_CURRENT_CLOUD: AzureCloud",
-        "+   DBX_AML_RETRY_TIMEOUT_S: 120",
+        *(f"+   {name}: {value}" for name, value in LINK_VARIABLES.items()),
         f"  files in {folder} are written",
         f"team ({team.cluster_id}) is attached, RUNNING: init script ok, 1 package added from "
         "index in 2.1 s",
     ]
-    assert done.stderr.splitlines() == [
-        "team restarts: whatever runs on it now ends",
+    assert result.stderr.splitlines() == [
+        "team restarts: all work on it ends now",
         f"uploaded 2 files to {folder}",
         "team is RESTARTING, waiting",
     ]
-    done = run("attach", "team", "--yes")
-    assert done.stdout.splitlines()[-1].endswith("is attached already: nothing to do")
-    assert done.exit_code == 0
+    result = run("attach", "team", "--yes")
+    assert result.stdout.splitlines()[-1].endswith("is attached already: nothing to do")
+    assert result.exit_code == 0
 
 
-def test_a_dry_run_shows_the_same_and_writes_nothing(databricks: Databricks, run: Run) -> None:
-    databricks.clusters.add("team")
-    done = run("attach", "team", "--folder", VOLUME, "--dry-run")
-    assert done.exit_code == 0
-    assert "+ init_scripts:" in done.stdout
-    assert databricks.writes() == []
+def test_a_dry_run_prints_the_change_and_writes_nothing(workspace: Databricks, run: Run) -> None:
+    workspace.clusters.add("team", spark_env_vars={"DBX_AML_MODE": "dual", "A": "1"})
+    result = run("attach", "team", "--folder", VOLUME, "--dry-run")
+    assert result.exit_code == 0
+    assert "+ init_scripts:" in result.stdout
+    assert result.stderr == "variables of the cluster override the link: DBX_AML_MODE\n"
+    assert workspace.writes() == []
     assert run("attach", "team", "--folder", VOLUME, "--yes").exit_code == 0
-    databricks.forget_requests()
-    done = run("detach", "team", "--dry-run")
-    assert "- init_scripts:" in done.stdout
-    assert databricks.writes() == []
+    workspace.forget_requests()
+    result = run("detach", "team", "--dry-run")
+    assert "- init_scripts:" in result.stdout
+    assert workspace.writes() == []
 
 
-def test_variables_that_go_before_the_link_are_named(databricks: Databricks, run: Run) -> None:
-    databricks.clusters.add("team", spark_env_vars={"DBX_AML_MODE": "dual", "A": "1"})
-    done = run("attach", "team", "--folder", VOLUME, "--dry-run")
-    assert done.stderr == "variables of the cluster go before the link: DBX_AML_MODE\n"
-
-
-def test_a_person_is_asked_and_may_say_no(
-    databricks: Databricks, run: Run, monkeypatch: pytest.MonkeyPatch
+def test_attach_asks_on_a_terminal_and_needs_yes_without(
+    workspace: Databricks, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    team = databricks.clusters.add("team")
-    done = run("attach", "team", "--folder", VOLUME)
-    assert done.exit_code == 2
-    assert "Nobody is there to ask: add --yes" in done.stderr
-    monkeypatch.setattr(attach, "_is_somebody_there", lambda: True)
-    done = run("attach", "team", "--folder", VOLUME, input="n\n")
-    assert done.exit_code == 1
-    assert "team restarts: whatever runs on it now ends\nGo on? [y/N]" in done.stderr
-    assert databricks.writes() == []
+    team = workspace.clusters.add("team")
+    result = run("attach", "team", "--folder", VOLUME)
+    assert result.exit_code == 2
+    assert "add --yes" in result.stderr
+    monkeypatch.setattr(cluster_attach, "_is_interactive", lambda: True)
+    result = run("attach", "team", "--folder", VOLUME, input="n\n")
+    assert result.exit_code == 1
+    assert "team restarts: all work on it ends now\nContinue? [y/N]" in result.stderr
+    assert workspace.writes() == []
     assert run("attach", "team", "--folder", VOLUME, input="y\n").exit_code == 0
     assert team.spec["init_scripts"]
 
 
-def test_detach_puts_back_what_was_there_without_being_told_where(
-    databricks: Databricks, run: Run
-) -> None:
-    asleep = databricks.clusters.add("asleep", state="TERMINATED", spark_env_vars={"A": "1"})
-    before = dict(asleep.spec)
-    done = run("attach", "asleep", "--folder", VOLUME, "--yes")
-    assert "asleep is TERMINATED and stays so" in done.stderr
-    assert "asleep is TERMINATED: it will be prepared at its next start" in done.stderr
-    assert done.stdout.splitlines()[-1] == f"asleep ({asleep.cluster_id}) is attached, TERMINATED"
-    done = run("detach", "asleep", "--yes")
-    assert done.exit_code == 0
-    assert done.stdout.splitlines()[-1] == (
+def test_detach_finds_the_folder_of_the_attach(workspace: Databricks, run: Run) -> None:
+    asleep = workspace.clusters.add("asleep", state="TERMINATED", spark_env_vars={"A": "1"})
+    spec_before = dict(asleep.spec)
+    result = run("attach", "asleep", "--folder", VOLUME, "--yes")
+    assert "asleep is TERMINATED and stays so" in result.stderr
+    assert "asleep is TERMINATED: it will be prepared at its next start" in result.stderr
+    assert result.stdout.splitlines()[-1] == f"asleep ({asleep.cluster_id}) is attached, TERMINATED"
+    result = run("detach", "asleep", "--yes")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1] == (
         f"asleep ({asleep.cluster_id}) is TERMINATED and as it was before"
     )
-    assert asleep.spec == before
-    done = run("detach", "asleep", "--yes")
-    assert done.exit_code == 1
-    assert "must be attached: there is no record" in done.stderr
+    assert asleep.spec == spec_before
 
 
-def test_without_a_folder_files_go_to_the_callers_own(databricks: Databricks, run: Run) -> None:
-    team = databricks.clusters.add("team")
+def test_files_go_to_the_users_own_folder_by_default(workspace: Databricks, run: Run) -> None:
+    team = workspace.clusters.add("team")
     assert run("attach", team.cluster_id, "--yes").exit_code == 0
     home = f"/Workspace/Users/{USER}/.dbx_aml/{team.cluster_id}"
     assert team.spec["init_scripts"] == [{"workspace": {"destination": f"{home}/dbx_aml_init.sh"}}]
 
 
-def test_status_is_a_table_for_people_and_json_for_programs(
-    databricks: Databricks, run: Run
-) -> None:
-    team = databricks.clusters.add("team")
-    done = run("status", "team")
-    assert (done.exit_code, done.stderr) == (0, "")
-    assert [line.split() for line in done.stdout.splitlines()][2] == ["attached", "no"]
+def test_status_prints_fields_or_json(workspace: Databricks, run: Run) -> None:
+    team = workspace.clusters.add("team")
+    result = run("status", "team")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert ["attached", "no"] in [line.split() for line in result.stdout.splitlines()]
     run("attach", "team", "--folder", VOLUME, "--yes")
-    done = run("status", "team")
-    assert "via init-script, by version 0.1.0" in done.stdout
-    assert "azureml-mlflow 1.62.0.post6" in done.stdout
-    (databricks.boot.root(team.cluster_id) / "databricks/dbx_aml/marker.json").unlink()
-    done = run("status", "team", "--json")
-    assert done.exit_code == 1
-    assert json.loads(done.stdout)["is_attached"] is True
-    assert done.stderr == (
-        "dbx-aml: its driver has no marker: the init script has not run; restart it\n"
-    )
+    result = run("status", "team")
+    assert re.search(r"^attached +by init-script, version 0\.1\.0$", result.stdout, re.MULTILINE)
+    assert "azureml-mlflow 1.62.0.post6" in result.stdout
+    assert URI in result.stdout, "a URI is not cut"
+    (workspace.boot.root(team.cluster_id) / "databricks/dbx_aml/marker.json").unlink()
+    result = run("status", "team", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["is_attached"] is True
+    assert result.stderr.startswith("dbx-aml: its driver has no marker")
 
 
 @pytest.mark.parametrize(
@@ -164,25 +157,20 @@ def test_status_is_a_table_for_people_and_json_for_programs(
     [
         (["attach", "nobody", "--yes"], 1, "cluster must exist: got 'nobody'"),
         (["attach", "team", "--config", "none.json"], 1, "link must be a config.json"),
-        (
-            ["attach", "team", "--folder", "/tmp/x"],
-            2,
-            "folder must be in a volume or in the work",
-        ),
-        (
-            ["attach", "team", "--method", "libraries"],
-            2,
-            "must come from wheels: got none",
-        ),
+        (["attach", "team", "--folder", "/tmp/x"], 2, "folder must be in a volume or in the work"),
+        (["attach", "team", "--method", "libraries"], 2, "must come from wheels: got none"),
         (["attach", "team", "--method", "magic"], 2, "'magic' is not one of"),
         (["attach", "shared", "--yes"], 1, "must have its init script in a volume"),
         (["status", "team", "--profile", "nope"], 1, "Databricks must be set up"),
-        (["detach", "team", "--yes"], 1, "must be attached: there is no record"),
+        (["detach", "team", "--yes"], 1, "must be attached: "),
         (["snippet", "job"], 2, "Missing option '--folder'"),
+        (["init-script", "--config", "/no/such"], 1, "link must be a config.json"),
+        (["init-script", "--on-failure", "maybe"], 2, "'maybe' is not one of 'continue', 'stop'"),
+        (["init-script", "--wheelhouse-path", "x"], 2, "wheelhouse_path must be an absolute path"),
     ],
 )
-def test_what_is_wrong_is_one_line_with_its_exit_code(
-    databricks: Databricks,
+def test_a_wrong_argument_is_one_line_with_its_exit_code(
+    workspace: Databricks,
     run: Run,
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
@@ -192,61 +180,73 @@ def test_what_is_wrong_is_one_line_with_its_exit_code(
     if "--profile" in arguments:
         monkeypatch.delenv("DATABRICKS_HOST")
         monkeypatch.delenv("DATABRICKS_TOKEN")
-    databricks.clusters.add("team")
-    databricks.clusters.add("shared", data_security_mode="USER_ISOLATION")
-    done = run(*arguments)
-    assert done.exit_code == code, done.output
-    assert message in done.stderr
-    assert code == 2 or len(done.stderr.splitlines()) == 1
-    assert databricks.writes() == []
+    workspace.clusters.add("team")
+    workspace.clusters.add("shared", data_security_mode="USER_ISOLATION")
+    result = run(*arguments)
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    assert message in result.stderr
+    assert code == 2 or len(result.stderr.splitlines()) == 1
+    assert workspace.writes() == []
 
 
-def test_policy_prints_what_an_administrator_makes_a_policy_of(
-    databricks: Databricks, run: Run
+def test_init_script_prints_the_script_with_the_link_and_the_options(run: Run) -> None:
+    result = run("init-script", "--wheelhouse-path", "/Volumes/main/ml/w", "--on-failure", "stop")
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines, template = result.stdout.splitlines(), script().splitlines()
+    assert [line for line in template if line not in lines] == [
+        "BAKED_WHEELHOUSE_PATH=''", "BAKED_ON_FAILURE=''", "BAKED_CONFIG=''",
+    ]  # fmt: skip
+    assert "BAKED_WHEELHOUSE_PATH=/Volumes/main/ml/w" in lines
+    assert "BAKED_ON_FAILURE=stop" in lines
+    config = result.stdout.split("BAKED_CONFIG='")[1].split("'\n")[0]
+    assert json.loads(config)["dbx_aml"]["client_secret"] == {"scope": "ml", "key": "aml"}
+
+
+def test_the_policy_snippet_is_the_body_of_a_cluster_policy(
+    workspace: Databricks, run: Run
 ) -> None:
-    done = run("policy", "--folder", VOLUME, "--dry-run")
-    assert done.exit_code == 0, done.stderr
-    assert databricks.writes() == []
-    done = run("policy", "--folder", VOLUME)
-    assert done.stderr.splitlines() == [
+    result = run("snippet", "policy", "--folder", VOLUME, "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert workspace.writes() == []
+    result = run("snippet", "policy", "--folder", VOLUME)
+    assert result.stderr.splitlines() == [
         f"uploaded 2 files to {VOLUME}",
         f"in standard access mode the metastore's allowlist must have {VOLUME}/dbx_aml_init.sh",
     ]
-    made = WorkspaceClient().api_client.do(
-        "POST", "/api/2.0/policies/clusters/create", body=json.loads(done.stdout)
+    answer = WorkspaceClient().api_client.do(
+        "POST", "/api/2.0/policies/clusters/create", body=json.loads(result.stdout)
     )
-    assert json.loads(databricks.policies.all[made["policy_id"]]["definition"]) == {
-        "spark_env_vars.MLFLOW_TRACKING_URI": {"type": "fixed", "value": URI},
-        "spark_env_vars.MLFLOW_REGISTRY_URI": {"type": "fixed", "value": URI},
-        "spark_env_vars.AZUREML_CURRENT_CLOUD": {"type": "fixed", "value": "AzureCloud"},
-        "spark_env_vars.DBX_AML_RETRY_TIMEOUT_S": {"type": "fixed", "value": "120"},
-        "init_scripts.0.volumes.destination": {
-            "type": "fixed", "value": f"{VOLUME}/dbx_aml_init.sh",
+    policy = workspace.policies.policies[answer["policy_id"]]
+    assert json.loads(policy["definition"]) == {
+        **{
+            f"spark_env_vars.{name}": {"type": "fixed", "value": value}
+            for name, value in LINK_VARIABLES.items()
         },
-    }  # fmt: skip
-    done = run("policy", "--folder", VOLUME, "--method", "libraries", "--wheelhouse", "wheels")
-    found = json.loads(done.stdout)
-    wheel = f"{VOLUME}/wheelhouse/dbx_aml-0.1.0-py3-none-any.whl"
-    assert found["libraries"] == [{"whl": wheel}]
-    assert wheel in databricks.volumes.files
-    assert not [name for name in found["definition"] if "init_scripts" in name]
-
-
-def test_snippets_are_yaml_for_jobs_without_a_cluster_to_attach(
-    databricks: Databricks, run: Run
-) -> None:
-    done = run("snippet", "job", "--folder", VOLUME)
-    assert done.exit_code == 0, done.stderr
-    assert yaml.safe_load(done.stdout)["job_clusters"][0]["new_cluster"] == {
-        "init_scripts": [{"volumes": {"destination": f"{VOLUME}/dbx_aml_init.sh"}}],
-        "spark_env_vars": {
-            "MLFLOW_TRACKING_URI": URI,
-            "MLFLOW_REGISTRY_URI": URI,
-            "AZUREML_CURRENT_CLOUD": "AzureCloud",
-            "DBX_AML_RETRY_TIMEOUT_S": "120",
+        "init_scripts.0.volumes.destination": {
+            "type": "fixed",
+            "value": f"{VOLUME}/dbx_aml_init.sh",
         },
     }
-    done = run("snippet", "serverless", "--folder", VOLUME, "--wheelhouse", "wheels")
-    (made,) = yaml.safe_load(done.stdout)["environments"]
-    assert made["spec"]["dependencies"] == [f"{VOLUME}/wheelhouse/dbx_aml-0.1.0-py3-none-any.whl"]
-    assert f'dbx_aml.connect(config="{VOLUME}/config.json")' in done.stdout
+    result = run(
+        "snippet", "policy", "--folder", VOLUME, "--method", "libraries", "--wheelhouse", "wheels"
+    )
+    body = json.loads(result.stdout)
+    wheel = f"{VOLUME}/wheelhouse/dbx_aml-0.1.0-py3-none-any.whl"
+    assert body["libraries"] == [{"whl": wheel}]
+    assert wheel in workspace.volumes.files
+    assert not [name for name in body["definition"] if "init_scripts" in name]
+
+
+def test_job_and_serverless_snippets_are_yaml_of_a_job(workspace: Databricks, run: Run) -> None:
+    result = run("snippet", "job", "--folder", VOLUME)
+    assert result.exit_code == 0, result.stderr
+    assert yaml.safe_load(result.stdout)["job_clusters"][0]["new_cluster"] == {
+        "init_scripts": [{"volumes": {"destination": f"{VOLUME}/dbx_aml_init.sh"}}],
+        "spark_env_vars": LINK_VARIABLES,
+    }
+    result = run("snippet", "serverless", "--folder", VOLUME, "--wheelhouse", "wheels")
+    (environment,) = yaml.safe_load(result.stdout)["environments"]
+    wheel = f"{VOLUME}/wheelhouse/dbx_aml-0.1.0-py3-none-any.whl"
+    assert environment["spec"]["dependencies"] == [wheel]
+    assert f'dbx_aml.connect(config="{VOLUME}/config.json")' in result.stdout

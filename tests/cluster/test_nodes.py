@@ -1,7 +1,6 @@
-"""The whole way: attach uploads, the cluster starts, the real init script prepares a node."""
+"""End to end: attach uploads, the cluster starts, and the real init script prepares its nodes."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,8 +8,7 @@ from click.testing import CliRunner
 
 import dbx_aml
 from dbx_aml.cli.main import main
-from dbx_aml.cluster import driver as outcome
-from dbx_aml.cluster import wait
+from dbx_aml.cluster import client as client_module
 from dbx_aml.cluster.node.requirements import Wheel
 from tests.support.azureml import Workspace
 from tests.support.databricks import Databricks
@@ -27,57 +25,55 @@ VOLUME = "/Volumes/main/ml/dbx_aml"
 @pytest.fixture
 def wheelhouse(tmp_path: Path) -> Path:
     folder = tmp_path / "wheelhouse"
-    files = [own_wheel(folder), write_plugin(folder), *write_additions(folder)]
-    lines = [f"{Wheel.from_file(file).name}=={Wheel.from_file(file).version}" for file in files]
-    hashes = [f" --hash=sha256:{sha256(file)}\n" for file in files]
-    text = "".join(map("".join, zip(lines, hashes, strict=True)))
-    (folder / "requirements.txt").write_text(text)
+    lines = []
+    for file in (own_wheel(folder), write_plugin(folder), *write_additions(folder)):
+        wheel = Wheel.from_file(file)
+        lines.append(f"{wheel.name}=={wheel.version} --hash=sha256:{sha256(file)}\n")
+    (folder / "requirements.txt").write_text("".join(lines))
     (folder / "wheelhouse.json").write_text('{"runtime": "17.3"}')
     return folder
 
 
-def test_attach_prepares_real_nodes_and_says_what_their_script_says(
+def test_attach_prepares_real_nodes_and_reports_the_result_of_their_script(
     databricks: Databricks, wheelhouse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (outcome, wait):
-        monkeypatch.setattr(module, "_POLL_S", 0.05)
+    monkeypatch.setattr(client_module, "POLL_INTERVAL_S", 0.05)
     monkeypatch.chdir(tmp_path)
-    names = {name.removeprefix("DBX_AML_").lower(): value for name, value in LINK.items()}
-    dbx_aml.Link.from_file(None, **names).save(tmp_path)
+    values = {name.removeprefix("DBX_AML_").lower(): value for name, value in LINK.items()}
+    dbx_aml.Link.from_file(None, **values).save(tmp_path)
     databricks.volumes.add("main.ml.dbx_aml")
     nodes = RealNodes(databricks.volumes, stand_in_runtime(tmp_path / "runtime" / "python"))
     databricks.boot.run_script = nodes.run_script
     team = databricks.clusters.add("team", data_security_mode="USER_ISOLATION")
-    before = dict(team.spec)
+    spec_before = dict(team.spec)
     attach = ["attach", "team", "--folder", VOLUME, "--wheelhouse", str(wheelhouse), "--yes"]
 
-    def run(*words: str) -> str:
-        done = CliRunner().invoke(main, ["cluster", *words])
-        return f"{done.exit_code}\n{done.stdout.splitlines()[-1]}\n{done.stderr}"
+    def run(*arguments: str) -> tuple[int, str]:
+        result = CliRunner().invoke(main, ["cluster", *arguments])
+        return result.exit_code, f"{result.stdout.splitlines()[-1]}\n{result.stderr}"
 
-    said = run(*attach)
-    assert said.startswith("0\n"), (said, nodes.said)
-    assert "is attached, RUNNING: init script ok, 5 packages added from wheelhouse" in said
-    shown = json.loads(CliRunner().invoke(main, ["cluster", "status", "team", "--json"]).stdout)
-    assert (shown["marker"], shown["problems"]) == ("ok", [])
+    code, output = run(*attach)
+    assert code == 0, (output, nodes.script_output)
+    assert "is attached, RUNNING: init script ok, 5 packages added from wheelhouse" in output
+    status = json.loads(CliRunner().invoke(main, ["cluster", "status", "team", "--json"]).stdout)
+    assert (status["marker"], status["problems"]) == ("ok", [])
     driver = databricks.boot.root(team.cluster_id) / "databricks"
     assert f"export MLFLOW_TRACKING_URI={Workspace().tracking_uri}" in (
         driver / "spark/conf/spark-env.sh"
     ).read_text().replace("'", "")
     assert list(driver.glob(f"python/lib/python3*/site-packages/azureml_mlflow-{PLUGIN}.dist-info"))
 
-    shutil.copy(wheelhouse / "requirements.txt", tmp_path / "good.txt")
     (wheelhouse / "requirements.txt").write_text("dbx-aml==0.1.0 --hash=sha256:0\n")
-    said = run(*attach)
-    assert said.startswith("1\n")
-    assert "init script must succeed on cluster team" in said
-    assert "wheelhouse must hold dbx-aml's wheel with the hash in its requirements.txt" in said
-    said = run(*attach, "--on-failure", "stop")
-    assert said.startswith("1\n")
-    assert "it ended with 'INIT_SCRIPT_FAILURE: Cluster scoped init script" in said
+    code, output = run(*attach)
+    assert code == 1
+    assert "init script must succeed on cluster team" in output
+    assert "wheelhouse must hold dbx-aml's wheel with the hash in its requirements.txt" in output
+    code, output = run(*attach, "--on-failure", "stop")
+    assert code == 1
+    assert "it ended with 'INIT_SCRIPT_FAILURE: Cluster scoped init script" in output
     assert team.state == "TERMINATED"
 
-    assert run("detach", "team", "--yes").startswith("0\n")
-    assert team.spec == before
+    assert run("detach", "team", "--yes")[0] == 0
+    assert team.spec == spec_before
     assert databricks.volumes.files == {}
     assert databricks.allowlists.artifacts() == []

@@ -310,7 +310,7 @@ def test_policies_are_checked_and_have_unique_names(
             client.cluster_policies.create(**arguments)
     assert made.policy_id
     client.cluster_policies.delete(made.policy_id)
-    assert databricks.policies.all == {}
+    assert databricks.policies.policies == {}
 
 
 def test_faults_hit_what_they_name_and_are_kept_in_the_journal(

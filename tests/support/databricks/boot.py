@@ -53,7 +53,7 @@ class Boot:
 
     Attributes:
         run_script: What a script does; by default nothing, and it ends well.
-        elsewhere: Scripts of other places, such as "abfss://...", by path.
+        other_scripts: Scripts of other places, such as "abfss://...", by path.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Boot:
         self._files = files
         self._allowlists = allowlists
         self.run_script: Run = _succeeds
-        self.elsewhere: dict[str, bytes] = {}
+        self.other_scripts: dict[str, bytes] = {}
 
     def root(self, cluster_id: str) -> Path:
         """Return the folder that stands for the root of a cluster's driver."""
@@ -125,4 +125,4 @@ class Boot:
             return self._volumes.files.get(path)
         if kind == "workspace":
             return self._files.content(path)
-        return self.elsewhere.get(path)
+        return self.other_scripts.get(path)

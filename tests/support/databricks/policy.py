@@ -11,7 +11,7 @@ class Policies:
     """All cluster policies, by id."""
 
     def __init__(self) -> None:
-        self.all: dict[str, dict[str, Any]] = {}
+        self.policies: dict[str, dict[str, Any]] = {}
 
     def handlers(self) -> dict[str, Handler]:
         """What it answers."""
@@ -21,15 +21,15 @@ class Policies:
             f"POST {path}/edit": self._edit,
             f"POST {path}/delete": self._delete,
             f"GET {path}/get": lambda call: copied(self._find(call)),
-            f"GET {path}/list": lambda call: {"policies": copied(list(self.all.values()))},
+            f"GET {path}/list": lambda call: {"policies": copied(list(self.policies.values()))},
         }
 
     def _create(self, call: Call) -> dict[str, Any]:
         name = call.needed("name")
-        if any(one["name"] == name for one in self.all.values()):
+        if any(one["name"] == name for one in self.policies.values()):
             raise invalid(f"Policy name '{name}' must be unique.")
         made = uuid4().hex[:16].upper()
-        self.all[made] = {"policy_id": made, "is_default": False, **_checked(call.body)}
+        self.policies[made] = {"policy_id": made, "is_default": False, **_checked(call.body)}
         return {"policy_id": made}
 
     def _edit(self, call: Call) -> None:
@@ -37,13 +37,13 @@ class Policies:
         found.update(_checked(call.body))
 
     def _delete(self, call: Call) -> None:
-        del self.all[self._find(call)["policy_id"]]
+        del self.policies[self._find(call)["policy_id"]]
 
     def _find(self, call: Call) -> dict[str, Any]:
         policy_id = call.needed("policy_id")
-        if policy_id not in self.all:
+        if policy_id not in self.policies:
             raise missing(f"Can't find a cluster policy with id: {policy_id}.")
-        return self.all[policy_id]
+        return self.policies[policy_id]
 
 
 def _checked(body: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Init scripts that really run when a cluster of the stand-in comes up, on a throw-away node."""
+"""Real init scripts: each start of a cluster runs them on a new throw-away node."""
 
 import shutil
 from collections.abc import Mapping
@@ -9,21 +9,24 @@ from tests.support.node.node import Node
 
 
 class RealNodes:
-    """New nodes with a Python of their own, which read the stand-in's volumes.
+    """Nodes with their own Python, which see the files of the stand-in's volumes.
 
     Args:
-        volumes: Put on each node's disk, below its root.
+        volumes: Volumes whose files are copied to each node's disk.
         runtime: Virtual environment that each node starts from.
+
+    Attributes:
+        script_output: Output of the last init script, line by line.
     """
 
     def __init__(self, volumes: Volumes, runtime: Path) -> None:
         self._volumes = volumes
         self._runtime = runtime
-        self.said: list[str] = []
+        self.script_output: list[str] = []
 
     def run_script(self, path: str, text: bytes, variables: Mapping[str, str], root: Path) -> int:
-        """Run a script of ours on a new node; see `Boot.run_script`."""
-        # A restart brings new containers.
+        """Run an init script on a new node and return its exit code; see `Boot.run_script`."""
+        # A restarted cluster gets new containers.
         shutil.rmtree(root)
         node = Node(root, self._runtime, version="17.3")
         for name, content in self._volumes.files.items():
@@ -32,5 +35,5 @@ class RealNodes:
             file.write_bytes(content)
         node.script.write_text(text.decode().replace("/Volumes/", f"{root}/Volumes/"))
         outcome = node.run(variables)
-        self.said = outcome.lines
+        self.script_output = outcome.lines
         return outcome.code

@@ -1,0 +1,67 @@
+"""The Databricks client: signing in, finding a cluster, and errors on one line."""
+
+import sys
+
+import pytest
+
+from dbx_aml._common.errors import ClusterError, ServiceError, ServiceUnavailableError
+from dbx_aml.cluster import client as client_module
+from dbx_aml.cluster.client import Client
+from dbx_aml.cluster.clusters import find_cluster
+from tests.support.databricks import USER, Databricks
+
+
+def test_a_cluster_is_found_by_id_or_unique_name(workspace: Databricks, client: Client) -> None:
+    for number in range(120):
+        workspace.clusters.add(f"c{number}")
+    cluster = workspace.clusters.add("last")
+    assert find_cluster(client, "last").cluster_id == cluster.cluster_id
+    assert find_cluster(client, cluster.cluster_id).name == "last"
+    namesake = workspace.clusters.add("last")
+    with pytest.raises(ClusterError, match="unique name: got 2 named 'last'") as caught:
+        find_cluster(client, "last")
+    assert cluster.cluster_id in str(caught.value)
+    assert namesake.cluster_id in str(caught.value)
+    for name in ("nobody", "1124-000000-abcdefgh"):
+        with pytest.raises(ClusterError, match=f"must exist: got '{name}', which {USER}"):
+            find_cluster(client, name)
+
+
+def test_a_throttled_call_is_sent_again(workspace: Databricks, client: Client, team: str) -> None:
+    workspace.fault("status", status=429, retry_after_s=0, path="clusters/get", count=1)
+    assert find_cluster(client, team).name == "team"
+
+
+def test_a_wrong_token_is_one_line_without_the_token(
+    workspace: Databricks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABRICKS_TOKEN", "dapi-wrong")
+    with pytest.raises(ServiceError, match="must accept the caller's token") as caught:
+        Client()
+    assert "dapi-wrong" not in str(caught.value)
+
+
+def test_a_wrong_host_is_one_line_within_seconds(
+    workspace: Databricks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABRICKS_HOST", "http://127.0.0.1:9")
+    monkeypatch.setattr(client_module, "_SIGN_IN_TIMEOUT_S", 1)
+    with pytest.raises(ServiceUnavailableError, match="when asked to see who is signed in"):
+        Client()
+
+
+def test_missing_settings_name_the_variables(
+    workspace: Databricks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DATABRICKS_HOST")
+    monkeypatch.delenv("DATABRICKS_TOKEN")
+    with pytest.raises(ClusterError, match=r"must be set up: .*set DATABRICKS_HOST and DATA"):
+        Client()
+
+
+def test_a_missing_sdk_names_the_extra(
+    workspace: Databricks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "databricks.sdk.core", None)
+    with pytest.raises(ClusterError, match=r"run: pip install 'dbx-aml\[cluster\]'"):
+        Client()
