@@ -1,4 +1,4 @@
-"""The notebooks of this project follow its rules, so that a reader finds the same in each."""
+"""The notebooks of this project have the same structure and follow the same rules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dbx_aml.local.notebook.source import Cell, read_notebook, widget_names
 ROOT = Path(__file__).parents[1]
 PATHS = sorted((ROOT / "notebooks").glob("*.py"))
 STEPS = [path for path in PATHS if not path.name.startswith("_")]
-MOST_LINES = 14
+MAX_LINES = 14
 FORBIDDEN = [
     r"sys\.path",
     r"%cd",
@@ -36,7 +36,7 @@ def described_names(cell: Cell) -> list[str]:
     return re.findall(r"^\| `(\w+)(?:\(\w*\))?` \|", cell.source, re.MULTILINE)
 
 
-def test_the_notebooks_of_the_flow_are_there() -> None:
+def test_each_step_of_the_flow_has_a_notebook() -> None:
     assert [path.name for path in PATHS] == [
         "01_link.py",
         "02_track.py",
@@ -47,7 +47,7 @@ def test_the_notebooks_of_the_flow_are_there() -> None:
 
 
 @each_step
-def test_cell_1_tells_purpose_widgets_and_what_is_written(path: Path) -> None:
+def test_cell_1_has_purpose_widgets_and_outputs(path: Path) -> None:
     first = read_notebook(path)[0]
 
     assert first.kind == "markdown"
@@ -82,12 +82,12 @@ def test_the_last_cell_ends_with_json(path: Path) -> None:
 
 
 @each_notebook
-def test_cells_are_short_and_decide_nothing(path: Path) -> None:
+def test_cells_are_short_and_have_no_branches(path: Path) -> None:
     code = [cell for cell in read_notebook(path) if cell.kind == "python"]
 
     assert code
     for cell in code:
-        assert len(cell.source.splitlines()) <= MOST_LINES, cell.location()
+        assert len(cell.source.splitlines()) <= MAX_LINES, cell.location()
         branches = [
             node
             for node in ast.walk(cell.parse())
@@ -98,7 +98,7 @@ def test_cells_are_short_and_decide_nothing(path: Path) -> None:
 
 @each_notebook
 @pytest.mark.parametrize("pattern", FORBIDDEN)
-def test_nothing_that_ties_a_notebook_to_one_machine(path: Path, pattern: str) -> None:
+def test_no_cell_depends_on_one_machine(path: Path, pattern: str) -> None:
     assert re.search(pattern, path.read_text(encoding="utf-8")) is None
 
 
@@ -107,12 +107,14 @@ def test_setup_only_defines_names_and_lists_them_and_shows_the_status() -> None:
     *statements, last = [statement for cell in code for statement in cell.parse().body]
 
     assert ast.unparse(last) == "status"
-    assert set(described_names(head)) == {name for one in statements for name in defined(one)}
+    assert set(described_names(head)) == {
+        name for statement in statements for name in defined_names(statement)
+    }
     assert len(described_names(head)) == 7
 
 
-def defined(node: ast.stmt) -> list[str]:
-    """Return the names that a statement defines; anything else does not belong in _setup."""
+def defined_names(node: ast.stmt) -> list[str]:
+    """Return the names that a statement defines; _setup has no other statements."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.Assign):
@@ -124,7 +126,7 @@ def defined(node: ast.stmt) -> list[str]:
 def test_the_score_notebook_has_the_arguments_of_score_table() -> None:
     arguments = set(inspect.signature(score_table).parameters)
 
-    # What a widget cannot hold, and the plan, which is not a notebook's business.
+    # A widget cannot hold a session or a function, and the notebook never only plans.
     arguments -= {"spark", "progress", "dry_run"}
     assert widget_names(read_notebook(ROOT / "notebooks" / "04_score.py")) == arguments
 
@@ -143,7 +145,7 @@ def test_the_score_notebook_has_the_defaults_of_score_table() -> None:
     assert {"write_mode", "max_quarantined_rows", "env_manager", "row_filter"} <= checked
 
 
-def test_the_package_knows_dbutils_only_where_it_stands_in_for_it_or_asks_it_for_a_secret() -> None:
+def test_only_the_notebook_runner_and_the_credentials_use_dbutils() -> None:
     package = Path(dbx_aml.__file__).parent
     files = sorted(package.rglob("*.py"))
 

@@ -1,9 +1,13 @@
-"""Every notebook runs, alone with its defaults and in order, on both kinds of session."""
+"""Each notebook runs alone with its defaults, on a classic session and on Spark Connect.
+
+`tests/local/test_demo.py` runs the notebooks in order, each with the result of the one before.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,44 +15,24 @@ from typing import Any
 
 import pytest
 
+from dbx_aml.local.notebook.run import run_notebook
+from dbx_aml.local.notebook.workspace_stub import local_workspace
+from dbx_aml.local.spark import is_connect
 from tests.support.notebook import write_notebook
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(900)]
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-# Of the made-up flights.
-ROWS, BAD_ROWS = 10_000, 37
-
-# In a process of its own: one process has one kind of session, and a warehouse.
-PROGRAM = """
-import json, pathlib, sys
-from dbx_aml.local.notebook.run import run_notebook
-from dbx_aml.local.notebook.workspace_stub import local_workspace
-
-folder, own = map(pathlib.Path, sys.argv[1:])
-
-def run(name, **widgets):
-    path = folder / f"{name}.py"
-    return json.loads(run_notebook(path, widgets, spark=spark).exit_value)
-
-with local_workspace() as spark:
-    # 04 runs 03 for a model to score with, and that runs 02, each as a notebook of its own.
-    alone = [run("01_link"), run("04_score")]
-    link, trained = run("01_link"), run("02_track")
-    registered = run("03_register", model_uri=trained["model_uri"])
-    table = {"input_table": "dbx_aml_sample_flights", "output_table": "in_order"}
-    scored = run("04_score", model_uri=registered["model_uri"], **table)
-    mine = run_notebook(own, spark=spark).exit_value
-    ordered = [link, trained, registered, scored]
-    found = {"kind": type(spark).__module__, "alone": alone, "ordered": ordered, "mine": mine}
-    print("FOUND:" + json.dumps(found))
-"""
+# Made-up flights, and how many were cancelled.
+ROWS, CANCELLED_ROWS = 10_000, 37
 
 
-@pytest.fixture(scope="module", params=["classic", "connect"])
-def found(request, tmp_path_factory) -> dict[str, Any]:
-    root = tmp_path_factory.mktemp(request.param)
-    own = write_notebook(
-        root / "of a user" / "own.py",
+def run_all(folder: Path) -> dict[str, Any]:
+    """Run the notebooks of the project and one of a user; return their exit values.
+
+    04_score runs 03_register for a model, and that runs 02_track, each as a separate notebook.
+    """
+    user_notebook = write_notebook(
+        folder / "of a user" / "main.py",
         f'# MAGIC %run "{NOTEBOOKS}/_setup"',
         """
         with mlflow.start_run() as run:
@@ -57,49 +41,70 @@ def found(request, tmp_path_factory) -> dict[str, Any]:
         dbutils.notebook.exit(logged.data.metrics["minutes"])
         """,
     )
-    kept = {name: value for name, value in os.environ.items() if "MLFLOW" not in name}
-    remote = {"SPARK_REMOTE": "local[2]"} if request.param == "connect" else {}
+    paths = [NOTEBOOKS / "01_link.py", NOTEBOOKS / "04_score.py", user_notebook]
+    with local_workspace() as spark:
+        values = {path.stem: run_notebook(path, spark=spark).exit_value for path in paths}
+        assert is_connect(spark) == ("SPARK_REMOTE" in os.environ)
+    return {name: json.loads(value or "null") for name, value in values.items()}
+
+
+@pytest.fixture(scope="module", params=["classic", "connect"])
+def exit_values(request, tmp_path_factory, _empty_store) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp(request.param)
+    (folder / "local").mkdir()
+    shutil.copy(_empty_store, folder / "local" / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("DBX_AML_LOCAL_ROOT", str(folder / "local"))
+        if request.param == "classic":
+            spark = request.getfixturevalue("spark")
+            for table in ("flights_scored", "flights_scored_quarantine"):
+                spark.sql(f"drop table if exists {table}")
+            values = run_all(folder)
+        else:
+            values = run_all_in_a_connect_process(folder)
+    assert not (folder / "mlruns").exists(), "artifacts belong in the local root"
+    return values
+
+
+def run_all_in_a_connect_process(folder: Path) -> dict[str, Any]:
+    """Call `run_all` in a new process: a process has either a classic session or Connect."""
+    program = (
+        "import json, pathlib; from tests.test_notebooks_run import run_all; "
+        "print(json.dumps(run_all(pathlib.Path.cwd())))"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(NOTEBOOKS), str(own)],
+        [sys.executable, "-c", program],
         capture_output=True,
         text=True,
-        cwd=root,
         env={
-            **kept,
-            **remote,
-            "DBX_AML_LOCAL_ROOT": str(root / "local"),
-            "PYTHONPATH": os.pathsep.join(sys.path),
+            **{name: value for name, value in os.environ.items() if "MLFLOW" not in name},
+            "SPARK_REMOTE": "local[2]",
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
         },
         check=False,
     )
     assert done.returncode == 0, done.stderr[-5000:]
     assert "Exception ignored" not in done.stderr
-    value: dict[str, Any] = json.loads(done.stdout.rpartition("FOUND:")[2])
-    assert ("connect" in value["kind"]) == (request.param == "connect")
-    assert not (root / "mlruns").exists(), "artifacts belong in the local root"
-    return value
+    values: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return values
 
 
-def test_each_notebook_runs_alone_with_its_defaults(found) -> None:
-    link, scored = found["alone"]
+def test_the_link_notebook_connects_to_the_local_store(exit_values) -> None:
+    link = exit_values["01_link"]
 
     assert link["mode"] == "databricks"
     assert link["tracking_uri"] == link["registry_uri"]
-    assert str(scored["model_version"]) == "1"
-    assert (scored["status"], scored["rows_read"]) == ("scored", ROWS)
-    assert (scored["rows_scored"], scored["rows_quarantined"]) == (ROWS - BAD_ROWS, BAD_ROWS)
 
 
-def test_the_notebooks_run_again_in_order_each_on_what_the_one_before_left(found) -> None:
-    link, tracked, registered, scored = found["ordered"]
+def test_the_score_notebook_trains_registers_and_scores(exit_values) -> None:
+    result = exit_values["04_score"]
 
-    assert link == found["alone"][0]
-    assert tracked["last_month_mae_minutes"] < tracked["last_month_mae_minutes_of_baseline"]
-    assert registered["run_id"] == tracked["run_id"] == scored["model_run_id"]
-    assert registered["run_id"] != found["alone"][1]["model_run_id"]
-    assert registered["model_version"] == str(scored["model_version"]) == "2"
-    assert (scored["rows_scored"], scored["output_table"]) == (ROWS - BAD_ROWS, "in_order")
+    assert str(result["model_version"]) == "1"
+    assert (result["status"], result["rows_read"]) == ("scored", ROWS)
+    assert result["rows_scored"] == ROWS - CANCELLED_ROWS
+    assert result["rows_quarantined"] == CANCELLED_ROWS
 
 
-def test_a_users_own_notebook_in_another_folder_uses_setup(found) -> None:
-    assert found["mine"] == "12.5"
+def test_a_users_notebook_in_another_folder_uses_setup(exit_values) -> None:
+    assert exit_values["main"] == 12.5

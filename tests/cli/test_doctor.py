@@ -13,16 +13,16 @@ from click.testing import CliRunner, Result
 
 from dbx_aml import AmlWorkspace, Link
 from dbx_aml.cli.main import main
-from tests.support.alone import leave_alone
 from tests.support.azureml import AzureMl
 from tests.support.databricks import TOKEN, Databricks
+from tests.support.isolation import isolate_from_machine
 
 RunCommand = Callable[..., Result]
 
 
 @pytest.fixture(autouse=True)
 def empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    leave_alone(monkeypatch, tmp_path)
+    isolate_from_machine(monkeypatch, tmp_path)
 
 
 @pytest.fixture

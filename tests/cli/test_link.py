@@ -9,8 +9,8 @@ from click.testing import CliRunner, Result
 
 from dbx_aml import AmlWorkspace, Link
 from dbx_aml.cli.main import main
-from tests.support.alone import leave_alone
 from tests.support.azureml import AzureMl, Workspace
+from tests.support.isolation import isolate_from_machine
 
 Run = Callable[..., Result]
 WORKSPACE = Workspace()
@@ -18,7 +18,7 @@ WORKSPACE = Workspace()
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    leave_alone(monkeypatch, tmp_path)
+    isolate_from_machine(monkeypatch, tmp_path)
 
 
 @pytest.fixture

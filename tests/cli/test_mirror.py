@@ -9,13 +9,13 @@ from click.testing import CliRunner, Result
 
 from dbx_aml.cli.main import main
 from dbx_aml.tracking.mirror import server, tags
-from tests.support.alone import leave_alone
+from tests.support.isolation import isolate_from_machine
 from tests.support.mirror import EXPERIMENT_PATH, MirrorStores
 
 
 @pytest.fixture
 def stores(tmp_path: Path, _empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> MirrorStores:
-    leave_alone(monkeypatch, tmp_path)
+    isolate_from_machine(monkeypatch, tmp_path)
     return MirrorStores(tmp_path, _empty_store)
 
 

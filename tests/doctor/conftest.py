@@ -12,9 +12,9 @@ from dbx_aml import AmlWorkspace, Link
 from dbx_aml.doctor import run as doctor_run
 from dbx_aml.doctor.check_result import CheckResult
 from dbx_aml.doctor.checks import CheckContext
-from tests.support.alone import leave_alone
 from tests.support.azureml import AzureMl
 from tests.support.databricks import Databricks
+from tests.support.isolation import isolate_from_machine
 
 RunCheck = Callable[..., CheckResult]
 InstallPackages = Callable[..., None]
@@ -23,7 +23,7 @@ InstallPackages = Callable[..., None]
 @pytest.fixture(autouse=True)
 def empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The current folder, without settings, and an environment without Azure or Databricks."""
-    leave_alone(monkeypatch, tmp_path / "here")
+    isolate_from_machine(monkeypatch, tmp_path / "here")
     return tmp_path / "here"
 
 

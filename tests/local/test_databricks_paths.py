@@ -1,4 +1,4 @@
-"""`dbutils.fs` on this machine: a cluster's paths are below one folder, and stay there."""
+"""`dbutils.fs` on this machine: all paths of a cluster are below one folder."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_what_is_put_is_listed_and_read(fs, capsys) -> None:
     assert fs.head("/Volumes/main/ml/b.txt") == "grün"
     assert fs.head("/Volumes/main/ml/b.txt", 2) == "gr"
     fs.put("/x", "1")
-    assert [one.path for one in fs.ls("dbfs:/")] == ["dbfs:/x"]
+    assert [entry.path for entry in fs.ls("dbfs:/")] == ["dbfs:/x"]
 
 
 def test_a_file_is_replaced_only_when_asked(fs) -> None:
@@ -73,7 +73,7 @@ def test_files_are_copied_moved_and_removed(fs) -> None:
 
     fs.cp("/a/x", "/new/folder/y")
     fs.mv("/a/x", "/z")
-    assert [one.path for one in fs.ls("/new/folder")] == ["dbfs:/new/folder/y"]
+    assert [entry.path for entry in fs.ls("/new/folder")] == ["dbfs:/new/folder/y"]
     assert fs.head("/z") == "1"
     assert fs.ls("/a") == []
     assert fs.rm("/z") is True
@@ -85,13 +85,13 @@ def test_files_are_copied_moved_and_removed(fs) -> None:
 def test_a_folder_is_copied_moved_and_removed_only_with_recurse(fs) -> None:
     fs.put("/a/b/x", "1")
 
-    for act in (fs.cp, fs.mv):
+    for operation in (fs.cp, fs.mv):
         with pytest.raises(IsADirectoryError, match="pass recurse=True"):
-            act("/a", "/c")
+            operation("/a", "/c")
     with pytest.raises(OSError, match="not empty"):
         fs.rm("/a")
     fs.cp("/a", "/c", recurse=True)
     fs.mv("/a", "/d", recurse=True)
     fs.rm("/c", recurse=True)
-    assert [one.name for one in fs.ls("/")] == ["d/"]
+    assert [entry.name for entry in fs.ls("/")] == ["d/"]
     assert fs.head("/d/b/x") == "1"

@@ -1,4 +1,4 @@
-"""What jobs that were killed before their first commit leave in the folder of Delta tables."""
+"""Folders without a commit, which killed jobs leave in the folder of Delta tables."""
 
 import fcntl
 import os

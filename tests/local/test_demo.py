@@ -201,6 +201,9 @@ def test_each_month_has_the_predictions_of_the_version_in_its_rows(demo, spark) 
     versions = client.search_model_versions("name = 'arrival_delay'", order_by=["version_number"])
     runs = [client.get_run(version.run_id) for version in versions]
     assert [run.data.params["ridge__alpha"] for run in runs] == ["20000.0", "1000.0"]
+    for run in runs:
+        mae = "last_month_mae_minutes"
+        assert run.data.metrics[mae] < run.data.metrics[f"{mae}_of_baseline"]
 
 
 @pytest.mark.slow

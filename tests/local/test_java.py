@@ -1,4 +1,4 @@
-"""Which Java starts Spark, and when its JVM ends."""
+"""The search for a Java that runs Spark, and the start and end of its JVM."""
 
 import os
 import subprocess

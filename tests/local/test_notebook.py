@@ -1,4 +1,4 @@
-"""The notebook runner: what runs here as on a cluster, and what it refuses by name."""
+"""The notebook runner: cells, widgets, `dbutils`, outputs and errors, as on a cluster."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_markdown_is_kept_as_text_and_not_executed(notebook) -> None:
         ("python", 2),
     ]
     assert result.runs[0].cell.source == "\n# Title\n\nraise"
-    assert seen == [2, 2], "when it begins and when it has ended"
+    assert seen == [2, 2], "once at the start and once at the end of the cell"
 
 
 def test_run_is_relative_to_the_notebook_that_runs_and_shares_names(notebook) -> None:
@@ -81,7 +81,7 @@ def test_notebooks_that_run_each_other_are_refused(notebook) -> None:
         read_notebook(notebook("# MAGIC %run ./other"))
 
 
-def test_an_absolute_run_is_looked_for_in_the_local_workspace(notebook, tmp_path) -> None:
+def test_an_absolute_run_path_is_a_file_of_the_local_workspace(notebook, tmp_path) -> None:
     notebook("a = 1", name="root/Workspace/Shared/team/names.py")
     path = notebook(
         "# MAGIC %run /Shared/team/names",
@@ -94,14 +94,14 @@ def test_an_absolute_run_is_looked_for_in_the_local_workspace(notebook, tmp_path
         run_notebook(path, spark=None, files=Files(tmp_path / "other"))
 
 
-def test_an_absolute_run_of_a_file_that_is_there_needs_no_workspace(notebook) -> None:
+def test_an_absolute_run_path_of_an_existing_file_needs_no_workspace(notebook) -> None:
     names = notebook("a = 1", name="names.py")
     path = notebook(f"# MAGIC %run {names.with_suffix('')}", "dbutils.notebook.exit(a)")
 
     assert run_notebook(path, spark=None).exit_value == "1"
 
 
-def test_run_gives_values_to_the_widgets_of_the_notebook_it_names_only(notebook) -> None:
+def test_values_of_a_run_cell_override_widgets_of_the_named_notebook_only(notebook) -> None:
     notebook(
         "dbutils.widgets.text('table', 'default')\ndbutils.widgets.text('other', 'default')",
         name="names.py",
@@ -159,7 +159,7 @@ def test_a_python_magic_is_a_python_cell(notebook) -> None:
     assert run_notebook(path, spark=None).exit_value == "yes"
 
 
-def test_a_file_that_is_no_notebook_is_refused(tmp_path: Path) -> None:
+def test_a_file_in_another_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "plain.py"
     path.write_text("x = 1\n")
 
@@ -215,7 +215,7 @@ def test_an_error_names_cell_and_line_of_the_file_and_keeps_its_cause(notebook) 
     assert 'main.py", line 10, in <module>\n    fail("such thing")' in shown
 
 
-def test_an_error_in_a_notebook_brought_by_run_names_that_file(notebook) -> None:
+def test_an_error_in_an_included_notebook_names_that_file(notebook) -> None:
     notebook("x = 1", "x / 0", name="_setup.py")
     path = notebook("# MAGIC %run ./_setup")
 
@@ -232,7 +232,7 @@ def test_a_syntax_error_is_found_before_the_first_cell_runs(notebook, capsys) ->
     assert capsys.readouterr().out == ""
 
 
-def test_a_passed_value_wins_over_a_widgets_default(notebook) -> None:
+def test_a_passed_value_overrides_a_widgets_default(notebook) -> None:
     path = notebook(
         """
         dbutils.widgets.text("table", "flights")
@@ -295,7 +295,7 @@ def test_a_passed_name_without_a_widget_is_refused_when_names_are_computed(noteb
         ),
     ],
 )
-def test_a_wrong_widget_value_is_an_error_with_its_cell(notebook, cell, message) -> None:
+def test_an_invalid_widget_value_is_an_error_with_its_cell(notebook, cell, message) -> None:
     path = notebook(cell, 'dbutils.widgets.text("x", "")')
 
     with pytest.raises(NotebookError, match=rf"cell 1 of main\.py, line 2: .*{message}"):
@@ -309,14 +309,14 @@ def test_getargument_and_remove_are_as_in_databricks(notebook) -> None:
         dbutils.widgets.text("b", "2")
         dbutils.widgets.remove("a")
         """,
-        'found = [getArgument("b"), dbutils.widgets.getArgument("a", "gone")]',
-        "dbutils.notebook.exit(f'{found} {dbutils.widgets.getAll()}')",
+        'values = [getArgument("b"), dbutils.widgets.getArgument("a", "gone")]',
+        "dbutils.notebook.exit(f'{values} {dbutils.widgets.getAll()}')",
     )
 
     assert run_notebook(path, spark=None).exit_value == "['2', 'gone'] {'b': '2'}"
 
 
-def test_another_notebook_runs_with_names_and_widgets_of_its_own(notebook) -> None:
+def test_a_started_notebook_has_a_separate_namespace_and_separate_widgets(notebook) -> None:
     notebook(
         "dbutils.widgets.text('n', '0')",
         "x = int(dbutils.widgets.get('n')) * 2",
@@ -332,7 +332,7 @@ def test_another_notebook_runs_with_names_and_widgets_of_its_own(notebook) -> No
     assert run_notebook(path, spark=None).exit_value == "'42' 1 {}"
 
 
-def test_an_error_in_a_started_notebook_names_both_places_in_one_line(notebook) -> None:
+def test_an_error_in_a_started_notebook_names_both_cells_in_one_line(notebook) -> None:
     notebook("1 / 0", name="child.py")
     path = notebook("x = 1", "dbutils.notebook.run('child', 0)")
 
@@ -362,7 +362,7 @@ def test_a_notebook_imports_the_modules_beside_it(notebook, tmp_path) -> None:
     assert sys.path == before
 
 
-def test_code_of_a_package_finds_dbutils_as_on_databricks(notebook, monkeypatch) -> None:
+def test_code_of_a_package_finds_dbutils_in_the_main_module(notebook, monkeypatch) -> None:
     monkeypatch.setenv("DBX_AML_SECRET_ML_KEY", "s3cret")
     path = notebook(
         "from dbx_aml.azure.credential_sources import _resolved",
@@ -395,7 +395,7 @@ def test_a_strict_shell_cell_fails_the_notebook(notebook) -> None:
         run_notebook(notebook("# MAGIC %sh -e\n# MAGIC exit 3"), spark=None)
 
 
-def test_pip_is_reported_and_run_only_when_asked(notebook, capfd) -> None:
+def test_a_pip_cell_is_printed_and_runs_only_with_run_pip_cells(notebook, capfd) -> None:
     path = notebook("# MAGIC %pip --version # of this Python")
 
     run_notebook(path, spark=None)
@@ -404,12 +404,12 @@ def test_pip_is_reported_and_run_only_when_asked(notebook, capfd) -> None:
     assert f"python {sys.version_info.major}.{sys.version_info.minor}" in capfd.readouterr().out
 
 
-def test_pip_that_fails_fails_the_notebook(notebook) -> None:
+def test_a_pip_cell_that_fails_fails_the_notebook(notebook) -> None:
     with pytest.raises(NotebookError, match=r"'pip no-such-command' must end with status 0: got 1"):
         run_notebook(notebook("# MAGIC %pip no-such-command"), spark=None, run_pip_cells=True)
 
 
-def test_a_restart_of_python_forgets_the_names_and_not_the_rest(notebook) -> None:
+def test_a_restart_of_python_clears_the_namespace_and_keeps_widgets(notebook) -> None:
     path = notebook(
         "x = 1\ndbutils.widgets.text('a', '1')",
         "dbutils.library.restartPython()\nprint('never')",
@@ -428,12 +428,14 @@ def test_a_restart_of_python_forgets_the_names_and_not_the_rest(notebook) -> Non
         ("dbutils.jobs.submit", "dbutils.jobs.submit is not in this runner"),
     ],
 )
-def test_what_dbutils_lacks_is_an_error_that_names_it(notebook, cell: str, name: str) -> None:
+def test_a_missing_member_of_dbutils_is_an_error_with_its_name(
+    notebook, cell: str, name: str
+) -> None:
     with pytest.raises(NotebookError, match=rf"line 2: AttributeError: {name}; it has \["):
         run_notebook(notebook(cell), spark=None)
 
 
-def test_a_value_for_a_jobs_later_tasks_is_json_and_goes_nowhere_here(notebook) -> None:
+def test_a_task_value_must_be_json_and_is_discarded(notebook) -> None:
     run_notebook(notebook("dbutils.jobs.taskValues.set('model_uri', 'runs:/1/m')"), spark=None)
     with pytest.raises(NotebookError, match="object is not JSON serializable"):
         run_notebook(notebook("dbutils.jobs.taskValues.set('a', object())"), spark=None)
@@ -444,7 +446,7 @@ def test_a_missing_secret_is_an_error_that_names_its_variable(notebook) -> None:
         run_notebook(notebook('dbutils.secrets.get("ml", "key-1")'), spark=None)
 
 
-def test_a_secret_is_its_value_for_code_and_redacted_wherever_it_is_shown(
+def test_a_secret_is_readable_for_code_and_redacted_in_all_output(
     notebook, capsys, monkeypatch, tmp_path
 ) -> None:
     monkeypatch.setenv("DBX_AML_SECRET_ML_KEY", "s<cret")
@@ -525,7 +527,7 @@ def test_figures_are_shown_once_in_their_cell(notebook) -> None:
 
     result = run_notebook(path, spark=None)
 
-    kinds = [[type(one).__name__ for one in run.outputs] for run in result.runs]
+    kinds = [[type(output).__name__ for output in run.outputs] for run in result.runs]
     assert kinds == [["Picture"], ["Text", "Picture", "Text"], ["Picture"], ["Text"]]
     assert result.runs[0].outputs[0].png.startswith(b"\x89PNG")
     assert result.runs[3].outputs == [Text("[]\n")]
@@ -570,14 +572,14 @@ def test_sql_has_the_values_of_widgets(notebook, spark) -> None:
     assert run_notebook(path, spark=spark).exit_value == """["it's", ':word', 4, '1']"""
 
 
-def test_sql_that_makes_widgets_is_an_error_that_says_so(notebook) -> None:
+def test_sql_that_creates_widgets_is_an_error(notebook) -> None:
     path = notebook('# MAGIC %sql\n# MAGIC create widget text x default "1"')
 
     with pytest.raises(NotebookError, match="widgets must be made in Python here"):
         run_notebook(path, spark=None)
 
 
-def test_sc_under_spark_connect_is_an_error_that_says_so(notebook) -> None:
+def test_sc_under_spark_connect_is_an_error(notebook) -> None:
     from pyspark.sql.connect.session import SparkSession
 
     path = notebook("sc", "sc.parallelize([1])")

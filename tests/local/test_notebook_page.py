@@ -1,4 +1,4 @@
-"""The page of a notebook: what it has, and that a browser opens it without any network."""
+"""The page of a notebook: its content, and a browser that opens it without any network."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def page(tmp_path_factory) -> str:
 
 
 @pytest.mark.parametrize(
-    "piece",
+    "html",
     [
         "<h1>A title</h1>",
         "<td>a <em>number</em></td>",
@@ -72,11 +72,11 @@ def page(tmp_path_factory) -> str:
         "<h2>Exit value</h2><pre>{\n  &quot;rows&quot;: 3\n}</pre>",
     ],
 )
-def test_a_page_has_each_cell_with_what_it_showed(page: str, piece: str) -> None:
-    assert piece in page
+def test_a_page_has_each_cell_with_its_output(page: str, html: str) -> None:
+    assert html in page
 
 
-def test_a_notebook_that_exits_early_has_no_cells_that_wait(tmp_path: Path) -> None:
+def test_after_an_early_exit_the_page_has_no_later_cells(tmp_path: Path) -> None:
     path = write_notebook(tmp_path / "main.py", "dbutils.notebook.exit()", "print('never')")
 
     run_notebook(path, spark=None, html=tmp_path / "page.html")
@@ -84,12 +84,12 @@ def test_a_notebook_that_exits_early_has_no_cells_that_wait(tmp_path: Path) -> N
     assert "never" not in (tmp_path / "page.html").read_text()
 
 
-def test_what_a_run_cell_brings_is_shown_there_and_in_the_cells_inside(page: str) -> None:
+def test_outputs_of_included_cells_are_outputs_of_the_run_cell_too(page: str) -> None:
     assert page.count("names set</pre>") == 2
     assert page.count("child ran</pre>") == 1
 
 
-def test_html_of_a_cell_is_in_a_frame_that_can_neither_reach_the_page_nor_the_network(page) -> None:
+def test_html_of_a_cell_is_in_a_frame_without_access_to_page_and_network(page) -> None:
     frame = re.search(r'<iframe sandbox="allow-scripts" srcdoc="([^"]*)"', page)
 
     assert frame is not None
@@ -98,11 +98,13 @@ def test_html_of_a_cell_is_in_a_frame_that_can_neither_reach_the_page_nor_the_ne
     assert "default-src 'none'; img-src data:" in page
 
 
-def test_a_page_names_nothing_outside_itself(page: str) -> None:
+def test_a_page_has_no_link_to_another_file_or_host(page: str) -> None:
     assert re.findall(r'(?:src|href|url)\s*[=(]\s*["\']?(?!data:|#)[\w/:]+', page) == []
 
 
-def test_a_page_of_a_failed_notebook_shows_where_and_what_was_not_run(tmp_path: Path) -> None:
+def test_the_page_of_a_failed_notebook_has_the_error_and_all_cells(
+    tmp_path: Path,
+) -> None:
     path = write_notebook(tmp_path / "main.py", "x = 1", "y = x\nz = [][x]", "print('never')")
 
     with pytest.raises(NotebookError):
@@ -124,7 +126,7 @@ def test_a_page_of_a_failed_notebook_shows_where_and_what_was_not_run(tmp_path: 
     assert '<span class="took">not run</span>' in page
 
 
-def test_an_error_in_a_notebook_inside_opens_it(tmp_path: Path) -> None:
+def test_an_error_in_an_included_notebook_unfolds_its_cells(tmp_path: Path) -> None:
     write_notebook(tmp_path / "names.py", "1 / 0")
     path = write_notebook(tmp_path / "main.py", "# MAGIC %run ./names")
 
@@ -138,29 +140,29 @@ def test_an_error_in_a_notebook_inside_opens_it(tmp_path: Path) -> None:
 
 @pytest.fixture
 def proxy():
-    """A proxy on this machine that notes who asks it for what, and answers nothing."""
-    asked: list[str] = []
+    """A proxy that records the first line of each request and closes the connection."""
+    requests: list[str] = []
     server = socket.create_server(("127.0.0.1", 0))
 
-    def listen() -> None:
+    def record_requests() -> None:
         while True:
             try:
                 client, _ = server.accept()
             except OSError:
                 return
             with client:
-                asked.append(client.recv(4096).split(b"\r\n")[0].decode("latin-1"))
+                requests.append(client.recv(4096).split(b"\r\n")[0].decode("latin-1"))
 
-    thread = threading.Thread(target=listen, daemon=True)
+    thread = threading.Thread(target=record_requests, daemon=True)
     thread.start()
-    yield f"127.0.0.1:{server.getsockname()[1]}", asked
+    yield f"127.0.0.1:{server.getsockname()[1]}", requests
     server.shutdown(socket.SHUT_RDWR)
     server.close()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
-def test_a_browser_opens_a_page_without_asking_the_network(tmp_path: Path, proxy) -> None:
-    address, asked = proxy
+def test_a_browser_opens_a_page_without_a_request(tmp_path: Path, proxy) -> None:
+    address, requests = proxy
     path = write_notebook(
         tmp_path / "main.py",
         *CELLS[:1],
@@ -170,7 +172,7 @@ def test_a_browser_opens_a_page_without_asking_the_network(tmp_path: Path, proxy
     )
     run_notebook(path, spark=None, html=tmp_path / "page.html")
 
-    def opened(page: Path) -> str:
+    def dump_dom(page: Path) -> str:
         done = subprocess.run(
             [
                 str(CHROMIUM),
@@ -189,18 +191,17 @@ def test_a_browser_opens_a_page_without_asking_the_network(tmp_path: Path, proxy
         )
         return done.stdout
 
-    # It may be printed before the frame has said how high it is.
+    # The browser may print the page before the frame has sent its height.
     heights = (
-        re.search(r'<h1>A title</h1>.* style="height: (\d+)px;?"', shown, re.DOTALL)
-        for shown in (opened(tmp_path / "page.html") for _ in range(20))
+        re.search(r'<h1>A title</h1>.* style="height: (\d+)px;?"', dom, re.DOTALL)
+        for dom in (dump_dom(tmp_path / "page.html") for _ in range(20))
     )
     height = next(filter(None, heights), None)
     assert height is not None
     assert int(height[1]) > 20
-    asks = [line for line in asked if "picture.test" in line]
-    assert asks == []
-    # The proxy does see what a page without the rule asks for.
+    assert [line for line in requests if "picture.test" in line] == []
+    # The proxy does record the requests of a page without a content security policy.
     plain = tmp_path / "plain.html"
     plain.write_text("<img src='http://picture.test/plain.png'>")
-    opened(plain)
-    assert [line for line in asked if "picture.test" in line] != []
+    dump_dom(plain)
+    assert [line for line in requests if "picture.test" in line] != []

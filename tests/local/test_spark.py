@@ -11,6 +11,7 @@ import pytest
 from dbx_aml._common.errors import LocalSparkError
 from dbx_aml.local import jars
 from dbx_aml.local import spark as local_session
+from dbx_aml.local.delta_folder import register_tables
 
 # Short jobs: the second compiler of the JVM would cost more than it brings.
 QUICK = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1", "spark.driver.memory": "1g"}
@@ -44,53 +45,38 @@ def printed_json(job: subprocess.Popen[str]) -> Any:
 
 @pytest.mark.spark
 @pytest.mark.slow
-def test_tables_of_two_connect_jobs_at_once_are_known_by_name_in_a_third_job(
-    tmp_path: Path,
+def test_tables_of_two_connect_jobs_at_once_are_known_by_name_in_another_session(
+    tmp_path: Path, spark: Any
 ) -> None:
     root = tmp_path / "with space's"
     write = """
-from pyspark.sql import functions as F
-@F.pandas_udf("long")
-def plus(ids):
-    return ids + 1
-spark.sql("CREATE SCHEMA IF NOT EXISTS nightly")
-spark.range({n}).select(plus("id").alias("id")).write.saveAsTable("{name}")
-print(json.dumps([type(spark).__module__, spark.table("{name}").count()]))
-"""
-    first = start_job(write.format(n=3, name="one"), root, connect=True)
-    second = start_job(write.format(n=4, name="nightly.two"), root, connect=True, master="local[1]")
-    assert printed_json(first) == ["pyspark.sql.connect.session", 3]
-    assert printed_json(second) == ["pyspark.sql.connect.session", 4]
-
-    (root / "warehouse" / "empty" / "_delta_log").mkdir(parents=True)  # killed before its commit
-    read = """
 from pyspark.sql import functions as F
 @F.pandas_udf("string")
 def python(ids):
     import sys
     return ids.map(lambda _: sys.executable)
-result = {
-    "names": sorted(row.tableName for row in spark.sql("SHOW TABLES").collect()),
-    "one": sorted(row.id for row in spark.table("one").collect()),
-    "two": spark.table("nightly.two").count(),
-    "python": spark.range(1).select(python("id")).first()[0],
-    "zone": spark.sql("SELECT current_timezone()").first()[0],
-}
-spark.range(10, 12).write.mode("append").saveAsTable("one")
-result["appended"] = spark.table("one").count()
-spark.sql("DROP TABLE nightly.two")
-print(json.dumps(result))
+spark.sql("CREATE SCHEMA IF NOT EXISTS nightly")
+spark.range({n}).select("id", python("id").alias("python")).write.saveAsTable("{name}")
+zone = spark.sql("SELECT current_timezone()").first()[0]
+print(json.dumps([type(spark).__module__, spark.table("{name}").count(), zone]))
 """
-    assert printed_json(start_job(read, root)) == {
-        "names": ["one"],
-        "one": [1, 2, 3],
-        "two": 4,
-        "python": sys.executable,
-        "zone": "UTC",
-        "appended": 5,
-    }
-    assert not (root / "warehouse" / "nightly.db" / "two").exists()
+    first = start_job(write.format(n=3, name="job_one"), root, connect=True)
+    second = start_job(
+        write.format(n=4, name="nightly.job_two"), root, connect=True, master="local[1]"
+    )
+    assert printed_json(first) == ["pyspark.sql.connect.session", 3, "UTC"]
+    assert printed_json(second) == ["pyspark.sql.connect.session", 4, "UTC"]
     assert "WARN" in (root / "spark.log").read_text()
+
+    (root / "warehouse" / "empty" / "_delta_log").mkdir(parents=True)  # killed before its commit
+    assert register_tables(spark, root) == ["default.job_one", "nightly.job_two"]
+    assert {row.python for row in spark.table("job_one").collect()} == {sys.executable}
+    spark.table("job_one").write.mode("append").saveAsTable("job_one")
+    assert spark.table("job_one").count() == 6
+    for name in ("job_one", "nightly.job_two"):
+        spark.sql(f"DROP TABLE {name}")
+    assert not (root / "warehouse" / "job_one").exists()
+    assert not (root / "warehouse" / "nightly.db" / "job_two").exists()
 
 
 @pytest.mark.spark

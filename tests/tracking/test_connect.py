@@ -22,16 +22,16 @@ from dbx_aml import AmlWorkspace, Connection, Link, connect
 from dbx_aml._common.errors import CredentialError, DbxAmlError, LinkError
 from dbx_aml.azure.credentials import credential
 from dbx_aml.cli.main import main
-from tests.support.alone import leave_alone
 from tests.support.azureml import EVERYTHING, AzureMl
 from tests.support.azureml.workspace import CLIENT_ID, TENANT_ID
+from tests.support.isolation import isolate_from_machine
 
 As = Callable[..., None]
 
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    leave_alone(monkeypatch, tmp_path)
+    isolate_from_machine(monkeypatch, tmp_path)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from dbx_aml._common.errors import NotebookError
 # Rows of a table that the page shows, and rows that a terminal shows.
 _MAX_ROWS = 100
 _TEXT_ROWS = 10
-_CELL_WIDTH = 60
+_CELL_WIDTH = 100  # room for a SHA-256 or a run id with its path
 # How the names of numbers begin, in Spark and in pandas.
 _NUMBERS = ("tinyint", "smallint", "int", "bigint", "float", "double", "decimal", "uint", "Int")
 

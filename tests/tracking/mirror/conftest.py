@@ -5,14 +5,14 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from tests.support.alone import leave_alone
+from tests.support.isolation import isolate_from_machine
 from tests.support.mirror import EXPERIMENT_PATH, MirrorStores
 
 
 @pytest.fixture
 def stores(tmp_path: Path, _empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> MirrorStores:
     """Two SQLite stores; MLflow tracks to the source in this process."""
-    leave_alone(monkeypatch, tmp_path)
+    isolate_from_machine(monkeypatch, tmp_path)
     stores = MirrorStores(tmp_path, _empty_store)
     mlflow.set_tracking_uri(stores.source_uri)
     mlflow.set_registry_uri(stores.source_uri)
