@@ -66,7 +66,7 @@ def page(tmp_path_factory) -> str:
         '<span class="nb">print</span>',
         "<summary>2 cells of names.py, ",
         "<h2>Of names</h2>",
-        "<summary>1 cells of child.py, ",
+        "<summary>1 cell of child.py, ",
         '<pre class="text">child ran</pre>',
         '<span class="state succeeded">succeeded</span>',
         "<h2>Exit value</h2><pre>{\n  &quot;rows&quot;: 3\n}</pre>",
@@ -134,7 +134,7 @@ def test_an_error_in_an_included_notebook_unfolds_its_cells(tmp_path: Path) -> N
         run_notebook(path, spark=None, html=tmp_path / "page.html")
 
     page = (tmp_path / "page.html").read_text()
-    assert "<details open><summary>1 cells of names.py" in page
+    assert "<details open><summary>1 cell of names.py" in page
     assert '<a href="#names-1">cell 1 of names.py, line 2</a>' in page
 
 

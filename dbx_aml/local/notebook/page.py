@@ -9,6 +9,7 @@ from datetime import datetime
 from html import escape
 from pathlib import Path
 
+from dbx_aml._common.text import plural
 from dbx_aml.local.notebook import page_cells
 from dbx_aml.local.notebook.cell_run import CellRun
 from dbx_aml.local.notebook.source import Cell
@@ -135,7 +136,8 @@ def _inner(runs: Sequence[CellRun]) -> str:
     is_open = " open" if any(run.failure for run in _flatten(runs)) else ""
     seconds = sum(run.seconds or 0 for run in runs)
     return (
-        f"<details{is_open}><summary>{len(runs)} cells of {escape(names)}, {_seconds(seconds)}"
+        f"<details{is_open}><summary>{plural(len(runs), 'cell')} of {escape(names)}, "
+        f"{_seconds(seconds)}"
         f'</summary><div class="inner">{"".join(map(_run, runs))}</div></details>'
     )
 
