@@ -1,17 +1,18 @@
-"""MLflow's stores for Azure ML: azureml-mlflow's, made whole for MLflow 3.
+"""MLflow's stores for Azure ML: the stores of azureml-mlflow, with the calls that MLflow 3 needs.
 
-azureml-mlflow goes on talking to the service, with its context and its calls; what it, or the
-service, has not is added. `plugin` says how MLflow finds them, `context` whom they ask and as whom,
-`http` how a request is tried again. The tracking store is made in layers, each a class on top of
-the one before:
+azureml-mlflow still speaks to the service, with its own context and its own calls. These modules
+add the calls that azureml-mlflow or the service lacks. `plugin` registers the stores with MLflow,
+`service_context` gives them workspace and credential, `mlflow_calls` sends their requests and
+retries them. The tracking store is built in layers; each layer is a subclass of the layer above:
 
-    experiments   bounded requests; experiments by path
-    runs          runs within the service's limits; what has no room goes into the `overflow`
-    links         what a run was given and what it made
-    models        logged models, each a `model_document`
-    store         background logging (`async_log`); traces, which are left out
+    experiment_store     bounded requests; experiments by path
+    run_store            runs within the service's limits; the rest goes into `run_overflow`
+    run_inputs_store     inputs and outputs of runs
+    logged_model_store   logged models; each model is a `logged_model_document`
+    store                background logging (`async_logging`); traces, which are left out
 
-Artifacts are in `artifacts`, on top of `artifact_container` and `artifact_blob`; `runs_uri` and
-`shared` are two ways to them. The model registry is in `registry`. `run_tags` and `version_tags`
-are the tags in which all of this is kept.
+`artifact_repository` lists and copies artifacts, on top of `artifact_container` and `blob_upload`;
+`runs_uri_patch` and `shared_registry_artifacts` are two further ways to artifacts. The model
+registry is `registry_store`. `tag_documents` and `model_version_tags` hold the tags in which these
+stores keep their data.
 """

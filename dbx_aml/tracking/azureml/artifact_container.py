@@ -1,14 +1,13 @@
-"""The artifacts of one run, or of one upload, as Azure ML keeps them: registered, then uploaded.
+"""The artifacts of one run, or of one upload: Azure ML registers a path before its upload.
 
-An entry that is listed may have no bytes: its upload failed, or is under way. Such an entry's path
-can never be written again: the next upload goes to a second place, `dbx_aml/again/1/<path>`. So an
-entry counts as present only once its blob was seen, and what was seen is remembered, for what is
-present never changes.
+A registered path may have no bytes: the upload failed, or still runs. Azure ML never accepts
+another upload to such a path, so the next upload goes to `dbx_aml/again/1/<path>`. A path counts as
+present only after a read of its blob. The size of a present artifact is kept in memory, because
+artifacts never change.
 """
 
 import hashlib
 import logging
-import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,22 +20,21 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST
 from mlflow.utils.rest_utils import MlflowHostCreds, verify_rest_response
 
-from dbx_aml.tracking.azureml.blob_upload import open_blob, tried
-from dbx_aml.tracking.azureml.blob_upload import upload as upload_blob
-from dbx_aml.tracking.azureml.mlflow_calls import send
+from dbx_aml._common.http import paged
+from dbx_aml.tracking.azureml.blob_upload import call_blob, open_blob, upload_blob
+from dbx_aml.tracking.azureml.mlflow_calls import send_request
 
 log = logging.getLogger(__name__)
-# Of what the store keeps in a run that a run does not take.
-OWN_FOLDER = "dbx_aml/"
-_SECOND_PLACE = f"{OWN_FOLDER}again/"
-_BATCH = 100
+# Folder of files that the store keeps in a run; they are not artifacts of the user.
+INTERNAL_FOLDER = "dbx_aml/"
+_RETRY_FOLDER = f"{INTERNAL_FOLDER}again/"
+_PATHS_PER_CALL = 100
 _THREADS = 8
-_Found = TypeVar("_Found")
-_PARTS = re.compile(r"/experiments/([^/]+)/runs/([^/]+)/artifacts(?:/(.*))?$")
+Result = TypeVar("Result")
 
 
 class ArtifactContainer:
-    """One container of artifacts.
+    """The artifacts of a run or of an upload, by path.
 
     Args:
         context: Service context of the workspace.
@@ -47,147 +45,148 @@ class ArtifactContainer:
         self._context = context
         self._endpoint = endpoint
         self._sizes: dict[str, int] = {}
-        # Where the bytes are, of paths whose own place is lost.
-        self._places: dict[str, str] = {}
+        # Paths that hold the bytes of artifacts whose own path failed, by artifact path.
+        self._retry_paths: dict[str, str] = {}
 
     @classmethod
-    def of_run(cls, context: Any, experiment: str, run_id: str) -> "ArtifactContainer":
-        """Return the artifacts of a run, by its experiment's identifier or name."""
+    def from_run(cls, context: Any, experiment: str, run_id: str) -> "ArtifactContainer":
+        """Return the artifacts of a run, by the identifier or the name of its experiment."""
         scope = context._get_scope()
-        rest = f"/experiments/{quote(experiment)}/runs/{quote(run_id)}/artifacts"
-        return cls(context, f"/history/v1.0{scope}{rest}")
+        path = f"/experiments/{quote(experiment)}/runs/{quote(run_id)}/artifacts"
+        return cls(context, f"/history/v1.0{scope}{path}")
 
     @classmethod
-    def of_upload(cls, context: Any, origin: str, container: str) -> "ArtifactContainer":
+    def from_upload(cls, context: Any, origin: str, container: str) -> "ArtifactContainer":
         """Return the artifacts of an upload without a run, for example of a registered model."""
-        rest = f"/artifacts/{quote(origin)}/{quote(container)}"
-        return cls(context, f"/artifact/v2.0{context._get_scope()}{rest}")
+        path = f"/artifacts/{quote(origin)}/{quote(container)}"
+        return cls(context, f"/artifact/v2.0{context._get_scope()}{path}")
 
-    def paths(self, folder: str = "") -> list[str]:
-        """Return every path that is registered in a folder, present or not, at any depth."""
+    def list_paths(self, folder: str = "") -> list[str]:
+        """Return every registered path in a folder, present or not, at any depth."""
         prefix = f"{folder.strip('/')}/" if folder.strip("/") else ""
-        found: list[str] = []
-        page: dict[str, str] = {}
-        while True:
-            answer = self._call("GET", "", params=page)
-            found += [entry["path"] for entry in answer.get("value") or []]
-            token = answer.get("continuationToken")
-            if not token or not answer.get("nextLink"):
-                return [path for path in found if path.startswith(prefix)]
-            page = {"continuationToken": token}
+
+        def fetch_page(token: str | None) -> tuple[list[str], str | None]:
+            params = {"continuationToken": token} if token else {}
+            page = self._call("GET", "", params=params)
+            next_token = page.get("continuationToken") if page.get("nextLink") else None
+            return [artifact["path"] for artifact in page.get("value") or []], next_token
+
+        return [path for path in paged(fetch_page, "artifacts") if path.startswith(prefix)]
 
     def size(self, path: str) -> int | None:
-        """Return an artifact's size in bytes; None where its bytes, or even its entry, are not."""
+        """Return the size of an artifact in bytes; None without bytes or without an entry."""
         if path not in self._sizes:
-            found = self._seen(f"HEAD {path}", path, lambda blob: blob.get_blob_properties())
-            if found is None:
+            properties = self._read_blob(
+                f"HEAD {path}", path, lambda blob: blob.get_blob_properties()
+            )
+            if properties is None:
                 return None
-            self._sizes[path] = int(found.size)
+            self._sizes[path] = int(properties.size)
         return self._sizes[path]
 
     def sizes(self, paths: Iterable[str]) -> dict[str, int]:
-        """Return the sizes of those that are present."""
+        """Return the sizes of the artifacts that are present."""
         paths = list(paths)
-        found = zip(paths, _in_threads(self.size, paths), strict=True)
-        return {path: size for path, size in found if size is not None}
+        sizes = zip(paths, _map_in_threads(self.size, paths), strict=True)
+        return {path: size for path, size in sizes if size is not None}
 
     def download(self, path: str, file: str | Path) -> None:
         """Write an artifact to a file.
 
         Raises:
-            MlflowException: It is not there, or was registered and never uploaded.
+            MlflowException: The artifact does not exist, or was registered but never uploaded.
         """
         target = Path(file)
         target.parent.mkdir(parents=True, exist_ok=True)
 
-        def read(blob: Any) -> bool:
+        def write_file(blob: Any) -> bool:
             with target.open("wb") as stream:
                 blob.download_blob(max_concurrency=4).readinto(stream)
             return True
 
-        if self._seen(f"GET {path}", path, read):
+        if self._read_blob(f"GET {path}", path, write_file):
             return
         target.unlink(missing_ok=True)
-        is_lost = self._content_uri(path) is not None
-        reason = "was registered but never uploaded" if is_lost else "does not exist"
+        is_registered = self._content_uri(path) is not None
+        reason = "was registered but never uploaded" if is_registered else "does not exist"
         raise MlflowException(f"artifact {path!r} {reason}", RESOURCE_DOES_NOT_EXIST)
 
     def read(self, path: str, folder: Path) -> bytes:
-        """Return the bytes of a small artifact, by way of a folder."""
+        """Return the bytes of a small artifact, which is downloaded into a folder."""
         file = folder / hashlib.sha256(path.encode()).hexdigest()
         self.download(path, file)
         return file.read_bytes()
 
     def upload(self, files: dict[str, Path]) -> None:
-        """Upload files to their paths; what is there already with the same content is fine.
+        """Upload files to their paths; a path that exists with the same content is no error.
 
         Args:
-            files: By the path that each one gets.
+            files: Files by artifact path.
 
         Raises:
-            MlflowException: A path has other content, or lost its upload earlier, or no upload
-                worked within the bound on tries. The other files are uploaded nevertheless.
+            MlflowException: A path has other content, or no upload worked within the retry limit.
+                The other files are uploaded nevertheless.
         """
         paths = list(files)
-        for first in range(0, len(paths), _BATCH):
-            batch = paths[first : first + _BATCH]
+        for first in range(0, len(paths), _PATHS_PER_CALL):
+            batch = paths[first : first + _PATHS_PER_CALL]
             uris = self._register(batch)
 
-            def put(path: str, uris: dict[str, str] = uris) -> Exception | None:
+            def upload_file(path: str, uris: dict[str, str] = uris) -> Exception | None:
                 try:
-                    self._put(path, files[path], uris.get(path))
-                except Exception as problem:  # noqa: BLE001 - raised once the others are done
-                    return problem
+                    self._upload_file(path, files[path], uris.get(path))
+                except Exception as error:  # noqa: BLE001 - raised after the other uploads
+                    return error
                 return None
 
-            problems = [error for error in _in_threads(put, batch) if error]
-            if problems:
-                raise problems[0]
+            errors = [error for error in _map_in_threads(upload_file, batch) if error]
+            if errors:
+                raise errors[0]
 
     def upload_new(self, path: str, file: Path) -> bool:
-        """Upload a file to a path of its own; False where the path is taken, by whatever it is."""
+        """Upload a file to a new path; return False if the path exists, whatever its content."""
         uri = self._register([path]).get(path)
         if uri is None:
             return False
-        self._put(path, file, uri)
+        self._upload_file(path, file, uri)
         return True
 
     def _register(self, paths: list[str]) -> dict[str, str]:
-        """Return where to upload each path to; those that are taken are left out."""
+        """Return the upload URI of each path; existing paths are left out."""
         body = {"paths": [{"path": path} for path in paths]}
         answer = self._call("POST", "/batch/metadata", json=body)
-        found = answer.get("artifactContentInformation") or {}
+        contents = answer.get("artifactContentInformation") or {}
         for path, problem in (answer.get("errors") or {}).items():
             message = str((problem.get("error") or {}).get("message"))
             if "already exists" not in message and "Conflict" not in message:
                 raise MlflowException(f"artifact {path!r} was refused: {message}")
-        return {path: content["contentUri"] for path, content in found.items()}
+        return {path: content["contentUri"] for path, content in contents.items()}
 
-    def _put(self, path: str, file: Path, uri: str | None) -> None:
-        """Upload a file to where its path was registered, or to a second place if it is lost."""
+    def _upload_file(self, path: str, file: Path, uri: str | None) -> None:
+        """Upload a file to its registered path, or to a retry path if an earlier upload failed."""
         if uri is None and self.size(path) is not None:
-            self._expect_same(path, file)
+            self._check_same_content(path, file)
             return
-        place, number = path, 0
+        upload_path, number = path, 0
         while uri is None:
-            # Registered by an upload that failed or whose program was killed: Azure ML takes no
-            # second one there. What reads artifacts here looks for the second place.
+            # An upload to this path failed, or its program was killed. Azure ML accepts no second
+            # upload there; every read in this module tries the retry paths too.
             number += 1
-            place = _second_place(path, number)
-            uri = self._register([place]).get(place)
+            upload_path = _retry_path(path, number)
+            uri = self._register([upload_path]).get(upload_path)
         size = file.stat().st_size
         with open_blob(uri) as blob, file.open("rb") as stream:
             try:
-                if not tried(f"PUT {path}", lambda: upload_blob(blob, stream, size)):
+                if not call_blob(f"PUT {path}", lambda: upload_blob(blob, stream, size)):
                     raise MlflowException(f"artifact {path!r} has no storage container to go to")
             except ResourceExistsError:
-                # The answer to an earlier try was lost, or somebody else was faster.
-                self._expect_same(path, file)
+                # An earlier attempt worked, but its answer was lost; or another client was faster.
+                self._check_same_content(path, file)
         self._sizes[path] = size
-        if place != path:
-            self._places[path] = place
+        if upload_path != path:
+            self._retry_paths[path] = upload_path
 
-    def _expect_same(self, path: str, file: Path) -> None:
+    def _check_same_content(self, path: str, file: Path) -> None:
         if self.size(path) != file.stat().st_size or not self._has_content(path, file):
             raise MlflowException(
                 f"artifact {path!r} exists with other content, and Azure ML never changes an "
@@ -195,74 +194,68 @@ class ArtifactContainer:
                 RESOURCE_ALREADY_EXISTS,
             )
 
-    def _seen(self, what: str, path: str, look: Callable[[Any], Any]) -> Any:
-        """Return what a look at a path's bytes finds; None where they are not there."""
-        place, number = self._places.get(path, path), 0
-        while (uri := self._content_uri(place)) is not None:
+    def _read_blob(self, operation: str, path: str, read: Callable[[Any], Any]) -> Any:
+        """Return what `read` returns for the blob of a path; None if the path has no bytes."""
+        blob_path, number = self._retry_paths.get(path, path), 0
+        while (uri := self._content_uri(blob_path)) is not None:
             with open_blob(uri) as blob:
-                found = tried(what, partial(look, blob))
-            if found is not None:
-                if place != path:
-                    self._places[path] = place
-                return found
+                result = call_blob(operation, partial(read, blob))
+            if result is not None:
+                if blob_path != path:
+                    self._retry_paths[path] = blob_path
+                return result
             number += 1
-            place = _second_place(path, number)
+            blob_path = _retry_path(path, number)
         return None
 
     def _has_content(self, path: str, file: Path) -> bool:
-        def same(blob: Any) -> bool:
+        def is_equal(blob: Any) -> bool:
             with file.open("rb") as stream:
                 chunks = blob.download_blob().chunks()
                 return all(chunk == stream.read(len(chunk)) for chunk in chunks)
 
-        return bool(self._seen(f"GET {path}", path, same))
+        return bool(self._read_blob(f"GET {path}", path, is_equal))
 
     def _content_uri(self, path: str) -> str | None:
         answer = self._call("GET", "/contentinfo", params={"path": path}, missing_ok=True)
         return str(answer["contentUri"]) if answer.get("contentUri") else None
 
     def _call(
-        self, method: str, rest: str, *, missing_ok: bool = False, **content: Any
+        self, method: str, path: str, *, missing_ok: bool = False, **content: Any
     ) -> dict[str, Any]:
-        endpoint = f"{self._endpoint}{rest}"
-        answer = send(self._creds, method, endpoint, **content)
-        if missing_ok and answer.status_code == 404:
+        endpoint = f"{self._endpoint}{path}"
+        response = send_request(self._creds, method, endpoint, **content)
+        if missing_ok and response.status_code == 404:
             return {}
-        if answer.status_code >= 400:
-            # Its own errors are nested, which MLflow does not read.
+        if response.status_code >= 400:
+            # The message of these errors is nested, and MLflow does not read it.
             try:
-                message = answer.json()["error"]["message"]
+                message = response.json()["error"]["message"]
             except (ValueError, KeyError, TypeError):
-                message = answer.text
-            code = RESOURCE_DOES_NOT_EXIST if answer.status_code == 404 else None
-            text = f"Azure ML refused {method} artifacts{rest} ({answer.status_code}): {message}"
+                message = response.text
+            code = RESOURCE_DOES_NOT_EXIST if response.status_code == 404 else None
+            text = f"Azure ML refused {method} artifacts{path} ({response.status_code}): {message}"
             raise MlflowException(text, code) if code else MlflowException(text)
-        found: dict[str, Any] = verify_rest_response(answer, endpoint).json()
-        return found
+        answer: dict[str, Any] = verify_rest_response(response, endpoint).json()
+        return answer
 
     def _creds(self) -> MlflowHostCreds:
         token = self._context.auth.get_token(self._context.cloud._get_default_scope()).token
         return MlflowHostCreds(self._context.host_url, token=token)
 
 
-def _second_place(path: str, number: int) -> str:
-    return f"{_SECOND_PLACE}{number}/{path}" if number else path
+def _retry_path(path: str, number: int) -> str:
+    return f"{_RETRY_FOLDER}{number}/{path}" if number else path
 
 
-def _in_threads(function: Callable[[str], _Found], paths: Sequence[str]) -> list[_Found]:
-    """Return what a function returns for each path: several at once, where there can be threads."""
+def _map_in_threads(function: Callable[[str], Result], paths: Sequence[str]) -> list[Result]:
+    """Return the results of a function for all paths; several calls run at once."""
     if len(paths) > 1:
         with ThreadPoolExecutor(_THREADS) as pool:
             try:
                 futures = [pool.submit(function, path) for path in paths]
             except RuntimeError:
-                log.debug("no threads: the interpreter is ending")
+                log.debug("cannot start threads: the interpreter is ending")
             else:
                 return [future.result() for future in futures]
     return [function(path) for path in paths]
-
-
-def run_parts(artifact_uri: str) -> tuple[str, str, str] | None:
-    """Return experiment, run and path below the run's artifacts; None for another URI."""
-    found = _PARTS.search(artifact_uri.split("?")[0])
-    return (found[1], found[2], found[3] or "") if found else None

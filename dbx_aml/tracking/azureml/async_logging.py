@@ -1,8 +1,11 @@
-"""Logging in the background: many small calls of a training loop become few large ones.
+"""Background logging: many small calls of a training loop become few large requests.
 
-MLflow's own queue sends each value alone, by ten threads, so their order is lost; azureml-mlflow
-posts before it returns, which is what the caller wanted to avoid. Here one thread takes whatever
-is waiting for a run and sends it together, in order.
+One thread takes everything that waits for a run and sends it in one request, in order.
+azureml-mlflow's own background logging sends each value before it returns. MLflow's queue keeps the
+order only with `MLFLOW_ASYNC_LOGGING_THREADPOOL_SIZE=1` and a buffer, which are variables of the
+whole process. It was tried with them (MLflow 3.15): one refused value also discards the up to 999
+values that were merged with it, and in a forked process the queue sends nothing and its flush does
+not return.
 """
 
 import atexit
@@ -19,11 +22,13 @@ from mlflow.utils.async_logging.run_operations import RunOperations
 
 log = logging.getLogger(__name__)
 LogBatch = Callable[[str, list[Any], list[Any], list[Any]], None]
-_MOST = 1000
+_MAX_VALUES_PER_REQUEST = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Item:
+    """Values of one logging call, and the future that its caller waits for."""
+
     run_id: str
     metrics: Sequence[Any]
     params: Sequence[Any]
@@ -34,41 +39,41 @@ class _Item:
         return len(self.metrics) + len(self.params) + len(self.tags)
 
 
-class AsyncLog:
-    """A queue of what is to be logged, with the methods that MLflow's stores call on theirs.
+class AsyncLoggingQueue:
+    """A queue of logging calls, with the methods that MLflow's stores call on their queue.
 
     Args:
-        log_batch: Sends metrics, params and tags of a run.
+        log_batch: Function that sends metrics, parameters and tags of a run.
     """
 
     def __init__(self, log_batch: LogBatch) -> None:
         self._log_batch = log_batch
         self._changed = Condition()
         self._items: list[_Item] = []
-        self._busy = False
+        self._is_sending = False
         self._pid = 0
 
     def log_batch_async(
         self, run_id: str, params: Sequence[Any], tags: Sequence[Any], metrics: Sequence[Any]
     ) -> RunOperations:
-        """Take a batch and return at once."""
+        """Queue a batch and return at once."""
         future: Future[None] = Future()
         item = _Item(run_id=run_id, metrics=metrics, params=params, tags=tags, future=future)
         with self._changed:
             if self._pid != os.getpid():
-                # The first call, or a child process, which has no thread of its parent's.
-                self._pid, self._items, self._busy = os.getpid(), [], False
-                Thread(target=self._work, name="dbx-aml-async-log", daemon=True).start()
+                # The first call, or a forked process, which does not have its parent's thread.
+                self._pid, self._items, self._is_sending = os.getpid(), [], False
+                Thread(target=self._send_items, name="dbx-aml-async-log", daemon=True).start()
                 atexit.register(self.flush)
             self._items.append(item)
             self._changed.notify_all()
         return RunOperations(operation_futures=[future])
 
     def flush(self) -> None:
-        """Wait until everything taken so far was sent, or refused."""
+        """Wait until every queued batch was sent or refused."""
         with self._changed:
             if self._pid == os.getpid():
-                self._changed.wait_for(lambda: not self._items and not self._busy)
+                self._changed.wait_for(lambda: not self._items and not self._is_sending)
 
     def end_async_logging(self) -> None:
         """Wait as `flush` does; the queue stays usable."""
@@ -82,23 +87,23 @@ class AsyncLog:
         """Do nothing: the thread starts with the first batch."""
 
     def is_active(self) -> bool:
-        """Tell whether it takes batches: always."""
+        """Return True: the queue accepts batches at any time."""
         return True
 
     def is_idle(self) -> bool:
-        """Tell whether a flush has nothing to do."""
+        """Tell whether every batch was sent or refused."""
         with self._changed:
-            return not self._items and not self._busy
+            return not self._items and not self._is_sending
 
-    def _work(self) -> None:
+    def _send_items(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._items))
-                batch = self._next_batch()
-                self._busy = True
-            errors = self._send_each(batch)
+                batch = self._pop_batch()
+                self._is_sending = True
+            errors = self._send_batch(batch)
             with self._changed:
-                self._busy = False
+                self._is_sending = False
                 self._changed.notify_all()
             for item, error in zip(batch, errors, strict=True):
                 if error is None:
@@ -106,25 +111,26 @@ class AsyncLog:
                 else:
                     item.future.set_exception(error)
 
-    def _next_batch(self) -> list[_Item]:
-        """Take what waits for the run that is first in line, as far as it is first in line."""
+    def _pop_batch(self) -> list[_Item]:
+        """Return the first items of the queue, as far as they are of one run and fit."""
         size = count = 0
         for item in self._items:
-            if item.run_id != self._items[0].run_id or (count and size + len(item) > _MOST):
+            is_full = count and size + len(item) > _MAX_VALUES_PER_REQUEST
+            if item.run_id != self._items[0].run_id or is_full:
                 break
             size += len(item)
             count += 1
         batch, self._items = self._items[:count], self._items[count:]
         return batch
 
-    def _send_each(self, batch: list[_Item]) -> list[Exception | None]:
-        """Send a batch together; where it is refused, one by one, for one may spoil the rest."""
-        error = self._send(batch)
+    def _send_batch(self, batch: list[_Item]) -> list[Exception | None]:
+        """Send items in one request; if Azure ML refuses it, send each item by itself."""
+        error = self._send_request(batch)
         if isinstance(error, RestException) and len(batch) > 1:
-            return [self._send([item]) for item in batch]
+            return [self._send_request([item]) for item in batch]
         return [error] * len(batch)
 
-    def _send(self, batch: list[_Item]) -> Exception | None:
+    def _send_request(self, batch: list[_Item]) -> Exception | None:
         run_id = batch[0].run_id
         try:
             self._log_batch(
@@ -133,7 +139,7 @@ class AsyncLog:
                 [param for item in batch for param in item.params],
                 [tag for item in batch for tag in item.tags],
             )
-        except Exception as error:  # noqa: BLE001 - whoever waits for the future gets it
+        except Exception as error:  # noqa: BLE001 - the caller's future raises it
             log.error("failed to log in the background run=%s: %s", run_id, error)
             return error
         return None

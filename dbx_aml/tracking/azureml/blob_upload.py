@@ -1,4 +1,4 @@
-"""One blob: what is tried again when a storage account refuses, and what an error may show."""
+"""One blob: which failures of a storage account are retried, and an error without a signature."""
 
 import os
 import re
@@ -14,16 +14,18 @@ from azure.core.exceptions import (
 from azure.storage.blob import BlobClient
 from mlflow.exceptions import MlflowException
 
-from dbx_aml.tracking.azureml.mlflow_calls import Attempts
+from dbx_aml._common.errors import TemporaryError
+from dbx_aml._common.retry import parse_retry_after
+from dbx_aml.tracking.azureml.mlflow_calls import with_retries
 
 _MIB = 2**20
-# Refusals of a storage account that end by themselves: a role or a network rule that is new.
-_TRIES_WHEN_REFUSED = 3
+# A new role assignment or network rule is refused for a while; then it works.
+_MAX_REFUSALS = 3
 _SIGNATURE = re.compile(r"\?[^\s'\")]+")
 
 
 def open_blob(uri: str) -> BlobClient:
-    """Return a client of the blob, without retries of its own."""
+    """Return a client of the blob that does not retry by itself."""
     return BlobClient.from_blob_url(
         uri,
         retry_total=0,
@@ -34,38 +36,47 @@ def open_blob(uri: str) -> BlobClient:
     )
 
 
-def upload(blob: BlobClient, stream: BinaryIO, size: int) -> bool:
-    """Upload a file's content from its start."""
+def upload_blob(blob: BlobClient, stream: BinaryIO, size: int) -> bool:
+    """Upload the content of a file from its start; return True."""
     stream.seek(0, os.SEEK_SET)
     blob.upload_blob(stream, length=size, max_concurrency=4)
     return True
 
 
-def tried(what: str, attempt: Callable[[], Any]) -> Any:
-    """Return what an attempt at a blob returns; None where there is no blob.
+def call_blob(operation: str, call: Callable[[], Any]) -> Any:
+    """Return the result of a call to the storage account; None where the blob does not exist.
+
+    Args:
+        operation: Name of the call in the error, for example "PUT model/MLmodel".
+        call: Function that makes the call.
 
     Raises:
-        ResourceExistsError: The blob is there already.
-        MlflowException: It failed until the end of the bound.
+        ResourceExistsError: The blob exists already.
+        MlflowException: The call failed until the end of the retry limit.
     """
-    attempts = Attempts(what)
-    refused = 0
-    while True:
+    refusals = 0
+
+    def attempt(_seconds_left: float) -> Any:
+        nonlocal refusals
+        retry_after_s = None
         try:
-            return attempt()
+            return call()
         except ResourceNotFoundError:
             return None
         except ResourceExistsError:
             raise
         except HttpResponseError as error:
             status = error.status_code or 0
-            refused += status < 500 and status not in (408, 429)
+            refusals += status < 500 and status not in (408, 429)
             code = getattr(error, "error_code", None) or error.reason
             problem = f"storage answered {status} {code}"
-            after = getattr(error.response, "headers", {}).get("Retry-After")
+            headers = getattr(error.response, "headers", {})
+            retry_after_s = parse_retry_after(headers.get("Retry-After"))
         except (AzureError, OSError) as error:
-            problem, after = f"{type(error).__name__}: {_SIGNATURE.sub('?...', str(error))}", None
-        # Outside of the handlers: what they caught may show the signature that opens the blob.
-        if refused >= _TRIES_WHEN_REFUSED:
-            raise MlflowException(f"{what} failed: {problem}")
-        attempts.wait(problem, float(after) if after and after.isdigit() else None)
+            problem = f"{type(error).__name__}: {_SIGNATURE.sub('?...', str(error))}"
+        # Outside of the handlers: a caught error may show the signature that opens the blob.
+        if refusals >= _MAX_REFUSALS:
+            raise MlflowException(f"{operation} failed: {problem}")
+        raise TemporaryError(problem, retry_after_s=retry_after_s)
+
+    return with_retries(attempt, TemporaryError, operation)

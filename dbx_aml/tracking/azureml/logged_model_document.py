@@ -1,6 +1,7 @@
-"""A logged model of MLflow 3 as JSON, for a service that has no such thing.
+"""A logged model of MLflow 3 as JSON, for a service without logged models.
 
-Its identifier holds that of its run, so it is found without a search.
+The identifier of a logged model contains the identifier of its run, so the store finds the model
+without a search.
 """
 
 import re
@@ -14,13 +15,15 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.utils.name_utils import _generate_random_name
 
-from dbx_aml.tracking.azureml.tag_documents import MODEL
+from dbx_aml.tracking.azureml.tag_documents import LOGGED_MODEL_PREFIX
 
-_OF_ONE_RUN = re.compile(r"\s*(?:attributes\.)?source_run_id\s*=\s*['\"]([^'\"]+)['\"]\s*")
-_ID = re.compile(r"m-(?P<run>.+)-(?P<own>[0-9a-f]{8})")
+_RUN_CONDITION = re.compile(r"\s*(?:attributes\.)?source_run_id\s*=\s*['\"]([^'\"]+)['\"]\s*")
+_MODEL_ID = re.compile(r"m-(?P<run_id>.+)-(?P<suffix>[0-9a-f]{8})")
 Document = dict[str, Any]
-# A value of a metric: name, value, time in ms, step, dataset's name and digest, run.
-Link = list[Any]
+# One value of a metric: name, value, time in ms, step, name and digest of the dataset, run id.
+MetricValue = list[Any]
+# Name of the metric, name and digest of the dataset, run id.
+MetricSeries = tuple[str, str, str, str]
 
 
 def new_model_id(run_id: str) -> str:
@@ -28,75 +31,75 @@ def new_model_id(run_id: str) -> str:
     return f"m-{run_id}-{uuid4().hex[:8]}"
 
 
-def random_name() -> str:
-    """Return a name for a model that was given none, as MLflow makes them."""
+def random_model_name() -> str:
+    """Return a name for a model without a name, as MLflow generates it."""
     return str(_generate_random_name())
 
 
-def now() -> int:
-    """Return the time as documents have it, in ms since 1970."""
+def current_time_ms() -> int:
+    """Return the current time in ms since 1970, the unit of times in documents."""
     return time.time_ns() // 1_000_000
 
 
-def parts_of(model_id: str) -> tuple[str, str]:
-    """Return the run of a model, and the key of its document among the run's tags.
+def split_model_id(model_id: str) -> tuple[str, str]:
+    """Return the run of a model, and the key of the model's document among the run's tags.
 
     Raises:
-        MlflowException: It is not an identifier that this package made.
+        MlflowException: The identifier does not belong to a model in Azure ML.
     """
-    found = _ID.fullmatch(model_id)
-    if found is None:
+    match = _MODEL_ID.fullmatch(model_id)
+    if match is None:
         raise MlflowException(
             f"logged model {model_id!r} is not in Azure ML; its identifiers are 'm-<run id>-...'",
             RESOURCE_DOES_NOT_EXIST,
         )
-    return found["run"], f"{MODEL}{found['own']}"
+    return match["run_id"], f"{LOGGED_MODEL_PREFIX}{match['suffix']}"
 
 
-def is_ours(model_id: str) -> bool:
-    """Tell whether an identifier is of a model that this package keeps in Azure ML."""
-    return bool(_ID.fullmatch(model_id))
+def is_azureml_model_id(model_id: str) -> bool:
+    """Tell whether an identifier belongs to a model that this package keeps in Azure ML."""
+    return bool(_MODEL_ID.fullmatch(model_id))
 
 
-def model_id_of(run_id: str, key: str) -> str:
-    """Return the identifier of the model whose document has this key."""
-    return f"m-{run_id}-{key.removeprefix(MODEL)}"
+def model_id_from_key(run_id: str, key: str) -> str:
+    """Return the identifier of the model whose document has a key."""
+    return f"m-{run_id}-{key.removeprefix(LOGGED_MODEL_PREFIX)}"
 
 
-def run_asked_for(condition: str | None) -> str | None:
-    """Return the run whose models alone a search asks for; None where it asks for more."""
-    found = _OF_ONE_RUN.fullmatch(condition or "")
-    return found[1] if found else None
+def run_of_condition(condition: str | None) -> str | None:
+    """Return the run id of a search for the models of one run; None for any other search."""
+    match = _RUN_CONDITION.fullmatch(condition or "")
+    return match[1] if match else None
 
 
-def link(metric: Metric, run_id: str) -> Link:
-    """Return what a document keeps of a value of a metric."""
+def metric_value(metric: Metric, run_id: str) -> MetricValue:
+    """Return the fields of a metric's value that a document keeps."""
     dataset = [metric.dataset_name or "", metric.dataset_digest or ""]
     return [metric.key, metric.value, metric.timestamp, metric.step, *dataset, run_id]
 
 
-def same_series(one: Link) -> tuple[str, str, str, str]:
-    """Return what makes two values ones of the same metric: name, dataset, run."""
-    return one[0], one[4], one[5], one[6]
+def series_of(value: MetricValue) -> MetricSeries:
+    """Return the series of a value: values of one metric, dataset and run are one series."""
+    return value[0], value[4], value[5], value[6]
 
 
-def merged(links: Iterable[Link]) -> list[Link]:
-    """Return the last value of each metric."""
-    found: dict[tuple[str, str, str, str], Link] = {}
-    for one in links:
-        before = found.get(same_series(one))
-        if before is None or (one[2], one[3]) >= (before[2], before[3]):
-            found[same_series(one)] = one
-    return list(found.values())
+def latest_per_series(values: Iterable[MetricValue]) -> list[MetricValue]:
+    """Return the latest value of each series."""
+    latest: dict[MetricSeries, MetricValue] = {}
+    for value in values:
+        previous = latest.get(series_of(value))
+        if previous is None or (value[2], value[3]) >= (previous[2], previous[3]):
+            latest[series_of(value)] = value
+    return list(latest.values())
 
 
-def logged_model(document: Document, model_id: str, run: Run) -> LoggedModel:
-    """Return MLflow's view of a document, with the newest values of its metrics.
+def to_logged_model(document: Document, model_id: str, run: Run) -> LoggedModel:
+    """Return MLflow's logged model for a document, with the latest values of its metrics.
 
     Args:
-        document: As the store keeps it.
-        model_id: Its identifier.
-        run: Its run, as the service has it.
+        document: Document of the model.
+        model_id: Identifier of the model.
+        run: Run of the model, as the service stores it.
     """
     run_id = run.info.run_id
     return LoggedModel(
@@ -107,7 +110,7 @@ def logged_model(document: Document, model_id: str, run: Run) -> LoggedModel:
         creation_timestamp=document["created"],
         last_updated_timestamp=document["updated"],
         model_type=document.get("type"),
-        source_run_id=None if document.get("carried") else run_id,
+        source_run_id=None if document.get("in_placeholder_run") else run_id,
         status=LoggedModelStatus(document["status"]),
         tags=dict(document.get("tags", {})),
         params=dict(document.get("params", {})),
@@ -122,24 +125,26 @@ def logged_model(document: Document, model_id: str, run: Run) -> LoggedModel:
                 dataset_digest=digest or None,
                 run_id=metric_run,
             )
-            for key, value, timestamp, step, dataset, digest, metric_run in _newest(document, run)
+            for key, value, timestamp, step, dataset, digest, metric_run in _latest_values(
+                document, run
+            )
         ],
     )
 
 
-def _newest(document: Document, run: Run) -> list[Link]:
-    """Return the document's metrics, those of its own run as the run has them by now.
+def _latest_values(document: Document, run: Run) -> list[MetricValue]:
+    """Return the metrics of a document, with the current values of the document's own run.
 
-    A document is written when a metric is new to it, not for each value. What the run has is this
-    metric's last value, unless several datasets share its name.
+    The store writes a document when a metric is new to it, not for each value. The last value of
+    the run's metric is also the last value of the model, unless several datasets share the name.
     """
-    links: list[Link] = document.get("metrics", [])
-    own = [one[0] for one in links if one[6] == run.info.run_id]
-    of_run = {metric.key: metric for metric in run.data._metric_objs}
-    found = []
-    for one in links:
-        metric = of_run.get(one[0])
-        if metric and one[6] == run.info.run_id and own.count(one[0]) == 1:
-            one = [one[0], metric.value, metric.timestamp, metric.step, *one[4:]]
-        found.append(one)
-    return found
+    values: list[MetricValue] = document.get("metrics", [])
+    names_in_run = [value[0] for value in values if value[6] == run.info.run_id]
+    run_metrics = {metric.key: metric for metric in run.data._metric_objs}
+    latest = []
+    for value in values:
+        metric = run_metrics.get(value[0])
+        if metric and value[6] == run.info.run_id and names_in_run.count(value[0]) == 1:
+            value = [value[0], metric.value, metric.timestamp, metric.step, *value[4:]]
+        latest.append(value)
+    return latest

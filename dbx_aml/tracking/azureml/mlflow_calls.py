@@ -1,16 +1,14 @@
-"""Requests to Azure ML, tried again within one bound on tries and waits together.
+"""Requests to Azure ML, retried within one bound on attempts and waits together.
 
-MLflow's own retries wait up to four minutes, whatever the server asks for, and cannot be told a
-time. Here the server's Retry-After counts, `DBX_AML_RETRY_TIMEOUT_S` is the bound (120 seconds
-unless set), and the last error says what was answered.
+MLflow's own retries wait up to four minutes, ignore the service's Retry-After, and have no bound in
+seconds. These requests wait as Retry-After says and end after `DBX_AML_RETRY_TIMEOUT_S` seconds
+(120 unless set). The error then holds the last answer.
 """
 
 import json
 import os
-import random
-import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 from mlflow.environment_variables import (
@@ -18,101 +16,90 @@ from mlflow.environment_variables import (
     MLFLOW_HTTP_REQUEST_TIMEOUT,
 )
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND, TEMPORARILY_UNAVAILABLE
+from mlflow.protos.databricks_pb2 import (
+    ENDPOINT_NOT_FOUND,
+    INVALID_PARAMETER_VALUE,
+    TEMPORARILY_UNAVAILABLE,
+)
 from mlflow.utils.proto_json_utils import parse_dict
 from mlflow.utils.rest_utils import MlflowHostCreds, http_request, verify_rest_response
 
-RETRY_VARIABLE = "DBX_AML_RETRY_TIMEOUT_S"
-_DEFAULT_RETRY_S = 120.0
-_LONGEST_WAIT_S = 20.0
-_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
-# Answered before anything was done.
-_REFUSED = frozenset({425, 429, 503})
+from dbx_aml._common.errors import ArgumentError, ServiceUnavailableError, TemporaryError
+from dbx_aml._common.http import REFUSED_STATUSES, TEMPORARY_STATUSES
+from dbx_aml._common.retry import (
+    RetryPolicy,
+    call_with_retries,
+    parse_retry_after,
+    retry_timeout_s,
+)
+
 HostCreds = Callable[[], MlflowHostCreds]
+Result = TypeVar("Result")
 
 
 class CallNotSupportedError(MlflowException):
-    """Azure ML does not have this call of MLflow: 404 without a word."""
+    """Azure ML does not have this call of MLflow: it answers 404 with an empty body."""
 
 
 class AnswerLostError(MlflowException):
-    """A request that may not be sent twice may or may not have been done."""
+    """Azure ML may or may not have done a request that must not be sent twice."""
 
 
-def retry_timeout_s() -> float:
-    """Return for how many seconds one call is tried."""
-    text = os.environ.get(RETRY_VARIABLE, "")
-    try:
-        return max(0.0, float(text)) if text else _DEFAULT_RETRY_S
-    except ValueError as error:
-        raise MlflowException(
-            f"{RETRY_VARIABLE} must be a number of seconds: got {text!r}; use for example 120"
-        ) from error
-
-
-class Attempts:
-    """The tries of one call, counted and bounded.
+def with_retries(
+    call: Callable[[float], Result],
+    retried_errors: type[Exception] | tuple[type[Exception], ...],
+    operation: str,
+) -> Result:
+    """Return the result of a call, which is retried after some errors within one time limit.
 
     Args:
-        what: The call, for its last error, for example "POST runs/log-batch".
+        call: Function of one argument: the seconds left for this attempt.
+        retried_errors: Classes of the errors after which the call is retried.
+        operation: Name of the call in the error, for example "POST runs/log-batch".
+
+    Raises:
+        MlflowException: The last attempt within the limit failed too, or the variable that holds
+            the limit is no number.
     """
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._bound = retry_timeout_s()
-        self._end = time.monotonic() + self._bound
-        self._count = 0
-        # Whoever limits MLflow's retries by number means these too.
-        limited = MLFLOW_HTTP_REQUEST_MAX_RETRIES
-        self._most = limited.get() if os.environ.get(limited.name) else None
-
-    @property
-    def left_s(self) -> float:
-        """Seconds until the bound, at least one so that a last try can be answered."""
-        return max(1.0, self._end - time.monotonic())
-
-    def wait(self, problem: str, after_s: float | None = None) -> None:
-        """Wait for the next try.
-
-        Raises:
-            MlflowException: There is none within the bound.
-        """
-        self._count += 1
-        if after_s is None:
-            # The first one at once: an idle connection that was closed is the usual reason.
-            after_s = 0.0 if self._count == 1 else min(_LONGEST_WAIT_S, 2.0 ** (self._count - 2))
-            after_s += random.random() * 0.1 * (self._count > 1)
-        over = time.monotonic() + after_s > self._end
-        if over or (self._most is not None and self._count > self._most):
-            raise MlflowException(
-                f"Azure ML failed {self._count} times within {self._bound:g} s at {self._what}: "
-                f"{problem}; try later, or wait longer with {RETRY_VARIABLE}",
-                TEMPORARILY_UNAVAILABLE,
-            )
-        time.sleep(after_s)
+    retries = MLFLOW_HTTP_REQUEST_MAX_RETRIES
+    # A user who limits the number of MLflow's retries limits these retries too.
+    max_attempts = retries.get() + 1 if os.environ.get(retries.name) else None
+    try:
+        policy = RetryPolicy(timeout_s=retry_timeout_s(), max_attempts=max_attempts)
+        return call_with_retries(
+            call, policy, lambda error: isinstance(error, retried_errors), operation=operation
+        )
+    except ArgumentError as error:
+        raise MlflowException(str(error), INVALID_PARAMETER_VALUE) from error
+    except ServiceUnavailableError as error:
+        message, code = f"Azure ML failed: {error}", TEMPORARILY_UNAVAILABLE
+    # Outside of the handler: the caught error may refer to a request with its token.
+    raise MlflowException(message, code)
 
 
-def send(
-    creds: HostCreds, method: str, endpoint: str, *, once: bool = False, **content: Any
+def send_request(
+    creds: HostCreds, method: str, endpoint: str, *, is_idempotent: bool = True, **content: Any
 ) -> requests.Response:
-    """Return the answer to a request, whatever its status; transient ones are tried again.
+    """Return the answer to a request, whatever its status; temporary failures are retried.
 
     Args:
-        creds: Gives host and token, asked anew for each try.
-        method: For example "GET".
+        creds: Function that returns host and token; called for each attempt.
+        method: HTTP method, for example "GET".
         endpoint: Path after the host.
-        once: The request makes something new each time it is done.
+        is_idempotent: Whether a second request changes nothing more; False for a request that
+            creates a new run, experiment or version each time.
         content: `params` or `json`.
 
     Raises:
-        AnswerLostError: With `once`: it may have been done.
-        MlflowException: No answer, or only transient failures, within the bound.
+        AnswerLostError: The request is not idempotent, and Azure ML may have done it.
+        MlflowException: Azure ML gave no answer, or only temporary failures, within the limit.
     """
-    attempts = Attempts(f"{method} {endpoint.rpartition('/mlflow/')[2]}")
-    while True:
-        timeout = min(float(MLFLOW_HTTP_REQUEST_TIMEOUT.get()), attempts.left_s)
+
+    def attempt(seconds_left: float) -> requests.Response:
+        # At least one second, so that a last attempt can be answered.
+        timeout = min(float(MLFLOW_HTTP_REQUEST_TIMEOUT.get()), max(1.0, seconds_left))
         try:
-            answer: requests.Response = http_request(
+            response: requests.Response = http_request(
                 creds(),
                 endpoint,
                 method,
@@ -122,49 +109,54 @@ def send(
                 **content,
             )
         except MlflowException as error:
-            problem, after = str(error), None
-            if once:
+            problem = str(error)
+            if not is_idempotent:
                 raise AnswerLostError(problem) from error
-        else:
-            if answer.status_code not in _TRANSIENT:
-                return answer
-            problem = f"answered {answer.status_code} {answer.text[:300]}".strip()
-            after = _retry_after(answer)
-            if once and answer.status_code not in _REFUSED:
-                raise AnswerLostError(problem)
-        attempts.wait(problem, after)
+            raise TemporaryError(problem) from error
+        status = response.status_code
+        if status not in TEMPORARY_STATUSES:
+            return response
+        problem = f"status {status} {response.text[:300]}".strip()
+        if not is_idempotent and status not in REFUSED_STATUSES:
+            raise AnswerLostError(problem)
+        retry_after_s = parse_retry_after(response.headers.get("Retry-After"))
+        raise TemporaryError(problem, retry_after_s=retry_after_s)
+
+    operation = f"{method} {endpoint.rpartition('/mlflow/')[2]}"
+    return with_retries(attempt, TemporaryError, operation)
 
 
-def call(
+def call_mlflow_api(
     creds: HostCreds,
     endpoint: str,
     method: str,
     json_body: str | None,
-    response: Any,
+    response_message: Any,
     *,
-    once: bool = False,
+    is_idempotent: bool = True,
 ) -> Any:
     """Make one call of MLflow's REST API and return its parsed answer.
 
+    Args:
+        creds: Function that returns host and token.
+        endpoint: Path after the host.
+        method: HTTP method, for example "POST".
+        json_body: Request message of the call as JSON.
+        response_message: Empty message of the call's answer; it is filled and returned.
+        is_idempotent: As in `send_request`.
+
     Raises:
-        CallNotSupportedError: Azure ML does not have it.
-        MlflowException: It was refused, or there was no answer within the bound.
+        CallNotSupportedError: Azure ML does not have the call.
+        MlflowException: Azure ML refused the call, or gave no answer within the limit.
     """
     body = json.loads(json_body) if json_body is not None else None
     content = {"params": body} if method == "GET" else {"json": body}
-    answer = send(creds, method, endpoint, once=once, **content)
-    if answer.status_code == 404 and not answer.text.strip():
+    response = send_request(creds, method, endpoint, is_idempotent=is_idempotent, **content)
+    if response.status_code == 404 and not response.text.strip():
         raise CallNotSupportedError(
             f"Azure ML has no {method} {endpoint.rpartition('/mlflow/')[2]}", ENDPOINT_NOT_FOUND
         )
-    answer = verify_rest_response(answer, endpoint)
-    if answer.status_code != 204:
-        parse_dict(js_dict=json.loads(answer.text), message=response)
-    return response
-
-
-def _retry_after(answer: requests.Response) -> float | None:
-    try:
-        return float(answer.headers["Retry-After"])
-    except (KeyError, ValueError):
-        return None
+    response = verify_rest_response(response, endpoint)
+    if response.status_code != 204:
+        parse_dict(js_dict=json.loads(response.text), message=response_message)
+    return response_message

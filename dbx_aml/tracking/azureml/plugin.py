@@ -1,18 +1,18 @@
-"""The stores that MLflow uses for Azure ML: ours, in every program that has this package.
+"""Entry points of MLflow: the stores for Azure ML in every program that has this package.
 
-MLflow finds a store by the scheme of its URI and lets entry points name more of them. The scheme
-stays `azureml`, so code that knows nothing of this package gets the store as soon as
-`MLFLOW_TRACKING_URI` is set, on a cluster as on a laptop, before and after `dbx_aml.connect()`;
-a scheme of our own would be another URI in every notebook, and other tools would not know it.
+MLflow finds a store by the scheme of its URI; entry points can register more stores. The scheme
+stays `azureml`, so code that does not import this package gets the store as soon as
+`MLFLOW_TRACKING_URI` is set, on a cluster and on a laptop, before and after `dbx_aml.connect()`.
+A new scheme would change the URI in every notebook, and other tools would not know it.
 
-azureml-mlflow has entry points for the same scheme. MLflow loads all of them, the last one
-registered wins, and their order is undefined. So this module, while it is loaded, puts its three
-builders in the place of azureml-mlflow's: whichever entry point comes last, these run. It costs
-nothing, for `import mlflow` has loaded azureml-mlflow's entry points anyway, and where that
-package is missing only a store that is asked for says so.
+azureml-mlflow has entry points for the same scheme. MLflow loads all of them, the last registered
+wins, and their order is undefined. So this module, while Python imports it, replaces the three
+builders of azureml-mlflow with its own: whichever entry point comes last, these builders run. The
+import costs nothing extra, because `import mlflow` loads azureml-mlflow's entry points anyway.
+Without azureml-mlflow, an error comes only when a program opens a store of Azure ML.
 
 A program that wants the plain stores sets `sys.modules["dbx_aml"] = None` before it imports
-MLflow, which then warns that it could not load these entry points.
+MLflow. MLflow then warns that it could not load these entry points.
 """
 
 from typing import Any
@@ -20,22 +20,22 @@ from typing import Any
 try:
     import azureml.mlflow.entry_point_loaders as _loaders
 except ImportError:
-    # Not ours to report: `import mlflow` must go on.
+    # `import mlflow` must work without azureml-mlflow.
     _loaders = None
 
 
 def tracking_store(store_uri: str, artifact_uri: str | None = None) -> Any:
-    """Return the tracking store of a workspace, by its tracking URI."""
+    """Return the tracking store of the workspace that a tracking URI names."""
     from dbx_aml.tracking.azureml.store import AmlTrackingStore
 
-    return AmlTrackingStore.of(store_uri)
+    return AmlTrackingStore.from_uri(store_uri)
 
 
 def model_registry_store(store_uri: str, tracking_uri: str | None = None) -> Any:
-    """Return the model registry of a workspace; runs and models come from `tracking_uri`."""
+    """Return the model registry of a workspace; runs and logged models are at `tracking_uri`."""
     from dbx_aml.tracking.azureml.registry_store import AmlModelRegistryStore
 
-    return AmlModelRegistryStore.of(store_uri, tracking_uri)
+    return AmlModelRegistryStore.from_uri(store_uri, tracking_uri)
 
 
 def artifact_repository(
@@ -47,9 +47,9 @@ def artifact_repository(
 
         return SharedRegistryRepository(artifact_uri, tracking_uri, registry_uri)
     from dbx_aml.tracking.azureml.artifact_repository import AmlArtifactRepository
-    from dbx_aml.tracking.azureml.runs_uri_patch import keep_runs_uri_simple
+    from dbx_aml.tracking.azureml.runs_uri_patch import patch_runs_uri
 
-    keep_runs_uri_simple()
+    patch_runs_uri()
     return AmlArtifactRepository(artifact_uri, tracking_uri, registry_uri)
 
 

@@ -1,10 +1,9 @@
-"""MLflow's model registry in Azure ML: azureml-mlflow's, with MLflow 3's sources and with aliases.
+"""MLflow's model registry in Azure ML: azureml-mlflow's store, with aliases and more sources.
 
-Azure ML registers from a run's folder in the same workspace, or from an upload; it knows neither
-`models:/m-...` nor runs of another server. And it has no aliases.
+Azure ML registers a model from a run's folder in the same workspace, or from an upload. It knows
+neither `models:/m-...` nor runs of another server, and it has no aliases.
 """
 
-import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,36 +19,37 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 from mlflow.store.entities.paged_list import PagedList
 
+from dbx_aml._common.http import paged
+from dbx_aml.link.uris import parse_azureml_uri
 from dbx_aml.models.lineage import LOGGED_MODEL_ID, SOURCE_MODEL_URI, SOURCE_RUN_ID
-from dbx_aml.tracking.azureml.artifact_container import run_parts
-from dbx_aml.tracking.azureml.artifact_repository import new_upload
+from dbx_aml.tracking.azureml.artifact_repository import create_upload
 from dbx_aml.tracking.azureml.mlflow_calls import (
     AnswerLostError,
-    Attempts,
     CallNotSupportedError,
-    call,
+    call_mlflow_api,
+    with_retries,
 )
 from dbx_aml.tracking.azureml.model_version_tags import (
-    ALIAS,
+    ALIAS_PREFIX,
     CREATE_ID,
-    aliases_among,
-    is_hidden,
+    is_internal_tag,
     timestamp,
+    versions_by_alias,
 )
-from dbx_aml.tracking.azureml.service_context import context_of, names_workspace, same_workspace
+from dbx_aml.tracking.azureml.service_context import service_context_of
 from dbx_aml.tracking.azureml.store import AmlTrackingStore
 
-log = logging.getLogger(__name__)
-_TAG_VALUE = 1000
+_MAX_TAG_LENGTH = 1000
+_VERSIONS_PER_PAGE = 200
 
 
 class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
     """The model registry of one workspace.
 
     Args:
-        service_context: Of the workspace.
-        uri: The registry URI.
-        tracking_uri: Where runs and logged models are; the registry's workspace without it.
+        service_context: Service context of the workspace.
+        uri: Registry URI.
+        tracking_uri: Server of runs and logged models; by default the registry's workspace.
     """
 
     def __init__(self, service_context: Any, uri: str, tracking_uri: str | None = None) -> None:
@@ -59,9 +59,9 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
         self._has_aliases = True
 
     @classmethod
-    def of(cls, uri: str, tracking_uri: str | None = None) -> "AmlModelRegistryStore":
-        """Return the registry of the workspace that a URI names; it asks nothing yet."""
-        return cls(context_of(uri), uri, tracking_uri)
+    def from_uri(cls, uri: str, tracking_uri: str | None = None) -> "AmlModelRegistryStore":
+        """Return the registry of the workspace that a URI names, without a request."""
+        return cls(service_context_of(uri), uri, tracking_uri)
 
     def _call_endpoint(
         self,
@@ -71,18 +71,23 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
         extra_headers: Any = None,
         **_: Any,
     ) -> Any:
-        """Make a call with our bound on retries instead of MLflow's."""
+        """Make a call within the retry limit of this package instead of MLflow's."""
         endpoints = [self._get_endpoint_from_method(api)]
         if call_all_endpoints:
             endpoints = self._get_all_endpoints_from_method(api)
         for number, (endpoint, method) in enumerate(endpoints):
-            response = self._get_response_from_method(api)
             try:
-                once = api.__name__ == "CreateModelVersion"
-                return call(self.get_host_creds, endpoint, method, json_body, response, once=once)
+                return call_mlflow_api(
+                    self.get_host_creds,
+                    endpoint,
+                    method,
+                    json_body,
+                    self._get_response_from_method(api),
+                    is_idempotent=api.__name__ != "CreateModelVersion",
+                )
             except MlflowException as error:
-                last = number == len(endpoints) - 1
-                if last or str(error.error_code) != "ENDPOINT_NOT_FOUND":
+                is_last = number == len(endpoints) - 1
+                if is_last or str(error.error_code) != "ENDPOINT_NOT_FOUND":
                     raise
         raise ValueError(f"no endpoint for {api}")
 
@@ -97,62 +102,58 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
         local_model_path: str | None = None,
         model_id: str | None = None,
     ) -> ModelVersion:
-        """Create a version of a registered model, whatever its source is.
+        """Create a version of a registered model from any source.
 
-        What is not in this workspace is downloaded and uploaded again; a tag says where it was.
+        A model outside of this workspace is downloaded and uploaded; a tag holds its source.
         """
         tags = list(tags or [])
-        given = source
+        source_uri = source
         if source.startswith("models:/"):
-            source, run_id, model_id = self._logged_model_source(source, run_id, model_id)
+            source, run_id, model_id = self._model_location(source, run_id, model_id)
         elif source.startswith("runs:/"):
             source = RunsArtifactRepository.get_underlying_uri(source, self._tracking_uri)
-        if model_id is None and run_id and self._is_here(source):
-            model_id = self._model_at(source, run_id)
+        is_in_workspace = self._is_in_workspace(source)
+        if model_id is None and run_id and is_in_workspace:
+            model_id = self._logged_model_at(source, run_id)
         if model_id:
             tags.append(ModelVersionTag(LOGGED_MODEL_ID, model_id))
-        if self._is_here(source):
-            version = self._create(name, source, run_id, tags, run_link, description)
-            return self._completed(version)
-        tags.append(ModelVersionTag(SOURCE_MODEL_URI, given[:_TAG_VALUE]))
+        if is_in_workspace:
+            version = self._create_version(name, source, run_id, tags, run_link, description)
+            return self._with_aliases(version)
+        tags.append(ModelVersionTag(SOURCE_MODEL_URI, source_uri[:_MAX_TAG_LENGTH]))
         if run_id:
             tags.append(ModelVersionTag(SOURCE_RUN_ID, run_id))
         with tempfile.TemporaryDirectory() as folder:
-            local = self._local_copy(source, given, local_model_path, folder)
-            source = self._uploaded(local)
-            version = self._create(name, source, None, tags, run_link, description)
-        return self._completed(version)
+            model_folder = self._download_model(source, source_uri, local_model_path, folder)
+            source = self._upload_model(model_folder)
+            version = self._create_version(name, source, None, tags, run_link, description)
+        return self._with_aliases(version)
 
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
-        """Let an alias name a version; the service does it where it can."""
-        if self._on_server(
-            lambda: super(AmlModelRegistryStore, self).set_registered_model_alias(
-                name, alias, version
-            )
-        ):
+        """Let an alias name a version, by the service's own alias if it has aliases."""
+        set_alias = super().set_registered_model_alias
+        if self._is_done_by_service(lambda: set_alias(name, alias, version)):
             return
-        # First the new one, so that there is no moment without any.
-        tag = ModelVersionTag(f"{ALIAS}{alias}", timestamp())
+        # The new tag first, so that the alias names a version at every moment.
+        tag = ModelVersionTag(f"{ALIAS_PREFIX}{alias}", timestamp())
         self.set_model_version_tag(name, str(version), tag)
-        self._remove_alias(name, alias, but=str(version))
+        self._remove_alias(name, alias, except_version=str(version))
 
     def delete_registered_model_alias(self, name: str, alias: str) -> None:
         """Delete an alias."""
-        if not self._on_server(
-            lambda: super(AmlModelRegistryStore, self).delete_registered_model_alias(name, alias)
-        ):
+        delete_alias = super().delete_registered_model_alias
+        if not self._is_done_by_service(lambda: delete_alias(name, alias)):
             self._remove_alias(name, alias)
 
     def get_model_version_by_alias(self, name: str, alias: str) -> ModelVersion:
         """Return the version that an alias names."""
         if self._has_aliases:
             try:
-                found: ModelVersion = super().get_model_version_by_alias(name, alias)
-                return self._completed(found)
+                return self._with_aliases(super().get_model_version_by_alias(name, alias))
             except CallNotSupportedError:
                 self._has_aliases = False
         super().get_registered_model(name)
-        version = aliases_among(self._plain_versions(name)).get(alias)
+        version = versions_by_alias(self._stored_versions(name)).get(alias)
         if version is None:
             raise MlflowException(
                 f"Registered model alias {alias} not found.", RESOURCE_DOES_NOT_EXIST
@@ -161,52 +162,56 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
 
     def get_model_version(self, name: str, version: str) -> ModelVersion:
         """Return a version with its aliases."""
-        return self._completed(super().get_model_version(name, version))
+        return self._with_aliases(super().get_model_version(name, version))
 
     def get_registered_model(self, name: str) -> RegisteredModel:
         """Return a registered model with its aliases."""
         model: RegisteredModel = super().get_registered_model(name)
-        model._latest_version = [self._completed(one) for one in model.latest_versions or []]
+        model._latest_version = [
+            self._with_aliases(version) for version in model.latest_versions or []
+        ]
         if not model.aliases:
-            for alias, version in aliases_among(self._plain_versions(name)).items():
+            for alias, version in versions_by_alias(self._stored_versions(name)).items():
                 model._add_alias(RegisteredModelAlias(alias, version))
         return model
 
     def search_model_versions(self, *args: Any, **kwargs: Any) -> Any:
         """Return versions with their aliases."""
-        found = super().search_model_versions(*args, **kwargs)
-        return PagedList([self._completed(version) for version in found], found.token)
+        page = super().search_model_versions(*args, **kwargs)
+        return PagedList([self._with_aliases(version) for version in page], page.token)
 
     def get_latest_versions(self, name: str, stages: Any = None) -> list[ModelVersion]:
         """Return the newest version of each stage, with its aliases."""
-        return [self._completed(version) for version in super().get_latest_versions(name, stages)]
+        versions = super().get_latest_versions(name, stages)
+        return [self._with_aliases(version) for version in versions]
 
-    def _on_server(self, attempt: Callable[[], None]) -> bool:
-        """Return whether the service has aliases; then it did what was asked."""
+    def _is_done_by_service(self, call: Callable[[], None]) -> bool:
+        """Make a call about aliases; return False if the service has no aliases."""
         if self._has_aliases:
             try:
-                attempt()
+                call()
             except CallNotSupportedError:
                 self._has_aliases = False
         return self._has_aliases
 
-    def _remove_alias(self, name: str, alias: str, but: str = "") -> None:
-        for version in self._plain_versions(name):
-            if f"{ALIAS}{alias}" in version.tags and str(version.version) != but:
-                self.delete_model_version_tag(name, str(version.version), f"{ALIAS}{alias}")
+    def _remove_alias(self, name: str, alias: str, except_version: str = "") -> None:
+        key = f"{ALIAS_PREFIX}{alias}"
+        for version in self._stored_versions(name):
+            if key in version.tags and str(version.version) != except_version:
+                self.delete_model_version_tag(name, str(version.version), key)
 
-    def _plain_versions(self, name: str) -> list[ModelVersion]:
-        quoted = name.replace("'", "''")
-        found: list[ModelVersion] = []
-        token = None
-        while True:
-            page = super().search_model_versions(f"name='{quoted}'", 200, None, token)
-            found += page
-            token = page.token
-            if not token:
-                return found
+    def _stored_versions(self, name: str) -> list[ModelVersion]:
+        """Return all versions of a registered model, as the service stores them."""
+        quoted_name = name.replace("'", "''")
+        search = super().search_model_versions
 
-    def _create(
+        def fetch_page(token: str | None) -> tuple[list[ModelVersion], str | None]:
+            page = search(f"name='{quoted_name}'", _VERSIONS_PER_PAGE, None, token)
+            return page, page.token
+
+        return list(paged(fetch_page, "model-versions/search"))
+
+    def _create_version(
         self,
         name: str,
         source: str,
@@ -215,77 +220,100 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
         run_link: str | None,
         description: str | None,
     ) -> ModelVersion:
+        """Create a version once: after a lost answer, the version is searched before a retry."""
+        create = super().create_model_version
         create_id = uuid4().hex
-        tags = [*tags, ModelVersionTag(CREATE_ID, create_id)]
-        attempts = Attempts("POST model-versions/create")
-        while True:
-            try:
-                made: ModelVersion = super().create_model_version(
-                    name, source, run_id, tags, run_link, description
-                )
-                return made
-            except AnswerLostError as error:
-                for version in self._plain_versions(name):
+        all_tags = [*tags, ModelVersionTag(CREATE_ID, create_id)]
+        is_sent = False
+
+        def attempt(_seconds_left: float) -> ModelVersion:
+            nonlocal is_sent
+            if is_sent:
+                for version in self._stored_versions(name):
                     if version.tags.get(CREATE_ID) == create_id:
                         return version
-                attempts.wait(str(error))
+            is_sent = True
+            return create(name, source, run_id, all_tags, run_link, description)
 
-    def _completed(self, version: ModelVersion) -> ModelVersion:
+        return with_retries(attempt, AnswerLostError, "POST model-versions/create")
+
+    def _with_aliases(self, version: ModelVersion) -> ModelVersion:
         """Return a version with its aliases and its logged model, and without their tags."""
-        own = [key.removeprefix(ALIAS) for key in version.tags if key.startswith(ALIAS)]
-        version._aliases = sorted({*version.aliases, *own})
+        tagged_aliases = [
+            key.removeprefix(ALIAS_PREFIX) for key in version.tags if key.startswith(ALIAS_PREFIX)
+        ]
+        version._aliases = sorted({*version.aliases, *tagged_aliases})
         if hasattr(version, "_model_id") and not version._model_id:
             version._model_id = version.tags.get(LOGGED_MODEL_ID)
-        version._tags = {key: text for key, text in version.tags.items() if not is_hidden(key)}
+        version._tags = {
+            key: text for key, text in version.tags.items() if not is_internal_tag(key)
+        }
         return version
 
-    def _logged_model_source(
-        self, source: str, run_id: str | None, model_id: str | None
+    def _model_location(
+        self, model_uri: str, run_id: str | None, model_id: str | None
     ) -> tuple[str, str | None, str | None]:
-        """Return the place of a model, and its run and its identifier."""
-        rest = source.removeprefix("models:/")
-        if "/" in rest or "@" in rest:
-            # A registered model: its place is what is registered.
-            return self._place_of_version(source), run_id, model_id
-        model = mlflow.MlflowClient(self._tracking_uri, self._uri).get_logged_model(rest)
+        """Return the artifact URI, the run id and the model id of a `models:/` URI."""
+        client = mlflow.MlflowClient(self._tracking_uri, self._uri)
+        name = model_uri.removeprefix("models:/")
+        if "/" in name or "@" in name:
+            from mlflow.store.artifact.utils.models import get_model_name_and_version
+
+            name, version = get_model_name_and_version(client, model_uri)
+            return str(client.get_model_version_download_uri(name, version)), run_id, model_id
+        model = client.get_logged_model(name)
         return model.artifact_location, run_id or model.source_run_id, model.model_id
 
-    def _place_of_version(self, source: str) -> str:
-        from mlflow.store.artifact.utils.models import get_model_name_and_version
-
-        client = mlflow.MlflowClient(self._tracking_uri, self._uri)
-        name, version = get_model_name_and_version(client, source)
-        return str(client.get_model_version_download_uri(name, version))
-
-    def _model_at(self, source: str, run_id: str) -> str | None:
-        parts = run_parts(source)
-        if parts is None or parts[1] != run_id:
+    def _logged_model_at(self, artifact_uri: str, run_id: str) -> str | None:
+        """Return the identifier of the logged model at an artifact URI of a run."""
+        resource = parse_azureml_uri(artifact_uri)
+        if resource is None or resource.run_artifact is None:
             return None
-        return AmlTrackingStore.of(source).model_in_folder(run_id, parts[2])
+        _, artifact_run_id, path = resource.run_artifact
+        if artifact_run_id != run_id:
+            return None
+        return AmlTrackingStore.from_uri(artifact_uri).model_in_folder(run_id, path)
 
-    def _is_here(self, source: str) -> bool:
-        """Tell whether the service can read a source: it is of this workspace."""
-        if not source.startswith("azureml://"):
+    def _is_in_workspace(self, artifact_uri: str) -> bool:
+        """Tell whether an artifact URI is of this workspace, so that the service can read it."""
+        if not artifact_uri.startswith("azureml://"):
             return False
-        return not names_workspace(source) or same_workspace(source, self._uri)
+        resource, workspace = parse_azureml_uri(artifact_uri), parse_azureml_uri(self._uri)
+        if resource is None:
+            return True
+        return workspace is not None and resource.names_same_resource(workspace)
 
-    def _local_copy(self, source: str, given: str, local: str | None, folder: str) -> Path:
-        if local and (Path(local) / "MLmodel").exists():
-            return Path(local)
-        path = source.removeprefix("file://") if source.startswith(("file://", "/")) else None
-        if path is None:
-            path = mlflow.artifacts.download_artifacts(
-                artifact_uri=source, dst_path=folder, tracking_uri=self._tracking_uri
+    def _download_model(
+        self, artifact_uri: str, source_uri: str, local_model_path: str | None, folder: str
+    ) -> Path:
+        """Return a local folder with the model, downloaded if it is not local.
+
+        Args:
+            artifact_uri: Location of the model's files.
+            source_uri: URI that the caller registers, for the error.
+            local_model_path: Local folder that the caller knows.
+            folder: Folder for the download.
+        """
+        if local_model_path and (Path(local_model_path) / "MLmodel").exists():
+            return Path(local_model_path)
+        if artifact_uri.startswith(("file://", "/")):
+            path = Path(artifact_uri.removeprefix("file://"))
+        else:
+            path = Path(
+                mlflow.artifacts.download_artifacts(
+                    artifact_uri=artifact_uri, dst_path=folder, tracking_uri=self._tracking_uri
+                )
             )
-        if not (Path(path) / "MLmodel").exists():
+        if not (path / "MLmodel").exists():
             raise MlflowException(
-                f"source of a model version must be a folder with an MLmodel file: got {given!r}",
+                "source of a model version must be a folder with an MLmodel file: "
+                f"got {source_uri!r}",
                 RESOURCE_DOES_NOT_EXIST,
             )
-        return Path(path)
+        return path
 
-    def _uploaded(self, folder: Path) -> str:
+    def _upload_model(self, folder: Path) -> str:
         """Upload a model, and return the URI that the service registers from."""
-        repository = new_upload(self._uri, folder.name or "model")
+        repository = create_upload(self._uri, folder.name or "model")
         repository.log_artifacts(str(folder))
         return str(repository.artifact_uri)

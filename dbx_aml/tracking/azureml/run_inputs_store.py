@@ -1,4 +1,4 @@
-"""What a run was given and what it made, where Azure ML keeps neither: models, old datasets."""
+"""Inputs and outputs of runs that Azure ML does not keep: models, and datasets in old workspaces."""
 
 from collections.abc import Callable
 from threading import RLock
@@ -8,7 +8,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Run, RunData, RunIn
 
 from dbx_aml.tracking.azureml.mlflow_calls import CallNotSupportedError
 from dbx_aml.tracking.azureml.run_store import RunStore
-from dbx_aml.tracking.azureml.tag_documents import LINKS, document_in, document_tags
+from dbx_aml.tracking.azureml.tag_documents import RUN_INPUTS, document_in_tags, document_tags
 
 try:
     from mlflow.entities import LoggedModelInput, LoggedModelOutput
@@ -16,73 +16,81 @@ try:
 except ImportError:  # MLflow 2 has no logged models
     LoggedModelOutput = None  # type: ignore[assignment,misc]
 
-Links = dict[str, Any]
+# "outputs" (step by model id), "inputs" (model ids) and "datasets" (as JSON) of a run.
+InputsDocument = dict[str, Any]
 
 
-class LinkStore(RunStore):
+class RunInputsStore(RunStore):
     """Inputs and outputs of runs of the store for Azure ML.
 
     Args:
-        service_context: Of the workspace.
+        service_context: Service context of the workspace.
     """
 
     def __init__(self, service_context: Any) -> None:
         super().__init__(service_context)
-        # What is kept in tags is read, changed and written by one thread at a time.
-        self._changing = RLock()
+        # One thread at a time reads, changes and writes documents in tags.
+        self._document_lock = RLock()
 
     def log_outputs(self, run_id: str, models: Any) -> None:
-        """Keep which models a run made, each with its step."""
+        """Keep the models that a run created, each with its step."""
         steps = {model.model_id: model.step for model in models}
-        self._link(run_id, lambda links: links.setdefault("outputs", {}).update(steps))
+        self._change_inputs(
+            run_id, lambda document: document.setdefault("outputs", {}).update(steps)
+        )
 
     def log_inputs(self, run_id: str, datasets: Any = None, models: Any = None) -> None:
-        """Keep which datasets and models a run was given."""
+        """Keep the datasets and models that a run used."""
         if datasets:
             try:
                 super().log_inputs(run_id, datasets)
             except CallNotSupportedError:
-                new = [_dataset_as_json(one) for one in datasets]
-                self._link(run_id, lambda links: links.setdefault("datasets", []).extend(new))
+                new_datasets = [_dataset_to_dict(dataset) for dataset in datasets]
+                self._change_inputs(
+                    run_id,
+                    lambda document: document.setdefault("datasets", []).extend(new_datasets),
+                )
         if models:
-            ids = [model.model_id for model in models]
-            self._link(run_id, lambda links: links.setdefault("inputs", []).extend(ids))
+            model_ids = [model.model_id for model in models]
+            self._change_inputs(
+                run_id, lambda document: document.setdefault("inputs", []).extend(model_ids)
+            )
 
-    def _link(self, run_id: str, change: Callable[[Links], None]) -> None:
-        with self._changing:
-            links = document_in(LINKS, self._all_tags(self._plain_run(run_id))) or {}
-            change(links)
-            tags = [RunTag(*pair) for pair in document_tags(LINKS, links).items()]
-            self.log_batch(run_id, [], [], tags)
+    def _change_inputs(self, run_id: str, change: Callable[[InputsDocument], None]) -> None:
+        with self._document_lock:
+            tags = self._all_tags(self._get_stored_run(run_id))
+            document = document_in_tags(RUN_INPUTS, tags) or {}
+            change(document)
+            new_tags = [
+                RunTag(key, text) for key, text in document_tags(RUN_INPUTS, document).items()
+            ]
+            self.log_batch(run_id, [], [], new_tags)
 
-    def _with_links(self, run: Run, shown: RunData, tags: dict[str, str]) -> Run:
-        return _with_links(run, shown, document_in(LINKS, tags) or {})
+    def _with_inputs(self, run: Run, data: RunData, tags: dict[str, str]) -> Run:
+        """Return a run with other data, and with the inputs and outputs that its tags hold."""
+        document: InputsDocument = document_in_tags(RUN_INPUTS, tags) or {}
+        datasets = list(run.inputs.dataset_inputs) if run.inputs else []
+        datasets += [_dataset_from_dict(dataset) for dataset in document.get("datasets", [])]
+        if LoggedModelOutput is None:
+            return Run(run.info, data, RunInputs(datasets))
+        inputs = [LoggedModelInput(model_id) for model_id in document.get("inputs", [])]
+        outputs = [
+            LoggedModelOutput(model_id, step)
+            for model_id, step in document.get("outputs", {}).items()
+        ]
+        return Run(run.info, data, RunInputs(datasets, inputs), RunOutputs(outputs))
 
 
-def _dataset_as_json(given: DatasetInput) -> dict[str, Any]:
-    """Return a dataset of a run as JSON."""
-    dataset = given.dataset
+def _dataset_to_dict(dataset_input: DatasetInput) -> dict[str, Any]:
+    """Return a dataset and its tags as JSON can hold them."""
+    dataset = dataset_input.dataset
     names = ("name", "digest", "source_type", "source", "schema", "profile")
     return {
         "dataset": {name: getattr(dataset, name) for name in names},
-        "tags": {tag.key: tag.value for tag in given.tags or []},
+        "tags": {tag.key: tag.value for tag in dataset_input.tags or []},
     }
 
 
-def _with_links(run: Run, data: RunData, links: Links) -> Run:
-    """Return a run with its inputs and outputs.
-
-    Args:
-        run: As the service has it.
-        data: What it shall show.
-        links: "outputs" (step by model), "inputs" (models) and "datasets" (as JSON).
-    """
-    datasets = list(run.inputs.dataset_inputs) if run.inputs else []
-    for one in links.get("datasets", []):
-        tags = [InputTag(key, text) for key, text in one["tags"].items()]
-        datasets.append(DatasetInput(Dataset(**one["dataset"]), tags))
-    if LoggedModelOutput is None:
-        return Run(run.info, data, RunInputs(datasets))
-    inputs = [LoggedModelInput(model_id) for model_id in links.get("inputs", [])]
-    outputs = [LoggedModelOutput(model, step) for model, step in links.get("outputs", {}).items()]
-    return Run(run.info, data, RunInputs(datasets, inputs), RunOutputs(outputs))
+def _dataset_from_dict(fields: dict[str, Any]) -> DatasetInput:
+    tags = [InputTag(key, text) for key, text in fields["tags"].items()]
+    return DatasetInput(Dataset(**fields["dataset"]), tags)

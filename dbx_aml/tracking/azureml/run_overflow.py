@@ -1,10 +1,11 @@
-"""What a run in Azure ML has no room for: the 201st parameter, long values, the 51st tag.
+"""The overflow of a run: the 201st parameter, long values, the 51st tag.
 
-It goes into artifacts of the run, `dbx_aml/overflow.json`, `dbx_aml/overflow.2.json` and so on,
-each written before the tag that counts them, so a killed program loses nothing that it was told is
-kept. An artifact is never changed: whoever meets a taken number goes on to the next one, so two
-programs can write at once. A long value leaves its beginning and its hash in the service, by which
-it is found again: what is written there later wins by itself.
+The overflow is a series of artifacts of the run, `dbx_aml/overflow.json`,
+`dbx_aml/overflow.2.json` and so on. Each artifact is written before the tag that counts them, so a
+killed program loses no value whose logging call has returned. An artifact never changes. A program
+that meets an existing number takes the next number, so two programs can write at once. A long value
+leaves its beginning and its hash in the service; the hash finds the full value in the overflow. A
+value that is written later to the service replaces the long value, because it has no such hash.
 """
 
 import hashlib
@@ -18,20 +19,20 @@ from threading import Lock
 
 from mlflow.exceptions import MlflowException
 
-from dbx_aml.tracking.azureml.artifact_container import OWN_FOLDER, ArtifactContainer
+from dbx_aml.tracking.azureml.artifact_container import INTERNAL_FOLDER, ArtifactContainer
 
 _HASH_LENGTH = 12
-_MARK = " …[dbx_aml "
+_HASH_PREFIX = " …[dbx_aml "
 
 
 @dataclass(kw_only=True)
-class Spill:
-    """What does not fit.
+class OverflowPart:
+    """Parameters, tags and values that do not fit into a run.
 
     Args:
-        params: By name, those that the service does not have at all.
-        tags: As well; None for one that was deleted.
-        values: Whole values by their hash, for those of which the service has the beginning.
+        params: Values of parameters that the service does not have, by name.
+        tags: Values of tags that the service does not have, by name; None for a deleted tag.
+        values: Full values by their hash, where the service has only the beginning.
     """
 
     params: dict[str, str] = field(default_factory=dict)
@@ -41,99 +42,103 @@ class Spill:
     def __bool__(self) -> bool:
         return bool(self.params or self.tags or self.values)
 
-    def fitted(self, value: str, longest: int) -> str:
-        """Return what the service takes of a value; keep the whole of a longer one here."""
-        if len(value) <= longest:
+    def shorten(self, value: str, max_length: int) -> str:
+        """Return a value that the service accepts; keep the full text of a longer value."""
+        if len(value) <= max_length:
             return value
         digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_LENGTH]
         self.values[digest] = value
-        return f"{value[: longest - len(_MARK) - _HASH_LENGTH - 1]}{_MARK}{digest}]"
+        beginning = value[: max_length - len(_HASH_PREFIX) - _HASH_LENGTH - 1]
+        return f"{beginning}{_HASH_PREFIX}{digest}]"
 
-    def whole(self, value: str) -> str:
-        """Return the whole value for what the service has of it."""
+    def full_value(self, value: str) -> str:
+        """Return the full value for a shortened value of the service."""
         start = len(value) - _HASH_LENGTH - 1
-        if not value.endswith("]") or value[max(0, start - len(_MARK)) : start] != _MARK:
+        if not value.endswith("]") or value[max(0, start - len(_HASH_PREFIX)) : start] != (
+            _HASH_PREFIX
+        ):
             return value
         return self.values.get(value[start:-1], value)
 
-    def add(self, later: "Spill") -> None:
-        """Take over what was written later."""
-        self.params |= later.params
-        self.tags |= later.tags
-        self.values |= later.values
+    def update(self, newer: "OverflowPart") -> None:
+        """Add the content of a newer part; its values replace older values."""
+        self.params |= newer.params
+        self.tags |= newer.tags
+        self.values |= newer.values
 
 
-class Overflow:
-    """The overflow of the runs that one store works with.
+class RunOverflow:
+    """The overflow of all runs that one store works with.
 
     Args:
-        container_of: Gives a run's artifacts.
+        get_container: Function that returns the artifacts of a run.
     """
 
-    def __init__(self, container_of: Callable[[str], ArtifactContainer]) -> None:
-        self._container_of = container_of
-        self._seen: dict[tuple[str, int], Spill] = {}
+    def __init__(self, get_container: Callable[[str], ArtifactContainer]) -> None:
+        self._get_container = get_container
+        self._parts: dict[tuple[str, int], OverflowPart] = {}
         self._lock = Lock()
-        self._last: dict[str, int] = {}
+        self._last_numbers: dict[str, int] = {}
 
-    def append(self, run_id: str, spill: Spill, count: int) -> int:
-        """Write what does not fit, and return how many artifacts there are now.
+    def append(self, run_id: str, part: OverflowPart, count: int) -> int:
+        """Write a part as a new artifact, and return the number of artifacts.
 
         Args:
-            run_id: Whose it is.
-            spill: What to write.
-            count: How many there are at least.
+            run_id: Identifier of the run.
+            part: Content of the artifact.
+            count: Number of artifacts that the run has at least.
         """
-        container = self._container_of(run_id)
+        container = self._get_container(run_id)
         with self._lock, tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "overflow.json"
-            file.write_text(json.dumps(vars(spill)), encoding="utf-8")
-            number = max(count, self._last.get(run_id, 0))
+            file.write_text(json.dumps(vars(part)), encoding="utf-8")
+            number = max(count, self._last_numbers.get(run_id, 0))
             while True:
                 number += 1
-                if container.upload_new(_path(number), file):
-                    self._last[run_id] = number
-                    self._seen[run_id, number] = spill
+                if container.upload_new(_artifact_path(number), file):
+                    self._last_numbers[run_id] = number
+                    self._parts[run_id, number] = part
                     return number
 
-    def read(self, run_id: str, count: int) -> Spill:
-        """Return everything that a run's artifacts hold.
+    def read(self, run_id: str, count: int) -> OverflowPart:
+        """Return the content of all artifacts of a run.
 
         Args:
-            run_id: Whose it is.
-            count: How many there are at least; a program that was killed may have left one more.
+            run_id: Identifier of the run.
+            count: Number of artifacts that the run has at least; a killed program may have left
+                one more.
         """
-        whole = Spill()
-        for part in self._parts(run_id, max(count, self._last.get(run_id, 0))):
-            whole.add(part)
-        return whole
+        content = OverflowPart()
+        for part in self._read_parts(run_id, max(count, self._last_numbers.get(run_id, 0))):
+            content.update(part)
+        return content
 
-    def _parts(self, run_id: str, count: int) -> Iterator[Spill]:
+    def _read_parts(self, run_id: str, count: int) -> Iterator[OverflowPart]:
         with ThreadPoolExecutor(8) as pool:
-            numbers = range(1, count + 1)
-            yield from (part for part in pool.map(lambda n: self._part(run_id, n), numbers) if part)
-        while part := self._part(run_id, count + 1):
+            parts = pool.map(lambda number: self._read_part(run_id, number), range(1, count + 1))
+            yield from (part for part in parts if part)
+        while part := self._read_part(run_id, count + 1):
             count += 1
             yield part
 
-    def _part(self, run_id: str, number: int) -> Spill | None:
-        """Return one artifact's; None for one that never was uploaded, which nobody was told of."""
-        found = self._seen.get((run_id, number))
-        if found is None:
-            container = self._container_of(run_id)
-            if container.size(_path(number)) is None:
+    def _read_part(self, run_id: str, number: int) -> OverflowPart | None:
+        """Return the content of one artifact; None if its upload failed."""
+        part = self._parts.get((run_id, number))
+        if part is None:
+            container, path = self._get_container(run_id), _artifact_path(number)
+            if container.size(path) is None:
                 return None
             with tempfile.TemporaryDirectory() as folder:
                 try:
-                    found = Spill(**json.loads(container.read(_path(number), Path(folder))))
+                    part = OverflowPart(**json.loads(container.read(path, Path(folder))))
                 except (ValueError, TypeError) as error:
                     raise MlflowException(
-                        f"artifact {_path(number)!r} of run {run_id} must be JSON of this package: "
+                        f"artifact {path!r} of run {run_id} must be JSON of this package: "
                         f"{error}; read the run with a newer version"
                     ) from error
-            self._seen[run_id, number] = found
-        return found
+            self._parts[run_id, number] = part
+        return part
 
 
-def _path(number: int) -> str:
-    return f"{OWN_FOLDER}overflow{'' if number == 1 else f'.{number}'}.json"
+def _artifact_path(number: int) -> str:
+    return f"{INTERNAL_FOLDER}overflow{'' if number == 1 else f'.{number}'}.json"

@@ -1,12 +1,11 @@
-"""Which workspace a URI means, and with which identity Azure ML is asked: azureml-mlflow's context.
+"""Workspace and credential of a store: the service context of azureml-mlflow.
 
-azureml-mlflow builds its own from a chain of credentials that ends in asking a person, with no
-bound on the time; ours never does. It is put where azureml-mlflow looks first, so that everything
-else in that package uses it too.
+azureml-mlflow builds its own context from a chain of credentials that ends with an interactive
+login and has no time limit. The credential of this package never opens a login. Each context is
+registered where azureml-mlflow looks first, so that all of that package uses it.
 """
 
 import os
-import re
 from functools import lru_cache
 from threading import Lock
 from typing import Any
@@ -25,106 +24,96 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from dbx_aml.azure.credentials import credential
 from dbx_aml.link.link import Link
+from dbx_aml.link.uris import parse_azureml_uri
 from dbx_aml.tracking.connect import connected_link
 
-_URI = re.compile(
-    r"(?:azureml|adbazureml)://(?P<host>[^/?]+)/.*?/subscriptions/(?P<subscription>[^/?]+)"
-    r"/resourceGroups/(?P<group>[^/?]+)/providers/Microsoft\.MachineLearningServices"
-    r"/(?P<kind>workspaces|registries)/(?P<name>[^/?]+)",
-    re.IGNORECASE,
-)
-_CLOUDS = {"cn": "AzureChinaCloud", "us": "AzureUSGovernment"}
+_CLOUD_OF_SUFFIX = {"cn": "AzureChinaCloud", "us": "AzureUSGovernment"}
 _lock = Lock()
 
 
-def names_workspace(uri: str | None) -> bool:
-    """Tell whether a URI says which workspace it means; `azureml://artifacts/...` does not."""
-    return bool(uri and _URI.match(uri))
-
-
-def same_workspace(one: str, other: str) -> bool:
-    """Tell whether two URIs name the same workspace, whatever follows it."""
-    found = [_URI.match(uri) for uri in (one, other)]
-    parts = [match.groups() if match else None for match in found]
-    return None not in parts and len({str(part[1:]).lower() for part in parts if part}) == 1
-
-
-def context_of(uri: str) -> Any:
-    """Return the service context of a workspace or a registry; the same one each time.
+def service_context_of(uri: str) -> Any:
+    """Return the service context of a workspace or a registry; the same object each time.
 
     Args:
         uri: Tracking, registry or artifact URI.
 
     Raises:
-        MlflowException: The URI names none.
+        MlflowException: The URI names no workspace and no registry.
     """
-    found = _URI.match(uri)
-    if found is None:
+    resource = parse_azureml_uri(uri)
+    if resource is None:
         raise MlflowException(
             "Azure ML URI must name subscription, resource group and workspace: "
             f"got {uri.split('?')[0]!r}; copy the tracking URI from the workspace's page",
             INVALID_PARAMETER_VALUE,
         )
+    identity = (
+        resource.host,
+        resource.subscription_id,
+        resource.resource_group,
+        resource.kind,
+        resource.name,
+    )
     with _lock:
-        return _given_context(**found.groupdict()) or _context(**found.groupdict())
+        return _registered_context(*identity) or _create_context(*identity)
 
 
 @lru_cache(maxsize=64)
-def _context(host: str, subscription: str, group: str, kind: str, name: str) -> Any:
-    cloud = _cloud(host)
-    same: dict[str, Any] = {
-        "subscription_id": subscription,
+def _create_context(host: str, subscription_id: str, group: str, kind: str, name: str) -> Any:
+    arguments: dict[str, Any] = {
+        "subscription_id": subscription_id,
         "resource_group_name": group,
         "host_url": f"https://{host}",
-        "cloud": cloud,
+        "cloud": _cloud_of_host(host),
     }
-    if kind.lower() == "registries":
-        return RegistryServiceContext(registry_name=name, auth=_CredentialInUse(), **same)
-    auth = _job_token(same, name) if _mlflow_env_vars_set() else _CredentialInUse()
-    context = ServiceContext(workspace_name=name, auth=auth, **same)
-    for uri in _keys(host, context._get_scope()):
+    if kind == "registries":
+        return RegistryServiceContext(registry_name=name, auth=LinkCredential(), **arguments)
+    auth = _job_token(arguments, name) if _mlflow_env_vars_set() else LinkCredential()
+    context = ServiceContext(workspace_name=name, auth=auth, **arguments)
+    for uri in _context_uris(host, context._get_scope()):
         _AzureMLServiceContextLoader.add_service_context(uri, context)
     return context
 
 
 def shared_registry_context(host: str, name: str) -> Any:
-    """Return the service context of a registry that is known by its name alone."""
+    """Return the service context of a registry of which only the name is known."""
     return RegistryServiceContext(
         subscription_id=None,
         resource_group_name=None,
         registry_name=name,
-        auth=_CredentialInUse(),
+        auth=LinkCredential(),
         host_url=None,
-        cloud=_cloud(host),
+        cloud=_cloud_of_host(host),
     )
 
 
-def _given_context(host: str, subscription: str, group: str, kind: str, name: str) -> Any:
-    """Return what somebody handed to azureml-mlflow for this workspace, for example its SDK."""
+def _registered_context(host: str, subscription_id: str, group: str, kind: str, name: str) -> Any:
+    """Return the context that another library, for example the SDK, has registered; else None."""
     scope = (
-        f"/subscriptions/{subscription}/resourceGroups/{group}"
+        f"/subscriptions/{subscription_id}/resourceGroups/{group}"
         f"/providers/Microsoft.MachineLearningServices/{kind}/{name}"
     )
-    for uri in _keys(host, scope):
+    for uri in _context_uris(host, scope):
         if _AzureMLServiceContextLoader.has_service_context(uri):
             return _AzureMLServiceContextLoader.get_service_context(uri)
     return None
 
 
-def _keys(host: str, scope: str) -> list[str]:
-    """The names that one workspace's context has: the portal's URI and the SDK's."""
+def _context_uris(host: str, scope: str) -> list[str]:
+    """Return the URIs under which a context is registered: the SDK's and the portal's."""
     return [f"azureml://{host}/mlflow/{version}{scope}" for version in ("v2.0", "v1.0")]
 
 
-def _cloud(host: str) -> Any:
-    """Return the cloud without asking for it: its host's suffix tells, unless a variable does."""
+def _cloud_of_host(host: str) -> Any:
+    """Return the cloud by the suffix of the host, without a request, unless a variable names it."""
     if os.environ.get("AZUREML_CURRENT_CLOUD") or os.environ.get("ARM_CLOUD_METADATA_URL"):
         return _get_cloud_or_default()
-    return _get_cloud_or_default(_CLOUDS.get(host.rpartition(".")[2].lower(), "AzureCloud"))
+    suffix = host.rpartition(".")[2].lower()
+    return _get_cloud_or_default(_CLOUD_OF_SUFFIX.get(suffix, "AzureCloud"))
 
 
 def _job_token(context: dict[str, Any], workspace_name: str) -> Any:
-    """Return the identity of the Azure ML job that this process is: its variables say so."""
+    """Return the identity of the Azure ML job that runs this process, from its variables."""
     return AzureMLTokenAuthentication.create(
         azureml_access_token=os.environ["MLFLOW_TRACKING_TOKEN"],
         expiry_time=None,
@@ -138,24 +127,29 @@ def _job_token(context: dict[str, Any], workspace_name: str) -> Any:
     )
 
 
-class _CredentialInUse:
-    """The credential of the link in force: a store outlives the connection it was made under."""
+class LinkCredential:
+    """The credential of the link that is connected at the moment of each call.
+
+    A store lives longer than the connection under which it was created.
+    """
 
     def __init__(self) -> None:
-        self._found: Any = None
+        self._environment_credential: Any = None
 
-    def _now(self) -> Any:
+    def _current_credential(self) -> Any:
         link = connected_link()
         if link is not None:
             return credential(link)
-        # Nothing is connected: what the environment and the files say is read once.
-        self._found = self._found or credential(Link.load())
-        return self._found
+        # Without a connected link, environment and files are read once.
+        self._environment_credential = (
+            self._environment_credential or credential(Link.load())
+        )
+        return self._environment_credential
 
     def get_token(self, *scopes: str, **options: Any) -> Any:
-        """Return a token, as every Azure SDK asks for it."""
-        return self._now().get_token(*scopes, **options)
+        """Return a token, in the form that every Azure SDK requests."""
+        return self._current_credential().get_token(*scopes, **options)
 
     def get_token_info(self, *scopes: str, **options: Any) -> Any:
-        """Return a token with what is known of it, as newer Azure SDKs ask for it."""
-        return self._now().get_token_info(*scopes, **options)
+        """Return a token with its attributes, in the form that newer Azure SDKs request."""
+        return self._current_credential().get_token_info(*scopes, **options)

@@ -11,12 +11,12 @@ from dbx_aml.tracking.azureml.service_context import shared_registry_context
 
 
 class SharedRegistryRepository(AzureMLflowArtifactRepository):  # type: ignore[misc,unused-ignore]
-    """azureml-mlflow's own, but for its credential, which would ask a person to sign in.
+    """The repository of azureml-mlflow with a credential that never opens a login.
 
     Args:
         artifact_uri: "azureml://<host>/mlflow/v2.0/registries/<name>/models/...".
-        tracking_uri: As MLflow passes it on.
-        registry_uri: As MLflow passes it on.
+        tracking_uri: Tracking URI that MLflow passes on.
+        registry_uri: Registry URI that MLflow passes on.
     """
 
     def __init__(
@@ -25,7 +25,7 @@ class SharedRegistryRepository(AzureMLflowArtifactRepository):  # type: ignore[m
         ArtifactRepository.__init__(self, artifact_uri)
         self.tracking_uri: Any = tracking_uri
         self.registry_uri: Any = registry_uri
-        parts = urlsplit(artifact_uri)
-        name = parts.path.partition("/registries/")[2].partition("/")[0]
-        context = shared_registry_context(parts.netloc, name)
-        self.artifacts = RegistryArtifactClient(context, parts.path[1:])
+        url = urlsplit(artifact_uri)
+        name = url.path.partition("/registries/")[2].partition("/")[0]
+        context = shared_registry_context(url.netloc, name)
+        self.artifacts = RegistryArtifactClient(context, url.path[1:])
