@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.azureml.fixture import azureml, azureml_process
+from tests.support.azureml.fixture import azureml, azureml_client, azureml_process
 from tests.support.databricks.fixture import databricks
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["azureml", "azureml_process", "databricks"]
+__all__ = ["azureml", "azureml_client", "azureml_process", "databricks"]
 
 # Python shows a collected timestamp in the zone of its process.
 os.environ["TZ"] = "UTC"
@@ -133,6 +133,10 @@ def _global_state_is_put_back() -> Iterator[None]:
         from dbx_aml.tracking import connect
 
         connect.reset_for_tests()
+    if "dbx_aml.tracking.azureml.service_context" in sys.modules:
+        from dbx_aml.tracking.azureml import service_context
+
+        service_context.reset_for_tests()
     if "dbx_aml.azure.credentials" in sys.modules:
         from dbx_aml.azure import credentials as auth
 

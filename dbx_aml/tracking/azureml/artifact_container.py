@@ -135,8 +135,8 @@ class ArtifactContainer:
             def upload_file(path: str, uris: dict[str, str] = uris) -> Exception | None:
                 try:
                     self._upload_file(path, files[path], uris.get(path))
-                except Exception as error:  # noqa: BLE001 - raised after the other uploads
-                    return error
+                except Exception as failure:  # noqa: BLE001 - raised after the other uploads
+                    return failure
                 return None
 
             errors = [error for error in _map_in_threads(upload_file, batch) if error]

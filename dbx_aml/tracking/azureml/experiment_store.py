@@ -90,7 +90,8 @@ class ExperimentStore(AzureMLRestStore):  # type: ignore[misc]
                     # The attempt whose answer was lost has created it.
                     return str(find(accepted_name).experiment_id)
                 # The user knows the original name, not the mapped name.
-                error.message = error.message.replace(accepted_name, name)
+                message = error.message.replace(accepted_name, name)
+                error.message, error.args = message, (message,)
                 raise
 
         return with_retries(attempt, AnswerLostError, "POST experiments/create")

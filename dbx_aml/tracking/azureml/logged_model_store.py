@@ -316,7 +316,9 @@ class LoggedModelStore(RunInputsStore):
     def _unused_folder(self, run: Run, name: str) -> str:
         """Return a folder for the files of a model: its name, if that folder is not used."""
         tags = self._all_tags(run)
-        used = {(document_in_tags(key, tags) or {}).get("folder") for key in logged_model_keys(tags)}
+        used = {
+            (document_in_tags(key, tags) or {}).get("folder") for key in logged_model_keys(tags)
+        }
         if name not in used and not self._container_of_run(run.info.run_id).list_paths(name):
             return name
         return f"{name}-{documents.new_model_id('')[-8:]}"

@@ -25,7 +25,7 @@ from mlflow.utils.proto_json_utils import parse_dict
 from mlflow.utils.rest_utils import MlflowHostCreds, http_request, verify_rest_response
 
 from dbx_aml._common.errors import ArgumentError, ServiceUnavailableError, TemporaryError
-from dbx_aml._common.http import REFUSED_STATUSES, TEMPORARY_STATUSES
+from dbx_aml._common.http import REFUSED_STATUSES, TEMPORARY_STATUSES, root_cause
 from dbx_aml._common.retry import (
     RetryPolicy,
     call_with_retries,
@@ -67,14 +67,17 @@ def with_retries(
     try:
         policy = RetryPolicy(timeout_s=retry_timeout_s(), max_attempts=max_attempts)
         return call_with_retries(
-            call, policy, lambda error: isinstance(error, retried_errors), operation=operation
+            call,
+            policy,
+            lambda error: isinstance(error, retried_errors),
+            operation=f"Azure ML call {operation}",
         )
     except ArgumentError as error:
         raise MlflowException(str(error), INVALID_PARAMETER_VALUE) from error
     except ServiceUnavailableError as error:
-        message, code = f"Azure ML failed: {error}", TEMPORARILY_UNAVAILABLE
+        message = str(error)
     # Outside of the handler: the caught error may refer to a request with its token.
-    raise MlflowException(message, code)
+    raise MlflowException(message, TEMPORARILY_UNAVAILABLE)
 
 
 def send_request(
@@ -109,7 +112,7 @@ def send_request(
                 **content,
             )
         except MlflowException as error:
-            problem = str(error)
+            problem = root_cause(error.__context__ or error)
             if not is_idempotent:
                 raise AnswerLostError(problem) from error
             raise TemporaryError(problem) from error

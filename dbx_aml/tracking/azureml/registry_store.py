@@ -233,7 +233,8 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
                     if version.tags.get(CREATE_ID) == create_id:
                         return version
             is_sent = True
-            return create(name, source, run_id, all_tags, run_link, description)
+            created: ModelVersion = create(name, source, run_id, all_tags, run_link, description)
+            return created
 
         return with_retries(attempt, AnswerLostError, "POST model-versions/create")
 

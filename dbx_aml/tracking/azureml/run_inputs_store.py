@@ -1,4 +1,4 @@
-"""Inputs and outputs of runs that Azure ML does not keep: models, and datasets in old workspaces."""
+"""Inputs and outputs of runs that Azure ML lacks: models, and datasets in old workspaces."""
 
 from collections.abc import Callable
 from threading import RLock

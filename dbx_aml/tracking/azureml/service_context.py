@@ -141,9 +141,7 @@ class LinkCredential:
         if link is not None:
             return credential(link)
         # Without a connected link, environment and files are read once.
-        self._environment_credential = (
-            self._environment_credential or credential(Link.load())
-        )
+        self._environment_credential = self._environment_credential or credential(Link.load())
         return self._environment_credential
 
     def get_token(self, *scopes: str, **options: Any) -> Any:
@@ -153,3 +151,9 @@ class LinkCredential:
     def get_token_info(self, *scopes: str, **options: Any) -> Any:
         """Return a token with its attributes, in the form that newer Azure SDKs request."""
         return self._current_credential().get_token_info(*scopes, **options)
+
+
+def reset_for_tests() -> None:
+    """Forget all service contexts, so that the next store reads the settings again."""
+    _create_context.cache_clear()
+    _AzureMLServiceContextLoader._tracking_uri_to_service_context.clear()

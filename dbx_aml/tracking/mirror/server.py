@@ -59,7 +59,7 @@ class MlflowServer:
             # MLflow holds a lock while it loads a store, so training would wait for this import.
             from dbx_aml.tracking.azureml.store import AmlTrackingStore
 
-            return AmlTrackingStore.of(self.tracking_uri)
+            return AmlTrackingStore.from_uri(self.tracking_uri)
         return _get_store(store_uri=self.tracking_uri)
 
     @property
@@ -81,9 +81,9 @@ class MlflowServer:
         endpoint = f"/api/2.0/mlflow/{call}"
         host_creds = self.store.get_host_creds
         if self.is_azureml:
-            from dbx_aml.tracking.azureml.mlflow_calls import send
+            from dbx_aml.tracking.azureml.mlflow_calls import send_request
 
-            response = send(host_creds, method, endpoint, **content)
+            response = send_request(host_creds, method, endpoint, **content)
         else:
             response = http_request(host_creds(), endpoint, method, **content)
         answer: dict[str, Any] = verify_rest_response(response, endpoint).json()

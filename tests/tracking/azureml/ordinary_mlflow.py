@@ -1,8 +1,8 @@
-"""Ordinary MLflow 3 code, as its documentation shows it; it knows no server and no package of ours.
+"""Ordinary MLflow 3 code, as MLflow's documentation shows it, for any tracking server.
 
     MLFLOW_TRACKING_URI=... python ordinary_mlflow.py <a folder to work in>
 
-prints, as JSON, what it reads back.
+prints as JSON the data that it reads back.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 
 FOLDER = Path(sys.argv[1])
 FOLDER.mkdir(parents=True, exist_ok=True)
-found = {}
+results = {}
 client = MlflowClient()
 iris = load_iris(as_frame=True)
 features, target = iris.data, iris.target
@@ -32,8 +32,8 @@ class Doubles(mlflow.pyfunc.PythonModel):
         return model_input * 2
 
 
-def shown(run_id):
-    """Return what a run has, without what no two runs share."""
+def run_content(run_id):
+    """Return the content of a run, without times and identifiers."""
     run = client.get_run(run_id)
     data = run.data
     return {
@@ -43,14 +43,18 @@ def shown(run_id):
         "metrics": {key: round(value, 9) for key, value in data.metrics.items()},
         "tags": {key: text for key, text in data.tags.items() if not key.startswith("mlflow.")},
         "datasets": sorted(
-            [given.dataset.name, given.dataset.digest, *(tag.value for tag in given.tags)]
-            for given in run.inputs.dataset_inputs
+            [
+                used.dataset.name,
+                used.dataset.digest,
+                *(tag.value for tag in used.tags),
+            ]
+            for used in run.inputs.dataset_inputs
         ),
         "models": len(run.outputs.model_outputs),
     }
 
 
-def listed(run_id, path=None):
+def list_paths(run_id, path=None):
     infos = client.list_artifacts(run_id, path)
     return sorted([info.path, info.is_dir] for info in infos)
 
@@ -102,40 +106,40 @@ with mlflow.start_run(run_name="parent", tags={"team": "risk"}) as parent:
     mlflow.log_input(dataset, context="training")
 
 run_id = parent.info.run_id
-found["parent"] = shown(run_id)
-found["loss"] = [
+results["parent"] = run_content(run_id)
+results["loss"] = [
     [metric.step, metric.value] for metric in client.get_metric_history(run_id, "loss")
 ][::250]
-found["background"] = [m.step for m in client.get_metric_history(run_id, "background")] == list(
+results["background"] = [m.step for m in client.get_metric_history(run_id, "background")] == list(
     range(1_000)
 )
-found["listed"] = {path or "": listed(run_id, path) for path in (None, "notes", "large")}
+results["listed"] = {path or "": list_paths(run_id, path) for path in (None, "notes", "large")}
 local = Path(mlflow.artifacts.download_artifacts(run_id=run_id, dst_path=str(FOLDER / "all")))
-found["downloaded"] = {
+results["downloaded"] = {
     file.relative_to(local).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
     for file in sorted(local.rglob("*"))
     if file.is_file()
 }
-found["text"] = mlflow.artifacts.load_text(f"runs:/{run_id}/notes/a b ü.txt")
-found["dict"] = mlflow.artifacts.load_dict(f"{parent.info.artifact_uri}/data.json")
+results["text"] = mlflow.artifacts.load_text(f"runs:/{run_id}/notes/a b ü.txt")
+results["dict"] = mlflow.artifacts.load_dict(f"{parent.info.artifact_uri}/data.json")
 children = mlflow.search_runs(filter_string=f"tags.mlflow.parentRunId = '{run_id}'")
-found["children"] = sorted(children["metrics.score"].tolist())
+results["children"] = sorted(children["metrics.score"].tolist())
 
 # scikit-learn, by autologging.
 mlflow.sklearn.autolog()
 with mlflow.start_run(run_name="sklearn") as run:
     sklearn_model = LogisticRegression(max_iter=300).fit(features, target)
 mlflow.sklearn.autolog(disable=True)
-found["sklearn"] = shown(run.info.run_id)
+results["sklearn"] = run_content(run.info.run_id)
 (output,) = client.get_run(run.info.run_id).outputs.model_outputs
-found["sklearn model"] = logged_model(output.model_id)
-found["sklearn listed"] = listed(run.info.run_id, "model")
+results["sklearn model"] = logged_model(output.model_id)
+results["sklearn listed"] = list_paths(run.info.run_id, "model")
 by_run = mlflow.sklearn.load_model(f"runs:/{run.info.run_id}/model")
 by_id = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
-found["sklearn predicted"] = [rounded(by_run.predict(features)), rounded(by_id.predict(features))]
-found["sklearn signature"] = by_id.metadata.signature.to_dict()
+results["sklearn predicted"] = [rounded(by_run.predict(features)), rounded(by_id.predict(features))]
+results["sklearn signature"] = by_id.metadata.signature.to_dict()
 registered = mlflow.register_model(f"runs:/{run.info.run_id}/model", "flowers")
-found["registered"] = [registered.name, str(registered.version), registered.status]
+results["registered"] = [registered.name, str(registered.version), registered.status]
 
 # LightGBM, by autologging.
 mlflow.lightgbm.autolog()
@@ -144,15 +148,15 @@ with mlflow.start_run(run_name="lightgbm") as run:
     settings = {"objective": "multiclass", "num_class": 3, "verbose": -1, "num_threads": 1}
     booster = lightgbm.train(settings, train, 5, valid_sets=[train], valid_names=["train"])
 mlflow.lightgbm.autolog(disable=True)
-found["lightgbm"] = shown(run.info.run_id)
+results["lightgbm"] = run_content(run.info.run_id)
 history = client.get_metric_history(run.info.run_id, "train-multi_logloss")
-found["lightgbm history"] = [[metric.step, round(metric.value, 9)] for metric in history]
+results["lightgbm history"] = [[metric.step, round(metric.value, 9)] for metric in history]
 (output,) = client.get_run(run.info.run_id).outputs.model_outputs
-found["lightgbm model"] = logged_model(output.model_id)
+results["lightgbm model"] = logged_model(output.model_id)
 registered = mlflow.register_model(f"models:/{output.model_id}", "flowers", tags={"kind": "gbm"})
-found["lightgbm registered"] = [str(registered.version), registered.tags]
+results["lightgbm registered"] = [str(registered.version), registered.tags]
 
-# A model of one's own, with signature and input example, and one without a run.
+# A custom model with signature and input example, and a model without a run.
 frame = pd.DataFrame({"x": [1.0, 2.0]})
 with mlflow.start_run(run_name="pyfunc") as run:
     mlflow.log_metric("auc", 0.75)
@@ -170,22 +174,22 @@ with mlflow.start_run(run_name="pyfunc") as run:
         name="doubles", python_model=Doubles(), pip_requirements=["mlflow"]
     )
     mlflow.log_metric("mae", 0.5, model_id=info.model_id, dataset=dataset)
-found["pyfunc"] = shown(run.info.run_id)
-found["pyfunc model"] = logged_model(info.model_id)
-found["two models"] = info.model_id != again.model_id
-found["example"] = mlflow.pyfunc.load_model(info.model_uri).input_example.to_dict("list")
+results["pyfunc"] = run_content(run.info.run_id)
+results["pyfunc model"] = logged_model(info.model_id)
+results["two models"] = info.model_id != again.model_id
+results["example"] = mlflow.pyfunc.load_model(info.model_uri).input_example.to_dict("list")
 mlflow.set_logged_model_tags(info.model_id, {"checked": "yes"})
 mlflow.delete_logged_model_tag(info.model_id, "stage")
-found["tags"] = logged_model(info.model_id)["tags"]
+results["tags"] = logged_model(info.model_id)["tags"]
 models = mlflow.search_logged_models(
     filter_string="metrics.mae < 0.6 AND params.factor = '2'",
     order_by=[{"field_name": "creation_timestamp", "ascending": False}],
     output_format="list",
 )
-found["searched"] = [model.model_id == info.model_id for model in models]
+results["searched"] = [model.model_id == info.model_id for model in models]
 external = mlflow.initialize_logged_model(name="elsewhere", params={"a": "1"})
 mlflow.finalize_logged_model(external.model_id, "READY")
-found["external"] = logged_model(external.model_id)
+results["external"] = logged_model(external.model_id)
 
 # The registry.
 client.set_registered_model_alias("flowers", "champion", "1")
@@ -193,18 +197,18 @@ client.set_registered_model_alias("flowers", "champion", "2")
 client.set_registered_model_alias("flowers", "first", "1")
 client.set_model_version_tag("flowers", "1", "checked", "yes")
 for uri in ("models:/flowers/1", "models:/flowers@champion", "models:/flowers@first"):
-    found[uri] = rounded(mlflow.pyfunc.load_model(uri).predict(features))
+    results[uri] = rounded(mlflow.pyfunc.load_model(uri).predict(features))
 champion = client.get_model_version_by_alias("flowers", "champion")
-found["champion"] = [str(champion.version), sorted(champion.aliases)]
-found["aliases"] = {
+results["champion"] = [str(champion.version), sorted(champion.aliases)]
+results["aliases"] = {
     alias: str(version) for alias, version in client.get_registered_model("flowers").aliases.items()
 }
 client.delete_registered_model_alias("flowers", "first")
-found["one alias"] = sorted(client.get_registered_model("flowers").aliases)
-found["version"] = client.get_model_version("flowers", "1").tags
-found["versions"] = sorted(
-    str(one.version) for one in client.search_model_versions("name = 'flowers'")
+results["one alias"] = sorted(client.get_registered_model("flowers").aliases)
+results["version"] = client.get_model_version("flowers", "1").tags
+results["versions"] = sorted(
+    str(version.version) for version in client.search_model_versions("name = 'flowers'")
 )
-found["doubles"] = mlflow.pyfunc.load_model("models:/doubles/1").predict(frame).to_dict("list")
+results["doubles"] = mlflow.pyfunc.load_model("models:/doubles/1").predict(frame).to_dict("list")
 
-sys.stdout.write("FOUND:" + json.dumps(found, ensure_ascii=False))
+sys.stdout.write("RESULTS:" + json.dumps(results, ensure_ascii=False))

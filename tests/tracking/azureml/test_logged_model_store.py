@@ -1,198 +1,171 @@
-"""Logged models of MLflow 3 in Azure ML, whose runs other clients still see as ordinary ones."""
+"""Logged models of MLflow 3 in Azure ML, whose runs other clients still see as ordinary runs."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
-from tests.support.azureml import AzureMl
-from tests.support.azureml.program import found_by
-
-pytestmark = [pytest.mark.azureml, pytest.mark.slow]
-
-_MODEL = """
+import mlflow
 import pandas as pd
-class Doubles(mlflow.pyfunc.PythonModel):
-    def predict(self, context, model_input, params=None):
-        return model_input * 2
-frame = pd.DataFrame({"x": [1.0, 2.0]})
-def log_model(**options):
-    return mlflow.pyfunc.log_model(
-        name="model", python_model=Doubles(), pip_requirements=[], **options)
-"""
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelInput, LoggedModelStatus, Metric
+from mlflow.exceptions import MlflowException
+
+from dbx_aml.tracking.azureml.store import AmlTrackingStore
+from dbx_aml.tracking.azureml.tag_documents import document_in_tags, document_tags
+from tests.support.azureml import AzureMl
+from tests.support.azureml.plain_client import plain_artifacts, plain_registry, plain_store
+from tests.tracking.azureml.conftest import predict
+
+pytestmark = pytest.mark.azureml
+
+LogModel = Callable[..., Any]
 
 
-def _ours(azureml: AzureMl, code: str, *arguments: str, **options: Any) -> dict[str, Any]:
-    from textwrap import dedent
-
-    return found_by(azureml, _MODEL + dedent(code), *arguments, plain=False, **options)
-
-
-def test_a_model_in_azure_ml_is_an_ordinary_run_to_a_plain_client(
-    azureml: AzureMl, tmp_path: Path
+def test_a_logged_model_is_an_ordinary_run_to_a_client_without_this_package(
+    azureml: AzureMl, azureml_client: MlflowClient, log_model: LogModel, tmp_path: Path
 ) -> None:
-    made = _ours(
-        azureml,
-        """
-        mlflow.set_experiment("models")
-        with mlflow.start_run() as run:
-            first, second = log_model(), log_model()
-            mlflow.log_text("mine", "other/a.txt")
-            third = mlflow.pyfunc.log_model(
-                name="other", python_model=Doubles(), pip_requirements=[])
-        found["run_id"] = run.info.run_id
-        found["first"] = first.model_id
-        uris = [mlflow.get_logged_model(i.model_id).artifact_location
-                for i in (first, second, third)]
-        found["folders"] = [uri.rpartition("/artifacts/")[2] for uri in uris]
-        # The name means the newest model.
-        download = mlflow.artifacts.download_artifacts
-        text = open(download(f"runs:/{run.info.run_id}/model") + "/MLmodel").read()
-        found["newest"] = second.model_id in text
-        found["listed"] = sorted(f.path for f in client.list_artifacts(run.info.run_id))
-        """,
-    )
-    folders = made["folders"]
-    found = found_by(
-        azureml,
-        """
-        import pandas as pd
-        run = client.get_run(sys.argv[2])
-        found["status"] = run.info.status
-        found["listed"] = sorted(f.path for f in client.list_artifacts(sys.argv[2]))
-        folder = mlflow.artifacts.download_artifacts(
-            run.info.artifact_uri + "/model", dst_path=sys.argv[3])
-        model = mlflow.pyfunc.load_model(folder)
-        found["predicted"] = model.predict(pd.DataFrame({"x": [1.0]}))["x"].tolist()
-        client.create_registered_model("plain")
-        version = client.create_model_version(
-            "plain", run.info.artifact_uri + "/model", run.info.run_id)
-        found["version"] = [str(version.version), version.status]
-        """,
-        made["run_id"],
-        str(tmp_path),
-    )
+    mlflow.set_experiment("models")
+    with mlflow.start_run() as active_run:
+        first, second = log_model(), log_model()
+        mlflow.log_text("mine", "other/a.txt")
+        third = log_model("other")
+    run_id = active_run.info.run_id
 
-    assert made["first"].startswith(f"m-{made['run_id']}-")
+    assert first.model_id.startswith(f"m-{run_id}-")
+    locations = [
+        mlflow.get_logged_model(info.model_id).artifact_location for info in (first, second, third)
+    ]
+    folders = [location.rpartition("/artifacts/")[2] for location in locations]
+    # A folder that a model or a file uses already is left alone.
     assert folders[0] == "model"
-    # What is taken, by a model or by a file, is left alone.
     assert folders[1].startswith("model-")
     assert folders[2].startswith("other-")
-    assert made["newest"]
-    assert made["listed"] == sorted([*folders, "other"])
-    assert found["listed"] == made["listed"]
-    assert found["status"] == "FINISHED"
-    assert found["predicted"] == [2.0]
-    assert found["version"] == ["1", "READY"]
+    listed = sorted(info.path for info in azureml_client.list_artifacts(run_id))
+    assert listed == sorted([*folders, "other"])
+    # The name means the newest model.
+    newest = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/model")
+    assert second.model_id in Path(newest, "MLmodel").read_text()
+
+    run = plain_store(azureml.tracking_uri).get_run(run_id)
+    assert run.info.status == "FINISHED"
+    artifacts = plain_artifacts(run.info.artifact_uri)
+    assert sorted(info.path for info in artifacts.list_artifacts(None)) == listed
+    assert predict(artifacts.download_artifacts("model", str(tmp_path))) == [2.0, 4.0]
+    registry = plain_registry(azureml.tracking_uri)
+    registry.create_registered_model("plain")
+    version = registry.create_model_version("plain", run.info.artifact_uri + "/model", run_id)
+    assert (str(version.version), version.status) == ("1", "READY")
 
 
-def test_a_logged_model_is_found_changed_and_deleted(azureml: AzureMl) -> None:
-    found = _ours(
-        azureml,
-        """
-        from mlflow.entities import LoggedModelStatus
-        experiment = mlflow.set_experiment("changed")
-        with mlflow.start_run() as run:
-            mlflow.log_params({f"p{i:03}": "v" * 60 for i in range(250)})
-            info = log_model(params={"extra": 1})
-        get = mlflow.get_logged_model
-        found["params"] = len(get(info.model_id).params)
-        client.set_logged_model_tags(info.model_id, {"a": "1", "b": "x" * 5000})
-        client.delete_logged_model_tag(info.model_id, "a")
-        found["no tag"] = error_of(client.delete_logged_model_tag, info.model_id, "a")[1]
-        other = MlflowClient(sys.argv[1] + "?other")
-        found["b"] = len(other.get_logged_model(info.model_id).tags["b"])
-        search = mlflow.search_logged_models
-        ids = [experiment.experiment_id]
-        found["searched"] = len(search(ids, "params.extra = '1'", output_format="list"))
-        found["not"] = len(search(ids, "params.extra = '2'", output_format="list"))
-        failed = mlflow.initialize_logged_model(name="alone")
-        found["pending"] = str(failed.status)
-        client.finalize_logged_model(failed.model_id, LoggedModelStatus.FAILED)
-        carriers = client.search_runs(ids, "attributes.run_name = 'alone'")
-        tag = "dbx_aml.placeholder_run"
-        found["carrier"] = [[r.info.status, r.data.tags[tag]] for r in carriers]
-        found["source"] = get(failed.model_id).source_run_id
-        found["failed"] = str(get(failed.model_id).status)
-        client.delete_logged_model(info.model_id)
-        found["deleted"] = error_of(get, info.model_id)[1]
-        found["left"] = [m.name for m in search(ids, output_format="list")]
-        found["unknown"] = error_of(get, "m-" + "0" * 32)[1]
-        nowhere = "m-11111111-1111-4111-8111-111111111111-0a1b2c3d"
-        found["no run"] = error_of(get, nowhere)[1]
-        found["used"] = [run.info.run_id, info.model_id]
-        client.log_inputs(run.info.run_id, models=[mlflow.entities.LoggedModelInput(info.model_id)])
-        again = client.get_run(run.info.run_id)
-        found["links"] = [
-            [m.model_id for m in again.inputs.model_inputs],
-            [[m.model_id, m.step] for m in again.outputs.model_outputs]]
-        """,
-    )
+def test_a_logged_model_is_found_changed_and_deleted(
+    azureml: AzureMl, azureml_client: MlflowClient, log_model: LogModel
+) -> None:
+    experiment = mlflow.set_experiment("changed")
+    with mlflow.start_run() as active_run:
+        mlflow.log_params({f"p{i:03}": "v" * 60 for i in range(250)})
+        model_id = log_model(params={"extra": 1}).model_id
+    run_id = active_run.info.run_id
 
-    assert found["params"] == 251
-    assert "No tag with key 'a' found" in found["no tag"]
-    assert found["b"] == 5000
-    assert [found["searched"], found["not"]] == [1, 0]
-    assert found["pending"] == "PENDING"
-    (carrier,) = found["carrier"]
-    assert carrier == [
-        "FAILED",
-        "this run only carries a logged model that was made without a run",
+    def search(filter_string: str | None = None) -> list[Any]:
+        models: list[Any] = mlflow.search_logged_models(
+            [experiment.experiment_id], filter_string, output_format="list"
+        )
+        return models
+
+    assert len(mlflow.get_logged_model(model_id).params) == 251
+    assert [model.model_id for model in search("params.extra = '1'")] == [model_id]
+    assert search("params.extra = '2'") == []
+
+    azureml_client.set_logged_model_tags(model_id, {"a": "1", "b": "x" * 5000})
+    azureml_client.delete_logged_model_tag(model_id, "a")
+    with pytest.raises(MlflowException, match="No tag with key 'a' found"):
+        azureml_client.delete_logged_model_tag(model_id, "a")
+    other_client = MlflowClient(azureml.tracking_uri)
+    assert other_client.get_logged_model(model_id).tags["b"] == "x" * 5000
+
+    azureml_client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
+    run = azureml_client.get_run(run_id)
+    assert [model.model_id for model in run.inputs.model_inputs] == [model_id]
+    assert [(model.model_id, model.step) for model in run.outputs.model_outputs] == [(model_id, 0)]
+
+    azureml_client.delete_logged_model(model_id)
+    with pytest.raises(MlflowException, match=f"Logged model '{model_id}' not found"):
+        mlflow.get_logged_model(model_id)
+    assert search() == []
+
+
+def test_a_logged_model_without_a_run_gets_a_placeholder_run_that_ends_with_it(
+    azureml_client: MlflowClient,
+) -> None:
+    experiment = mlflow.set_experiment("placeholder")
+    model = mlflow.initialize_logged_model(name="orphan")
+    assert model.status == LoggedModelStatus.PENDING
+
+    azureml_client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+
+    stored = mlflow.get_logged_model(model.model_id)
+    assert (stored.status, stored.source_run_id) == (LoggedModelStatus.FAILED, None)
+    (run,) = azureml_client.search_runs([experiment.experiment_id])
+    assert (run.info.run_name, run.info.status) == ("orphan", "FAILED")
+    assert "only carries a logged model" in run.data.tags["dbx_aml.placeholder_run"]
+
+
+@pytest.mark.parametrize(
+    ("model_id", "reason"),
+    [
+        ("m-" + "0" * 32, "not in Azure ML"),
+        ("m-11111111-1111-4111-8111-111111111111-0a1b2c3d", "not found"),
+    ],
+)
+def test_an_unknown_model_id_is_one_clear_error(
+    azureml_client: MlflowClient, model_id: str, reason: str
+) -> None:
+    with pytest.raises(MlflowException, match=reason):
+        azureml_client.get_logged_model(model_id)
+
+
+def test_metrics_of_a_model_are_sent_once_and_the_model_has_the_latest_values(
+    azureml: AzureMl, azureml_client: MlflowClient, log_model: LogModel
+) -> None:
+    mlflow.set_experiment("metrics")
+    train = mlflow.data.from_pandas(pd.DataFrame({"x": [1.0]}), name="train")
+    test = mlflow.data.from_pandas(pd.DataFrame({"x": [2.0]}), name="test")
+    with mlflow.start_run() as active_run:
+        run_id = active_run.info.run_id
+        mlflow.log_metric("before", 0.5)
+        model_id = log_model().model_id
+        for step in range(50):
+            mlflow.log_metric("loss", 1 / (step + 1), step=step, model_id=model_id)
+        mlflow.log_metric("auc", 0.75, model_id=model_id, dataset=train)
+        mlflow.log_metric("auc", 0.5, model_id=model_id, dataset=test)
+        mlflow.log_metric("auc", 0.25, model_id=model_id, dataset=test)
+    with mlflow.start_run() as other_run:
+        mlflow.log_metric("later", 1.5, model_id=model_id)
+
+    # One request a value, and few further requests for metrics that are new to the model.
+    assert len(azureml.requests(path="runs/log-batch")) < 50 + 25
+    model = MlflowClient(azureml.tracking_uri).get_logged_model(model_id)
+    assert sorted(
+        [metric.key, metric.dataset_name or "", metric.value, metric.step, metric.run_id]
+        for metric in model.metrics
+    ) == [
+        ["auc", "test", 0.25, 0, run_id],
+        ["auc", "train", 0.75, 0, run_id],
+        ["before", "", 0.5, 0, run_id],
+        ["later", "", 1.5, 0, other_run.info.run_id],
+        ["loss", "", 0.02, 49, run_id],
     ]
-    assert found["source"] is None
-    assert found["failed"] == "FAILED"
-    model_id = found["used"][1]
-    assert f"Logged model '{model_id}' not found" in found["deleted"]
-    assert found["left"] == ["alone"]
-    assert "not in Azure ML" in found["unknown"]
-    assert "not found" in found["no run"]
-    assert found["links"] == [[model_id], [[model_id, 0]]]
+    assert len(azureml_client.get_metric_history(run_id, "before")) == 1
+    assert set(azureml_client.get_run(run_id).data.metrics) == {"before", "loss", "auc"}
 
 
-def test_metrics_of_a_model_are_sent_once_and_are_its_newest(azureml: AzureMl) -> None:
-    found = _ours(
-        azureml,
-        """
-        import pandas as pd
-        mlflow.set_experiment("metrics")
-        train = mlflow.data.from_pandas(pd.DataFrame({"x": [1.0]}), name="train")
-        test = mlflow.data.from_pandas(pd.DataFrame({"x": [2.0]}), name="test")
-        with mlflow.start_run() as run:
-            mlflow.log_metric("before", 0.5)
-            info = log_model()
-            for step in range(50):
-                mlflow.log_metric("loss", 1 / (step + 1), step=step, model_id=info.model_id)
-            mlflow.log_metric("auc", 0.75, model_id=info.model_id, dataset=train)
-            mlflow.log_metric("auc", 0.5, model_id=info.model_id, dataset=test)
-            mlflow.log_metric("auc", 0.25, model_id=info.model_id, dataset=test)
-        with mlflow.start_run() as other:
-            mlflow.log_metric("later", 1.5, model_id=info.model_id)
-        got = MlflowClient(sys.argv[1] + "?new").get_logged_model(info.model_id)
-        found["metrics"] = sorted([m.key, m.dataset_name or "", m.value, m.step, m.run_id]
-            for m in got.metrics)
-        found["runs"] = [run.info.run_id, other.info.run_id]
-        found["before"] = len(client.get_metric_history(run.info.run_id, "before"))
-        found["run"] = client.get_run(run.info.run_id).data.metrics
-        """,
-    )
-    run, other = found["runs"]
-
-    assert found["metrics"] == [
-        ["auc", "test", 0.25, 0, run],
-        ["auc", "train", 0.75, 0, run],
-        ["before", "", 0.5, 0, run],
-        ["later", "", 1.5, 0, other],
-        ["loss", "", 0.02, 49, run],
-    ]
-    assert found["before"] == 1
-    assert set(found["run"]) == {"before", "loss", "auc"}
-    # One request a value, and few more for what is new to the model.
-    calls = azureml.requests(path="runs/log-batch")
-    assert len(calls) < 50 + 25
-
-
-def test_metrics_of_a_model_survive_a_killed_program(azureml: AzureMl) -> None:
-    done = azureml.run(
+def test_metrics_of_a_model_survive_a_killed_program(
+    azureml: AzureMl, azureml_client: MlflowClient
+) -> None:
+    program = azureml.run(
         """
 import mlflow, os, sys
 mlflow.set_tracking_uri(sys.argv[1])
@@ -205,12 +178,61 @@ print(model.model_id, flush=True)
 os._exit(1)
 """
     )
-    model_id = done.stdout.split()[0]
+    model_id = program.stdout.split()[0]
 
-    found = _ours(
-        azureml,
-        "found['m'] = [[m.key, m.value] for m in mlflow.get_logged_model(sys.argv[2]).metrics]",
-        model_id,
-    )
+    metrics = azureml_client.get_logged_model(model_id).metrics
 
-    assert found["m"] == [["loss", 1.0]]
+    assert [(metric.key, metric.value) for metric in metrics] == [("loss", 1.0)]
+
+
+class RecordingStore(AmlTrackingStore):
+    """A store that keeps its calls and answers them from memory."""
+
+    def __init__(self, run_tags: dict[str, str]) -> None:
+        super().__init__(SimpleNamespace())
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self._tags = run_tags
+
+    def _call_endpoint(
+        self, api: Any, json_body: str | None = None, endpoint: str | None = None, **_: Any
+    ) -> Any:
+        self.calls.append((api.__name__, json.loads(json_body or "{}")))
+        response = api.Response()
+        if api.__name__ == "GetMetricHistory":
+            response.metrics.add(key="auc", value=0.5, timestamp=7, step=0)
+        if api.__name__ == "GetRun":
+            response.run.info.run_id = "r"
+            for key, text in self._tags.items():
+                response.run.data.tags.add(key=key, value=text)
+        return response
+
+    def logged(self, kind: str) -> list[tuple[str, Any]]:
+        """Return keys and values of the logged "metrics" or "tags"."""
+        batches = [body for name, body in self.calls if name == "LogBatch"]
+        return [(item["key"], item["value"]) for body in batches for item in body.get(kind, [])]
+
+
+def test_a_metric_that_was_just_read_is_linked_to_a_model_and_not_sent_again() -> None:
+    key = "dbx_aml.logged_model.0a1b2c3d"
+    document = {"name": "m", "folder": "m", "status": "PENDING", "created": 1, "updated": 1}
+    store = RecordingStore(document_tags(key, document))
+    model_id = "m-r-0a1b2c3d"
+    (metric,) = store.get_metric_history("r", "auc")
+
+    same = Metric("auc", metric.value, metric.timestamp, metric.step, model_id=model_id)
+    new = Metric("auc", 0.75, 8, 0, model_id=model_id)
+    store.log_batch("r", [same, new], [], [])
+
+    assert store.logged("metrics") == [("auc", 0.75)]
+    written = document_in_tags(key, dict(store.logged("tags")))
+    assert written is not None
+    assert written["metrics"] == [["auc", 0.75, 8, 0, "", "", "r"]]
+
+
+def test_a_metric_of_a_model_on_another_server_is_a_metric_of_the_run() -> None:
+    store = RecordingStore({})
+
+    store.log_metric("r", Metric("auc", 0.5, 1, 0, model_id="m-0123456789abcdef"))
+    store.update_run_info("r", 3, 2, None)
+
+    assert store.logged("metrics") == [("auc", 0.5)]

@@ -4,18 +4,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
 import pytest
+from mlflow import MlflowClient
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.tracking._model_registry.utils import _get_store as registry_store
+from mlflow.tracking._tracking_service.utils import _get_store as tracking_store
 
 from tests.support.azureml import AzureMl
-from tests.support.azureml.program import found_by
 from tests.support.child_process import clean_environment
 
-pytestmark = [pytest.mark.azureml, pytest.mark.slow]
-
-_OURS = "AmlTrackingStore"
+pytestmark = pytest.mark.azureml
 
 
-def _run(code: str) -> subprocess.CompletedProcess[str]:
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code], env=clean_environment(), capture_output=True, text=True
     )
@@ -24,114 +26,104 @@ def _run(code: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "first", ["azureml.mlflow.entry_point_loaders", "dbx_aml.tracking.azureml.plugin"]
 )
-def test_the_stores_are_ours_whichever_entry_point_mlflow_loads_first(first: str) -> None:
-    done = _run(
+def test_mlflow_gets_our_stores_whichever_entry_point_it_loads_first(first: str) -> None:
+    program = run_python(
         f"""
 import {first}
-import azureml.mlflow.entry_point_loaders as theirs, dbx_aml.tracking.azureml.plugin as ours
-assert theirs.azureml_store_builder is ours.tracking_store
-assert theirs.azureml_model_registry_builder is ours.model_registry_store
-assert theirs.azureml_artifacts_builder is ours.artifact_repository
+import azureml.mlflow.entry_point_loaders as loaders, dbx_aml.tracking.azureml.plugin as plugin
+assert loaders.azureml_store_builder is plugin.tracking_store
+assert loaders.azureml_model_registry_builder is plugin.model_registry_store
+assert loaders.azureml_artifacts_builder is plugin.artifact_repository
 from mlflow.tracking._tracking_service.utils import _tracking_store_registry
-assert _tracking_store_registry._registry["azureml"] is ours.tracking_store
+assert _tracking_store_registry._registry["azureml"] is plugin.tracking_store
 """
     )
-    assert done.returncode == 0, done.stderr
+    assert program.returncode == 0, program.stderr
 
 
-def test_mlflow_is_imported_where_azureml_mlflow_is_missing() -> None:
-    done = _run(
+def test_mlflow_is_imported_without_azureml_mlflow() -> None:
+    program = run_python(
         "import sys; sys.modules['azureml.mlflow'] = None\n"
         "import warnings; warnings.simplefilter('ignore')\n"
         "import mlflow; mlflow.set_tracking_uri('sqlite://'); print('fine')"
     )
-    assert done.stdout == "fine\n", done.stderr
+    assert program.stdout == "fine\n", program.stderr
 
 
 def test_the_plugin_itself_loads_no_store() -> None:
-    done = _run(
+    program = run_python(
         "import sys, dbx_aml.tracking.azureml.plugin\n"
         "print(sorted(m for m in sys.modules if m == 'mlflow' or m.startswith('dbx_aml')))"
     )
     package = "dbx_aml.tracking.azureml"
-    assert done.stdout == f"{['dbx_aml', 'dbx_aml.tracking', package, f'{package}.plugin']}\n"
+    assert program.stdout == f"{['dbx_aml', 'dbx_aml.tracking', package, f'{package}.plugin']}\n"
 
 
-def test_a_program_that_only_sets_the_uri_gets_our_stores_and_one_may_have_the_plain_ones(
-    azureml: AzureMl,
+@pytest.mark.parametrize("scheme", ["azureml", "adbazureml"])
+def test_a_uri_alone_leads_to_our_stores_and_opening_them_sends_nothing(
+    azureml: AzureMl, azureml_client: MlflowClient, scheme: str
 ) -> None:
-    code = """
-        from mlflow.tracking._model_registry.utils import _get_store
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-        uri = sys.argv[1] + "/experiments/e/runs/r/artifacts"
-        found["store"] = type(client._tracking_client.store).__name__
-        found["registry"] = type(_get_store()).__name__
-        found["artifacts"] = type(get_artifact_repository(uri)).__name__
-        found["dual"] = type(
-            MlflowClient(sys.argv[1].replace("azureml", "adbazureml", 1))._tracking_client.store
-        ).__name__ if "dbx_aml" in sys.modules and sys.modules["dbx_aml"] else ""
-    """
-    ours = found_by(azureml, code, plain=False)
-    plain = found_by(azureml, code)
+    uri = azureml.tracking_uri.replace("azureml", scheme, 1)
+    artifact_uri = f"{azureml.tracking_uri}/experiments/e/runs/r/artifacts"
 
-    assert ours == {
-        "store": _OURS,
-        "registry": "AmlModelRegistryStore",
-        "artifacts": "AmlArtifactRepository",
-        "dual": _OURS,
-    }
-    assert plain == {
-        "store": "AzureMLRestStore",
-        "registry": "AzureMLflowModelRegistry",
-        "artifacts": "AzureMLflowArtifactRepository",
-        "dual": "",
-    }
-    # Building a store asks nothing.
+    assert type(tracking_store(uri)).__name__ == "AmlTrackingStore"
+    assert type(registry_store(azureml.tracking_uri)).__name__ == "AmlModelRegistryStore"
+    assert type(get_artifact_repository(artifact_uri)).__name__ == "AmlArtifactRepository"
     assert azureml.requests() == []
 
 
-def test_the_cloud_is_not_asked_for_and_nobody_is_asked_to_log_in(azureml: AzureMl) -> None:
-    named = found_by(
-        azureml,
-        "found['names'] = [e.name for e in client.search_experiments()]",
-        plain=False,
-        skip_metadata=False,
-    )
-    nobody = found_by(
-        azureml,
-        "found['error'] = error_of(client.search_experiments)",
-        plain=False,
+def test_a_client_never_requests_the_clouds_metadata_and_never_opens_a_login(
+    azureml: AzureMl,
+) -> None:
+    program = azureml.run(
+        """
+import json, os, sys
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+try:
+    MlflowClient(sys.argv[1]).search_experiments()
+except Exception as error:
+    print(type(error).__name__)
+os.environ.update(json.loads(sys.argv[2]))
+print([experiment.name for experiment in MlflowClient(sys.argv[1] + "?2").search_experiments()])
+""",
+        _json_of_identity(azureml),
         identity="none",
+        skip_metadata=False,
         timeout_s=90,
     )
 
-    assert "Default" in named["names"]
+    assert program.returncode == 0, program.stderr
+    error, names = program.stdout.splitlines()[-2:]
+    assert "Error" in error or "Exception" in error
+    assert "Default" in names
     assert not azureml.requests(path="/metadata/endpoints")
-    assert nobody["error"][0] != ""
     assert not azureml.requests(path="devicecode")
 
 
-def test_a_job_uses_and_renews_its_own_token(azureml: AzureMl) -> None:
-    made = found_by(
-        azureml,
-        """
-        experiment = client.create_experiment("job")
-        found["ids"] = [experiment, client.create_run(experiment).info.run_id]
-        """,
-        plain=False,
-    )
-    experiment_id, run_id = made["ids"]
+def _json_of_identity(azureml: AzureMl) -> str:
+    import json
+
+    variables = azureml.environment("service-principal", skip_metadata=False)
+    return json.dumps({k: text for k, text in variables.items() if k.startswith("AZURE_")})
+
+
+def test_a_job_uses_and_renews_its_own_token(
+    azureml: AzureMl, azureml_client: MlflowClient
+) -> None:
+    experiment_id = azureml_client.create_experiment("job")
+    run_id = azureml_client.create_run(experiment_id).info.run_id
+    # azureml-mlflow renews a token 95 seconds before its end.
     azureml.token_lifetime(60)
 
-    found = found_by(
-        azureml,
+    program = azureml.run(
         """
-        with mlflow.start_run() as run:
-            mlflow.log_metric("m", 1)
-            mlflow.log_text("hello", "a.txt")
-        found["run_id"] = run.info.run_id
-        """,
-        plain=False,
+import mlflow
+with mlflow.start_run() as run:
+    mlflow.log_metric("m", 1)
+    mlflow.log_text("hello", "a.txt")
+print(run.info.run_id)
+""",
         identity="none",
         environment={
             "MLFLOW_TRACKING_URI": azureml.tracking_uri,
@@ -141,26 +133,18 @@ def test_a_job_uses_and_renews_its_own_token(azureml: AzureMl) -> None:
         },
     )
 
-    assert found["run_id"] == run_id
+    assert program.stdout.split()[-1:] == [run_id], program.stderr
     assert azureml.requests(path=f"/experimentids/{experiment_id}/runs/{run_id}/token")
 
 
 def test_artifacts_need_no_global_tracking_uri_of_azure_ml(
-    azureml: AzureMl, tmp_path: Path
+    azureml: AzureMl, azureml_client: MlflowClient, mlflow_store: str
 ) -> None:
-    found = found_by(
-        azureml,
-        """
-        mlflow.set_tracking_uri("file://" + sys.argv[2])
-        azure = MlflowClient(sys.argv[1], sys.argv[1])
-        run = azure.create_run(azure.create_experiment("elsewhere"))
-        azure.log_text(run.info.run_id, "hello", "notes/a.txt")
-        found["listed"] = [f.path for f in azure.list_artifacts(run.info.run_id, "notes")]
-        found["file"] = open(azure.download_artifacts(run.info.run_id, "notes/a.txt")).read()
-        """,
-        str(tmp_path / "mlruns"),
-        plain=False,
-        environment={"MLFLOW_ALLOW_FILE_STORE": "true"},
-    )
+    assert mlflow.get_tracking_uri() == mlflow_store
+    client = MlflowClient(azureml.tracking_uri, azureml.tracking_uri)
+    run_id = client.create_run(client.create_experiment("elsewhere")).info.run_id
 
-    assert found == {"listed": ["notes/a.txt"], "file": "hello"}
+    client.log_text(run_id, "hello", "notes/a.txt")
+
+    assert [info.path for info in client.list_artifacts(run_id, "notes")] == ["notes/a.txt"]
+    assert Path(client.download_artifacts(run_id, "notes/a.txt")).read_text() == "hello"
