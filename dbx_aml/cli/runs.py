@@ -1,4 +1,4 @@
-"""`dbx-aml runs`: what was tracked, as a table or one run in full."""
+"""`dbx-aml runs`: a table of runs, or everything about a run."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
     from dbx_aml.tracking.runs import RunRow
 
-_MOST_METRICS = 4
+_MAX_METRICS = 4
 
 
 @click.group(invoke_without_command=True)
-@click.option("--experiment", help="Its name, or its path in Databricks.  [default: MLflow's]")
+@click.option("--experiment", help="Name, or path in Databricks.  [default: MLflow's]")
 @click.option(
     "--max-results",
     type=click.IntRange(1, 1000),
     default=20,
     show_default=True,
-    help="How many runs at most.",
+    help="Largest number of runs.",
 )
 @tracking_uri_option
 @json_option
@@ -41,15 +41,14 @@ def runs(
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
-    """The newest runs of an experiment, with status, metrics and links."""
+    """List the newest runs of an experiment, with status, metrics and links."""
     if ctx.invoked_subcommand:
         return
     from dbx_aml.tracking.runs import list_runs
 
     with show_progress("Reading runs"), ExitStack() as stack:
-        rows = list_runs(
-            experiment, max_results=max_results, tracking_uri=_tracked(tracking_uri, stack)
-        )
+        server_uri = _resolve_tracking_uri(tracking_uri, stack)
+        rows = list_runs(experiment, max_results=max_results, tracking_uri=server_uri)
     if as_json:
         print_json([asdict(row) for row in rows])
         return
@@ -64,10 +63,11 @@ def runs(
         Column("seconds", is_number=True, is_optional=True),
         Column("metrics", is_optional=True),
     ]
-    table = [
-        (_linked_id(row), row.name, row.status, *_when(row), _few(row.metrics)) for row in rows
+    cells = [
+        (_linked_id(row), row.name, row.status, *_format_times(row), _format_metrics(row.metrics))
+        for row in rows
     ]
-    print_table(columns, table)
+    print_table(columns, cells)
 
 
 @runs.command()
@@ -75,16 +75,16 @@ def runs(
 @tracking_uri_option
 @json_option
 def show(run_id: str, tracking_uri: str | None, as_json: bool) -> None:
-    """One run: params, metrics with a sparkline, artifacts, its page."""
+    """Show a run: params, metrics with a sparkline, tags, artifacts, URL of its page."""
     from dbx_aml.tracking.runs import show_run
 
     with show_progress("Reading the run"), ExitStack() as stack:
-        shown = show_run(run_id, tracking_uri=_tracked(tracking_uri, stack))
-    row: RunRow = shown["run"]
+        run = show_run(run_id, tracking_uri=_resolve_tracking_uri(tracking_uri, stack))
+    row: RunRow = run["run"]
     if as_json:
-        print_json({**shown, "run": asdict(row)})
+        print_json({**run, "run": asdict(row)})
         return
-    started, seconds = _when(row)
+    started, seconds = _format_times(row)
     print_fields(
         [
             ("run id", row.run_id),
@@ -96,16 +96,16 @@ def show(run_id: str, tracking_uri: str | None, as_json: bool) -> None:
         ]
     )
     metrics = [
-        (key, f"{one['last']:.6g}", one["points"], one["sparkline"])
-        for key, one in shown["metrics"].items()
+        (key, f"{metric['last']:.6g}", metric["points"], metric["sparkline"])
+        for key, metric in run["metrics"].items()
     ]
-    artifacts = [(one["path"], _size(one["bytes"])) for one in shown["artifacts"]]
+    artifacts = [(file["path"], _format_size(file["bytes"])) for file in run["artifacts"]]
     value = Column("value", is_prose=True)
     number = partial(Column, is_number=True)
     for title, columns, rows in (
-        ("Params", [Column("name"), value], shown["params"].items()),
+        ("Params", [Column("name"), value], run["params"].items()),
         ("Metrics", [Column("name"), number("last"), number("points"), Column("by step")], metrics),
-        ("Tags", [Column("name"), value], shown["tags"].items()),
+        ("Tags", [Column("name"), value], run["tags"].items()),
         ("Artifacts", [Column("path"), number("size")], artifacts),
     ):
         if rows:
@@ -114,8 +114,8 @@ def show(run_id: str, tracking_uri: str | None, as_json: bool) -> None:
             click.echo(f"\n{title}: none")
 
 
-def _tracked(tracking_uri: str | None, stack: ExitStack) -> str | None:
-    """Return the server that is asked; one that no argument names is the link's, connected."""
+def _resolve_tracking_uri(tracking_uri: str | None, stack: ExitStack) -> str | None:
+    """Return the URI of the option, or connect the link and return None for MLflow's own URI."""
     from dbx_aml.link.link import Link
     from dbx_aml.tracking.connect import connect
 
@@ -125,15 +125,15 @@ def _tracked(tracking_uri: str | None, stack: ExitStack) -> str | None:
     return None
 
 
-def _when(row: RunRow) -> tuple[str, str]:
+def _format_times(row: RunRow) -> tuple[str, str]:
     started = f"{row.started:%Y-%m-%d %H:%M:%S}" if row.started else ""
     return started, "" if row.seconds is None else f"{row.seconds:.1f}"
 
 
-def _few(metrics: dict[str, float]) -> str:
-    shown = [f"{key}={value:.4g}" for key, value in list(metrics.items())[:_MOST_METRICS]]
-    more = len(metrics) - _MOST_METRICS
-    return "\n".join(shown + ([f"and {more} more"] if more > 0 else []))
+def _format_metrics(metrics: dict[str, float]) -> str:
+    lines = [f"{key}={value:.4g}" for key, value in list(metrics.items())[:_MAX_METRICS]]
+    hidden = len(metrics) - _MAX_METRICS
+    return "\n".join(lines + ([f"and {hidden} more"] if hidden > 0 else []))
 
 
 def _linked_id(row: RunRow) -> Text:
@@ -142,7 +142,7 @@ def _linked_id(row: RunRow) -> Text:
     return Text(row.run_id, style=f"link {row.url}" if row.url else "")
 
 
-def _size(size: int | None) -> str:
+def _format_size(size: int | None) -> str:
     from rich.filesize import decimal
 
     return "" if size is None or size < 0 else decimal(size)

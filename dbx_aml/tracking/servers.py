@@ -1,61 +1,64 @@
-"""The Databricks side of a link: is it set up, does it answer."""
+"""MLflow tracking servers of a link: the host that MLflow calls, and a check that it answers."""
 
 from __future__ import annotations
 
 from dbx_aml._common.deadline import call_within
 from dbx_aml._common.errors import LinkError
+from dbx_aml._common.redact import redact, redact_uri
+from dbx_aml._common.text import one_line
 from dbx_aml.link.uris import is_databricks_uri
 
-LIMIT_S = 5.0
+_TIMEOUT_S = 5.0
+_MAX_ERROR_CHARS = 240
 
 
-def databricks_host(uri: str | None, seconds: float = LIMIT_S) -> str:
-    """Return the host that MLflow would call, from what is set up on this machine.
+def databricks_host(uri: str | None, timeout_s: float = _TIMEOUT_S) -> str:
+    """Return the URL of the Databricks workspace that MLflow calls for a URI.
 
     Args:
-        uri: "databricks", "databricks-uc", either with "://<profile>".
-        seconds: How long it may take: MLflow may ask the host for its kind.
+        uri: "databricks", "databricks-uc", or either with "://<profile>".
+        timeout_s: Longest time: MLflow may ask the host for its kind.
 
     Raises:
-        LinkError: Nothing is set up, or the host does not answer.
+        LinkError: Databricks is not configured on this machine, or the host does not answer.
     """
     from mlflow.utils.databricks_utils import get_databricks_host_creds
 
     try:
-        creds = call_within(lambda: get_databricks_host_creds(uri), seconds)
+        host_creds = call_within(lambda: get_databricks_host_creds(uri), timeout_s)
     except TimeoutError:
-        problem = f"no answer from its host in {seconds:.1f} s"
-    except Exception as err:  # noqa: BLE001 - whatever MLflow cannot do without
-        problem = _short(err)
+        problem = f"no answer from its host in {timeout_s:.1f} s"
+    except Exception as err:  # noqa: BLE001 - MLflow and databricks-sdk raise many classes
+        problem = redact(one_line(err, _MAX_ERROR_CHARS))
     else:
-        return str(creds.host)
+        return str(host_creds.host)
     raise LinkError(
         f"Databricks must be set up for MLflow's {uri!r}: got {problem}; compare DATABRICKS_HOST "
         "and DATABRICKS_TOKEN, or set another MLflow URI as databricks_tracking_uri"
     )
 
 
-def check_tracking_server(uri: str, seconds: float = LIMIT_S) -> str:
-    """Search a tracking server's experiments for one; return the server.
+def check_tracking_server(tracking_uri: str, timeout_s: float = _TIMEOUT_S) -> str:
+    """Check that a tracking server answers a search for one experiment.
+
+    Returns:
+        URL of the Databricks workspace, or the server's own URI without its login.
 
     Raises:
-        LinkError: It does not answer, or does not let the caller read.
+        LinkError: The server does not answer, or refuses the caller.
     """
     from mlflow import MlflowClient
 
-    found = databricks_host(uri, seconds) if is_databricks_uri(uri) else uri
+    is_databricks = is_databricks_uri(tracking_uri)
+    server = databricks_host(tracking_uri, timeout_s) if is_databricks else redact_uri(tracking_uri)
     try:
-        call_within(lambda: MlflowClient(uri).search_experiments(max_results=1), seconds)
+        call_within(lambda: MlflowClient(tracking_uri).search_experiments(max_results=1), timeout_s)
     except TimeoutError:
-        problem = f"nothing in {seconds:.1f} s"
-    except Exception as err:  # noqa: BLE001 - whatever it is, it is the server's answer
-        problem = _short(err)
+        problem = f"no answer in {timeout_s:.1f} s"
+    except Exception as err:  # noqa: BLE001 - MLflow and its stores raise many classes
+        problem = redact(one_line(err, _MAX_ERROR_CHARS))
     else:
-        return found
+        return server
     raise LinkError(
-        f"MLflow server {found} must answer: got {problem}; compare its address and your login"
+        f"MLflow server {server} must answer: got {problem}; compare its address and your login"
     )
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:240] or type(error).__name__

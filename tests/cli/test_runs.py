@@ -1,4 +1,4 @@
-"""`dbx-aml runs`: a table for people, JSON for programs, one line for what is wrong."""
+"""`dbx-aml runs`: a table for people, JSON for programs, one line for an error."""
 
 import json
 
@@ -49,22 +49,22 @@ def test_json_has_every_metric(run_id):
     assert row["started"].endswith("+00:00")
 
 
-def test_one_run_is_shown_in_full(run_id):
-    said = dbx_aml("runs", "show", run_id).output
-    assert "█▅▁" in said
-    assert "[bold]x" in said, "a value is text, no markup"
-    assert "a/b.txt" in said
-    assert "5 bytes" in said
-    shown = json.loads(dbx_aml("runs", "show", run_id, "--json").stdout)
-    assert shown["metrics"]["loss"]["points"] == 3
-    assert shown["artifacts"] == [{"path": "a/b.txt", "bytes": 5}]
+def test_a_run_is_shown_in_full(run_id):
+    text = dbx_aml("runs", "show", run_id).output
+    assert "█▅▁" in text
+    assert "[bold]x" in text, "a value is text, no markup"
+    assert "a/b.txt" in text
+    assert "5 bytes" in text
+    run = json.loads(dbx_aml("runs", "show", run_id, "--json").stdout)
+    assert run["metrics"]["loss"]["points"] == 3
+    assert run["artifacts"] == [{"path": "a/b.txt", "bytes": 5}]
 
 
 def test_an_experiment_without_runs_says_so(mlflow_store):
     assert dbx_aml("runs", "--experiment", "tests").output == "no runs\n"
 
 
-def test_what_is_not_there_is_one_line_and_exit_code_1(mlflow_store):
+def test_a_missing_experiment_is_one_line_and_exit_code_1(mlflow_store):
     done = dbx_aml("runs", "--experiment", "nope")
     assert done.exit_code == 1
     assert done.output.startswith("dbx-aml: experiment must exist: got 'nope'")

@@ -1,4 +1,4 @@
-"""Runs as a table and one by one: values, links, sparklines."""
+"""Runs: a table, all of a run, URLs and sparklines."""
 
 import mlflow
 import pytest
@@ -42,19 +42,19 @@ def test_runs_are_listed_newest_first_with_their_last_metrics(run_id):
 
 
 def test_a_run_is_shown_with_all_that_was_logged(run_id):
-    shown = show_run(run_id)
-    assert shown["params"] == {"alpha": "0.5"}
-    assert shown["tags"] == {"team": "ö"}
-    assert shown["metrics"]["loss"] == {"last": 1.0, "points": 8, "sparkline": "█▇▆▅▄▃▂▁"}
-    assert shown["metrics"]["rmse"]["sparkline"] == " "
-    assert shown["artifacts"] == [
+    run = show_run(run_id)
+    assert run["params"] == {"alpha": "0.5"}
+    assert run["tags"] == {"team": "ö"}
+    assert run["metrics"]["loss"] == {"last": 1.0, "points": 8, "sparkline": "█▇▆▅▄▃▂▁"}
+    assert run["metrics"]["rmse"]["sparkline"] == " "
+    assert run["artifacts"] == [
         {"path": "deep/er/file.txt", "bytes": 5},
         {"path": "größe.txt", "bytes": 3},
     ]
-    assert shown["run"].name == "one"
+    assert run["run"].name == "one"
 
 
-def test_what_is_not_there_is_said_in_one_line(mlflow_store):
+def test_a_missing_run_or_experiment_is_one_line(mlflow_store):
     with pytest.raises(RunError, match=r"^experiment must exist: got 'nope'; .*path$"):
         list_runs("nope")
     with pytest.raises(RunError, match=r"^run must exist: got 'abc'; Run with id=abc not found$"):

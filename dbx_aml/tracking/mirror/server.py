@@ -17,6 +17,7 @@ from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
 
 from dbx_aml._common.errors import MirrorError
 from dbx_aml._common.http import paged
+from dbx_aml._common.redact import redact_uri
 from dbx_aml.azure.credentials import credential
 from dbx_aml.azure.workspaces import read_workspace, with_tracking_uri
 from dbx_aml.link.link import Link
@@ -139,8 +140,7 @@ class MlflowServer:
         page = run_url(self.tracking_uri, "0", "0")
         if page:
             return page.partition("/#/")[0].partition("/ml/")[0]
-        scheme, separator, rest = self.tracking_uri.partition("://")
-        return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+        return redact_uri(self.tracking_uri)
 
 
 def read_pages(fetch_page: Callable[[str | None], Any], operation: str) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""One process at a time mirrors a run, and the run of a killed process is taken over."""
+"""A lease keeps two processes from one run, and the run of a killed process is taken over."""
 
 import socket
 import subprocess

@@ -1,4 +1,4 @@
-"""One run: everything arrives once, and a run that cannot be mirrored keeps the reason."""
+"""Mirroring a run: everything arrives once, and an unmirrorable run keeps the reason."""
 
 import mlflow
 import pandas as pd
