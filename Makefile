@@ -26,7 +26,7 @@ bench: setup ## the benchmarks; results go to benchmarks/README.md
 	@$(PYTHON_IN) -m benchmarks $(ARGS)
 
 chaos: setup ## the long reliability tests: kills, bad rows, a full disk
-	@$(PYTHON_IN) -m pytest tests/scoring/test_chaos.py tests/tracking/mirror/test_mirror_azureml.py --chaos $(ARGS)
+	@$(PYTHON_IN) -m pytest tests/scoring/test_chaos.py tests/tracking/mirror/test_mirror_azureml.py --chaos -m "nightly or not nightly" $(ARGS)
 
 fmt: setup ## format the code
 	@.venv/bin/ruff format .
