@@ -19,11 +19,12 @@ def run_program(
     environment: Mapping[str, str] | None = None,
     input_text: str = "",
     folder: Path | None = None,
+    has_own_group: bool = True,
 ) -> str:
     """Return what a program writes to its standard output.
 
-    The program gets a process group of its own. At the deadline the whole group is killed, so that
-    no process that it started stays behind.
+    By default the program gets a process group of its own. At the deadline the whole group is
+    killed, so that no process that it started stays behind.
 
     Args:
         arguments: Program and its arguments.
@@ -31,6 +32,8 @@ def run_program(
         environment: All its environment variables; by default those of this process.
         input_text: Text for its standard input.
         folder: Folder that it starts in; by default the current one.
+        has_own_group: Whether the program gets its own process group. Without it, a signal to the
+            caller's group ends the program too, and at the deadline only the program is killed.
 
     Raises:
         ProgramError: It cannot be started, ended with another status than 0, or did not end in
@@ -47,7 +50,7 @@ def run_program(
             cwd=folder,
             text=True,
             errors="replace",
-            start_new_session=True,
+            start_new_session=has_own_group,
         )
     except OSError as err:
         raise ProgramError(
@@ -57,7 +60,7 @@ def run_program(
         try:
             output, stderr = process.communicate(input_text, timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            _kill_group(process)
+            _kill(process, has_own_group)
             stderr = process.communicate()[1]
             raise ProgramError(
                 f"{name} must end within {timeout_s:g} s: it did not{_last_line(stderr)}; "
@@ -65,7 +68,7 @@ def run_program(
                 stderr=stderr,
             ) from None
         except BaseException:
-            _kill_group(process)
+            _kill(process, has_own_group)
             raise
     if process.returncode:
         raise ProgramError(
@@ -76,7 +79,10 @@ def run_program(
     return output
 
 
-def _kill_group(process: subprocess.Popen[str]) -> None:
+def _kill(process: subprocess.Popen[str], has_own_group: bool) -> None:
+    if not has_own_group:
+        process.kill()
+        return
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 

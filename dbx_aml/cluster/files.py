@@ -13,7 +13,7 @@ from dbx_aml.cluster.clusters import Cluster, Reporter
 from dbx_aml.cluster.folder import ClusterFolder
 from dbx_aml.cluster.init_script import SCRIPT_NAME, render
 from dbx_aml.cluster.node.requirements import REQUIREMENTS_FILE
-from dbx_aml.cluster.node.spark_environment import variables
+from dbx_aml.cluster.node.spark_environment import link_variables
 from dbx_aml.cluster.runtimes import known_runtimes
 from dbx_aml.cluster.settings_change import Library, Script
 from dbx_aml.cluster.wheelhouse import WHEELHOUSE_FILE
@@ -107,7 +107,7 @@ class ClusterFiles:
             **self.wheelhouse,
             CONFIG_NAME: _config_bytes(self.link),
         }
-        environment = variables(self.link, _DATABRICKS_HOME)
+        environment = link_variables(self.link, _DATABRICKS_HOME)
         if not is_script:
             wheels = [name for name in self.wheelhouse if name.endswith(".whl")]
             return FolderFiles(

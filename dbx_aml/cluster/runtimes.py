@@ -14,13 +14,14 @@ _FIRST_ROLLING_RELEASE = 18
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """One Databricks Runtime, or one environment of serverless compute.
+    """A Databricks Runtime, or an environment of serverless compute.
 
     Args:
         name: For example "17.3", "17.3-ml" or "serverless-4".
         python: Minor version, for example "3.12".
         packages: Versions of its Python packages by their normalized names.
-        spark: Version of Spark, for example "4.0.0"; None if only Spark Connect is there.
+        spark: Version of Spark, for example "4.0.0"; None on serverless compute, which has only
+            Spark Connect.
         is_lts: Whether it has long-term support.
         is_complete: Whether `packages` has every package.
     """

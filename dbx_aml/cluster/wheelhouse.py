@@ -1,11 +1,9 @@
 """Build a wheelhouse: a folder with every wheel that the init script adds to a runtime's nodes."""
 
-import hashlib
 import importlib.util
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -13,7 +11,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from dbx_aml._common.errors import ArgumentError, ClusterError
+from dbx_aml._common.errors import ArgumentError, ClusterError, ProgramError
+from dbx_aml._common.paths import sha256_of_file
+from dbx_aml._common.programs import run_program
+from dbx_aml._common.text import one_line
 from dbx_aml.cluster.node.marker import KeptPackage
 from dbx_aml.cluster.node.requirements import (
     PACKAGE,
@@ -28,6 +29,8 @@ from dbx_aml.cluster.node.requirements import (
 from dbx_aml.cluster.runtimes import Runtime, known_runtimes
 
 WHEELHOUSE_FILE = "wheelhouse.json"
+# For one call of pip or uv.
+_TIMEOUT_S = 900.0
 # Operating system of the oldest supported runtime; wheels for it run on all newer ones.
 _PLATFORM = "manylinux_2_28_x86_64"
 _UV_PLATFORM = "x86_64-manylinux_2_28"
@@ -123,7 +126,7 @@ def build_wheelhouse(folder: Path, runtime: Runtime, wheel: Path | None = None) 
             json.dumps(content, indent=2) + "\n", encoding="utf-8"
         )
         lines = [
-            f"{wheel.name}=={wheel.version} --hash=sha256:{_sha256(file)}\n"
+            f"{wheel.name}=={wheel.version} --hash=sha256:{sha256_of_file(file)}\n"
             for file, wheel in wheels.items()
         ]
         (work_folder / REQUIREMENTS_FILE).write_text("".join(lines), encoding="utf-8")
@@ -205,25 +208,12 @@ def _run_module(arguments: list[str], stdin: str = "") -> str:
     if "PIP_INDEX_URL" in environment:
         # uv does not read pip's variables.
         environment.setdefault("UV_DEFAULT_INDEX", environment["PIP_INDEX_URL"])
+    command = [sys.executable, "-P", "-m", *arguments]
     try:
-        process = subprocess.run(
-            [sys.executable, "-P", "-m", *arguments],
-            input=stdin,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except subprocess.CalledProcessError as err:
-        lines = [line.strip() for line in err.stderr.splitlines() if line.strip()]
-        message = " ".join(lines)[-600:].rpartition("ERROR: ")[2]
+        return run_program(command, _TIMEOUT_S, environment=environment, input_text=stdin)
+    except ProgramError as err:
+        message = one_line(err.stderr)[-600:].rpartition("ERROR: ")[2]
         raise ClusterError(
             f"package index must have what is added: got {message!r} from {arguments[0]}; "
             "compare the index's settings, or give --wheel for dbx-aml itself"
         ) from err
-    return process.stdout
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from dbx_aml.azure.identity import scrubbed
-from dbx_aml.tracking.active_uris import without_login
+from dbx_aml._common.redact import environment_secrets, redact
+from dbx_aml._common.text import one_line
 
 CheckStatus = Literal["failed", "warning", "ok", "skipped"]
 # Worst first.
 STATUSES: tuple[CheckStatus, ...] = ("failed", "warning", "ok", "skipped")
-# DBX_AML_* variables hold references to secrets, and *_FILE and *_PATH variables name files.
-_SECRET_NAME = re.compile(
-    r"(?!DBX_AML_)(?!.*_(FILE|PATH)$).*(SECRET|TOKEN|PASSWORD|_KEY$|IDENTITY_HEADER)", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +22,7 @@ class CheckResult:
         status: "failed", "warning", "ok" or "skipped".
         seconds: Duration of the check.
         message: Values that were read and their meaning; for a skipped check the reason.
-        fix: Command to type, setting to change or permission to ask for; "" if there is none.
+        fix: Command to type, setting to change or permission to ask for; "" if the check is ok.
     """
 
     check: str = ""
@@ -39,7 +33,9 @@ class CheckResult:
 
     def without_secrets(self) -> CheckResult:
         """Return the result with every secret in its texts replaced by stars."""
-        return replace(self, message=_redact(self.message), fix=_redact(self.fix))
+        secrets = environment_secrets()
+        # Other libraries' error messages may repeat a secret.
+        return replace(self, message=redact(self.message, secrets), fix=redact(self.fix, secrets))
 
 
 class SkippedError(Exception):
@@ -63,14 +59,5 @@ def failed(message: str, fix: str) -> CheckResult:
 
 def failed_with(error: Exception) -> CheckResult:
     """Return the result for an error of this package: its message ends with the next step."""
-    message, _, fix = " ".join(str(error).split()).rpartition("; ")
+    message, _, fix = one_line(error).rpartition("; ")
     return failed(message or fix, fix if message else "")
-
-
-def _redact(text: str) -> str:
-    """Remove tokens, passwords in URLs and the values of secret variables.
-
-    The checks write no secret themselves. Error messages of other libraries may repeat one.
-    """
-    secrets = [value for name, value in os.environ.items() if _SECRET_NAME.match(name)]
-    return scrubbed(without_login(text), secrets)

@@ -1,4 +1,4 @@
-"""What the checks of one run share: the link, the deadline, and values that several checks need."""
+"""The input of the checks: the link, the deadline, and values that several checks need."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class CheckContext:
         link: Link to check; None if it could not be read, and `link_error` has the cause.
         config: Path that the link's file was searched at, as in `Link.load`.
         deadline: Time on the monotonic clock at which the last check ends.
-        model_uri: MLflow URI of a model to check; None for no model.
-        volume: Path of a volume to check, for example "/Volumes/main/ml/models"; None for none.
+        model_uri: MLflow URI of a model to check; None to check no model.
+        volume: Path of a volume to check, for example "/Volumes/main/ml/models", or None.
         link_error: Error of reading the link.
     """
 

@@ -10,9 +10,15 @@ from urllib.parse import quote
 
 from dbx_aml._common.databricks_runtime import running_version
 from dbx_aml._common.deadline import call_within
-from dbx_aml._common.errors import LinkError
-from dbx_aml._common.text import first_line
-from dbx_aml.azure.workspaces import asked
+from dbx_aml._common.errors import (
+    LinkError,
+    NotFoundError,
+    PermissionDeniedError,
+    ServiceError,
+)
+from dbx_aml._common.http import send
+from dbx_aml._common.retry import RetryPolicy
+from dbx_aml._common.text import first_line, one_line
 from dbx_aml.doctor.check_result import CheckResult, SkippedError, failed, ok, warning
 from dbx_aml.doctor.checks import CheckContext, SharedValue
 from dbx_aml.link.experiments import normal_path
@@ -22,6 +28,7 @@ _NEXT_STEPS = {
     401: "use a token of this workspace: the current one is not valid there",
     403: "ask an administrator of the workspace for access",
 }
+_ERRORS = {403: PermissionDeniedError, 404: NotFoundError}
 _WRITE_LEVELS = {"CAN_EDIT", "CAN_MANAGE", "IS_OWNER"}
 # Groups that every user is in; the API does not list them for each user.
 _EVERY_USER_GROUPS = ("account users", "users")
@@ -57,14 +64,6 @@ class DatabricksUser:
     def has_principal(self, principals: set[str]) -> bool:
         """Tell whether the caller or one of the caller's groups is among the principals."""
         return bool(principals & {self.name, *self.groups, *_EVERY_USER_GROUPS})
-
-
-class DatabricksResponseError(LinkError):
-    """Databricks answered with an HTTP error, whose code is `status_code`."""
-
-    def __init__(self, message: str, status_code: int) -> None:
-        super().__init__(message)
-        self.status_code = status_code
 
 
 def databricks_access(context: CheckContext) -> SharedValue[DatabricksAccess]:
@@ -158,12 +157,12 @@ def check_experiment_folder(context: CheckContext) -> CheckResult:
     if experiment.startswith("/"):
         path = normal_path(experiment)
         query = f"experiment_name={quote(path, safe='')}"
-        answer = _get_or_none(context, f"/api/2.0/mlflow/experiments/get-by-name?{query}")
+        answer = _find_json(context, f"/api/2.0/mlflow/experiments/get-by-name?{query}")
         if answer is not None:
             experiment_id = answer["experiment"]["experiment_id"]
             return _check_write(context, f"experiment {path}", f"experiments/{experiment_id}")
         folder = path.rpartition("/")[0] or "/"
-    status = _get_or_none(context, f"/api/2.0/workspace/get-status?path={quote(folder, safe='')}")
+    status = _find_json(context, f"/api/2.0/workspace/get-status?path={quote(folder, safe='')}")
     if status is None:
         return failed(
             f"folder {folder} does not exist: no experiment can be created in it",
@@ -183,9 +182,7 @@ def _check_write(context: CheckContext, label: str, object_path: str) -> CheckRe
     user = databricks_user(context).get_or_skip()
     try:
         answer = get_json(context, f"/api/2.0/permissions/{object_path}")
-    except DatabricksResponseError as err:
-        if err.status_code != 403:
-            raise
+    except PermissionDeniedError:
         return warning(
             f"{label} exists, but {user.name} may not see who may write to it",
             "ask its owner for CAN EDIT if a run cannot be created",
@@ -206,12 +203,11 @@ def _check_write(context: CheckContext, label: str, object_path: str) -> CheckRe
     )
 
 
-def _get_or_none(context: CheckContext, path: str) -> dict[str, Any] | None:
+def _find_json(context: CheckContext, path: str) -> dict[str, Any] | None:
+    """Return the answer to a GET request, or None if there is no such object."""
     try:
         return get_json(context, path)
-    except DatabricksResponseError as err:
-        if err.status_code != 404:
-            raise
+    except NotFoundError:
         return None
 
 
@@ -219,11 +215,12 @@ def get_json(context: CheckContext, path: str) -> dict[str, Any]:
     """Return the JSON object that the Databricks API answers to a GET request.
 
     Raises:
-        LinkError: Databricks does not answer in time.
-        DatabricksResponseError: Databricks answers with an error.
+        ServiceError: Databricks does not answer in time, or answers with an error: a
+            `NotFoundError` for 404, a `PermissionDeniedError` for 403.
     """
     access = databricks_access(context).get_or_skip()
-    response = asked("GET", access.url + path, context.seconds_left, headers=access.headers)
+    policy = RetryPolicy(timeout_s=context.seconds_left, max_attempts=1)
+    response = send("GET", access.url + path, policy, headers=access.headers)
     try:
         body = response.json()
     except ValueError:
@@ -231,12 +228,11 @@ def get_json(context: CheckContext, path: str) -> dict[str, Any]:
     body = body if isinstance(body, dict) else {}
     if response.status_code < 400:
         return body
-    message = " ".join(str(body.get("message") or response.reason).split())[:240]
+    message = one_line(body.get("message") or response.reason, 240)
     next_step = _NEXT_STEPS.get(response.status_code, "try again later")
-    raise DatabricksResponseError(
+    raise _ERRORS.get(response.status_code, ServiceError)(
         f"Databricks must answer {path.partition('?')[0]}: got {response.status_code} {message}; "
-        f"{next_step}",
-        response.status_code,
+        f"{next_step}"
     )
 
 

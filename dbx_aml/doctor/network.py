@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from dbx_aml._common.deadline import call_within
+from dbx_aml._common.http import keep_headers, root_cause
 from dbx_aml.azure.credential_sources import authority_of, cloud_of
-from dbx_aml.azure.workspaces import innermost, keep_headers
 from dbx_aml.doctor.azure import aml_workspace, workspace_properties
 from dbx_aml.doctor.check_result import CheckResult, SkippedError, failed, ok, warning
 from dbx_aml.doctor.checks import CheckContext
@@ -153,7 +153,7 @@ def _request_failure(
     """
     import requests
 
-    cause = innermost(error)
+    cause = root_cause(error)
     if isinstance(error, requests.exceptions.SSLError):
         return failed(
             f"{label}: its certificate is not trusted ({cause}); a firewall may decrypt the "

@@ -22,7 +22,7 @@ _RESTART = "then restart Python"
 
 
 def check_packages(context: CheckContext) -> CheckResult:
-    """Compare the requirements of this package with what is installed."""
+    """Compare the requirements of this package with the installed packages."""
     if _installed_version(PACKAGE) is None:
         return failed(
             f"{PACKAGE} is on the path but not installed: MLflow does not find its stores",
@@ -47,7 +47,7 @@ def check_packages(context: CheckContext) -> CheckResult:
 
 
 def check_plugin(context: CheckContext) -> CheckResult:
-    """Compare azureml-mlflow and its requirements with what is installed."""
+    """Compare azureml-mlflow and its requirements with the installed packages."""
     from packaging.version import Version
 
     installed = _installed_version(PLUGIN)

@@ -7,9 +7,15 @@ from dataclasses import asdict
 from html import escape
 from typing import Any
 
+from dbx_aml._common.html import StyledCell, html_table
 from dbx_aml.doctor.check_result import STATUSES, CheckResult, CheckStatus
 
-_HTML_COLOURS = {"failed": "#c00", "warning": "#a60", "ok": "#080", "skipped": "#777"}
+_HTML_STYLES = {
+    "failed": "color: #d1242f; font-weight: 600",
+    "warning": "color: #9a6700; font-weight: 600",
+    "ok": "color: #1a7f37; font-weight: 600",
+    "skipped": "color: #777",
+}
 
 
 class DoctorReport:
@@ -74,13 +80,14 @@ class DoctorReport:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td style='color:{_HTML_COLOURS[status]}'><b>{status}</b></td>"
-            f"<td>{escape(check)}</td><td>{seconds}</td>"
-            f"<td style='text-align:left;white-space:pre-wrap'>{escape(message)}"
-            + (f"\n<b>→ {escape(fix)}</b>" if fix else "")
-            + "</td></tr>"
+        rows = (
+            (
+                StyledCell(status, _HTML_STYLES[status]),
+                check,
+                seconds,
+                f"{message}\n→ {fix}" if fix else message,
+            )
             for status, check, seconds, message, fix in self.rows()
         )
-        head = "<tr><th>status</th><th>check</th><th>s</th><th>result and fix</th></tr>"
-        return f"<table>{head}{rows}</table><p>{escape(self.summary)}</p>"
+        table = html_table(rows, ("status", "check", "s", "result and fix"))
+        return f"{table}<p>{escape(self.summary)}</p>"

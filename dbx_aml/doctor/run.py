@@ -15,6 +15,7 @@ from functools import partial
 
 from dbx_aml._common.deadline import start_in_thread
 from dbx_aml._common.errors import DbxAmlError
+from dbx_aml._common.text import one_line
 from dbx_aml.doctor import (
     azure,
     databricks,
@@ -138,7 +139,7 @@ def _run_check(name: str, check: Check, context: CheckContext) -> CheckResult:
         result = failed_with(err)
     except Exception as err:  # noqa: BLE001 - an error in one check must not hide the others
         result = failed(
-            f"the check itself raised {type(err).__name__}: {' '.join(str(err).split())[:240]}",
+            f"the check itself raised {type(err).__name__}: {one_line(err, 240)}",
             "report this line to the maintainers",
         )
     seconds = round(time.monotonic() - started, 3)

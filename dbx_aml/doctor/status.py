@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from html import escape
 from importlib.metadata import version
 from pathlib import Path
 
 from dbx_aml._common.errors import LinkError
+from dbx_aml._common.html import StyledCell, html_table
 from dbx_aml.cluster.node.marker import MARKER_PATH, read_marker
 from dbx_aml.local.spark import local_root
 from dbx_aml.tracking.connect import current_connection
@@ -42,13 +42,11 @@ class Status:
         return "\n".join([", ".join(summary), *failed])
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f'<tr style="{_RED if name in self.failed else ""}">'
-            f'<th style="text-align: left; padding-right: 1.5em">{escape(name)}</th>'
-            f'<td style="text-align: left">{escape(text)}</td></tr>'
+        styles = {name: _RED if name in self.failed else "" for name in self.values}
+        return html_table(
+            (StyledCell(name, styles[name]), StyledCell(text, styles[name]))
             for name, text in self.values.items()
         )
-        return f"<table>{rows}</table>"
 
 
 def status(connection: Connection | None = None, *, marker_path: Path = MARKER_PATH) -> Status:
@@ -56,7 +54,7 @@ def status(connection: Connection | None = None, *, marker_path: Path = MARKER_P
 
     Args:
         connection: Connection to show. By default the one that `connect` returned last.
-        marker_path: File with the init script's marker; tests pass another one.
+        marker_path: File of the init script's marker; only tests need it.
 
     Raises:
         LinkError: There is no connection yet.

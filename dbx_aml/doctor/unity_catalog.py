@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from dbx_aml._common.errors import ArgumentError
+from dbx_aml._common.errors import ArgumentError, NotFoundError, PermissionDeniedError
 from dbx_aml.doctor.check_result import CheckResult, SkippedError, failed, ok
 from dbx_aml.doctor.checks import CheckContext
 from dbx_aml.doctor.databricks import (
-    DatabricksResponseError,
     DatabricksUser,
     databricks_user,
     get_json,
@@ -65,9 +64,7 @@ def _check_privileges(
     try:
         properties = get_json(context, f"/api/2.1/unity-catalog/{kind}s/{name}")
         granted = _granted_privileges(context, f"{permission_kind}/{name}", user)
-    except DatabricksResponseError as err:
-        if err.status_code not in (403, 404):
-            raise
+    except (NotFoundError, PermissionDeniedError) as err:
         privileges = _format_privileges(required)
         return failed(
             f"{kind} {name} does not exist, or {user.name} may not see it ({err})",
@@ -88,9 +85,7 @@ def _granted_privileges(context: CheckContext, securable: str, user: DatabricksU
     path = f"/api/2.1/unity-catalog/effective-permissions/{securable}"
     try:
         answer = get_json(context, path)
-    except DatabricksResponseError as err:
-        if err.status_code != 403:
-            raise
+    except PermissionDeniedError:
         # Without MANAGE a caller may still list the caller's own privileges.
         answer = get_json(context, f"{path}?principal={quote(user.name, safe='')}")
     return {

@@ -14,7 +14,7 @@ from dbx_aml import Link
 from dbx_aml.cli import cluster_attach
 from dbx_aml.cli.main import main
 from dbx_aml.cluster import client as client_module
-from dbx_aml.cluster.init_script import script
+from dbx_aml.cluster.init_script import read_init_script
 from tests.support.azureml import Workspace
 from tests.support.databricks import TOKEN, USER, Databricks
 from tests.support.databricks.boot import leaves_marker
@@ -193,7 +193,7 @@ def test_a_wrong_argument_is_one_line_with_its_exit_code(
 def test_init_script_prints_the_script_with_the_link_and_the_options(run: Run) -> None:
     result = run("init-script", "--wheelhouse-path", "/Volumes/main/ml/w", "--on-failure", "stop")
     assert (result.exit_code, result.stderr) == (0, "")
-    lines, template = result.stdout.splitlines(), script().splitlines()
+    lines, template = result.stdout.splitlines(), read_init_script().splitlines()
     assert [line for line in template if line not in lines] == [
         "BAKED_WHEELHOUSE_PATH=''", "BAKED_ON_FAILURE=''", "BAKED_CONFIG=''",
     ]  # fmt: skip

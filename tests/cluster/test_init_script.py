@@ -16,9 +16,9 @@ import pytest
 
 import dbx_aml
 from dbx_aml import Link
-from dbx_aml.cluster.init_script import render, script
+from dbx_aml.cluster.init_script import read_init_script, render
 from dbx_aml.cluster.node.marker import KeptPackage
-from dbx_aml.cluster.node.pip import errors_of
+from dbx_aml.cluster.node.pip import pip_errors
 from dbx_aml.cluster.node.requirements import Wheel
 from tests.support.node.index import Index, serve
 from tests.support.node.node import LINK, Node, Outcome
@@ -149,7 +149,7 @@ def assert_failed_and_unchanged(node: Node, outcome: Outcome, reason: str) -> No
 
 
 def test_the_file_is_one_small_readable_script() -> None:
-    text = script()
+    text = read_init_script()
     assert (ROOT / "init_scripts" / "dbx_aml_init.sh").read_text("utf-8") == text
     assert len(text.encode()) < 16 * 1024
     assert len(render(link()).encode()) < 64 * 1024
@@ -343,7 +343,7 @@ def test_a_wheelhouse_of_another_runtime_is_rolled_back(node: Node, wheelhouse: 
     files = [file for file in wheelhouse.glob("*.whl") if "oauthlib" not in file.name]
     write_requirements(wheelhouse, files)
     outcome = node.run(of_wheelhouse(wheelhouse))
-    reason = "msrest 0.7.1 needs requests-oauthlib>=0.5.0, there is none"
+    reason = "msrest 0.7.1 requires requests-oauthlib>=0.5.0, none is installed"
     assert_failed_and_unchanged(node, outcome, reason)
     assert "removing [" in "\n".join(outcome.lines)
 
@@ -355,7 +355,7 @@ def test_a_wheel_that_would_write_over_a_file_of_the_runtime_is_refused(
     write_wheel(wheelhouse, "jsonpickle", "4.1.4", (), files)
     write_requirements(wheelhouse, list(wheelhouse.glob("*.whl")))
     outcome = node.run(of_wheelhouse(wheelhouse))
-    reason = "azure/storage/blob/__init__.py is azure-storage-blob's"
+    reason = "azure/storage/blob/__init__.py belongs to azure-storage-blob"
     assert_failed_and_unchanged(node, outcome, reason)
 
 
@@ -465,10 +465,8 @@ def test_a_rendered_script_needs_no_variable_and_an_unrendered_one_says_so(
     """Runtime 19 in standard access mode: own variables do not reach the script."""
     outcome = node.run({})
     assert outcome.code == 2
-    assert outcome.last == (
-        "init script must be told its settings: got no variable DBX_AML_*, which runtime 19 hides "
-        "in standard access mode; attach what 'dbx-aml cluster init-script' writes"
-    )
+    assert "got no variable DBX_AML_*" in outcome.last
+    assert "dbx-aml cluster init-script" in outcome.last
     assert node.is_as_before()
     node.script.write_text(render(link(), wheelhouse_path=str(wheelhouse)), encoding="utf-8")
     assert node.run({}).code == 0
@@ -521,7 +519,7 @@ def test_a_link_without_region_says_that_its_tracking_uri_is_not_set(
     outcome = node.run({**of_wheelhouse(wheelhouse), "DBX_AML_REGION": ""})
     assert outcome.code == 0, outcome.lines
     assert len(node.marker.messages) == 1
-    assert node.marker.messages[0].startswith("MLFLOW_TRACKING_URI is not set, as the link has no")
+    assert "the link has no region" in node.marker.messages[0]
     assert "MLFLOW_TRACKING_URI" not in exported(node)
 
 
@@ -542,7 +540,7 @@ def test_a_secret_of_the_cluster_is_written_nowhere(node: Node, wheelhouse: Path
         ({"DBX_AML_ON_FAILURE": "maybe"}, "DBX_AML_ON_FAILURE must be 'continue' or 'stop'"),
         (
             {"DBX_AML_WHEELHOUSE_PATH": "dbfs:/x"},
-            "WHEELHOUSE_PATH must be an absolute path",
+            "DBX_AML_WHEELHOUSE_PATH must be an absolute path",
         ),
         ({"DBX_AML_MODE": "dual", "DBX_AML_REGISTRY": "mine"}, "registry must be one of"),
         ({"DBX_AML_MODE": "both"}, "mode must be one of ['databricks', 'aml', 'dual']"),
@@ -581,10 +579,8 @@ def test_a_runtime_newer_than_all_known_gets_a_known_plugin_and_the_marker_says_
     outcome = node.run(of_index(index))
     assert outcome.code == 0, outcome.lines
     assert node.added == ADDED
-    assert node.marker.messages == (
-        "runtime 25.3.x-scala2.13 is newer than those this release knows, up to 19: what was added "
-        "was proved on this node only",
-    )
+    (message,) = node.marker.messages
+    assert message.startswith("runtime 25.3.x-scala2.13 is newer than the known ones, up to 19")
     assert {(one.package, one.version) for one in node.marker.kept_packages} == {
         ("mlflow-skinny", "3.18.0"), ("azure-storage-blob", "13.0.0b1"), ("pandas", "3.0.1"),
         ("azure-core", "2.1.0"),
@@ -642,9 +638,9 @@ def test_what_pip_says_is_repeated_without_credentials(node: Node) -> None:
     assert "got 'no https://pypi.contoso.com/simple'" in (node.marker.reason or "")
     assert "s3cret" not in "\n".join(outcome.lines)
     said = "WARNING: x\nERROR: one https://ana:s3cret@host\n    two\nWARNING: y\n"
-    assert errors_of(said) == "one https://host two"
-    assert errors_of("\nCould not open x\n") == "Could not open x"
-    assert errors_of("") == "it said nothing"
+    assert pip_errors(said) == "one https://***@host two"
+    assert pip_errors("\nCould not open x\n") == "Could not open x"
+    assert pip_errors("") == "no output"
 
 
 def test_the_marker_of_a_node_without_python_is_json_all_the_same(node: Node) -> None:

@@ -78,9 +78,10 @@ def test_every_kind_of_upper_limit_is_passed_over(requirement: str) -> None:
 def test_a_requirement_that_is_not_met_is_told_unless_it_was_passed_over() -> None:
     machine = {"azure-storage-blob": "12.29.0", "azure-core": "1.7.0"}
     kept_packages = missing_requirements([PLUGIN], machine | {"azure-core": "1.8.0"}).kept_packages
+    label = "azureml-mlflow 1.62.0.post6"
     assert unmet_requirements([PLUGIN], machine, kept_packages) == [
-        "azureml-mlflow 1.62.0.post6 needs azure_core!=1.22.0,<2.0.0,>=1.8.0, there is 1.7.0",
-        "azureml-mlflow 1.62.0.post6 needs jsonpickle<5.0.0, there is none",
+        f"{label} requires azure_core!=1.22.0,<2.0.0,>=1.8.0, 1.7.0 is installed",
+        f"{label} requires jsonpickle<5.0.0, none is installed",
     ]
     assert len(unmet_requirements([PLUGIN], machine)) == 3
 

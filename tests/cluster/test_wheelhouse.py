@@ -118,7 +118,7 @@ def test_dbx_aml_itself_comes_from_the_index_unless_it_is_given(
     done = run("--runtime", "18")
     assert done.exit_code == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("dbx-aml: package index must have what is added: pip said ")
+    assert line.startswith("dbx-aml: package index must have what is added: got ")
     assert f"dbx-aml=={dbx_aml.__version__}" in line
     own_wheel(index.folder)
     assert run("--runtime", "18").exit_code == 0
@@ -127,9 +127,9 @@ def test_dbx_aml_itself_comes_from_the_index_unless_it_is_given(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 2, "wheelhouse must be for one machine"),
+        ([], 2, "wheelhouse must be for one runtime"),
         (["--runtime", "14.3"], 2, "runtime must be a known one: got '14.3'; use one of ['15.4'"),
-        (["--runtime", "18", "--constraints", "{file}"], 2, "must be for one machine"),
+        (["--runtime", "18", "--constraints", "{file}"], 2, "must be for one runtime"),
         (["--constraints", "{file}"], 2, "constraints must have lines 'name==version': got none"),
         (["--runtime", "15.4", "--wheel", "{own}"], 1, "mlflow-skinny must be <4,>=2.19 for dbx"),
     ],

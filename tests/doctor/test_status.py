@@ -38,8 +38,7 @@ def test_link_and_its_file_versions_and_runtime_are_shown(
     assert "init script" not in status.values
     assert status.paths == {"config": tmp_path / "config.json"}
     assert str(status) == f"mode aml, tracking URI {mlflow_store}, registry URI {mlflow_store}"
-    html = status._repr_html_()
-    assert f'registry URI</th><td style="text-align: left">{mlflow_store}</td>' in html
+    assert mlflow_store in status._repr_html_()
 
 
 def test_a_session_without_a_connection_is_an_error() -> None:
@@ -71,7 +70,7 @@ def test_an_init_script_that_failed_is_red_with_its_reason(tmp_path, mlflow_stor
 
     assert str(status).splitlines()[1:] == ["FAILED: init script failed T: no <index>; retry"]
     html = status._repr_html_()
-    assert html.count("color: #d1242f") == 1
+    assert html.count("color: #d1242f") == 2, "name and value"
     assert "failed T: no &lt;index&gt;; retry" in html.partition("color: #d1242f")[2]
 
 

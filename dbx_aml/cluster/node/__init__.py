@@ -1,7 +1,7 @@
-"""The init script: rendered here, and on a cluster's node the part of it that is Python.
+"""Prepare a node: the init script runs this code straight from the wheel of the package.
 
-`dbx_aml_init.sh` fetches this package and runs `node`, straight from the wheel and with nothing
-installed yet. That computes what to add (`plan`), adds it with the cluster's pip (`pip`), proves
-it in a process of its own (`proof`), writes what REPLs and executors read (`environment`), and
-says what it did in the marker.
+`prepare` reads the link, adds missing packages (`package_plan`, `package_changes`, `pip`), checks
+that MLflow works with them (`verify`), writes settings for Spark (`spark_environment`) and records
+the result (`marker`). Nothing is installed yet at that time: the modules import only the standard
+library, `packaging`, `_common`, `link` and the list of runtimes.
 """

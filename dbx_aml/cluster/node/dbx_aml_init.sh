@@ -1,28 +1,28 @@
 #!/usr/bin/env bash
 # Prepare this node of a Databricks cluster for dbx-aml: add dbx-aml and azureml-mlflow to the
-# cluster's Python without changing anything that the runtime brought, prove that they work, and
-# tell REPLs and executors who tracks and who registers. Runs on the driver and on every worker.
+# cluster's Python without changing a package of the runtime, check that they work, and set the
+# tracking and registry URI for REPLs and executors. Runs on the driver and on every worker.
 #
 # Reads:  the settings below, which 'dbx-aml cluster init-script' writes into a copy of this file.
-#         A variable of the cluster (spark_env_vars) goes first:
+#         An environment variable of the cluster (spark_env_vars) overrides a setting:
 #           DBX_AML_WHEELHOUSE_PATH
-#                                folder that 'dbx-aml cluster wheelhouse' filled; without one, pip's
-#                                package index is used, with pip's own settings
-#           DBX_AML_ON_FAILURE   "continue" (default): the cluster starts, the marker says why;
+#                                folder that 'dbx-aml cluster wheelhouse' filled; by default pip's
+#                                package index is used, with pip's own configuration
+#           DBX_AML_ON_FAILURE   "continue" (default): the cluster starts without dbx-aml;
 #                                "stop": the cluster does not start
 #           DBX_AML_<NAME>       values of the link, see 'dbx-aml link set --help'
-#         From runtime 19 on, standard access mode hides these variables from init scripts: render.
-#         A secret is never a setting. It reaches notebooks as a variable of the cluster whose value
-#         is {{secrets/<scope>/<key>}}; the link only says where it is.
-# Writes: packages beside the cluster's own; below /databricks/dbx_aml config.json (the link) and
-#         marker.json (the marker: what was done, how long it took, what failed and why); one marked
+#         From runtime 19 on, standard access mode hides these variables from init scripts: attach
+#         a copy with settings. A secret is never a setting: a variable of the cluster with the
+#         value {{secrets/<scope>/<key>}} brings it to notebooks, and the link refers to it.
+# Writes: packages beside the runtime's; below /databricks/dbx_aml the link (config.json) and the
+#         marker (marker.json: what was added, seconds of each step, cause of a failure); one marked
 #         block of exports in /databricks/spark/conf/spark-env.sh; messages on stderr only.
-# Exit:   0 done, nothing to do, or failed with "continue"; 1 failed with "stop", the last line says
-#         why; 2 settings that can never work, the last line says which.
-# Again:  safe at any time, also after it was killed. Once done, a second run changes nothing.
+# Exit:   0 prepared, nothing to do, or failed with "continue"; 1 failed with "stop", the last line
+#         is the cause; 2 settings that can never work, the last line names the setting.
+# Rerun:  safe at any time, also after the script was killed. A second run changes nothing.
 set -euo pipefail
 
-# What the index is asked for. A wheelhouse has its own.
+# Release that the package index is asked for. A wheelhouse has its own.
 VERSION=0.1.0
 
 # >>> settings >>>
@@ -33,55 +33,56 @@ BAKED_CONFIG=''
 
 WHEELHOUSE="${DBX_AML_WHEELHOUSE_PATH:-$BAKED_WHEELHOUSE_PATH}"
 ON_FAILURE="${DBX_AML_ON_FAILURE:-${BAKED_ON_FAILURE:-continue}}"
-# Only tests set these: a folder in the place of /, attempts, seconds until the second of them.
+# Only tests set these: a root folder, the number of attempts, seconds before the second attempt.
 HOME_FOLDER="${TEST_DBX_AML_ROOT:-}/databricks"
-ATTEMPTS="${TEST_DBX_AML_ATTEMPTS:-4}"
+MAX_ATTEMPTS="${TEST_DBX_AML_ATTEMPTS:-4}"
 BACKOFF_S="${TEST_DBX_AML_BACKOFF_S:-2}"
 
 PYTHON="$HOME_FOLDER/python/bin/python"
 MARKER="$HOME_FOLDER/dbx_aml/marker.json"
 SCRIPT="$(realpath -- "${BASH_SOURCE[0]:-/dev/null}")"
-# After so many seconds no new attempt is started.
-PATIENCE_S=600
-TRY_AGAIN=75
+# No attempt starts after this time.
+TIMEOUT_S=600
+TEMPORARY_FAILURE=75
 WRONG_SETTINGS=2
 
-# dbx-aml is not installed yet: its wheel is a folder of modules as it is.
-NODE=dbx_aml.cluster.node.prepare
+# dbx-aml is not installed yet: Python imports it from the wheel, which is a zip archive.
+PREPARE=dbx_aml.cluster.node.prepare
 RUN_FROM_WHEEL='import runpy, sys
 sys.path.insert(0, sys.argv.pop(1))
 runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)'
 
 FINGERPRINT=''
-WORK=''
+WORK_FOLDER=''
 WHEEL=''
 REASON=''
 
 log() { printf 'dbx-aml: %s\n' "$*" >&2; }
 
-clean_up() { [[ -z "$WORK" ]] || rm -rf -- "$WORK"; }
+clean_up() { [[ -z "$WORK_FOLDER" ]] || rm -rf -- "$WORK_FOLDER"; }
 
-refuse() {
+refuse_settings() {
     log "$*"
     exit "$WRONG_SETTINGS"
 }
 
-# Refuse what no later attempt and no other node could make work.
+# Refuse settings that fail on every node and in every attempt.
 check_settings() {
     [[ "$ON_FAILURE" == continue || "$ON_FAILURE" == stop ]] \
-        || refuse "DBX_AML_ON_FAILURE must be 'continue' or 'stop': got '$ON_FAILURE'; write it anew"
+        || refuse_settings "DBX_AML_ON_FAILURE must be 'continue' or 'stop': got '$ON_FAILURE';" \
+            "correct it"
     [[ -z "$WHEELHOUSE" || "$WHEELHOUSE" == /* ]] \
-        || refuse "DBX_AML_WHEELHOUSE_PATH must be an absolute path: got '$WHEELHOUSE';" \
+        || refuse_settings "DBX_AML_WHEELHOUSE_PATH must be an absolute path: got '$WHEELHOUSE';" \
             "use /Volumes/... or /Workspace/..."
     if [[ -z "$BAKED_CONFIG" && -z "$(compgen -v DBX_AML_)" && ! -f "$HOME_FOLDER/config.json" \
         && "${MLFLOW_TRACKING_URI:-}" != *azureml://* ]]; then
-        refuse "init script must be told its settings: got no variable DBX_AML_*, which runtime 19" \
-            "hides in standard access mode; attach what 'dbx-aml cluster init-script' writes"
+        refuse_settings "init script must have settings: got no variable DBX_AML_*, which runtime" \
+            "19 hides in standard access mode; attach the output of 'dbx-aml cluster init-script'"
     fi
 }
 
-# One hash of everything that decides what this script does here.
-fingerprint() {
+# Print one hash of the script and of all its settings.
+hash_settings() {
     local name
     {
         cat -- "$SCRIPT"
@@ -93,7 +94,7 @@ fingerprint() {
     } | sha256sum | cut -d ' ' -f 1
 }
 
-runtime() {
+print_runtime() {
     if [[ -n "${DATABRICKS_RUNTIME_VERSION:-}" ]]; then
         printf '%s\n' "$DATABRICKS_RUNTIME_VERSION"
     elif [[ -r "$HOME_FOLDER/DBR_VERSION" ]]; then
@@ -101,122 +102,126 @@ runtime() {
     fi
 }
 
-# Set WHEEL to a copy of dbx-aml's wheel, which the rest of the work is done from; else REASON.
+# Copy the wheel of dbx-aml to the work folder and set WHEEL, or set REASON and fail.
 fetch_from_wheelhouse() {
     local file hash requirements
     if ! requirements="$(cat -- "$WHEELHOUSE/requirements.txt" 2>/dev/null)"; then
         REASON="wheelhouse must have a readable requirements.txt: $WHEELHOUSE has none; fill it"
-        REASON+=" with 'dbx-aml cluster wheelhouse', and check the path and who may read it"
-        return "$TRY_AGAIN"
+        REASON+=" with 'dbx-aml cluster wheelhouse', and check the path and its permissions"
+        return "$TEMPORARY_FAILURE"
     fi
     for file in "$WHEELHOUSE"/dbx_aml-*.whl; do
         [[ -f "$file" ]] || continue
-        WHEEL="$WORK/${file##*/}"
+        WHEEL="$WORK_FOLDER/${file##*/}"
         if ! cp -- "$file" "$WHEEL" 2>/dev/null || ! hash="$(sha256sum <"$WHEEL")"; then
-            REASON="$file must be readable, and $WORK have room for it: copying failed; look at both"
-            return "$TRY_AGAIN"
+            REASON="$file must be readable, and $WORK_FOLDER have room for it: copying failed;"
+            REASON+=" check both"
+            return "$TEMPORARY_FAILURE"
         fi
         [[ "$requirements" == *"sha256:${hash%% *}"* ]] && return
     done
     REASON="wheelhouse must hold dbx-aml's wheel with the hash in its requirements.txt:"
-    REASON+=" $WHEELHOUSE does not; fill it anew with 'dbx-aml cluster wheelhouse'"
+    REASON+=" $WHEELHOUSE does not; fill it again with 'dbx-aml cluster wheelhouse'"
     return 1
 }
 
+# Download the wheel of dbx-aml from the package index and set WHEEL, or set REASON and fail.
 fetch_from_index() {
-    local said
-    if ! said="$("$PYTHON" -P -m pip download --quiet --disable-pip-version-check --no-input \
-        --retries 1 --no-deps --only-binary :all: --dest "$WORK" "dbx-aml==$VERSION" 2>&1)"; then
-        # Without the credentials that an index's address may have.
-        said="$(sed -e 's,://[^/@[:space:]]*@,://,g' -e 's/^ERROR: //' <<<"$said" | tail -n 1)"
-        REASON="package index must have dbx-aml $VERSION: got '${said:-no answer}'; check the index"
-        REASON+=" and the network, or set DBX_AML_WHEELHOUSE_PATH"
-        return "$TRY_AGAIN"
+    local output
+    if ! output="$("$PYTHON" -P -m pip download --quiet --disable-pip-version-check --no-input \
+        --retries 1 --no-deps --only-binary :all: --dest "$WORK_FOLDER" \
+        "dbx-aml==$VERSION" 2>&1)"; then
+        # Without the credentials in the URL of the index.
+        output="$(sed -e 's,://[^/@[:space:]]*@,://,g' -e 's/^ERROR: //' <<<"$output" | tail -n 1)"
+        REASON="package index must have dbx-aml $VERSION: got '${output:-no answer}'; check the"
+        REASON+=" index and the network, or set DBX_AML_WHEELHOUSE_PATH"
+        return "$TEMPORARY_FAILURE"
     fi
-    WHEEL="$(printf '%s\n' "$WORK"/dbx_aml-*.whl)"
+    WHEEL="$(printf '%s\n' "$WORK_FOLDER"/dbx_aml-*.whl)"
 }
 
-# Do everything once; status TRY_AGAIN where waiting may help. Errexit is off here and in fetch.
-attempt() {
+# Make one attempt. Errexit is off here and in the fetch functions, because the caller tests them.
+prepare_once() {
     local started status=0
-    local -a more=()
+    local -a arguments=()
     started="$(date +%s.%N)"
-    rm -f -- "$WORK/reason"
+    rm -f -- "$WORK_FOLDER/reason"
     if [[ -n "${DBX_AML_CONFIG:-}" && ! -e "$DBX_AML_CONFIG" ]]; then
         REASON="DBX_AML_CONFIG must be a file or folder: $DBX_AML_CONFIG is none; check the path and"
-        REASON+=" who may read it"
-        return "$TRY_AGAIN"
+        REASON+=" its permissions"
+        return "$TEMPORARY_FAILURE"
     fi
     if [[ -n "$WHEELHOUSE" ]]; then
         fetch_from_wheelhouse || return
-        more+=(--wheelhouse "$WHEELHOUSE")
+        arguments+=(--wheelhouse "$WHEELHOUSE")
     else
         fetch_from_index || return
     fi
-    [[ "${DB_IS_DRIVER:-}" != TRUE ]] || more+=(--is-driver)
+    [[ "${DB_IS_DRIVER:-}" != TRUE ]] || arguments+=(--is-driver)
     if [[ -n "$BAKED_CONFIG" && -z "${DBX_AML_CONFIG:-}" ]]; then
-        printf '%s\n' "$BAKED_CONFIG" >"$WORK/config.json"
-        more+=(--config "$WORK/config.json")
+        printf '%s\n' "$BAKED_CONFIG" >"$WORK_FOLDER/config.json"
+        arguments+=(--config "$WORK_FOLDER/config.json")
     fi
-    "$PYTHON" -P -c "$RUN_FROM_WHEEL" "$WHEEL" "$NODE" --home "$HOME_FOLDER" --work "$WORK" \
-        --wheel "$WHEEL" --runtime "$(runtime)" --fingerprint "$FINGERPRINT" \
-        --started "$started" "${more[@]}" >&2 || status=$?
-    if ((status != 0)) && ! REASON="$(cat -- "$WORK/reason" 2>/dev/null)"; then
+    "$PYTHON" -P -c "$RUN_FROM_WHEEL" "$WHEEL" "$PREPARE" --home "$HOME_FOLDER" \
+        --work-folder "$WORK_FOLDER" --wheel "$WHEEL" --runtime "$(print_runtime)" \
+        --fingerprint "$FINGERPRINT" --started "$started" "${arguments[@]}" >&2 || status=$?
+    if ((status != 0)) && ! REASON="$(cat -- "$WORK_FOLDER/reason" 2>/dev/null)"; then
         REASON="dbx-aml must end by itself: got status $status; see the lines above"
     fi
     return "$status"
 }
 
-attempts() {
-    local number status wait_s
-    if ! WORK="$(mktemp -d 2>&1)"; then
-        REASON="a temporary folder must be writable: got '${WORK##*: }'; look at the node's disk"
-        WORK=''
+prepare_with_retries() {
+    local attempt status wait_s
+    if ! WORK_FOLDER="$(mktemp -d 2>&1)"; then
+        REASON="a temporary folder must be writable: got '${WORK_FOLDER##*: }'; check the node's disk"
+        WORK_FOLDER=''
         return 1
     fi
-    # Away from the files of wherever this was started, which Python and pip would read.
-    cd -- "$WORK" || return
-    for ((number = 1; ; number++)); do
+    # Python and pip would read files of the current folder.
+    cd -- "$WORK_FOLDER" || return
+    for ((attempt = 1; ; attempt++)); do
         status=0
-        attempt || status=$?
-        ((status == TRY_AGAIN && number < ATTEMPTS && SECONDS < PATIENCE_S)) || return "$status"
-        wait_s=$((BACKOFF_S * 2 ** (number - 1)))
-        log "attempt $number of $ATTEMPTS failed, next in $wait_s s: $REASON"
+        prepare_once || status=$?
+        ((status == TEMPORARY_FAILURE && attempt < MAX_ATTEMPTS && SECONDS < TIMEOUT_S)) \
+            || return "$status"
+        wait_s=$((BACKOFF_S * 2 ** (attempt - 1)))
+        log "attempt $attempt of $MAX_ATTEMPTS failed, next in $wait_s s: $REASON"
         sleep "$wait_s"
     done
 }
 
-# Write the marker of a failure that came before dbx-aml itself could write one.
-mark_failed() {
-    local now reason="${REASON//[\\\"]/\'}"
-    [[ -z "$WORK" || ! -e "$WORK/reason" ]] || return 0
-    # Killed while it changed packages: the next run reads there which.
+# Write the marker of a failure, if dbx-aml itself did not write one.
+write_failure_marker() {
+    local time reason="${REASON//[\\\"]/\'}"
+    [[ -z "$WORK_FOLDER" || ! -e "$WORK_FOLDER/reason" ]] || return 0
+    # A killed run leaves this marker with the packages that the next run has to remove.
     [[ "$(cat -- "$MARKER" 2>/dev/null)" != *'"status": "started"'* ]] || return 0
-    now="$(date -u +%FT%TZ)"
+    time="$(date -u +%FT%TZ)"
     mkdir -p -- "${MARKER%/*}" \
         && printf '{"status": "failed", "reason": "%s", "version": "%s", "time": "%s"}\n' \
-            "${reason//[[:cntrl:]]/ }" "$VERSION" "$now" >"$MARKER.new" \
+            "${reason//[[:cntrl:]]/ }" "$VERSION" "$time" >"$MARKER.new" \
         && mv -- "$MARKER.new" "$MARKER"
 }
 
 main() {
     local status=0
     check_settings
-    FINGERPRINT="$(fingerprint)"
-    if [[ -f "$MARKER" ]] && "$PYTHON" -P -m "$NODE" --is-done --home "$HOME_FOLDER" \
+    FINGERPRINT="$(hash_settings)"
+    if [[ -f "$MARKER" ]] && "$PYTHON" -P -m "$PREPARE" --is-prepared --home "$HOME_FOLDER" \
         --fingerprint "$FINGERPRINT" 2>/dev/null; then
-        log "nothing to do: $MARKER says what was done"
+        log "nothing to do: the node is prepared, see $MARKER"
         return
     fi
     trap clean_up EXIT
-    attempts || status=$?
+    prepare_with_retries || status=$?
     if ((status == 0)); then
         log "done in $SECONDS s, see $MARKER"
         return
     fi
-    mark_failed || log "marker must be writable: $MARKER is not; look at the node's disk"
+    write_failure_marker || log "marker must be writable: $MARKER is not; check the node's disk"
     if ((status == WRONG_SETTINGS)); then
-        refuse "$REASON"
+        refuse_settings "$REASON"
     fi
     if [[ "$ON_FAILURE" == stop ]]; then
         log "$REASON"

@@ -1,4 +1,4 @@
-"""What is installed in the Python that runs this."""
+"""The packages of the running Python: list, compile and remove their files."""
 
 import compileall
 import importlib
@@ -15,108 +15,109 @@ from packaging.utils import canonicalize_name
 from dbx_aml._common.errors import ClusterError
 from dbx_aml.cluster.node.requirements import Wheel
 
+_SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
+
 
 def search_path(wheel: Path) -> list[str]:
-    """Return where this Python finds its packages, without the wheel that this code runs from."""
+    """Return the folders in which Python finds packages, without the wheel of the running code."""
     return [entry for entry in sys.path if entry != str(wheel)]
 
 
-def installed(path: list[str]) -> dict[str, Distribution]:
-    """Return what is installed, by its normal name; the first on the path counts."""
+def installed_packages(path: list[str]) -> dict[str, Distribution]:
+    """Return every installed package by its normalized name; the first one on the path is used."""
     importlib.invalidate_caches()
-    found: dict[str, Distribution] = {}
-    for one in distributions(path=path):
-        # A folder that something was deleted from may have no metadata left.
-        name = one.metadata["Name"] if one.metadata else None
-        if name and one.version:
-            found.setdefault(canonicalize_name(name), one)
-    return found
+    packages: dict[str, Distribution] = {}
+    for package in distributions(path=path):
+        # A folder whose files were deleted may have no metadata left.
+        name = package.metadata["Name"] if package.metadata else None
+        if name and package.version:
+            packages.setdefault(canonicalize_name(name), package)
+    return packages
 
 
-def versions(path: list[str]) -> dict[str, str]:
-    """Return the version of everything that is installed, by its normal name."""
-    return {name: one.version for name, one in installed(path).items()}
+def installed_versions(path: list[str]) -> dict[str, str]:
+    """Return the version of every installed package by its normalized name."""
+    return {name: package.version for name, package in installed_packages(path).items()}
 
 
-def wheel_of(one: Distribution) -> Wheel:
-    """Return the name, version and requirements of what is installed."""
+def wheel_of(package: Distribution) -> Wheel:
+    """Return name, version and requirements of an installed package."""
     return Wheel(
-        name=canonicalize_name(one.metadata["Name"]),
-        version=one.version,
-        requires=one.requires or (),
+        name=canonicalize_name(package.metadata["Name"]),
+        version=package.version,
+        requires=package.requires or (),
     )
 
 
 def compile_files(names: Iterable[str], path: list[str]) -> None:
-    """Compile packages as pip would: other users of the node may not write beside them."""
-    there = installed(path)
+    """Compile packages as pip would: other users of the node may not write to their folders."""
+    packages = installed_packages(path)
     for name in names:
-        for file in there[name].files or ():
+        for file in packages[name].files or ():
             if file.suffix == ".py":
-                compileall.compile_file(str(there[name].locate_file(file)), quiet=2)
+                compileall.compile_file(str(packages[name].locate_file(file)), quiet=2)
 
 
-def forget_halves(names: Iterable[str], path: list[str]) -> None:
-    """Remove the metadata of packages whose installation was cut off.
+def remove_broken_metadata(names: Iterable[str], path: list[str]) -> None:
+    """Remove the metadata of packages whose installation was interrupted.
 
-    Without its list of files pip can neither remove nor replace such a package. Its other files
-    are written over by the next installation.
+    pip can neither remove nor replace a package without its list of files. The next installation
+    overwrites the other files of the package.
     """
-    there = installed(path)
+    packages = installed_packages(path)
     for name in names:
-        one = there.get(name)
-        # There is no public name for where the metadata is.
-        folder = getattr(one, "_path", None)
-        if one is not None and folder is not None and one.files is None:
+        package = packages.get(name)
+        # There is no public attribute for the folder of the metadata.
+        folder = getattr(package, "_path", None)
+        if package is not None and folder is not None and package.files is None:
             shutil.rmtree(folder)
 
 
-def refuse_overwriting(wheels: Iterable[Path], stays: Collection[str], path: list[str]) -> None:
-    """Refuse wheels with a file that belongs to a package which stays.
+def refuse_overwriting(
+    wheels: Iterable[Path], protected_packages: Collection[str], path: list[str]
+) -> None:
+    """Refuse wheels that contain a file of a protected package.
 
     Args:
-        wheels: The files.
-        stays: Names of the packages that may not be written over.
-        path: Where this Python finds its packages.
+        wheels: Files of the wheels.
+        protected_packages: Names of the packages that must not change.
+        path: Folders in which Python finds packages.
 
     Raises:
-        ClusterError: There is one.
+        ClusterError: A wheel would overwrite a file.
     """
-    there = {file for file in _places(wheels) if file.exists()}
-    for name, one in installed(path).items() if there else ():
-        owned = {Path(str(one.locate_file(file))) for file in one.files or ()}
-        # Several packages may have the same file, as long as it is empty.
-        same = [file for file in sorted(owned & there) if file.stat().st_size]
-        if same and name in stays:
+    existing = {file for file in _installed_paths(wheels) if file.exists()}
+    for name, package in installed_packages(path).items() if existing else ():
+        package_files = {Path(str(package.locate_file(file))) for file in package.files or ()}
+        # Several packages may contain the same empty file.
+        overwritten = [file for file in sorted(package_files & existing) if file.stat().st_size]
+        if overwritten and name in protected_packages:
             raise ClusterError(
-                f"what is added must leave the runtime's files as they are: {same[0]} is "
-                f"{name}'s; report it with the runtime's name"
+                "added packages must leave the runtime's files unchanged: "
+                f"{overwritten[0]} belongs to {name}; report it with the runtime's name"
             )
 
 
 def remove_files(wheels: Iterable[Path], path: list[str]) -> None:
-    """Remove the files of wheels that no package which is there has in its list."""
-    left = {file for file in _places(wheels) if file.is_file()}
-    for one in installed(path).values() if left else ():
-        left -= {Path(str(one.locate_file(file))) for file in one.files or ()}
-    for file in left:
+    """Remove the files of wheels, except those that an installed package lists."""
+    files = {file for file in _installed_paths(wheels) if file.is_file()}
+    for package in installed_packages(path).values() if files else ():
+        files -= {Path(str(package.locate_file(file))) for file in package.files or ()}
+    for file in files:
         file.unlink()
-    for folder in sorted({parent for file in left for parent in file.parents}, reverse=True):
-        if folder.is_relative_to(_PLACE) and folder != _PLACE and not _has_files(folder):
+    for folder in sorted({parent for file in files for parent in file.parents}, reverse=True):
+        is_inside = folder.is_relative_to(_SITE_PACKAGES) and folder != _SITE_PACKAGES
+        if is_inside and not _has_source_files(folder):
             shutil.rmtree(folder)
 
 
-_PLACE = Path(sysconfig.get_path("purelib"))
-
-
-def _places(wheels: Iterable[Path]) -> Iterator[Path]:
-    """Yield where the files of wheels go; those of other places than packages are left out."""
+def _installed_paths(wheels: Iterable[Path]) -> Iterator[Path]:
+    """Yield the paths of the wheels' modules after installation."""
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as archive:
-            names = [one.filename for one in archive.infolist() if not one.is_dir()]
-        yield from (_PLACE / name for name in names if ".data/" not in name)
+            names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+        yield from (_SITE_PACKAGES / name for name in names if ".data/" not in name)
 
 
-def _has_files(folder: Path) -> bool:
-    """Tell whether there is anything but compiled files."""
+def _has_source_files(folder: Path) -> bool:
     return any(file.is_file() and file.suffix != ".pyc" for file in folder.rglob("*"))

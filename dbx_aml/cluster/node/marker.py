@@ -1,4 +1,4 @@
-"""The marker: a JSON file in which the init script records what it did to a node."""
+"""The marker: a JSON file in which the init script records its changes to a node."""
 
 import json
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class KeptPackage:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeMarker:
-    """One run of the init script on one node; the fields are the keys of the JSON object.
+    """The record of a run of the init script on a node; the fields are the keys of the JSON object.
 
         {
           "status": "ok",
@@ -122,7 +122,7 @@ def read_marker(path: str | Path = MARKER_PATH) -> NodeMarker | None:
     """Return the marker of this node.
 
     Args:
-        path: File of the marker; tests pass another one.
+        path: File of the marker; only tests need it.
 
     Returns:
         None if there is no file: the script never ran on this node, or could not write. For a file

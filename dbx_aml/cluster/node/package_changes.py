@@ -1,4 +1,4 @@
-"""Add what a plan says, see that nothing else has changed, or take it back."""
+"""Install the packages of a plan, check that nothing else changed, and roll back."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,97 +6,104 @@ from pathlib import Path
 
 from dbx_aml._common.errors import ClusterError
 from dbx_aml.cluster.node.installed_packages import (
-    forget_halves,
-    installed,
+    installed_packages,
+    installed_versions,
     refuse_overwriting,
+    remove_broken_metadata,
     remove_files,
-    versions,
     wheel_of,
 )
 from dbx_aml.cluster.node.marker import KeptPackage
-from dbx_aml.cluster.node.package_plan import Plan
+from dbx_aml.cluster.node.package_plan import PackagePlan
 from dbx_aml.cluster.node.pip import run_pip
 from dbx_aml.cluster.node.requirements import unmet_requirements
 
 log = logging.getLogger(__name__)
 
-# Root's pip is meant here.
+# The init script runs as root, against which pip would print a warning.
 _AS_ROOT = ("--root-user-action", "ignore")
 
 
-def install(plan: Plan, before: Mapping[str, str], path: list[str]) -> None:
-    """Add the packages of a plan; no index is asked, and nothing but them is touched.
+def install_packages(
+    plan: PackagePlan, runtime_packages: Mapping[str, str], path: list[str]
+) -> None:
+    """Install the packages of a plan without a package index, and no other package.
 
     Args:
-        plan: What to add.
-        before: Version by name of what the runtime brought.
-        path: Where this Python finds its packages.
+        plan: Packages to install.
+        runtime_packages: Version by name of each package of the runtime.
+        path: Folders in which Python finds packages.
 
     Raises:
-        ClusterError: pip fails, or a file of the runtime would be written over.
+        ClusterError: pip failed, or a wheel would overwrite a file of the runtime.
     """
     if not plan.pins:
         return
-    refuse_overwriting(plan.files, before.keys(), path)
+    refuse_overwriting(plan.files, runtime_packages.keys(), path)
     run_pip(
         *("install", "--no-index", "--no-deps", "--no-compile", "--no-warn-script-location"),
         *_AS_ROOT,
         *plan.arguments,
-        isolated=True,
+        is_isolated=True,
     )
 
 
-def check(
+def check_packages(
     added: Mapping[str, str],
     kept_packages: Sequence[KeptPackage],
-    before: Mapping[str, str],
+    runtime_packages: Mapping[str, str],
     path: list[str],
 ) -> None:
-    """Refuse a change to anything but what was added, and additions that do not fit.
+    """Refuse added packages that do not fit, and changes to the runtime's packages.
 
     Args:
-        added: Version by name of everything that was added, by this run or an earlier one.
-        kept_packages: Limits that were passed over knowingly.
-        before: Version by name of what the runtime brought.
-        path: Where this Python finds its packages.
+        added: Version by name of each package that this or an earlier run added.
+        kept_packages: Packages of the runtime whose limits are ignored.
+        runtime_packages: Version by name of each package of the runtime.
+        path: Folders in which Python finds packages.
 
     Raises:
-        ClusterError: Something has changed, or a requirement is not met.
+        ClusterError: A package has changed, or a requirement is not met.
     """
-    there = installed(path)
-    after = {name: one.version for name, one in there.items()}
-    expected = {**before, **added}
+    packages = installed_packages(path)
+    versions = {name: package.version for name, package in packages.items()}
+    expected = {**runtime_packages, **added}
     changed = sorted(
-        name for name in expected.keys() | after.keys() if after.get(name) != expected.get(name)
+        name
+        for name in expected.keys() | versions.keys()
+        if versions.get(name) != expected.get(name)
     )
     if changed:
         raise ClusterError(
-            f"the runtime's packages must stay as they are: {changed} changed; see the script's log"
+            f"the runtime's packages must stay unchanged: {changed} changed; see the script's log"
         )
-    wrong = unmet_requirements((wheel_of(there[name]) for name in added), after, kept_packages)
-    if wrong:
+    wheels = (wheel_of(packages[name]) for name in added)
+    unmet = unmet_requirements(wheels, versions, kept_packages)
+    if unmet:
         raise ClusterError(
-            f"what is added must fit the runtime: {'; '.join(wrong)}; "
-            "make the wheelhouse with this runtime's packages"
+            f"added packages must fit the runtime: {'; '.join(unmet)}; "
+            "make the wheelhouse for this runtime"
         )
 
 
-def roll_back(names: Mapping[str, str], files: Iterable[Path], path: list[str]) -> dict[str, str]:
-    """Remove packages and what is left of halves of them; return those that are still there.
+def roll_back(
+    packages: Mapping[str, str], files: Iterable[Path], path: list[str]
+) -> dict[str, str]:
+    """Remove packages, installed in whole or in part; return those that could not be removed.
 
     Args:
-        names: Version by name of the packages.
-        files: Their wheels, where known.
-        path: Where this Python finds its packages.
+        packages: Version by name of each package.
+        files: Wheels of the packages, if known.
+        path: Folders in which Python finds packages.
     """
-    forget_halves(names, path)
-    there = sorted(names.keys() & installed(path).keys())
-    if there:
-        log.warning("removing %s", there)
+    remove_broken_metadata(packages, path)
+    installed = sorted(packages.keys() & installed_packages(path).keys())
+    if installed:
+        log.warning("removing %s", installed)
         try:
-            run_pip("uninstall", "--yes", *_AS_ROOT, *there, isolated=True)
+            run_pip("uninstall", "--yes", *_AS_ROOT, *installed, is_isolated=True)
         except ClusterError as err:
             log.warning("%s", err)
     remove_files(files, path)
-    left = versions(path)
-    return {name: left[name] for name in names if name in left}
+    versions = installed_versions(path)
+    return {name: versions[name] for name in packages if name in versions}

@@ -1,4 +1,4 @@
-"""What to add to this node, computed before anything is changed."""
+"""Plan which packages to add to a node, before any package changes."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 from packaging.utils import parse_wheel_filename
 
 from dbx_aml._common.errors import ClusterError
-from dbx_aml.cluster.node.installed_packages import installed, wheel_of
+from dbx_aml.cluster.node.installed_packages import installed_packages, wheel_of
 from dbx_aml.cluster.node.marker import KeptPackage
 from dbx_aml.cluster.node.pip import run_pip
 from dbx_aml.cluster.node.requirements import (
@@ -23,14 +23,14 @@ from dbx_aml.cluster.node.requirements import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to add and how.
+class PackagePlan:
+    """The packages to add to a node.
 
     Args:
         pins: Version by name of each package to add.
-        files: The wheel of each.
-        kept_packages: Packages of the runtime that are newer than ours allow, and stay.
-        arguments: Of "pip install"; nothing of it asks an index any more.
+        files: Wheel of each package.
+        kept_packages: Packages of the runtime that are newer than an added package allows.
+        arguments: Arguments of "pip install" that name the packages, without a package index.
     """
 
     pins: Mapping[str, str]
@@ -40,111 +40,111 @@ class Plan:
 
 
 def plan_from_wheelhouse(
-    wheelhouse: Path, machine: Mapping[str, str], wheel: Path, work: Path
-) -> Plan:
-    """Return the plan that adds from a wheelhouse what the machine lacks, hashes checked.
+    wheelhouse: Path, runtime_packages: Mapping[str, str], wheel: Path, work_folder: Path
+) -> PackagePlan:
+    """Return the plan that adds from a wheelhouse the packages that the runtime lacks.
 
     Args:
-        wheelhouse: The folder that 'dbx-aml cluster wheelhouse' filled.
-        machine: Version by name of what is there and stays.
-        wheel: This package's.
-        work: A folder for files that pip reads.
+        wheelhouse: Folder that 'dbx-aml cluster wheelhouse' filled.
+        runtime_packages: Version by name of each package of the runtime.
+        wheel: Wheel of this package.
+        work_folder: Folder for files that pip reads.
 
     Raises:
-        ClusterError: It lacks something, or the machine has a package that is too old.
+        ClusterError: The wheelhouse lacks a package, or a package of the runtime is too old.
     """
-    ours = Wheel.from_file(wheel)
+    own_wheel = Wheel.from_file(wheel)
     lines = (wheelhouse / REQUIREMENTS_FILE).read_text(encoding="utf-8").splitlines()
-    wanted = [line for line in lines if not read_pins(line).keys() & machine.keys()]
-    pins = read_pins("\n".join(wanted))
-    files = {name: _file(wheelhouse, name, version) for name, version in pins.items()}
+    missing = [line for line in lines if not read_pins(line).keys() & runtime_packages.keys()]
+    pins = read_pins("\n".join(missing))
+    files = {name: _wheel_file(wheelhouse, name, version) for name, version in pins.items()}
     plugin = [Wheel.from_file(files[PLUGIN])] if PLUGIN in files else []
-    there = {**machine, **{one.name: one.version for one in plugin}}
-    requirements = work / REQUIREMENTS_FILE
-    requirements.write_text("".join(f"{line}\n" for line in wanted), encoding="utf-8")
-    return Plan(
+    versions = {**runtime_packages, **{wheel.name: wheel.version for wheel in plugin}}
+    requirements_file = work_folder / REQUIREMENTS_FILE
+    requirements_file.write_text("".join(f"{line}\n" for line in missing), encoding="utf-8")
+    return PackagePlan(
         pins=pins,
         files=tuple(files.values()),
-        kept_packages=missing_requirements([*plugin, ours], there).kept_packages,
+        kept_packages=missing_requirements([*plugin, own_wheel], versions).kept_packages,
         arguments=(
             *("--find-links", str(wheelhouse), "--require-hashes"),
-            *("--requirement", str(requirements)),
+            *("--requirement", str(requirements_file)),
         ),
     )
 
 
-def plan_from_index(machine: Mapping[str, str], wheel: Path, work: Path, path: list[str]) -> Plan:
-    """Return the plan that adds from the package index what the machine lacks.
+def plan_from_index(
+    runtime_packages: Mapping[str, str], wheel: Path, work_folder: Path, path: list[str]
+) -> PackagePlan:
+    """Return the plan that adds from the package index the packages that the runtime lacks.
 
     Args:
-        machine: Version by name of what is there and stays.
-        wheel: This package's.
-        work: A folder for files that pip reads and writes.
-        path: Where this Python finds its packages.
+        runtime_packages: Version by name of each package of the runtime.
+        wheel: Wheel of this package.
+        work_folder: Folder for files that pip reads and writes.
+        path: Folders in which Python finds packages.
 
     Raises:
-        ClusterError: The index does not answer or has no fitting packages, or the machine has a
-            package that is too old.
+        ClusterError: The index does not answer or has no fitting packages, or a package of the
+            runtime is too old.
     """
-    folder = work / "wheels"
-    ours = Wheel.from_file(Path(shutil.copy(wheel, _empty(folder))))
-    if PLUGIN in machine:
-        both = [wheel_of(installed(path)[PLUGIN]), ours]
+    folder = work_folder / "wheels"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    own_wheel = Wheel.from_file(Path(shutil.copy(wheel, folder)))
+    if PLUGIN in runtime_packages:
+        wheels = [wheel_of(installed_packages(path)[PLUGIN]), own_wheel]
     else:
-        _download(folder, str(ours.requirement(PLUGIN)))
-        both = [Wheel.from_file(file) for file in folder.iterdir()]
-    there = {**machine, **{one.name: one.version for one in both}}
-    found = missing_requirements(both, there)
-    resolved = _resolved(found.to_add, machine, work)
-    if resolved:
-        _download(folder, *(f"{name}=={version}" for name, version in resolved.items()))
+        _download_wheels(folder, str(own_wheel.requirement(PLUGIN)))
+        wheels = [Wheel.from_file(file) for file in folder.iterdir()]
+    versions = {**runtime_packages, **{wheel.name: wheel.version for wheel in wheels}}
+    requirements = missing_requirements(wheels, versions)
+    pins = _resolve(requirements.to_add, runtime_packages, work_folder)
+    if pins:
+        _download_wheels(folder, *(f"{name}=={version}" for name, version in pins.items()))
     files = tuple(folder.iterdir())
-    return Plan(
-        pins={one.name: one.version for one in map(Wheel.from_file, files)},
+    return PackagePlan(
+        pins={wheel.name: wheel.version for wheel in map(Wheel.from_file, files)},
         files=files,
-        kept_packages=found.kept_packages,
+        kept_packages=requirements.kept_packages,
         arguments=tuple(map(str, files)),
     )
 
 
-def _empty(folder: Path) -> Path:
-    """Return a folder that is empty and there."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    return folder
+def _download_wheels(folder: Path, *requirements: str) -> None:
+    run_pip("download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder), *requirements)
 
 
-def _download(folder: Path, *wanted: str) -> None:
-    run_pip("download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder), *wanted)
-
-
-def _resolved(to_add: tuple[str, ...], machine: Mapping[str, str], work: Path) -> dict[str, str]:
-    """Return what pip would add for these requirements, with every package of the machine fixed."""
-    if not to_add:
+def _resolve(
+    requirements: tuple[str, ...], runtime_packages: Mapping[str, str], work_folder: Path
+) -> dict[str, str]:
+    """Return version by name of what pip would add without changing the runtime's packages."""
+    if not requirements:
         return {}
-    fixed, report = work / "constraints.txt", work / "report.json"
-    fixed.write_text(constraints(machine), encoding="utf-8")
+    constraints_file, report = work_folder / "constraints.txt", work_folder / "report.json"
+    constraints_file.write_text(constraints(runtime_packages), encoding="utf-8")
     run_pip(
         *("install", "--dry-run", "--report", str(report), "--only-binary", ":all:"),
-        *("--constraint", str(fixed), *to_add),
+        *("--constraint", str(constraints_file), *requirements),
     )
-    found = [one["metadata"] for one in json.loads(report.read_text(encoding="utf-8"))["install"]]
-    pins = read_pins("\n".join(f"{one['name']}=={one['version']}" for one in found))
-    changed = sorted(pins.keys() & machine.keys())
+    entries = json.loads(report.read_text(encoding="utf-8"))["install"]
+    lines = [f"{entry['metadata']['name']}=={entry['metadata']['version']}" for entry in entries]
+    pins = read_pins("\n".join(lines))
+    changed = sorted(pins.keys() & runtime_packages.keys())
     if changed:
         raise ClusterError(
-            f"what is added must leave the runtime's packages as they are: {changed} would change; "
+            f"added packages must leave the runtime's packages unchanged: {changed} would change; "
             "use a wheelhouse"
         )
     return pins
 
 
-def _file(wheelhouse: Path, name: str, version: str) -> Path:
+def _wheel_file(wheelhouse: Path, name: str, version: str) -> Path:
     for file in wheelhouse.glob("*.whl"):
-        found, pin, *_ = parse_wheel_filename(file.name)
-        if found == name and str(pin) == version:
+        file_name, file_version, *_ = parse_wheel_filename(file.name)
+        if file_name == name and str(file_version) == version:
             return file
     raise ClusterError(
-        f"wheelhouse must hold {name} {version}: {wheelhouse} does not; fill it anew with "
+        f"wheelhouse must hold {name} {version}: {wheelhouse} does not; fill it again with "
         "'dbx-aml cluster wheelhouse'"
     )

@@ -1,63 +1,61 @@
-"""The cluster's own pip, in a process of its own, and what it says when it fails."""
+"""Run the pip of the cluster's Python, and report its errors."""
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterable
 
-from dbx_aml._common.errors import ClusterError
+from dbx_aml._common.errors import ClusterError, ProgramError
+from dbx_aml._common.programs import run_program
+from dbx_aml._common.redact import redact
 
-# Seconds for one call, whatever an index does; each single answer is bound by pip's own timeout.
-LIMIT_S = 300
-# The script waits between attempts of its own, longer than pip would.
-_ALWAYS = ("--disable-pip-version-check", "--no-input", "--quiet", "--retries", "1")
+# For one command in all; pip's own timeout bounds each answer of the index.
+TIMEOUT_S = 300
+# Few retries, because the init script itself repeats a failed attempt after a longer wait.
+_OPTIONS = ("--disable-pip-version-check", "--no-input", "--quiet", "--retries", "1")
 
 
-def run_pip(command: str, *arguments: str, isolated: bool = False) -> None:
-    """Run one of pip's commands.
+def run_pip(command: str, *arguments: str, is_isolated: bool = False) -> None:
+    """Run a command of pip.
 
     Args:
-        command: For example "install".
-        arguments: What follows it.
-        isolated: Whether pip's variables and settings on this machine do not count.
+        command: Name of the command, for example "install".
+        arguments: Arguments of the command.
+        is_isolated: Whether pip ignores its variables and configuration files.
 
     Raises:
-        ClusterError: It failed; the message has pip's last error, without credentials. Its cause
-            is the process's error.
+        ClusterError: pip failed or did not end in time. The message has pip's errors without
+            credentials; the cause is a `ProgramError`.
     """
-    words = [sys.executable, "-P", "-m", "pip", command, *_ALWAYS]
-    # Never beside the cluster's packages in a home folder, which other users do not have.
+    options = (*_OPTIONS, "--isolated") if is_isolated else _OPTIONS
+    # Never in the home folder of root, which other users do not have on their path.
     environment = {**os.environ, "PIP_USER": "0"}
-    if isolated:
-        words.append("--isolated")
     try:
-        subprocess.run(
-            [*words, *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=LIMIT_S,
+        run_program(
+            [sys.executable, "-P", "-m", "pip", command, *options, *arguments],
+            TIMEOUT_S,
+            environment=environment,
+            # When a cluster ends the init script, pip has to end with it.
+            has_own_group=False,
         )
-    except subprocess.CalledProcessError as err:
-        raise ClusterError(f"pip {command} must succeed: {errors_of(err.stderr)}") from err
-    except subprocess.TimeoutExpired as err:
-        raise ClusterError(
-            f"pip {command} must end within {LIMIT_S} s: it did not; look at the package index"
-        ) from err
+    except ProgramError as err:
+        if err.exit_code is None:
+            raise ClusterError(
+                f"pip {command} must end within {TIMEOUT_S} s: it did not; "
+                "compare the settings of the package index"
+            ) from err
+        raise ClusterError(f"pip {command} must succeed: {pip_errors(err.stderr)}") from err
 
 
-def errors_of(stderr: str) -> str:
-    """Return the errors in what pip printed, on one line and without credentials."""
+def pip_errors(stderr: str) -> str:
+    """Return the errors in pip's output, on one line and without credentials."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = list(_after_error(lines)) or lines[-1:] or ["it said nothing"]
-    text = re.sub(r"(?<=://)[^/@\s]+@", "", " ".join(errors))
-    return text[:600]
+    errors = list(_error_lines(lines)) or lines[-1:] or ["no output"]
+    return redact(" ".join(errors))[:600]
 
 
-def _after_error(lines: Iterable[str]) -> Iterable[str]:
-    """Yield the errors, each with what pip wrote below it."""
+def _error_lines(lines: Iterable[str]) -> Iterable[str]:
+    """Yield each error with its continuation lines."""
     is_error = False
     for line in lines:
         if re.match(r"ERROR: ", line):

@@ -1,11 +1,10 @@
-"""Prepare this node; run by `dbx_aml_init.sh` straight from the wheel of this package."""
+"""Prepare this node; `dbx_aml_init.sh` runs this module straight from the wheel of the package."""
 
 import argparse
 import logging
 import os
 import platform
 import re
-import subprocess
 import sys
 import sysconfig
 import time
@@ -16,48 +15,64 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from dbx_aml._common.errors import ClusterError, DbxAmlError, LinkError, WorkspaceError
-from dbx_aml.cluster.node.installed_packages import compile_files, search_path, versions
-from dbx_aml.cluster.node.marker import NodeMarker, read_marker
-from dbx_aml.cluster.node.package_changes import check, install, roll_back
-from dbx_aml.cluster.node.package_plan import Plan, plan_from_index, plan_from_wheelhouse
+from dbx_aml._common.errors import (
+    ClusterError,
+    DbxAmlError,
+    LinkError,
+    ProgramError,
+    WorkspaceError,
+)
+from dbx_aml._common.paths import write_atomically
+from dbx_aml._common.text import one_line
+from dbx_aml.cluster.node.installed_packages import (
+    compile_files,
+    installed_versions,
+    search_path,
+)
+from dbx_aml.cluster.node.marker import MARKER_NAME, NodeMarker, read_marker
+from dbx_aml.cluster.node.package_changes import check_packages, install_packages, roll_back
+from dbx_aml.cluster.node.package_plan import PackagePlan, plan_from_index, plan_from_wheelhouse
 from dbx_aml.cluster.node.requirements import PACKAGE, Wheel
 from dbx_aml.cluster.node.spark_environment import (
     OWN_FOLDER,
-    is_written,
-    variables,
-    write_environment,
+    has_variables,
+    link_variables,
     write_link,
-    write_whole,
+    write_variables,
 )
-from dbx_aml.cluster.node.verify import Prover
+from dbx_aml.cluster.node.verify import PluginCheck
 from dbx_aml.cluster.runtimes import newest_release
 from dbx_aml.link.link import Link
 
 log = logging.getLogger(__name__)
 
-# Exit codes; the script knows them too.
-FAILED, WRONG_SETTINGS, TRY_AGAIN = 1, 2, 75
+# Exit codes, which the script has as well.
+FAILED, WRONG_SETTINGS, TEMPORARY_FAILURE = 1, 2, 75
+
+_NO_REGION_MESSAGE = (
+    "MLFLOW_TRACKING_URI is not set, because the link has no region: add it, or call "
+    "dbx_aml.connect()"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """What the script found out, and where things are.
+    """Folders and settings of one run on one node.
 
     Args:
         home: Databricks' folder, "/databricks".
-        work: A folder that is gone afterwards.
-        wheel: The wheel that this code runs from.
-        wheelhouse: Where the packages come from; None for the index.
-        config: The link's file; None where variables or the node's own say it.
-        runtime: Databricks Runtime, where known.
-        is_driver: Whether this is the driver's node.
+        work_folder: Folder for temporary files, which the script removes.
+        wheel: Wheel that this code runs from.
+        wheelhouse: Folder with the packages to add; None for the package index.
+        config: File of the link; None if variables or the node's own file have the link.
+        runtime: Version of the Databricks Runtime, if known.
+        is_driver: Whether the node is the driver.
         fingerprint: Hash of the script and its settings.
-        steps: Seconds of each step so far.
+        steps: Seconds of each finished step.
     """
 
     home: Path
-    work: Path
+    work_folder: Path
     wheel: Path
     wheelhouse: Path | None
     config: Path | None
@@ -67,13 +82,13 @@ class Node:
     steps: dict[str, float] = field(default_factory=dict)
 
     @property
-    def marker(self) -> Path:
-        """The marker's file."""
-        return self.home / OWN_FOLDER / "marker.json"
+    def marker_path(self) -> Path:
+        """File of the marker."""
+        return _marker_path(self.home)
 
     @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Take the time of a step, whether or not it ends well."""
+    def timed_step(self, name: str) -> Iterator[None]:
+        """Record the duration of a step, also of one that fails."""
         started = time.monotonic()
         try:
             yield
@@ -81,21 +96,24 @@ class Node:
             self.steps[name] = round(time.monotonic() - started, 2)
             log.info("%s %.2f s", name, self.steps[name])
 
-    def write(self, marker: NodeMarker) -> None:
-        """Write the marker, with the time and the steps so far."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        text = replace(marker, time=now, steps=dict(self.steps)).to_json()
-        write_whole(self.marker, text)
+    def write_marker(self, marker: NodeMarker) -> None:
+        """Write the marker with the current time and the finished steps."""
+        time_utc = datetime.now(UTC).isoformat(timespec="seconds")
+        text = replace(marker, time=time_utc, steps=dict(self.steps)).to_json()
+        write_atomically(self.marker_path, text)
 
 
-def prepare(node: Node) -> int:
-    """Add what is missing, prove it, write link and variables; return the exit code."""
-    earlier = read_marker(node.marker) or NodeMarker(status="failed")
-    # What an earlier run added stays ours, to be replaced or removed.
-    kept = dict(earlier.installed)
+def prepare_node(node: Node) -> int:
+    """Add missing packages, check them, write link and variables; return the exit code.
+
+    A failure removes all added packages, so the node stays as the runtime has it.
+    """
+    previous = read_marker(node.marker_path) or NodeMarker(status="failed")
+    # Packages that an earlier run added may be replaced or removed.
+    added = dict(previous.installed)
     marker = NodeMarker(
         status="failed",
-        installed=kept,
+        installed=added,
         version=Wheel.from_file(node.wheel).version,
         runtime=node.runtime,
         python=platform.python_version(),
@@ -106,139 +124,134 @@ def prepare(node: Node) -> int:
     )
     try:
         link = Link.load(config=node.config)
-        values = variables(link, node.home)
+        variables = link_variables(link, node.home)
         if link.tracking_uri is None:
-            marker = replace(marker, messages=(*marker.messages, _NO_REGION))
+            marker = replace(marker, messages=(*marker.messages, _NO_REGION_MESSAGE))
     except (LinkError, WorkspaceError) as err:
-        return _failed(node, marker, err, WRONG_SETTINGS)
+        return _record_failure(node, marker, err, WRONG_SETTINGS)
     path = search_path(node.wheel)
-    changing: Plan | None = None
+    started_plan: PackagePlan | None = None
     try:
-        if not earlier.is_ok:
-            # It was killed while it added these.
-            kept = _undone(node, kept, (), path)
-        before = _without(versions(path), {*kept, PACKAGE})
-        with node.step("plan"):
-            plan = _plan(node, before, path)
-        added = {**kept, **plan.pins}
+        if not previous.is_ok:
+            # The earlier run was killed while it installed these packages.
+            added = _roll_back(node, added, (), path)
+        runtime_packages = {
+            name: installed_version
+            for name, installed_version in installed_versions(path).items()
+            if name not in added and name != PACKAGE
+        }
+        with node.timed_step("plan"):
+            plan = _plan_packages(node, runtime_packages, path)
+        installed = {**added, **plan.pins}
         marker = replace(marker, kept_packages=plan.kept_packages)
-        node.write(replace(marker, status="started", installed=added))
-        changing = plan
-        with Prover() as prover:
-            with node.step("install"):
-                install(plan, before, path)
-            with node.step("check"):
-                check(added, plan.kept_packages, before, path)
-                prover.go()
-                compile_files(added, path)
-                prover.wait()
-        with node.step("configure"):
-            write_link(link, node.home, node.work)
-            write_environment(values, node.home)
-        node.write(replace(marker, status="ok", installed=added, variables=values))
+        node.write_marker(replace(marker, status="started", installed=installed))
+        started_plan = plan
+        with PluginCheck() as plugin_check:
+            with node.timed_step("install"):
+                install_packages(plan, runtime_packages, path)
+            with node.timed_step("check"):
+                check_packages(installed, plan.kept_packages, runtime_packages, path)
+                plugin_check.start()
+                compile_files(installed, path)
+                plugin_check.wait()
+        with node.timed_step("configure"):
+            write_link(link, node.home, node.work_folder)
+            write_variables(variables, node.home)
+        node.write_marker(replace(marker, status="ok", installed=installed, variables=variables))
     except Exception as err:
         if not isinstance(err, ClusterError | OSError):
-            log.exception("an error of dbx-aml's own")
-        if changing is not None:
-            kept = _undone(node, {**kept, **changing.pins}, changing.files, path)
-        # What a server did may be over in a while.
-        is_passing = node.wheelhouse is None and isinstance(
-            err.__cause__, subprocess.SubprocessError
-        )
-        return _failed(
-            node, replace(marker, installed=kept), err, TRY_AGAIN if is_passing else FAILED
-        )
+            log.exception("unexpected error of dbx-aml")
+        if started_plan is not None:
+            added = _roll_back(node, {**added, **started_plan.pins}, started_plan.files, path)
+        # A package index may answer again after a while.
+        is_temporary = node.wheelhouse is None and isinstance(err.__cause__, ProgramError)
+        exit_code = TEMPORARY_FAILURE if is_temporary else FAILED
+        return _record_failure(node, replace(marker, installed=added), err, exit_code)
     log.info("installed=%s", dict(plan.pins))
-    for one in plan.kept_packages:
-        log.info("%s", one)
+    for package in plan.kept_packages:
+        log.info("%s", package)
     return 0
 
 
-def _plan(node: Node, before: Mapping[str, str], path: list[str]) -> Plan:
-    place = sysconfig.get_path("purelib")
-    if not os.access(place, os.W_OK):
-        raise ClusterError(f"{place} must be writable: it is not; run the script as root")
-    if node.wheelhouse is not None:
-        return plan_from_wheelhouse(node.wheelhouse, before, node.wheel, node.work)
-    return plan_from_index(before, node.wheel, node.work, path)
+def _plan_packages(node: Node, runtime_packages: Mapping[str, str], path: list[str]) -> PackagePlan:
+    site_packages = sysconfig.get_path("purelib")
+    if not os.access(site_packages, os.W_OK):
+        raise ClusterError(f"{site_packages} must be writable: it is not; run the script as root")
+    if node.wheelhouse is None:
+        return plan_from_index(runtime_packages, node.wheel, node.work_folder, path)
+    return plan_from_wheelhouse(node.wheelhouse, runtime_packages, node.wheel, node.work_folder)
 
 
-def _undone(
-    node: Node, names: Mapping[str, str], files: Iterable[Path], path: list[str]
+def _roll_back(
+    node: Node, packages: Mapping[str, str], files: Iterable[Path], path: list[str]
 ) -> dict[str, str]:
-    """Leave packages and variables as the runtime has them; return what could not be removed."""
-    left = roll_back(names, files, path)
+    """Remove packages and variables; return the packages that could not be removed."""
+    remaining = roll_back(packages, files, path)
     try:
-        write_environment({}, node.home)
+        write_variables({}, node.home)
     except OSError as err:
         log.warning("variables could not be removed: %s", err.strerror)
-    return left
+    return remaining
 
 
-def _failed(node: Node, marker: NodeMarker, err: Exception, code: int) -> int:
-    reason = " ".join(str(err).split())
+def _record_failure(node: Node, marker: NodeMarker, err: Exception, exit_code: int) -> int:
+    """Write the marker of a failure; return the exit code."""
+    reason = one_line(err)
     if isinstance(err, OSError):
-        reason = (
-            f"{err.filename or 'node'} must be usable: {err.strerror}; look at its disk or mount"
-        )
+        reason = f"{err.filename or 'node'} must be usable: {err.strerror}; check its disk or mount"
     elif not isinstance(err, DbxAmlError):
-        reason = f"dbx-aml ended with an error of its own: {type(err).__name__} {reason}"
+        reason = f"dbx-aml must not fail by itself: got {type(err).__name__} {reason}; report it"
     try:
-        node.write(replace(marker, status="failed", reason=reason))
-    except OSError as why:
-        log.warning("marker could not be written: %s", why.strerror)
-    # The script repeats it as its last line.
-    (node.work / "reason").write_text(reason, encoding="utf-8")
-    return code
-
-
-def _without(packages: Mapping[str, str], names: set[str]) -> dict[str, str]:
-    return {name: version for name, version in packages.items() if name not in names}
-
-
-_NO_REGION = (
-    "MLFLOW_TRACKING_URI is not set, as the link has no region: add it, or call dbx_aml.connect()"
-)
+        node.write_marker(replace(marker, status="failed", reason=reason))
+    except OSError as marker_err:
+        log.warning("marker could not be written: %s", marker_err.strerror)
+    # The script prints it as its last line.
+    (node.work_folder / "reason").write_text(reason, encoding="utf-8")
+    return exit_code
 
 
 def _runtime_messages(runtime: str | None) -> tuple[str, ...]:
-    found = re.match(r"\d+", runtime or "")
-    if found is None or int(found[0]) <= newest_release():
+    match = re.match(r"\d+", runtime or "")
+    if match is None or int(match[0]) <= newest_release():
         return ()
     return (
-        f"runtime {runtime} is newer than those this release knows, up to {newest_release()}: "
-        "what was added was proved on this node only",
+        f"runtime {runtime} is newer than the known ones, up to {newest_release()}: the added "
+        "packages were checked on this node only",
     )
 
 
-def is_done(home: Path, fingerprint: str) -> bool:
-    """Tell whether an earlier run did the same, and all of it is still there."""
-    marker = read_marker(home / OWN_FOLDER / "marker.json")
+def _marker_path(home: Path) -> Path:
+    return home / OWN_FOLDER / MARKER_NAME
+
+
+def is_prepared(home: Path, fingerprint: str) -> bool:
+    """Tell whether an earlier run had the same settings and its changes are still complete."""
+    marker = read_marker(_marker_path(home))
     if marker is None or not marker.is_ok or marker.fingerprint != fingerprint:
         return False
     try:
-        are_there = all(version(name) == pin for name, pin in marker.installed.items())
+        is_complete = all(version(name) == pin for name, pin in marker.installed.items())
     except PackageNotFoundError:
         return False
-    return are_there and is_written(marker.variables, home)
+    return is_complete and has_variables(marker.variables, home)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read what the script says, and do it."""
+    """Parse the script's arguments and prepare the node; return the exit code."""
     logging.basicConfig(level=logging.INFO, format="dbx-aml: %(message)s", stream=sys.stderr)
     parser = argparse.ArgumentParser(prog="dbx_aml.cluster.node.prepare")
-    for name in ("home", "work", "wheel", "wheelhouse", "config"):
+    for name in ("home", "work-folder", "wheel", "wheelhouse", "config"):
         parser.add_argument(f"--{name}", type=Path)
     for name in ("runtime", "fingerprint"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--is-driver", action="store_true")
     parser.add_argument("--started", type=float)
-    parser.add_argument("--is-done", action="store_true")
-    given = vars(parser.parse_args(arguments))
-    if given.pop("is_done"):
-        return 0 if is_done(given["home"], given["fingerprint"]) else FAILED
-    steps = {"fetch": round(time.time() - given.pop("started"), 2)}
-    return prepare(Node(**given, steps=steps))
+    parser.add_argument("--is-prepared", action="store_true")
+    options = vars(parser.parse_args(arguments))
+    if options.pop("is_prepared"):
+        return 0 if is_prepared(options["home"], options["fingerprint"]) else FAILED
+    steps = {"fetch": round(time.time() - options.pop("started"), 2)}
+    return prepare_node(Node(**options, steps=steps))
 
 
 if __name__ == "__main__":

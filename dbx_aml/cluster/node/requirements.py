@@ -1,9 +1,9 @@
-"""What has to be added to a machine whose own packages must not change.
+"""The requirements of the added packages, on a runtime whose own packages must not change.
 
-Nothing here asks a resolver to keep a runtime's packages and hopes: a requirement of ours on a
-package that the machine has never reaches the resolver. Where the machine's is newer than ours
-allows, that one limit is passed over and said; where it is older than ours needs, that is an error.
-A resolver that was told of such a limit would answer with a release of years ago, in silence.
+A requirement on a package that the runtime has never reaches pip's resolver. If the runtime's
+package is newer than allowed, it is kept and recorded; if it is older than required, that is an
+error. A resolver that knew such a requirement would silently select a release of azureml-mlflow
+from years ago.
 """
 
 import zipfile
@@ -35,11 +35,11 @@ ENTRY_POINT_GROUPS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Requirements:
-    """What packages of ours ask for, sorted by what the machine has.
+    """The requirements of some packages on a runtime.
 
     Args:
-        to_add: Requirements on packages that the machine lacks.
-        kept_packages: Packages of the machine that are newer than allowed.
+        to_add: Requirements on packages that the runtime lacks.
+        kept_packages: Packages of the runtime that are newer than allowed.
     """
 
     to_add: tuple[str, ...] = ()
@@ -48,12 +48,12 @@ class Requirements:
 
 @dataclass(frozen=True, kw_only=True)
 class Wheel:
-    """What matters of a package here, be it installed or a file.
+    """Name, version and requirements of a package, installed or in a file.
 
     Args:
-        name: For example "azureml-mlflow".
-        version: For example "1.62.0.post6".
-        requires: As its metadata has them, those of extras included.
+        name: Normalized name, for example "azureml-mlflow".
+        version: Version, for example "1.62.0.post6".
+        requires: Requirements as in its metadata, also for extras.
     """
 
     name: str
@@ -61,8 +61,8 @@ class Wheel:
     requires: Sequence[str] = field(default=())
 
     @classmethod
-    def of(cls, metadata: Message) -> Self:
-        """Return the package that the text of a METADATA file describes."""
+    def from_metadata(cls, metadata: Message) -> Self:
+        """Return the package of a METADATA file's content."""
         return cls(
             name=canonicalize_name(metadata["Name"]),
             version=metadata["Version"],
@@ -74,37 +74,39 @@ class Wheel:
         """Return the package of a `.whl` file.
 
         Raises:
-            ClusterError: It is none.
+            ClusterError: The file is no wheel.
         """
         try:
             with zipfile.ZipFile(file) as archive:
                 name = next(
                     name for name in archive.namelist() if name.endswith(".dist-info/METADATA")
                 )
-                return cls.of(message_from_bytes(archive.read(name)))
+                return cls.from_metadata(message_from_bytes(archive.read(name)))
         except (OSError, zipfile.BadZipFile, StopIteration) as err:
-            raise ClusterError(f"{file} must be a wheel: it is not; fetch it anew") from err
+            raise ClusterError(f"{file} must be a wheel: it is not; download it again") from err
 
     def requirement(self, name: str) -> Requirement | None:
-        """Return what it asks of one package; None where it does not."""
-        found = (Requirement(text) for text in self.requires)
-        return next((one for one in found if canonicalize_name(one.name) == name), None)
+        """Return the requirement on one package, or None if the package does not require it."""
+        requirements = (Requirement(text) for text in self.requires)
+        return next(
+            (entry for entry in requirements if canonicalize_name(entry.name) == name), None
+        )
 
 
 def missing_requirements(
     wheels: Iterable[Wheel],
-    machine: Mapping[str, str],
+    versions: Mapping[str, str],
     environment: Mapping[str, str] | None = None,
 ) -> Requirements:
-    """Return what these packages still need on a machine.
+    """Return the requirements of packages that a runtime does not meet.
 
     Args:
-        wheels: The packages, for example the plugin and this one.
-        machine: Version by name of what is there and stays.
-        environment: Values of markers such as "python_version", for another machine than this.
+        wheels: Packages to add, for example azureml-mlflow and dbx-aml.
+        versions: Version by name of each package that is installed and stays.
+        environment: Values of markers such as "python_version"; by default of this machine.
 
     Raises:
-        ClusterError: The machine has a package that is older than one of these needs.
+        ClusterError: A package of the runtime is older than required.
     """
     to_add: list[str] = []
     kept_packages: list[KeptPackage] = []
@@ -113,44 +115,45 @@ def missing_requirements(
             if not _applies(requirement, environment):
                 continue
             name = canonicalize_name(requirement.name)
-            version = machine.get(name)
+            version = versions.get(name)
             if version is None:
                 to_add.append(_without_marker(requirement))
             elif not _allows(requirement.specifier, version):
-                owner = f"{wheel.name} {wheel.version}"
-                kept_packages.append(_kept_package(name, version, owner, requirement.specifier))
+                kept_packages.append(_kept_package(name, version, wheel, requirement.specifier))
     return Requirements(to_add=tuple(to_add), kept_packages=tuple(kept_packages))
 
 
 def unmet_requirements(
-    wheels: Iterable[Wheel], machine: Mapping[str, str], kept_packages: Iterable[KeptPackage] = ()
+    wheels: Iterable[Wheel],
+    versions: Mapping[str, str],
+    kept_packages: Iterable[KeptPackage] = (),
 ) -> list[str]:
-    """Return each requirement of these packages that the machine does not meet, as a text.
+    """Return a message for each requirement of the added packages that is not met.
 
     Args:
-        wheels: The packages that were added.
-        machine: Version by name of everything that is there now.
-        kept_packages: What was passed over knowingly.
+        wheels: Added packages.
+        versions: Version by name of each installed package.
+        kept_packages: Packages of the runtime whose limits are ignored.
     """
-    known = {(one.required_by, one.package) for one in kept_packages}
-    wrong = []
+    ignored = {(package.required_by, package.package) for package in kept_packages}
+    unmet = []
     for wheel in wheels:
-        owner = f"{wheel.name} {wheel.version}"
+        label = f"{wheel.name} {wheel.version}"
         for requirement in map(Requirement, wheel.requires):
             name = canonicalize_name(requirement.name)
-            version = machine.get(name)
-            if not _applies(requirement, None) or (owner, name) in known:
+            version = versions.get(name)
+            if not _applies(requirement, None) or (label, name) in ignored:
                 continue
             if version is None or not _allows(requirement.specifier, version):
-                asked = f"{requirement.name}{requirement.specifier}"
-                wrong.append(f"{owner} needs {asked}, there is {version or 'none'}")
-    return wrong
+                required = f"{requirement.name}{requirement.specifier}"
+                unmet.append(f"{label} requires {required}, {version or 'none'} is installed")
+    return unmet
 
 
 def read_pins(text: str) -> dict[str, str]:
     """Return version by name of the lines `name==version` of a requirements file or a freeze.
 
-    Anything else in it, such as hashes, comments or packages from a path, is left out.
+    Hashes, comments and packages from a path are ignored.
     """
     pins = {}
     for line in text.splitlines():
@@ -161,16 +164,18 @@ def read_pins(text: str) -> dict[str, str]:
     return pins
 
 
-def constraints(machine: Mapping[str, str]) -> str:
-    """Return the lines of a constraints file that keep a machine's packages as they are."""
-    return "".join(f"{name}=={version}\n" for name, version in machine.items() if _parsed(version))
+def constraints(versions: Mapping[str, str]) -> str:
+    """Return the lines of a constraints file that pin each package at its installed version."""
+    return "".join(
+        f"{name}=={version}\n" for name, version in versions.items() if _parse_version(version)
+    )
 
 
-def _parsed(version: str) -> Version | None:
+def _parse_version(version: str) -> Version | None:
     try:
         return Version(version)
     except InvalidVersion:
-        # A build of the vendor's own: no resolver knows how it compares.
+        # A vendor's own build: no resolver can compare its version.
         return None
 
 
@@ -186,28 +191,32 @@ def _without_marker(requirement: Requirement) -> str:
 
 
 def _allows(specifier: SpecifierSet, version: str) -> bool:
-    if _parsed(version) is None:
+    if _parse_version(version) is None:
         return not specifier
     return specifier.contains(version, prereleases=True)
 
 
-def _kept_package(name: str, version: str, owner: str, specifier: SpecifierSet) -> KeptPackage:
-    """Return the limit that is passed over; only an upper one may be.
+def _kept_package(
+    name: str, version: str, required_by: Wheel, specifier: SpecifierSet
+) -> KeptPackage:
+    """Return the record of a package that is newer than allowed.
 
     Raises:
-        ClusterError: The machine's package is older than what is asked for.
+        ClusterError: The package is older than required, or a version that is known not to work.
     """
-    is_newer = (parsed := _parsed(version)) is not None
-    for one in specifier:
-        # "~=" and "==" are an upper limit too, for a version above theirs.
-        lower = one.version.removesuffix(".*") if one.operator in (">=", ">", "~=", "==") else ""
-        if lower and parsed and parsed < Version(lower):
+    label = f"{required_by.name} {required_by.version}"
+    parsed = _parse_version(version)
+    is_newer = parsed is not None
+    for limit in specifier:
+        # "~=" and "==" are upper limits too, for a newer version.
+        is_lower_limit = limit.operator in (">=", ">", "~=", "==")
+        if is_lower_limit and parsed and parsed < Version(limit.version.removesuffix(".*")):
             is_newer = False
-        if one.operator == "!=" and not one.contains(version, prereleases=True):
+        if limit.operator == "!=" and not limit.contains(version, prereleases=True):
             is_newer = False
     if not is_newer:
         raise ClusterError(
-            f"{name} must be {specifier} for {owner}: got {version}; use a newer runtime, or take "
-            "it out of the image or the wheelhouse that brings it"
+            f"{name} must be {specifier} for {label}: got {version}; use a newer runtime, or "
+            "remove it from the image or the wheelhouse that has it"
         )
-    return KeptPackage(package=name, version=version, required_by=owner, requirement=str(specifier))
+    return KeptPackage(package=name, version=version, required_by=label, requirement=str(specifier))

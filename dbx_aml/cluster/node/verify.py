@@ -1,18 +1,30 @@
-"""The process of the proof: it starts while pip works, so that a node waits less."""
+"""Check in a separate process that MLflow and azureml-mlflow work with the added packages.
+
+The runtime may keep a package that is newer than azureml-mlflow allows, so version limits say
+nothing: the check calls the packages. It needs no network. `PluginCheck` starts the process while
+pip is still installing, so that a node waits less; the process runs this module as a program.
+"""
 
 import logging
+import os
 import subprocess
 import sys
-from typing import Self
+import tempfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import entry_points
+from pathlib import Path
+from threading import Thread
+from typing import Any, Self
 
 from dbx_aml._common.errors import ClusterError
+from dbx_aml.cluster.node.requirements import ENTRY_POINT_GROUPS
 
 log = logging.getLogger(__name__)
 
-LIMIT_S = 180
-# Packages of the runtime that MLflow and the plugin import, which takes most of the proof's time.
-# MLflow itself looks for plugins when it is imported, so that has to wait.
-_EARLY = (
+TIMEOUT_S = 180
+# Packages of the runtime that MLflow and the plugin import: most of the check's time. MLflow itself
+# cannot be imported early, because its import looks for plugins.
+_EARLY_IMPORTS = (
     "pandas",
     "requests",
     "pydantic",
@@ -29,16 +41,22 @@ for name in sys.argv[1:]:
         pass
 if sys.stdin.readline():
     importlib.invalidate_caches()
-    runpy.run_module("dbx_aml.cluster.node.plugin_proof", run_name="__main__")
+    runpy.run_module("dbx_aml.cluster.node.verify", run_name="__main__")
 """
+_CONTENT = b"dbx-aml" * 1000
+_WORKSPACE_URI = (
+    "azureml://westeurope.api.azureml.ms/mlflow/v1.0/subscriptions/"
+    "00000000-0000-0000-0000-000000000000/resourceGroups/rg/providers/"
+    "Microsoft.MachineLearningServices/workspaces/check"
+)
 
 
-class Prover:
-    """A process that imports what the runtime brought, and proves the rest once it is told to."""
+class PluginCheck:
+    """A process that imports the runtime's packages at once and checks the plugin on `start`."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-W", "ignore", "-c", _CODE, *_EARLY],
+        self._python = subprocess.Popen(
+            [sys.executable, "-P", "-W", "ignore", "-c", _CODE, *_EARLY_IMPORTS],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -49,31 +67,137 @@ class Prover:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
+        self._python.kill()
+        self._python.communicate()
 
-    def go(self) -> None:
-        """Let it prove what was added; returns at once."""
-        if self._process.stdin is not None and self._process.poll() is None:
-            self._process.stdin.write("go\n")
-            self._process.stdin.flush()
+    def start(self) -> None:
+        """Start the check, once the packages are installed, without waiting for its result."""
+        if self._python.stdin is not None and self._python.poll() is None:
+            self._python.stdin.write("start\n")
+            self._python.stdin.flush()
 
     def wait(self) -> None:
-        """Wait for what it finds.
+        """Wait for the result of the check.
 
         Raises:
-            ClusterError: What was added does not work.
+            ClusterError: The packages do not work, or the check did not end in time.
         """
         try:
-            _, said = self._process.communicate(timeout=LIMIT_S)
+            _, stderr = self._python.communicate(timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired:
             raise ClusterError(
-                f"the proof of what was added must end within {LIMIT_S} s: it did not; "
+                f"the check of the added packages must end within {TIMEOUT_S} s: it did not; "
                 "see the script's log"
             ) from None
-        if self._process.returncode:
-            said = said.strip() or "it said nothing"
-            log.warning("%s", said)
+        if self._python.returncode:
+            stderr = stderr.strip() or "no output"
+            log.warning("%s", stderr)
             raise ClusterError(
-                f"what was added must work: got {said.splitlines()[-1]!r}; see the script's log"
+                f"added packages must work: got {stderr.splitlines()[-1]!r}; see the script's log"
             )
+
+
+def check_plugin() -> None:
+    """Load the plugin, log a run and transfer a blob.
+
+    Raises:
+        Exception: The packages do not work together; the error may be of any of them.
+    """
+    os.environ.update(
+        # No client below may use a proxy, or ask a host which Azure cloud this is.
+        NO_PROXY="127.0.0.1",
+        AZUREML_CURRENT_CLOUD="AzureCloud",
+        # mlflow-skinny has no other store that works without a database.
+        MLFLOW_ALLOW_FILE_STORE="true",
+        MLFLOW_LOGGING_LEVEL="ERROR",
+    )
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID"):
+        os.environ.pop(name, None)
+    _load_entry_points()
+    _check_stores()
+    with tempfile.TemporaryDirectory() as folder:
+        _log_run(Path(folder))
+    _transfer_blob()
+
+
+def _load_entry_points() -> None:
+    for group in ENTRY_POINT_GROUPS:
+        plugins = [entry for entry in entry_points(group=group) if entry.name == "azureml"]
+        if not plugins:
+            raise RuntimeError(f"no entry point azureml in {group}")
+        for plugin in plugins:
+            plugin.load()
+
+
+def _check_stores() -> None:
+    """Check that MLflow uses the stores of this package for Azure ML."""
+    from mlflow.tracking._model_registry import utils as registry
+    from mlflow.tracking._tracking_service import utils as tracking
+
+    stores: list[Any] = [
+        tracking._get_store(_WORKSPACE_URI),
+        registry._get_store(_WORKSPACE_URI, _WORKSPACE_URI),
+    ]
+    for store in stores:
+        if not type(store).__module__.startswith("dbx_aml."):
+            raise RuntimeError(f"MLflow uses {type(store).__module__} for azureml://")
+
+
+def _log_run(folder: Path) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=folder.as_uri(), registry_uri=folder.as_uri())
+    run_id = client.create_run(client.create_experiment("check")).info.run_id
+    client.log_metric(run_id, "metric", 12.5)
+    client.log_param(run_id, "param", "value")
+    client.set_terminated(run_id)
+    run = client.get_run(run_id)
+    if (run.data.metrics, run.data.params) != ({"metric": 12.5}, {"param": "value"}):
+        raise RuntimeError(f"MLflow read back {run.data.metrics} and {run.data.params}")
+
+
+class _BlobHandler(BaseHTTPRequestHandler):
+    """A blob store for one upload and one download."""
+
+    def do_PUT(self) -> None:
+        """Store a blob."""
+        self.server.content = self.rfile.read(  # type: ignore[attr-defined]
+            int(self.headers["Content-Length"])
+        )
+        self._respond(201, b"")
+
+    def do_GET(self) -> None:
+        """Return the blob as the range that the client asks for."""
+        self._respond(206, self.server.content)  # type: ignore[attr-defined]
+
+    def _respond(self, status: int, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Range", f"bytes 0-{len(content) - 1}/{len(content)}")
+        self.send_header("x-ms-blob-type", "BlockBlob")
+        self.send_header("ETag", '"1"')
+        self.send_header("Last-Modified", "Tue, 24 Nov 2026 12:00:00 GMT")
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Write nothing to stderr."""
+
+
+def _transfer_blob() -> None:
+    """Upload and download a blob with the two calls that azureml-mlflow's artifact client makes."""
+    from azure.storage.blob import BlobClient
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), _BlobHandler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/account/container/blob"
+        with BlobClient.from_blob_url(url) as client:
+            client.upload_blob(_CONTENT)
+            content = client.download_blob().readall()
+        server.shutdown()
+    if content != _CONTENT:
+        raise RuntimeError("the blob client read back other bytes than it wrote")
+
+
+if __name__ == "__main__":
+    check_plugin()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dbx_aml.cluster.init_script import script
+from dbx_aml.cluster.init_script import read_init_script
 from dbx_aml.cluster.node.marker import NodeMarker, read_marker
 from tests.support.node.runtime import site_packages
 
@@ -53,7 +53,7 @@ class Node:
         self.spark_env.write_text("export SPARK_LOCAL_DIRS=/local_disk0\n")
         (self.home / "DBR_VERSION").write_text(f"{version}\n")
         self.script = root / "dbx_aml_init.sh"
-        self.script.write_text(script(), encoding="utf-8")
+        self.script.write_text(read_init_script(), encoding="utf-8")
         self.before = self.versions()
         self.files_before = self.files()
 
