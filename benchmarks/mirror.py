@@ -1,7 +1,7 @@
 """Tracking in both: what dual tracking costs, and mirroring against mlflow-export-import.
 
 Two MLflow servers on SQLite, as `mlflow server --workers 1` starts them, each with its artifacts on
-disk. mlflow-export-import runs in an environment of its own.
+disk. mlflow-export-import runs in another Python environment.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ with mlflow.start_run():
 
 
 def run() -> list[Figure]:
-    """Measure both sides and return the figures."""
+    """Measure and return the figures."""
     return [_dual(), *_bulk(), _idle()]
 
 
@@ -84,15 +84,15 @@ def _dual() -> Figure:
             taken: dict[str, list[float]] = {"dual": [], "alone": []}
             for turn in range(DUAL_ROUNDS + 1):
                 # Either is first as often: a machine's speed drifts by more than is measured here.
-                for side in sorted(taken, reverse=bool(turn % 2)):
-                    environment = plain | (dual if side == "dual" else {})
+                for mode in sorted(taken, reverse=bool(turn % 2)):
+                    environment = plain | (dual if mode == "dual" else {})
                     done = azureml.run(
                         LOOP, str(int(CALLS * SCALE)), environment=environment, timeout_s=600
                     )
                     if done.returncode:
                         raise RuntimeError(done.stderr)
                     if turn:
-                        taken[side].append(float(done.stdout.partition("TOOK ")[2].split()[0]))
+                        taken[mode].append(float(done.stdout.partition("TOOK ")[2].split()[0]))
     ours, theirs = (statistics.median(times) for times in taken.values())
     name = f"{int(CALLS * SCALE):,} calls of `log_metric` and one `log_model`, dual"
     return Figure(name, ours, theirs, "Databricks alone", "at most 1.05x", ours <= 1.05 * theirs)
@@ -162,14 +162,14 @@ def _server(folder: Path) -> Iterator[tuple[str, Path]]:
 
 @contextmanager
 def _slow(uri: str) -> Iterator[str]:
-    """Yield a server that passes each request on to another one, later."""
+    """Yield the URI of a proxy that delays each request to a server."""
     upstream = Upstream(int(uri.rpartition(":")[2]))
 
     class Connection(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
-        def _any(self) -> None:
+        def _forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             time.sleep(LATENCY_S)
             answer = upstream.send(self.command, self.path, dict(self.headers), body or None)
@@ -181,10 +181,10 @@ def _slow(uri: str) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(answer.body)
 
-        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _any
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _forward
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True

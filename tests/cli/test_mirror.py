@@ -2,6 +2,7 @@
 
 import json
 import time
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,17 @@ def test_wrong_input_is_one_line_and_changes_nothing(
     assert dbx_aml_mirror(stores, "--since", "soon").exit_code == 2
     assert stores.source_tags(run_id)[tags.STATUS] == tags.PENDING
     assert stores.mirrored_ids(run_id) == []
+
+
+def test_options_have_the_names_of_the_python_arguments() -> None:
+    mirror = main.commands["mirror"]
+    option_names = {parameter.name for parameter in mirror.params}
+    server_arguments = set(signature(server.servers_of_link).parameters) - {"link"}
+    assert server_arguments == {"source_tracking_uri", "destination_tracking_uri"}
+    for command in (mirror, *mirror.commands.values()):
+        assert server_arguments <= {parameter.name for parameter in command.params}
+    for parameter in mirror.params:
+        name = parameter.name.removesuffix("s") if parameter.multiple else parameter.name
+        expected = "json" if name == "as_json" else name.replace("_", "-")
+        assert parameter.opts == [f"--{expected}"]
+    assert option_names >= {"include_unmarked", "run_ids", "experiments", "since", "config"}

@@ -1,12 +1,14 @@
 """`dbx-aml runs`: a table for people, JSON for programs, one line for an error."""
 
 import json
+from inspect import signature
 
 import mlflow
 import pytest
 from click.testing import CliRunner
 
 from dbx_aml.cli.main import main
+from dbx_aml.tracking.runs import list_runs
 
 
 @pytest.fixture
@@ -69,3 +71,10 @@ def test_a_missing_experiment_is_one_line_and_exit_code_1(mlflow_store):
     assert done.exit_code == 1
     assert done.output.startswith("dbx-aml: experiment must exist: got 'nope'")
     assert dbx_aml("runs", "--max-results", "0").exit_code == 2
+
+
+def test_options_have_the_names_of_the_python_arguments():
+    options = {parameter.name: parameter.opts for parameter in main.commands["runs"].params}
+    del options["as_json"]
+    assert set(options) == set(signature(list_runs).parameters)
+    assert options["max_results"] == ["--max-results"]

@@ -1,6 +1,9 @@
 """Many runs at once: two processes create no second run, and the progress only grows."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
 
 from dbx_aml.tracking.mirror.mirror_runs import Progress
 from tests.support.mirror import MirrorStores
@@ -41,3 +44,27 @@ def test_the_progress_counts_runs_points_and_bytes(stores: MirrorStores) -> None
 
     assert reports[-1] == (3, 3, 15, 15)
     assert reports == sorted(reports)
+
+
+@pytest.mark.slow
+def test_two_threads_that_mirror_between_different_servers_never_mix_them(
+    tmp_path: Path, _empty_store: Path
+) -> None:
+    pairs = {}
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        pairs[name] = MirrorStores(tmp_path / name, _empty_store)
+
+    def mirror_rounds(name: str) -> list[str]:
+        statuses = []
+        for number in range(15):
+            pairs[name].create_run(f"{name} {number}")
+            statuses += [result.status for result in pairs[name].mirror().values()]
+        return statuses
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(mirror_rounds, pairs)) == [["done"] * 15] * 2
+
+    for name, stores in pairs.items():
+        stores.assert_equal()
+        assert set(stores.destination_content()) == {f"{name} {number}" for number in range(15)}
