@@ -38,7 +38,6 @@ dbutils.widgets.text("registry_uri", "")
 
 # COMMAND ----------
 
-mlflow.set_tracking_uri(widget("tracking_uri") or mlflow.get_tracking_uri())
 SERVER = {"tracking_uri": widget("tracking_uri")}
 model_uri = (
     widget("model_uri") or json.loads(dbutils.notebook.run("./02_track", 3600, SERVER))["model_uri"]
@@ -55,9 +54,8 @@ model_uri = (
 # COMMAND ----------
 
 model_name, alias = widget("model_name"), widget("alias")
-champion = dbx_aml.register_model(
-    model_uri, model_name, alias=alias, registry_uri=widget("registry_uri") or None
-)
+servers = {name: widget(name) or None for name in ["tracking_uri", "registry_uri"]}
+champion = dbx_aml.register_model(model_uri, model_name, alias=alias, **servers)
 display(spark.createDataFrame(list(champion.tags.items()), "tag string, value string"))
 
 # COMMAND ----------

@@ -123,14 +123,6 @@ def defined_names(node: ast.stmt) -> list[str]:
     return [node.name]
 
 
-def test_the_score_notebook_has_the_arguments_of_score_table() -> None:
-    arguments = set(inspect.signature(score_table).parameters)
-
-    # A widget cannot hold a session or a function, and the notebook never only plans.
-    arguments -= {"spark", "progress", "dry_run"}
-    assert widget_names(read_notebook(ROOT / "notebooks" / "04_score.py")) == arguments
-
-
 def test_the_score_notebook_has_the_defaults_of_score_table() -> None:
     parameters = inspect.signature(score_table).parameters
     examples = {"model_uri", "input_table", "output_table"}

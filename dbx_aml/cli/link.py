@@ -61,20 +61,20 @@ def link() -> None:
 @link.command("set")
 @add_options(*_OPTIONS)
 @click.option(
-    "--path",
+    "--config",
     type=click.Path(path_type=Path),
     default=Path("config.json"),
     show_default=True,
-    help="File, or folder of it. Values that it has and that are not given stay.",
+    help="File to write, or its folder. The file keeps its other values.",
 )
-def set_(path: Path, **values: Any) -> None:
+def set_(config: Path, **values: Any) -> None:
     """Write config.json, for this project, Azure ML's own tools, and a cluster."""
     from dbx_aml.link.config_file import CONFIG_NAME
     from dbx_aml.link.link import Link
 
     if not any(value is not None for value in values.values()):
         raise click.UsageError("Give at least one value, for example --mode aml.")
-    file = path if path.suffix == ".json" else path / CONFIG_NAME
+    file = config if config.suffix == ".json" else config / CONFIG_NAME
     made = Link.from_file(file if file.exists() else None, **values)
     click.echo(f"{made.save(file)} says: mode {made.mode}, registry {made.registry}")
 
