@@ -145,7 +145,7 @@ def check_model(context: CheckContext) -> CheckResult:
     """Compare a model's requirements with the packages installed on this machine."""
     if context.model_uri is None:
         raise SkippedError("no model to check; add --model-uri")
-    from dbx_aml.scoring.pinned_model import differences
+    from dbx_aml.scoring.environments import requirement_differences
 
     uri = ModelUri.parse(context.model_uri)
     with tempfile.TemporaryDirectory() as temporary:
@@ -153,7 +153,7 @@ def check_model(context: CheckContext) -> CheckResult:
         if uri.kind != "path" or not folder.is_dir():
             folder = Path(temporary)
             _download_requirements(context, str(uri), temporary)
-        lines = differences(folder)
+        lines = requirement_differences(folder)
     if lines:
         return warning(
             f"{uri} was trained with other packages: {'; '.join(lines)}",

@@ -30,7 +30,7 @@ class ModelLocation:
 
     Args:
         uri: URI that no moving alias changes any more, for example "models:/delay/3".
-        source: Where a registry copies the files from, for example "runs:/4be1/model".
+        source: URI that a registry copies the files from.
         repository: MLflow's access to the files.
         path: Folder of the model in `repository`.
         run_id: Run that logged the model.

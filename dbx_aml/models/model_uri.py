@@ -1,4 +1,4 @@
-"""Which model, and which version of it: parse and build `models:/` and `runs:/` URIs."""
+"""Parse and build URIs of models: `models:/`, `runs:/` and paths."""
 
 import re
 from dataclasses import dataclass, replace
@@ -8,21 +8,21 @@ from dbx_aml._common.errors import ModelUriError
 
 Kind = Literal["version", "alias", "logged_model", "run", "path"]
 
-_MOVING = {"latest", "none", "staging", "production", "archived"}
+_STAGES = {"latest", "none", "staging", "production", "archived"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelUri:
-    """A model URI taken apart; `str()` gives it back.
+    """A parsed model URI; `str()` returns its text.
 
     Args:
-        kind: What the URI names a model by.
+        kind: Kind of name that the URI gives the model.
         name: Registered model, for example "delay" or "main.flights.delay".
-        version: Of the registered model, for example "3".
-        alias: Of the registered model, for example "champion".
+        version: Version of the registered model, for example "3".
+        alias: Alias of the registered model, for example "champion".
         model_id: Logged model, for example "m-5f0c...", in Azure ML "m-<run id>-5f0c12ab".
         run_id: Run that logged the model.
-        path: Artifact path within the run, or where the model lies.
+        path: Artifact path within the run, or the path of the model itself.
     """
 
     kind: Kind
@@ -37,15 +37,15 @@ class ModelUri:
     def parse(cls, text: str) -> Self:
         """Return the parts of a model URI.
 
-        A URI that can mean another model tomorrow is refused, unless it is an alias, which is
-        made for that: "latest" and stages move without anybody deciding so.
+        "latest" and stages are refused: each new version changes the model that they name. An
+        alias is accepted: a user moves it on purpose.
 
         Args:
-            text: For example "models:/delay/3", "models:/main.flights.delay@champion",
+            text: URI, for example "models:/delay/3", "models:/main.flights.delay@champion",
                 "models:/m-5f0c...", "runs:/4be1.../model", "/tmp/model" or "s3://bucket/model".
 
         Raises:
-            ModelUriError: It names no model, or no version of it.
+            ModelUriError: The URI names no model, or no version of a registered model.
         """
         if not text.strip():
             raise ModelUriError(
@@ -76,7 +76,7 @@ class ModelUri:
             name, _, version = rest.partition("/")
             if name.strip() and re.fullmatch(r"[0-9]+", version) and int(version) > 0:
                 return cls(kind="version", name=name, version=version)
-            if version.lower() in _MOVING:
+            if version.lower() in _STAGES:
                 raise ModelUriError(
                     f"model URI must name a version or an alias, not {version!r}, which moves: "
                     f"got {text!r}; use 'models:/{name}/3' or 'models:/{name}@champion'"
@@ -94,13 +94,13 @@ class ModelUri:
 
     @classmethod
     def _run(cls, text: str) -> Self:
-        found = re.fullmatch(r"runs:/([^/]+)/(.*[^/])/*", text)
-        if found is None:
+        match = re.fullmatch(r"runs:/([^/]+)/(.*[^/])/*", text)
+        if match is None:
             raise ModelUriError(
                 f"model URI must be 'runs:/<run id>/<artifact path>': got {text!r}; "
                 "the path is the name the model was logged with, often 'model'"
             )
-        return cls(kind="run", run_id=found[1], path=found[2])
+        return cls(kind="run", run_id=match[1], path=match[2])
 
     def with_version(self, version: str) -> Self:
         """Return the URI of one version of the same registered model, for example of "3".

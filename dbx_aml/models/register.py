@@ -47,8 +47,8 @@ def register_model(
 ) -> ModelVersion:
     """Register a model as a new registered model, or as the next version of one.
 
-    Waits until the version is ready. If the version cannot be created, a registered model that
-    was created for it is deleted again. MLflow's process-wide URIs stay as they are.
+    Waits until the version is ready. If the registry refuses the version, a registered model
+    without any version is deleted again. MLflow's process-wide URIs do not change.
 
     Args:
         model_uri: Model to register, for example "runs:/4be1.../model", "models:/m-5f0c..." or
@@ -109,7 +109,7 @@ def _lineage_tags(location: ModelLocation, model: Model, path: Path) -> dict[str
     if model.signature is not None:
         signature = json.dumps(model.signature.to_dict(), ensure_ascii=False)
         if len(signature) > _TAG_LENGTH:
-            # Two signatures of wide tables can still be told apart.
+            # A hash still shows whether two versions have the same signature.
             signature = f"sha256:{hashlib.sha256(signature.encode()).hexdigest()}"
         tags[SIGNATURE] = signature
     return tags

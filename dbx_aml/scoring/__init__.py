@@ -1,6 +1,7 @@
 """Step 4, score: a table in, a table out.
 
-Reading order: `job` (the arguments and the flow), `plan` and `binding` (what is decided),
-`model` (which model), `guard` (how a worker runs it), `batch` (write once), `stream` (only
-what is new), `table` (what a table is), `progress`.
+The modules in the order in which a job runs: `request` (the arguments), `resolve` (one version of
+the model and of the input), `bind` with `column_binding` and `model_udf` (the model as a Spark
+function), `plan` and `partitions` (how the rows are split), `batch` or `stream` with `output_rows`,
+`delta_write` and `delta_table` (each batch is written once), `result`. `guard` runs on the workers.
 """

@@ -1,250 +1,287 @@
-"""Score one set of rows: good ones into the output, bad ones into the quarantine, once.
+"""Write one batch: its scored rows into the output table, the others into the quarantine, once.
 
-A batch is committed to the output first, in one transaction that carries its id; then, if it
-had bad rows, to the quarantine, in one with the same id. Whoever starts the same batch again
-reads the output's history: a batch that is there is never written again, and where its rows
-are fewer than the input's, the rest is looked for in the quarantine and added if the first
-attempt died in between.
+The output table is committed first, in one transaction that carries the batch's id; then, if rows
+could not be scored, the quarantine table, in a transaction with the same id. When the same batch
+is started again, its commit is found in the output table's history and nothing is written twice.
+If that commit has fewer rows than the input, the quarantine's part is written, unless its commit
+exists too: the first attempt may have ended between the two.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
+from dbx_aml._common.deadline import call_within
 from dbx_aml._common.errors import ScoringError
-from dbx_aml.scoring.column_binding import quote
-from dbx_aml.scoring.delta_table import SPARK_ERRORS, Commit, Table
-from dbx_aml.scoring.delta_write import NothingScoredError, create, merge, options, save
-from dbx_aml.scoring.model_udf import Scorer
-from dbx_aml.scoring.resolved_request import Batch
-from dbx_aml.scoring.spark_settings import larger_batches
+from dbx_aml._common.text import sql_identifier
+from dbx_aml.scoring.bind import BoundRequest, bind_pinned_uri
+from dbx_aml.scoring.delta_table import SPARK_ERRORS, Commit
+from dbx_aml.scoring.delta_write import (
+    StrictGuardError,
+    batch_writer,
+    create_table,
+    merge_rows,
+    write_table,
+)
+from dbx_aml.scoring.guard import QUARANTINED
+from dbx_aml.scoring.model_trial import require_scorable_row, try_model
+from dbx_aml.scoring.output_rows import quarantined_rows, scored_rows
+from dbx_aml.scoring.partitions import partition_rows
+from dbx_aml.scoring.request import Batch
+from dbx_aml.scoring.spark_settings import larger_arrow_batches
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, Observation
 
 log = logging.getLogger(__name__)
 
-# A write's own commit is among the newest, even where other jobs write to the same table.
+# The commit of a write that has just ended is among the newest, even where other jobs write to
+# the same table.
 _LATEST_COMMITS = 20
-# Seconds; the counts are there when the write returns, or a moment later.
-_OBSERVATION_S = 10.0
+# Spark delivers observed counts when the write returns, or a moment later.
+_OBSERVATION_TIMEOUT_S = 10.0
 
 # Returns a batch's rows as of a version of the input table.
-Read = Callable[[int | None], "DataFrame"]
+ReadRows = Callable[[int | None], "DataFrame"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counts:
-    """What became of a batch; `written` is false if an earlier attempt had done it all."""
+class WrittenBatch:
+    """A batch that is in its tables.
 
-    scored: int
-    quarantined: int
+    Args:
+        rows_scored: Rows in the output table.
+        rows_quarantined: Rows in the quarantine table.
+        output_version: Version of the output table with this batch.
+        is_new: False if an earlier attempt had written all of it.
+        metadata: Facts about the batch, from its commit.
+    """
+
+    rows_scored: int
+    rows_quarantined: int
     output_version: int | None
-    written: bool
-    commit: dict[str, Any]
+    is_new: bool
+    metadata: dict[str, Any]
 
 
-def publish(scorer: Scorer, read: Read, batch: Batch) -> Counts:
-    """Score rows into the output and the quarantine, unless this batch is there already.
+@dataclass(frozen=True, kw_only=True)
+class _OutputCommit:
+    """The commit of a batch's scored rows, and how many rows are for the quarantine."""
+
+    commit: Commit
+    rows_quarantined: int
+
+
+def write_batch(bound: BoundRequest, read_rows: ReadRows, batch: Batch) -> WrittenBatch:
+    """Score a batch into both tables, unless an earlier attempt has done it.
+
+    Args:
+        bound: Bound request.
+        read_rows: Function that returns the batch's rows as of a version of the input table.
+        batch: Batch to write.
 
     Raises:
-        ScoringError: The model fails on every row (nothing is written then), or a table
-            cannot be written.
+        NoScorableRowError: The model fails on every row; nothing is written then.
+        ScoringError: A table cannot be written.
     """
-    output = Table(scorer.recipe.output_table)
-    exists = output.exists(scorer.spark)
-    rows = read(batch.input_version)
-    everything = scorer.recipe.max_quarantined_rows.everything
-    # A first write that fails would leave a folder behind, and a model server hides the reason.
-    strict = exists and not everything and scorer.recipe.env_manager == "local"
-    # Looking, trying and planning are small queries that mostly wait: at once, not in turn.
+    spark, request = bound.spark, bound.request
+    output = request.output_table
+    exists = output.exists(spark)
+    rows = read_rows(batch.input_version)
+    allows_all = request.max_quarantined_rows.allows_all
+    # Not for a new table: a first write that fails would leave its folder behind. Not with a
+    # model server: it hides the reason.
+    is_strict = exists and not allows_all and request.is_local_environment
+    # Each of these is a small query that mostly waits: they run at the same time.
     with ThreadPoolExecutor(1) as pool:
-        arranging = pool.submit(scorer.arranged, rows)
-        # A stream hands over only what it has not done; Delta knows the rare one it has.
-        if exists and scorer.recipe.write_mode != "incremental":
-            done = _find(output.commits(scorer.spark), batch)
-            if done is not None:
-                return _complete(scorer, read, batch, done)
-        if not strict and not everything:
-            scorer.report("trying the model")
-            scorer.try_on(rows)
-        scorer.prepare(strict=strict)
-        arranged, batch_rows = arranging.result()
-    total = _check_keys(scorer, rows) if scorer.recipe.write_mode == "merge" else None
-    scorer.report("scoring")
-    with larger_batches(arranged.sparkSession, batch_rows):
+        partitioning = pool.submit(partition_rows, bound, rows)
+        # No look-up for streams: the checkpoint replays a micro-batch only after a crash, and
+        # Delta's transaction id rejects the second write.
+        if exists and request.write_mode != "incremental":
+            commit = output.find_commit(spark, batch.batch_id)
+            if commit is not None:
+                return _finish_quarantine(bound, read_rows, batch, commit)
+        if not is_strict and not allows_all:
+            bound.report("trying the model")
+            try_model(bound, rows)
+        bound.model_udf.prepare(strict=is_strict)
+        partitioned = partitioning.result()
+    row_count = _check_keys(bound, rows) if request.write_mode == "merge" else None
+
+    def write_output(*, strict: bool) -> _OutputCommit | None:
+        return _write_output(
+            bound, rows, partitioned.frame, batch, exists, row_count, strict=strict
+        )
+
+    bound.report("scoring")
+    with larger_arrow_batches(partitioned.frame.sparkSession, partitioned.arrow_rows):
         try:
-            commit, bad = _write_good(scorer, rows, arranged, batch, exists, total, strict)
-        except NothingScoredError as err:
-            scorer.need_a_good_row(rows, str(err))
-            commit, bad = _write_good(scorer, rows, arranged, batch, exists, total)
-    if commit is None:
-        # Delta knows the transaction of a commit older than those looked at.
-        done = _find(output.commits(scorer.spark, limit=None), batch)
-        if done is None:
+            written = write_output(strict=is_strict)
+        except StrictGuardError as err:
+            require_scorable_row(bound, rows, str(err))
+            written = write_output(strict=False)
+    if written is None:
+        # Delta refused the transaction: its commit is older than the newest 200.
+        commit = output.find_commit(spark, batch.batch_id, limit=None)
+        if commit is None:
             raise ScoringError(
-                f"batch must be written once: got {batch.id!r}, which the output table "
+                f"batch must be written once: got {batch.batch_id!r}, which the output table "
                 "holds without its commit in the history; pass another batch_id"
             )
-        return _complete(scorer, read, batch, done)
-    if bad:
-        scorer.report("setting bad rows aside")
-        bad = _write_bad(scorer, rows, batch)
-    return Counts(
-        scored=commit.rows,
-        quarantined=bad,
-        output_version=commit.version,
-        written=True,
-        commit=commit.batch,
+        return _finish_quarantine(bound, read_rows, batch, commit)
+    rows_quarantined = written.rows_quarantined
+    if rows_quarantined:
+        rows_quarantined = _write_quarantine(bound, rows, batch)
+    return WrittenBatch(
+        rows_scored=written.commit.rows,
+        rows_quarantined=rows_quarantined,
+        output_version=written.commit.version,
+        is_new=True,
+        metadata=written.commit.metadata,
     )
 
 
-def _complete(scorer: Scorer, read: Read, batch: Batch, done: Commit) -> Counts:
-    """Add the quarantine's part of a batch whose output is committed, if it is missing.
+def _finish_quarantine(
+    bound: BoundRequest, read_rows: ReadRows, batch: Batch, commit: Commit
+) -> WrittenBatch:
+    """Write the quarantine's part of a batch whose output is committed, if it is missing.
 
-    With the rows and the model of that commit: the table may have grown since, and the
-    alias may have moved.
+    The rows are read from the commit's version of the input table and scored with the commit's
+    model: the table may have grown since, and the alias may name another version.
     """
+    metadata = _commit_metadata(bound, batch)
     for name in ("input_table", "row_filter"):
-        if done.batch.get(name) != _about(scorer, batch)[name]:
+        if commit.metadata.get(name) != metadata[name]:
             raise ScoringError(
-                f"batch_id must name one set of rows: got {batch.id!r}, which the output "
-                f"holds for {name} {done.batch.get(name)!r}; pass another batch_id"
+                f"batch_id must name one set of rows: got {batch.batch_id!r}, which the output "
+                f"holds for {name} {commit.metadata.get(name)!r}; pass another batch_id"
             )
-    quarantine = Table(scorer.recipe.quarantine_table)
-    held = None
-    if quarantine.exists(scorer.spark):
-        held = _find(quarantine.commits(scorer.spark), batch)
-    bad = held.rows if held else 0
-    written = False
-    batch = replace(batch, input_version=done.batch.get("input_version"))
-    rows = read(batch.input_version)
-    if held is None and rows.count() > done.rows:
-        scorer.report("setting bad rows aside")
-        if done.batch.get("model_uri") != scorer.model.uri:
-            recipe = replace(scorer.recipe, model_uri=str(done.batch["model_uri"]))
-            scorer = Scorer(scorer.spark, recipe, scorer.report)
-        bad, written = _write_bad(scorer, rows, batch), True
-    return Counts(
-        scored=done.rows,
-        quarantined=bad,
-        output_version=done.version,
-        written=written,
-        commit=done.batch,
+    spark, quarantine = bound.spark, bound.request.quarantine_table
+    quarantine_commit = None
+    if quarantine.exists(spark):
+        quarantine_commit = quarantine.find_commit(spark, batch.batch_id)
+    rows_quarantined = quarantine_commit.rows if quarantine_commit else 0
+    is_new = False
+    batch = replace(batch, input_version=commit.metadata.get("input_version"))
+    rows = read_rows(batch.input_version)
+    if quarantine_commit is None and rows.count() > commit.rows:
+        model_uri = str(commit.metadata["model_uri"])
+        if model_uri != bound.resolved.model.uri:
+            bound = bind_pinned_uri(spark, bound.resolved, model_uri, bound.report)
+        rows_quarantined, is_new = _write_quarantine(bound, rows, batch), True
+    return WrittenBatch(
+        rows_scored=commit.rows,
+        rows_quarantined=rows_quarantined,
+        output_version=commit.version,
+        is_new=is_new,
+        metadata=commit.metadata,
     )
 
 
-def _check_keys(scorer: Scorer, rows: DataFrame) -> int:
+def _check_keys(bound: BoundRequest, rows: DataFrame) -> int:
     """Return the number of rows; refuse two with the same key."""
-    keys = [F.col(quote(name)) for name in scorer.recipe.key_columns]
+    keys = [F.col(sql_identifier(name)) for name in bound.request.key_columns]
     counted = rows.groupBy(*keys).agg(F.count(F.lit(1)).alias("n"))
     example = F.max_by(F.to_json(F.struct(*keys)), "n")
-    total, most, which = counted.agg(F.sum("n"), F.max("n"), example).collect()[0]
-    if most is not None and most > 1:
+    row_count, largest_count, key = counted.agg(F.sum("n"), F.max("n"), example).collect()[0]
+    if largest_count is not None and largest_count > 1:
         raise ScoringError(
-            f"key_columns must name each input row once: got {most} rows with {which}; "
+            f"key_columns must name each input row once: got {largest_count} rows with {key}; "
             "add a column to the key or remove the duplicates"
         )
-    return int(total or 0)
+    return int(row_count or 0)
 
 
-def _write_good(
-    scorer: Scorer,
+def _write_output(
+    bound: BoundRequest,
     rows: DataFrame,
-    arranged: DataFrame,
+    partitioned_rows: DataFrame,
     batch: Batch,
     exists: bool,
-    total: int | None,
-    strict: bool = False,
-) -> tuple[Commit | None, int]:
-    """Commit the good rows; return the commit, or None if Delta had it, and the bad rows."""
-    output = Table(scorer.recipe.output_table)
-    frame, seen = scorer.good(arranged, batch, strict=strict)
-    about = {**_about(scorer, batch), "attempt": uuid.uuid4().hex}
-    if not exists and (output.path is None or scorer.recipe.write_mode == "merge"):
-        # A first write that dies leaves files in the folder of a named table, where none
-        # can be created any more: so it is created empty before.
-        create(scorer.spark, output, frame.schema)
-    if scorer.recipe.write_mode == "merge":
-        affected = merge(scorer, output, frame, batch, about)
-        if affected is None:
-            return None, 0
-        version = output.version(scorer.spark)
-        merged = Commit(version=version or 0, rows=affected, batch=about)
-        return merged, int(total or 0) - affected
-    mode = "overwrite" if scorer.recipe.write_mode == "replace" else "append"
-    writer = options(frame.write, batch, about).mode(mode)
-    if scorer.recipe.replace_where:
-        writer = writer.option("replaceWhere", scorer.recipe.replace_where)
-    save(scorer.spark, writer, output, frame.schema, exists)
-    latest = output.commits(scorer.spark, _LATEST_COMMITS)
-    commit = next((c for c in latest if c.batch.get("attempt") == about["attempt"]), None)
+    row_count: int | None,
+    *,
+    strict: bool,
+) -> _OutputCommit | None:
+    """Commit the scored rows; return None if the output table has this batch already."""
+    spark, request = bound.spark, bound.request
+    output = request.output_table
+    frame, observation = scored_rows(bound, partitioned_rows, batch, strict=strict)
+    attempt = uuid.uuid4().hex
+    metadata = {**_commit_metadata(bound, batch), "attempt": attempt}
+    if not exists and (output.path is None or request.write_mode == "merge"):
+        # A first write that dies leaves files in the folder of a named table, and Spark refuses
+        # to create a table there: so the empty table is created before.
+        create_table(spark, output, frame.schema)
+    if request.write_mode == "merge":
+        merged = merge_rows(spark, output, frame, request.key_columns, batch, metadata)
+        if merged is None:
+            return None
+        version = output.version(spark) or 0
+        return _OutputCommit(
+            commit=Commit(version=version, rows=merged, metadata=metadata),
+            rows_quarantined=int(row_count or 0) - merged,
+        )
+    mode = "overwrite" if request.write_mode == "replace" else "append"
+    writer = batch_writer(frame, batch, metadata).mode(mode)
+    if request.replace_where:
+        writer = writer.option("replaceWhere", request.replace_where)
+    write_table(writer, output, frame.schema, exists=exists)
+    commits = output.commits(spark, _LATEST_COMMITS)
+    commit = next((c for c in commits if c.metadata.get("attempt") == attempt), None)
     if commit is None:
-        return None, 0
-    bad = _observed(seen).get("bad")
-    return commit, rows.count() - commit.rows if bad is None else int(bad)
-
-
-def _write_bad(scorer: Scorer, rows: DataFrame, batch: Batch) -> int:
-    quarantine = Table(scorer.recipe.quarantine_table)
-    frame = scorer.bad(rows, batch)
-    about = {**_about(scorer, batch), "attempt": uuid.uuid4().hex}
-    exists = quarantine.exists(scorer.spark)
-    if not exists and quarantine.path is None:
-        create(scorer.spark, quarantine, frame.schema)
-    save(
-        scorer.spark,
-        options(frame.write, batch, about).mode("append"),
-        quarantine,
-        frame.schema,
-        exists,
+        return None
+    observed = _observed_counts(observation).get(QUARANTINED)
+    return _OutputCommit(
+        commit=commit,
+        rows_quarantined=rows.count() - commit.rows if observed is None else int(observed),
     )
-    held = _find(quarantine.commits(scorer.spark), batch)
-    return held.rows if held else 0
 
 
-def _about(scorer: Scorer, batch: Batch) -> dict[str, Any]:
+def _write_quarantine(bound: BoundRequest, rows: DataFrame, batch: Batch) -> int:
+    """Commit the rows that cannot be scored; return how many they are."""
+    bound.report("writing the quarantine")
+    spark, quarantine = bound.spark, bound.request.quarantine_table
+    frame = quarantined_rows(bound, rows, batch)
+    metadata = {**_commit_metadata(bound, batch), "attempt": uuid.uuid4().hex}
+    exists = quarantine.exists(spark)
+    if not exists and quarantine.path is None:
+        create_table(spark, quarantine, frame.schema)
+    writer = batch_writer(frame, batch, metadata).mode("append")
+    write_table(writer, quarantine, frame.schema, exists=exists)
+    commit = quarantine.find_commit(spark, batch.batch_id)
+    return commit.rows if commit else 0
+
+
+def _commit_metadata(bound: BoundRequest, batch: Batch) -> dict[str, Any]:
+    model = bound.resolved.model
     return {
-        "batch_id": batch.id,
+        "batch_id": batch.batch_id,
         "app_id": batch.app_id,
-        "model_uri": scorer.model.uri,
-        "model_name": scorer.model.name,
-        "model_version": scorer.model.version,
-        "model_run_id": scorer.model.run_id,
-        "input_table": scorer.recipe.input_table,
+        "model_uri": model.uri,
+        "model_name": model.name,
+        "model_version": model.version,
+        "model_run_id": model.run_id,
+        "input_table": bound.request.input_table.name,
         "input_version": batch.input_version,
-        "row_filter": scorer.recipe.row_filter,
+        "row_filter": bound.request.row_filter,
     }
 
 
-def _find(commits: list[Commit], batch: Batch) -> Commit | None:
-    return next((c for c in commits if c.batch.get("batch_id") == batch.id), None)
+def _observed_counts(observation: Observation) -> dict[str, Any]:
+    """Return the observed counts, or nothing where Spark does not deliver them.
 
-
-def _observed(seen: Observation) -> dict[str, Any]:
-    """Return what was observed, or nothing where Spark does not say.
-
-    A write runs several queries, and Spark may take the counts from one that saw no row
-    (`replaceWhere` is such a write), or, before Spark 4, wait for one that never comes.
+    A write runs several queries, and Spark may take the counts from one that read no row
+    (`replaceWhere` is such a write), or, before Spark 4, wait for a query that never comes.
     """
-    found: dict[str, Any] = {}
-
-    def ask() -> None:
-        try:
-            found.update(seen.get)
-        except SPARK_ERRORS:
-            log.debug("observed nothing", exc_info=True)
-
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(_OBSERVATION_S)
-    return found
+    try:
+        return call_within(lambda: dict(observation.get), _OBSERVATION_TIMEOUT_S)
+    except (*SPARK_ERRORS, TimeoutError):
+        log.debug("Spark delivered no observed counts", exc_info=True)
+        return {}

@@ -1,4 +1,4 @@
-"""Between a table's columns and a model's signature, both ways: pure functions of plain data.
+"""Match a table's columns with a model's signature: pure functions of plain data.
 
 Types are Spark's own names ("bigint", "decimal(10,2)") and MLflow's ("long", "double").
 """
@@ -9,13 +9,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dbx_aml._common.errors import ScoringError
-from dbx_aml.scoring.guard import BAD, REASON, UNFIT
+from dbx_aml._common.errors import SchemaMismatchError
+from dbx_aml._common.text import sql_identifier, sql_literal
+from dbx_aml.scoring.guard import QUARANTINED, REASON, UNSCORABLE
 
+# Columns that scoring adds to the output table and to the quarantine table.
 PREDICTION = "prediction"
+SCORING = "_scoring"
+QUARANTINE = "_quarantine"
 
-# MLflow type -> Spark types that hold no value it cannot represent. `bigint` is not among
-# those for double: above 2**53 neighbours become one number.
+# MLflow type -> Spark types all of whose values it can represent. `bigint` does not convert to
+# double: above 2**53 two neighbouring integers become one number.
 _LOSSLESS = {
     "boolean": {"boolean"},
     "integer": {"tinyint", "smallint", "int"},
@@ -36,17 +40,23 @@ _SPARK_TYPE = {
     "binary": "binary",
     "datetime": "timestamp_ntz",
 }
-# Digits of a decimal that the type gives back unchanged.
+# Digits of a decimal that the MLflow type represents exactly.
 _DECIMAL_DIGITS = {"integer": 9, "long": 18, "double": 15}
 _DECIMAL = re.compile(r"decimal\((\d+),(-?\d+)\)")
-# What pandas' nanoseconds can hold.
-_FIRST_TIME, _LAST_TIME = "1677-09-22 00:00:00", "2262-04-11 00:00:00"
+# Range of pandas' nanosecond timestamps.
+_MIN_TIME, _MAX_TIME = "1677-09-22 00:00:00", "2262-04-11 00:00:00"
 _OUTPUT_TYPES = ("boolean", "integer", "long", "float", "double", "string")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelColumn:
-    """One input column of a model's signature; `type` is MLflow's, or Spark's for a nested one."""
+    """Input column of a model's signature.
+
+    Args:
+        name: Name of the column.
+        type: MLflow's type; for a nested column Spark's.
+        required: Whether the model needs the column.
+    """
 
     name: str
     type: str
@@ -54,200 +64,226 @@ class ModelColumn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Output:
-    """One output of a model: a scalar, a list, or a list of a fixed `length`."""
+class ModelOutput:
+    """Output of a model: a scalar, a list, or a list of a fixed length.
+
+    Args:
+        name: Name in the signature.
+        field: Name of the field that carries the output through Spark.
+        type: MLflow's type, of each element for a list.
+        is_list: Whether a prediction is a list.
+        length: Length of each list; None for a scalar and for lists of any length.
+    """
 
     name: str | None
     field: str
     type: str
-    list: bool = False
+    is_list: bool = False
     length: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bound:
-    """An input column of the table bound to one of the model.
+class BoundColumn:
+    """Column of the input table that a column of the model is read from.
 
-    `expression` gives the value the model gets; `unfit_when` is true for rows that cannot be
-    handed over at all, for which `reason` is written to the quarantine.
+    Args:
+        name: Name of the model's column.
+        column: Name of the table's column.
+        source_type: Spark type in the table.
+        type: Type in the model's signature.
+        expression: SQL of the value that the model gets.
+        unscorable_when: SQL condition of the rows that the model cannot get at all.
+        reason: Text for the quarantine table where the condition is true.
     """
 
     name: str
     column: str
-    src_type: str
+    source_type: str
     type: str
     expression: str
-    unfit_when: str | None = None
+    unscorable_when: str | None = None
     reason: str | None = None
 
 
-def quote(name: str) -> str:
-    """Return a column name for use in SQL, dots and backticks and all."""
-    return "`" + name.replace("`", "``") + "`"
-
-
-def literal(text: str) -> str:
-    """Return a string literal for use in SQL."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def bind(
-    inputs: Sequence[ModelColumn], columns: Mapping[str, str], *, as_json: bool = False
-) -> tuple[Bound, ...]:
-    """Bind the model's columns to the table's, by name; say every column that cannot be.
+def bind_columns(
+    model_columns: Sequence[ModelColumn], columns: Mapping[str, str], *, as_json: bool = False
+) -> tuple[BoundColumn, ...]:
+    """Bind the model's columns to the table's, by name.
 
     An exact name wins; otherwise upper and lower case are the same, as in Spark. Timestamps
-    and dates reach the model as the session's wall time, as `toPandas` gives them.
+    and dates reach the model as the session's wall time, as in `toPandas`.
 
     Args:
-        inputs: The signature's columns.
-        columns: The table's columns and Spark types, for example {"dep_delay": "double"}.
-        as_json: Rows travel to a model server as JSON, which turns a missing boolean into false.
+        model_columns: Input columns of the signature.
+        columns: Columns of the table and their Spark types, for example {"dep_delay": "double"}.
+        as_json: Whether rows travel to a model server as JSON, which turns a missing boolean
+            into false.
 
     Raises:
-        ScoringError: A required column is missing, or a type cannot be converted without loss.
+        SchemaMismatchError: Required columns are missing, or types do not convert without loss;
+            the message names all of them.
     """
-    folded = {name.lower(): name for name in columns}
-    bound, missing, lossy = [], [], []
-    for wanted in inputs:
-        column = wanted.name if wanted.name in columns else folded.get(wanted.name.lower())
+    names_by_lower_case = {name.lower(): name for name in columns}
+    bound_columns, missing, lossy = [], [], []
+    for model_column in model_columns:
+        name = model_column.name
+        column = name if name in columns else names_by_lower_case.get(name.lower())
         if column is None:
-            if wanted.required:
-                missing.append(f"{wanted.name!r} ({wanted.type})")
+            if model_column.required:
+                missing.append(f"{name!r} ({model_column.type})")
             continue
-        one = _bind_one(wanted, column, columns[column], as_json)
-        if one is None:
-            lossy.append(f"{column!r} is {columns[column]}, the model takes {wanted.type}")
+        bound_column = _bind_column(model_column, column, columns[column], as_json)
+        if bound_column is None:
+            lossy.append(f"{column!r} is {columns[column]}, the model takes {model_column.type}")
         else:
-            bound.append(one)
+            bound_columns.append(bound_column)
     if missing:
-        raise ScoringError(
+        raise SchemaMismatchError(
             f"input table must have the model's columns: missing {', '.join(missing)}"
             f"{'; also ' + '; '.join(lossy) if lossy else ''}; got {list(columns)}"
         )
     if lossy:
-        raise ScoringError(
+        raise SchemaMismatchError(
             f"input columns must convert to the model's types without loss: {'; '.join(lossy)}; "
             "cast them in a view, or log the model with a signature of the table's types"
         )
-    return tuple(bound)
+    return tuple(bound_columns)
 
 
-def _bind_one(wanted: ModelColumn, column: str, src_type: str, as_json: bool) -> Bound | None:
-    dst_type = _SPARK_TYPE.get(wanted.type, wanted.type)
-    ref = quote(column)
-    decimal = _DECIMAL.fullmatch(src_type)
-    if decimal:
-        digits, scale = int(decimal[1]), int(decimal[2])
-        whole = wanted.type in ("integer", "long")
-        if digits > _DECIMAL_DIGITS.get(wanted.type, 0) or (whole and scale > 0):
-            return None
-    elif wanted.type in _LOSSLESS:
-        if re.sub(r"^(var)?char\(\d+\)$", "string", src_type) not in _LOSSLESS[wanted.type]:
-            return None
-    elif src_type != wanted.type:
+def _bind_column(
+    model_column: ModelColumn, column: str, source_type: str, as_json: bool
+) -> BoundColumn | None:
+    """Return the bound column, or None where its type does not convert without loss."""
+    model_type = model_column.type
+    if not _is_lossless(source_type, model_type):
         return None
-    value = ref if src_type == dst_type else f"CAST({ref} AS {dst_type})"
-    unfit_when = reason = None
-    if wanted.type in ("integer", "long"):
-        # pandas has no missing integer: it would turn the whole batch into floats.
-        unfit_when = f"{ref} IS NULL"
-        reason = f"column {column!r} must not be null: the model takes {_a(wanted.type)}"
-        value = f"coalesce({value}, CAST(0 AS {dst_type}))"
-    elif wanted.type == "boolean" and as_json:
-        unfit_when = f"{ref} IS NULL"
+    spark_type = _SPARK_TYPE.get(model_type, model_type)
+    identifier = sql_identifier(column)
+    value = identifier if source_type == spark_type else f"CAST({identifier} AS {spark_type})"
+    unscorable_when = reason = None
+    if model_type in ("integer", "long"):
+        # pandas has no missing integer: one null would turn all integers of a batch into floats.
+        unscorable_when = f"{identifier} IS NULL"
+        reason = f"column {column!r} must not be null: the model takes {_with_article(model_type)}"
+        value = f"coalesce({value}, CAST(0 AS {spark_type}))"
+    elif model_type == "boolean" and as_json:
+        unscorable_when = f"{identifier} IS NULL"
         reason = f"column {column!r} must not be null: with this env_manager it would become false"
-    elif wanted.type == "datetime":
-        first, last = (f"TIMESTAMP_NTZ'{time}'" for time in (_FIRST_TIME, _LAST_TIME))
-        unfit_when = f"{value} NOT BETWEEN {first} AND {last}"
-        reason = f"column {column!r} must lie between {_FIRST_TIME} and {_LAST_TIME}"
+    elif model_type == "datetime":
+        first, last = (f"TIMESTAMP_NTZ'{time}'" for time in (_MIN_TIME, _MAX_TIME))
+        unscorable_when = f"{value} NOT BETWEEN {first} AND {last}"
+        reason = f"column {column!r} must lie between {_MIN_TIME} and {_MAX_TIME}"
         value = f"CASE WHEN {value} BETWEEN {first} AND {last} THEN {value} END"
-    return Bound(
-        name=wanted.name,
+    return BoundColumn(
+        name=model_column.name,
         column=column,
-        src_type=src_type,
-        type=wanted.type,
+        source_type=source_type,
+        type=model_type,
         expression=value,
-        unfit_when=unfit_when,
+        unscorable_when=unscorable_when,
         reason=reason,
     )
 
 
-def _a(noun: str) -> str:
+def _is_lossless(source_type: str, model_type: str) -> bool:
+    """Return whether every value of a Spark type can be represented in a model's type."""
+    decimal = _DECIMAL.fullmatch(source_type)
+    if decimal:
+        digits, scale = int(decimal[1]), int(decimal[2])
+        is_integer = model_type in ("integer", "long")
+        return digits <= _DECIMAL_DIGITS.get(model_type, 0) and not (is_integer and scale > 0)
+    if model_type in _LOSSLESS:
+        return re.sub(r"^(var)?char\(\d+\)$", "string", source_type) in _LOSSLESS[model_type]
+    return source_type == model_type
+
+
+def _with_article(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
-def unfit(bound: Sequence[Bound]) -> tuple[str | None, tuple[str, ...]]:
-    """Return the SQL for a row's unfit code (0: fit) and the reasons by code, from 1."""
-    cases = [(one.unfit_when, one.reason) for one in bound if one.unfit_when]
+def unscorable(bound_columns: Sequence[BoundColumn]) -> tuple[str | None, tuple[str, ...]]:
+    """Return the SQL for a row's code (0: the model can get it), and the reasons by code from 1."""
+    cases = [
+        (column.unscorable_when, column.reason)
+        for column in bound_columns
+        if column.unscorable_when
+    ]
     if not cases:
         return None, ()
     whens = " ".join(f"WHEN {when} THEN {code}" for code, (when, _) in enumerate(cases, 1))
     return f"CASE {whens} ELSE 0 END", tuple(str(reason) for _, reason in cases)
 
 
-def udf_argument(bound: Sequence[Bound]) -> str:
+def udf_argument(bound_columns: Sequence[BoundColumn]) -> str:
     """Return the SQL of the one struct that the model gets."""
-    fields = [f"{one.expression} AS {quote(one.name)}" for one in bound]
-    code, _ = unfit(bound)
+    fields = [f"{column.expression} AS {sql_identifier(column.name)}" for column in bound_columns]
+    code, _ = unscorable(bound_columns)
     if code:
-        fields.append(f"{code} AS {quote(UNFIT)}")
+        fields.append(f"{code} AS {sql_identifier(UNSCORABLE)}")
     return f"struct({', '.join(fields)})"
 
 
-def udf_fields(outputs: Sequence[Output]) -> tuple[tuple[str, str], ...]:
-    """Return the names and Spark types of what the guarded model gives for the output table."""
+def udf_fields(outputs: Sequence[ModelOutput]) -> tuple[tuple[str, str], ...]:
+    """Return names and Spark types of the fields that the output table needs from the guard."""
     fields = []
     for output in outputs:
         spark_type = _SPARK_TYPE[output.type]
         if output.length is not None:
             fields += [(f"{output.field}_{i}", spark_type) for i in range(output.length)]
-        elif output.list:
+        elif output.is_list:
             fields.append((output.field, f"array<{spark_type}>"))
         else:
             fields.append((output.field, spark_type))
             if output.type not in ("float", "double"):
                 fields.append((f"{output.field}_null", "boolean"))
-    return (*fields, (BAD, "boolean"))
+    return (*fields, (QUARANTINED, "boolean"))
 
 
-# What it gives for the quarantine: a text for each row would slow the other pass down.
-REASON_FIELDS = ((BAD, "boolean"), (REASON, "string"))
+# Fields that the quarantine table needs: with a text in each row, the output would be written
+# more slowly.
+REASON_FIELDS = ((QUARANTINED, "boolean"), (REASON, "string"))
 
 
-def prediction(outputs: Sequence[Output], result: str) -> str:
-    """Return the SQL of the `prediction` column from the guarded model's `result` struct."""
-    values = [_value(output, result) for output in outputs]
+def prediction_expression(outputs: Sequence[ModelOutput], result: str) -> str:
+    """Return the SQL of the `prediction` column, from the guard's `result` struct."""
+    values = [_output_value(output, result) for output in outputs]
     if len(outputs) == 1:
         return values[0]
-    pairs = [f"{literal(str(o.name))}, {v}" for o, v in zip(outputs, values, strict=True)]
-    return f"named_struct({', '.join(pairs)})"
+    fields = (
+        f"{sql_literal(str(output.name))}, {value}"
+        for output, value in zip(outputs, values, strict=True)
+    )
+    return f"named_struct({', '.join(fields)})"
 
 
-def _value(output: Output, result: str) -> str:
-    floating = output.type in ("float", "double")
+def _output_value(output: ModelOutput, result: str) -> str:
+    is_float = output.type in ("float", "double")
 
-    def restored(value: str) -> str:
-        # On its way through Arrow a NaN becomes a null, and a float prediction has no other.
-        return f"coalesce({value}, CAST('NaN' AS {output.type}))" if floating else value
+    def with_nan(value: str) -> str:
+        # Arrow turns NaN into null, and the guard returns no other null in a float field.
+        return f"coalesce({value}, CAST('NaN' AS {output.type}))" if is_float else value
 
     field = f"{result}.{output.field}"
     if output.length is not None:
-        return f"array({', '.join(restored(f'{field}_{i}') for i in range(output.length))})"
-    if output.list:
-        return f"transform({field}, x -> {restored('x')})" if floating else field
-    return restored(field) if floating else f"IF({field}_null, NULL, {field})"
+        return f"array({', '.join(with_nan(f'{field}_{i}') for i in range(output.length))})"
+    if output.is_list:
+        return f"transform({field}, x -> {with_nan('x')})" if is_float else field
+    return with_nan(field) if is_float else f"IF({field}_null, NULL, {field})"
 
 
-def check_outputs(outputs: Sequence[Output]) -> None:
-    """Refuse predictions that Spark's Python functions cannot return as they are.
+def check_outputs(outputs: Sequence[ModelOutput]) -> None:
+    """Refuse predictions that Spark's Python functions cannot return exactly.
 
     Raises:
-        ScoringError: An output is of another type than MLflow's `spark_udf` returns exactly.
+        SchemaMismatchError: An output has a type that MLflow's `spark_udf` does not return.
     """
-    wrong = [f"{o.name or PREDICTION!s} ({o.type})" for o in outputs if o.type not in _OUTPUT_TYPES]
-    if wrong:
-        raise ScoringError(
+    unsupported = [
+        f"{output.name or PREDICTION} ({output.type})"
+        for output in outputs
+        if output.type not in _OUTPUT_TYPES
+    ]
+    if unsupported:
+        raise SchemaMismatchError(
             f"model predictions must be of {', '.join(_OUTPUT_TYPES)}, or lists of these: got "
-            f"{', '.join(wrong)}; return a string or a number instead"
+            f"{', '.join(unsupported)}; return a string or a number instead"
         )

@@ -1,4 +1,4 @@
-"""A table as a job names it: a name, or a path; its versions, and what committed them."""
+"""A table that a job names by its name or its path: its rows, its versions, its commits."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from dbx_aml._common.errors import ArgumentError
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-# What Spark raises: its own classes, or py4j's for Java errors it has no class for.
+# Errors of Spark: its own classes, or py4j's for a Java error that has no class in Python.
 SPARK_ERRORS = (PySparkException, Py4JError)
 
 _PATH = re.compile(r"(?:delta|parquet)\.`(?P<path>[^`]+)`", re.IGNORECASE)
-# Commits looked at for a batch that was written before. A batch that is older is still never
-# written twice: Delta itself remembers its transaction.
+# Newest commits that a look-up of an earlier attempt reads. Delta itself refuses a transaction of
+# an older commit.
 _RECENT_COMMITS = 200
-_COMMIT_KEY = "dbx_aml"
+_METADATA_KEY = "dbx_aml"
 _CAUSES = (
     "No space left on device",
     "Permission denied",
@@ -37,11 +37,17 @@ _CAUSES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Commit:
-    """A commit of a Delta table that scoring made: its version, rows written, what it says."""
+    """A commit of a Delta table that scoring made.
+
+    Args:
+        version: Version of the table after the commit.
+        rows: Rows that the commit wrote.
+        metadata: Facts about the batch, in Delta's `userMetadata`.
+    """
 
     version: int
     rows: int
-    batch: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -58,12 +64,12 @@ class Table:
 
     @property
     def path(self) -> str | None:
-        """The path of a table that is named by its path."""
+        """Path of a table that is named by its path, else None."""
         match = _PATH.fullmatch(self.name)
         return match["path"] if match else None
 
-    def beside(self, suffix: str) -> Table:
-        """Return the table of the same name with a suffix: beside it, for a path."""
+    def sibling(self, suffix: str) -> Table:
+        """Return the table whose name or path ends with "_<suffix>" after this table's."""
         if self.path:
             return Table(f"delta.`{self.path.rstrip('/')}_{suffix}`")
         if self.name.endswith("`"):
@@ -71,7 +77,7 @@ class Table:
         return Table(f"{self.name}_{suffix}")
 
     def exists(self, spark: SparkSession) -> bool:
-        """Return whether there is such a table or view."""
+        """Return whether there is a table or view of this name."""
         if not self.path:
             return bool(spark.catalog.tableExists(self.name))
         try:
@@ -84,7 +90,7 @@ class Table:
             raise
 
     def version(self, spark: SparkSession) -> int | None:
-        """Return the table's newest version; None for a view or what else has no versions."""
+        """Return the table's newest version; None for a view or a table without versions."""
         try:
             rows = spark.sql(f"DESCRIBE HISTORY {self.name} LIMIT 1").select("version").collect()
         except AnalysisException:
@@ -92,39 +98,42 @@ class Table:
         return int(rows[0][0]) if rows else None
 
     def has_versions(self, spark: SparkSession) -> bool:
-        """Return whether it is a Delta table, sooner than `version` would tell."""
+        """Return whether it is a Delta table; faster than `version`."""
         try:
-            found = spark.sql(f"SHOW TBLPROPERTIES {self.name}").collect()
+            properties = spark.sql(f"SHOW TBLPROPERTIES {self.name}").collect()
         except AnalysisException:
             return False
-        return any(key == "delta.minReaderVersion" for key, _ in found)
+        return any(key == "delta.minReaderVersion" for key, _ in properties)
 
     def read(self, spark: SparkSession, version: int | None = None) -> DataFrame:
-        """Return the table's rows, as of a version if one is given."""
+        """Return the table's rows, by default of its newest version."""
         reader = spark.read if version is None else spark.read.option("versionAsOf", str(version))
         if self.path and self.name.lower().startswith("delta"):
             return reader.format("delta").load(self.path)
         return reader.table(self.name)
 
     def commits(self, spark: SparkSession, limit: int | None = _RECENT_COMMITS) -> list[Commit]:
-        """Return the commits that scoring made, newest first, among the `limit` newest."""
+        """Return scoring's commits among the `limit` newest, newest first."""
         newest = f" LIMIT {limit}" if limit else ""
         history = spark.sql(f"DESCRIBE HISTORY {self.name}{newest}")
         rows = history.select("version", "userMetadata", "operationMetrics").collect()
-        found = []
+        commits = []
         for version, text, metrics in rows:
-            batch = batch_of(text)
-            if batch is not None:
+            metadata = parse_commit_metadata(text)
+            if metadata is not None:
                 metrics = metrics or {}
-                # Rows that a merge or a replace copied from files it rewrote are counted too.
-                count = metrics.get("numSourceRows", metrics.get("numOutputRows", 0))
-                count = int(count) - int(metrics.get("numCopiedRows", 0))
-                found.append(Commit(version=int(version), rows=count, batch=batch))
-        return found
+                # These numbers include rows that a merge or a replace only copied.
+                count = int(metrics.get("numSourceRows", metrics.get("numOutputRows", 0)))
+                count -= int(metrics.get("numCopiedRows", 0))
+                commits.append(Commit(version=int(version), rows=count, metadata=metadata))
+        return commits
 
-    def types(self, spark: SparkSession) -> dict[str, str]:
-        """Return the columns and their Spark types."""
-        return column_types(self.read(spark))
+    def find_commit(
+        self, spark: SparkSession, batch_id: str, limit: int | None = _RECENT_COMMITS
+    ) -> Commit | None:
+        """Return the newest commit of a batch among the `limit` newest commits, or None."""
+        commits = self.commits(spark, limit)
+        return next((c for c in commits if c.metadata.get("batch_id") == batch_id), None)
 
 
 def column_types(frame: DataFrame) -> dict[str, str]:
@@ -132,37 +141,23 @@ def column_types(frame: DataFrame) -> dict[str, str]:
     return {field.name: field.dataType.simpleString() for field in frame.schema.fields}
 
 
-def bytes_of(spark: SparkSession, frame: DataFrame) -> int | None:
-    """Return Spark's estimate of a frame's size in bytes, or None if it gives none."""
-    text = spark.sql("EXPLAIN COST SELECT * FROM {frame}", frame=frame).collect()[0][0]
-    match = re.search(r"sizeInBytes=([\d.]+(?:E[+-]?\d+)?) ([KMGTPE]?)i?B", text)
-    return int(float(match[1]) * 1024 ** " KMGTPE".index(match[2] or " ")) if match else None
+def format_commit_metadata(metadata: Mapping[str, Any]) -> str:
+    """Return the text of Delta's `userMetadata` for a batch."""
+    return json.dumps({_METADATA_KEY: metadata}, ensure_ascii=False)
 
 
-def cores_of(spark: SparkSession) -> int | None:
-    """Return how many tasks run at once: the partitions Spark gives a range by default."""
-    text = spark.sql("EXPLAIN SELECT * FROM range(10)").collect()[0][0]
-    match = re.search(r"splits=(\d+)", text)
-    return int(match[1]) if match else None
-
-
-def commit_text(batch: Mapping[str, Any]) -> str:
-    """Return what a commit says about its batch: Delta's `userMetadata`."""
-    return json.dumps({_COMMIT_KEY: batch}, ensure_ascii=False)
-
-
-def batch_of(text: str | None) -> dict[str, Any] | None:
-    """Return what a commit says about its batch, or None for a commit of somebody else."""
+def parse_commit_metadata(text: str | None) -> dict[str, Any] | None:
+    """Return the facts about a batch in a commit's `userMetadata`; None if it is not scoring's."""
     try:
         data = json.loads(text or "")
     except ValueError:
         return None
-    batch = data.get(_COMMIT_KEY) if isinstance(data, dict) else None
-    return batch if isinstance(batch, dict) else None
+    metadata = data.get(_METADATA_KEY) if isinstance(data, dict) else None
+    return metadata if isinstance(metadata, dict) else None
 
 
-def one_line(err: Exception) -> str:
-    """Return the cause of a Spark error in one line: no Java, no Python stack."""
+def spark_error_line(err: Exception) -> str:
+    """Return the cause of a Spark error in one line, without the stacks of Java and Python."""
     text = f"{err}\n{getattr(err, '_stackTrace', '') or ''}"
     for cause in _CAUSES:
         if cause in text:

@@ -1,50 +1,62 @@
-"""Write rows into a Delta table, once a batch: a transaction id, what the commit says, a merge."""
+"""Write a batch into a Delta table at most once: as a transaction that names the batch."""
 
 from __future__ import annotations
 
-import logging
 import re
 import uuid
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import types as T
 
 from dbx_aml._common.errors import ScoringError
-from dbx_aml.scoring.column_binding import quote
-from dbx_aml.scoring.delta_table import SPARK_ERRORS, Table, commit_text, one_line
-from dbx_aml.scoring.guard import EVERY_ROW
-from dbx_aml.scoring.model_udf import Scorer
-from dbx_aml.scoring.resolved_request import SCORING, Batch
-from dbx_aml.scoring.spark_settings import alone_with
+from dbx_aml._common.text import sql_identifier
+from dbx_aml.scoring.column_binding import SCORING
+from dbx_aml.scoring.delta_table import (
+    SPARK_ERRORS,
+    Table,
+    format_commit_metadata,
+    spark_error_line,
+)
+from dbx_aml.scoring.guard import EVERY_ROW_FAILED
+from dbx_aml.scoring.request import Batch
+from dbx_aml.scoring.spark_settings import exclusive_settings
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 
-log = logging.getLogger(__name__)
-
-# delta.dataSkippingNumIndexedCols, where a table does not say otherwise.
-_INDEXED_BY_DEFAULT = 32
-# Characters that Delta allows in a column's name only with column mapping.
-_MAPPED = re.compile(r"[ ,;{}()\n\t=]")
+# Default of delta.dataSkippingNumIndexedCols.
+_DEFAULT_INDEXED_COLUMNS = 32
+# Characters that a column's name may have only with column mapping.
+_NEEDS_COLUMN_MAPPING = re.compile(r"[ ,;{}()\n\t=]")
 
 
-class NothingScoredError(ScoringError):
-    """A strict guard ended the job: nothing was written; the message is the first row's reason."""
+class StrictGuardError(ScoringError):
+    """A strict guard ended the write before any commit; the message is the first row's reason."""
 
 
-def create(spark: SparkSession, table: Table, schema: T.StructType) -> None:
-    """Make an empty table of these columns, unless there is one."""
-    empty = spark.createDataFrame([], schema)
-    writer = empty.write.format("delta").mode("ignore")
-    save(spark, writer, table, schema, exists=False)
+def create_table(spark: SparkSession, table: Table, schema: T.StructType) -> None:
+    """Create an empty table of these columns, unless the table exists."""
+    writer = spark.createDataFrame([], schema).write.format("delta").mode("ignore")
+    write_table(writer, table, schema, exists=False)
 
 
-def save(
-    spark: SparkSession, writer: DataFrameWriter, table: Table, schema: T.StructType, exists: bool
+def write_table(
+    writer: DataFrameWriter, table: Table, schema: T.StructType, *, exists: bool
 ) -> None:
-    """Write rows into a table; raise ScoringError with the cause in one line."""
+    """Write rows into a table.
+
+    Args:
+        writer: Writer of the rows, with its options.
+        table: Table to write to.
+        schema: Schema of the rows.
+        exists: Whether the table exists; a new one is created with properties.
+
+    Raises:
+        ScoringError: The table cannot be written; the message is one line.
+    """
     if not exists:
-        for key, value in _properties(schema).items():
+        for key, value in _table_properties(schema).items():
             writer = writer.option(key, value)
     try:
         if table.path:
@@ -55,82 +67,109 @@ def save(
         raise _write_error(table, err) from err
 
 
-def merge(
-    scorer: Scorer, output: Table, frame: DataFrame, batch: Batch, about: dict[str, Any]
+def merge_rows(
+    spark: SparkSession,
+    table: Table,
+    rows: DataFrame,
+    key_columns: Sequence[str],
+    batch: Batch,
+    metadata: dict[str, Any],
 ) -> int | None:
-    """Merge on the key; return the rows written, or None if Delta had done it before."""
+    """Merge rows into a table by their key.
+
+    Args:
+        spark: Session that writes.
+        table: Table to merge into.
+        rows: Rows to merge.
+        key_columns: Columns that identify a row.
+        batch: Batch of these rows.
+        metadata: Facts about the batch, for the commit.
+
+    Returns:
+        Number of rows written; None if the table has this batch already.
+
+    Raises:
+        ScoringError: The table cannot be written; the message is one line.
+    """
     view = f"dbx_aml_{uuid.uuid4().hex}"
-    frame.createOrReplaceTempView(view)
-    # Null keys are equal here: otherwise each run would insert such a row again.
-    same = " AND ".join(
-        f"dst.{quote(key)} <=> src.{quote(key)}" for key in scorer.recipe.key_columns
+    rows.createOrReplaceTempView(view)
+    # Not "=": each run would insert a row with a null key again.
+    has_same_key = " AND ".join(
+        f"destination.{key} <=> source.{key}" for key in map(sql_identifier, key_columns)
     )
-    confs = {
+    settings = {
         "spark.databricks.delta.write.txnAppId": batch.app_id,
         "spark.databricks.delta.write.txnVersion": str(batch.app_version),
-        "spark.databricks.delta.commitInfo.userMetadata": commit_text(about),
+        "spark.databricks.delta.commitInfo.userMetadata": format_commit_metadata(metadata),
     }
     try:
-        # A merge takes no options. It is repeatable as it is; where the settings are not allowed,
-        # only its commit does not name the batch.
-        with alone_with(scorer.spark, confs):
-            done = scorer.spark.sql(
-                f"MERGE WITH SCHEMA EVOLUTION INTO {output.name} AS dst USING {view} AS src "
-                f"ON {same} WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
+        # MERGE takes no options. Where the compute does not allow the settings, the merge can
+        # still be repeated without harm; only its commit does not name the batch.
+        with exclusive_settings(spark, settings):
+            counts = spark.sql(
+                f"MERGE WITH SCHEMA EVOLUTION INTO {table.name} AS destination "
+                f"USING {view} AS source ON {has_same_key} "
+                "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
             ).collect()
     except SPARK_ERRORS as err:
-        raise _write_error(output, err) from err
+        raise _write_error(table, err) from err
     finally:
-        scorer.spark.catalog.dropTempView(view)
-    return int(done[0]["num_affected_rows"]) if done else None
+        spark.catalog.dropTempView(view)
+    return int(counts[0]["num_affected_rows"]) if counts else None
 
 
-def options(writer: DataFrameWriter, batch: Batch, about: dict[str, Any]) -> DataFrameWriter:
-    """Return the writer with the batch as Delta's transaction, and as what the commit says."""
+def batch_writer(rows: DataFrame, batch: Batch, metadata: dict[str, Any]) -> DataFrameWriter:
+    """Return a writer whose Delta transaction is the batch, with facts about it for the commit."""
     return (
-        writer.format("delta")
+        rows.write.format("delta")
         .option("txnAppId", batch.app_id)
         .option("txnVersion", batch.app_version)
-        .option("userMetadata", commit_text(about))
+        .option("userMetadata", format_commit_metadata(metadata))
         .option("mergeSchema", "true")
     )
 
 
-def _properties(schema: T.StructType) -> dict[str, str]:
-    """Return the Delta properties that a table of these columns is made with."""
+def _table_properties(schema: T.StructType) -> dict[str, str]:
+    """Return the Delta properties of a new table of these columns."""
     properties = {}
-    if _MAPPED.search("".join(_names(schema))):
+    if _NEEDS_COLUMN_MAPPING.search("".join(_column_names(schema))):
         properties["delta.columnMapping.mode"] = "name"
-    # A table ends with the struct of provenance. Minimum and maximum of texts that are the
-    # same in all rows cost a fifth of a write; the batch, its first field, is worth finding.
-    indexed = _leaves(T.StructType(schema.fields[:-1])) + 1
-    if indexed < _INDEXED_BY_DEFAULT and schema.fields[-1].name == SCORING:
-        properties["delta.dataSkippingNumIndexedCols"] = str(indexed)
+    # The last column is `_scoring`. Its first field, the batch, gets statistics: they find a batch.
+    # Statistics of its texts, equal in all rows, would cost a fifth of a write.
+    indexed_columns = _count_leaf_columns(T.StructType(schema.fields[:-1])) + 1
+    if indexed_columns < _DEFAULT_INDEXED_COLUMNS and schema.fields[-1].name == SCORING:
+        properties["delta.dataSkippingNumIndexedCols"] = str(indexed_columns)
     return properties
 
 
-def _leaves(kind: T.DataType) -> int:
-    """Return how many columns Delta sees in a type, which it counts through structs."""
-    return sum(_leaves(f.dataType) for f in kind.fields) if isinstance(kind, T.StructType) else 1
+def _count_leaf_columns(data_type: T.DataType) -> int:
+    """Return how many columns Delta counts in a type: the leaves of its structs."""
+    if not isinstance(data_type, T.StructType):
+        return 1
+    return sum(_count_leaf_columns(field.dataType) for field in data_type.fields)
 
 
-def _names(kind: T.DataType) -> list[str]:
-    if isinstance(kind, T.StructType):
-        return [n for f in kind.fields for n in (f.name, *_names(f.dataType))]
-    if isinstance(kind, T.ArrayType):
-        return _names(kind.elementType)
-    if isinstance(kind, T.MapType):
-        return [*_names(kind.keyType), *_names(kind.valueType)]
+def _column_names(data_type: T.DataType) -> list[str]:
+    if isinstance(data_type, T.StructType):
+        return [
+            name
+            for field in data_type.fields
+            for name in (field.name, *_column_names(field.dataType))
+        ]
+    if isinstance(data_type, T.ArrayType):
+        return _column_names(data_type.elementType)
+    if isinstance(data_type, T.MapType):
+        return [*_column_names(data_type.keyType), *_column_names(data_type.valueType)]
     return []
 
 
 def _write_error(table: Table, err: Exception) -> ScoringError:
-    nothing_scored = re.search(f"{re.escape(EVERY_ROW)}(.*)", str(err))
-    if nothing_scored:
-        return NothingScoredError(nothing_scored[1])
+    every_row_failed = re.search(f"{re.escape(EVERY_ROW_FAILED)}(.*)", str(err))
+    if every_row_failed:
+        return StrictGuardError(every_row_failed[1])
     if "DELTA_REPLACE_WHERE_MISMATCH" in str(err):
         return ScoringError(
-            f"replace_where must hold for every scored row: got {one_line(err)}; "
+            f"replace_where must hold for every scored row: got {spark_error_line(err)}; "
             "use the same predicate as row_filter"
         )
-    return ScoringError(f"table must be writable: got {table.name!r}; {one_line(err)}")
+    return ScoringError(f"table must be writable: got {table.name!r}; {spark_error_line(err)}")

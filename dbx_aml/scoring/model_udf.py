@@ -1,12 +1,10 @@
-"""A pinned model bound to a table: which frame goes into the output, which into the quarantine."""
+"""A pinned model bound to a table's columns, as a Spark function."""
 
 from __future__ import annotations
 
-import logging
 import time
 import uuid
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -15,25 +13,24 @@ from pyspark.sql import Observation
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from dbx_aml._common.errors import ScoringError
-from dbx_aml.scoring import column_binding as binding
-from dbx_aml.scoring import plan
-from dbx_aml.scoring.column_binding import PREDICTION, quote
-from dbx_aml.scoring.delta_table import Table, bytes_of, column_types, cores_of
-from dbx_aml.scoring.guard import BAD, REASON, STRICT
-from dbx_aml.scoring.pinned_model import PinnedModel, guarded, pin
-from dbx_aml.scoring.resolved_request import SCORING, Batch, Recipe
+from dbx_aml._common.text import sql_identifier
+from dbx_aml.scoring.column_binding import (
+    REASON_FIELDS,
+    bind_columns,
+    udf_argument,
+    udf_fields,
+    unscorable,
+)
+from dbx_aml.scoring.guard import QUARANTINED, STRICT
+from dbx_aml.scoring.guarded_model import wrap_in_guard
+from dbx_aml.scoring.pinned_model import PinnedModel
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
-log = logging.getLogger(__name__)
-
-QUARANTINE = "_quarantine"
-_RESULT = "_dbx_aml_result"
-# Rows that are tried before a job starts: a model that fails on all of them is suspect.
-_TRIED_ROWS = 64
-# Rows on which the model's cost is measured where a shuffle may pay for itself.
+# Struct column with what the guarded model returns; neither table keeps it.
+RESULT = "_dbx_aml_result"
+# Rows on which the model's seconds a row are measured.
 _TIMED_ROWS = 1000
 _SPARK_TYPES = {
     "boolean": T.BooleanType(),
@@ -44,250 +41,117 @@ _SPARK_TYPES = {
     "string": T.StringType(),
 }
 
-# Called with what is being done.
-Report = Callable[[str], None]
-# From a row of the model's columns to a struct of fields, names and Spark types.
-Predict = Callable[["Column"], "Column"]
+# Names and Spark types of the fields of the guarded model's result.
 Fields = tuple[tuple[str, str], ...]
 
 
-class Scorer:
-    """A pinned model bound to an input table, ready to score batches of it.
+class ModelUdf:
+    """The guarded model as a Spark function of the input table's columns.
 
     Args:
-        spark: The session.
-        recipe: What to do.
-        report: Called with each step.
-        model: The recipe's model where it is at hand; else it is downloaded.
+        spark: Session that scores.
+        model: Pinned model; its files are moved into the guarded model.
+        column_types: Columns of the input table and their Spark types.
+        env_manager: Environment of the model, as MLflow's `spark_udf` takes it.
 
     Raises:
-        ScoringError: The model cannot be had, or does not fit the input table.
+        SchemaMismatchError: The table lacks a column of the model, or a type does not convert.
     """
 
     def __init__(
         self,
         spark: SparkSession,
-        recipe: Recipe,
-        report: Report = log.info,
-        model: PinnedModel | None = None,
+        model: PinnedModel,
+        column_types: Mapping[str, str],
+        env_manager: str,
     ) -> None:
-        self.recipe = recipe
-        self.spark = spark
-        self.report = report
-        # Removed when the scorer is: Spark's workers may read it until then.
-        self._folder = TemporaryDirectory(prefix="dbx_aml_")
-        folder = Path(self._folder.name)
-        self.model = model or pin(
-            recipe.model_uri, recipe.tracking_uri, recipe.registry_uri, folder / "download"
+        self.model = model
+        self.bound_columns = bind_columns(
+            model.inputs, column_types, as_json=env_manager != "local"
         )
-        columns = column_types(Table(recipe.input_table).read(spark))
-        as_json = recipe.env_manager != "local"
-        self.bound = binding.bind(self.model.inputs, columns, as_json=as_json)
-        _, unfit = binding.unfit(self.bound)
-        self._guard = guarded(self.model, unfit, folder / "guarded", recipe.env_manager)
-        self._fields = binding.udf_fields(self.model.outputs)
-        self._udfs: dict[tuple[Fields, bool], Predict] = {}
+        self._spark = spark
+        self._env_manager = env_manager
+        # Removed with this object: Spark's workers may read the files until then.
+        self._folder = TemporaryDirectory(prefix="dbx_aml_")
+        _, reasons = unscorable(self.bound_columns)
+        self._guarded_model = wrap_in_guard(
+            model, reasons, Path(self._folder.name) / "guarded", env_manager
+        )
+        self._output_fields = udf_fields(model.outputs)
+        self._udfs: dict[tuple[Fields, bool], Callable[[Column], Column]] = {}
 
-    def _udf(self, fields: Fields, *, strict: bool = False) -> Predict:
-        """Return the guarded model as a Spark function that gives these fields of its result.
+    def prepare(self, *, strict: bool) -> None:
+        """Create the function for the output table, so that it is there when the rows are."""
+        self._udf(self._output_fields, strict=strict)
 
-        Made when it is needed, once: on a cluster, making it sends the model to every worker.
+    def with_result(self, rows: DataFrame, *, strict: bool) -> tuple[DataFrame, Observation]:
+        """Return rows with the struct `RESULT` of predictions, and the count of quarantined rows.
+
+        Observing also keeps Spark from moving a filter on the result below the model, which would
+        run the model twice.
+
+        Args:
+            rows: Rows of the input table.
+            strict: Whether the query fails if a worker cannot score any of its first rows.
+        """
+        return self._apply(rows, self._udf(self._output_fields, strict=strict))
+
+    def with_reason(self, rows: DataFrame) -> DataFrame:
+        """Return rows with the struct `RESULT` of whether and why a row cannot be scored."""
+        return self._apply(rows, self._udf(REASON_FIELDS, strict=False))[0]
+
+    def with_empty_result(self, rows: DataFrame) -> DataFrame:
+        """Return rows with a null of `RESULT`'s type: enough for a schema, without the model."""
+        return rows.withColumn(RESULT, F.lit(None).cast(_struct_type(self._output_fields)))
+
+    def model_columns(self, rows: DataFrame) -> DataFrame:
+        """Return just the columns of the table that the model reads."""
+        names = dict.fromkeys(column.column for column in self.bound_columns)
+        return rows.select(*(F.col(sql_identifier(name)) for name in names))
+
+    def measure_seconds_per_row(self, rows: DataFrame) -> float:
+        """Return the model's seconds a row on this machine, measured on a few rows."""
+        import mlflow.pyfunc
+
+        argument = F.expr(udf_argument(self.bound_columns)).alias("row")
+        sample = rows.limit(_TIMED_ROWS).select(argument).select("row.*").toPandas()
+        model = mlflow.pyfunc.load_model(str(self._guarded_model), suppress_warnings=True)
+        model.predict(sample)
+        start_time = time.perf_counter()
+        model.predict(sample)
+        return (time.perf_counter() - start_time) / max(len(sample), 1)
+
+    def _udf(self, fields: Fields, *, strict: bool) -> Callable[[Column], Column]:
+        """Return the guarded model as a Spark function that returns a struct of these fields.
+
+        It is created once, when it is needed: on a cluster, that sends the model to every worker.
         """
         import mlflow.pyfunc
 
         if (fields, strict) not in self._udfs:
             self._udfs[fields, strict] = mlflow.pyfunc.spark_udf(
-                self.spark,
-                str(self._guard),
-                result_type=_struct(fields),
-                env_manager=self.recipe.env_manager,
+                self._spark,
+                str(self._guarded_model),
+                result_type=_struct_type(fields),
+                env_manager=self._env_manager,
                 model_config={STRICT: True} if strict else None,
             )
         return self._udfs[fields, strict]
 
-    def _judged(self, rows: DataFrame) -> DataFrame:
-        """Return rows with whether they are bad, and why."""
-        return self._result(rows, self._udf(binding.REASON_FIELDS))[0]
-
-    def _result(self, rows: DataFrame, udf: Predict) -> tuple[DataFrame, Observation]:
-        """Return rows with the guarded model's result, and the counts seen when it is run.
-
-        Observing is also what keeps Spark from moving a filter on the result below the model
-        and so running it twice.
-        """
-        seen = Observation(f"dbx_aml_{uuid.uuid4().hex}")
-        frame = rows.withColumn(_RESULT, udf(F.expr(binding.udf_argument(self.bound))))
-        bad = F.sum(F.col(f"{_RESULT}.{BAD}").cast("bigint"))
-        return frame.observe(seen, bad.alias(BAD)), seen
-
-    def prepare(self, *, strict: bool) -> None:
-        """Make what `good` needs, so that it is there when the rows are."""
-        self._udf(self._fields, strict=strict)
-
-    def good(
-        self, rows: DataFrame, batch: Batch, *, strict: bool = False
+    def _apply(
+        self, rows: DataFrame, udf: Callable[[Column], Column]
     ) -> tuple[DataFrame, Observation]:
-        """Return what goes into the output, and the counts seen when it is written.
-
-        Args:
-            rows: Of the input table.
-            batch: Whose they are.
-            strict: Writing ends with an error where the first rows of a worker are all bad.
-
-        Shape: n rows -> n minus the bad rows; `output_columns`, `prediction`, `_scoring`.
-        """
-        return self._scored(rows, batch, self._udf(self._fields, strict=strict))
-
-    def _scored(self, rows: DataFrame, batch: Batch, udf: Predict) -> tuple[DataFrame, Observation]:
-        frame, seen = self._result(self._needed(rows), udf)
-        frame = frame.where(~F.col(f"{_RESULT}.{BAD}")).select(
-            *(F.col(quote(name)) for name in self.recipe.output_columns),
-            F.expr(binding.prediction(self.model.outputs, _RESULT)).alias(PREDICTION),
-            self._scoring(batch).alias(SCORING),
-        )
-        return frame, seen
-
-    def bad(self, rows: DataFrame, batch: Batch) -> DataFrame:
-        """Return what goes into the quarantine: bad rows, every input column, `_quarantine`."""
-        frame = self._judged(rows)
-        about = F.struct(
-            F.col(f"{_RESULT}.{REASON}").alias("reason"),
-            F.lit(batch.id).alias("batch_id"),
-            F.lit(self.model.uri).alias("model_uri"),
-            F.lit(batch.input_version).cast("bigint").alias("input_version"),
-            _now().alias("quarantined_at"),
-        )
-        columns = [F.col(quote(name)) for name in rows.columns]
-        return frame.where(F.col(f"{_RESULT}.{BAD}")).select(*columns, about.alias(QUARANTINE))
-
-    def _needed(self, rows: DataFrame) -> DataFrame:
-        names = dict.fromkeys([*self.recipe.output_columns, *(one.column for one in self.bound)])
-        return rows.select(*(F.col(quote(name)) for name in names))
-
-    def arranged(self, rows: DataFrame) -> tuple[DataFrame, int | None]:
-        """Return the rows, just what `good` needs of them, in the partitions they are worth.
-
-        And how many Arrow should hand over at once; None leaves it.
-        """
-        rows = self._needed(rows)
-        cores, size = cores_of(self.spark), bytes_of(self.spark, rows)
-        fewer = plan.fewer_partitions(size, cores)
-        if fewer is None or cores is None or size is None:
-            return rows, None
-        batch = plan.rows_a_batch(size, cores, len(self.bound))
-        if plan.may_shuffle(cores, size) and self.recipe.env_manager == "local":
-            files = len(rows.inputFiles())
-            if 0 < files < cores:
-                cost = self._seconds_a_row(rows)
-                more = plan.more_partitions(files, cores, rows.count(), size, cost)
-                if more is not None:
-                    return rows.repartition(more), batch
-        return rows.coalesce(fewer), batch
-
-    def _seconds_a_row(self, rows: DataFrame) -> float:
-        """Return what the model costs a row here, measured on a few."""
-        import mlflow.pyfunc
-
-        argument = F.expr(binding.udf_argument(self.bound)).alias("row")
-        sample = rows.limit(_TIMED_ROWS).select(argument).select("row.*").toPandas()
-        model = mlflow.pyfunc.load_model(str(self._guard), suppress_warnings=True)
-        model.predict(sample)
-        started = time.perf_counter()
-        model.predict(sample)
-        return (time.perf_counter() - started) / max(len(sample), 1)
-
-    def _scoring(self, batch: Batch) -> Column:
-        # The batch first: it is the one field of these that Delta keeps statistics of.
-        return F.struct(
-            F.lit(batch.id).alias("batch_id"),
-            F.lit(self.model.uri).alias("model_uri"),
-            F.lit(self.model.name).cast("string").alias("model_name"),
-            F.lit(self.model.version).cast("string").alias("model_version"),
-            F.lit(self.model.run_id).cast("string").alias("model_run_id"),
-            F.lit(batch.input_version).cast("bigint").alias("input_version"),
-            _now().alias("scored_at"),
-        )
-
-    def try_on(self, rows: DataFrame) -> None:
-        """Try the model on a few rows: one that fails on all would only write a bad table.
-
-        Raises:
-            ScoringError: The model fails on every row, of all.
-        """
-        few = self._needed_by_model(rows)
-        tried = few.limit(_TRIED_ROWS).collect()
-        if not tried:
-            return
-        sample = self.spark.createDataFrame(tried, few.schema)
-        flags = self._judged(sample).select(f"{_RESULT}.{BAD}", f"{_RESULT}.{REASON}").collect()
-        if all(bad for bad, _ in flags):
-            self.need_a_good_row(rows, flags[0][1])
-
-    def need_a_good_row(self, rows: DataFrame, reason: str) -> None:
-        """Look for a row that the model scores, among all.
-
-        Args:
-            rows: Of the input table.
-            reason: Why the first one is bad.
-
-        Raises:
-            ScoringError: There is none.
-        """
-        result = self._judged(self._needed_by_model(rows))
-        if not result.where(~F.col(f"{_RESULT}.{BAD}")).head(1):
-            raise ScoringError(
-                f"model must score at least one row: got an error on every row, {reason}; "
-                "correct the model or the rows, or pass max_quarantined_rows '100%' to quarantine "
-                "all rows"
-            )
-
-    def _needed_by_model(self, rows: DataFrame) -> DataFrame:
-        columns = dict.fromkeys(one.column for one in self.bound)
-        return rows.select(*(F.col(quote(name)) for name in columns))
-
-    def check_output(self, rows: DataFrame) -> list[str]:
-        """Return the columns the output would gain; refuse one whose type would change.
-
-        Raises:
-            ScoringError: The output has a column of another type.
-        """
-        table = Table(self.recipe.output_table)
-        if not table.exists(self.spark):
-            return []
-        nothing = Batch(id="", app_id="", app_version=0, input_version=None)
-        # The types tell; the model itself is not asked.
-        result = F.lit(None).cast(_struct(self._fields))
-        frame, _ = self._scored(rows, nothing, lambda _: result)
-        new = {field.name: field.dataType for field in frame.schema.fields}
-        old = {field.name: field.dataType for field in table.read(self.spark).schema.fields}
-        folded = {name.lower(): name for name in old}
-        wrong = []
-        for name, kind in new.items():
-            known = old.get(name, old.get(folded.get(name.lower(), "")))
-            if known is not None and not _same(known, kind):
-                wrong.append(f"{name!r} is {known.simpleString()}, not {kind.simpleString()}")
-        if wrong:
-            raise ScoringError(
-                f"output table must take the scored columns: got {table.name!r}, where "
-                f"{'; '.join(wrong)}; write to another output_table, or choose output_columns"
-            )
-        return [name for name in new if name.lower() not in folded]
+        observation = Observation(f"dbx_aml_{uuid.uuid4().hex}")
+        frame = rows.withColumn(RESULT, udf(F.expr(udf_argument(self.bound_columns))))
+        quarantined = F.sum(F.col(f"{RESULT}.{QUARANTINED}").cast("bigint"))
+        return frame.observe(observation, quarantined.alias(QUARANTINED)), observation
 
 
-def _now() -> Column:
-    return F.timestamp_micros(F.lit(int(datetime.now(UTC).timestamp() * 1e6)))
-
-
-def _same(one: T.DataType, other: T.DataType) -> bool:
-    """Return whether two types are equal but for nullability."""
-    return one.simpleString() == other.simpleString()
-
-
-def _struct(fields: Fields) -> T.StructType:
+def _struct_type(fields: Fields) -> T.StructType:
     return T.StructType([T.StructField(name, _spark_type(text)) for name, text in fields])
 
 
-def _spark_type(kind: str) -> T.DataType:
-    if kind.startswith("array<"):
-        return T.ArrayType(_SPARK_TYPES[kind[len("array<") : -1]])
-    return _SPARK_TYPES[kind]
+def _spark_type(text: str) -> T.DataType:
+    if text.startswith("array<"):
+        return T.ArrayType(_SPARK_TYPES[text[len("array<") : -1]])
+    return _SPARK_TYPES[text]

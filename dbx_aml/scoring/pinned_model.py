@@ -1,37 +1,26 @@
-"""The model of a job: resolved once, pinned, downloaded, and wrapped in the guard."""
+"""The model of a job: resolved to one version, downloaded, its signature read."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import json
-import logging
-import shutil
-import uuid
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dbx_aml._common.errors import ModelNotFoundError, ScoringError
+from dbx_aml._common.errors import ModelNotFoundError, SchemaMismatchError, ScoringError
+from dbx_aml._common.redact import redact_uri
 from dbx_aml._common.text import first_line
 from dbx_aml.models.model_files import locate_model, registry_uri_of
 from dbx_aml.models.model_uri import ModelUri
-from dbx_aml.scoring import guard
-from dbx_aml.scoring.column_binding import ModelColumn, Output
+from dbx_aml.scoring.column_binding import ModelColumn, ModelOutput
+from dbx_aml.scoring.environments import check_flavor
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.models import Model
 
-log = logging.getLogger(__name__)
-
-# Seconds to wait for a server's first sign of life. MLflow's own client asks for minutes.
-_ANSWER_S = 5.0
-_GUARD_MODULE = "dbx_aml_guard"
-# Flavors whose library has another name.
-_LIBRARIES = {"pytorch": "torch", "spark": "pyspark"}
+# MLflow's own client retries for minutes when a server does not answer.
+_SERVER_TIMEOUT_S = 5.0
 _ADD_SIGNATURE = (
     "log it again with signature=mlflow.models.infer_signature(X, model.predict(X)), "
     "or add one with mlflow.models.set_signature"
@@ -40,9 +29,16 @@ _ADD_SIGNATURE = (
 
 @dataclass(frozen=True, kw_only=True)
 class PinnedModel:
-    """One version of a model, which no moving alias changes any more.
+    """A model that no longer changes, with its files on this machine.
 
-    `uri` names the version; `folder` holds its files; `inputs` and `outputs` are its signature.
+    Args:
+        uri: URI that no moving alias changes any more, for example "models:/delay/3".
+        name: Registered model; None for a model that is not registered.
+        version: Version of the registered model.
+        run_id: Run that logged the model.
+        folder: Folder with the model's files.
+        inputs: Input columns of the signature.
+        outputs: Outputs of the signature.
     """
 
     uri: str
@@ -51,152 +47,98 @@ class PinnedModel:
     run_id: str | None
     folder: Path
     inputs: tuple[ModelColumn, ...]
-    outputs: tuple[Output, ...]
+    outputs: tuple[ModelOutput, ...]
 
 
-def pin(
-    model_uri: str, tracking_uri: str | None, registry_uri: str | None, folder: Path
-) -> PinnedModel:
-    """Resolve a model URI to one version and download it.
+def pin_model(uri: ModelUri, client: MlflowClient, folder: Path) -> PinnedModel:
+    """Resolve a model URI to one version and download its files.
 
     Args:
-        model_uri: See `ModelUri`; for example "models:/delay@champion".
-        tracking_uri: MLflow's; None as MLflow resolves it.
-        registry_uri: MLflow's; None as MLflow resolves it.
-        folder: An empty folder for the model's files.
+        uri: Model to pin; an alias is resolved to the version that it names now.
+        client: Client of the tracking and the registry server.
+        folder: Folder for the model's files; it is created.
 
     Raises:
-        ModelUriError: The URI names no model.
-        ScoringError: The server does not answer, or has no such model, version or alias, or
-            the model has no signature that names columns.
+        ModelNotFoundError: The server has no such model, version or alias.
+        SchemaMismatchError: The model has no signature that names its columns.
+        ScoringError: A server does not answer, or a package of the model is missing here.
     """
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from mlflow.models import Model
 
-    uri = ModelUri.parse(model_uri)
-    client = MlflowClient(tracking_uri, registry_uri)
     if uri.kind != "path":
-        for server in (client.tracking_uri, registry_uri_of(client)):
-            check_server(server)
+        for server_uri in (client.tracking_uri, registry_uri_of(client)):
+            check_server(server_uri)
     try:
         location = locate_model(uri, client)
         path = location.download(folder)
         metadata = Model.load(str(path))
     except MlflowException as err:
-        raise ModelNotFoundError(f"{_missing(uri)}; {first_line(err)}") from err
+        raise ModelNotFoundError(f"{_must_exist(uri)}; {first_line(err)}") from err
     except OSError as err:
         raise ModelNotFoundError(
-            f"model must be readable: got {model_uri!r}; {first_line(err)}"
+            f"model must be readable: got {str(uri)!r}; {first_line(err)}"
         ) from err
-    _check_flavor(metadata, path)
+    check_flavor(metadata, path)
     return PinnedModel(
         uri=str(location.uri),
         name=location.uri.name,
         version=location.uri.version,
         run_id=location.run_id or metadata.run_id,
         folder=path,
-        inputs=_inputs(metadata, model_uri),
-        outputs=_outputs(metadata, model_uri),
+        inputs=_inputs(metadata, uri),
+        outputs=_outputs(metadata, uri),
     )
 
 
-def _missing(uri: ModelUri) -> str:
-    thing = {
+def _must_exist(uri: ModelUri) -> str:
+    kind = {
         "alias": "registered model and alias",
         "version": "registered model and version",
         "run": "run and artifact path",
     }.get(uri.kind, "model")
-    return f"{thing} must exist: got {str(uri)!r}"
+    return f"{kind} must exist: got {str(uri)!r}"
 
 
 def check_server(uri: str) -> None:
-    """Prove in seconds that an MLflow server answers; MLflow itself would retry for minutes.
+    """Refuse an MLflow server that does not answer within seconds.
+
+    Args:
+        uri: MLflow URI; one that is no HTTP address is not checked.
 
     Raises:
-        ScoringError: It does not.
+        ScoringError: The server does not answer.
     """
     import requests
 
     if urlsplit(uri).scheme not in ("http", "https"):
         return
     try:
-        requests.get(uri, timeout=_ANSWER_S, allow_redirects=False)
+        requests.get(uri, timeout=_SERVER_TIMEOUT_S, allow_redirects=False)
     except requests.RequestException as err:
-        shown = urlsplit(uri)._replace(query="", fragment="")
-        shown = shown._replace(netloc=shown.netloc.rpartition("@")[2])
         raise ScoringError(
-            f"MLflow server must answer: got {shown.geturl()!r}, {type(err).__name__}; "
+            f"MLflow server must answer: got {redact_uri(uri)!r}, {type(err).__name__}; "
             "check tracking_uri and registry_uri, and that the server is up"
         ) from err
 
 
-def _check_flavor(metadata: Model, path: Path) -> None:
-    """Refuse a model whose library is missing here, before Spark's workers fail one by one."""
-    conf = metadata.flavors.get("python_function")
-    if conf is None:
-        raise ScoringError(
-            f"model must have the python_function flavor: got {sorted(metadata.flavors)}; "
-            "log it with an MLflow flavor that has it"
-        )
-    flavor = str(conf["loader_module"]).removeprefix("mlflow.").partition(".")[0]
-    if flavor in metadata.flavors and flavor != "python_function":
-        library = _LIBRARIES.get(flavor, flavor)
-        known = importlib.util.find_spec(f"mlflow.{flavor}") is not None
-        if known and importlib.util.find_spec(library) is None:
-            needed = [r for r in _requirements(path) if flavor in r.replace("-", "_").lower()]
-            raise ScoringError(
-                f"model flavor must be installed on this machine: got {flavor!r}; "
-                f"pip install {' '.join(needed) or flavor}, or use env_manager 'virtualenv'"
-            )
-
-
-def _requirements(path: Path) -> list[str]:
-    file = path / "requirements.txt"
-    return file.read_text(encoding="utf-8").split() if file.exists() else []
-
-
-def differences(path: Path) -> list[str]:
-    """Return where this machine differs from the model's requirements, a line a package."""
-    from packaging.requirements import InvalidRequirement, Requirement
-
-    found = []
-    for line in _requirements(path):
-        try:
-            wanted = Requirement(line)
-        except InvalidRequirement:
-            continue
-        if wanted.marker and not wanted.marker.evaluate():
-            continue
-        try:
-            installed = version(wanted.name)
-        except PackageNotFoundError:
-            # mlflow-skinny is mlflow without the server, which scoring does not need.
-            if wanted.name != "mlflow":
-                found.append(f"{line}: not installed here")
-            continue
-        if not wanted.specifier.contains(installed, prereleases=True):
-            found.append(f"{line}: {installed} here")
-    return found
-
-
-def _inputs(metadata: Model, model_uri: str) -> tuple[ModelColumn, ...]:
+def _inputs(model: Model, uri: ModelUri) -> tuple[ModelColumn, ...]:
     from mlflow.types.schema import ColSpec, DataType
 
-    schema = metadata.get_input_schema()
+    schema = model.get_input_schema()
     if schema is None or not schema.inputs:
-        raise ScoringError(
-            f"model must have a signature: got none in {model_uri!r}; {_ADD_SIGNATURE}"
+        raise SchemaMismatchError(
+            f"model must have a signature: got none in {str(uri)!r}; {_ADD_SIGNATURE}"
         )
     columns = []
     for spec in schema.inputs:
         if not isinstance(spec, ColSpec) or spec.name is None:
-            raise ScoringError(
-                f"model signature must name its input columns: got {spec!r} in {model_uri!r}; "
+            raise SchemaMismatchError(
+                f"model signature must name its input columns: got {spec!r} in {str(uri)!r}; "
                 "log it again with a DataFrame as X in infer_signature(X, model.predict(X))"
             )
-        kind = spec.type.name if isinstance(spec.type, DataType) else _spark_type(spec.type)
-        columns.append(ModelColumn(name=spec.name, type=kind, required=spec.required))
+        column_type = spec.type.name if isinstance(spec.type, DataType) else _spark_type(spec.type)
+        columns.append(ModelColumn(name=spec.name, type=column_type, required=spec.required))
     return tuple(columns)
 
 
@@ -206,89 +148,39 @@ def _spark_type(spec_type: Any) -> str:
     return str(_convert_spec_type_to_spark_type(spec_type).simpleString())
 
 
-def _outputs(metadata: Model, model_uri: str) -> tuple[Output, ...]:
+def _outputs(model: Model, uri: ModelUri) -> tuple[ModelOutput, ...]:
     from mlflow.types.schema import Array, ColSpec, DataType
 
-    schema = metadata.get_output_schema()
+    schema = model.get_output_schema()
     if schema is None or not schema.inputs:
-        raise ScoringError(
-            f"model signature must have outputs: got inputs only in {model_uri!r}; {_ADD_SIGNATURE}"
+        raise SchemaMismatchError(
+            f"model signature must have outputs: got inputs only in {str(uri)!r}; {_ADD_SIGNATURE}"
         )
     outputs = []
-    for i, spec in enumerate(schema.inputs):
-        name, is_list, length = spec.name, False, None
+    for number, spec in enumerate(schema.inputs):
+        is_list, length = False, None
         if isinstance(spec, ColSpec):
-            kind = spec.type
-            if isinstance(kind, Array):
-                is_list, kind = True, kind.dtype
-            kind_name = kind.name if isinstance(kind, DataType) else str(kind)
+            value_type = spec.type
+            if isinstance(value_type, Array):
+                is_list, value_type = True, value_type.dtype
+            type_name = value_type.name if isinstance(value_type, DataType) else str(value_type)
         else:
-            kind = DataType.from_numpy_type(spec.type)
-            kind_name = kind.name if kind is not None else str(spec.type)
+            value_type = DataType.from_numpy_type(spec.type)
+            type_name = value_type.name if value_type is not None else str(spec.type)
             if len(spec.shape) > 2:
-                raise ScoringError(
+                raise SchemaMismatchError(
                     f"model predictions must have one or two dimensions: got shape {spec.shape}; "
                     "flatten them in the model"
                 )
             if len(spec.shape) == 2:
                 is_list, length = True, spec.shape[1] if spec.shape[1] > 0 else None
         outputs.append(
-            Output(name=name or str(i), field=f"p{i}", type=kind_name, list=is_list, length=length)
+            ModelOutput(
+                name=spec.name or str(number),
+                field=f"p{number}",
+                type=type_name,
+                is_list=is_list,
+                length=length,
+            )
         )
     return tuple(outputs)
-
-
-def guarded(model: PinnedModel, unfit: Sequence[str], folder: Path, env_manager: str) -> Path:
-    """Write an MLflow model that is `model` inside the guard, and return its folder.
-
-    Args:
-        model: Its files are moved into the new folder.
-        unfit: Reasons by code, see `binding.unfit`.
-        folder: A folder that does not exist yet.
-        env_manager: With another than "local", rows travel as JSON, and only a signature tells
-            what they were.
-    """
-    import mlflow
-    import yaml
-
-    data = folder / "guarded"
-    data.mkdir(parents=True)
-    shutil.move(str(model.folder), data / guard.MODEL_FOLDER)
-    inner = data / guard.MODEL_FOLDER
-    about = (inner / "MLmodel").read_bytes()
-    spec = {
-        # MLflow writes an id of its own into each model that it saves.
-        "model": hashlib.sha256(about).hexdigest(),
-        "job": uuid.uuid4().hex,
-        "outputs": [asdict(output) for output in model.outputs],
-        "unfit": list(unfit),
-    }
-    (data / guard.SPEC_FILE).write_text(json.dumps(spec), encoding="utf-8")
-    code = folder / "code"
-    code.mkdir()
-    shutil.copy(str(guard.__file__), code / f"{_GUARD_MODULE}.py")
-    written = yaml.safe_load(about)
-    conf = written["flavors"]
-    flavor = {
-        "loader_module": _GUARD_MODULE,
-        "data": "guarded",
-        "code": "code",
-        "python_version": conf["python_function"].get("python_version"),
-        "config": {guard.STRICT: False},
-    }
-    # Only another environment than this one is built from these files.
-    for name in ("conda.yaml", "python_env.yaml", "requirements.txt"):
-        if (inner / name).exists():
-            shutil.copy(inner / name, folder / name)
-    if "env" in conf["python_function"]:
-        flavor["env"] = conf["python_function"]["env"]
-    content: dict[str, Any] = {
-        "flavors": {"python_function": flavor},
-        "mlflow_version": mlflow.__version__,
-    }
-    if env_manager != "local":
-        code_column = {"type": "integer", "name": guard.UNFIT, "required": False}
-        columns = [*json.loads(written["signature"]["inputs"]), code_column]
-        content["signature"] = {"inputs": json.dumps(columns), "outputs": None, "params": None}
-    (folder / "MLmodel").write_text(yaml.safe_dump(content), encoding="utf-8")
-    return folder

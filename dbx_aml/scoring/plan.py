@@ -1,4 +1,4 @@
-"""What a scoring job will do, decided before anything is done: pure functions of plain data."""
+"""Decisions of a scoring job: pure functions of plain data, without Spark, clock or files."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from dbx_aml._common.errors import ArgumentError
 
-WRITE_MODES = ("append", "incremental", "merge", "replace")
+WriteMode = Literal["append", "incremental", "merge", "replace"]
+WRITE_MODES: tuple[WriteMode, ...] = get_args(WriteMode)
 
-# Their value changes from one run to the next, while the table's version does not.
+# Functions whose value changes from one run to the next, while the table's version does not.
 _UNSTABLE = re.compile(
     r"\b(current_date|current_timestamp|localtimestamp|current_time|now|curdate|rand|random|randn"
     r"|uuid|current_user|session_user|user)\b\s*(\(|$|[-+<>=)\s])",
@@ -21,50 +22,50 @@ _UNSTABLE = re.compile(
 )
 # Measured with and without a shuffle of 1M rows x 10 doubles: about a second for 80 MB.
 _SHUFFLE_S_PER_BYTE = 12e-9
-# A task should be worth its 0.1 to 0.4 core seconds.
+# A task costs 0.1 to 0.4 core seconds, whatever is in it: it gets at least this much data.
 _BYTES_PER_TASK = 8 << 20
-# Rows that Arrow hands over at once: Spark's default, and where more gains nothing any more.
-SMALLEST_BATCH, _LARGEST_BATCH = 10_000, 50_000
-_BATCHES_A_TASK = 16
+# Rows that Arrow hands over at once: Spark's default, and the number above which nothing is gained.
+DEFAULT_ARROW_ROWS, _MAX_ARROW_ROWS = 10_000, 50_000
+_ARROW_BATCHES_PER_TASK = 16
 _BYTES_PER_VALUE = 8
-# What Spark reads in one task at most, twice over.
+# Twice the most that Spark reads in one task.
 _LARGE_FILE = 256 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tolerance:
-    """How many bad rows a job may have: a count, or a percentage of the rows read."""
+class QuarantineLimit:
+    """The most rows that a job may quarantine: a count, or a percentage of the rows read."""
 
     text: str
     count: int | None
     percent: float | None
 
-    def exceeded(self, bad: int, read: int) -> bool:
-        """Return whether `bad` of `read` rows are more than tolerated."""
+    def is_exceeded(self, quarantined: int, read: int) -> bool:
+        """Return whether `quarantined` of `read` rows are more than the limit."""
         if self.count is not None:
-            return bad > self.count
-        return read > 0 and 100.0 * bad / read > (self.percent or 0.0)
+            return quarantined > self.count
+        return read > 0 and 100.0 * quarantined / read > (self.percent or 0.0)
 
     @property
-    def everything(self) -> bool:
-        """Whether a batch without one good row is fine as well."""
+    def allows_all(self) -> bool:
+        """Whether a batch without any scored row is within the limit."""
         return self.percent == 100.0
 
 
-def tolerance(text: str | int) -> Tolerance:
-    """Return how many bad rows are tolerated, from "250", 250 or "1%".
+def parse_quarantine_limit(limit: str | int) -> QuarantineLimit:
+    """Return the limit from "250", 250 or "1%".
 
     Raises:
-        ArgumentError: It is neither a count from 0 nor a percentage from 0% to 100%.
+        ArgumentError: The text is neither a count from 0 nor a percentage from 0% to 100%.
     """
-    given = str(text).strip()
-    match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)\s*%", given)
+    text = str(limit).strip()
+    match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)\s*%", text)
     if match and match[1]:
-        return Tolerance(text=given, count=int(match[1]), percent=None)
+        return QuarantineLimit(text=text, count=int(match[1]), percent=None)
     if match and float(match[2]) <= 100:
-        return Tolerance(text=given, count=None, percent=float(match[2]))
+        return QuarantineLimit(text=text, count=None, percent=float(match[2]))
     raise ArgumentError(
-        f"max_quarantined_rows must be a count or a percentage: got {text!r}; "
+        f"max_quarantined_rows must be a count or a percentage: got {limit!r}; "
         "use for example 100 or '1%'"
     )
 
@@ -83,65 +84,63 @@ def batch_id(identity: Mapping[str, Any]) -> str:
 
 
 def unstable_functions(row_filter: str) -> list[str]:
-    """Return the functions in a filter whose value another run would not see again."""
+    """Return the functions in a filter whose value changes from run to run."""
     unquoted = re.sub(r"'(?:[^'\\]|\\.)*'|`[^`]*`", "''", row_filter)
     return sorted({match[1].lower() for match in _UNSTABLE.finditer(unquoted)})
 
 
-def fewer_partitions(size_bytes: int | None, cores: int | None) -> int | None:
-    """Return how many partitions small data is worth, or None to leave it as it is.
+def merged_partitions(size_bytes: int, cores: int) -> int:
+    """Return the most partitions that data of this size are worth.
 
-    Merging partitions needs no shuffle, so it is done whenever it cannot cost parallelism: at
-    least one partition a core stays.
-
-    Args:
-        size_bytes: Estimated bytes of the input; None if unknown.
-        cores: Tasks that run at once; None if unknown.
-    """
-    if size_bytes is None or cores is None:
-        return None
-    return max(cores, -(-size_bytes // _BYTES_PER_TASK))
-
-
-def rows_a_batch(size_bytes: int, cores: int, columns: int) -> int:
-    """Return how many rows Arrow hands to the model at once.
-
-    Each batch costs a few milliseconds, whatever is in it. A task still gets several, so that
-    Spark reads and writes while the model predicts.
+    Merging partitions needs no shuffle. At least one partition a core stays, so that no core is
+    idle.
 
     Args:
         size_bytes: Estimated bytes of the input.
         cores: Tasks that run at once.
-        columns: The model's input columns.
     """
-    bytes_a_batch = size_bytes // cores // _BATCHES_A_TASK
-    most = bytes_a_batch // (_BYTES_PER_VALUE * max(columns, 1))
-    return max(SMALLEST_BATCH, min(most, _LARGEST_BATCH))
+    return max(cores, -(-size_bytes // _BYTES_PER_TASK))
+
+
+def arrow_rows(size_bytes: int, cores: int, columns: int) -> int:
+    """Return how many rows Arrow hands to the model at once.
+
+    Each such batch costs a few milliseconds, whatever is in it. A task still gets several, so
+    that Spark reads and writes while the model predicts.
+
+    Args:
+        size_bytes: Estimated bytes of the input.
+        cores: Tasks that run at once.
+        columns: Input columns of the model.
+    """
+    bytes_per_batch = size_bytes // cores // _ARROW_BATCHES_PER_TASK
+    rows = bytes_per_batch // (_BYTES_PER_VALUE * max(columns, 1))
+    return max(DEFAULT_ARROW_ROWS, min(rows, _MAX_ARROW_ROWS))
 
 
 def may_shuffle(cores: int, size_bytes: int) -> bool:
-    """Return whether it is worth looking for what `more_partitions` asks.
+    """Return whether `shuffle_partitions` is worth its measurements.
 
-    Small data is done before a shuffle would be; large data comes in many files, or in files
-    that are read by many tasks.
+    Small data are scored before a shuffle would end; large data come in many files, or in files
+    that several tasks read.
     """
     return _BYTES_PER_TASK < size_bytes < cores * _LARGE_FILE
 
 
-def more_partitions(
+def shuffle_partitions(
     files: int, cores: int, rows: int, size_bytes: int, seconds_per_row: float
 ) -> int | None:
     """Return the partitions to shuffle to, or None where a shuffle costs more than it saves.
 
     Args:
-        files: Files to be read; one gives about one task.
+        files: Files of the input; each gives about one task.
         cores: Tasks that run at once.
-        rows: Rows to be scored.
-        size_bytes: Their bytes.
-        seconds_per_row: The model's measured cost.
+        rows: Rows of the input.
+        size_bytes: Bytes of the input.
+        seconds_per_row: Measured cost of the model.
     """
     if not 0 < files < cores:
         return None
     model_s = rows * seconds_per_row
-    saved = model_s / files - model_s / cores
-    return cores if saved > 1.5 * size_bytes * _SHUFFLE_S_PER_BYTE else None
+    saved_s = model_s / files - model_s / cores
+    return cores if saved_s > 1.5 * size_bytes * _SHUFFLE_S_PER_BYTE else None

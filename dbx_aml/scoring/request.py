@@ -1,51 +1,55 @@
-"""The arguments of a job, checked as far as that needs no server and no table."""
+"""The request to score a table: as the caller made it, and resolved."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dbx_aml._common.errors import ArgumentError
-from dbx_aml.scoring import plan
+from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring.delta_table import Table
+from dbx_aml.scoring.pinned_model import PinnedModel
+from dbx_aml.scoring.plan import WRITE_MODES, QuarantineLimit, WriteMode
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """What `score_table` was given; see there."""
+class ScoringRequest:
+    """The arguments of `score_table`, checked as far as that needs no server and no table."""
 
+    model_uri: ModelUri
+    tracking_uri: str | None = field(repr=False)  # either may hold a password
+    registry_uri: str | None = field(repr=False)
     input_table: Table
     output_table: Table
-    quarantine_table: Table | None
+    quarantine_table: Table
     row_filter: str | None
     output_columns: tuple[str, ...] | None
     key_columns: tuple[str, ...]
-    write_mode: str
+    write_mode: WriteMode
     replace_where: str | None
     checkpoint_location: str | None
     batch_id: str | None
-    max_quarantined_rows: plan.Tolerance
+    max_quarantined_rows: QuarantineLimit
     env_manager: str
+    dry_run: bool
 
     def __post_init__(self) -> None:
         mode = self.write_mode
-        if mode not in plan.WRITE_MODES:
-            raise ArgumentError(
-                f"write_mode must be one of {', '.join(plan.WRITE_MODES)}: got {mode!r}"
-            )
+        if mode not in WRITE_MODES:
+            raise ArgumentError(f"write_mode must be one of {', '.join(WRITE_MODES)}: got {mode!r}")
         if self.input_table == self.output_table:
             raise ArgumentError(
                 f"output_table must not be the input table: got {self.output_table.name!r} twice"
             )
-        for name, wanted in (
+        for name, required_mode in (
             ("key_columns", "merge"),
             ("replace_where", "replace"),
             ("checkpoint_location", "incremental"),
         ):
-            value = getattr(self, name)
-            if value and mode != wanted:
+            if getattr(self, name) and mode != required_mode:
                 raise ArgumentError(
-                    f"{name} must go with write_mode {wanted!r}: got it with {mode!r}; leave it out"
+                    f"{name} must go with write_mode {required_mode!r}: got it with {mode!r}; "
+                    "leave it out"
                 )
         if mode == "merge" and not self.key_columns:
             raise ArgumentError(
@@ -64,32 +68,72 @@ class Arguments:
             )
 
     @property
-    def quarantine(self) -> Table:
-        """The quarantine table, given or beside the output."""
-        return self.quarantine_table or self.output_table.beside("quarantine")
+    def checkpoint(self) -> str:
+        """Folder of the stream's checkpoint; by default the output's path with "_checkpoint"."""
+        return self.checkpoint_location or str(self.output_table.sibling("checkpoint").path)
 
     @property
-    def checkpoint(self) -> str:
-        """The checkpoint's folder, given or beside the output's path."""
-        beside = self.output_table.beside("checkpoint").path
-        return self.checkpoint_location or str(beside)
+    def is_local_environment(self) -> bool:
+        """Whether the model runs with the packages of this machine."""
+        return self.env_manager == "local"
 
 
-def need(name: str, value: str) -> str:
+@dataclass(frozen=True, kw_only=True)
+class ResolvedRequest:
+    """A request whose model, servers and columns no longer change.
+
+    It is plain data: with Spark Connect, a stream calls back in a process beside the server, and
+    this travels there.
+
+    Args:
+        request: Request that was resolved.
+        model: Pinned model; its folder is of use on this machine only.
+        tracking_uri: MLflow tracking URI.
+        registry_uri: MLflow registry URI.
+        output_columns: Input columns that go into the output table.
+        input_version: Version of the input table; None for a stream, a view or a file.
+    """
+
+    request: ScoringRequest
+    model: PinnedModel
+    tracking_uri: str = field(repr=False)
+    registry_uri: str = field(repr=False)
+    output_columns: tuple[str, ...]
+    input_version: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """A set of rows that is scored and written once.
+
+    Args:
+        batch_id: Name of the batch in both tables.
+        app_id: Delta's `txnAppId`.
+        app_version: Delta's `txnVersion`: a table accepts each pair once.
+        input_version: Version of the input table that the rows are of.
+    """
+
+    batch_id: str
+    app_id: str
+    app_version: int
+    input_version: int | None
+
+
+def require_value(name: str, value: str) -> str:
     """Return the value of an argument that has no default.
 
     Raises:
-        ArgumentError: It is empty.
+        ArgumentError: The value is empty.
     """
     if not value:
         raise ArgumentError(f"{name} must be given: got {value!r}")
     return value
 
 
-def names(value: Sequence[str] | str | None) -> tuple[str, ...] | None:
-    """Return column names from a list, or from one text with commas; None for nothing."""
-    if not value:
+def split_names(names: Sequence[str] | str | None) -> tuple[str, ...] | None:
+    """Return column names from a list, or from one text with commas; None for no name."""
+    if not names:
         return None
-    if isinstance(value, str):
-        value = [name.strip() for name in value.split(",")]
-    return tuple(name for name in value if name) or None
+    if isinstance(names, str):
+        names = [name.strip() for name in names.split(",")]
+    return tuple(name for name in names if name) or None

@@ -1,21 +1,39 @@
-"""What a scoring job tells of its work."""
+"""The result of a scoring job."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
+
+ScoringStatus = Literal["scored", "already_scored", "no_new_rows", "planned"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringResult:
-    """What a job did.
+    """Result of `score_table`: counts, tables, versions and the model.
 
-    `status` is "scored", "already_scored" (the same batch a second time), "no_new_rows"
-    (incremental, no new rows) or "planned" (dry run, with the plan in `plan`). `batch_id` is
-    None where nothing was scored; versions are Delta's, None where a table has none.
+    Args:
+        status: "scored"; "already_scored" (this batch was in the tables); "no_new_rows"
+            (incremental, and the input table has no new rows); "planned" (dry run).
+        model_uri: URI of the version that scored, for example "models:/delay/3".
+        model_name: Registered model; None for a model that is not registered.
+        model_version: Version of the registered model.
+        model_run_id: Run that logged the model.
+        input_table: Input table as it was named.
+        input_version: Delta version that was read; None for an input without versions.
+        output_table: Output table as it was named.
+        output_version: Delta version with this batch; None where nothing was written.
+        quarantine_table: Quarantine table.
+        write_mode: Write mode of the request.
+        batch_id: Batch in both tables; None where nothing was scored.
+        rows_read: Rows of the batch.
+        rows_scored: Rows of the batch in the output table.
+        rows_quarantined: Rows of the batch in the quarantine table.
+        seconds: Time from start to end.
+        plan: Plan of a dry run, else None.
     """
 
-    status: str
+    status: ScoringStatus
     model_uri: str
     model_name: str | None
     model_version: str | None
@@ -35,7 +53,7 @@ class ScoringResult:
 
     @property
     def rows_per_second(self) -> float:
-        """Rows read a second, start to end."""
+        """Rows read a second, from start to end."""
         return self.rows_read / self.seconds if self.seconds else 0.0
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Tell how far Spark is, on every kind of session."""
+"""Report the progress of Spark's tasks, on every kind of session."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ from dbx_aml.local.spark import is_connect
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-# Called with what is being done, tasks done, and tasks in all (0: unknown).
+# Function that receives a step's name, its tasks done, and all its tasks (0 if unknown).
 Progress = Callable[[str, int, int], None]
-_EVERY_S = 0.5
+# Function that receives each step's name.
+Report = Callable[[str], None]
+_POLL_INTERVAL_S = 0.5
 
 
 @contextmanager
-def watch(spark: SparkSession, progress: Progress) -> Iterator[Callable[[str], None]]:
-    """Yield a function that names the current step; report Spark's tasks meanwhile."""
+def watch_progress(spark: SparkSession, progress: Progress) -> Iterator[Report]:
+    """Yield a function that names the current step; report Spark's tasks meanwhile.
+
+    Args:
+        spark: Session that runs the tasks.
+        progress: Function that receives the progress.
+    """
     step = ""
 
     def report(name: str) -> None:
@@ -27,37 +34,40 @@ def watch(spark: SparkSession, progress: Progress) -> Iterator[Callable[[str], N
         step = name
         progress(name, 0, 0)
 
-    if hasattr(spark, "registerProgressHandler") and is_connect(spark):
+    if is_connect(spark):
 
-        def handle(stages: Any, inflight_tasks: int, operation_id: Any, done: bool) -> None:
+        def report_stages(stages: Any, inflight_tasks: int, operation_id: Any, done: bool) -> None:
             total = sum(stage.num_tasks for stage in stages or ())
             if total and step:
                 progress(step, sum(stage.num_completed_tasks for stage in stages), total)
 
-        spark.registerProgressHandler(handle)
+        if not hasattr(spark, "registerProgressHandler"):
+            # Spark 3.5 reports no tasks to a Connect session.
+            yield report
+            return
+        spark.registerProgressHandler(report_stages)
         try:
             yield report
         finally:
-            spark.removeProgressHandler(handle)
+            spark.removeProgressHandler(report_stages)
         return
 
-    # Classic Spark has no handler to register; its status tracker is asked now and then.
-    # Connect has no sparkContext: this is the one place that uses it, on classic only.
+    # Classic Spark has no progress handler, so its status tracker is polled.
     tracker = spark.sparkContext.statusTracker()
-    over = threading.Event()
+    is_over = threading.Event()
 
-    def ask() -> None:
-        while not over.wait(_EVERY_S):
-            stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
-            known = [stage for stage in stages if stage is not None]
-            total = sum(stage.numTasks for stage in known)
+    def poll_stages() -> None:
+        while not is_over.wait(_POLL_INTERVAL_S):
+            infos = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
+            stages = [info for info in infos if info is not None]
+            total = sum(stage.numTasks for stage in stages)
             if total and step:
-                progress(step, sum(stage.numCompletedTasks for stage in known), total)
+                progress(step, sum(stage.numCompletedTasks for stage in stages), total)
 
-    thread = threading.Thread(target=ask, name="dbx-aml-progress", daemon=True)
+    thread = threading.Thread(target=poll_stages, name="dbx-aml-progress", daemon=True)
     thread.start()
     try:
         yield report
     finally:
-        over.set()
+        is_over.set()
         thread.join()

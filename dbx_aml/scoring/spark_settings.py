@@ -1,4 +1,4 @@
-"""Spark settings that count for a while, and the old ones after it."""
+"""Spark settings for the length of a block, and the old ones after it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.errors import AnalysisException
 
-from dbx_aml.scoring.plan import SMALLEST_BATCH
+from dbx_aml.scoring.plan import DEFAULT_ARROW_ROWS
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -18,65 +18,67 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _ARROW_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
-_one_at_a_time = threading.Lock()
-_counting = threading.Lock()
-_in_larger_batches: list[Callable[[], None]] = []
-_jobs = 0
+_exclusive_lock = threading.Lock()
+_arrow_lock = threading.Lock()
+_restore_arrow_rows: list[Callable[[], None]] = []
+_arrow_jobs = 0
 
 
 @contextmanager
-def alone_with(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
-    """Have these settings inside the block; they count for the whole session, so one at a time."""
-    with _one_at_a_time:
-        undo = _change(spark, settings)
+def exclusive_settings(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
+    """Set these in the block; they apply to the whole session, so one block runs at a time."""
+    with _exclusive_lock:
+        restore = _change_settings(spark, settings)
         try:
             yield
         finally:
-            undo()
+            restore()
 
 
 @contextmanager
-def larger_batches(spark: SparkSession, rows: int | None) -> Iterator[None]:
-    """Let Arrow hand over so many rows at once, unless the user has chosen a number.
+def larger_arrow_batches(spark: SparkSession, rows: int | None) -> Iterator[None]:
+    """Let Arrow hand over so many rows at once in the block, unless the user chose a number.
 
-    Jobs that run at once share the first one's number; the last one puts the old one back.
+    Jobs that run at the same time share the first one's number; the last one restores the old one.
 
     Args:
-        spark: The session that runs the query.
-        rows: None, or as many as by default, changes nothing.
+        spark: Session that runs the query.
+        rows: Rows at once; None, or Spark's default or fewer, changes nothing.
     """
-    global _jobs
-    with _counting:
-        _jobs += 1
-        wanted = rows is not None and rows > SMALLEST_BATCH and not _in_larger_batches
-        if wanted and spark.conf.get(_ARROW_ROWS, None) in (None, str(SMALLEST_BATCH)):
-            _in_larger_batches.append(_change(spark, {_ARROW_ROWS: str(rows)}))
+    global _arrow_jobs
+    with _arrow_lock:
+        _arrow_jobs += 1
+        is_first = not _restore_arrow_rows
+        if rows is not None and rows > DEFAULT_ARROW_ROWS and is_first:
+            is_default = spark.conf.get(_ARROW_ROWS, None) in (None, str(DEFAULT_ARROW_ROWS))
+            if is_default:
+                _restore_arrow_rows.append(_change_settings(spark, {_ARROW_ROWS: str(rows)}))
     try:
         yield
     finally:
-        with _counting:
-            _jobs -= 1
-            if not _jobs and _in_larger_batches:
-                _in_larger_batches.pop()()
+        with _arrow_lock:
+            _arrow_jobs -= 1
+            if not _arrow_jobs and _restore_arrow_rows:
+                _restore_arrow_rows.pop()()
 
 
-def _change(spark: SparkSession, settings: Mapping[str, str]) -> Callable[[], None]:
-    """Change settings and return what puts the old ones back."""
-    before: dict[str, str | None] = {}
+def _change_settings(spark: SparkSession, settings: Mapping[str, str]) -> Callable[[], None]:
+    """Change settings and return the function that restores the old ones."""
+    old_values: dict[str, str | None] = {}
     try:
         for key, value in settings.items():
-            old = spark.conf.get(key, None)
+            old_value = spark.conf.get(key, None)
             spark.conf.set(key, value)
-            before[key] = old
+            old_values[key] = old_value
     except AnalysisException:
-        # Serverless compute lets nobody set these; what they are for works without them.
+        # Serverless compute does not allow these settings; scoring works without them.
         log.info("set nothing for key=%s: this compute does not allow it", key)
 
-    def undo() -> None:
-        for key, old in before.items():
-            if old is None:
+    def restore() -> None:
+        for key, old_value in old_values.items():
+            if old_value is None:
                 spark.conf.unset(key)
             else:
-                spark.conf.set(key, old)
+                spark.conf.set(key, old_value)
 
-    return undo
+    return restore

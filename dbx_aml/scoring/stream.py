@@ -1,137 +1,158 @@
-"""Score only what is new in a Delta table: its stream, a micro-batch at a time, once each."""
+"""Score the new rows of a Delta table as a stream: each micro-batch is written once."""
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pyspark.errors import AnalysisException
 
+from dbx_aml._common import errors
 from dbx_aml._common.errors import ScoringError
 from dbx_aml.local.spark import is_connect
-from dbx_aml.scoring.batch import Counts, publish
-from dbx_aml.scoring.delta_table import SPARK_ERRORS, Commit, Table, one_line
-from dbx_aml.scoring.model_udf import Report, Scorer
-from dbx_aml.scoring.resolved_request import Batch, Recipe
+from dbx_aml.scoring.batch import WrittenBatch, write_batch
+from dbx_aml.scoring.bind import BoundRequest, bind_pinned_uri
+from dbx_aml.scoring.delta_table import SPARK_ERRORS, Commit, Table, spark_error_line
+from dbx_aml.scoring.request import Batch, ResolvedRequest, ScoringRequest
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 log = logging.getLogger(__name__)
 
-_APP = "dbx_aml"
-# Scorers by recipe and what became of their batches, in the process where the stream calls back:
-# this one, or with Spark Connect a worker beside the server, which makes its own scorer.
-_scorers: dict[Recipe, tuple[Scorer, list[Counts]]] = {}
+_APP_ID_PREFIX = "dbx_aml"
+# The bound request of each running stream, and the batches that it has written. Spark calls back in
+# this process; with Spark Connect in a worker beside the server, which binds the model again.
+_streams: dict[ResolvedRequest, tuple[BoundRequest, list[WrittenBatch]]] = {}
 
 
-def run(
-    spark: SparkSession, scorer: Scorer, checkpoint_location: str, report: Report
-) -> list[Counts]:
-    """Score what the checkpoint has not seen, and return what became of each micro-batch.
+def score_new_rows(bound: BoundRequest) -> list[WrittenBatch]:
+    """Score the rows that the checkpoint has not seen; return the micro-batches that wrote rows.
 
     Raises:
         ScoringError: A micro-batch failed, the input is not append-only, another job uses the
             checkpoint, or the checkpoint belongs to another output table.
     """
-    recipe = scorer.recipe
-    output = Table(recipe.output_table)
-    if not output.exists(spark) and last_offset(spark, checkpoint_location) is not None:
+    spark, request, resolved = bound.spark, bound.request, bound.resolved
+    output = request.output_table
+    if not output.exists(spark) and last_offset(spark, request.checkpoint) is not None:
         raise ScoringError(
             "checkpoint_location must belong to the output table: got "
-            f"{checkpoint_location!r}, whose rows went to a table that is not "
-            f"{recipe.output_table!r}; pass another checkpoint_location to score all rows again"
+            f"{request.checkpoint!r}, whose rows went to a table that is not "
+            f"{output.name!r}; pass another checkpoint_location to score all rows again"
         )
-    remote = is_connect(spark)
-    quarantine = Table(recipe.quarantine_table)
-    before = {t: _newest(spark, t) for t in (output, quarantine)} if remote else {}
-    counts: list[Counts] = []
-    _scorers[recipe] = scorer, counts
+    old_versions = {}
+    if is_connect(spark):
+        tables = (output, request.quarantine_table)
+        old_versions = {table: _newest_version(spark, table) for table in tables}
+    written: list[WrittenBatch] = []
+    _streams[resolved] = bound, written
     try:
-        report("reading what is new")
-        reader, table = spark.readStream, Table(recipe.input_table)
-        rows = reader.format("delta").load(table.path) if table.path else reader.table(table.name)
-        if recipe.row_filter:
-            rows = rows.where(recipe.row_filter)
+        bound.report("reading what is new")
         query = (
-            rows.writeStream.foreachBatch(partial(_score, recipe, checkpoint_location))
-            .option("checkpointLocation", checkpoint_location)
+            _read_stream(spark, request)
+            .writeStream.foreachBatch(partial(_score_micro_batch, resolved))
+            .option("checkpointLocation", request.checkpoint)
             .trigger(availableNow=True)
             .start()
         )
         query.awaitTermination()
     except SPARK_ERRORS as err:
-        raise _stream_error(err, recipe, checkpoint_location) from err
+        raise _stream_error(err, request) from err
     finally:
-        del _scorers[recipe]
-    if remote:
-        return _made(spark, before, _app_id(query.id))
-    return [done for done in counts if done.written]
+        del _streams[resolved]
+    if is_connect(spark):
+        return _written_batches(spark, request, old_versions, _app_id(query.id))
+    return [batch for batch in written if batch.is_new]
 
 
-def _made(spark: SparkSession, before: dict[Table, int], app_id: str) -> list[Counts]:
-    """Return what became of the batches of a stream that ran elsewhere, read from the tables."""
-    output, quarantine = before
-    found: dict[Table, dict[str, Commit]] = {}
-    new: set[str] = set()
-    for table, version in before.items():
-        commits = table.commits(spark, limit=None) if _newest(spark, table) >= 0 else []
-        mine = [commit for commit in commits if commit.batch.get("app_id") == app_id]
-        found[table] = {str(commit.batch["batch_id"]): commit for commit in mine}
-        # An attempt that died may have made one of a batch's two commits: both count.
-        new |= {str(commit.batch["batch_id"]) for commit in mine if commit.version > version}
-    made = []
-    for batch_id in sorted(new, key=lambda text: int(text.rpartition("/")[2])):
-        good, bad = found[output].get(batch_id), found[quarantine].get(batch_id)
-        either = good or bad
-        made.append(
-            Counts(
-                scored=good.rows if good else 0,
-                quarantined=bad.rows if bad else 0,
-                output_version=good.version if good else None,
-                written=True,
-                commit=either.batch if either else {},
+def _read_stream(spark: SparkSession, request: ScoringRequest) -> DataFrame:
+    reader, table = spark.readStream, request.input_table
+    rows = reader.format("delta").load(table.path) if table.path else reader.table(table.name)
+    return rows.where(request.row_filter) if request.row_filter else rows
+
+
+def _score_micro_batch(resolved: ResolvedRequest, rows: DataFrame, number: int) -> None:
+    """Score one micro-batch; Spark calls this, on Connect in another process."""
+    spark = rows.sparkSession
+    if resolved not in _streams:
+        _streams[resolved] = bind_pinned_uri(spark, resolved, resolved.model.uri, log.info), []
+    bound, written = _streams[resolved]
+    # One query for both files: the stream's identity, and the offset of this micro-batch.
+    checkpoint = resolved.request.checkpoint
+    lines = _read_lines(spark, f"{checkpoint}/{{metadata,offsets/{number}}}")
+    documents = [json.loads(line) for line in lines if line.startswith("{")]
+    query_id = next(document["id"] for document in documents if "id" in document)
+    offset = next(document for document in documents if "reservoirVersion" in document)
+    batch = Batch(
+        batch_id=f"{query_id}/{number}",
+        app_id=_app_id(query_id),
+        app_version=number,
+        input_version=_version_of_offset(offset),
+    )
+    written.append(write_batch(bound, lambda _: rows, batch))
+
+
+def _written_batches(
+    spark: SparkSession, request: ScoringRequest, old_versions: dict[Table, int], app_id: str
+) -> list[WrittenBatch]:
+    """Return the batches of a stream that ran in another process, read from the tables' commits.
+
+    Args:
+        spark: Session of this process.
+        request: Request of the stream.
+        old_versions: Newest version of both tables before the stream ran.
+        app_id: Delta's `txnAppId` of the stream.
+    """
+    commits: dict[Table, dict[str, Commit]] = {}
+    new_ids: set[str] = set()
+    for table, old_version in old_versions.items():
+        commits[table] = {}
+        if _newest_version(spark, table) < 0:
+            continue
+        for commit in table.commits(spark, limit=None):
+            if commit.metadata.get("app_id") == app_id:
+                batch_id = str(commit.metadata["batch_id"])
+                commits[table][batch_id] = commit
+                # An attempt that died may have made one of a batch's two commits: both count.
+                if commit.version > old_version:
+                    new_ids.add(batch_id)
+    written = []
+    for batch_id in sorted(new_ids, key=lambda text: int(text.rpartition("/")[2])):
+        output_commit = commits[request.output_table].get(batch_id)
+        quarantine_commit = commits[request.quarantine_table].get(batch_id)
+        newest_commit = output_commit or quarantine_commit
+        written.append(
+            WrittenBatch(
+                rows_scored=output_commit.rows if output_commit else 0,
+                rows_quarantined=quarantine_commit.rows if quarantine_commit else 0,
+                output_version=output_commit.version if output_commit else None,
+                is_new=True,
+                metadata=newest_commit.metadata if newest_commit else {},
             )
         )
-    return made
+    return written
 
 
-def _newest(spark: SparkSession, table: Table) -> int:
+def _newest_version(spark: SparkSession, table: Table) -> int:
+    """Return a table's newest version; -1 for a table without versions or without existence."""
     version = table.version(spark) if table.exists(spark) else None
     return -1 if version is None else version
 
 
-def _score(recipe: Recipe, checkpoint_location: str, rows: DataFrame, number: int) -> None:
-    spark = rows.sparkSession
-    if recipe not in _scorers:
-        _scorers[recipe] = Scorer(spark, recipe), []
-    scorer, counts = _scorers[recipe]
-    # One query for both files: the stream's identity, and how far this micro-batch goes.
-    lines = _lines(spark, f"{checkpoint_location}/{{metadata,offsets/{number}}}")
-    parts = [json.loads(line) for line in lines if line.startswith("{")]
-    query_id = next(part["id"] for part in parts if "id" in part)
-    offset = next(part for part in parts if "reservoirVersion" in part)
-    batch = Batch(
-        id=f"{query_id}/{number}",
-        app_id=_app_id(query_id),
-        app_version=number,
-        input_version=_version(offset),
-    )
-    counts.append(publish(scorer, lambda _: rows, batch))
-
-
 def _app_id(query_id: str) -> str:
-    return f"{_APP}/{query_id}"
+    return f"{_APP_ID_PREFIX}/{query_id}"
 
 
-def _lines(spark: SparkSession, file: str) -> list[str]:
+def _read_lines(spark: SparkSession, file: str) -> list[str]:
     return [line for (line,) in spark.sql(f"SELECT value FROM text.`{file}`").collect()]
 
 
 def last_offset(spark: SparkSession, checkpoint_location: str) -> int | None:
-    """Return the table version up to which a checkpoint's micro-batches are done, or None."""
+    """Return the table version that a checkpoint's micro-batches have scored, or None."""
     try:
         files = spark.sql(
             "SELECT max(CAST(element_at(split(_metadata.file_path, '/'), -1) AS INT)) "
@@ -139,14 +160,14 @@ def last_offset(spark: SparkSession, checkpoint_location: str) -> int | None:
         ).collect()
         if files[0][0] is None:
             return None
-        last = _lines(spark, f"{checkpoint_location}/offsets/{files[0][0]}")[-1]
-        return _version(json.loads(last))
+        last_line = _read_lines(spark, f"{checkpoint_location}/offsets/{files[0][0]}")[-1]
+        return _version_of_offset(json.loads(last_line))
     except AnalysisException:
         return None
 
 
-def _version(offset: dict[str, Any]) -> int:
-    """Return the last table version a Delta stream's offset covers.
+def _version_of_offset(offset: dict[str, Any]) -> int:
+    """Return the last table version that a Delta stream's offset covers.
 
     Source: Delta's `DeltaSourceOffset`: a negative index stands before a version's first file.
     """
@@ -154,21 +175,25 @@ def _version(offset: dict[str, Any]) -> int:
     return version - 1 if int(offset["index"]) < 0 else version
 
 
-def _stream_error(err: Exception, recipe: Recipe, checkpoint_location: str) -> ScoringError:
+def _stream_error(err: Exception, request: ScoringRequest) -> ScoringError:
+    """Return a `ScoringError` for the error of a stream, with the text of the callback's error."""
     text = str(err)
-    ours = text.rpartition("dbx_aml._common.errors.ScoringError: ")
-    if ours[1]:
-        return ScoringError(ours[2].splitlines()[0])
-    cause = one_line(err)
+    callback_errors = re.findall(r"dbx_aml\._common\.errors\.(\w+): (.*)", text)
+    if callback_errors:
+        name, message = callback_errors[-1]
+        error_class = getattr(errors, name, ScoringError)
+        if issubclass(error_class, ScoringError):
+            return error_class(message)
+    cause = spark_error_line(err)
     if "CONCURRENT" in text or "Concurrent" in cause:
         return ScoringError(
             f"checkpoint_location must be used by one job at a time: got "
-            f"{checkpoint_location!r}, which another job is using; wait for it to end"
+            f"{request.checkpoint!r}, which another job is using; wait for it to end"
         )
     if "DELTA_SOURCE_TABLE_IGNORE_CHANGES" in text or "DELTA_SOURCE_IGNORE_DELETE" in text:
         return ScoringError(
             f"input table must only be appended to for write_mode 'incremental': got "
-            f"{recipe.input_table!r}, where rows were changed or deleted; use write_mode "
+            f"{request.input_table.name!r}, where rows were changed or deleted; use write_mode "
             "'merge', or a new checkpoint_location and output_table"
         )
-    return ScoringError(f"stream must run to its end: got {recipe.input_table!r}; {cause}")
+    return ScoringError(f"stream must run to its end: got {request.input_table.name!r}; {cause}")

@@ -1,4 +1,4 @@
-"""What to look at after scoring: some rows, the predictions by day, why others were set aside."""
+"""Tables to look at after scoring: a sample, predictions by day, reasons of the quarantine."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 def sample_of_output(result: ScoringResult, spark: SparkSession, rows: int = 5) -> DataFrame:
-    """Return a few rows that this version of the model scored, with where they came from.
+    """Return a few rows that this version of the model scored, with their provenance.
 
     Args:
-        result: As `score_table` returns it.
-        spark: The session that scored.
-        rows: How many at most, for example 5.
+        result: Result of `score_table`.
+        spark: Session that scored.
+        rows: Most rows to return, for example 5.
 
     Shape:
         At most `rows` x (prediction, model_version string, batch_id string, scored_at
-        timestamp); no rows where nothing was ever scored.
+        timestamp); no rows where the output table does not exist.
     """
     table = Table(result.output_table)
     if not table.exists(spark):
@@ -35,17 +35,18 @@ def sample_of_output(result: ScoringResult, spark: SparkSession, rows: int = 5) 
 
 
 def predictions_by_day(result: ScoringResult, spark: SparkSession) -> DataFrame:
-    """Return how the predictions of the output table are spread, day by day.
+    """Return mean and percentiles of the predictions in the output table by day.
 
-    The day is that of the table's first date or timestamp, or else of scoring.
+    The day is taken from the table's first date or timestamp, or else from the time of scoring.
 
     Args:
-        result: As `score_table` returns it.
-        spark: The session that scored.
+        result: Result of `score_table`.
+        spark: Session that scored.
 
     Shape:
         One row a day, in order: (day date, rows bigint, mean double, p10 double, p90 double); the
-        last three are null where predictions are no numbers. No rows where nothing was scored.
+        last three are null where predictions are no numbers. No rows where the table does not
+        exist.
     """
     table = Table(result.output_table)
     if not table.exists(spark):
@@ -73,15 +74,15 @@ def predictions_by_day(result: ScoringResult, spark: SparkSession) -> DataFrame:
 
 
 def quarantine_reasons(result: ScoringResult, spark: SparkSession) -> DataFrame:
-    """Return why rows of this input were set aside, counted by batch and reason.
+    """Return the reasons in the quarantine table, with the number of rows by batch.
 
     Args:
-        result: As `score_table` returns it.
-        spark: The session that scored.
+        result: Result of `score_table`.
+        spark: Session that scored.
 
     Shape:
         One row a batch and reason: (batch_id string, reason string, rows bigint), most rows
-        first; no rows where none was set aside.
+        first; no rows where the table does not exist.
     """
     from pyspark.sql import functions as F
 

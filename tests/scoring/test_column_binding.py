@@ -3,11 +3,11 @@ import pytest
 from dbx_aml._common.errors import ScoringError
 from dbx_aml.scoring.column_binding import (
     ModelColumn,
-    Output,
-    bind,
+    ModelOutput,
+    bind_columns,
     check_outputs,
-    prediction,
-    unfit,
+    prediction_expression,
+    unscorable,
 )
 
 
@@ -16,7 +16,7 @@ def columns(**types):
 
 
 @pytest.mark.parametrize(
-    ("src_type", "dst_type"),
+    ("source_type", "model_type"),
     [
         ("tinyint", "integer"),
         ("smallint", "long"),
@@ -37,13 +37,13 @@ def columns(**types):
         ("array<double>", "array<double>"),
     ],
 )
-def test_a_type_that_loses_nothing_is_converted(src_type, dst_type):
-    (bound,) = bind(columns(x=dst_type), {"x": src_type})
-    assert (bound.column, bound.src_type, bound.type) == ("x", src_type, dst_type)
+def test_a_type_that_loses_nothing_is_converted(source_type, model_type):
+    (bound,) = bind_columns(columns(x=model_type), {"x": source_type})
+    assert (bound.column, bound.source_type, bound.type) == ("x", source_type, model_type)
 
 
 @pytest.mark.parametrize(
-    ("src_type", "dst_type"),
+    ("source_type", "model_type"),
     [
         ("bigint", "double"),
         ("bigint", "integer"),
@@ -60,16 +60,18 @@ def test_a_type_that_loses_nothing_is_converted(src_type, dst_type):
         ("array<int>", "array<double>"),
     ],
 )
-def test_a_type_that_may_lose_something_is_refused_with_both_types(src_type, dst_type):
+def test_a_type_that_may_lose_something_is_refused_with_both_types(source_type, model_type):
     with pytest.raises(ScoringError) as err:
-        bind(columns(x=dst_type), {"x": src_type})
-    assert f"'x' is {src_type}, the model takes {dst_type}" in str(err.value)
+        bind_columns(columns(x=model_type), {"x": source_type})
+    assert f"'x' is {source_type}, the model takes {model_type}" in str(err.value)
     assert "without loss" in str(err.value)
 
 
 def test_every_missing_and_every_lossy_column_is_named_in_one_line():
     with pytest.raises(ScoringError) as err:
-        bind(columns(a="double", b="double", c="long", d="double"), {"b": "string", "d": "double"})
+        bind_columns(
+            columns(a="double", b="double", c="long", d="double"), {"b": "string", "d": "double"}
+        )
     assert str(err.value) == (
         "input table must have the model's columns: missing 'a' (double), 'c' (long); also 'b' is "
         "string, the model takes double; got ['b', 'd']"
@@ -81,35 +83,35 @@ def test_an_optional_column_may_be_missing_and_is_used_where_it_is_there():
         ModelColumn(name="x", type="double"),
         ModelColumn(name="z", type="double", required=False),
     ]
-    assert [one.name for one in bind(inputs, {"x": "double"})] == ["x"]
-    assert [one.name for one in bind(inputs, {"z": "double", "x": "double"})] == ["x", "z"]
+    assert [one.name for one in bind_columns(inputs, {"x": "double"})] == ["x"]
+    assert [one.name for one in bind_columns(inputs, {"z": "double", "x": "double"})] == ["x", "z"]
 
 
 def test_an_exact_name_wins_over_one_in_another_case():
-    assert bind(columns(x="double"), {"X": "double", "x": "double"})[0].column == "x"
-    assert bind(columns(Delay="double"), {"delay": "double"})[0].column == "delay"
+    assert bind_columns(columns(x="double"), {"X": "double", "x": "double"})[0].column == "x"
+    assert bind_columns(columns(Delay="double"), {"delay": "double"})[0].column == "delay"
 
 
 def test_rows_a_model_cannot_be_given_have_a_code_and_a_reason():
-    bound = bind(columns(i="integer", x="double"), {"i": "int", "x": "double"})
-    assert unfit(bound) == (
+    bound = bind_columns(columns(i="integer", x="double"), {"i": "int", "x": "double"})
+    assert unscorable(bound) == (
         "CASE WHEN `i` IS NULL THEN 1 ELSE 0 END",
         ("column 'i' must not be null: the model takes an integer",),
     )
-    assert unfit(bind(columns(x="double"), {"x": "double"})) == (None, ())
+    assert unscorable(bind_columns(columns(x="double"), {"x": "double"})) == (None, ())
 
 
 def test_backticks_in_a_column_name_are_escaped():
-    (bound,) = bind(columns(**{"a`b": "double"}), {"a`b": "double"})
+    (bound,) = bind_columns(columns(**{"a`b": "double"}), {"a`b": "double"})
     assert bound.expression == "`a``b`"
 
 
 def test_predictions_of_several_outputs_become_one_struct_by_name():
     outputs = [
-        Output(name="it's", field="p0", type="double"),
-        Output(name="b", field="p1", type="string"),
+        ModelOutput(name="it's", field="p0", type="double"),
+        ModelOutput(name="b", field="p1", type="string"),
     ]
-    assert prediction(outputs, "r") == (
+    assert prediction_expression(outputs, "r") == (
         "named_struct('it\\'s', coalesce(r.p0, CAST('NaN' AS double)), "
         "'b', IF(r.p1_null, NULL, r.p1))"
     )
@@ -117,4 +119,4 @@ def test_predictions_of_several_outputs_become_one_struct_by_name():
 
 def test_an_output_that_spark_cannot_return_exactly_is_refused():
     with pytest.raises(ScoringError, match=r"got when \(datetime\)"):
-        check_outputs([Output(name="when", field="p0", type="datetime")])
+        check_outputs([ModelOutput(name="when", field="p0", type="datetime")])

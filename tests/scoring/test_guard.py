@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from dbx_aml.scoring import guard
-from dbx_aml.scoring.guard import BAD, REASON, UNFIT, Guard
+from dbx_aml.scoring.guard import QUARANTINED, REASON, UNSCORABLE, Guard
 
-DOUBLE = {"name": None, "field": "p0", "type": "double", "list": False, "length": None}
+DOUBLE = {"name": None, "field": "p0", "type": "double", "is_list": False, "length": None}
 
 
 class Model:
@@ -39,7 +39,7 @@ def test_a_batch_without_bad_rows_is_asked_once_and_never_copied():
     result = Guard(model, [DOUBLE], []).predict(frame)
     assert model.asked == [1000]
     assert np.shares_memory(seen[0], frame["x"].to_numpy())
-    assert not result[BAD].any()
+    assert not result[QUARANTINED].any()
     assert (result["p0"] == frame["x"] * 2).all()
 
 
@@ -50,9 +50,9 @@ def test_exactly_the_bad_rows_are_set_aside_wherever_they_are(where, value):
     frame.loc[where, "x"] = value
     model = Model(choosy)
     result = Guard(model, [DOUBLE], []).predict(frame)
-    assert list(np.flatnonzero(result[BAD])) == where
+    assert list(np.flatnonzero(result[QUARANTINED])) == where
     assert set(result.loc[where, REASON]) == {"ValueError: x is bad"}
-    good = ~result[BAD]
+    good = ~result[QUARANTINED]
     assert (result.loc[good, "p0"] == frame.loc[good, "x"] * 2).all()
     assert (result.loc[good, REASON] == "").all()
     # Looking for them costs a little more than one more pass over the batch.
@@ -62,15 +62,15 @@ def test_exactly_the_bad_rows_are_set_aside_wherever_they_are(where, value):
 def test_missing_values_are_asked_apart_so_that_many_cost_few_calls():
     frame = pd.DataFrame({"x": np.where(np.arange(10_000) % 40 == 0, np.nan, 1.0)})
     model = Model(choosy)
-    assert Guard(model, [DOUBLE], []).predict(frame)[BAD].sum() == 250
+    assert Guard(model, [DOUBLE], []).predict(frame)[QUARANTINED].sum() == 250
     assert len(model.asked) < 2 * 250
 
 
 def test_a_row_the_table_made_unfit_is_set_aside_without_asking_the_model():
-    frame = pd.DataFrame({"x": [1.0, 2.0, 3.0], UNFIT: [0, 2, 0]})
+    frame = pd.DataFrame({"x": [1.0, 2.0, 3.0], UNSCORABLE: [0, 2, 0]})
     model = Model(choosy)
     result = Guard(model, [DOUBLE], ["first", "second"]).predict(frame)
-    assert list(result[BAD]) == [False, True, False]
+    assert list(result[QUARANTINED]) == [False, True, False]
     assert list(result[REASON]) == ["", "second", ""]
     assert list(result["p0"][[0, 2]]) == [2.0, 6.0]
     assert model.asked == [2]
@@ -78,15 +78,15 @@ def test_a_row_the_table_made_unfit_is_set_aside_without_asking_the_model():
 
 def test_every_row_bad_is_found_as_such():
     result = Guard(Model(choosy), [DOUBLE], []).predict(pd.DataFrame({"x": [-1.0] * 100}))
-    assert result[BAD].all()
+    assert result[QUARANTINED].all()
 
 
 def test_a_model_that_drops_rows_never_shifts_predictions_to_other_rows():
     model = Model(lambda rows: rows["x"].dropna() * 2)
     result = Guard(model, [DOUBLE], []).predict(pd.DataFrame({"x": [1.0, np.nan, 3.0]}))
-    assert list(result[BAD]) == [False, True, False]
+    assert list(result[QUARANTINED]) == [False, True, False]
     assert list(result["p0"][[0, 2]]) == [2.0, 6.0]
-    assert "must return a row for a row: got 0 for 1" in result[REASON][1]
+    assert "must return one row for each row: got 0 for 1" in result[REASON][1]
 
 
 def test_the_index_of_what_a_model_returns_does_not_matter():
@@ -143,7 +143,7 @@ def test_scalars_keep_their_values_and_their_nulls(kind, values, expected, nulls
 def test_a_value_its_type_cannot_hold_is_a_bad_row_not_another_value(kind, value):
     model = Model(lambda rows: [value] * len(rows))
     result = Guard(model, [output(kind)], []).predict(pd.DataFrame({"x": [0.0]}))
-    assert result[BAD][0]
+    assert result[QUARANTINED][0]
     assert f"prediction must be a {kind}" in result[REASON][0]
 
 
@@ -151,16 +151,16 @@ def test_floats_keep_nan_and_infinity():
     values = np.array([np.nan, np.inf, -np.inf, -0.0])
     result = Guard(Model(lambda rows: values), [DOUBLE], []).predict(pd.DataFrame({"x": values}))
     np.testing.assert_array_equal(result["p0"].to_numpy(), values)
-    assert not result[BAD].any()
+    assert not result[QUARANTINED].any()
 
 
 def test_lists_of_a_fixed_length_become_fields_and_free_ones_stay_lists():
     matrix = np.array([[1.0, 2.0], [3.0, 4.0]])
     frame = pd.DataFrame({"x": [0.0, 0.0]})
-    fixed = output("double", list=True, length=2)
+    fixed = output("double", is_list=True, length=2)
     result = Guard(Model(lambda rows: matrix[: len(rows)]), [fixed], []).predict(frame)
     assert result[["p0_0", "p0_1"]].to_numpy().tolist() == matrix.tolist()
-    free = output("double", list=True)
+    free = output("double", is_list=True)
     ragged = Model(lambda rows: [np.array([1.0]), np.array([2.0, 3.0])][: len(rows)])
     result = Guard(ragged, [free], []).predict(frame)
     assert [list(one) for one in result["p0"]] == [[1.0], [2.0, 3.0]]
@@ -204,33 +204,33 @@ def test_a_worker_loads_a_model_once_and_keeps_one_only(tmp_path, monkeypatch):
     monkeypatch.setattr(
         mlflow.pyfunc, "load_model", lambda path, **_: loads.append(path) or Model(choosy)
     )
-    monkeypatch.setattr(guard, "_loaded", {})
+    monkeypatch.setattr(guard, "_loaded_models", {})
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        spec = {"model": name, "job": "1", "outputs": [DOUBLE], "unfit": []}
+        spec = {"model": name, "job": "1", "outputs": [DOUBLE], "unscorable_reasons": []}
         (tmp_path / name / guard.SPEC_FILE).write_text(json.dumps(spec))
     guard._load_pyfunc(str(tmp_path / "a"))
     (tmp_path / "a" / guard.SPEC_FILE).write_text(json.dumps({**spec, "model": "a", "job": "2"}))
     guard._load_pyfunc(str(tmp_path / "a"))
     assert len(loads) == 1
     guard._load_pyfunc(str(tmp_path / "b"))
-    assert list(guard._loaded) == ["b"]
+    assert list(guard._loaded_models) == ["b"]
 
 
 def test_a_strict_guard_raises_where_it_has_seen_only_bad_rows_and_not_after_a_good_one(
     monkeypatch,
 ):
-    monkeypatch.setattr(guard, "_proven", [])
+    monkeypatch.setattr(guard, "_verified_jobs", [])
 
     def strict(job):
-        return guard.Guard(Model(choosy), [DOUBLE], [], strict=job)
+        return guard.Guard(Model(choosy), [DOUBLE], [], strict_job=job)
 
     bad, good = pd.DataFrame({"x": [-1.0, -1.0]}), pd.DataFrame({"x": [-1.0, 2.0]})
     with pytest.raises(RuntimeError) as err:
         strict("monday").predict(bad)
     assert str(err.value) == "dbx_aml: an error on every row, ValueError: x is bad"
     assert strict("monday").predict(bad.head(0)).empty
-    assert strict("monday").predict(good)["bad"].tolist() == [True, False]
-    assert strict("monday").predict(bad)["bad"].all()
+    assert strict("monday").predict(good)[QUARANTINED].tolist() == [True, False]
+    assert strict("monday").predict(bad)[QUARANTINED].all()
     with pytest.raises(RuntimeError):
         strict("tuesday").predict(bad)

@@ -19,13 +19,13 @@ from dbx_aml.scoring import plan
     ],
 )
 def test_bad_rows_are_tolerated_by_count_or_by_percentage(given, bad, read, exceeded):
-    assert plan.tolerance(given).exceeded(bad, read) is exceeded
+    assert plan.parse_quarantine_limit(given).is_exceeded(bad, read) is exceeded
 
 
 @pytest.mark.parametrize("given", ["", "many", "-1", "101%", "1.5", "%"])
 def test_a_tolerance_that_is_neither_is_refused_with_an_example(given):
     with pytest.raises(ArgumentError) as err:
-        plan.tolerance(given)
+        plan.parse_quarantine_limit(given)
     assert str(err.value) == (
         f"max_quarantined_rows must be a count or a percentage: got {given!r}; "
         "use for example 100 or '1%'"
@@ -33,9 +33,9 @@ def test_a_tolerance_that_is_neither_is_refused_with_an_example(given):
 
 
 def test_only_a_hundred_percent_tolerates_a_batch_without_a_good_row():
-    assert plan.tolerance("100%").everything
-    assert not plan.tolerance("99%").everything
-    assert not plan.tolerance(10**9).everything
+    assert plan.parse_quarantine_limit("100%").allows_all
+    assert not plan.parse_quarantine_limit("99%").allows_all
+    assert not plan.parse_quarantine_limit(10**9).allows_all
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_only_a_hundred_percent_tolerates_a_batch_without_a_good_row():
 def test_a_batch_grows_with_a_tasks_data_and_shrinks_with_the_columns(
     size_bytes, cores, columns, rows
 ):
-    assert plan.rows_a_batch(size_bytes, cores, columns) == rows
+    assert plan.arrow_rows(size_bytes, cores, columns) == rows
 
 
 def test_a_batch_id_changes_with_everything_that_changes_the_rows_and_with_nothing_else():
@@ -85,14 +85,12 @@ def test_a_filter_that_changes_by_itself_is_recognised(row_filter, found):
         (0, 4, 4),
         (64 << 20, 2, 8),
         (10 << 30, 16, 1280),
-        (None, 2, None),
-        (100, None, None),
     ],
 )
 def test_small_data_is_merged_to_what_a_task_is_worth_but_never_below_the_cores(
     size, cores, partitions
 ):
-    assert plan.fewer_partitions(size, cores) == partitions
+    assert plan.merged_partitions(size, cores) == partitions
 
 
 @pytest.mark.parametrize(
@@ -105,5 +103,5 @@ def test_small_data_is_merged_to_what_a_task_is_worth_but_never_below_the_cores(
     ],
 )
 def test_a_shuffle_is_planned_only_where_the_model_pays_for_it(files, cores, cost_s, partitions):
-    planned = plan.more_partitions(files, cores, 1_000_000, 80_000_000, cost_s)
+    planned = plan.shuffle_partitions(files, cores, 1_000_000, 80_000_000, cost_s)
     assert planned == partitions

@@ -1,6 +1,6 @@
 import pytest
 
-from dbx_aml.scoring.spark_settings import alone_with, larger_batches
+from dbx_aml.scoring.spark_settings import exclusive_settings, larger_arrow_batches
 
 ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
 
@@ -9,14 +9,14 @@ pytestmark = pytest.mark.spark
 
 def test_a_setting_is_put_back_after_an_error_and_one_that_was_none_is_none_again(spark):
     key = "spark.databricks.delta.commitInfo.userMetadata"
-    with pytest.raises(RuntimeError), alone_with(spark, {key: "mine"}):
+    with pytest.raises(RuntimeError), exclusive_settings(spark, {key: "mine"}):
         assert spark.conf.get(key) == "mine"
         raise RuntimeError
     assert spark.conf.get(key, None) is None
 
 
 def test_two_jobs_at_once_share_the_larger_batches_and_the_last_one_puts_them_back(spark):
-    first, second = larger_batches(spark, 40_000), larger_batches(spark, 50_000)
+    first, second = larger_arrow_batches(spark, 40_000), larger_arrow_batches(spark, 50_000)
     first.__enter__()
     second.__enter__()
     assert spark.conf.get(ROWS) == "40000"
@@ -29,7 +29,7 @@ def test_two_jobs_at_once_share_the_larger_batches_and_the_last_one_puts_them_ba
 def test_a_number_of_rows_that_the_user_has_chosen_stays(spark):
     spark.conf.set(ROWS, "500")
     try:
-        with larger_batches(spark, 50_000):
+        with larger_arrow_batches(spark, 50_000):
             assert spark.conf.get(ROWS) == "500"
         assert spark.conf.get(ROWS) == "500"
     finally:

@@ -9,7 +9,8 @@ import mlflow
 import pytest
 
 from dbx_aml import register_model
-from dbx_aml.scoring.pinned_model import pin as pin_model
+from dbx_aml.models.model_uri import ModelUri
+from dbx_aml.scoring.pinned_model import pin_model
 from tests.support.models import XY, save_model
 
 ROUNDS = 30
@@ -72,7 +73,7 @@ def test_models_pinned_at_the_same_time_are_those_of_the_registry_of_their_call(
 
     def pin(name, uri, run_id, factor):
         folder = tmp_path / f"{name}_{next(numbers[name])}"
-        model = pin_model("models:/shared/1", uri, uri, folder)
+        model = pin_model(ModelUri.parse("models:/shared/1"), mlflow.MlflowClient(uri, uri), folder)
         return model.run_id, mlflow.pyfunc.load_model(str(model.folder)).predict(XY)["x"][0]
 
     models = in_two_threads(stores, pin)

@@ -70,20 +70,20 @@ class Jobs:
 
 def put_points(jobs: Jobs) -> None:
     """Make the protocol pass the points at which a job can be stopped."""
-    write_bad, publish = batch._write_bad, stream.publish
+    write_quarantine, write_batch = batch._write_quarantine, stream.write_batch
 
-    def before(scorer: Any, *args: Any) -> Any:
-        jobs.stop("before the quarantine", scorer.recipe.output_table)
-        return write_bad(scorer, *args)
+    def before(bound: Any, *args: Any) -> Any:
+        jobs.stop("before the quarantine", bound.request.output_table.name)
+        return write_quarantine(bound, *args)
 
-    def after(scorer: Any, *args: Any) -> Any:
-        counts = publish(scorer, *args)
-        jobs.stop("before the stream's commit", scorer.recipe.output_table)
-        return counts
+    def after(bound: Any, *args: Any) -> Any:
+        written = write_batch(bound, *args)
+        jobs.stop("before the stream's commit", bound.request.output_table.name)
+        return written
 
     changed: dict[str, tuple[Any, Callable[..., Any]]] = {
-        "_write_bad": (batch, before),
-        "publish": (stream, after),
+        "_write_quarantine": (batch, before),
+        "write_batch": (stream, after),
     }
     for name, (module, function) in changed.items():
         setattr(module, name, function)

@@ -1,0 +1,198 @@
+"""A model's prediction in the types of its signature: every value exact, or an error.
+
+This file travels with the model, see `guard`, and imports nothing of dbx-aml.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import numpy as np
+import pandas as pd
+
+_INTEGERS: dict[str, Any] = {"integer": np.int32, "long": np.int64}
+_FLOATS: dict[str, Any] = {"float": np.float32, "double": np.float64}
+
+
+def fields_of_output(output: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Return names and numpy types of the fields that carry one output through Spark.
+
+    Args:
+        output: Dictionary of a `ModelOutput`.
+    """
+    field, type_name = output["field"], output["type"]
+    dtype = {**_INTEGERS, **_FLOATS, "boolean": np.bool_}.get(type_name, object)
+    if output["length"] is not None:
+        return [(f"{field}_{i}", dtype) for i in range(output["length"])]
+    if output["is_list"]:
+        return [(field, list)]
+    if type_name in _FLOATS:
+        return [(field, dtype)]
+    return [(field, dtype), (f"{field}_null", np.bool_)]
+
+
+def placeholder_values(dtype: Any, size: int) -> np.ndarray:
+    """Return values for the field of a row that has no prediction."""
+    if dtype is list:
+        return np.full(size, None, object)
+    return np.full(size, "", object) if dtype is object else np.zeros(size, dtype)
+
+
+def columns_of_prediction(prediction: Any, outputs: list[dict[str, Any]], size: int) -> list[Any]:
+    """Return the values of each output, by name where the prediction has names.
+
+    Args:
+        prediction: Value that the model returned.
+        outputs: Dictionaries of `ModelOutput`.
+        size: Number of rows that the model got.
+
+    Raises:
+        ValueError: The prediction has other columns or another number of rows.
+    """
+    if len(outputs) == 1 and (outputs[0]["is_list"] or outputs[0]["length"] is not None):
+        values = prediction
+        if isinstance(prediction, dict):
+            values = next(iter(prediction.values()))
+        if isinstance(prediction, pd.DataFrame):
+            # One column of lists, or the list's elements as columns.
+            values = prediction.iloc[:, 0] if prediction.shape[1] == 1 else prediction.to_numpy()
+        columns = [values]
+    elif isinstance(prediction, (pd.DataFrame, dict)) or (
+        isinstance(prediction, list) and prediction and isinstance(prediction[0], dict)
+    ):
+        frame = prediction if isinstance(prediction, dict) else pd.DataFrame(prediction)
+        names = [output["name"] for output in outputs]
+        if len(outputs) == 1 and len(frame.keys()) == 1:
+            names = list(frame.keys())
+        missing = [name for name in names if name not in frame]
+        if missing:
+            raise ValueError(
+                f"the model must return the columns of its signature: missing {missing}; "
+                f"got {[str(name) for name in frame]}"
+            )
+        columns = [frame[name] for name in names]
+    else:
+        array = prediction if isinstance(prediction, pd.Series) else np.asarray(prediction)
+        if array.ndim == 2 and array.shape[1] == len(outputs):
+            columns = [array[:, i] for i in range(len(outputs))]
+        elif array.ndim == 1 and len(outputs) == 1:
+            columns = [array]
+        else:
+            raise ValueError(
+                f"the model must return {len(outputs)} value(s) a row: got shape {array.shape}"
+            )
+    for values in columns:
+        if len(values) != size:
+            raise ValueError(
+                f"the model must return one row for each row: got {len(values)} for {size}"
+            )
+    return columns
+
+
+def cast_exactly(output: dict[str, Any], values: Any, size: int) -> dict[str, np.ndarray]:
+    """Return one output's fields in the type of its signature.
+
+    Args:
+        output: Dictionary of a `ModelOutput`.
+        values: Values of this output in the model's prediction.
+        size: Number of rows that the model got.
+
+    Raises:
+        TypeError: A value cannot be represented in the type.
+        ValueError: The lists have another shape.
+    """
+    field, type_name = output["field"], output["type"]
+    if output["length"] is not None:
+        matrix = np.asarray(values)
+        if matrix.ndim != 2:
+            matrix = np.array([np.asarray(row) for row in values])
+        if matrix.shape != (size, output["length"]):
+            raise ValueError(
+                f"the model must return {output['length']} values a row: got shape {matrix.shape}"
+            )
+        return {
+            f"{field}_{i}": _cast_elements(matrix[:, i], type_name) for i in range(matrix.shape[1])
+        }
+    if output["is_list"]:
+        lists = np.full(size, None, object)
+        for i, row in enumerate(values):
+            if row is not None:
+                lists[i] = _cast_elements(row, type_name)
+        return {field: lists}
+    column, nulls = _cast_scalars(values, type_name)
+    if type_name in _FLOATS:
+        return {field: column}
+    return {field: column, f"{field}_null": np.zeros(size, np.bool_) if nulls is None else nulls}
+
+
+def _cast_elements(values: Any, type_name: str) -> np.ndarray:
+    elements, nulls = _cast_scalars(values, type_name)
+    if nulls is not None and nulls.any():
+        raise ValueError("a list in a prediction must not hold nulls")
+    return elements
+
+
+def _cast_scalars(values: Any, type_name: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return values in numpy's type, and which of them are null; raise if a value would change."""
+    array = values.to_numpy() if isinstance(values, pd.Series) else np.asarray(values)
+    if type_name in _FLOATS:
+        return _cast_floats(array, type_name), None
+    nulls = pd.isna(array) if array.dtype.kind in "Of" else None
+    filled = array
+    if nulls is not None and nulls.any():
+        filled = np.where(nulls, "" if type_name == "string" else 0, array)
+    if type_name in _INTEGERS:
+        return _cast_integers(filled, array.dtype, type_name), nulls
+    if type_name == "boolean":
+        if filled.dtype.kind == "O" and nulls is not None:
+            filled = np.where(nulls, False, filled)
+            if not all(isinstance(value, (bool, np.bool_)) for value in filled):
+                _raise_wrong_type(type_name, array.dtype)
+        elif filled.dtype.kind != "b":
+            _raise_wrong_type(type_name, array.dtype)
+        return filled.astype(np.bool_), nulls
+    strings = filled.astype(object)
+    for value in strings:
+        if not isinstance(value, str):
+            _raise_wrong_type(type_name, repr(value))
+    return strings, nulls
+
+
+def _cast_floats(array: np.ndarray, type_name: str) -> np.ndarray:
+    if array.dtype.kind not in "fiu":
+        if array.dtype.kind != "O" or any(isinstance(value, (str, bool)) for value in array):
+            _raise_wrong_type(type_name, array.dtype)
+        array = pd.Series(array).astype(np.float64).to_numpy()
+    column = array.astype(_FLOATS[type_name], copy=False)
+    if column.dtype != array.dtype:
+        changed = column.astype(array.dtype) != array
+        if array.dtype.kind == "f":
+            changed &= ~np.isnan(array)
+        if changed.any():
+            _raise_wrong_type(type_name, repr(array[changed][0]))
+    return column
+
+
+def _cast_integers(filled: np.ndarray, dtype: Any, type_name: str) -> np.ndarray:
+    if filled.dtype.kind == "O":
+        if any(isinstance(value, (str, bool)) for value in filled):
+            _raise_wrong_type(type_name, dtype)
+        integers = [int(value) for value in filled]
+        for integer, value in zip(integers, filled, strict=True):
+            if integer != value:
+                _raise_wrong_type(type_name, repr(value))
+        filled = np.array(integers, object)
+    elif filled.dtype.kind not in "iuf":
+        _raise_wrong_type(type_name, dtype)
+    limits = np.iinfo(_INTEGERS[type_name])
+    # A float of 2**63 compares as in range and overflows: the upper limit is open.
+    wrong = (filled < limits.min) | (filled >= int(limits.max) + 1)
+    if filled.dtype.kind == "f":
+        wrong |= filled != np.floor(filled)
+    if wrong.any():
+        _raise_wrong_type(type_name, repr(filled[wrong][0]))
+    return filled.astype(_INTEGERS[type_name])
+
+
+def _raise_wrong_type(type_name: str, value: object) -> NoReturn:
+    raise TypeError(f"prediction must be a {type_name}: got {value}")

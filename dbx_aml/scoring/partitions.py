@@ -1,0 +1,62 @@
+"""Measure an input and put its rows into the partitions that `plan` decides on."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dbx_aml.scoring import plan
+from dbx_aml.scoring.bind import BoundRequest
+from dbx_aml.scoring.output_rows import needed_columns
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartitionedRows:
+    """Rows in the partitions that their data and the model's cost are worth.
+
+    Args:
+        frame: Columns that the output table or the model needs.
+        arrow_rows: Rows that Arrow hands to the model at once; None leaves Spark's setting.
+    """
+
+    frame: DataFrame
+    arrow_rows: int | None
+
+
+def partition_rows(bound: BoundRequest, rows: DataFrame) -> PartitionedRows:
+    """Merge small partitions; shuffle only where the model's cost a row is worth it."""
+    spark = bound.spark
+    frame = needed_columns(bound, rows)
+    cores, size_bytes = core_count(spark), size_in_bytes(spark, frame)
+    if cores is None or size_bytes is None:
+        return PartitionedRows(frame=frame, arrow_rows=None)
+    arrow_rows = plan.arrow_rows(size_bytes, cores, len(bound.model_udf.bound_columns))
+    if plan.may_shuffle(cores, size_bytes) and bound.request.is_local_environment:
+        files = len(frame.inputFiles())
+        if 0 < files < cores:
+            seconds_per_row = bound.model_udf.measure_seconds_per_row(frame)
+            partitions = plan.shuffle_partitions(
+                files, cores, frame.count(), size_bytes, seconds_per_row
+            )
+            if partitions is not None:
+                return PartitionedRows(frame=frame.repartition(partitions), arrow_rows=arrow_rows)
+    partitions = plan.merged_partitions(size_bytes, cores)
+    return PartitionedRows(frame=frame.coalesce(partitions), arrow_rows=arrow_rows)
+
+
+def size_in_bytes(spark: SparkSession, frame: DataFrame) -> int | None:
+    """Return Spark's estimate of a frame's size in bytes, or None if it gives none."""
+    text = spark.sql("EXPLAIN COST SELECT * FROM {frame}", frame=frame).collect()[0][0]
+    match = re.search(r"sizeInBytes=([\d.]+(?:E[+-]?\d+)?) ([KMGTPE]?)i?B", text)
+    return int(float(match[1]) * 1024 ** " KMGTPE".index(match[2] or " ")) if match else None
+
+
+def core_count(spark: SparkSession) -> int | None:
+    """Return how many tasks run at once: the partitions that Spark gives a range by default."""
+    text = spark.sql("EXPLAIN SELECT * FROM range(10)").collect()[0][0]
+    match = re.search(r"splits=(\d+)", text)
+    return int(match[1]) if match else None

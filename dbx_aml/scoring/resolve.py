@@ -1,0 +1,124 @@
+"""Resolve a request: pin the model, fix the servers, the columns and the input's version."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dbx_aml._common.errors import SchemaMismatchError, ScoringError, TableNotFoundError
+from dbx_aml.models.model_files import registry_uri_of
+from dbx_aml.scoring.column_binding import PREDICTION, SCORING, check_outputs
+from dbx_aml.scoring.delta_table import SPARK_ERRORS, spark_error_line
+from dbx_aml.scoring.environments import requirement_differences
+from dbx_aml.scoring.pinned_model import pin_model
+from dbx_aml.scoring.request import ResolvedRequest, ScoringRequest
+from dbx_aml.scoring.spark_progress import Report
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyspark.sql import DataFrame, SparkSession
+
+log = logging.getLogger(__name__)
+
+
+def resolve_request(
+    spark: SparkSession, request: ScoringRequest, folder: Path, report: Report
+) -> ResolvedRequest:
+    """Fix everything of a request that could change while the job runs.
+
+    Args:
+        spark: Session of the job.
+        request: Request to resolve.
+        folder: Folder for the model's files; it must not exist.
+        report: Receiver of each step's name.
+
+    Raises:
+        TableNotFoundError: The input table does not exist, or the user may not read it.
+        ModelNotFoundError: The registry has no such model.
+        SchemaMismatchError: The request names columns that the input table does not have.
+        ScoringError: Another rule is broken; the message says which.
+    """
+    from mlflow import MlflowClient
+
+    client = MlflowClient(request.tracking_uri, request.registry_uri)
+    # Delta's stream keeps its own position.
+    is_stream = request.write_mode == "incremental" and not request.dry_run
+    # Spark looks up the table's version while the model is downloaded.
+    with ThreadPoolExecutor(1) as pool:
+        report("looking at the tables")
+        version = None if is_stream else pool.submit(request.input_table.version, spark)
+        input_columns = _read_input(spark, request).columns
+        report("resolving the model")
+        model = pin_model(request.model_uri, client, folder)
+        check_outputs(model.outputs)
+        input_version = version.result() if version else None
+    output_columns = _output_columns(request, input_columns)
+    if request.is_local_environment:
+        differences = requirement_differences(model.folder)
+        if differences:
+            log.warning("model requirements differ from this machine's: %s", "; ".join(differences))
+    return ResolvedRequest(
+        request=request,
+        model=model,
+        tracking_uri=client.tracking_uri,
+        registry_uri=registry_uri_of(client),
+        output_columns=output_columns,
+        input_version=input_version,
+    )
+
+
+def _read_input(spark: SparkSession, request: ScoringRequest) -> DataFrame:
+    """Return the input's filtered rows; refuse what cannot be read.
+
+    Raises:
+        TableNotFoundError: The input table does not exist, or the user may not read it.
+        ScoringError: The filter is no SQL predicate, or the table has no versions for a stream.
+    """
+    table = request.input_table
+    try:
+        rows = table.read(spark)
+    except SPARK_ERRORS as err:
+        raise TableNotFoundError(
+            f"input table must exist and be readable: got {table.name!r}; {spark_error_line(err)}"
+        ) from err
+    if request.write_mode == "incremental" and not table.has_versions(spark):
+        raise ScoringError(
+            "input table must be a Delta table for write_mode 'incremental': got "
+            f"{table.name!r}, which has no versions; use 'append' with a batch_id"
+        )
+    try:
+        filtered = rows.where(request.row_filter) if request.row_filter else rows
+        filtered.schema  # noqa: B018 - Spark Connect checks the filter only now
+    except SPARK_ERRORS as err:
+        raise ScoringError(
+            f"row_filter must be an SQL predicate on the input: got {request.row_filter!r}; "
+            f"{spark_error_line(err)}"
+        ) from err
+    return filtered
+
+
+def _output_columns(request: ScoringRequest, input_columns: Sequence[str]) -> tuple[str, ...]:
+    """Return the input columns that go into the output table."""
+    columns = request.output_columns or tuple(input_columns)
+    for argument, names in (("output_columns", columns), ("key_columns", request.key_columns)):
+        unknown_names = [name for name in names if name not in input_columns]
+        if unknown_names:
+            raise SchemaMismatchError(
+                f"{argument} must be input columns: got {unknown_names}; the input has "
+                f"{input_columns}"
+            )
+    reserved_names = [name for name in columns if name.lower() in (PREDICTION, SCORING)]
+    if reserved_names:
+        raise SchemaMismatchError(
+            f"output_columns must leave out the names of scoring's own columns: got "
+            f"{reserved_names}; choose the others in output_columns, or rename it in a view"
+        )
+    missing_keys = [name for name in request.key_columns if name not in columns]
+    if missing_keys:
+        raise SchemaMismatchError(
+            f"output_columns must hold the key_columns: missing {missing_keys}; add them"
+        )
+    return columns

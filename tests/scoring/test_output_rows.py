@@ -1,0 +1,57 @@
+"""The queries that score rows: what they read, and how often they run the model."""
+
+import contextlib
+import io
+
+import pytest
+
+from dbx_aml.models.model_uri import ModelUri
+from dbx_aml.scoring.bind import bind_request
+from dbx_aml.scoring.delta_table import Table
+from dbx_aml.scoring.output_rows import quarantined_rows, scored_rows
+from dbx_aml.scoring.plan import parse_quarantine_limit
+from dbx_aml.scoring.request import Batch, ScoringRequest
+from dbx_aml.scoring.resolve import resolve_request
+
+pytestmark = pytest.mark.spark
+
+
+def plan_of(frame):
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        frame.explain()
+    return text.getvalue()
+
+
+def test_the_queries_read_only_the_columns_they_need_and_run_the_model_once(
+    spark, delta_table, xy_model, output_table, tmp_path
+):
+    columns = ", ".join(f"{i} AS c{i}" for i in range(20))
+    table = Table(delta_table(spark.sql(f"SELECT 1.0D AS x, 2.0D AS y, {columns}")))
+    request = ScoringRequest(
+        model_uri=ModelUri.parse(xy_model),
+        tracking_uri="sqlite://",
+        registry_uri="sqlite://",
+        input_table=table,
+        output_table=Table(output_table),
+        quarantine_table=Table(output_table).sibling("quarantine"),
+        row_filter=None,
+        output_columns=("c3",),
+        key_columns=(),
+        write_mode="append",
+        replace_where=None,
+        checkpoint_location=None,
+        batch_id=None,
+        max_quarantined_rows=parse_quarantine_limit(0),
+        env_manager="local",
+        dry_run=False,
+    )
+    steps = []
+    resolved = resolve_request(spark, request, tmp_path / "model", steps.append)
+    bound = bind_request(spark, resolved, steps.append)
+    batch = Batch(batch_id="b", app_id="a", app_version=1, input_version=0)
+    rows = table.read(spark)
+    scored, _ = scored_rows(bound, rows, batch, strict=False)
+    plan = plan_of(scored)
+    assert plan.count("ArrowEvalPython") == 1
+    assert "ReadSchema: struct<x:double,y:double,c3:int>" in plan
+    assert plan_of(quarantined_rows(bound, rows, batch)).count("ArrowEvalPython") == 1
