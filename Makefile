@@ -6,7 +6,7 @@ PYTHON_IN := .venv/bin/python
 AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
 SHELL_FILES = $(shell git grep --untracked -lE '^\#!.*\b(ba)?sh$$' 2>/dev/null)
 
-.PHONY: help setup demo test check bench chaos fmt lint types shell spell wheel-test build clean
+.PHONY: help setup demo test check bench nightly fmt lint types shell spell wheel-test build clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,8 +25,8 @@ check: lint types shell spell wheel-test ## all linters, then the tests against 
 bench: setup ## the benchmarks; results go to benchmarks/README.md
 	@$(PYTHON_IN) -m benchmarks $(ARGS)
 
-chaos: setup ## the long reliability tests: kills, bad rows, a full disk
-	@$(PYTHON_IN) -m pytest tests/scoring/test_chaos.py tests/tracking/mirror/test_mirror_azureml.py --chaos -m "nightly or not nightly" $(ARGS)
+nightly: setup ## the long reliability tests: kills, races, full disks, other environments
+	@$(PYTHON_IN) -m pytest -m nightly $(ARGS)
 
 fmt: setup ## format the code
 	@.venv/bin/ruff format .

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a session, tables, models, and how times are taken and told."""
+"""Session, tables, models and measurements that the benchmarks share."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 ROOT = Path(os.environ.get("DBX_AML_BENCH_ROOT", ".dbx_aml/bench")).absolute()
 COLUMNS = [f"x{i}" for i in range(10)]
 ROUNDS = 3
-# What Arrow hands to a Python function at once (spark.sql.execution.arrow.maxRecordsPerBatch).
+# Rows that Arrow hands to a Python function at once, by default.
 BATCH = 10_000
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the results: what was measured, both sides in seconds, and the goal."""
+    """One line of the results: the name, both measurements in seconds, and the goal."""
 
     name: str
     ours_s: float
@@ -42,11 +42,11 @@ class Figure:
     def line(self) -> str:
         """The figure as a row of the results' table."""
         ratio = self.theirs_s / self.ours_s
-        shown = f"{ratio:.2f}x faster" if ratio >= 1 else f"{1 / ratio:.2f}x of it"
+        ratio_text = f"{ratio:.2f}x faster" if ratio >= 1 else f"{1 / ratio:.2f}x of it"
         met = "yes" if self.met else "no"
         return (
-            f"| {self.name} | {self.ours_s:.2f} | {self.theirs_s:.2f} | {self.theirs} | {shown} "
-            f"| {self.goal} | {met} | {self.note} |"
+            f"| {self.name} | {self.ours_s:.2f} | {self.theirs_s:.2f} | {self.theirs} "
+            f"| {ratio_text} | {self.goal} | {met} | {self.note} |"
         )
 
 
@@ -58,16 +58,16 @@ def session() -> SparkSession:
     return local_spark(ROOT, master=f"local[{os.cpu_count()}]")
 
 
-def medians(*sides: Callable[[], Any], rounds: int = ROUNDS) -> list[float]:
-    """Return each side's median seconds; the sides take turns, after one turn to warm up."""
-    times: list[list[float]] = [[] for _ in sides]
-    for turn in range(rounds + 1):
-        for side, taken in zip(sides, times, strict=True):
-            started = time.perf_counter()
-            side()
-            if turn:
-                taken.append(time.perf_counter() - started)
-    return [statistics.median(taken) for taken in times]
+def medians(*measurements: Callable[[], Any], rounds: int = ROUNDS) -> list[float]:
+    """Return the median seconds of each measurement; they take turns, after a round to warm up."""
+    times: list[list[float]] = [[] for _ in measurements]
+    for number in range(rounds + 1):
+        for measure, seconds in zip(measurements, times, strict=True):
+            start_time = time.perf_counter()
+            measure()
+            if number:
+                seconds.append(time.perf_counter() - start_time)
+    return [statistics.median(seconds) for seconds in times]
 
 
 def rows_table(spark: SparkSession, rows: int, files: int, *, name: str = "rows") -> str:
@@ -120,7 +120,9 @@ def fresh(name: str) -> Path:
     return path
 
 
-def ours(spark: SparkSession, model_uri: str, table: str, name: str, **arguments: Any) -> None:
+def measure_dbx_aml(
+    spark: SparkSession, model_uri: str, table: str, name: str, **arguments: Any
+) -> None:
     """Score with `score_table` into a fresh table of this name, or into the `output_table`."""
     from dbx_aml import score_table
 

@@ -12,8 +12,8 @@ from benchmarks.common import (
     ROUNDS,
     Figure,
     fresh,
+    measure_dbx_aml,
     model,
-    ours,
     rows_table,
     session,
     snippet,
@@ -40,19 +40,19 @@ def _nights(spark, kind, rows, files):
     shutil.copytree(source, path)
     table, uri, out = f"delta.`{path}`", model(kind), f"delta.`{fresh('out_nightly')}`"
     arguments = {"output_table": out, "write_mode": "incremental"}
-    ours(spark, uri, table, "", **arguments)
+    measure_dbx_aml(spark, uri, table, "", **arguments)
     taken = []
     for _ in range(WARM_UP + ROUNDS):
         _grow(spark, path)
         started = time.perf_counter()
-        ours(spark, uri, table, "", **arguments)
+        measure_dbx_aml(spark, uri, table, "", **arguments)
         taken.append(time.perf_counter() - started)
     shutil.rmtree(path)
     return statistics.median(taken[WARM_UP:])
 
 
 def run() -> list[Figure]:
-    """Measure both sides and return the figures."""
+    """Measure scoring and the snippet, and return the figures."""
     spark = session()
     figures = []
     table = rows_table(spark, 4_000_000, 8)

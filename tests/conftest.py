@@ -29,9 +29,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--connect", action="store_true", help="the spark fixture is a Spark Connect session"
     )
-    parser.addoption(
-        "--chaos", action="store_true", help="the long version of the reliability tests"
-    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -13,6 +13,9 @@ from dbx_aml.scoring.output_rows import needed_columns
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+# Spark's estimate for data of unknown size is about 2**63, for example for a frame made in Python.
+_UNKNOWN_SIZE = 2**62
+
 
 @dataclass(frozen=True, kw_only=True)
 class PartitionedRows:
@@ -49,10 +52,13 @@ def partition_rows(bound: BoundRequest, rows: DataFrame) -> PartitionedRows:
 
 
 def size_in_bytes(spark: SparkSession, frame: DataFrame) -> int | None:
-    """Return Spark's estimate of a frame's size in bytes, or None if it gives none."""
+    """Return Spark's estimate of a frame's size in bytes, or None if Spark does not know it."""
     text = spark.sql("EXPLAIN COST SELECT * FROM {frame}", frame=frame).collect()[0][0]
     match = re.search(r"sizeInBytes=([\d.]+(?:E[+-]?\d+)?) ([KMGTPE]?)i?B", text)
-    return int(float(match[1]) * 1024 ** " KMGTPE".index(match[2] or " ")) if match else None
+    if match is None:
+        return None
+    size_bytes = int(float(match[1]) * 1024 ** " KMGTPE".index(match[2] or " "))
+    return size_bytes if size_bytes < _UNKNOWN_SIZE else None
 
 
 def core_count(spark: SparkSession) -> int | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from threading import RLock
 from typing import Any
@@ -165,24 +165,6 @@ def _put_back(variables: dict[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-
-
-@contextmanager
-def mlflow_uris(tracking_uri: str | None, registry_uri: str | None) -> Iterator[None]:
-    """Use these two servers inside the block; restore MLflow's state after it, error or not.
-
-    Every MLflow from 2.19 on reads models through the global URIs, and `set_*_uri` writes
-    environment variables too, so both are put back.
-
-    Args:
-        tracking_uri: For example "databricks" or "sqlite:///mlflow.db"; None leaves MLflow's own.
-        registry_uri: For example "databricks-uc"; None leaves MLflow's own.
-    """
-    undo = _set_uris(tracking_uri, registry_uri)
-    try:
-        yield
-    finally:
-        undo()
 
 
 def _set_uris(tracking_uri: str | None, registry_uri: str | None) -> Callable[[], None]:

@@ -1,159 +1,186 @@
-"""The command as a person uses it: what it prints, on which stream, and its exit code."""
+"""`dbx-aml score`: its options, its output on stdout and stderr, its exit codes."""
 
+import inspect
 import json
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
-from dbx_aml import score_table
+from dbx_aml import ScoringResult, score_table
+from dbx_aml._common.errors import ArgumentError, ScoringError, TooManyQuarantinedRowsError
 from dbx_aml.cli.main import main
 from dbx_aml.cli.score import score
 from tests.support.models import XY, choosy_sum, save_model
 
-pytestmark = pytest.mark.spark
+ROOT = Path(__file__).parents[2]
+# Arguments of `score_table` for Python callers only.
+PYTHON_ONLY = {"spark", "progress"}
+# Options of the command only: the link is connected in Python, and the plan is for people.
+COMMAND_ONLY = {"config", "as_json"}
+
+RESULT = ScoringResult(
+    status="scored",
+    model_uri="models:/delay/3",
+    model_name="delay",
+    model_version="3",
+    model_run_id="4be1",
+    input_table="flights",
+    input_version=7,
+    output_table="flights_scored",
+    output_version=0,
+    quarantine_table="flights_scored_quarantine",
+    write_mode="append",
+    batch_id="0123456789abcdef",
+    rows_read=281_300,
+    rows_scored=281_299,
+    rows_quarantined=1,
+    seconds=12.5,
+)
+OPTIONS = ["--model-uri", "models:/delay@a", "--input-table", "i", "--output-table", "o"]
 
 
 @pytest.fixture
-def run(spark):
-    def invoke(*arguments):
-        return CliRunner().invoke(main, [str(one) for one in arguments])
+def scoring(monkeypatch):
+    """Replace `score_table` by a function that records its calls and has a set result_or_error."""
 
-    return invoke
+    class Scoring:
+        def __init__(self):
+            self.result_or_error = RESULT
+            self.calls = []
 
+        def score_table(self, progress, **arguments):
+            self.calls.append(arguments)
+            progress("scoring", 3, 8)
+            if isinstance(self.result_or_error, Exception):
+                raise self.result_or_error
+            return self.result_or_error
 
-@pytest.fixture
-def ready(spark, tmp_path):
-    """Options of a job that works: a model, an input of three rows, an output that is not yet."""
-    frame = spark.createDataFrame([(1.0, 2.0), (2.0, 3.0), (-1.0, 0.0)], "x double, y double")
-    frame.write.format("delta").save(f"{tmp_path}/in")
-    return {
-        "--model-uri": save_model(tmp_path, choosy_sum, XY),
-        "--input-table": f"delta.`{tmp_path}/in`",
-        "--output-table": f"delta.`{tmp_path}/out`",
-        "--max-quarantined-rows": "50%",
-    }
-
-
-def flat(options):
-    return [one for pair in options.items() for one in pair]
+    scoring = Scoring()
+    monkeypatch.setattr(sys.modules[score_table.__module__], "score_table", scoring.score_table)
+    return scoring
 
 
-def test_options_are_the_arguments_of_score_table():
-    # Which servers are meant is for `connect` to say in Python.
-    options = {option.name for option in score.params} - {"as_json", "config"}
-    arguments = set(score_table.__kwdefaults__) | set(score_table.__annotations__)
-    assert options == arguments - {"spark", "progress", "return"}
+def run(*options):
+    return CliRunner().invoke(main, ["score", *OPTIONS, *options])
 
 
-def test_the_result_is_one_json_object_on_stdout(run, ready):
-    done = run("score", *flat(ready), "--json")
-    assert done.exit_code == 0, done.output
-    result = json.loads(done.stdout)
-    assert (result["rows_read"], result["rows_scored"], result["rows_quarantined"]) == (3, 2, 1)
-    assert result["output_version"] == 0
-    again = json.loads(run("score", *flat(ready), "--json").stdout)
-    assert again["status"] == "already_scored"
+def arguments_of_score_table():
+    return set(inspect.signature(score_table).parameters)
 
 
-def test_the_table_at_the_end_has_every_number(run, ready):
-    done = run("score", *flat(ready))
-    assert done.exit_code == 0, done.output
-    for name in (
-        "rows read", "rows scored", "rows quarantined", "seconds", "rows a second",
-        "model", "batch id", "output",
+def test_the_options_are_the_arguments_of_score_table():
+    options = {option.name for option in score.params}
+    assert options - COMMAND_ONLY == arguments_of_score_table() - PYTHON_ONLY
+
+
+def test_the_parameters_of_the_jobs_are_the_options():
+    jobs = yaml.safe_load((ROOT / "resources" / "jobs.yml").read_text())["resources"]["jobs"]
+    options = {option.name for option in score.params} - {"as_json", "dry_run"}
+    for name in ("score", "score_on_update"):
+        assert {parameter["name"] for parameter in jobs[name]["parameters"]} == options
+
+
+def test_the_widgets_of_the_notebook_are_the_arguments_of_score_table():
+    notebook = (ROOT / "notebooks" / "04_score.py").read_text()
+    widgets = re.findall(r'dbutils\.widgets\.\w+\(\s*"(\w+)"', notebook)
+    assert sorted(widgets) == sorted(arguments_of_score_table() - PYTHON_ONLY - {"dry_run"})
+
+
+def test_options_reach_score_table_as_its_arguments(scoring):
+    assert run("--write-mode", "merge", "--key-columns", "id", "--dry-run").exit_code == 0
+    (arguments,) = scoring.calls
+    assert arguments["model_uri"] == "models:/delay@a"
+    assert (arguments["write_mode"], arguments["key_columns"]) == ("merge", "id")
+    assert arguments["dry_run"] is True
+    assert arguments["max_quarantined_rows"] == "1%"
+
+
+def test_the_result_is_one_json_object_on_stdout(scoring):
+    finished = run("--json")
+    assert finished.exit_code == 0
+    assert json.loads(finished.stdout) == RESULT.to_dict()
+
+
+def test_the_table_has_every_number_whole(scoring):
+    finished = run()
+    assert finished.exit_code == 0
+    for text in (
+        "rows read", "281,300", "rows scored", "281,299", "rows quarantined", "seconds", "12.5",
+        "rows a second", "22,504", "models:/delay/3 (version 3)", "0123456789abcdef",
+        "flights at version 7", "flights_scored at version 0", "flights_scored_quarantine",
     ):  # fmt: skip
-        assert name in done.stdout
-    assert "at version 0" in done.stdout.replace("\n", " ")
+        assert text in finished.stdout
 
 
-def test_a_dry_run_shows_the_plan_and_writes_nothing(run, ready, tmp_path):
-    done = run("score", *flat(ready), "--dry-run")
-    assert done.exit_code == 0, done.output
-    assert "Dry run: nothing was written" in done.stdout
-    assert "x: x double -> double" in done.stdout
-    assert "rows to read" in done.stdout
-    assert not (tmp_path / "out").exists()
+def test_a_dry_run_prints_the_plan_and_no_counts(scoring):
+    plan = {"columns": {"x": "x double -> double"}, "rows_to_read": 3_000}
+    scoring.result_or_error = replace(RESULT, status="planned", plan=plan)
+    finished = run("--dry-run")
+    assert "Dry run: nothing was written" in finished.stdout
+    assert "x: x double -> double" in finished.stdout
+    assert "3,000" in finished.stdout
+    assert "rows scored" not in finished.stdout
 
 
 @pytest.mark.parametrize(
-    ("changed", "code", "message"),
+    ("error", "exit_code"),
     [
-        ({"--input-table": "no_such"}, 1, "input table must exist and be readable: got 'no_such'"),
-        ({"--row-filter": "x >>> 'a"}, 1, "row_filter must be an SQL predicate on the input"),
-        ({"--row-filter": "nope > 1"}, 1, "row_filter must be an SQL predicate on the input"),
-        ({"--config": "/no/such/config.json"}, 1, "config must be a config.json or a folder"),
-        ({"--model-uri": "models:/no_such/1"}, 1, "registered model and version must exist"),
-        ({"--model-uri": "models:/no_such@a"}, 1, "registered model and alias must exist"),
-        ({"--model-uri": "runs:/0123456789abcdef0123456789abcdef/m"}, 1, "must exist: got 'runs:/"),
-        ({"--model-uri": "/no/such/model"}, 1, "'/no/such/model'"),
-        ({"--output-table": "delta.`/proc/dbx/out`"}, 1, "table must be writable"),
-        ({"--output-table": "no_schema.out"}, 1, "table must be writable"),
-        ({"--tracking-uri": "http://127.0.0.1:9", "--model-uri": "models:/m/1"}, 1,
-         "MLflow server must answer: got 'http://127.0.0.1:9'"),
-        ({"--max-quarantined-rows": "0"}, 1, "quarantined rows must be at most 0: got 1 of 3"),
-        ({"--output-columns": "z"}, 1, "output_columns must be input columns: got ['z']"),
-        ({"--max-quarantined-rows": "lots"}, 2, "max_quarantined_rows must be a count"),
-        ({"--write-mode": "merge"}, 2, "write_mode 'merge' must have key_columns"),
-        ({"--model-uri": "models:/iris"}, 2, "model URI must name a version or an alias"),
-        ({"--write-mode": "upsert"}, 2, "'upsert' is not one of"),
+        (ScoringError("table must be writable"), 1),
+        (TooManyQuarantinedRowsError("quarantined rows must be at most 0"), 1),
+        (ArgumentError("write_mode 'merge' must have key_columns"), 2),
     ],
-)  # fmt: skip
-def test_bad_input_is_one_line_on_stderr(
-    run, ready, mlflow_store, tmp_path, changed, code, message
-):
-    done = run("score", *flat({**ready, **changed}))
-    assert done.exit_code == code, done.output
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
-    if code == 1:
-        said = [line for line in done.stderr.splitlines() if line.startswith("dbx-aml: ")]
-        assert len(said) == 1, done.stderr
-    if "--max-quarantined-rows" not in changed:
-        assert not (tmp_path / "out").exists()
+)
+def test_an_error_is_one_line_on_stderr_and_an_exit_code(scoring, error, exit_code):
+    scoring.result_or_error = error
+    finished = run()
+    assert finished.exit_code == exit_code
+    assert str(error) in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert finished.stdout == ""
 
 
-def test_a_model_whose_library_is_missing_is_said_with_what_to_install(run, ready, tmp_path):
-    from pathlib import Path
-
-    mlmodel = Path(ready["--model-uri"]) / "MLmodel"
-    text = mlmodel.read_text().replace("mlflow.pyfunc.model", "mlflow.catboost")
-    mlmodel.write_text(text.replace("flavors:", "flavors:\n  catboost: {}"))
-    done = run("score", *flat(ready))
-    assert done.exit_code == 1
-    assert "model flavor must be installed on this machine: got 'catboost'" in done.stderr
-    assert "pip install catboost" in done.stderr
+def test_a_write_mode_that_does_not_exist_is_wrong_usage(scoring):
+    finished = run("--write-mode", "upsert")
+    assert finished.exit_code == 2
+    assert "'upsert' is not one of 'append', 'incremental', 'merge', 'replace'" in finished.stderr
+    assert scoring.calls == []
 
 
-def test_differences_to_the_models_requirements_are_listed_once(run, ready, caplog):
-    from pathlib import Path
-
-    (Path(ready["--model-uri"]) / "requirements.txt").write_text("pandas==0.1\nnosuch==3\n")
-    done = run("score", *flat(ready))
-    assert done.exit_code == 0, done.output
-    listed = [r.getMessage() for r in caplog.records if "requirements differ" in r.getMessage()]
-    assert len(listed) == 1
-    assert "pandas==0.1: " in listed[0]
-    assert "nosuch==3: not installed here" in listed[0]
+def test_a_config_that_does_not_exist_is_one_line(scoring):
+    finished = run("--config", "/no/such/config.json")
+    assert finished.exit_code == 1
+    assert "config must be a config.json or a folder" in finished.stderr
+    assert scoring.calls == []
 
 
+def test_the_help_has_every_option_and_its_default():
+    finished = CliRunner().invoke(main, ["score", "--help"])
+    assert finished.exit_code == 0
+    for option in score.params:
+        assert option.opts[0] in finished.output
+    assert "[default: 1%]" in finished.output
+
+
+@pytest.mark.spark
 @pytest.mark.slow
-def test_the_installed_command_works_in_a_process_of_its_own(ready, tmp_path):
-    command = [sys.executable, "-m", "dbx_aml.cli", "score", *flat(ready), "--json"]
+def test_the_installed_command_scores_in_a_process_of_its_own(spark, tmp_path):
+    frame = spark.createDataFrame([(1.0, 2.0), (2.0, 3.0), (-1.0, 0.0)], "x double, y double")
+    frame.write.format("delta").save(f"{tmp_path}/in")
+    command = [sys.executable, "-m", "dbx_aml.cli", "score", "--json"]
+    command += ["--model-uri", save_model(tmp_path, choosy_sum, XY)]
+    command += ["--input-table", f"delta.`{tmp_path}/in`"]
+    command += ["--output-table", f"delta.`{tmp_path}/out`", "--max-quarantined-rows", "50%"]
     environment = {**os.environ, "DBX_AML_LOCAL_ROOT": str(tmp_path / "root")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["rows_scored"] == 2
-    noise = [line for line in done.stderr.splitlines() if "WARN" in line or "INFO" in line]
-    assert noise == []
-
-
-def test_help_names_every_option_with_its_default(run):
-    done = run("score", "--help")
-    assert done.exit_code == 0
-    for option in ("--model-uri", "--write-mode", "--max-quarantined-rows", "--dry-run", "--json"):
-        assert option in done.output
-    assert "[default: 1%]" in done.output
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert finished.returncode == 0, finished.stderr
+    result = json.loads(finished.stdout)
+    assert (result["rows_scored"], result["rows_quarantined"]) == (2, 1)
+    assert "scoring ..." in finished.stderr
+    assert not re.search("WARN|INFO", finished.stderr)

@@ -1,4 +1,4 @@
-"""Model URIs: what is understood, what is refused, and with which words."""
+"""Model URIs: parsed into parts, or refused with a message that says the fix."""
 
 import pytest
 from hypothesis import given
@@ -105,10 +105,10 @@ def test_a_model_uri_error_is_a_value_error_and_one_of_ours() -> None:
 
 
 @given(st.text(max_size=40), st.sampled_from(["", "models:/", "runs:/", "models:/m-", "dbfs:/"]))
-def test_any_text_gives_itself_back_or_one_of_our_errors(rest: str, start: str) -> None:
+def test_any_text_gives_itself_back_or_one_of_our_errors(text: str, prefix: str) -> None:
     try:
-        uri = ModelUri.parse(start + rest)
+        uri = ModelUri.parse(prefix + text)
     except ModelUriError:
         return
     assert ModelUri.parse(str(uri)) == uri
-    assert str(uri).rstrip("/") == (start + rest).rstrip("/")
+    assert str(uri).rstrip("/") == (prefix + text).rstrip("/")

@@ -1,4 +1,4 @@
-"""Registering a model: which version, what it says of its source, and nothing left half made."""
+"""Registered models: their versions, their lineage, and no remains of a failed registration."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Scoring in an environment made from the model's own requirements."""
+"""The requirements of a model, compared with this machine, and an environment made from them."""
 
 import os
 import sys
@@ -8,16 +8,33 @@ import pandas as pd
 import pytest
 
 from dbx_aml import score_table
+from dbx_aml.scoring.environments import requirement_differences
 from tests.support.models import save_model
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(900)]
 
-
-def test_another_environment_gives_the_same_rows_and_never_a_false_for_a_null(
-    request, spark, tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    ("requirements", "differences"),
+    [
+        ("", []),
+        ("pandas", []),
+        ("pandas==0.1", [f"pandas==0.1: {pd.__version__} here"]),
+        ("nosuchpackage==3", ["nosuchpackage==3: not installed here"]),
+        ("nosuchpackage; python_version<'3'", []),
+    ],
+)
+def test_a_requirement_that_this_machine_does_not_meet_is_listed(
+    tmp_path, requirements, differences
 ):
-    if request.config.getoption("--connect"):
-        pytest.skip("MLflow makes environments on Connect only where the server is Databricks")
+    (tmp_path / "requirements.txt").write_text(requirements)
+    assert requirement_differences(tmp_path) == differences
+
+
+@pytest.mark.spark
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+def test_another_environment_gives_the_same_rows_and_never_a_false_for_a_null(
+    spark, tmp_path, monkeypatch
+):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     example = pd.DataFrame(
         {
@@ -29,15 +46,15 @@ def test_another_environment_gives_the_same_rows_and_never_a_false_for_a_null(
         }
     )
 
-    def tell(rows):
+    def describe(rows):
         if (rows["x"] < 0).any():
             raise ValueError("x is negative")
         # A missing text is None or NaN, as the environment's pandas has it.
-        texts = [None if pd.isna(s) else s for s in rows["s"]]
-        told = zip(rows.itertuples(), texts, strict=True)
-        return [f"{r.x}|{r.n}|{r.at}|{s}|{r.b}" for r, s in told]
+        texts = [None if pd.isna(text) else text for text in rows["s"]]
+        described = zip(rows.itertuples(), texts, strict=True)
+        return [f"{row.x}|{row.n}|{row.at}|{text}|{row.b}" for row, text in described]
 
-    model = save_model(tmp_path, tell, example)
+    model = save_model(tmp_path, describe, example)
     values = [
         (0.1 + 0.2, 2**53 + 1, "2013-10-27 02:30:00", "größe", True),
         (float("inf"), -(2**62) - 1, None, None, False),
@@ -62,8 +79,10 @@ def test_another_environment_gives_the_same_rows_and_never_a_false_for_a_null(
         "0.30000000000000004|9007199254740993|2013-10-27 02:30:00|größe|True",
         "inf|-4611686018427387905|NaT|None|False",
     ]
-    aside = spark.sql(f"SELECT s, _quarantine.reason FROM {result.quarantine_table}").collect()
-    assert {row[0]: row[1] for row in aside} == {
+    quarantined = spark.sql(
+        f"SELECT s, _quarantine.reason FROM {result.quarantine_table}"
+    ).collect()
+    assert {row[0]: row[1] for row in quarantined} == {
         "bad": "ValueError: x is negative",
         "null": "column 'b' must not be null: with this env_manager it would become false",
     }

@@ -11,72 +11,72 @@ DOUBLE = {"name": None, "field": "p0", "type": "double", "is_list": False, "leng
 
 
 class Model:
-    """Predicts with a function, and remembers the sizes it was asked for."""
+    """Predicts with a function, and remembers the number of rows of each call."""
 
     def __init__(self, function):
         self.function = function
-        self.asked = []
+        self.batch_sizes = []
 
     def predict(self, rows):
-        self.asked.append(len(rows))
+        self.batch_sizes.append(len(rows))
         return self.function(rows)
 
 
 def choosy(rows):
     if rows["x"].isna().any() or (rows["x"] == -1).any():
-        raise ValueError("x is bad")
+        raise ValueError("x is invalid")
     return rows["x"].to_numpy() * 2
 
 
-def output(kind, **more):
-    return {**DOUBLE, "type": kind, **more}
+def output(kind, **changes):
+    return {**DOUBLE, "type": kind, **changes}
 
 
-def test_a_batch_without_bad_rows_is_asked_once_and_never_copied():
+def test_a_batch_without_failing_rows_is_one_call_and_no_copy():
     frame = pd.DataFrame({"x": np.arange(1000.0)})
     seen = []
     model = Model(lambda rows: seen.append(rows["x"].to_numpy()) or rows["x"] * 2)
     result = Guard(model, [DOUBLE], []).predict(frame)
-    assert model.asked == [1000]
+    assert model.batch_sizes == [1000]
     assert np.shares_memory(seen[0], frame["x"].to_numpy())
     assert not result[QUARANTINED].any()
     assert (result["p0"] == frame["x"] * 2).all()
 
 
-@pytest.mark.parametrize("where", [[0], [9_999], [5_000], [3, 4, 5], [0, 4_999, 9_999]])
+@pytest.mark.parametrize("positions", [[0], [9_999], [5_000], [3, 4, 5], [0, 4_999, 9_999]])
 @pytest.mark.parametrize("value", [np.nan, -1.0])
-def test_exactly_the_bad_rows_are_set_aside_wherever_they_are(where, value):
+def test_exactly_the_failing_rows_are_quarantined_at_every_position(positions, value):
     frame = pd.DataFrame({"x": np.arange(10_000.0)})
-    frame.loc[where, "x"] = value
+    frame.loc[positions, "x"] = value
     model = Model(choosy)
     result = Guard(model, [DOUBLE], []).predict(frame)
-    assert list(np.flatnonzero(result[QUARANTINED])) == where
-    assert set(result.loc[where, REASON]) == {"ValueError: x is bad"}
+    assert list(np.flatnonzero(result[QUARANTINED])) == positions
+    assert set(result.loc[positions, REASON]) == {"ValueError: x is invalid"}
     good = ~result[QUARANTINED]
     assert (result.loc[good, "p0"] == frame.loc[good, "x"] * 2).all()
     assert (result.loc[good, REASON] == "").all()
     # Looking for them costs a little more than one more pass over the batch.
-    assert sum(model.asked) <= (2.1 if np.isnan(value) else 5) * len(frame)
+    assert sum(model.batch_sizes) <= (2.1 if np.isnan(value) else 5) * len(frame)
 
 
-def test_missing_values_are_asked_apart_so_that_many_cost_few_calls():
+def test_rows_with_missing_values_are_split_off_so_that_many_cost_few_calls():
     frame = pd.DataFrame({"x": np.where(np.arange(10_000) % 40 == 0, np.nan, 1.0)})
     model = Model(choosy)
     assert Guard(model, [DOUBLE], []).predict(frame)[QUARANTINED].sum() == 250
-    assert len(model.asked) < 2 * 250
+    assert len(model.batch_sizes) < 2 * 250
 
 
-def test_a_row_the_table_made_unfit_is_set_aside_without_asking_the_model():
+def test_a_row_that_the_table_made_unscorable_is_quarantined_without_the_model():
     frame = pd.DataFrame({"x": [1.0, 2.0, 3.0], UNSCORABLE: [0, 2, 0]})
     model = Model(choosy)
     result = Guard(model, [DOUBLE], ["first", "second"]).predict(frame)
     assert list(result[QUARANTINED]) == [False, True, False]
     assert list(result[REASON]) == ["", "second", ""]
     assert list(result["p0"][[0, 2]]) == [2.0, 6.0]
-    assert model.asked == [2]
+    assert model.batch_sizes == [2]
 
 
-def test_every_row_bad_is_found_as_such():
+def test_all_rows_are_quarantined_if_the_model_fails_on_each():
     result = Guard(Model(choosy), [DOUBLE], []).predict(pd.DataFrame({"x": [-1.0] * 100}))
     assert result[QUARANTINED].all()
 
@@ -107,7 +107,7 @@ def test_several_outputs_are_taken_by_name_and_a_missing_one_is_said():
 
 
 @pytest.mark.parametrize(
-    ("kind", "values", "expected", "nulls"),
+    ("kind", "values", "cast_values", "nulls"),
     [
         ("string", ["a", None, float("nan")], ["a", "", ""], [False, True, True]),
         ("long", [2**53 + 1, None, -5], [2**53 + 1, 0, -5], [False, True, False]),
@@ -117,12 +117,12 @@ def test_several_outputs_are_taken_by_name_and_a_missing_one_is_said():
         ("long", pd.array([1, None, 3], dtype="Int64"), [1, 0, 3], [False, True, False]),
     ],
 )
-def test_scalars_keep_their_values_and_their_nulls(kind, values, expected, nulls):
+def test_scalars_keep_their_values_and_their_nulls(kind, values, cast_values, nulls):
     values = pd.Series(values, dtype=object) if isinstance(values, list) else pd.Series(values)
     model = Model(lambda rows: values)
     result = Guard(model, [output(kind)], []).predict(pd.DataFrame({"x": [0.0] * 3}))
     assert list(result[REASON]) == [""] * 3
-    assert list(result["p0"]) == expected
+    assert list(result["p0"]) == cast_values
     assert list(result["p0_null"]) == nulls
 
 
@@ -140,7 +140,7 @@ def test_scalars_keep_their_values_and_their_nulls(kind, values, expected, nulls
         ("boolean", 1),
     ],
 )
-def test_a_value_its_type_cannot_hold_is_a_bad_row_not_another_value(kind, value):
+def test_a_prediction_that_its_type_cannot_represent_is_quarantined_not_changed(kind, value):
     model = Model(lambda rows: [value] * len(rows))
     result = Guard(model, [output(kind)], []).predict(pd.DataFrame({"x": [0.0]}))
     assert result[QUARANTINED][0]
@@ -217,7 +217,7 @@ def test_a_worker_loads_a_model_once_and_keeps_one_only(tmp_path, monkeypatch):
     assert list(guard._loaded_models) == ["b"]
 
 
-def test_a_strict_guard_raises_where_it_has_seen_only_bad_rows_and_not_after_a_good_one(
+def test_a_strict_guard_raises_if_its_first_rows_all_fail_and_not_after_a_scored_row(
     monkeypatch,
 ):
     monkeypatch.setattr(guard, "_verified_jobs", [])
@@ -228,7 +228,7 @@ def test_a_strict_guard_raises_where_it_has_seen_only_bad_rows_and_not_after_a_g
     bad, good = pd.DataFrame({"x": [-1.0, -1.0]}), pd.DataFrame({"x": [-1.0, 2.0]})
     with pytest.raises(RuntimeError) as err:
         strict("monday").predict(bad)
-    assert str(err.value) == "dbx_aml: an error on every row, ValueError: x is bad"
+    assert str(err.value) == "dbx_aml: an error on every row, ValueError: x is invalid"
     assert strict("monday").predict(bad.head(0)).empty
     assert strict("monday").predict(good)[QUARANTINED].tolist() == [True, False]
     assert strict("monday").predict(bad)[QUARANTINED].all()

@@ -1,4 +1,4 @@
-"""The queries that score rows: what they read, and how often they run the model."""
+"""The queries that score rows: the columns that they read, and the runs of the model."""
 
 import contextlib
 import io

@@ -5,7 +5,7 @@ from dbx_aml.scoring import plan
 
 
 @pytest.mark.parametrize(
-    ("given", "bad", "read", "exceeded"),
+    ("limit", "quarantined", "read", "is_exceeded"),
     [
         ("1%", 10, 1000, False),
         ("1%", 11, 1000, True),
@@ -18,21 +18,21 @@ from dbx_aml.scoring import plan
         ("1%", 0, 0, False),
     ],
 )
-def test_bad_rows_are_tolerated_by_count_or_by_percentage(given, bad, read, exceeded):
-    assert plan.parse_quarantine_limit(given).is_exceeded(bad, read) is exceeded
+def test_the_limit_is_a_count_or_a_percentage(limit, quarantined, read, is_exceeded):
+    assert plan.parse_quarantine_limit(limit).is_exceeded(quarantined, read) is is_exceeded
 
 
-@pytest.mark.parametrize("given", ["", "many", "-1", "101%", "1.5", "%"])
-def test_a_tolerance_that_is_neither_is_refused_with_an_example(given):
+@pytest.mark.parametrize("limit", ["", "many", "-1", "101%", "1.5", "%"])
+def test_a_limit_that_is_neither_is_refused_with_an_example(limit):
     with pytest.raises(ArgumentError) as err:
-        plan.parse_quarantine_limit(given)
+        plan.parse_quarantine_limit(limit)
     assert str(err.value) == (
-        f"max_quarantined_rows must be a count or a percentage: got {given!r}; "
+        f"max_quarantined_rows must be a count or a percentage: got {limit!r}; "
         "use for example 100 or '1%'"
     )
 
 
-def test_only_a_hundred_percent_tolerates_a_batch_without_a_good_row():
+def test_only_a_hundred_percent_allows_a_batch_without_a_scored_row():
     assert plan.parse_quarantine_limit("100%").allows_all
     assert not plan.parse_quarantine_limit("99%").allows_all
     assert not plan.parse_quarantine_limit(10**9).allows_all
@@ -64,7 +64,7 @@ def test_a_batch_id_changes_with_everything_that_changes_the_rows_and_with_nothi
 
 
 @pytest.mark.parametrize(
-    ("row_filter", "found"),
+    ("row_filter", "functions"),
     [
         ("day >= current_date()", ["current_date"]),
         ("day >= current_date", ["current_date"]),
@@ -74,8 +74,8 @@ def test_a_batch_id_changes_with_everything_that_changes_the_rows_and_with_nothi
         ("month = 10", []),
     ],
 )
-def test_a_filter_that_changes_by_itself_is_recognised(row_filter, found):
-    assert plan.unstable_functions(row_filter) == found
+def test_a_filter_that_changes_by_itself_is_recognised(row_filter, functions):
+    assert plan.unstable_functions(row_filter) == functions
 
 
 @pytest.mark.parametrize(

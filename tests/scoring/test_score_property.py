@@ -1,4 +1,4 @@
-"""Whatever is in the table: `score_table` gives what the loaded model gives on the same rows."""
+"""For any rows: `score_table` returns what the loaded model returns for each row alone."""
 
 import math
 import struct
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dbx_aml import score_table
 from tests.support.models import save_model
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 SCHEMA = (
     "id int, n int, big bigint, d double, f float, s string, `b.flag` boolean, "
@@ -45,54 +45,59 @@ EXAMPLE = pd.DataFrame(
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """Tells bit by bit what it was given, a line a row."""
+    """A model that returns each value of a row bit by bit, as one text."""
 
-    def told(value):
+    def value_text(value):
         if value is None or value is pd.NaT:
             return "null"
         if isinstance(value, float) or type(value).__name__.startswith("float"):
             return "nan" if math.isnan(value) else struct.pack(">d", float(value)).hex()
         return f"{value!s}"
 
-    def tell(rows):
+    def row_texts(rows):
         names = ["n", "big", "d", "f", "s", "b.flag", "when it was", "small"]
-        return [
-            "|".join(told(v) for v in row) for row in zip(*(rows[n] for n in names), strict=True)
-        ]
+        columns = [rows[name] for name in names]
+        return ["|".join(map(value_text, row)) for row in zip(*columns, strict=True)]
 
-    return save_model(tmp_path_factory.mktemp("model"), tell, EXAMPLE)
+    return save_model(tmp_path_factory.mktemp("model"), row_texts, EXAMPLE)
 
 
-@settings(
-    max_examples=12,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(rows=st.lists(ROW, max_size=40), files=st.integers(1, 3))
-def test_scoring_equals_predicting_row_by_row(spark, model, tmp_path_factory, rows, files):
-    folder = tmp_path_factory.mktemp("tables")
-    numbered = [(i, *row) for i, row in enumerate(rows)]
-    frame = spark.createDataFrame(numbered, SCHEMA)
-    table = f"delta.`{folder}/in`"
-    frame.repartition(files).write.format("delta").option("delta.columnMapping.mode", "name").save(
-        f"{folder}/in"
-    )
-    result = score_table(
-        model_uri=model,
-        input_table=table,
-        output_table=f"delta.`{folder}/out`",
-        max_quarantined_rows="100%",
-        spark=spark,
-    )
-    found = spark.sql(f"SELECT id, prediction FROM {result.output_table}").collect()
-    scored = {row["id"]: row["prediction"] for row in found}
-    assert len(found) == len(scored) == result.rows_scored
+@pytest.fixture
+def check_rows(spark, model, tmp_path_factory):
+    """Score rows and compare each prediction with the model's own."""
+
+    def check(rows, files):
+        folder = tmp_path_factory.mktemp("tables")
+        numbered = [(i, *row) for i, row in enumerate(rows)]
+        frame = spark.createDataFrame(numbered, SCHEMA).repartition(files)
+        writer = frame.write.format("delta").option("delta.columnMapping.mode", "name")
+        writer.save(f"{folder}/in")
+        result = score_table(
+            model_uri=model,
+            input_table=f"delta.`{folder}/in`",
+            output_table=f"delta.`{folder}/out`",
+            max_quarantined_rows="100%",
+            spark=spark,
+        )
+        output = spark.sql(f"SELECT id, prediction FROM {result.output_table}").collect()
+        predictions = {row["id"]: row["prediction"] for row in output}
+        assert len(output) == len(predictions) == result.rows_scored
+        expected = predict_rows_alone(model, numbered)
+        assert predictions == expected
+        assert result.rows_quarantined == len(rows) - len(expected)
+        if result.rows_quarantined:
+            quarantine = spark.sql(f"SELECT id FROM {result.quarantine_table}").collect()
+            assert {row[0] for row in quarantine} == set(range(len(rows))) - set(expected)
+
+    return check
+
+
+def predict_rows_alone(model, numbered):
+    """Return the prediction of each row alone, in the model's own types; none where it fails."""
     loaded = mlflow.pyfunc.load_model(model)
-    expected = {}
+    predictions = {}
     for row in numbered:
-        # A row alone, in the model's own types: what a user would call the right answer.
-        pandas_row = pd.DataFrame(
+        frame = pd.DataFrame(
             {
                 "n": pd.Series([row[1]], dtype="int32" if row[1] is not None else "float64"),
                 "big": pd.Series([row[2]], dtype="int64" if row[2] is not None else "float64"),
@@ -105,11 +110,28 @@ def test_scoring_equals_predicting_row_by_row(spark, model, tmp_path_factory, ro
             }
         )
         try:
-            expected[row[0]] = loaded.predict(pandas_row)[0]
+            predictions[row[0]] = loaded.predict(frame)[0]
         except mlflow.exceptions.MlflowException:
             continue
-    assert scored == expected
-    assert result.rows_quarantined == len(rows) - len(expected)
-    if result.rows_quarantined:
-        aside = spark.sql(f"SELECT id FROM {result.quarantine_table}").collect()
-        assert {row[0] for row in aside} == set(range(len(rows))) - set(expected)
+    return predictions
+
+
+SETTINGS = {
+    "deadline": None,
+    "derandomize": True,
+    "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+}
+
+
+@settings(max_examples=2, **SETTINGS)
+@given(rows=st.lists(ROW, min_size=10, max_size=40), files=st.integers(1, 3))
+def test_scoring_equals_predicting_row_by_row(check_rows, rows, files):
+    check_rows(rows, files)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1200)
+@settings(max_examples=30, **SETTINGS)
+@given(rows=st.lists(ROW, max_size=40), files=st.integers(1, 3))
+def test_scoring_equals_predicting_row_by_row_in_many_examples(check_rows, rows, files):
+    check_rows(rows, files)

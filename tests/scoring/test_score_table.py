@@ -1,4 +1,4 @@
-"""What `score_table` promises, on real tables; `connect` marks what differs on Spark Connect."""
+"""`score_table` on real tables. The marker `connect` runs a test on Spark Connect too."""
 
 import json
 from datetime import UTC, datetime
@@ -437,17 +437,17 @@ def test_large_integers_stay_exact_beside_a_null(spark, view, score, tmp_path):
     ]
 
 
-BOTH = pd.DataFrame({"value": [1.5, 2.5], "label": ["a", "b"]})
+TWO_OUTPUTS = pd.DataFrame({"value": [1.5, 2.5], "label": ["a", "b"]})
 MATRIX = np.array([[1.0, np.nan], [3.0, 4.0]])
 
 
 def labels_for(rows):
-    return BOTH.iloc[: len(rows)][["label", "value"]]
+    return TWO_OUTPUTS.iloc[: len(rows)][["label", "value"]]
 
 
 @pytest.mark.connect
 @pytest.mark.parametrize(
-    ("predict", "example", "expected", "spark_type"),
+    ("predict", "example", "predictions", "spark_type"),
     [
         (
             lambda rows: [None if x == 1 else "größe" for x in rows["x"]],
@@ -457,7 +457,7 @@ def labels_for(rows):
         ),
         (
             labels_for,
-            BOTH,
+            TWO_OUTPUTS,
             "[Row(value=1.5, label='a'), Row(value=2.5, label='b')]",
             "struct<value:double,label:string>",
         ),
@@ -484,13 +484,13 @@ def labels_for(rows):
     ids=["string", "struct", "array", "double", "bigint", "boolean"],
 )
 def test_every_type_of_prediction_keeps_its_values_and_its_nulls(
-    spark, view, score, tmp_path, predict, example, expected, spark_type
+    spark, view, score, tmp_path, predict, example, predictions, spark_type
 ):
     x = pd.DataFrame({"x": [1.0, 2.0]})
     model = save_model(tmp_path, predict, x, outputs=infer_signature(x, example).outputs)
     result = score(model, view(spark.createDataFrame(x).coalesce(1)))
     output = spark.sql(f"SELECT prediction FROM {result.output_table} ORDER BY x")
-    assert str([row.prediction for row in output.collect()]) == expected
+    assert str([row.prediction for row in output.collect()]) == predictions
     assert output.schema["prediction"].dataType.simpleString() == spark_type
 
 

@@ -1,4 +1,4 @@
-"""Calls in two threads, each with a tracking and a registry server of its own."""
+"""Calls in two threads at the same time, each with another tracking and registry server."""
 
 import itertools
 import shutil
@@ -33,7 +33,7 @@ def stores(tmp_path, mlflow_store):
 
 
 def in_two_threads(stores, call):
-    """Call with each store in a thread of its own, both at the same time in each round."""
+    """Call with each store in another thread, both at the same time in each round."""
     barrier = threading.Barrier(len(stores))
 
     def rounds(name):

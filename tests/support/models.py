@@ -8,7 +8,7 @@ from typing import Any
 import cloudpickle
 import pandas as pd
 
-# Spark's workers have no tests to import: what is defined here travels inside the models.
+# Spark's workers cannot import the tests: functions of this module travel inside the models.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
