@@ -49,5 +49,5 @@ def _print_result(result: DemoResult) -> None:
         for step in result.steps
     ]
     print_table(columns, rows, title="\nSteps")
-    print_fields(result.locations.items(), title="\nLocations")
+    print_fields(result.locations.items(), title="\nLocations", is_prose=False)
     click.echo(f"\nEvery step did what its title says, in {result.seconds:.0f} s.")

@@ -94,18 +94,24 @@ def print_table(
 
 
 def print_fields(
-    fields: Iterable[tuple[str, Any]], *, title: str = "", console: Console | None = None
+    fields: Iterable[tuple[str, Any]],
+    *,
+    title: str = "",
+    is_prose: bool = True,
+    console: Console | None = None,
 ) -> None:
     """Print names and values, one below the other; values of None or "" are left out.
 
     Args:
         fields: Names and values; a value may be what a cell of `print_table` may be.
         title: Line above; "" for none.
+        is_prose: The values are sentences: they may be wrapped between words. A command or a path
+            is none.
         console: Where to print; default stdout.
     """
     console = console or stdout_console()
     _print_title(title, console)
-    texts = [(Column(name, is_prose=True), _to_text(value)) for name, value in fields]
+    texts = [(Column(name, is_prose=is_prose), _to_text(value)) for name, value in fields]
     texts = [(column, text) for column, text in texts if text.plain]
     _print_block([column for column, _ in texts], [text for _, text in texts], console)
 

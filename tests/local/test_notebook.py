@@ -511,6 +511,20 @@ def test_display_prints_a_small_table_and_says_when_there_is_more(notebook, caps
     ]
 
 
+def test_a_terminal_shows_a_long_id_whole_and_a_long_sentence_in_part(notebook, capsys) -> None:
+    path = notebook(
+        "import pandas as pd",
+        "display(pd.DataFrame({'sha256': ['a' * 64], 'reason': ['not a number, ' * 10]}))",
+    )
+
+    run_notebook(path, spark=None)
+
+    row = capsys.readouterr().out.splitlines()[1]
+    assert "a" * 64 in row
+    assert row.endswith("...")
+    assert len(row) < 64 + 70
+
+
 def test_the_value_of_a_last_expression_is_printed(notebook, capsys) -> None:
     run_notebook(notebook("x = 2\nx * 21", "x = 5", "None", "x;"), spark=None)
 

@@ -12,11 +12,13 @@ from datetime import datetime
 from typing import Any
 
 from dbx_aml._common.errors import NotebookError
+from dbx_aml._common.text import one_line
 
 # Rows of a table that the page shows, and rows that a terminal shows.
 _MAX_ROWS = 100
 _TEXT_ROWS = 10
-_CELL_WIDTH = 100  # room for a SHA-256 or a run id with its path
+# Characters of a sentence that a terminal shows; ids, paths and URIs are never cut off.
+_SENTENCE_WIDTH = 60
 # How the names of numbers begin, in Spark and in pandas.
 _NUMBERS = ("tinyint", "smallint", "int", "bigint", "float", "double", "decimal", "uint", "Int")
 
@@ -86,13 +88,11 @@ class Table:
         """Return the first few rows, aligned."""
         import pandas as pd
 
-        rows = [
-            ["null" if value is None else value for value in row] for row in self.rows[:_TEXT_ROWS]
-        ]
+        rows = [[_terminal_text(value) for value in row] for row in self.rows[:_TEXT_ROWS]]
         frame = pd.DataFrame(rows, columns=list(self.columns), dtype=object)
         has_more_rows = self.is_truncated or len(self.rows) > _TEXT_ROWS
         tail = f"\n(the first {_TEXT_ROWS} rows)" if has_more_rows else ""
-        return f"{frame.to_string(index=False, max_colwidth=_CELL_WIDTH)}{tail}"
+        return f"{frame.to_string(index=False)}{tail}"
 
     def is_number(self, column: int) -> bool:
         """Return whether the column with this index has numbers."""
@@ -100,6 +100,12 @@ class Table:
 
 
 Output = Text | Html | Picture | Table
+
+
+def _terminal_text(value: str | None) -> str:
+    if value is None:
+        return "null"
+    return one_line(value, _SENTENCE_WIDTH) if " " in value else value
 
 
 def to_output(value: Any) -> Output:
