@@ -3,7 +3,7 @@
 import pytest
 
 from tests.doctor.conftest import RunCheck
-from tests.support.azureml import EVERYTHING, RUNS_WRITE, AzureMl
+from tests.support.azureml import ALL_ACTIONS, RUNS_WRITE, AzureMl
 
 pytestmark = pytest.mark.azureml
 
@@ -34,6 +34,6 @@ def test_denied_actions_are_reported_with_the_role_to_ask_for(
     assert result.message.startswith("may not create runs, register models; may ")
     assert "the role 'AzureML Data Scientist' on workspace 'mlw-team'" in result.fix
     assert RUNS_WRITE in result.fix
-    aml.deny(EVERYTHING)
+    aml.deny(ALL_ACTIONS)
     assert run_check("actions").message.startswith("may not create runs, write artifacts, ")
     assert run_check("workspace").fix == "ask for the role 'AzureML Data Scientist'"

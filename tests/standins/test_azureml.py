@@ -1,301 +1,290 @@
-"""The stand-in of Azure ML is what azureml-mlflow takes for the service.
+"""The stand-in of Azure ML behaves as the service does to azureml-mlflow and azure-identity."""
 
-Every client here is the unmodified one, in a process of its own.
-"""
-
+import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
-from textwrap import dedent
+from typing import Any
 
+import psutil
 import pytest
+import requests
+from azure.core.exceptions import ClientAuthenticationError
+from azure.identity import EnvironmentCredential
 
-from tests.support.azureml import AzureMl
-from tests.support.azureml.program import found_by
+from tests.support.azureml import ALL_ACTIONS, RUNS_WRITE, AzureMl
 
-pytestmark = pytest.mark.slow
+RUN_API = "/api/2.0/mlflow/experiments/get?experiment_id=0"
 
 
-def test_a_run_with_params_metrics_and_tags_is_kept(azureml: AzureMl) -> None:
-    found = found_by(
-        azureml,
-        """
-        mlflow.set_experiment("kept")
-        with mlflow.start_run(run_name="first") as run:
-            mlflow.log_param("depth", 3)
-            mlflow.log_metric("loss", 0.5, step=1)
-            mlflow.log_metric("loss", 0.25, step=2)
-            mlflow.log_metrics({"auc": 0.75, "f1": 0.5})
-            mlflow.set_tag("team", "risk")
-            with mlflow.start_run(nested=True) as child:
-                pass
-        got = client.get_run(run.info.run_id)
-        found["params"] = got.data.params
-        found["metrics"] = got.data.metrics
-        found["tag"] = got.data.tags["team"]
-        history = client.get_metric_history(run.info.run_id, "loss")
-        found["history"] = [(metric.step, metric.value) for metric in history]
-        found["root"] = client.get_run(child.info.run_id).data.tags["mlflow.rootRunId"]
-        found["run_id"] = got.info.run_id
-        found["experiment_id"] = got.info.experiment_id
-        found["artifact_uri"] = got.info.artifact_uri
-        found["status"] = got.info.status
-        def search(condition):
-            return [r.info for r in client.search_runs([got.info.experiment_id], condition)]
-        found["searched"] = [i.run_name for i in search("metrics.auc > 0.7 and params.depth = '3'")]
-        by_id = search(f"attributes.run_id = '{got.info.run_id}'")
-        found["by_id"] = [info.run_id for info in by_id]
-        """,
+@pytest.fixture(scope="module")
+def results(azureml_process: AzureMl, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The results of the unmodified client, which runs once for this module."""
+    azureml_process.reset()
+    azureml_process.delete_data()
+    program = azureml_process.run(
+        "import runpy, sys; sys.argv = ['client', *sys.argv[1:]]\n"
+        "runpy.run_module('tests.standins.azureml_plain_client', run_name='__main__')",
+        str(tmp_path_factory.mktemp("client")),
+        f"{azureml_process.proxy}/stand-in/",
     )
-
-    assert found["params"] == {"depth": "3"}
-    assert found["metrics"] == {"loss": 0.25, "auc": 0.75, "f1": 0.5}
-    assert found["history"] == [[1, 0.5], [2, 0.25]]
-    assert found["tag"] == "risk"
-    assert found["status"] == "FINISHED"
-    assert found["searched"] == ["first"]
-    # Azure ML's identifiers are GUIDs, for runs and for experiments.
-    assert len(found["run_id"]) == len(found["experiment_id"]) == 36
-    assert found["by_id"] == [found["run_id"]]
-    assert found["root"] == found["run_id"]
-    assert found["artifact_uri"] == (
-        f"azureml://westeurope.api.azureml.ms/mlflow/v2.0{azureml.workspace.scope}"
-        f"/experiments/{found['experiment_id']}/runs/{found['run_id']}/artifacts"
-    )
-    assert azureml.requests(path="runs/log-batch")
+    assert program.returncode == 0, program.stderr
+    results: dict[str, Any] = json.loads(program.stdout.rpartition("RESULTS:")[2])
+    return results
 
 
-def test_artifacts_go_to_the_blob_store_and_come_back(azureml: AzureMl, tmp_path: Path) -> None:
-    big = tmp_path / "source" / "nested" / "big file.bin"
-    big.parent.mkdir(parents=True)
-    big.write_bytes(os.urandom(5 * 2**20))
-    for number in range(120):
-        (tmp_path / "source" / f"{number:03}.txt").write_text(str(number))
-
-    found = found_by(
-        azureml,
-        """
-        mlflow.set_experiment("artifacts")
-        with mlflow.start_run() as run:
-            mlflow.log_text("hello", "notes/a b.txt")
-            mlflow.log_artifacts(sys.argv[2], "folder")
-        run_id = run.info.run_id
-        found["run_id"] = run_id
-        found["top"] = [(f.path, f.is_dir) for f in client.list_artifacts(run_id)]
-        folder = run.info.artifact_uri + "/folder"
-        found["folder"] = len(mlflow.artifacts.list_artifacts(folder))
-        mlflow.artifacts.download_artifacts(folder, dst_path=sys.argv[3])
-        found["by_run"] = error_of(client.list_artifacts, run_id, "folder")
-        download = client.download_artifacts
-        found["file_by_run"] = error_of(download, run_id, "notes/a b.txt", sys.argv[3])
-        found["folder_by_run"] = error_of(download, run_id, "folder", sys.argv[3])
-        found["text"] = mlflow.artifacts.load_text(run.info.artifact_uri + "/notes/a b.txt")
-        """,
-        str(tmp_path / "source"),
-        str(tmp_path),
-    )
-
-    assert found["top"] == [["folder", True], ["notes", True]]
-    # 121 of them: the listing comes in pages.
-    assert found["folder"] == 121
-    # MLflow 3 also looks for logged models below a path of a run.
-    assert "/logged-models/search failed with error code 404" in found["by_run"][1]
-    assert found["file_by_run"][0] == found["folder_by_run"][0] == ""
-    assert found["text"] == "hello"
-    assert (tmp_path / "folder" / "nested" / "big file.bin").read_bytes() == big.read_bytes()
-    puts = [entry for entry in azureml.requests(host="blob.core") if entry.method == "PUT"]
-    assert len(puts) == 122
-    assert puts[0].path.startswith(f"/azureml/ExperimentRun/dcid.{found['run_id']}/")
-
-
-_MODEL = """
-class Doubles(mlflow.pyfunc.PythonModel):
-    def predict(self, context, model_input, params=None):
-        return model_input * 2
-mlflow.set_experiment("models")
-mlflow.pyfunc.save_model(sys.argv[2], python_model=Doubles(), pip_requirements=[])
-"""
-
-
-def test_a_saved_model_is_registered_from_a_run_and_from_a_local_folder(
-    azureml: AzureMl, tmp_path: Path
+@pytest.mark.slow
+def test_a_plain_client_tracks_a_run_and_finds_it(
+    results: dict[str, Any], azureml: AzureMl
 ) -> None:
-    found = found_by(
-        azureml,
-        _MODEL
-        + dedent(
-            """
-            import pandas as pd
-            with mlflow.start_run() as run:
-                mlflow.log_artifacts(sys.argv[2], "saved")
-            client.create_registered_model("doubles")
-            source = run.info.artifact_uri + "/saved"
-            first = client.create_model_version("doubles", source, run.info.run_id)
-            second = client.create_model_version("doubles", "file://" + sys.argv[2])
-            found["versions"] = [first.version, second.version]
-            found["status"] = [first.status, second.status]
-            found["sources"] = [first.source == source, second.source]
-            frame = pd.DataFrame({"x": [1.0, 2.0]})
-            for version in ("1", "2"):
-                model = mlflow.pyfunc.load_model("models:/doubles/" + version)
-                found["predicted" + version] = list(model.predict(frame)["x"])
-            found["run"] = first.run_id == run.info.run_id
-            client.set_model_version_tag("doubles", "1", "checked", "yes")
-            found["tags"] = client.get_model_version("doubles", "1").tags
-            found["renamed"] = error_of(client.rename_registered_model, "doubles", "triples")
-            found["alias"] = error_of(client.set_registered_model_alias, "doubles", "champion", "1")
-            found["nowhere"] = error_of(
-                client.create_model_version, "doubles", run.info.artifact_uri + "/other")
-            """
-        ),
-        str(tmp_path / "model"),
+    assert results["store"] == "AzureMLRestStore"
+    assert results["params"] == {"depth": "3"}
+    assert results["loss"] == [0.5, 0.25]
+    assert results["background"] == 3
+    assert (results["team"], results["status"]) == ("risk", "FINISHED")
+    # Azure ML's identifiers are GUIDs, for runs and for experiments.
+    assert len(results["run_id"]) == len(results["experiment_id"]) == 36
+    assert results["searched"] == [[results["run_id"]], [results["run_id"]]]
+    assert results["root"] == results["run_id"]
+    assert results["artifact_uri"] == (
+        f"azureml://westeurope.api.azureml.ms/mlflow/v2.0{azureml.workspace.scope}"
+        f"/experiments/{results['experiment_id']}/runs/{results['run_id']}/artifacts"
     )
 
-    assert [str(version) for version in found["versions"]] == ["1", "2"]
-    assert found["status"] == ["READY", "READY"]
-    assert found["sources"][0] is True
-    assert found["sources"][1].startswith("azureml://artifacts/LocalUpload/")
-    assert found["predicted1"] == found["predicted2"] == [2.0, 4.0]
-    assert found["run"]
-    assert found["tags"] == {"checked": "yes"}
-    assert "404" in found["renamed"][1]
-    assert "404" in found["alias"][1]
-    assert "No artifacts were found" in found["nowhere"][1]
+
+@pytest.mark.slow
+def test_an_artifact_is_never_written_twice_and_a_failed_upload_stays_listed(
+    results: dict[str, Any],
+) -> None:
+    # 101 files: the service lists 100 a page.
+    assert results["listed_in_folder"] == results["downloaded"] == 101
+    assert results["text"] == "hello"
+    assert "Resource Conflict" in results["written_twice"]
+    assert "AuthorizationFailure" in results["failed_upload"]
+    # The second attempt of the client meets the path that the first attempt registered.
+    assert "Resource Conflict" in results["lost_registration"]
+    assert results["listed"] == ["folder", "lost.txt", "lost2.txt", "notes"]
+    assert "BlobNotFound" in results["read_lost"]
 
 
-def test_what_mlflow_3_added_is_not_there(azureml: AzureMl, tmp_path: Path) -> None:
-    found = found_by(
-        azureml,
-        _MODEL
-        + dedent(
-            """
-            with mlflow.start_run() as run:
-                mlflow.log_artifacts(sys.argv[2], "saved")
-                found["log_model"] = error_of(
-                    mlflow.pyfunc.log_model, name="model", python_model=Doubles())
-                found["outputs"] = error_of(
-                    client.log_outputs, run.info.run_id,
-                    [mlflow.entities.LoggedModelOutput(model_id="m-1", step=0)])
-            runs_uri = f"runs:/{run.info.run_id}/saved"
-            found["register"] = error_of(mlflow.register_model, runs_uri, "from_run")
-            found["left"] = client.get_registered_model("from_run").latest_versions
-            found["traces"] = error_of(client.search_traces, [run.info.experiment_id])
+@pytest.mark.slow
+def test_a_model_is_registered_and_the_calls_of_mlflow_3_are_missing(
+    results: dict[str, Any],
+) -> None:
+    assert results["versions"] == [["1", "READY"], ["2", "READY"]]
+    assert results["source_of_upload"].startswith("azureml://artifacts/LocalUpload/")
+    assert results["predicted"] == [[2.0, 4.0]] * 2
+    assert "No artifacts were found" in results["nowhere"]
+    for call in ("rename", "alias", "outputs", "log_model"):
+        assert "404" in results[call], call
+    assert "403" in results["traces"]
 
-            from sklearn.linear_model import LinearRegression
-            mlflow.sklearn.autolog(log_datasets=False)
-            with mlflow.start_run() as run:
-                LinearRegression().fit([[1.0], [2.0]], [1.0, 2.0])
-            automatic = client.get_run(run.info.run_id).data
-            found["automatic"] = [automatic.params["fit_intercept"], automatic.metrics]
-            """
-        ),
-        str(tmp_path / "model"),
+
+@pytest.mark.slow
+def test_limits_are_refused_in_the_words_of_the_service(results: dict[str, Any]) -> None:
+    for words, error in results["limits"].items():
+        assert words in error
+        assert "INVALID_PARAMETER_VALUE" in error
+
+
+@pytest.mark.parametrize(
+    ("variable", "code"),
+    [
+        ("AZURE_CLIENT_SECRET", "AADSTS7000215"),
+        ("AZURE_CLIENT_ID", "AADSTS700016"),
+        # MSAL does not show AADSTS90002.
+        ("AZURE_TENANT_ID", "Unable to get authority configuration"),
+    ],
+)
+def test_wrong_credentials_fail_with_the_code_of_entra(
+    azureml: AzureMl, monkeypatch: pytest.MonkeyPatch, variable: str, code: str
+) -> None:
+    wrong = {variable: "11111111-1111-4111-8111-111111111111"}
+    for name, text in {**azureml.environment(), **wrong}.items():
+        monkeypatch.setenv(name, text)
+
+    with pytest.raises((ClientAuthenticationError, ValueError), match=code):
+        EnvironmentCredential().get_token("https://management.azure.com/.default")
+
+
+@pytest.mark.parametrize(
+    ("fault", "result"),
+    [
+        ({"kind": "status", "status": 429, "retry_after_s": 1}, (429, "1")),
+        ({"kind": "status", "status": 503, "for_s": 0}, (200, None)),
+        ({"kind": "status", "status": 503, "host": "blob"}, (200, None)),
+        ({"kind": "status", "status": 503, "skip": 1}, (200, None)),
+        ({"kind": "delay", "delay_s": 0.3}, (200, None)),
+        ({"kind": "drop"}, requests.ConnectionError),
+        ({"kind": "lost-answer"}, requests.ConnectionError),
+        ({"kind": "black-hole"}, requests.Timeout),
+        ({"kind": "black-hole", "path": "experiments/get"}, requests.Timeout),
+    ],
+)
+def test_each_fault_has_its_effect(azureml: AzureMl, fault: dict[str, Any], result: Any) -> None:
+    token = azureml.token()
+    azureml.fault(**{"host": "api.azureml.ms", **fault})
+
+    if isinstance(result, tuple):
+        response = call_run_api(azureml, token)
+        assert (response.status_code, response.headers.get("Retry-After")) == result
+        assert azureml.requests(path="experiments/get")[0].seconds >= fault.get("delay_s", 0)
+    else:
+        with pytest.raises(result):
+            call_run_api(azureml, token, timeout=0.3)
+
+
+def test_a_token_is_refused_when_it_is_revoked_or_expired(azureml: AzureMl) -> None:
+    token = azureml.token()
+    assert call_run_api(azureml, token).status_code == 200
+    assert call_run_api(azureml, "").status_code == 401
+    azureml.revoke_tokens()
+    assert "could not be verified" in call_run_api(azureml, token).text
+    azureml.token_lifetime(-1)
+    assert "has expired" in call_run_api(azureml, azureml.token()).text
+
+
+def test_a_denied_action_fails_and_is_missing_from_the_permissions(azureml: AzureMl) -> None:
+    permissions = "/providers/Microsoft.Authorization/permissions"
+    azureml.deny(RUNS_WRITE)
+    response = call_run_api(azureml, path="/api/2.0/mlflow/runs/create", method="POST")
+    assert response.status_code == 403
+    assert RUNS_WRITE in response.text
+    assert call_run_api(azureml).status_code == 200
+    assert RUNS_WRITE in call_management(azureml, permissions).json()["value"][0]["notActions"]
+
+    azureml.deny(ALL_ACTIONS)
+    assert call_management(azureml, permissions).json() == {"value": []}
+    assert call_management(azureml).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("field", "code"),
+    [
+        ("subscription_id", "SubscriptionNotFound"),
+        ("resource_group", "ResourceGroupNotFound"),
+        ("workspace_name", "ResourceNotFound"),
+    ],
+)
+def test_another_workspace_is_not_found(azureml: AzureMl, field: str, code: str) -> None:
+    name = getattr(azureml.workspace, field)
+    scope = azureml.workspace.scope.replace(name, "other")
+
+    assert call_run_api(azureml, scope=scope).json()["error_code"] == "RESOURCE_DOES_NOT_EXIST"
+    response = call_management(azureml, scope=scope)
+    assert (response.status_code, response.json()["error"]["code"]) == (404, code)
+
+
+def test_the_management_endpoint_returns_the_tracking_uri(azureml: AzureMl) -> None:
+    properties = call_management(azureml).json()["properties"]
+
+    assert properties["mlFlowTrackingUri"] == azureml.tracking_uri
+    assert properties["workspaceId"] == azureml.workspace.workspace_id
+    assert call_management(azureml, token="").status_code == 401
+
+
+def test_no_other_host_is_reached_and_the_journal_keeps_no_secret(azureml: AzureMl) -> None:
+    with pytest.raises(requests.exceptions.ProxyError):
+        send(azureml, "GET", "https://example.com/")
+    call_management(azureml)
+
+    entries = azureml.requests()
+    assert [(entry.method, entry.host, entry.status) for entry in entries][:1] == [
+        ("CONNECT", "example.com", 502)
+    ]
+    journal = json.dumps([vars(entry) for entry in entries])
+    assert "Bearer" not in journal
+    assert azureml.environment()["AZURE_CLIENT_SECRET"] not in journal
+
+
+def test_deleted_data_are_gone_and_a_new_experiment_is_accepted(azureml: AzureMl) -> None:
+    create = "/api/2.0/mlflow/experiments/create"
+    body = {"name": "again"}
+    statuses = [call_run_api(azureml, path=create, method="POST", json=body).status_code]
+    statuses += [call_run_api(azureml, path=create, method="POST", json=body).status_code]
+
+    azureml.delete_data()
+
+    statuses += [call_run_api(azureml, path=create, method="POST", json=body).status_code]
+    assert statuses == [200, 400, 200]
+
+
+@pytest.mark.slow
+def test_a_stand_in_ends_with_all_its_processes_when_its_starter_is_killed(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "azureml"
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from tests.support.azureml import azureml_service\n"
+        "with azureml_service(Path(sys.argv[1])) as service:\n"
+        "    print(service.proxy, flush=True)\n"
+        "    time.sleep(600)\n"
     )
-
-    assert "/logged-models failed with error code 404" in found["log_model"][1]
-    assert "Response body: ''" in found["log_model"][1]
-    assert "404" in found["outputs"][1]
-    assert found["register"][0] == "MlflowException"
-    assert found["left"] == []
-    assert "403" in found["traces"][1]
-    # Autologging warns only, and with the model the metrics are lost.
-    assert found["automatic"] == ["True", {}]
-
-
-def test_an_artifact_is_never_written_twice(azureml: AzureMl) -> None:
-    found = found_by(
-        azureml,
-        """
-        mlflow.set_experiment("immutable")
-        with mlflow.start_run() as run:
-            mlflow.log_text("one", "a.txt")
-            found["again"] = error_of(mlflow.log_text, "two", "a.txt")
-        found["run_id"] = run.info.run_id
-        found["text"] = mlflow.artifacts.load_text(run.info.artifact_uri + "/a.txt")
-        """,
+    starter = subprocess.Popen(
+        [sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, text=True
     )
+    assert starter.stdout
+    assert starter.stdout.readline().startswith("http://127.0.0.1:")
+    assert process_ids(folder)
 
-    assert found["again"][1] == (
-        "UserError: Resource Conflict: ArtifactId "
-        f"ExperimentRun/dcid.{found['run_id']}/a.txt already exists."
-    )
-    assert found["text"] == "one"
+    starter.send_signal(signal.SIGKILL)
+    starter.wait()
 
-
-def test_a_failed_upload_leaves_an_entry_that_is_listed_and_not_there(azureml: AzureMl) -> None:
-    azureml.blob_put_fails(count=1)
-
-    found = found_by(
-        azureml,
-        """
-        mlflow.set_experiment("lost")
-        with mlflow.start_run() as run:
-            found["failed"] = error_of(mlflow.log_text, "one", "a.txt")
-            found["again"] = error_of(mlflow.log_text, "one", "a.txt")
-        found["listed"] = [f.path for f in client.list_artifacts(run.info.run_id)]
-        found["read"] = error_of(mlflow.artifacts.load_text, run.info.artifact_uri + "/a.txt")
-        """,
-    )
-
-    assert "AuthorizationFailure" in found["failed"][1]
-    assert "Resource Conflict" in found["again"][1]
-    assert found["listed"] == ["a.txt"]
-    assert "BlobNotFound" in found["read"][1]
+    deadline = time.monotonic() + 10
+    while process_ids(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not process_ids(folder)
 
 
-def test_a_lost_answer_to_a_registration_takes_the_path_for_ever(azureml: AzureMl) -> None:
-    found = found_by(
-        azureml,
-        """
-        fault("lost-answer", path="artifacts/batch/metadata", count=1)
-        with mlflow.start_run() as run:
-            found["once"] = error_of(mlflow.log_text, "one", "a.txt")
-            mlflow.log_text("two", "ab.txt")
-        # The client compares how names begin, so the folder "a" has both files.
-        listed = mlflow.artifacts.list_artifacts(run.info.artifact_uri + "/a")
-        found["listed"] = [f.path for f in listed]
-        """,
-    )
-
-    # The client's own second try meets what the first one did.
-    assert "Resource Conflict" in found["once"][1]
-    assert found["listed"] == ["a.txt", "ab.txt"]
+def process_ids(folder: Path) -> list[int]:
+    """Return the processes that work in a folder, or have it in their command."""
+    process_ids = []
+    for process in psutil.process_iter(["pid", "cwd", "cmdline"]):
+        is_in_folder = process.info["cwd"] == str(folder)
+        if is_in_folder or str(folder) in (process.info["cmdline"] or []):
+            process_ids.append(process.pid)
+    return [process_id for process_id in process_ids if process_id != os.getpid()]
 
 
-def test_limits_are_refused_as_the_service_does(azureml: AzureMl) -> None:
-    found = found_by(
-        azureml,
-        """
-        mlflow.set_experiment("limits")
-        store = client._tracking_client.store
-        with mlflow.start_run() as run:
-            run_id = run.info.run_id
-            now = int(time.time() * 1000)
-            metrics = [Metric("m", i, now, i) for i in range(251)]
-            found["metrics"] = error_of(store.log_batch, run_id, metrics, [], [])
-            store.log_batch(run_id, metrics[:250], [], [])
-            params = [Param(f"p{i}", "v") for i in range(201)]
-            store.log_batch(run_id, [], params[:100], [])
-            store.log_batch(run_id, [], params[100:200], [])
-            found["params"] = error_of(store.log_batch, run_id, [], params[200:], [])
-            found["same"] = error_of(store.log_batch, run_id, [], params[:100], [])
-            found["changed"] = error_of(client.log_param, run_id, "p1", "other")
-            found["long_param"] = error_of(client.log_param, run_id, "p1", "v" * 501)
-            tags = [RunTag(f"t{i}", "v") for i in range(51)]
-            found["tags"] = error_of(store.log_batch, run_id, [], [], tags)
-            found["long_tag"] = error_of(client.set_tag, run_id, "t", "v" * 1001)
-        for name in ("/Users/ana@contoso.com/iris", "_iris", "a" * 257):
-            found["name " + name[:5]] = error_of(client.create_experiment, name)
-        """,
-    )
+def send(
+    azureml: AzureMl, method: str, url: str, token: str = "", **options: Any
+) -> requests.Response:
+    """Send one request through the proxy of the stand-in."""
+    with requests.Session() as session:
+        session.trust_env = False
+        return session.request(
+            method,
+            url,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            proxies={"https": azureml.proxy},
+            verify=str(azureml.authority),
+            **{"timeout": 30, **options},
+        )
 
-    refused = "INVALID_PARAMETER_VALUE"
-    assert refused in found["metrics"][1]
-    assert "FieldName=MetricV2Dto.Value/Count, Limit=250, Size=251" in found["metrics"][1]
-    assert "FieldName=Parameters, Limit=200, Size=201" in found["params"][1]
-    assert found["same"][0] == ""
-    assert refused in found["changed"][1]
-    assert "No more than 500 characters per params Value" in found["long_param"][1]
-    assert "FieldName=Tags, Limit=50, Size=51" in found["tags"][1]
-    assert "FieldName=Tags.Value, Limit=1000, Size=1001" in found["long_tag"][1]
-    for name in ("name /User", "name _iris", "name aaaaa"):
-        assert refused in found[name][1], name
+
+def call_run_api(
+    azureml: AzureMl,
+    token: str | None = None,
+    *,
+    path: str = RUN_API,
+    method: str = "GET",
+    scope: str = "",
+    **options: Any,
+) -> requests.Response:
+    """Call the MLflow part of the service, with a valid token by default."""
+    workspace = azureml.workspace
+    url = f"https://{workspace.api_host}/mlflow/v1.0{scope or workspace.scope}{path}"
+    return send(azureml, method, url, azureml.token() if token is None else token, **options)
+
+
+def call_management(
+    azureml: AzureMl, path: str = "", *, token: str | None = None, scope: str = ""
+) -> requests.Response:
+    """Call the management endpoint of the workspace, with a valid token by default."""
+    scope = scope or azureml.workspace.scope
+    url = f"https://management.azure.com{scope}{path}?api-version=2024-10-01"
+    return send(azureml, "GET", url, azureml.token() if token is None else token)

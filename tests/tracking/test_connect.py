@@ -22,7 +22,7 @@ from dbx_aml import AmlWorkspace, Connection, Link, connect
 from dbx_aml._common.errors import CredentialError, DbxAmlError, LinkError
 from dbx_aml.azure.credentials import credential
 from dbx_aml.cli.main import main
-from tests.support.azureml import EVERYTHING, AzureMl
+from tests.support.azureml import ALL_ACTIONS, AzureMl
 from tests.support.azureml.workspace import CLIENT_ID, TENANT_ID
 from tests.support.isolation import isolate_from_machine
 
@@ -271,7 +271,7 @@ def test_each_wrong_setting_is_one_line_within_seconds(
         "workspace 'mlw-other' must exist in resource group 'rg-ml' of subscription "
         f"'{workspace.subscription_id}': got 404 UserError from westeurope.api.azureml.ms"
     )
-    azureml.deny(EVERYTHING)
+    azureml.deny(ALL_ACTIONS)
     line = fails(link, LinkError)
     assert line.startswith("caller must be allowed to use workspace 'mlw-team': got 403")
     assert line.endswith("ask for the role 'AzureML Data Scientist'")
@@ -319,7 +319,7 @@ def test_nothing_that_is_written_has_a_secret_or_a_token(
         written += [str(connection), repr(connection), connection._repr_html_(), str(state())]
 
     for call in (
-        lambda: azureml.deny(EVERYTHING),
+        lambda: azureml.deny(ALL_ACTIONS),
         lambda: azureml.fault("status", status=503, host="api"),
         lambda: azureml.fault("drop", host="api"),
         azureml.revoke_tokens,

@@ -1,4 +1,4 @@
-"""One blob: which failures of a storage account are retried, and an error without a signature."""
+"""A blob: which failures of a storage account are retried, and an error without a signature."""
 
 import os
 import re

@@ -68,7 +68,7 @@ class OverflowPart:
 
 
 class RunOverflow:
-    """The overflow of all runs that one store works with.
+    """The overflow of all runs of a store.
 
     Args:
         get_container: Function that returns the artifacts of a run.
@@ -76,28 +76,28 @@ class RunOverflow:
 
     def __init__(self, get_container: Callable[[str], ArtifactContainer]) -> None:
         self._get_container = get_container
-        self._parts: dict[tuple[str, int], OverflowPart] = {}
+        self._cached_parts: dict[tuple[str, int], OverflowPart] = {}
         self._lock = Lock()
         self._last_numbers: dict[str, int] = {}
 
-    def append(self, run_id: str, part: OverflowPart, count: int) -> int:
+    def append(self, run_id: str, overflow: OverflowPart, count: int) -> int:
         """Write a part as a new artifact, and return the number of artifacts.
 
         Args:
             run_id: Identifier of the run.
-            part: Content of the artifact.
+            overflow: Content of the artifact.
             count: Number of artifacts that the run has at least.
         """
         container = self._get_container(run_id)
         with self._lock, tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "overflow.json"
-            file.write_text(json.dumps(vars(part)), encoding="utf-8")
+            file.write_text(json.dumps(vars(overflow)), encoding="utf-8")
             number = max(count, self._last_numbers.get(run_id, 0))
             while True:
                 number += 1
                 if container.upload_new(_artifact_path(number), file):
                     self._last_numbers[run_id] = number
-                    self._parts[run_id, number] = part
+                    self._cached_parts[run_id, number] = overflow
                     return number
 
     def read(self, run_id: str, count: int) -> OverflowPart:
@@ -123,7 +123,7 @@ class RunOverflow:
 
     def _read_part(self, run_id: str, number: int) -> OverflowPart | None:
         """Return the content of one artifact; None if its upload failed."""
-        part = self._parts.get((run_id, number))
+        part = self._cached_parts.get((run_id, number))
         if part is None:
             container, path = self._get_container(run_id), _artifact_path(number)
             if container.size(path) is None:
@@ -136,7 +136,7 @@ class RunOverflow:
                         f"artifact {path!r} of run {run_id} must be JSON of this package: "
                         f"{error}; read the run with a newer version"
                     ) from error
-            self._parts[run_id, number] = part
+            self._cached_parts[run_id, number] = part
         return part
 
 

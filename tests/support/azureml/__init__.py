@@ -8,12 +8,12 @@ before they are uploaded, identifiers. Faults are switched on by a test.
 `python -m tests.support.azureml` starts one to try by hand.
 """
 
-from tests.support.azureml.permission import EVERYTHING, RUNS_WRITE
+from tests.support.azureml.permission import ALL_ACTIONS, RUNS_WRITE
 from tests.support.azureml.service_process import IDENTITIES, AzureMl, azureml_service
 from tests.support.azureml.workspace import Workspace
 
 __all__ = [
-    "EVERYTHING",
+    "ALL_ACTIONS",
     "IDENTITIES",
     "RUNS_WRITE",
     "AzureMl",

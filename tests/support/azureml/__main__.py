@@ -20,25 +20,25 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="for database and logs; a temporary one")
     parser.add_argument("--workspace", help="fields of the workspace, JSON")
     parser.add_argument("--identity", choices=IDENTITIES, default="service-principal")
-    # For `azureml_service`: facts as JSON on stdout, end with stdin.
+    # For `azureml_service`: connection details as JSON on stdout; the end of stdin ends it.
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    workspace = Workspace(**json.loads(given.workspace or "{}"))
+    options = parser.parse_args()
+    workspace = Workspace(**json.loads(options.workspace or "{}"))
     with tempfile.TemporaryDirectory(prefix="azureml-") as temporary:
-        server = Server(given.folder or Path(temporary), workspace)
-        facts = server.facts()
-        if given.child:
-            sys.stdout.write(json.dumps(facts) + "\n")
+        server = Server(options.folder or Path(temporary), workspace)
+        details = server.connection_details()
+        if options.child:
+            sys.stdout.write(json.dumps(details) + "\n")
             sys.stdout.flush()
             sys.stdin.read()
             return
-        sys.stdout.write(_how_to(AzureMl(facts), given.identity))
+        sys.stdout.write(_usage(AzureMl(details), options.identity))
         sys.stdout.flush()
         with suppress(KeyboardInterrupt):
             signal.pause()
 
 
-def _how_to(azureml: AzureMl, identity: str) -> str:
+def _usage(azureml: AzureMl, identity: str) -> str:
     variables = {"MLFLOW_TRACKING_URI": azureml.tracking_uri, **azureml.environment(identity)}
     exports = [f"export {name}={shlex.quote(text)}" for name, text in variables.items()]
     admin = f"{azureml.proxy}/stand-in"

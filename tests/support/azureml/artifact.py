@@ -27,7 +27,7 @@ class Artifacts:
     Args:
         workspace: For the links to further pages.
         blobs: The storage account.
-        run_exists: Tells whether an experiment has a run, both by Azure's identifiers.
+        run_exists: Function that tells whether an experiment has a run, by Azure's identifiers.
     """
 
     def __init__(
@@ -39,22 +39,22 @@ class Artifacts:
         self._lock = Lock()
         self._paths: dict[tuple[str, str], dict[str, str]] = {}
 
-    def of_run(self, request: Request, rest: str) -> Response:
-        """Answer under /history/v1.0; `rest` is what follows the workspace."""
-        found = match_path(_RUN_PATH, rest)
-        if not found:
+    def of_run(self, request: Request, path: str) -> Response:
+        """Answer under /history/v1.0; `path` is the path below the workspace."""
+        match = match_path(_RUN_PATH, path)
+        if not match:
             return Response(status=404)
-        experiment, run = unquote(found[1]), unquote(found[2])
+        experiment, run = unquote(match[1]), unquote(match[2])
         if not self._run_exists(experiment, run):
             return service_error(404, f"Run {run} not found in experiment {experiment}.")
-        return self._answer(request, _RUN_ORIGIN, f"dcid.{run}", found[3] or "")
+        return self._respond(request, _RUN_ORIGIN, f"dcid.{run}", match[3] or "")
 
-    def of_container(self, request: Request, rest: str) -> Response:
-        """Answer under /artifact/v2.0; `rest` is what follows the workspace."""
-        found = match_path(_OWN_PATH, rest)
-        if not found:
+    def of_container(self, request: Request, path: str) -> Response:
+        """Answer under /artifact/v2.0; `path` is the path below the workspace."""
+        match = match_path(_OWN_PATH, path)
+        if not match:
             return Response(status=404)
-        return self._answer(request, unquote(found[1]), unquote(found[2]), found[3] or "")
+        return self._respond(request, unquote(match[1]), unquote(match[2]), match[3] or "")
 
     def clear(self) -> None:
         """Forget every path; no client can reach the bytes any more."""
@@ -72,7 +72,7 @@ class Artifacts:
         """Tell whether a run has anything registered in a folder."""
         return self.has_folder(_RUN_ORIGIN, f"dcid.{run}", folder)
 
-    def _answer(self, request: Request, origin: str, container: str, call: str) -> Response:
+    def _respond(self, request: Request, origin: str, container: str, call: str) -> Response:
         if call == "" and request.method == "GET":
             return self._list(request, origin, container)
         if call == "/contentinfo" and request.method == "GET":
@@ -92,7 +92,7 @@ class Artifacts:
             link = f"https://{self._workspace.api_host}{request.path}?continuationToken={following}"
         return json_response(
             {
-                "value": [_artifact(origin, container, path, made) for path, made in page],
+                "value": [_artifact(origin, container, path, created) for path, created in page],
                 "continuationToken": str(following) if link else None,
                 "nextLink": link,
             }
@@ -107,15 +107,15 @@ class Artifacts:
         return json_response(self._information(origin, container, path, write=False))
 
     def _register(self, request: Request, origin: str, container: str) -> Response:
-        asked = [entry["path"] for entry in request.json().get("paths", [])]
-        if len(asked) > _BATCH_LIMIT:
+        paths = [entry["path"] for entry in request.json().get("paths", [])]
+        if len(paths) > _BATCH_LIMIT:
             text = f"Artifact batch size exceeded the limit of {_BATCH_LIMIT}"
             refused = service_error(400, text)
             return Response(status=400, body=refused.body, headers=refused.headers, reason=text)
         artifacts, contents, errors = {}, {}, {}
         with self._lock:
             known = self._paths.setdefault((origin, container), {})
-            for path in asked:
+            for path in paths:
                 if path in known:
                     errors[path] = _conflict(f"{origin}/{container}/{path}")
                     continue
@@ -139,14 +139,14 @@ class Artifacts:
         }
 
 
-def _artifact(origin: str, container: str, path: str, made: str) -> dict[str, object]:
+def _artifact(origin: str, container: str, path: str, created: str) -> dict[str, object]:
     return {
         "artifactId": f"{origin}/{container}/{path}",
         "origin": origin,
         "container": container,
         "path": path,
-        "etag": quote(made),
-        "createdTime": made,
+        "etag": quote(created),
+        "createdTime": created,
         "dataPath": None,
         "tags": {},
     }

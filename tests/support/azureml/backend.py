@@ -25,10 +25,10 @@ class Backend:
     """An MLflow server on loopback with its store in SQLite.
 
     Args:
-        folder: For its database and its log.
+        folder: Folder of its database and its log.
 
     Attributes:
-        port: Where it listens.
+        port: Port of the server.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,7 +54,7 @@ class Backend:
         # would leave 40 ms between the parts of an answer.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.port = int(listening.getsockname()[1])
-        self._process: subprocess.Popen[bytes] = start_child(
+        self._server_process: subprocess.Popen[bytes] = start_child(
             [
                 *(sys.executable, "-m", "uvicorn", "mlflow.server.fastapi_app:app"),
                 *("--fd", str(listening.fileno()), "--no-access-log"),
@@ -70,21 +70,21 @@ class Backend:
         """Wait until it answers, which takes some seconds of imports."""
         pool = urllib3.HTTPConnectionPool("127.0.0.1", self.port, timeout=30, retries=False)
 
-        def answers() -> bool:
+        def is_answering() -> bool:
             if b"Application startup complete" not in self._log.read_bytes():
                 return False
             # The store is made by the first call that needs it.
-            found = pool.request("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0")
-            return found.status == 200
+            response = pool.request("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0")
+            return response.status == 200
 
-        wait_for(self._process, self._log, answers)
+        wait_for(self._server_process, self._log, is_answering)
         if not self._is_copy:
             self._keep_template()
         with closing(sqlite3.connect(self._database)) as connection:
             self._first_rows = _last_rows(connection)
 
     def clear(self) -> None:
-        """Delete every experiment, run and model, except those of a new server."""
+        """Delete every row that a new server does not have."""
         with closing(sqlite3.connect(self._database, timeout=30)) as connection, connection:
             for table, last in _last_rows(connection).items():
                 kept = self._first_rows.get(table)

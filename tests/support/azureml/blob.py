@@ -19,9 +19,9 @@ class Blobs:
     """The account's one container.
 
     Args:
-        workspace: Names the account.
-        key: Its key, base64.
-        port: Where Azurite listens.
+        workspace: Workspace that names the account.
+        key: Key of the account, base64.
+        port: Port of Azurite.
     """
 
     def __init__(self, workspace: Workspace, key: str, port: int) -> None:
@@ -49,7 +49,7 @@ class Blobs:
         )
         return f"https://{self._workspace.blob_host}/{_CONTAINER}/{quote(name)}?{signature}"
 
-    def answer(self, request: Request) -> Response:
+    def respond(self, request: Request) -> Response:
         """Pass a request on; Azurite finds the account in the host's name, as Azure does."""
         body = request.body if request.method in ("PUT", "POST") else None
         return self._azurite.send(request.method, request.target, request.headers, body)

@@ -1,4 +1,4 @@
-"""Certificates made at start: a private authority, the servers' one, and a client's own.
+"""Certificates files at start: a private authority, the servers' one, and a client's own.
 
 Clients trust the authority through REQUESTS_CA_BUNDLE and SSL_CERT_FILE, so the unmodified ones can
 use Azure's real host names.
@@ -18,10 +18,10 @@ _PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 @dataclass(frozen=True, kw_only=True)
 class Certificates:
-    """The files of one stand-in.
+    """The certificate files of a stand-in.
 
     Args:
-        authority: What clients have to trust.
+        authority: Certificate that clients have to trust.
         server: Certificate and key for every host.
         client: Certificate and key of the service principal.
     """
@@ -34,7 +34,7 @@ class Certificates:
 def make_certificates(folder: Path, hosts: tuple[str, ...]) -> Certificates:
     """Write fresh certificates, good for two days, into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = Certificates(
+    files = Certificates(
         authority=folder / "authority.pem",
         server=folder / "server.pem",
         client=folder / "client.pem",
@@ -49,7 +49,7 @@ def make_certificates(folder: Path, hosts: tuple[str, ...]) -> Certificates:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), False)
         .sign(ca_key, hashes.SHA256())
     )
-    made.authority.write_bytes(ca.public_bytes(serialization.Encoding.PEM))
+    files.authority.write_bytes(ca.public_bytes(serialization.Encoding.PEM))
 
     key = ec.generate_private_key(ec.SECP256R1())
     server = (
@@ -61,14 +61,14 @@ def make_certificates(folder: Path, hosts: tuple[str, ...]) -> Certificates:
         )
         .sign(ca_key, hashes.SHA256())
     )
-    _write(made.server, server, key)
+    _write(files.server, server, key)
 
     # Entra takes RSA for a service principal's certificate.
     client_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     client_name = _name("service principal of the stand-in")
     client = _builder(client_name, client_name, client_key).sign(client_key, hashes.SHA256())
-    _write(made.client, client, client_key)
-    return made
+    _write(files.client, client, client_key)
+    return files
 
 
 def _name(text: str) -> x509.Name:

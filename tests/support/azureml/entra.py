@@ -22,15 +22,15 @@ _DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 
 
 class Entra:
-    """One tenant with one application.
+    """A tenant with one application.
 
     Args:
-        tokens: Where tokens come from.
+        tokens: Issuer of the tokens.
         certificate: The application's certificate, PEM.
 
     Attributes:
         client_secret: The application's secret, new at each start.
-        federated_token: What a workload's token file has to hold.
+        federated_token: Content of a workload's token file.
         identity_header: Secret of the managed identity's endpoint.
     """
 
@@ -41,12 +41,12 @@ class Entra:
         self.federated_token = token_urlsafe(48)
         self.identity_header = token_urlsafe(24)
 
-    def answer(self, request: Request) -> Response:
+    def respond(self, request: Request) -> Response:
         """Answer a request to the login host."""
-        found = match_path(r"/([^/]+)/(.+)", request.path)
-        if not found:
+        match = match_path(r"/([^/]+)/(.+)", request.path)
+        if not match:
             return _error(404, "invalid_request", 900144, "The request has no tenant.")
-        tenant, rest = found[1], found[2].lower()
+        tenant, call = match[1], match[2].lower()
         if tenant not in (TENANT_ID, *_GUEST_TENANTS):
             return _error(
                 400,
@@ -55,13 +55,13 @@ class Entra:
                 f"Tenant '{tenant}' not found. Check to make sure you have the correct tenant ID "
                 "and are signing into the correct cloud.",
             )
-        if rest == "discovery/instance":
+        if call == "discovery/instance":
             return _instance(tenant)
-        if rest == "v2.0/.well-known/openid-configuration":
+        if call == "v2.0/.well-known/openid-configuration":
             return _configuration(tenant)
-        if rest == "oauth2/v2.0/token" and request.method == "POST":
+        if call == "oauth2/v2.0/token" and request.method == "POST":
             return self._token(request.form(), tenant)
-        if rest == "oauth2/v2.0/devicecode" and request.method == "POST":
+        if call == "oauth2/v2.0/devicecode" and request.method == "POST":
             return _device_code()
         return Response(status=404)
 
@@ -127,7 +127,7 @@ class Entra:
         )
 
     def _assertion_problem(self, form: dict[str, str]) -> str:
-        """Return what is wrong with a client assertion: a federated token, or one signed by us."""
+        """Return the problem of a client assertion: a federated token, or a signed token."""
         assertion = form["client_assertion"]
         if form.get("client_assertion_type") != _ASSERTION:
             return "Client assertion type is not supported."
@@ -181,7 +181,7 @@ def _configuration(tenant: str) -> Response:
 
 
 def _device_code() -> Response:
-    """Offer a code that nobody will ever enter: a client that asks for one waits 15 minutes."""
+    """Return a login code that no user enters: a client with such a code waits 15 minutes."""
     return json_response(
         {
             "user_code": "STANDIN01",

@@ -1,8 +1,8 @@
 """The front: an HTTP proxy on loopback whose tunnels end in the stand-in itself.
 
 A client asks it for a tunnel to a host of Azure; the front answers there with a certificate for
-that host, so that no name has to be resolved and nothing leaves the machine. What is asked of it
-directly, without a tunnel, is the admin port and the managed identity.
+that host, so that no name has to be resolved and nothing leaves the machine. Requests without a
+tunnel go to the admin port and to the managed identity.
 """
 
 import logging
@@ -26,15 +26,15 @@ _CODES = {403: "AuthorizationFailure", 429: "TooManyRequests", 503: "ServiceUnav
 
 
 class Front(ThreadingHTTPServer):
-    """One port for everything.
+    """The HTTP server of the stand-in, on one port.
 
     Args:
         certificate: File with certificate and key of the hosts.
         hosts: Hosts a tunnel may lead to; 502 for others.
-        respond: Answers a request that came through a tunnel.
-        direct: Answers a request that did not.
-        faults: What goes wrong.
-        journal: Where requests are kept.
+        respond: Function that answers a request to a host of Azure.
+        direct: Function that answers a request without a tunnel.
+        faults: Active faults.
+        journal: Journal of the requests.
 
     Attributes:
         ahead_s: Seconds by which the clock of its hosts is ahead.
@@ -65,7 +65,7 @@ class Front(ThreadingHTTPServer):
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """Port of the server."""
         return int(self.server_address[1])
 
     def release(self) -> None:
@@ -79,7 +79,7 @@ class Front(ThreadingHTTPServer):
 
 
 class _Connection(BaseHTTPRequestHandler):
-    """One connection: requests to the front itself, or, after CONNECT, to a host."""
+    """A connection: requests to the front itself or, after CONNECT, to a host."""
 
     server: Front
     protocol_version = "HTTP/1.1"
@@ -95,18 +95,18 @@ class _Connection(BaseHTTPRequestHandler):
         host = self.path.rpartition(":")[0].lower()
         self.close_connection = True
         if host not in self.server.hosts:
-            self._note("CONNECT", host, "", 502, time.monotonic(), "")
+            self._record_request("CONNECT", host, "", 502, time.monotonic(), "")
             self._send(Response(status=502, body=b"no such host behind this proxy"))
             return
         fault = self.server.faults.fault_of_connection(host)
         if fault and fault.kind == "drop":
-            self._note("CONNECT", host, "", 0, time.monotonic(), fault.kind)
+            self._record_request("CONNECT", host, "", 0, time.monotonic(), fault.kind)
             return
         self.connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
         if fault:
             started = time.monotonic()
             self.server.released.wait()
-            self._note("CONNECT", host, "", 0, started, fault.kind)
+            self._record_request("CONNECT", host, "", 0, started, fault.kind)
             return
         self.connection = self.server.context.wrap_socket(self.connection, server_side=True)
         self.rfile = self.connection.makefile("rb")
@@ -114,16 +114,16 @@ class _Connection(BaseHTTPRequestHandler):
         self.host = host
         self.close_connection = False
 
-    def _any(self) -> None:
+    def _handle_request(self) -> None:
         if "Transfer-Encoding" in self.headers:
-            # No client of ours sends in chunks; unread ones would pass for the next request.
+            # Azure's clients do not send chunks; unread chunks would look like the next request.
             self.close_connection = True
             self._send(Response(status=411))
             return
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length)
         if len(body) < length:
-            # The client is gone, perhaps killed: half a request is none.
+            # The client has closed the connection, perhaps because a test killed it.
             self.close_connection = True
             return
         request = Request(
@@ -146,13 +146,13 @@ class _Connection(BaseHTTPRequestHandler):
         answer = self._with_fault(request, fault)
         status = answer.status if answer else 0
         kind = fault.kind if fault else ""
-        self._note(request.method, self.host, request.path, status, started, kind)
+        self._record_request(request.method, self.host, request.path, status, started, kind)
         if answer is None:
             self.close_connection = True
             return
         self._send(answer)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _any
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _handle_request
 
     def _with_fault(self, request: Request, fault: Fault | None) -> Response | None:
         """Return the answer, or None to close the connection without one."""
@@ -171,30 +171,30 @@ class _Connection(BaseHTTPRequestHandler):
     def _respond(self, request: Request) -> Response:
         try:
             return self.server.respond(request)
-        except Exception as error:  # a mistake of ours must show, not hang
+        except Exception as error:  # an error of the stand-in must be visible
             log.exception("failed to answer method=%s path=%s", request.method, request.path)
             return service_error(500, f"The stand-in failed: {error!r}", code="StandInFailed")
 
-    def _send(self, answer: Response) -> None:
-        reason = answer.reason or self.responses.get(answer.status, ("",))[0]
-        lines = [f"{self.protocol_version} {answer.status} {reason}"]
-        if not any(name.lower() == "date" for name in answer.headers):
+    def _send(self, response: Response) -> None:
+        reason = response.reason or self.responses.get(response.status, ("",))[0]
+        lines = [f"{self.protocol_version} {response.status} {reason}"]
+        if not any(name.lower() == "date" for name in response.headers):
             lines.append(f"Date: {formatdate(time.time() + self.server.ahead_s, usegmt=True)}")
         is_head = self.command == "HEAD"
         lines += [
             f"{name}: {text}"
-            for name, text in answer.headers.items()
+            for name, text in response.headers.items()
             if is_head or name.lower() != "content-length"
         ]
-        if not is_head and answer.status not in (204, 304):
-            lines.append(f"Content-Length: {len(answer.body)}")
+        if not is_head and response.status not in (204, 304):
+            lines.append(f"Content-Length: {len(response.body)}")
         if self.close_connection:
             lines.append("Connection: close")
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
         # One write: a head and a body sent apart wait for each other's acknowledgement.
-        self.connection.sendall(head if is_head else head + answer.body)
+        self.connection.sendall(head if is_head else head + response.body)
 
-    def _note(
+    def _record_request(
         self, method: str, host: str, path: str, status: int, started: float, fault: str
     ) -> None:
         self.server.journal.add(

@@ -22,10 +22,10 @@ def experiment_guid(number: str) -> str:
 
 
 def experiment_number(guid: str) -> str:
-    """Return the MLflow server's number; what is no such GUID stays, and is found nowhere."""
+    """Return the number of an experiment in the MLflow server; "-1" for an unknown GUID."""
     if guid.lower().startswith(_EXPERIMENT_PREFIX):
         return str(int(guid[len(_EXPERIMENT_PREFIX) :], 16))
-    # "0" is what MLflow sends when nobody chose an experiment; the service takes its default.
+    # MLflow sends "0" without an active experiment; the service uses its default experiment.
     return guid if guid == "0" else "-1"
 
 

@@ -16,15 +16,15 @@ _METRIC_VALUES = 250
 _TAGS_A_CALL = 50
 _TAG_VALUE = 1000
 _EXPERIMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
-_SEE = "See https://aka.ms/azure-machine-learning-limits for service limits documentation."
+_LIMITS_PAGE = "See https://aka.ms/azure-machine-learning-limits for service limits documentation."
 
 
 def broken_limit(call: str, body: dict[str, Any], params_before: frozenset[str]) -> Response | None:
-    """Return the refusal of a call that asks too much; None for one within the limits.
+    """Return the refusal of a call beyond the limits; None for a call within the limits.
 
     Args:
         call: For example "runs/log-batch".
-        body: What the client sent.
+        body: Body of the request.
         params_before: Names of the parameters that the run has.
     """
     if call in ("experiments/create", "experiments/update"):
@@ -53,14 +53,16 @@ def _experiment_name(name: str) -> Response | None:
     )
 
 
-def _params(params: list[dict[str, Any]], before: frozenset[str]) -> Response | None:
+def _params(params: list[dict[str, Any]], logged_params: frozenset[str]) -> Response | None:
     too_long = sum(len(str(param.get("value", ""))) > _PARAM_VALUE for param in params)
     if too_long:
         return _refusal(
             f"No more than {_PARAM_VALUE} characters per params Value. Request contains "
             f"{too_long} of greater length."
         )
-    return _size("Parameters", _PARAMS_A_RUN, len(before | {str(p.get("key")) for p in params}))
+    return _size(
+        "Parameters", _PARAMS_A_RUN, len(logged_params | {str(p.get("key")) for p in params})
+    )
 
 
 def _tags(tags: list[dict[str, Any]]) -> Response | None:
@@ -73,7 +75,7 @@ def _size(field: str, limit: int, size: int) -> Response | None:
         return None
     return _refusal(
         f"A field of the entity is over the size limit. FieldName={field}, Limit={limit}, "
-        f"Size={size}. {_SEE}"
+        f"Size={size}. {_LIMITS_PAGE}"
     )
 
 

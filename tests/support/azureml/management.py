@@ -14,14 +14,14 @@ _READ = "Microsoft.MachineLearningServices/workspaces/experiments/read"
 
 
 class Management:
-    """What clients ask of it before they turn to the data plane."""
+    """Requests that clients send before they call the data plane."""
 
     def __init__(self, workspace: Workspace, tokens: Tokens, permissions: Permissions) -> None:
         self._workspace = workspace
         self._tokens = tokens
         self._permissions = permissions
 
-    def answer(self, request: Request) -> Response:
+    def respond(self, request: Request) -> Response:
         """Answer a request to the management host."""
         if match_path("/metadata/endpoints", request.path):
             return json_response([_cloud()])
@@ -29,19 +29,19 @@ class Management:
         if problem:
             code = "InvalidAuthenticationToken"
             return service_error(401, f"The access token is invalid. {problem}", code=code)
-        found = match_path(_PATH, request.path)
-        if not found or request.method != "GET":
+        match = match_path(_PATH, request.path)
+        if not match or request.method != "GET":
             return service_error(404, "The resource type could not be found.", code="NotFound")
         if "api-version" not in request.query:
             code = "MissingApiVersionParameter"
             return service_error(400, "The api-version query parameter is required.", code=code)
-        missing = self.missing(found[1], found[2], found[3])
+        missing = self.missing(match[1], match[2], match[3])
         if missing:
             return missing
-        rest = (found[4] or "").lower()
-        if rest == "/providers/microsoft.authorization/permissions":
-            return json_response(self._permissions.as_json())
-        if rest:
+        path = (match[4] or "").lower()
+        if path == "/providers/microsoft.authorization/permissions":
+            return json_response(self._permissions.to_dict())
+        if path:
             return service_error(404, "The resource type could not be found.", code="NotFound")
         if not self._permissions.allows(_READ):
             code = "AuthorizationFailed"
@@ -51,40 +51,40 @@ class Management:
 
     def missing(self, subscription: str, group: str, name: str) -> Response | None:
         """Return the 404 for a scope that does not exist; None for the one workspace."""
-        ours = self._workspace
-        if subscription.lower() != ours.subscription_id.lower():
+        workspace = self._workspace
+        if subscription.lower() != workspace.subscription_id.lower():
             message = f"The subscription '{subscription}' could not be found."
             return service_error(404, message, code="SubscriptionNotFound")
-        if group.lower() != ours.resource_group.lower():
+        if group.lower() != workspace.resource_group.lower():
             message = f"Resource group '{group}' could not be found."
             return service_error(404, message, code="ResourceGroupNotFound")
-        if name.lower() != ours.workspace_name.lower():
+        if name.lower() != workspace.workspace_name.lower():
             resource = f"Microsoft.MachineLearningServices/workspaces/{name}"
             message = f"The Resource '{resource}' under resource group '{group}' was not found."
             return service_error(404, message, code="ResourceNotFound")
         return None
 
     def _resource(self) -> dict[str, object]:
-        ours = self._workspace
+        workspace = self._workspace
         return {
-            "id": ours.scope,
-            "name": ours.workspace_name,
+            "id": workspace.scope,
+            "name": workspace.workspace_name,
             "type": "Microsoft.MachineLearningServices/workspaces",
-            "location": ours.region,
+            "location": workspace.region,
             "kind": "Default",
             "identity": {"type": "SystemAssigned", "tenantId": TENANT_ID},
             "sku": {"name": "Basic", "tier": "Basic"},
             "tags": {},
             "properties": {
-                "friendlyName": ours.workspace_name,
-                "workspaceId": ours.workspace_id,
+                "friendlyName": workspace.workspace_name,
+                "workspaceId": workspace.workspace_id,
                 "tenantId": TENANT_ID,
-                "discoveryUrl": f"https://{ours.region}.api.azureml.ms/discovery",
-                "mlFlowTrackingUri": ours.tracking_uri,
+                "discoveryUrl": f"https://{workspace.region}.api.azureml.ms/discovery",
+                "mlFlowTrackingUri": workspace.tracking_uri,
                 "provisioningState": "Succeeded",
                 "publicNetworkAccess": "Enabled",
-                "storageAccount": f"{ours.scope.partition('/providers/')[0]}"
-                f"/providers/Microsoft.Storage/storageAccounts/{ours.storage_account}",
+                "storageAccount": f"{workspace.scope.partition('/providers/')[0]}"
+                f"/providers/Microsoft.Storage/storageAccounts/{workspace.storage_account}",
                 "v1LegacyMode": False,
             },
         }

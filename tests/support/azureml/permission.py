@@ -1,4 +1,4 @@
-"""What the caller may do: the role's actions, less what a test has taken away."""
+"""Permissions of the caller: the actions of its role without the actions that a test denies."""
 
 from fnmatch import fnmatchcase
 
@@ -6,7 +6,7 @@ from tests.support.http.messages import match_path
 
 _WORKSPACES = "Microsoft.MachineLearningServices/workspaces"
 RUNS_WRITE = f"{_WORKSPACES}/experiments/runs/write"
-EVERYTHING = "*"
+ALL_ACTIONS = "*"
 
 # The built-in role "AzureML Data Scientist".
 _ACTIONS = tuple(f"{_WORKSPACES}/*/{verb}" for verb in ("read", "action", "delete", "write"))
@@ -24,7 +24,7 @@ class Permissions:
     """The caller's role.
 
     Attributes:
-        denied: Actions taken away, `*` allowed in them; "*" alone takes everything.
+        denied: Denied actions, with `*` as a wildcard; "*" alone denies all.
     """
 
     def __init__(self) -> None:
@@ -32,13 +32,13 @@ class Permissions:
 
     def allows(self, action: str) -> bool:
         """Tell whether the caller may do this."""
-        given = any(_covers(pattern, action) for pattern in _ACTIONS)
-        taken = any(_covers(pattern, action) for pattern in (*_NOT_ACTIONS, *self.denied))
-        return given and not taken
+        granted = any(_covers(pattern, action) for pattern in _ACTIONS)
+        removed = any(_covers(pattern, action) for pattern in (*_NOT_ACTIONS, *self.denied))
+        return granted and not removed
 
-    def as_json(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """The answer of the management endpoint."""
-        if EVERYTHING in self.denied:
+        if ALL_ACTIONS in self.denied:
             return {"value": []}
         return {
             "value": [
@@ -57,13 +57,13 @@ def action_of(method: str, path: str) -> str:
 
     Args:
         method: In capitals.
-        path: What follows the workspace, for example "/api/2.0/mlflow/runs/create".
+        path: Path below the workspace, for example "/api/2.0/mlflow/runs/create".
     """
-    found = match_path(r"/api/[23]\.0/(?:preview/)?mlflow/([^/]+)(?:/(.+))?", path)
-    if not found:
+    match = match_path(r"/api/[23]\.0/(?:preview/)?mlflow/([^/]+)(?:/(.+))?", path)
+    if not match:
         verb = "read" if method == "GET" else "write"
         return f"{_WORKSPACES}/metadata/artifacts/{verb}"
-    noun, call = found[1], found[2] or ""
+    noun, call = match[1], match[2] or ""
     verb = "read" if method == "GET" or call.rpartition("/")[2] in _READS else "write"
     resource = {"experiments": "experiments", "runs": "experiments/runs"}.get(noun, "models")
     if noun == "metrics":

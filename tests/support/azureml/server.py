@@ -1,6 +1,6 @@
 """The process of the stand-in: everything started, tied together, and steered by its admin port.
 
-Nobody but `start` in `handle.py` and `__main__.py` has to know it.
+Only `__main__.py` uses it.
 """
 
 import base64
@@ -31,8 +31,8 @@ class Server:
     """A running stand-in.
 
     Args:
-        folder: For everything it writes.
-        workspace: The workspace it serves.
+        folder: Folder of its database, certificates and logs.
+        workspace: Workspace that it serves.
     """
 
     def __init__(self, folder: Path, workspace: Workspace) -> None:
@@ -61,7 +61,7 @@ class Server:
         self._front = Front(
             self._certificates.server,
             workspace.hosts,
-            self._service.answer,
+            self._service.respond,
             self._direct,
             self._faults,
             self._journal,
@@ -69,8 +69,8 @@ class Server:
         backend.wait()
         Thread(target=self._front.serve_forever, daemon=True).start()
 
-    def facts(self) -> dict[str, Any]:
-        """What a client has to be told: where it is, and the secrets of its identities."""
+    def connection_details(self) -> dict[str, Any]:
+        """Return port, workspace, certificates and secrets, which a client needs."""
         return {
             "port": self._front.port,
             "workspace": asdict(self._workspace),

@@ -1,4 +1,4 @@
-"""The service: which part answers which host, and who may ask."""
+"""The service: one part for each host, and the check of tokens and permissions."""
 
 from datetime import UTC, datetime
 from urllib.parse import unquote
@@ -26,12 +26,12 @@ class Service:
     """Everything of Azure that the stand-in has, by host.
 
     Args:
-        workspace: The one that exists.
-        tokens: Shared with the admin port.
-        permissions: Shared with the admin port.
-        entra: The login side.
-        tracking: Runs and models.
-        blobs: The storage account.
+        workspace: The only workspace.
+        tokens: Tokens that the admin port can revoke.
+        permissions: Permissions that the admin port can deny.
+        entra: Service of the login host.
+        tracking: Service of runs and models.
+        blobs: Storage account.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class Service:
         self._artifacts = Artifacts(workspace, blobs, tracking.run_exists)
         self._sources = SourceCheck(self._artifacts)
 
-    def answer(self, request: Request) -> Response:
+    def respond(self, request: Request) -> Response:
         """Answer a request to any of the workspace's hosts."""
         if request.host == LOGIN_HOST:
-            return self._entra.answer(request)
+            return self._entra.respond(request)
         if request.host == MANAGEMENT_HOST:
-            return self._management.answer(request)
+            return self._management.respond(request)
         if request.host == self.workspace.blob_host:
-            return self._blobs.answer(request)
+            return self._blobs.respond(request)
         return self._data_plane(request)
 
     def managed_identity(self, request: Request) -> Response:
@@ -72,10 +72,10 @@ class Service:
         self._artifacts.clear()
 
     def _data_plane(self, request: Request) -> Response:
-        found = match_path(_DATA_PLANE, request.path)
-        if not found:
+        match = match_path(_DATA_PLANE, request.path)
+        if not match:
             return Response(status=404)
-        part, rest = found[1].lower(), found[5]
+        part, path = match[1].lower(), match[5]
         is_tracking = part.startswith("mlflow")
         problem = self._tokens.problem(request.headers.get("authorization", ""))
         if problem:
@@ -83,9 +83,9 @@ class Service:
             challenge = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
             headers = {**refused.headers, **challenge}
             return Response(status=401, body=refused.body, headers=headers)
-        if self._management.missing(*(unquote(found[index]) for index in (2, 3, 4))):
-            return _error(is_tracking, 404, f"Workspace {unquote(found[4])} was not found.")
-        action = action_of(request.method, rest)
+        if self._management.missing(*(unquote(match[index]) for index in (2, 3, 4))):
+            return _error(is_tracking, 404, f"Workspace {unquote(match[4])} was not found.")
+        action = action_of(request.method, path)
         if not self._permissions.allows(action):
             message = (
                 "The client does not have authorization to perform action "
@@ -93,12 +93,12 @@ class Service:
             )
             return _error(is_tracking, 403, message)
         if is_tracking:
-            return self._tracking.answer(request, rest, self._sources)
+            return self._tracking.respond(request, path, self._sources)
         if part.startswith("artifact"):
-            return self._artifacts.of_container(request, rest)
-        if match_path(_RUN_TOKEN, rest):
+            return self._artifacts.of_container(request, path)
+        if match_path(_RUN_TOKEN, path):
             return self._run_token()
-        return self._artifacts.of_run(request, rest)
+        return self._artifacts.of_run(request, path)
 
     def _run_token(self) -> Response:
         """Refresh the token of a job, which azureml-mlflow does 95 seconds before its end."""

@@ -1,4 +1,4 @@
-"""A test's side of the stand-in: start it, steer it, ask what clients did, run a client."""
+"""The stand-in in the hands of a test: start it, switch faults, read the journal, run clients."""
 
 import json
 import subprocess
@@ -30,18 +30,18 @@ class AzureMl:
     """A running stand-in of Azure ML.
 
     Args:
-        facts: What its process says of itself, see `Server.facts`.
+        details: Details that its process prints, see `Server.connection_details`.
 
     Attributes:
         workspace: The one workspace that exists.
         authority: Certificate that clients have to trust, PEM.
     """
 
-    def __init__(self, facts: Mapping[str, Any]) -> None:
-        self._facts = facts
-        self.workspace = Workspace(**facts["workspace"])
-        self.authority = Path(facts["authority"])
-        self._admin = urllib3.HTTPConnectionPool("127.0.0.1", facts["port"], timeout=30)
+    def __init__(self, details: Mapping[str, Any]) -> None:
+        self._details = details
+        self.workspace = Workspace(**details["workspace"])
+        self.authority = Path(details["authority"])
+        self._admin = urllib3.HTTPConnectionPool("127.0.0.1", details["port"], timeout=30)
 
     @property
     def tracking_uri(self) -> str:
@@ -51,7 +51,7 @@ class AzureMl:
     @property
     def proxy(self) -> str:
         """URL of the proxy that leads to the stand-in."""
-        return f"http://127.0.0.1:{self._facts['port']}"
+        return f"http://127.0.0.1:{self._details['port']}"
 
     def environment(
         self, identity: str = "service-principal", *, skip_metadata: bool = True
@@ -64,7 +64,7 @@ class AzureMl:
         """
         proxy = {"http_proxy": self.proxy, "https_proxy": self.proxy}
         proxy["no_proxy"] = "127.0.0.1,localhost"
-        found = {
+        variables = {
             **proxy,
             **{name.upper(): text for name, text in proxy.items()},
             "REQUESTS_CA_BUNDLE": str(self.authority),
@@ -74,16 +74,16 @@ class AzureMl:
             **self._identity(identity),
         }
         if skip_metadata:
-            found["AZUREML_CURRENT_CLOUD"] = "AzureCloud"
-        return found
+            variables["AZUREML_CURRENT_CLOUD"] = "AzureCloud"
+        return variables
 
-    def fault(self, kind: str, **where: Any) -> None:
+    def fault(self, kind: str, **fields: Any) -> None:
         """Switch a fault on; see `Fault` for kinds and arguments.
 
         Example:
             azureml.fault("status", status=429, retry_after_s=1, path="runs/log-batch", count=2)
         """
-        self._post("faults", Fault(kind=kind, **where).to_dict())
+        self._post("faults", Fault(kind=kind, **fields).to_dict())
 
     def blob_put_fails(self, *, count: int | None = None, status: int = 403) -> None:
         """Let uploads fail after their path is registered; 403 is not tried again by the client."""
@@ -128,7 +128,7 @@ class AzureMl:
         """Wait until clients have asked `count` times, for example to kill one in between.
 
         Raises:
-            TimeoutError: Nobody did, for a minute.
+            TimeoutError: No client did within a minute.
         """
         deadline = time.monotonic() + 60
         while len(entries := self.requests(host=host, path=path)) < count:
@@ -143,7 +143,7 @@ class AzureMl:
             "GET",
             IDENTITY_PATH,
             fields={"resource": resource, "api-version": "2019-08-01"},
-            headers={"X-IDENTITY-HEADER": self._facts["identity_header"]},
+            headers={"X-IDENTITY-HEADER": self._details["identity_header"]},
         )
         return str(json.loads(answer.data)["access_token"])
 
@@ -156,17 +156,17 @@ class AzureMl:
         skip_metadata: bool = True,
         terminal: int | None = None,
     ) -> subprocess.Popen[str]:
-        """Start Python code as a client, in a process of its own with nothing but our variables.
+        """Start Python code as a client in a new process, with only the variables of the stand-in.
 
-        azureml-mlflow reads its settings when it is imported, so a client cannot share a process.
+        For entry points, kills and settings at start; other tests use the fixture `azureml_client`.
 
         Args:
             code: The program; `sys.argv[1]` is the tracking URI, `arguments` follow.
             arguments: Further arguments.
-            identity: As in `environment`.
-            environment: Further variables.
-            skip_metadata: As in `environment`.
-            terminal: Where its messages go, as a file descriptor; else they can be read.
+            identity: Identity, see `environment`.
+            environment: Further variables of the process.
+            skip_metadata: Whether to name the cloud, see `environment`.
+            terminal: File descriptor for its messages; by default a pipe.
         """
         return subprocess.Popen(
             [sys.executable, "-c", code, self.tracking_uri, *arguments],
@@ -191,7 +191,7 @@ class AzureMl:
             code: The program.
             arguments: Further arguments.
             timeout_s: Seconds that it may take; it is killed then.
-            options: As `start` takes them.
+            options: Further arguments of `start`.
         """
         with self.start(code, *arguments, **options) as process:
             try:
@@ -204,18 +204,18 @@ class AzureMl:
     def _identity(self, identity: str) -> dict[str, str]:
         names = {"AZURE_TENANT_ID": TENANT_ID, "AZURE_CLIENT_ID": CLIENT_ID}
         if identity == "service-principal":
-            return names | {"AZURE_CLIENT_SECRET": self._facts["client_secret"]}
+            return names | {"AZURE_CLIENT_SECRET": self._details["client_secret"]}
         if identity == "certificate":
-            return names | {"AZURE_CLIENT_CERTIFICATE_PATH": self._facts["client_certificate"]}
+            return names | {"AZURE_CLIENT_CERTIFICATE_PATH": self._details["client_certificate"]}
         if identity == "workload":
             return names | {
-                "AZURE_FEDERATED_TOKEN_FILE": self._facts["federated_token_file"],
+                "AZURE_FEDERATED_TOKEN_FILE": self._details["federated_token_file"],
                 "AZURE_AUTHORITY_HOST": "https://login.microsoftonline.com/",
             }
         if identity == "managed":
             return {
                 "IDENTITY_ENDPOINT": f"{self.proxy}{IDENTITY_PATH}",
-                "IDENTITY_HEADER": self._facts["identity_header"],
+                "IDENTITY_HEADER": self._details["identity_header"],
             }
         if identity == "none":
             return {}
@@ -229,13 +229,13 @@ class AzureMl:
 
 @contextmanager
 def azureml_service(folder: Path, workspace: Workspace | None = None) -> Iterator[AzureMl]:
-    """Start a stand-in in a process of its own and end it, with all its children, afterwards.
+    """Start a stand-in in a new process, and end it with all its children afterwards.
 
     Its process ends when its input does, so not even a killed test leaves it behind.
 
     Args:
-        folder: For its database, certificates and logs; must be one that nobody else uses.
-        workspace: What it serves; a workspace of its own without it.
+        folder: Unused folder for its database, certificates and logs.
+        workspace: Workspace that it serves; by default a new workspace.
 
     Example:
         with azureml_service(tmp_path / "azureml") as azureml:
@@ -244,10 +244,10 @@ def azureml_service(folder: Path, workspace: Workspace | None = None) -> Iterato
     folder.mkdir(parents=True, exist_ok=True)
     errors = folder / "stand-in.log"
     command = [sys.executable, "-m", "tests.support.azureml", "--folder", str(folder), "--child"]
-    given = json.dumps(vars(workspace)) if workspace else ""
+    workspace_json = json.dumps(vars(workspace)) if workspace else ""
     with errors.open("w") as stream:
         process = subprocess.Popen(
-            [*command, *(["--workspace", given] if given else [])],
+            [*command, *(["--workspace", workspace_json] if workspace_json else [])],
             cwd=_ROOT,
             env=clean_environment(),
             stdin=subprocess.PIPE,
@@ -257,10 +257,10 @@ def azureml_service(folder: Path, workspace: Workspace | None = None) -> Iterato
         )
     try:
         assert process.stdout
-        said = process.stdout.readline()
-        if not said:
+        line = process.stdout.readline()
+        if not line:
             raise RuntimeError(f"the stand-in did not start; {errors} says why")
-        yield AzureMl(json.loads(said))
+        yield AzureMl(json.loads(line))
     finally:
         try:
             # The end of its input is its signal.

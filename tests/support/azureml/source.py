@@ -1,4 +1,4 @@
-"""Where a model version may come from: artifacts of a run, or files uploaded for it."""
+"""Sources of a model version: artifacts of a run, or uploaded files."""
 
 from urllib.parse import unquote, urlsplit
 
@@ -14,14 +14,14 @@ class SourceCheck:
     """Looks for the files of a model version before it is made.
 
     Args:
-        artifacts: Where they have to be registered.
+        artifacts: Registered artifacts.
     """
 
     def __init__(self, artifacts: Artifacts) -> None:
         self._artifacts = artifacts
 
     def problem(self, source: str) -> Response | None:
-        """Return the refusal of a source; None where something is there."""
+        """Return the refusal of a source; None for a source with files."""
         url = urlsplit(source)
         path = unquote(url.path)
         uploaded = match_path(_UPLOADED, path) if url.netloc == "artifacts" else None
@@ -31,10 +31,10 @@ class SourceCheck:
                 400, f"Model source '{source}' is not supported.", error_code="BAD_REQUEST"
             )
         if uploaded:
-            there = self._artifacts.has_folder(uploaded[1], uploaded[2], uploaded[3])
+            has_files = self._artifacts.has_folder(uploaded[1], uploaded[2], uploaded[3])
         else:
             assert run
-            there = self._artifacts.run_has_folder(run[1], run[2] or "")
-        if there:
+            has_files = self._artifacts.run_has_folder(run[1], run[2] or "")
+        if has_files:
             return None
         return tracking_error(404, f"No artifacts were found at model source '{source}'.")

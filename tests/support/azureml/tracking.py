@@ -1,4 +1,4 @@
-"""The MLflow part of the service: what Azure ML supports goes to an MLflow server, the rest fails.
+"""The MLflow part of the service: supported calls go to an MLflow server, other calls fail.
 
 Only calls of MLflow 2 are known here; those that MLflow 3 added are answered as Azure ML does.
 """
@@ -51,8 +51,8 @@ class Tracking:
     """Runs, metrics and the model registry of the workspace.
 
     Args:
-        workspace: For the artifact URIs.
-        server: The MLflow server.
+        workspace: Workspace, for the artifact URIs.
+        server: MLflow server that stores the data.
     """
 
     def __init__(self, workspace: Workspace, server: Upstream) -> None:
@@ -61,17 +61,17 @@ class Tracking:
         # Parameters are counted before they are written, one call at a time.
         self._counting = Lock()
 
-    def answer(self, request: Request, rest: str, source_check: SourceCheck) -> Response:
-        """Answer under /mlflow/v2.0; `rest` is what follows the workspace."""
-        found = match_path(_API, rest)
-        call = found[1] if found else ""
+    def respond(self, request: Request, path: str, source_check: SourceCheck) -> Response:
+        """Answer under /mlflow/v2.0; `path` is the path below the workspace."""
+        match = match_path(_API, path)
+        call = match[1] if match else ""
         if call.split("/")[0] == "traces":
             return Response(status=403)
         if call == "runs/log-batch-async":
             return self._log_batch_async(request)
         if call == "runs/get-run-data-status":
             return json_response({"is_complete": True})
-        # logged-models, aliases, runs/outputs, renaming a model: nothing is there.
+        # Azure ML lacks logged-models, aliases, runs/outputs and the rename of a model.
         if call not in _CALLS:
             return Response(status=404)
         body = request.json() if request.body else {}
@@ -94,9 +94,9 @@ class Tracking:
     def _call(self, request: Request, call: str, body: dict[str, Any]) -> Response:
         body = {key: body[key] for key in body if key not in _UNKNOWN_FIELDS.get(call, ())}
         with self._counting if _logs_params(call, body) else nullcontext():
-            refused = broken_limit(call, body, self._params_before(call, body))
-            if refused:
-                return refused
+            refusal = broken_limit(call, body, self._params_before(call, body))
+            if refusal:
+                return refusal
             query = inward_query(urlsplit(request.target).query)
             answer = self._server.send(
                 request.method,
@@ -104,16 +104,16 @@ class Tracking:
                 _JSON,
                 json.dumps(inward(body)).encode() if request.body else None,
             )
-        return self._in_azures_words(call, body, answer)
+        return self._translate_response(call, body, answer)
 
-    def _in_azures_words(self, call: str, body: dict[str, Any], answer: Response) -> Response:
+    def _translate_response(self, call: str, body: dict[str, Any], response: Response) -> Response:
         try:
-            value = json.loads(answer.body)
+            value = json.loads(response.body)
         except ValueError:
-            return tracking_error(answer.status, answer.body.decode(errors="replace"))
-        if answer.status != 200:
+            return tracking_error(response.status, response.body.decode(errors="replace"))
+        if response.status != 200:
             return tracking_error(
-                answer.status, str(value.get("message")), error_code=value.get("error_code")
+                response.status, str(value.get("message")), error_code=value.get("error_code")
             )
         if call == "runs/create":
             self._tag_root(value["run"], body)

@@ -6,15 +6,22 @@ import urllib3
 
 from tests.support.http.messages import Response
 
-# Those of one connection only, and those that the front writes itself.
-_OWN = {"connection", "keep-alive", "transfer-encoding", "proxy-connection", "date", "server"}
+# Headers of one connection, and headers that the front writes itself.
+_CONNECTION_HEADERS = {
+    "connection",
+    "keep-alive",
+    "transfer-encoding",
+    "proxy-connection",
+    "date",
+    "server",
+}
 
 
 class Upstream:
     """A server on loopback.
 
     Args:
-        port: Where it listens.
+        port: Port of the server.
     """
 
     def __init__(self, port: int) -> None:
@@ -25,18 +32,18 @@ class Upstream:
     def send(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None
     ) -> Response:
-        """Send once and return the answer as it is, without following a redirect."""
+        """Send a request once and return the response unchanged, also a redirect."""
         got = self._pool.urlopen(
             method,
             target,
             body=body,
-            headers=_passed_on(headers),
+            headers=_forwarded_headers(headers),
             redirect=False,
             retries=False,
             decode_content=False,
         )
-        return Response(status=got.status, body=got.data, headers=_passed_on(got.headers))
+        return Response(status=got.status, body=got.data, headers=_forwarded_headers(got.headers))
 
 
-def _passed_on(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: text for name, text in headers.items() if name.lower() not in _OWN}
+def _forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for name, text in headers.items() if name.lower() not in _CONNECTION_HEADERS}

@@ -1,7 +1,6 @@
 """The workspace that the stand-in serves, and the identities that may use it.
 
-Everything that names something in Azure is here, so that a test can ask for it and the service can
-compare with it.
+All names of Azure resources are in this module, for the tests and for the service.
 """
 
 from dataclasses import dataclass

@@ -6,7 +6,7 @@ from threading import Lock
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One request and its result.
+    """A request and its result.
 
     Args:
         method: HTTP method in capitals.

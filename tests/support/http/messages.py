@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One request to a stand-in.
+    """A request to a stand-in.
 
     Args:
         method: HTTP method in capitals.
