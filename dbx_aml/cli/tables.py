@@ -105,8 +105,8 @@ def print_fields(
     Args:
         fields: Names and values; a value may be what a cell of `print_table` may be.
         title: Line above; "" for none.
-        is_prose: The values are sentences: they may be wrapped between words. A command or a path
-            is none.
+        is_prose: The values are sentences, which may be wrapped between words. Paths and commands
+            are not wrapped, so that they can be copied.
         console: Where to print; default stdout.
     """
     console = console or stdout_console()
