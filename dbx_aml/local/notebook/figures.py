@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from dbx_aml._common.environment import environment_variables
 
 _BACKEND = "module://dbx_aml.local.notebook.matplotlib_backend"
 _show: Callable[[Any], None] | None = None
@@ -20,21 +21,17 @@ def inline(show: Callable[[Any], None]) -> Iterator[None]:
         show: Function that shows a matplotlib figure and closes it.
     """
     global _show
-    old_show, old_backend = _show, os.environ.get("MPLBACKEND")
-    _show = show
-    os.environ["MPLBACKEND"] = _BACKEND  # read when the block imports matplotlib
-    if "matplotlib" in sys.modules:
-        import matplotlib
-
-        matplotlib.use(_BACKEND)
+    old_show, _show = _show, show
     try:
-        yield
+        # Read when the block imports matplotlib.
+        with environment_variables(MPLBACKEND=_BACKEND):
+            if "matplotlib" in sys.modules:
+                import matplotlib
+
+                matplotlib.use(_BACKEND)
+            yield
     finally:
         _show = old_show
-        if old_backend is None:
-            del os.environ["MPLBACKEND"]
-        else:
-            os.environ["MPLBACKEND"] = old_backend
 
 
 def show_figures() -> None:
