@@ -137,7 +137,7 @@ def _global_state_is_put_back() -> Iterator[None]:
     if "dbx_aml.azure.credentials" in sys.modules:
         from dbx_aml.azure import credentials as auth
 
-        auth._known.clear()
+        auth.reset_for_tests()
     _put_back(environment)
 
 

@@ -55,6 +55,7 @@ def send(
     json: Any = None,
     data: bytes | None = None,
     is_idempotent: bool | None = None,
+    use_proxy: bool = True,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Response:
@@ -73,6 +74,7 @@ def send(
         data: Body as bytes.
         is_idempotent: Whether sending the request twice does no harm. By default by the method:
             a POST is retried only if the service refused it before it did anything.
+        use_proxy: Whether the machine's proxy, CA bundle and logins count.
         clock: Clock in seconds that only goes forward.
         sleep: Function that waits for a number of seconds.
 
@@ -97,7 +99,7 @@ def send(
         seconds = max(seconds_left, 0.001)
 
         def request() -> Response:
-            return _session(os.getpid()).request(
+            return _session(os.getpid(), use_proxy).request(
                 method,
                 url,
                 headers=dict(headers or {}),
@@ -191,12 +193,13 @@ def keep_headers(request: PreparedRequest) -> PreparedRequest:
 
 
 @cache
-def _session(process_id: int) -> Session:
+def _session(process_id: int, use_proxy: bool) -> Session:
     """Return the process's connection pool: a forked process must not share its connections."""
     import requests
     from requests.adapters import HTTPAdapter
 
     session = requests.Session()
+    session.trust_env = use_proxy
     session.auth = keep_headers
     # A cookie of one call must not reach the next one, which may be another user's.
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))

@@ -1,31 +1,32 @@
-"""Where a token may come from, in order, and what speaks for each; nothing asks a person."""
+"""The sources of a token for Azure, in the order in which they count; none asks a person."""
 
 import importlib
 import os
 import shutil
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dbx_aml._common.errors import LinkError
+from dbx_aml._common.errors import LinkError, ServiceUnavailableError
+from dbx_aml._common.http import send
+from dbx_aml._common.retry import RetryPolicy
 from dbx_aml.link.clouds import CLOUDS, Cloud
 from dbx_aml.link.link import Link
 from dbx_aml.link.secret_reference import SecretRef
 
-# What azure-identity's clients are told: the bound on the whole is `bounded`.
-_QUICK: dict[str, Any] = {
+# Timeouts of azure-identity's clients; `Credential` bounds the whole request.
+_CLIENT_TIMEOUTS: dict[str, Any] = {
     "connection_timeout": 3,
     "read_timeout": 5,
     "retry_total": 2,
     "retry_backoff_factor": 0.2,
 }
+# Azure Instance Metadata Service: it gives the tokens of a virtual machine's managed identity.
 _IMDS = "http://169.254.169.254"
-_IMDS_PROBE_S = 1.0
-_CLI_S = 5
-# Everything that this module reads; who sees another one of them has to ask anew.
+_IMDS_POLICY = RetryPolicy(timeout_s=1.0, max_attempts=1)
+_AZURE_CLI_TIMEOUT_S = 5
+# Every variable that this module reads: a credential is valid for one set of their values.
 VARIABLES = (
     "AZURE_TENANT_ID",
     "AZURE_CLIENT_ID",
@@ -46,127 +47,159 @@ VARIABLES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """One way to a token.
+class CredentialSource:
+    """One source of tokens.
 
     Args:
-        name: For people, for example "managed identity".
-        is_configured: Whether somebody set it up. The first one that is set up is used, and no
-            other, because a wrong one must not turn into somebody else's identity.
-        why: What says so, for example "AZURE_CLIENT_SECRET is set".
-        is_ambient: Nobody sets it up, it is there or not: such ones are tried in turn.
-        is_chosen: The token comes from here.
-        make: Makes the credential of azure-identity; keeps the secrets it has read.
+        name: Name for people, for example "managed identity".
+        is_configured: Whether a setting names this source. Only the first configured source is
+            used: after an error of it, another source would be another identity.
+        reason: Setting that decides, for example "AZURE_CLIENT_SECRET is set".
+        is_ambient: Whether the source needs no setting. Ambient sources are tried in turn, if no
+            source is configured.
+        is_selected: Whether the tokens come from this source.
+        create_credential: Function that returns azure-identity's credential. It adds the secrets
+            that it reads to the set that it is given.
     """
 
     name: str
     is_configured: bool
-    why: str
+    reason: str
     is_ambient: bool = False
-    is_chosen: bool = False
-    make: Callable[[set[str]], Any] = field(repr=False, compare=False)
+    is_selected: bool = False
+    create_credential: Callable[[set[str]], Any] = field(repr=False, compare=False)
 
 
-def sources(link: Link) -> list[Source]:
-    """Return all sources, in the order in which they count.
+def credential_sources(link: Link) -> list[CredentialSource]:
+    """Return all sources in the order in which they count.
 
     Args:
-        link: Its references count before the variables.
+        link: Link whose references to secrets count before the environment's variables.
 
     Source:
         Microsoft Learn, "Credential chains in the Azure Identity client library for Python"
         (variables), and "Manage access to external cloud services using service credentials" of
         Azure Databricks (DATABRICKS_DEFAULT_SERVICE_CREDENTIAL_NAME); seen 2026-11.
     """
-    has = os.environ.get
-    named = link.service_credential
-    default = has("DATABRICKS_DEFAULT_SERVICE_CREDENTIAL_NAME")
-    endpoint = next((name for name in ("IDENTITY_ENDPOINT", "MSI_ENDPOINT") if has(name)), None)
-    az = shutil.which("az")
+    environment = os.environ.get
+    link_credential = link.service_credential
+    default_credential = environment("DATABRICKS_DEFAULT_SERVICE_CREDENTIAL_NAME")
+    endpoints = ("IDENTITY_ENDPOINT", "MSI_ENDPOINT")
+    endpoint = next((name for name in endpoints if environment(name)), None)
+    azure_cli = shutil.which("az")
     return [
-        Source(
+        CredentialSource(
             name="the link's service principal",
             is_configured=link.client_secret is not None,
-            why=f"client_secret is {link.client_secret}" if link.client_secret else "no reference",
-            make=lambda read: _with_secret(link, _resolved(link.client_secret), read),
+            reason=(
+                f"client_secret is {link.client_secret}" if link.client_secret else "no reference"
+            ),
+            create_credential=lambda secrets: _secret_credential(
+                link, resolve_secret(link.client_secret), secrets
+            ),
         ),
-        Source(
+        CredentialSource(
             name="the link's service credential",
-            is_configured=named is not None,
-            why=f"service_credential is {named!r}" if named else "no reference",
-            make=lambda read: _service_credential(str(named)),
+            is_configured=link_credential is not None,
+            reason=f"service_credential is {link_credential!r}"
+            if link_credential
+            else "no reference",
+            create_credential=lambda secrets: _service_credential(str(link_credential)),
         ),
-        Source(
+        CredentialSource(
             name="service principal with a secret",
-            why=_said("AZURE_CLIENT_SECRET"),
-            is_configured=bool(has("AZURE_CLIENT_SECRET")),
-            make=lambda read: _with_secret(link, has("AZURE_CLIENT_SECRET", ""), read),
+            reason=_variable_state("AZURE_CLIENT_SECRET"),
+            is_configured=bool(environment("AZURE_CLIENT_SECRET")),
+            create_credential=lambda secrets: _secret_credential(
+                link, environment("AZURE_CLIENT_SECRET", ""), secrets
+            ),
         ),
-        Source(
+        CredentialSource(
             name="service principal with a certificate",
-            why=_said("AZURE_CLIENT_CERTIFICATE_PATH"),
-            is_configured=bool(has("AZURE_CLIENT_CERTIFICATE_PATH")),
-            make=lambda read: _with_certificate(link, read),
+            reason=_variable_state("AZURE_CLIENT_CERTIFICATE_PATH"),
+            is_configured=bool(environment("AZURE_CLIENT_CERTIFICATE_PATH")),
+            create_credential=lambda secrets: _certificate_credential(link, secrets),
         ),
-        Source(
+        CredentialSource(
             name="workload identity",
-            why=_said("AZURE_FEDERATED_TOKEN_FILE"),
-            is_configured=bool(has("AZURE_FEDERATED_TOKEN_FILE")),
-            make=lambda read: _workload(link),
+            reason=_variable_state("AZURE_FEDERATED_TOKEN_FILE"),
+            is_configured=bool(environment("AZURE_FEDERATED_TOKEN_FILE")),
+            create_credential=lambda secrets: _workload_credential(link),
         ),
-        Source(
+        CredentialSource(
             name="Unity Catalog service credential",
-            why=_said("DATABRICKS_DEFAULT_SERVICE_CREDENTIAL_NAME"),
-            is_configured=bool(default),
-            make=lambda read: _service_credential(str(default)),
+            reason=_variable_state("DATABRICKS_DEFAULT_SERVICE_CREDENTIAL_NAME"),
+            is_configured=bool(default_credential),
+            create_credential=lambda secrets: _service_credential(str(default_credential)),
         ),
-        Source(
+        CredentialSource(
             name="managed identity",
-            why=_said(endpoint or "IDENTITY_ENDPOINT"),
+            reason=_variable_state(endpoint or "IDENTITY_ENDPOINT"),
             is_configured=endpoint is not None,
-            make=lambda read: _managed(link),
+            create_credential=lambda secrets: _managed_credential(link),
         ),
-        Source(
+        CredentialSource(
             name="managed identity of this machine",
-            why="tried where nothing is set up",
+            reason="tried if no source is configured",
             is_configured=False,
             is_ambient=True,
-            make=lambda read: _of_machine(link),
+            create_credential=lambda secrets: _imds_credential(link),
         ),
-        Source(
+        CredentialSource(
             name="Azure CLI",
-            why="tried where nothing is set up" if az else "no 'az' on the PATH",
+            reason="tried if no source is configured" if azure_cli else "no 'az' on the PATH",
             is_configured=False,
             is_ambient=True,
-            make=lambda read: _cli(link, az),
+            create_credential=lambda secrets: _cli_credential(link, azure_cli),
         ),
     ]
 
 
-def tenant_of(link: Link) -> str | None:
-    """Return the tenant that the link or a variable names."""
+def tenant_of_link(link: Link) -> str | None:
+    """Return the tenant of the link, else that of AZURE_TENANT_ID."""
     return link.tenant_id or os.environ.get("AZURE_TENANT_ID")
 
 
-def cloud_of(link: Link) -> Cloud:
+def cloud_of_link(link: Link) -> Cloud:
     """Return the hosts of the link's cloud; without a workspace those of AZUREML_CURRENT_CLOUD."""
     if link.aml_workspace is not None:
         return link.aml_workspace.hosts
     return CLOUDS.get(os.environ.get("AZUREML_CURRENT_CLOUD", ""), CLOUDS["AzureCloud"])
 
 
-def authority_of(link: Link) -> str:
-    """Return the host that issues tokens in the link's cloud."""
-    return os.environ.get("AZURE_AUTHORITY_HOST") or cloud_of(link).login
+def authority_host(link: Link) -> str:
+    """Return the host that issues the tokens: AZURE_AUTHORITY_HOST, else that of the cloud."""
+    return os.environ.get("AZURE_AUTHORITY_HOST") or cloud_of_link(link).login
 
 
-def _said(name: str) -> str:
+def resolve_secret(reference: SecretRef | None) -> str:
+    """Return the secret that a reference names, "" without a reference.
+
+    Raises:
+        LinkError: There is no such secret, or it is a Databricks secret and this process does not
+            run on Databricks.
+    """
+    if reference is None:
+        return ""
+    if reference.env is None:
+        secret = _dbutils().secrets.get(reference.scope, reference.key)
+    else:
+        secret = os.environ.get(reference.env)
+    if not secret:
+        raise LinkError(
+            f"secret must exist and not be empty: got none at '{reference}'; set it, or correct "
+            "client_secret"
+        )
+    return str(secret)
+
+
+def _variable_state(name: str) -> str:
     return f"{name} is set" if os.environ.get(name) else f"{name} is not set"
 
 
-def _application(link: Link) -> dict[str, Any]:
-    """Return who asks: every service principal needs a tenant and an application."""
-    tenant_id = tenant_of(link)
+def _application_settings(link: Link) -> dict[str, Any]:
+    """Return the settings that each kind of service principal needs."""
+    tenant_id = tenant_of_link(link)
     client_id = link.client_id or os.environ.get("AZURE_CLIENT_ID")
     for name, value in (("TENANT_ID", tenant_id), ("CLIENT_ID", client_id)):
         if not value:
@@ -174,96 +207,84 @@ def _application(link: Link) -> dict[str, Any]:
     return {
         "tenant_id": tenant_id,
         "client_id": client_id,
-        "authority": authority_of(link),
-        # It asks a host of the public cloud that closed networks do not let through.
+        "authority": authority_host(link),
+        # The discovery asks a host of the public cloud that closed networks do not let through.
         "disable_instance_discovery": True,
-        **_QUICK,
+        **_CLIENT_TIMEOUTS,
     }
 
 
-def _with_secret(link: Link, secret: str, read: set[str]) -> Any:
+def _secret_credential(link: Link, secret: str, secrets: set[str]) -> Any:
     from azure.identity import ClientSecretCredential
 
-    read.add(secret)
-    return ClientSecretCredential(client_secret=secret, **_application(link))
+    secrets.add(secret)
+    return ClientSecretCredential(client_secret=secret, **_application_settings(link))
 
 
-def _with_certificate(link: Link, read: set[str]) -> Any:
+def _certificate_credential(link: Link, secrets: set[str]) -> Any:
     from azure.identity import CertificateCredential
 
     password = os.environ.get("AZURE_CLIENT_CERTIFICATE_PASSWORD")
-    read.add(password or "")
+    secrets.add(password or "")
     path = os.environ["AZURE_CLIENT_CERTIFICATE_PATH"]
-    return CertificateCredential(certificate_path=path, password=password, **_application(link))
+    settings = _application_settings(link)
+    return CertificateCredential(certificate_path=path, password=password, **settings)
 
 
-def _workload(link: Link) -> Any:
+def _workload_credential(link: Link) -> Any:
     from azure.identity import WorkloadIdentityCredential
 
     file = os.environ["AZURE_FEDERATED_TOKEN_FILE"]
-    return WorkloadIdentityCredential(token_file_path=file, **_application(link))
+    return WorkloadIdentityCredential(token_file_path=file, **_application_settings(link))
 
 
-def _managed(link: Link) -> Any:
+def _managed_credential(link: Link) -> Any:
     from azure.identity import ManagedIdentityCredential
 
     client_id = link.client_id or os.environ.get("AZURE_CLIENT_ID")
-    return ManagedIdentityCredential(client_id=client_id, **_QUICK)
+    return ManagedIdentityCredential(client_id=client_id, **_CLIENT_TIMEOUTS)
 
 
-def _of_machine(link: Link) -> Any:
+def _imds_credential(link: Link) -> Any:
     host = os.environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST", _IMDS).rstrip("/")
     url = f"{host}/metadata/instance?api-version=2021-02-01"
-    request = urllib.request.Request(url, headers={"Metadata": "true"})
-    # A proxy would answer for itself.
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        direct.open(request, timeout=_IMDS_PROBE_S).close()
-    except urllib.error.HTTPError as err:
-        why = f"{host} answers {err.code}"
-        err.close()
-    except OSError:
-        why = f"{host} does not answer"
+        # A proxy would answer with its own machine's metadata.
+        answer = send("GET", url, _IMDS_POLICY, headers={"Metadata": "true"}, use_proxy=False)
+    except ServiceUnavailableError:
+        reason = f"{host} does not answer"
     else:
-        return _managed(link)
-    raise LinkError(f"none here, {why}")
+        if answer.status_code < 400:
+            return _managed_credential(link)
+        reason = f"{host} answers {answer.status_code}"
+    raise LinkError(f"none here, {reason}")
 
 
-def _cli(link: Link, az: str | None) -> Any:
+def _cli_credential(link: Link, azure_cli: str | None) -> Any:
     from azure.identity import AzureCliCredential
 
-    if az is None:
+    if azure_cli is None:
         raise LinkError("no 'az' on the PATH")
-    return AzureCliCredential(tenant_id=tenant_of(link) or "", process_timeout=_CLI_S)
+    return AzureCliCredential(
+        tenant_id=tenant_of_link(link) or "", process_timeout=_AZURE_CLI_TIMEOUT_S
+    )
 
 
 def _service_credential(name: str) -> Any:
     return _dbutils().credentials.getServiceCredentialsProvider(name)
 
 
-def _resolved(reference: SecretRef | None) -> str:
-    if reference is None:
-        return ""
-    if reference.env is None:
-        found = _dbutils().secrets.get(reference.scope, reference.key)
-    else:
-        found = os.environ.get(reference.env)
-    if not found:
-        raise LinkError(f"secret must exist and not be empty: got none at '{reference}'")
-    return str(found)
-
-
 def _dbutils() -> Any:
-    """Return the notebook's `dbutils`, or a job's.
+    """Return the `dbutils` of the notebook, or of a Python job on Databricks.
 
     Raises:
-        LinkError: This is not Databricks.
+        LinkError: This process does not run on Databricks.
     """
-    shell = sys.modules.get("IPython")
-    user = shell.get_ipython() if shell is not None else None
-    for namespace in (vars(sys.modules["__main__"]), getattr(user, "user_ns", {})):
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    for namespace in (vars(sys.modules["__main__"]), getattr(shell, "user_ns", {})):
         if "dbutils" in namespace:
             return namespace["dbutils"]
     if "DATABRICKS_RUNTIME_VERSION" in os.environ:
         return importlib.import_module("databricks.sdk.runtime").dbutils
-    raise LinkError("it needs dbutils, which is only there on Databricks")
+    raise LinkError("it needs dbutils, which exists only on Databricks")

@@ -1,9 +1,9 @@
-"""Step 1, link: a credential for Azure that never asks a person, and proves itself in seconds.
+"""A credential for Azure that never asks a person, and fails within seconds.
 
-azure-identity gets the tokens. What it lacks for jobs is here: one source, chosen by what is set
-up; a bound on the whole of an answer; a cache that keeps tokens of any lifetime (MSAL asks anew
-for one with less than five minutes left, at every call) and outlives an outage as long as they do;
-one line of error that says who was asked and what each answered.
+azure-identity gets the tokens. Jobs need four things more, which are here: one source, chosen by
+the settings; a deadline for the whole request; a cache that keeps tokens of any lifetime (MSAL
+requests a new token at each call if less than five minutes are left) and uses them through an
+outage; a `CredentialError` that lists each source tried and its error, on one line.
 """
 
 from __future__ import annotations
@@ -20,85 +20,94 @@ from dbx_aml._common.deadline import call_within, run_in_background
 from dbx_aml._common.errors import CredentialError
 from dbx_aml.azure.credential_sources import (
     VARIABLES,
-    Source,
-    authority_of,
-    cloud_of,
-    sources,
-    tenant_of,
+    CredentialSource,
+    authority_host,
+    cloud_of_link,
+    credential_sources,
+    tenant_of_link,
 )
-from dbx_aml.azure.identity import Identity, explained, identity
+from dbx_aml.azure.identity import Identity, identity_of_token, short_message
 from dbx_aml.link.link import Link
 
 if TYPE_CHECKING:
     from azure.core.credentials import AccessToken, AccessTokenInfo
 
-# A new token, or an error, within so many seconds.
-PROOF_S = 5.0
-# After a failed refresh the old token is used and nobody asks again for so long.
-_PAUSE_S = 30.0
-# With more than so much left, a token is renewed in the background.
-_HURRY_S = 10.0
+# Longest time for a new token.
+TOKEN_TIMEOUT_S = 5.0
+# After a failed refresh the old token is used for so long before the next attempt.
+_REFRESH_PAUSE_S = 30.0
+# A token with more time left is refreshed in the background.
+_BACKGROUND_REFRESH_S = 10.0
 _lock = Lock()
-_known: dict[Hashable, Credential] = {}
+_credentials_by_key: dict[Hashable, Credential] = {}
 
 
-def credential(link: Link) -> Credential:
+def get_credential(link: Link) -> Credential:
     """Return the credential of a link: the same object while link and variables stay the same.
 
     Args:
         link: Link whose settings choose the source of the tokens.
     """
-    found = "\0".join(str(os.environ.get(name)) for name in VARIABLES)
-    # The variables may hold a secret, which is not kept here.
-    digest = hashlib.sha256(found.encode("utf-8", "surrogateescape")).digest()
-    who = (link.tenant_id, link.client_id, link.client_secret, link.service_credential)
-    key = (who, cloud_of(link), digest)
+    values = "\0".join(str(os.environ.get(name)) for name in VARIABLES)
+    # The values may hold a secret, which must not stay in memory here.
+    digest = hashlib.sha256(values.encode("utf-8", "surrogateescape")).digest()
+    identity = (link.tenant_id, link.client_id, link.client_secret, link.service_credential)
+    key = (identity, cloud_of_link(link), digest)
     with _lock:
-        return _known.setdefault(key, Credential(link))
+        return _credentials_by_key.setdefault(key, Credential(link))
+
+
+def reset_for_tests() -> None:
+    """Forget all credentials and their tokens."""
+    with _lock:
+        _credentials_by_key.clear()
 
 
 @dataclass
-class _Kept:
-    """A token of one scope, and the one thread that may ask for the next."""
+class _CachedToken:
+    """The token of one scope; only the thread that holds the lock may request the next one."""
 
     token: AccessToken | None = None
-    born: float = 0.0
-    asking: Lock = field(default_factory=Lock)
-    failed: str = ""
-    failed_at: float = float("-inf")
+    issued_at: float = 0.0
+    refresh_lock: Lock = field(default_factory=Lock)
+    error: str = ""
+    error_time: float = float("-inf")
 
-    def left(self) -> float:
-        """Seconds that the token is good for, less one for its way."""
+    def seconds_left(self) -> float:
+        """Return the time until the token expires, less one second for its way."""
         return self.token.expires_on - time.time() - 1.0 if self.token else 0.0
 
-    def is_fresh(self) -> bool:
-        """Whether nobody needs to ask yet: not in the last fifth, or five minutes, of its life."""
-        life = self.token.expires_on - self.born if self.token else 0.0
-        return self.left() > min(life / 2, max(5.0, min(300.0, life / 5)))
+    def fresh_token(self) -> AccessToken | None:
+        """Return the token before the last fifth of its life, or the last five minutes."""
+        if self.token is None:
+            return None
+        lifetime = self.token.expires_on - self.issued_at
+        margin = min(lifetime / 2, max(5.0, min(300.0, lifetime / 5)))
+        return self.token if self.seconds_left() > margin else None
 
 
 class Credential:
     """Tokens for Azure's services, from any thread; what every Azure SDK takes as `credential`.
 
     Args:
-        link: Where it may come from, and which cloud issues it.
+        link: Link whose settings choose the source of the tokens and the cloud.
     """
 
     def __init__(self, link: Link) -> None:
         self._link = link
         self._lock = Lock()
-        self._kept: dict[Hashable, _Kept] = {}
+        self._tokens: dict[Hashable, _CachedToken] = {}
         self._secrets: set[str] = set()
-        self._source: Source | None = None
-        self._azure: Any = None
+        self._source: CredentialSource | None = None
+        self._azure_credential: Any = None
 
     def __repr__(self) -> str:
         return f"Credential(source={self._source.name if self._source else None!r})"
 
     @property
     def scope(self) -> str:
-        """What Azure Resource Manager and Azure ML take tokens for."""
-        return f"https://{cloud_of(self._link).arm}/.default"
+        """The scope of tokens for Azure Resource Manager and Azure ML."""
+        return f"https://{cloud_of_link(self._link).arm}/.default"
 
     def get_token(
         self,
@@ -108,137 +117,150 @@ class Credential:
         enable_cae: bool = False,
         **kwargs: Any,
     ) -> AccessToken:
-        """Return a token that is good for now; a new one is asked for before the old one ends.
+        """Return a token that is valid now; it is refreshed before it expires.
 
         Args:
-            scopes: What for, for example "https://management.azure.com/.default".
-            claims: Of a challenge by the service: a token with them is asked for at once.
-            tenant_id: Another tenant than the credential's own.
-            enable_cae: The caller handles such challenges.
-            kwargs: Ignored, as azure-core's protocol wants it.
+            scopes: Scopes, for example "https://management.azure.com/.default".
+            claims: Claims of a challenge by the service; a token with them is requested at once.
+            tenant_id: Tenant, if it is not the credential's own.
+            enable_cae: Whether the caller handles such challenges.
+            kwargs: Options of azure-core's protocol that have no meaning here.
 
         Raises:
-            CredentialError: No source gave one within five seconds.
+            CredentialError: No source gave a token within five seconds.
         """
         options: dict[str, Any] = {"claims": claims, "tenant_id": tenant_id}
         options = {name: value for name, value in options.items() if value}
         if enable_cae:
             options["enable_cae"] = True
-        key = (scopes or (self.scope,), tuple(sorted(options.items())))
-        with self._lock:
-            kept = self._kept.setdefault(key, _Kept())
-        if kept.is_fresh() and kept.token is not None:
-            return kept.token
-        return self._renewed(kept, key[0], options)
+        return self._get_fresh_token(scopes or (self.scope,), options, TOKEN_TIMEOUT_S)
 
     def get_token_info(self, *scopes: str, options: Any = None) -> AccessTokenInfo:
-        """Return a token as `get_token` does, in azure-core's newer form."""
+        """Return a token as `get_token` does, in the form of azure-core's newer protocol."""
         from azure.core.credentials import AccessTokenInfo
 
-        found = self.get_token(*scopes, **(options or {}))
-        return AccessTokenInfo(found.token, found.expires_on)
+        token = self.get_token(*scopes, **(options or {}))
+        return AccessTokenInfo(token.token, token.expires_on)
 
-    def verify(self, seconds: float = PROOF_S) -> Identity:
-        """Get a token for Azure ML now; return whom it is for.
+    def verify(self, timeout_s: float = TOKEN_TIMEOUT_S) -> Identity:
+        """Get a token for Azure ML now; return the user or application that it is for.
 
         Raises:
-            CredentialError: There is none within these seconds.
+            CredentialError: No source gave a token within the time.
         """
+        return identity_of_token(self._get_fresh_token((self.scope,), {}, timeout_s).token)
+
+    def describe_sources(self) -> list[CredentialSource]:
+        """Return every source in order, each with its setting; one of them may be selected."""
+        sources = credential_sources(self._link)
+        configured = (source for source in sources if source.is_configured)
+        selected = self._source or next(configured, None)
+        name = selected.name if selected else None
+        return [replace(source, is_selected=source.name == name) for source in sources]
+
+    def selected_source(self) -> CredentialSource | None:
+        """Return the source of the tokens; None if none is configured and none was used yet."""
+        return next((source for source in self.describe_sources() if source.is_selected), None)
+
+    def _get_fresh_token(
+        self, scopes: tuple[str, ...], options: dict[str, Any], timeout_s: float
+    ) -> AccessToken:
+        """Return a fresh token; during an outage the old one until it expires."""
         with self._lock:
-            kept = self._kept.setdefault(((self.scope,), ()), _Kept())
-        is_fresh = kept.is_fresh() and kept.token is not None
-        token = kept.token if is_fresh else self._renewed(kept, (self.scope,), {}, seconds)
-        return identity(token.token if token else "")
+            key = (scopes, tuple(sorted(options.items())))
+            cached = self._tokens.setdefault(key, _CachedToken())
+        token = cached.fresh_token()
+        if token is not None:
+            return token
+        start_time = time.monotonic()
+        seconds_left = cached.seconds_left()
+        if seconds_left > 0:
+            pause_s = min(_REFRESH_PAUSE_S, seconds_left / 2)
+            is_due = start_time > cached.error_time + pause_s
+            if is_due and cached.refresh_lock.acquire(blocking=False):
+                if seconds_left > _BACKGROUND_REFRESH_S:
+                    run_in_background(lambda: self._refresh(cached, scopes, options, timeout_s))
+                else:
+                    self._refresh(cached, scopes, options, min(timeout_s, seconds_left / 2))
+            if cached.token is not None:
+                return cached.token
+        # One thread requests the token; the others wait for the lock and share its result.
+        if not cached.refresh_lock.acquire(timeout=timeout_s):
+            raise CredentialError(
+                f"{self._error_prefix()}: got no answer in {timeout_s:.1f} s; try again"
+            )
+        if cached.seconds_left() > 0 or cached.error_time > start_time:
+            cached.refresh_lock.release()
+        else:
+            self._refresh(cached, scopes, options, timeout_s)
+        if cached.seconds_left() > 0 and cached.token is not None:
+            return cached.token
+        expired = f"{self._error_prefix()}: got one that has expired; set the clock"
+        raise CredentialError(cached.error or expired)
 
-    def describe(self) -> list[Source]:
-        """Return every source in order: what says whether it is set up, and which one is used."""
-        found = sources(self._link)
-        chosen = self._source or next((one for one in found if one.is_configured), None)
-        name = chosen.name if chosen else None
-        return [replace(one, is_chosen=one.name == name) for one in found]
-
-    def _renewed(
+    def _refresh(
         self,
-        kept: _Kept,
+        cached: _CachedToken,
         scopes: tuple[str, ...],
         options: dict[str, Any],
-        seconds: float = PROOF_S,
-    ) -> AccessToken:
-        """Return a new token, or the old one as long as it lives and there is no new one."""
-        started = time.monotonic()
-        left = kept.left()
-        if left > 0:
-            pause = min(_PAUSE_S, left / 2)
-            if started > kept.failed_at + pause and kept.asking.acquire(blocking=False):
-                if left > _HURRY_S:
-                    # The caller's work goes on meanwhile.
-                    run_in_background(lambda: self._ask_and_keep(kept, scopes, options, seconds))
-                else:
-                    self._ask_and_keep(kept, scopes, options, min(seconds, left / 2))
-            if kept.token is not None:
-                return kept.token
-        # All wait for the one who asks, and share what he is answered.
-        if not kept.asking.acquire(timeout=seconds):
-            raise CredentialError(f"{self._wanted()}: got no answer in {seconds:.1f} s; try again")
-        if kept.left() > 0 or kept.failed_at > started:
-            kept.asking.release()
-        else:
-            self._ask_and_keep(kept, scopes, options, seconds)
-        if kept.left() > 0 and kept.token is not None:
-            return kept.token
-        raise CredentialError(
-            kept.failed or f"{self._wanted()}: got one that has ended; set the clock"
-        )
-
-    def _ask_and_keep(
-        self, kept: _Kept, scopes: tuple[str, ...], options: dict[str, Any], seconds: float
+        timeout_s: float,
     ) -> None:
-        """Ask, keep what is answered, and let the next one ask."""
+        """Request a token, keep it or the error, and release the lock."""
         try:
-            token, failed = self._asked(scopes, options, seconds)
+            token, error = self._request_token(scopes, options, timeout_s)
             if token is None:
-                kept.failed, kept.failed_at = failed, time.monotonic()
+                cached.error, cached.error_time = error, time.monotonic()
             else:
-                kept.token, kept.born, kept.failed = token, time.time(), ""
+                cached.token, cached.issued_at, cached.error = token, time.time(), ""
         finally:
-            kept.asking.release()
+            cached.refresh_lock.release()
 
-    def _asked(
-        self, scopes: tuple[str, ...], options: dict[str, Any], seconds: float
+    def _request_token(
+        self, scopes: tuple[str, ...], options: dict[str, Any], timeout_s: float
     ) -> tuple[AccessToken | None, str]:
-        """Ask the chosen source, or the ambient ones in turn; return a token or what they said."""
-        deadline = time.monotonic() + seconds
-        found = sources(self._link)
-        asked = [one for one in found if one.is_configured][:1]
-        asked = (
-            [self._source] if self._source else asked or [one for one in found if one.is_ambient]
-        )
-        answers = []
-        for one in asked:
-            azure = self._azure
+        """Request a token from the selected source, or from each candidate in turn.
 
-            def ask(one: Source = one, azure: Any = azure) -> tuple[Any, AccessToken]:
-                azure = azure or one.make(self._secrets)
-                return azure, azure.get_token(*scopes, **options)
+        Returns:
+            The token and "", or None and the error.
+        """
+        deadline = time.monotonic() + timeout_s
+        candidates = self._candidates()
+        errors = []
+        for source in candidates:
+            azure_credential = self._azure_credential
+
+            def request(
+                source: CredentialSource = source, azure_credential: Any = azure_credential
+            ) -> tuple[Any, AccessToken]:
+                azure_credential = azure_credential or source.create_credential(self._secrets)
+                return azure_credential, azure_credential.get_token(*scopes, **options)
 
             try:
-                azure, token = call_within(ask, deadline - time.monotonic())
+                azure_credential, token = call_within(request, deadline - time.monotonic())
             except TimeoutError:
-                said = f"no answer in {seconds:.1f} s, is the network open"
-                answers.append(f"{one.name} ({one.why}): {said}")
-            except Exception as err:  # noqa: BLE001 - whatever it is, it is this source's answer
-                said = explained(err, tenant_of(self._link), self._secrets)
-                answers.append(f"{one.name} ({one.why}): {said}")
+                message = f"no answer in {timeout_s:.1f} s, is the network open"
+            except Exception as err:  # noqa: BLE001 - whatever it is, the message reports it
+                message = short_message(err, tenant_of_link(self._link), self._secrets)
             else:
-                self._source, self._azure = one, azure
+                self._source, self._azure_credential = source, azure_credential
                 return token, ""
-        # MSAL would repeat a 429 or 5xx for a minute without asking: a new one asks.
-        self._azure = None
-        if len(asked) > 1:
+            errors.append(f"{source.name} ({source.reason}): {message}")
+        # For a minute MSAL repeats the error of a 429 or 5xx without a request: the next request
+        # gets a new credential.
+        self._azure_credential = None
+        if len(candidates) > 1:
             step = "set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or another source"
         else:
             step = "correct it, no other source is tried"
-        return None, f"{self._wanted()}: got from {'; from '.join(answers)}; {step}"
+        return None, f"{self._error_prefix()}: got from {'; from '.join(errors)}; {step}"
 
-    def _wanted(self) -> str:
-        return f"Azure ({authority_of(self._link)}) must give a token"
+    def _candidates(self) -> list[CredentialSource]:
+        """Return the source in use, else the first configured one, else all ambient ones."""
+        if self._source is not None:
+            return [self._source]
+        sources = credential_sources(self._link)
+        configured = [source for source in sources if source.is_configured]
+        return configured[:1] or [source for source in sources if source.is_ambient]
+
+    def _error_prefix(self) -> str:
+        return f"Azure ({authority_host(self._link)}) must give a token"

@@ -1,4 +1,4 @@
-"""What a source of tokens answered, in few words and without a secret; who a token is for."""
+"""Whom a token is for, and what an error of Microsoft Entra means, in one short line."""
 
 import base64
 import json
@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_LONGEST = 240
-# Nothing shorter is a secret; taking it out would spoil the text.
-_SHORTEST = 8
-_JWT = re.compile(r"eyJ[\w-]{8,}(?:\.[\w-]*){1,4}")
-# What users meet, in their words. Source: Microsoft Learn, "Microsoft Entra authentication and
-# authorization error codes", 2026-11.
-_MEANINGS = {
+from dbx_aml._common.redact import redact
+from dbx_aml._common.text import one_line
+
+_MESSAGE_LENGTH = 240
+# Errors that users meet, in their words. Source: Microsoft Learn, "Microsoft Entra authentication
+# and authorization error codes", 2026-11.
+_ENTRA_ERRORS = {
     "50034": "the user is not in this tenant",
     "53003": "a Conditional Access policy forbids it",
     "70021": "no federated credential of the application fits the workload's token",
@@ -31,12 +31,12 @@ _MEANINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Whom a token is for, as it says itself.
+    """The user or application that a token is for.
 
     Args:
-        name: A user's sign-in name, or an application's id.
-        tenant_id: The tenant that issued it.
-        is_user: Whether it is a person.
+        name: Sign-in name of a user, or id of an application.
+        tenant_id: Tenant that issued the token.
+        is_user: Whether the token is a person's.
     """
 
     name: str
@@ -48,49 +48,42 @@ class Identity:
         return f"{kind} {self.name} in tenant {self.tenant_id}"
 
 
-def identity(token: str) -> Identity:
-    """Return whom an access token is for; "unknown" where it does not say.
+def identity_of_token(token: str) -> Identity:
+    """Return the user or application that an access token names; "unknown" if it names none.
 
-    The token is not verified: the service it is sent to does that.
+    The token is not verified: the service that it is sent to does that.
     """
-    part = [*token.split("."), ""][1]
+    payload = [*token.split("."), ""][1]
     try:
-        claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     except ValueError:
-        claims = {}  # opaque tokens exist
+        # An opaque token has no claims.
+        claims = {}
     user = claims.get("upn") or claims.get("preferred_username") or claims.get("unique_name")
-    app = claims.get("appid") or claims.get("azp")
+    application = claims.get("appid") or claims.get("azp")
     return Identity(
-        name=str(user or app or claims.get("oid") or "unknown"),
+        name=str(user or application or claims.get("oid") or "unknown"),
         tenant_id=str(claims.get("tid") or "unknown"),
         is_user=bool(user),
     )
 
 
-def explained(error: BaseException, tenant_id: str | None, secrets: Iterable[str]) -> str:
-    """Return an error of a source in one short line.
+def short_message(error: BaseException, tenant_id: str | None, secrets: Iterable[str]) -> str:
+    """Return the error of a credential source in one short line without secrets.
 
     Args:
-        error: What was raised.
-        tenant_id: Asked for, for an answer that does not name it.
-        secrets: Texts that must not be in the line.
+        error: Error that azure-identity raised.
+        tenant_id: Tenant of the request, for an error that does not name it.
+        secrets: Secrets that the source has read.
     """
     text = str(error)
     code = re.search(r"AADSTS(\d+)", text)
     if code is None and "Unable to get authority configuration" in text:
-        # MSAL keeps the code of this one to itself.
-        return f"tenant {tenant_id!r} is not known (AADSTS90002): {_MEANINGS['90002']}"
-    if code is not None and code[1] in _MEANINGS:
-        return f"AADSTS{code[1]}: {_MEANINGS[code[1]]}"
-    text = " ".join(text.partition(" Trace ID:")[0].split()) or type(error).__name__
-    # An SDK's advice follows its first sentence.
+        # MSAL leaves the code out of this error.
+        return f"tenant {tenant_id!r} is not known (AADSTS90002): {_ENTRA_ERRORS['90002']}"
+    if code is not None and code[1] in _ENTRA_ERRORS:
+        return f"AADSTS{code[1]}: {_ENTRA_ERRORS[code[1]]}"
+    text = one_line(text.partition(" Trace ID:")[0]) or type(error).__name__
+    # The advice of azure-identity follows its first sentence.
     text = re.split(r" (?:To mitigate|To troubleshoot|Visit https)", text)[0]
-    return scrubbed(text, secrets)[:_LONGEST]
-
-
-def scrubbed(text: str, secrets: Iterable[str]) -> str:
-    """Return the text with tokens, and the secrets that are known, replaced by stars."""
-    for secret in secrets:
-        if len(secret) >= _SHORTEST:
-            text = text.replace(secret, "***")
-    return _JWT.sub("***", text)
+    return one_line(redact(text, secrets), _MESSAGE_LENGTH)

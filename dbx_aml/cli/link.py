@@ -1,7 +1,8 @@
-"""`dbx-aml link`: which Azure ML workspace, who tracks, who registers; show it, prove it."""
+"""`dbx-aml link`: write, show and check the settings that link Databricks with Azure ML."""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +12,15 @@ from dbx_aml._common.errors import LinkError
 from dbx_aml.cli.options import add_options, config_option, json_option
 from dbx_aml.cli.progress import show_progress
 from dbx_aml.cli.tables import Column, print_json, print_table
+from dbx_aml.link.config_file import CONFIG_NAME
+from dbx_aml.link.secret_reference import SecretRef
 
 if TYPE_CHECKING:
     from dbx_aml.link.link import Link
 
 
-def _reference(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
-    """Refuse a secret's text as wrong usage, without repeating it."""
-    from dbx_aml.link.secret_reference import SecretRef
-
+def _secret_reference(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """Refuse the text of a secret as wrong usage, without repeating it."""
     try:
         return None if value is None else str(SecretRef.parse(value))
     except LinkError as err:
@@ -27,35 +28,47 @@ def _reference(ctx: click.Context, option: click.Parameter, value: str | None) -
     raise click.BadParameter(message, ctx, option)
 
 
-_MODES = click.Choice(["databricks", "aml", "dual"])
-_REGISTRIES = click.Choice(["databricks-uc", "databricks", "aml"])
 _OPTIONS = [
-    click.option("--mode", type=_MODES, help="Who tracks."),
-    click.option("--registry", type=_REGISTRIES, help="Who registers."),
-    click.option("--experiment", help="A Databricks path or an Azure ML name."),
-    click.option("--aml-workspace", help="Its ARM id or its tracking URI."),
-    click.option("--subscription-id", help="Of the Azure ML workspace."),
-    click.option("--resource-group", help="Of the Azure ML workspace."),
-    click.option("--workspace-name", help="Of the Azure ML workspace."),
-    click.option("--region", help="Of the Azure ML workspace, for example westeurope."),
-    click.option("--cloud", help="AzureCloud, AzureChinaCloud or AzureUSGovernment."),
-    click.option("--databricks-tracking-uri", help="Or any MLflow URI in its place."),
-    click.option("--aml-tracking-uri", help="Of a private link; or any MLflow URI in its place."),
-    click.option("--tenant-id", help="Of the service principal."),
-    click.option("--client-id", help="Of the service principal or the managed identity."),
     click.option(
-        "--client-secret", callback=_reference, help="A reference: SCOPE/KEY or env:VARIABLE."
+        "--mode",
+        type=click.Choice(["databricks", "aml", "dual"]),
+        help="Service that tracks; dual for both.",
     ),
-    click.option("--service-credential", help="Name of one of Unity Catalog."),
     click.option(
-        "--retry-timeout-s", type=float, help="Seconds for which 429 and 503 are tried again."
+        "--registry",
+        type=click.Choice(["databricks-uc", "databricks", "aml"]),
+        help="Service that registers models.",
+    ),
+    click.option("--experiment", help="Databricks path or Azure ML name."),
+    click.option("--aml-workspace", help="ARM id or tracking URI of the Azure ML workspace."),
+    click.option("--subscription-id", help="Subscription of the Azure ML workspace."),
+    click.option("--resource-group", help="Resource group of the Azure ML workspace."),
+    click.option("--workspace-name", help="Name of the Azure ML workspace."),
+    click.option("--region", help="Region of the workspace, for example westeurope."),
+    click.option("--cloud", help="AzureCloud, AzureChinaCloud or AzureUSGovernment."),
+    click.option(
+        "--databricks-tracking-uri", help="databricks://PROFILE, or a URI that replaces Databricks."
+    ),
+    click.option(
+        "--aml-tracking-uri", help="URI of a private endpoint, or one that replaces Azure ML."
+    ),
+    click.option("--tenant-id", help="Tenant of the service principal."),
+    click.option("--client-id", help="Id of the service principal or managed identity."),
+    click.option(
+        "--client-secret",
+        callback=_secret_reference,
+        help="Reference to the secret: SCOPE/KEY or env:VARIABLE.",
+    ),
+    click.option("--service-credential", help="Name of a Unity Catalog service credential."),
+    click.option(
+        "--retry-timeout-s", type=float, help="Longest time for one request with its retries."
     ),
 ]
 
 
 @click.group()
 def link() -> None:
-    """The Azure ML workspace that goes with this machine, and who tracks."""
+    """The settings that link Databricks with an Azure ML workspace."""
 
 
 @link.command("set")
@@ -63,50 +76,63 @@ def link() -> None:
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
-    default=Path("config.json"),
+    default=Path(CONFIG_NAME),
     show_default=True,
-    help="File to write, or its folder. The file keeps its other values.",
+    help="File to write, or its folder. Settings that are not given stay as they are.",
 )
-def set_(config: Path, **values: Any) -> None:
-    """Write config.json, for this project, Azure ML's own tools, and a cluster."""
-    from dbx_aml.link.config_file import CONFIG_NAME
+def set_link(config: Path, **values: Any) -> None:
+    """Write config.json for this project, for Azure ML's own tools, and for a cluster."""
     from dbx_aml.link.link import Link
 
     if not any(value is not None for value in values.values()):
         raise click.UsageError("Give at least one value, for example --mode aml.")
     file = config if config.suffix == ".json" else config / CONFIG_NAME
-    made = Link.from_file(file if file.exists() else None, **values)
-    click.echo(f"{made.save(file)} says: mode {made.mode}, registry {made.registry}")
+    settings = Link.from_file(file if file.exists() else None, **values)
+    click.echo(f"{settings.save(file)}: mode {settings.mode}, registry {settings.registry}")
 
 
 @link.command()
 @config_option
 @json_option
 def show(config: str | None, as_json: bool) -> None:
-    """Show every value and who gave it: an argument, a variable, a file, or nobody."""
-    from dbx_aml.azure.credentials import credential
+    """Show each setting with its origin, and the sources of a token for Azure."""
+    from dbx_aml.azure.credentials import get_credential
     from dbx_aml.link.link import Link
 
-    found = Link.load(config=config)
-    rows = {name: (value, found.origins.get(name, "default")) for name, value in _values(found)}
-    described = credential(found).describe()
-    sources = [(one.name, one.why, one.is_chosen) for one in described]
+    settings = Link.load(config=config)
+    values = _setting_values(settings)
+    origins = {name: settings.origins.get(name, "default") for name in values}
+    sources = get_credential(settings).describe_sources()
     if as_json:
-        values = {name: {"value": value, "origin": who} for name, (value, who) in rows.items()}
-        chosen = [
-            {"source": name, "why": why, "is_chosen": is_chosen} for name, why, is_chosen in sources
-        ]
-        print_json({"values": values, "credential": chosen})
+        print_json(
+            {
+                "values": {
+                    name: {"value": value, "origin": origins[name]}
+                    for name, value in values.items()
+                },
+                "credential": [
+                    {
+                        "source": source.name,
+                        "reason": source.reason,
+                        "selected": source.is_selected,
+                    }
+                    for source in sources
+                ],
+            }
+        )
         return
     print_table(
         [Column("name"), Column("value"), Column("origin")],
-        [(name, None if value is None else str(value), who) for name, (value, who) in rows.items()],
+        [
+            (name, None if value is None else str(value), origins[name])
+            for name, value in values.items()
+        ],
         title="Link",
     )
     print_table(
         [Column(""), Column("source"), Column("reason", is_prose=True)],
-        [("→" if is_chosen else "", name, why) for name, why, is_chosen in sources],
-        title="\nCredential: the first source that is set up",
+        [("→" if source.is_selected else "", source.name, source.reason) for source in sources],
+        title="\nCredential: the first configured source is used",
     )
 
 
@@ -129,15 +155,15 @@ def check(ctx: click.Context, config: str | None, as_json: bool) -> None:
     print_report(ctx, report, as_json=as_json)
 
 
-def _values(found: Link) -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for name in found.__dataclass_fields__:
-        value = getattr(found, name)
-        if name == "origins":
+def _setting_values(settings: Link) -> dict[str, Any]:
+    """Return the link's values by name, with the workspace's names in place of the workspace."""
+    values: dict[str, Any] = {}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if field.name == "origins":
             continue
-        if name == "aml_workspace":
-            parts = {} if value is None else {**value.parts, "region": value.region}
-            rows += [*parts.items(), *([("cloud", value.cloud)] if parts else [])]
-        else:
-            rows.append((name, str(value) if name == "client_secret" and value else value))
-    return rows
+        if field.name != "aml_workspace":
+            values[field.name] = str(value) if isinstance(value, SecretRef) else value
+        elif value is not None:
+            values |= {**value.names, "region": value.region, "cloud": value.cloud}
+    return values

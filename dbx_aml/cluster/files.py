@@ -203,10 +203,7 @@ def read_cluster_link(config: str | Path | None) -> Link:
             f"link must be a {CONFIG_NAME} or a folder with one: got {str(config or '.')!r}; "
             "write one with 'dbx-aml link set'"
         )
-    link = Link.from_file(file)
-    if link.uses_azure_ml and link.origins.get("mode", "").startswith("default"):
-        return Link.from_file(file, mode="dual")
-    return link
+    return Link.from_file(file, on_databricks=True)
 
 
 def _config_bytes(link: Link) -> bytes:

@@ -6,14 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 from dbx_aml._common.errors import CredentialError
-from dbx_aml.azure.credentials import credential
+from dbx_aml.azure.client import AzureClient
+from dbx_aml.azure.credentials import get_credential
 from dbx_aml.azure.identity import Identity
-from dbx_aml.azure.workspaces import ACTIONS, permissions, read_properties, read_workspace
+from dbx_aml.azure.permissions import ACTIONS, allowed_actions
+from dbx_aml.azure.workspaces import ROLE, read_properties
+from dbx_aml.azure.workspaces import check_workspace as check_workspace_access
 from dbx_aml.doctor.check_result import CheckResult, SkippedError, failed, failed_with, ok, warning
 from dbx_aml.doctor.checks import CheckContext, SharedValue
 from dbx_aml.link.workspace import AmlWorkspace
-
-_ROLE = "AzureML Data Scientist"
 
 
 def aml_workspace(context: CheckContext) -> AmlWorkspace:
@@ -35,7 +36,7 @@ def identity(context: CheckContext) -> SharedValue[Identity]:
 
     def verify_credential() -> Identity:
         aml_workspace(context)
-        return credential(context.link).verify(context.seconds_left)
+        return get_credential(context.link).verify(context.seconds_left)
 
     return context.shared_value("token", verify_credential)
 
@@ -46,7 +47,7 @@ def workspace_properties(context: CheckContext) -> SharedValue[dict[str, Any]]:
     def read() -> dict[str, Any]:
         workspace = aml_workspace(context)
         identity(context).get_or_skip()
-        return read_properties(workspace, credential(context.link), context.seconds_left)
+        return read_properties(_client(context), workspace)
 
     return context.shared_value("workspace", read)
 
@@ -68,7 +69,7 @@ def check_workspace(context: CheckContext) -> CheckResult:
     workspace = aml_workspace(context)
     if workspace.tracking_uri is None and properties.get("mlFlowTrackingUri"):
         workspace = replace(workspace, tracking_uri=properties["mlFlowTrackingUri"])
-    read_workspace(workspace, credential(context.link), context.seconds_left)
+    check_workspace_access(_client(context), workspace)
     is_private = properties.get("publicNetworkAccess") == "Disabled"
     access = ", only through a private endpoint" if is_private else ""
     return ok(f"{workspace.workspace_name} in {workspace.resource_group} answers{access}")
@@ -78,20 +79,24 @@ def check_actions(context: CheckContext) -> CheckResult:
     """Read which actions the caller's roles allow, without trying an action."""
     workspace = aml_workspace(context)
     identity(context).get_or_skip()
-    actions = permissions(workspace, credential(context.link), context.seconds_left)
+    actions = allowed_actions(_client(context), workspace)
     allowed = ", ".join(action for action, is_allowed in actions.items() if is_allowed)
     denied = [action for action, is_allowed in actions.items() if not is_allowed]
     if not denied:
         return ok(f"may {allowed}")
     message = f"may not {', '.join(denied)}" + (f"; may {allowed}" if allowed else "")
     fix = (
-        f"ask for the role '{_ROLE}' on workspace '{workspace.workspace_name}', or one with "
+        f"ask for the role '{ROLE}' on workspace '{workspace.workspace_name}', or one with "
         + ", ".join(ACTIONS[action] for action in denied)
     )
     required = {"create runs", "write artifacts"} if context.link.mode in ("aml", "dual") else set()
     if context.link.registry == "aml":
         required.add("register models")
     return failed(message, fix) if required & set(denied) else warning(message, fix)
+
+
+def _client(context: CheckContext) -> AzureClient:
+    return AzureClient(get_credential(context.link), context.seconds_left)
 
 
 CHECKS = {"token": check_token, "workspace": check_workspace, "actions": check_actions}

@@ -21,7 +21,7 @@ from dbx_aml._common.retry import RetryPolicy
 from dbx_aml._common.text import first_line, one_line
 from dbx_aml.doctor.check_result import CheckResult, SkippedError, failed, ok, warning
 from dbx_aml.doctor.checks import CheckContext, SharedValue
-from dbx_aml.link.experiments import normal_path
+from dbx_aml.link.experiments import normalize_experiment_path
 from dbx_aml.link.uris import is_databricks_uri
 
 _NEXT_STEPS = {
@@ -155,7 +155,7 @@ def check_experiment_folder(context: CheckContext) -> CheckResult:
     experiment = context.link.experiment or ""
     folder = f"/Users/{user.name}"
     if experiment.startswith("/"):
-        path = normal_path(experiment)
+        path = normalize_experiment_path(experiment)
         query = f"experiment_name={quote(path, safe='')}"
         answer = _find_json(context, f"/api/2.0/mlflow/experiments/get-by-name?{query}")
         if answer is not None:

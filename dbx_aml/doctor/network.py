@@ -8,19 +8,16 @@ from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from os import environ
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from dbx_aml._common.deadline import call_within
-from dbx_aml._common.http import keep_headers, root_cause
-from dbx_aml.azure.credential_sources import authority_of, cloud_of
+from dbx_aml._common.http import NoAnswerError, root_cause, send
+from dbx_aml._common.retry import RetryPolicy
+from dbx_aml.azure.credential_sources import authority_host, cloud_of_link
 from dbx_aml.doctor.azure import aml_workspace, workspace_properties
 from dbx_aml.doctor.check_result import CheckResult, SkippedError, failed, ok, warning
 from dbx_aml.doctor.checks import CheckContext
 from dbx_aml.doctor.databricks import databricks_access
-
-if TYPE_CHECKING:
-    from requests import RequestException
 
 # Azure refuses tokens and signed storage URLs from about five minutes of skew on.
 _FAILING_SKEW_S = 300.0
@@ -31,7 +28,7 @@ _CLOUD_VARIABLES = ("ARM_CLOUD_METADATA_URL", "AZUREML_CURRENT_CLOUD")
 def sign_in_url(context: CheckContext) -> str:
     """Return the URL of the host that issues Azure tokens."""
     aml_workspace(context)
-    return _with_https(authority_of(context.link))
+    return _with_https(authority_host(context.link))
 
 
 def management_url(context: CheckContext) -> str:
@@ -55,7 +52,7 @@ def artifact_url(context: CheckContext) -> str:
     account = str(properties.get("storageAccount") or "").rpartition("/")[2]
     if not account:
         raise SkippedError("Azure Resource Manager has no storage account for the workspace")
-    return _with_https(f"{account}.blob.{cloud_of(context.link).storage}")
+    return _with_https(f"{account}.blob.{cloud_of_link(context.link).storage}")
 
 
 def databricks_url(context: CheckContext) -> str:
@@ -84,7 +81,6 @@ def check_host(context: CheckContext, url: str) -> CheckResult:
         context: Input of the checks; the host's clock is recorded in it.
         url: URL at the host, for example "https://management.azure.com".
     """
-    import requests
     from requests.utils import get_environ_proxies, select_proxy
 
     parsed = urlsplit(url)
@@ -106,10 +102,9 @@ def check_host(context: CheckContext, url: str) -> CheckResult:
         route = f"at {address}{', private' if ip.is_private and not ip.is_loopback else ''}"
     sent_at, started = time.time(), time.monotonic()
     try:
-        with requests.Session() as session:
-            session.auth = keep_headers
-            response = session.head(url, timeout=context.seconds_left, allow_redirects=False)
-    except requests.RequestException as err:
+        policy = RetryPolicy(timeout_s=context.seconds_left, max_attempts=1)
+        response = send("HEAD", url, policy)
+    except NoAnswerError as err:
         return _request_failure(err, f"{label} {route}", f"{host}:{port}", proxy.hostname)
     seconds = time.monotonic() - started
     _record_clock_skew(context, host, response.headers.get("Date"), sent_at + seconds / 2)
@@ -141,31 +136,31 @@ def _record_clock_skew(
 
 
 def _request_failure(
-    error: RequestException, label: str, address: str, proxy: str | None
+    error: NoAnswerError, label: str, address: str, proxy: str | None
 ) -> CheckResult:
     """Return the result for a request that failed.
 
     Args:
-        error: Error of the request.
+        error: Error of the request, with its cause.
         label: Host and route, for people.
         address: Host and port that the network must allow.
         proxy: Host of the proxy; None without a proxy.
     """
     import requests
 
-    cause = root_cause(error)
-    if isinstance(error, requests.exceptions.SSLError):
+    cause = root_cause(error.cause) if error.cause else str(error)
+    if isinstance(error.cause, requests.exceptions.SSLError):
         return failed(
             f"{label}: its certificate is not trusted ({cause}); a firewall may decrypt the "
             "connection",
             "set REQUESTS_CA_BUNDLE and SSL_CERT_FILE to a PEM file with the organisation's CA",
         )
-    if isinstance(error, requests.exceptions.ProxyError):
+    if isinstance(error.cause, requests.exceptions.ProxyError):
         return failed(
             f"{label}: the proxy does not let it through ({cause})",
             f"let the proxy pass {address}, or add the host to NO_PROXY",
         )
-    if isinstance(error, requests.Timeout):
+    if isinstance(error.cause, TimeoutError | requests.Timeout):
         cause = "no answer in time"
     if proxy:
         return failed(f"{label}: {cause}", f"let the proxy pass {address}")

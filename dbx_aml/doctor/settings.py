@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from dbx_aml.azure.credentials import credential
+from dbx_aml.azure.credentials import get_credential
 from dbx_aml.doctor.check_result import CheckResult, failed_with, ok, warning
 from dbx_aml.doctor.checks import CheckContext
-from dbx_aml.link.link_layers import conflicts
+from dbx_aml.link.link_layers import conflicting_values
 from dbx_aml.link.uris import is_azureml_uri
-from dbx_aml.tracking.active_uris import DEFAULT, Said, registry_in_force, tracking_in_force
+from dbx_aml.tracking.active_uris import (
+    MLFLOW_DEFAULT,
+    UriWithOrigin,
+    active_registry_uri,
+    active_tracking_uri,
+)
 
 
 def check_settings(context: CheckContext) -> CheckResult:
@@ -32,7 +37,7 @@ def check_settings(context: CheckContext) -> CheckResult:
         for name, origin in origins.items()
         if name in values
     )
-    conflicting = conflicts(context.config) if link.origins else {}
+    conflicting = conflicting_values(context.config) if link.origins else {}
     if not conflicting:
         return ok(settings)
     differences = [
@@ -52,22 +57,22 @@ def check_settings(context: CheckContext) -> CheckResult:
 def check_tracking(context: CheckContext) -> CheckResult:
     """Compare MLflow's active tracking URI with the link's."""
     uri = context.link.tracking_uri
-    return _compare_uris(context, tracking_in_force(), uri, "MLFLOW_TRACKING_URI")
+    return _compare_uris(context, active_tracking_uri(), uri, "MLFLOW_TRACKING_URI")
 
 
 def check_registry(context: CheckContext) -> CheckResult:
     """Compare MLflow's active registry URI with the link's."""
     uri = context.link.registry_uri
-    return _compare_uris(context, registry_in_force(), uri, "MLFLOW_REGISTRY_URI")
+    return _compare_uris(context, active_registry_uri(), uri, "MLFLOW_REGISTRY_URI")
 
 
 def _compare_uris(
-    context: CheckContext, active: Said, link_uri: str | None, variable: str
+    context: CheckContext, active: UriWithOrigin, link_uri: str | None, variable: str
 ) -> CheckResult:
-    message = f"{_shorten_uri(active.uri)} ({active.who})"
+    message = f"{_shorten_uri(active.uri)} ({active.origin})"
     if not context.is_configured or link_uri is None or active.uri == link_uri:
         return ok(message)
-    if active.who == DEFAULT:
+    if active.origin == MLFLOW_DEFAULT:
         return ok(f"{message}; dbx_aml.connect() will set {_shorten_uri(link_uri)}")
     return warning(
         f"{message} is not the link's {_shorten_uri(link_uri)}: plain MLflow code ignores the link",
@@ -86,11 +91,15 @@ def _shorten_uri(value: Any) -> str:
 
 def check_credential(context: CheckContext) -> CheckResult:
     """Report the credential source that is used for Azure, and why."""
-    sources = credential(context.link).describe()
-    selected = next((source for source in sources if source.is_chosen), None)
+    credential = get_credential(context.link)
+    selected = credential.selected_source()
     if selected is not None:
-        return ok(f"{selected.name}: {selected.why}")
-    missing = "; ".join(f"{source.name}: {source.why}" for source in sources if source.is_ambient)
+        return ok(f"{selected.name}: {selected.reason}")
+    missing = "; ".join(
+        f"{source.name}: {source.reason}"
+        for source in credential.describe_sources()
+        if source.is_ambient
+    )
     if not context.link.uses_azure_ml:
         return ok(f"none is set up, and the link needs none; {missing}")
     return warning(

@@ -9,12 +9,12 @@ class Cloud:
     """Hosts of one of Azure's clouds.
 
     Args:
-        api: What the data plane's hosts end with, after the region.
-        login: Host of Entra's token endpoint.
+        api: Suffix of Azure ML's hosts, which begin with the region.
+        login: Host that issues Entra's tokens.
         arm: Host of Azure Resource Manager.
         studio: Host of Azure ML studio.
         portal: Host of the Azure portal.
-        storage: What the hosts of storage accounts end with.
+        storage: Suffix of the hosts of storage accounts.
 
     Source:
         azure-ai-ml 1.34 `_azure_environments`, azureml-mlflow 1.62 `_cloud/cloud.py`, Microsoft
@@ -55,3 +55,15 @@ CLOUDS: Mapping[str, Cloud] = {
         storage="core.usgovcloudapi.net",
     ),
 }
+# Suffix of the hosts in URIs of Microsoft's cluster script of 2019.
+LEGACY_HOST_SUFFIX = ".experiments.azureml.net"
+
+
+def cloud_and_region(host: str) -> tuple[str | None, str | None]:
+    """Return the cloud and the region that a host of Azure ML names; None for one it does not."""
+    if host.endswith(LEGACY_HOST_SUFFIX):
+        return "AzureCloud", host.split(".")[0]
+    for name, cloud in CLOUDS.items():
+        if host.endswith(f".{cloud.api}"):
+            return name, host.removesuffix(f".{cloud.api}").rpartition(".")[2]
+    return None, None

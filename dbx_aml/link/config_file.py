@@ -1,104 +1,76 @@
-"""The file `config.json`: where Azure ML's tools look for one, read it, write it whole or not."""
+"""The file `config.json`: where Azure ML's tools look for it, how it is read and written."""
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from dbx_aml._common.errors import LinkError
+from dbx_aml._common.paths import write_atomically
+from dbx_aml._common.redact import refuse_secrets
 
 CONFIG_NAME = "config.json"
-# Our own values in it, so that Azure ML's tools see only theirs.
+# Key of this package's settings in the file: Azure ML's tools ignore it.
 CONFIG_KEY = "dbx_aml"
-_SECRET_WORDS = ("secret", "password", "token")
 
 
 def find_config(path: str | Path = ".") -> Path | None:
     """Return the `config.json` of a path as `MLClient.from_config` finds it, or None.
 
     Args:
-        path: A file, or a folder to start from; its parents are looked through too.
+        path: File, or folder to start from; its parents are searched too.
 
     Source:
         azure-ai-ml 1.35 `MLClient.from_config`.
     """
     start = Path(path)
-    return start if start.is_file() else next(_candidates(start), None)
+    return start if start.is_file() else next(_candidate_files(start), None)
 
 
 def read_config(file: Path) -> dict[str, Any]:
     """Return the content of a `config.json`.
 
     Raises:
-        LinkError: It cannot be read, is no JSON object, or holds a secret.
+        LinkError: The file cannot be read, is no JSON object, or holds a secret.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as err:
-        why = err.strerror if isinstance(err, OSError) else "it is no JSON"
+        problem = err.strerror if isinstance(err, OSError) else "it is no JSON"
     else:
-        why = "" if isinstance(content, dict) else f"it is a {type(content).__name__}"
-    if why:
-        # Outside of the handler: JSON's own error carries the file's text.
-        raise LinkError(f"{file} must be a readable JSON object: {why}; write it anew")
-    if is_link(content):
+        problem = "" if isinstance(content, dict) else f"it is a {type(content).__name__}"
+    if problem:
+        # Outside of the handler: JSON's own error carries the text of the file.
+        raise LinkError(f"{file} must be a readable JSON object: {problem}; write it again")
+    if is_link_config(content):
         refuse_secrets(content, str(file))
     return dict(content)
 
 
-def is_link(content: Mapping[str, Any]) -> bool:
-    """Tell whether this is Azure ML's or our own `config.json`: other tools use the name too."""
+def is_link_config(content: Mapping[str, Any]) -> bool:
+    """Tell whether a `config.json` is Azure ML's or this package's: other tools use the name."""
     return bool(content.keys() & {"subscription_id", "Scope", CONFIG_KEY})
 
 
 def write_config(file: Path, content: Mapping[str, Any]) -> None:
-    """Write a `config.json`: a reader sees the old file or the new one, never a half.
+    """Write a `config.json`; every user of the machine may read it, for it holds no secret.
 
     Raises:
-        LinkError: The place cannot be written to, or the content holds a secret.
+        LinkError: The file cannot be written, or the content holds a secret.
     """
     refuse_secrets(content, str(file))
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                json.dump(content, stream, indent=4)
-                stream.write("\n")
-            # A cluster's other users read it too; there is no secret in it.
-            Path(name).chmod(0o644)
-            Path(name).replace(file)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        write_atomically(file, f"{json.dumps(content, indent=4)}\n")
     except OSError as err:
         raise LinkError(f"{file} must be writable: {err.strerror}; choose another path") from err
 
 
-def refuse_secrets(content: Mapping[str, Any], where: str) -> None:
-    """Refuse a secret's value where only a reference to it may be.
-
-    Raises:
-        LinkError: A key says that its text is a secret; the message has the key only.
-    """
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            refuse_secrets(value, where)
-        elif (
-            isinstance(value, str)
-            and key != CONFIG_KEY
-            and any(word in key.lower() for word in _SECRET_WORDS)
-        ):
-            raise LinkError(
-                f"{where} must hold no secret: got text under {key!r}; write a reference, "
-                '{"scope": "<scope>", "key": "<key>"} or {"env": "<variable>"}'
-            )
-
-
-def _candidates(folder: Path) -> Iterator[Path]:
+def _candidate_files(folder: Path) -> Iterator[Path]:
     folders = [folder.resolve(), *folder.resolve().parents]
-    # Azure ML's order: a `.azureml` far up goes before a plain file right here.
-    for part, name in product((".azureml", "aml_config", ""), (CONFIG_NAME, "project.json")):
-        yield from (file for one in folders if (file := one / part / name).is_file())
+    # Azure ML's order: a `.azureml` in a distant parent counts before a plain file in the folder.
+    for subfolder, name in product((".azureml", "aml_config", ""), (CONFIG_NAME, "project.json")):
+        for parent in folders:
+            file = parent / subfolder / name
+            if file.is_file():
+                yield file

@@ -1,51 +1,50 @@
-"""Step 1, link: who tracks, who registers, which Azure ML workspace; and who said so."""
+"""The link: which Azure ML workspace, which service tracks, which registers, and why."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 from dbx_aml._common.errors import LinkError
+from dbx_aml._common.retry import RETRY_TIMEOUT_S
 from dbx_aml.link.config_file import CONFIG_KEY, CONFIG_NAME, read_config, write_config
-from dbx_aml.link.link_layers import OWN, PREFIX, found_values
+from dbx_aml.link.link_layers import LINK_FIELDS, VARIABLE_PREFIX, resolve_link_values
 from dbx_aml.link.secret_reference import SecretRef
 from dbx_aml.link.uris import is_azureml_uri
 from dbx_aml.link.workspace import AmlWorkspace
 
-__all__ = ["MODES", "REGISTRIES", "Link", "SecretRef"]
-
-MODES = ("databricks", "aml", "dual")
-REGISTRIES = ("databricks-uc", "databricks", "aml")
+Mode = Literal["databricks", "aml", "dual"]
+Registry = Literal["databricks-uc", "databricks", "aml"]
+_CHOICES = {"mode": get_args(Mode), "registry": get_args(Registry)}
 DATABRICKS = "databricks"
-RETRY_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """How the two services are used together.
+    """The settings that link Databricks with Azure ML.
 
     Args:
-        mode: Who tracks: "databricks", "aml" or "dual".
-        registry: Who registers: "databricks-uc", "databricks" or "aml". By default Azure ML where
-            it tracks, else Unity Catalog.
-        experiment: Databricks path or Azure ML name; None leaves MLflow's.
-        aml_workspace: The Azure ML workspace.
-        databricks_tracking_uri: "databricks", "databricks://<profile>", or any MLflow URI in its
-            place, for example "sqlite:///mlflow.db" on a laptop.
-        aml_tracking_uri: Follows from the workspace; or any MLflow URI in its place.
-        tenant_id: Of the service principal; else AZURE_TENANT_ID.
-        client_id: Of the service principal or the managed identity; else AZURE_CLIENT_ID.
-        client_secret: Where the service principal's secret is; else AZURE_CLIENT_SECRET.
+        mode: Service that tracks: "databricks", "aml", or "dual" for both.
+        registry: Service that registers: "databricks-uc", "databricks" or "aml". By default Azure
+            ML if only it tracks, else Unity Catalog.
+        experiment: Databricks path or Azure ML name of the experiment; None leaves MLflow's.
+        aml_workspace: Azure ML workspace.
+        databricks_tracking_uri: "databricks", "databricks://<profile>", or another MLflow URI that
+            replaces Databricks, for example "sqlite:///mlflow.db" on a laptop.
+        aml_tracking_uri: MLflow URI that replaces Azure ML. By default the workspace's.
+        tenant_id: Tenant of the service principal; else AZURE_TENANT_ID.
+        client_id: Id of the service principal or managed identity; else AZURE_CLIENT_ID.
+        client_secret: Reference to the service principal's secret; else AZURE_CLIENT_SECRET.
         service_credential: Name of a Unity Catalog service credential to use instead.
-        retry_timeout_s: Seconds for which a request that is answered 429 or 503 is tried again.
-        origins: Who gave each value, by its name.
+        retry_timeout_s: Longest time for one request with its retries, in seconds.
+        origins: Place of each value, by its name, for example "DBX_AML_MODE".
 
     Raises:
-        LinkError: The values do not fit together.
+        LinkError: The values contradict each other.
     """
 
-    mode: str = DATABRICKS
-    registry: str | None = None
+    mode: Mode = "databricks"
+    registry: Registry | None = None
     experiment: str | None = None
     aml_workspace: AmlWorkspace | None = None
     databricks_tracking_uri: str = DATABRICKS
@@ -60,11 +59,11 @@ class Link:
     def __post_init__(self) -> None:
         if self.registry is None:
             self._set(registry="aml" if self.mode == "aml" else "databricks-uc")
-        for name, known in (("mode", MODES), ("registry", REGISTRIES)):
-            if getattr(self, name) not in known:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
                 raise LinkError(
-                    f"{name} must be one of {list(known)}: got {getattr(self, name)!r}; "
-                    f"set it as an argument, as {PREFIX}{name.upper()} or in {CONFIG_NAME}"
+                    f"{name} must be one of {list(choices)}: got {getattr(self, name)!r}; "
+                    f"set it as an argument, as {VARIABLE_PREFIX}{name.upper()} or in {CONFIG_NAME}"
                 )
         if self.client_secret is not None:
             self._set(client_secret=SecretRef.parse(self.client_secret))
@@ -73,17 +72,16 @@ class Link:
                 "link must name one credential: got client_secret and service_credential; "
                 "leave one of the two out"
             )
-        if not isinstance(
-            self.retry_timeout_s, int | float
-        ) or not 0 <= self.retry_timeout_s < float("inf"):
+        seconds = self.retry_timeout_s
+        if not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
             raise LinkError(
-                f"retry_timeout_s must be seconds, 0 or more: got {self.retry_timeout_s!r}; try 120"
+                f"retry_timeout_s must be seconds, 0 or more: got {seconds!r}; use for example 120"
             )
         self._join_workspace_and_uri()
         if self.uses_azure_ml and self.aml_workspace is None and self.aml_tracking_uri is None:
             raise LinkError(
                 f"link must name an Azure ML workspace: got mode {self.mode!r}, registry "
-                f"{self.registry!r} and none; set {PREFIX}CONFIG to the workspace's "
+                f"{self.registry!r} and none; set {VARIABLE_PREFIX}CONFIG to the workspace's "
                 f"{CONFIG_NAME}, which its page in the portal offers"
             )
 
@@ -92,83 +90,92 @@ class Link:
             object.__setattr__(self, name, value)
 
     def _join_workspace_and_uri(self) -> None:
-        workspace, uri = self.aml_workspace, self.aml_tracking_uri
+        """Derive the workspace from an Azure ML URI, and the URI from the workspace."""
+        uri = self.aml_tracking_uri
         if uri is not None and is_azureml_uri(uri):
-            if workspace is None:
+            if self.aml_workspace is None:
                 self._set(aml_workspace=AmlWorkspace.from_tracking_uri(uri))
             else:
-                self._set(aml_workspace=replace(workspace, tracking_uri=uri))
+                self._set(aml_workspace=replace(self.aml_workspace, tracking_uri=uri))
             uri = None
         if uri is None and self.aml_workspace is not None:
             self._set(aml_tracking_uri=self.aml_workspace.tracking_uri)
 
     @property
     def tracking_uri(self) -> str | None:
-        """What MLflow tracks to; None where only Azure Resource Manager knows it.
+        """MLflow's tracking URI; None if only Azure Resource Manager knows it.
 
-        In mode "dual" this is the Databricks side.
+        In mode "dual" it is that of Databricks.
         """
         return self.aml_tracking_uri if self.mode == "aml" else self.databricks_tracking_uri
 
     @property
     def registry_uri(self) -> str | None:
-        """What MLflow registers to; None where only Azure Resource Manager knows it."""
+        """MLflow's registry URI; None if only Azure Resource Manager knows it."""
         if self.registry == "aml":
             return self.aml_tracking_uri
-        scheme, colon, profile = self.databricks_tracking_uri.partition("://")
-        # Another MLflow server in the place of Databricks has its registry in it.
-        return (
-            f"{self.registry}{colon}{profile}" if scheme == DATABRICKS else scheme + colon + profile
-        )
+        scheme, separator, profile = self.databricks_tracking_uri.partition("://")
+        if scheme == DATABRICKS:
+            return f"{self.registry}{separator}{profile}"
+        # Another MLflow server that replaces Databricks has its own registry.
+        return self.databricks_tracking_uri
 
     @property
     def uses_azure_ml(self) -> bool:
-        """Whether Azure ML, or what stands for it, tracks or registers, be it as the second."""
+        """Whether Azure ML, or what replaces it, tracks or registers; in mode "dual" it does."""
         return self.mode in ("aml", "dual") or self.registry == "aml"
 
     @property
     def calls_azure_ml(self) -> bool:
-        """Whether MLflow itself will call Azure ML: it tracks or registers there."""
-        is_real = self.aml_tracking_uri is None or is_azureml_uri(self.aml_tracking_uri)
-        return is_real and "aml" in (self.mode, self.registry)
+        """Whether MLflow's own calls go to Azure ML: it alone tracks, or it registers."""
+        is_replaced = self.aml_tracking_uri is not None and not is_azureml_uri(
+            self.aml_tracking_uri
+        )
+        return not is_replaced and "aml" in (self.mode, self.registry)
 
     @classmethod
     def load(cls, *, config: str | Path | None = None, **arguments: Any) -> Self:
         """Return the link that arguments, `DBX_AML_*` variables and a `config.json` describe.
 
-        Of each value the first of these counts: argument, variable, file. Azure ML's tracking
-        URI in MLFLOW_TRACKING_URI counts last; the old "adbazureml://" means mode "dual". Where
-        nobody says the mode, a workspace means "dual" on Databricks and "aml" elsewhere, and none
-        means "databricks".
+        Of each value the first of these places counts: argument, variable, file. Azure ML's
+        tracking URI in MLFLOW_TRACKING_URI counts last; the older scheme "adbazureml" means mode
+        "dual". Without a mode, a workspace means "dual" on Databricks and "aml" elsewhere, and no
+        workspace means "databricks".
 
         Args:
-            config: A `config.json` or a folder that has one. By default DBX_AML_CONFIG,
-                /databricks/dbx_aml/config.json, /databricks/config.json, then the first that
+            config: `config.json` or its folder. By default DBX_AML_CONFIG,
+                /databricks/dbx_aml/config.json, /databricks/config.json, then the first file that
                 `MLClient.from_config` would find from the current folder.
-            arguments: Values by their names here or as parts of a workspace (`subscription_id`,
-                `resource_group`, `workspace_name`, `region`, `cloud`). None is "not given".
+            arguments: Fields of the link, and fields of its workspace (`subscription_id`,
+                `resource_group`, `workspace_name`, `region`, `cloud`). None counts as not given.
 
         Raises:
-            LinkError: A value is wrong, two do not fit, or the file cannot be read.
+            LinkError: A value is wrong, two contradict each other, or the file cannot be read.
             WorkspaceError: The workspace cannot exist.
         """
-        found, origins = found_values(arguments, config)
-        return cls(**found, origins=origins)
+        values, origins = resolve_link_values(arguments, config)
+        return cls(**values, origins=origins)
 
     @classmethod
-    def from_file(cls, file: Path | None, **arguments: Any) -> Self:
-        """Return the link of arguments and one file, whatever this machine's variables say.
+    def from_file(
+        cls, file: Path | None, *, on_databricks: bool | None = None, **arguments: Any
+    ) -> Self:
+        """Return the link of arguments and one file, without this machine's variables.
 
         Args:
-            file: A `config.json`; None for arguments alone.
-            arguments: As `load` takes them.
+            file: `config.json` or its folder; None for the arguments alone.
+            on_databricks: Whether the link is for a process on Databricks, which decides the mode
+                of a file without one; None for this process.
+            arguments: Values as in `load`.
 
         Raises:
-            LinkError: A value is wrong, two do not fit, or the file cannot be read.
+            LinkError: A value is wrong, two contradict each other, or the file cannot be read.
             WorkspaceError: The workspace cannot exist.
         """
-        found, origins = found_values(arguments, file, is_machine=False)
-        return cls(**found, origins=origins)
+        values, origins = resolve_link_values(
+            arguments, file, uses_machine=False, on_databricks=on_databricks
+        )
+        return cls(**values, origins=origins)
 
     def save(self, path: str | Path) -> Path:
         """Write a `config.json` that `MLClient.from_config` reads too; return its path.
@@ -176,24 +183,24 @@ class Link:
         Other keys of an existing file stay. A reader sees the old file or the new one.
 
         Args:
-            path: A file ending in ".json", or a folder.
+            path: File ending in ".json", or folder.
 
         Raises:
-            LinkError: It cannot be written, or there is a file that is no JSON object.
+            LinkError: The file cannot be written, or the existing one is no JSON object.
         """
         file = Path(path)
         if file.suffix != ".json":
             file = file / CONFIG_NAME
         content = read_config(file) if file.exists() else {}
-        ours: dict[str, Any] = {"mode": self.mode, "registry": self.registry}
-        plain = Link()
-        for name in OWN[2:]:
+        settings: dict[str, Any] = {"mode": self.mode, "registry": self.registry}
+        default = Link()
+        for name in LINK_FIELDS[2:]:
             value = getattr(self, name)
-            if value != getattr(plain, name):
-                ours[name] = value.as_json() if isinstance(value, SecretRef) else value
-        workspace = self.aml_workspace.to_config() if self.aml_workspace else {}
-        ours |= workspace.pop(CONFIG_KEY, {})
+            if value != getattr(default, name):
+                settings[name] = value.to_dict() if isinstance(value, SecretRef) else value
+        workspace = self.aml_workspace.to_dict() if self.aml_workspace else {}
+        settings |= workspace.pop(CONFIG_KEY, {})
         if self.aml_tracking_uri is not None and not is_azureml_uri(self.aml_tracking_uri):
-            ours["aml_tracking_uri"] = self.aml_tracking_uri
-        write_config(file, {**content, **workspace, CONFIG_KEY: ours})
+            settings["aml_tracking_uri"] = self.aml_tracking_uri
+        write_config(file, {**content, **workspace, CONFIG_KEY: settings})
         return file

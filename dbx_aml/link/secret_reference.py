@@ -1,4 +1,4 @@
-"""A reference to a secret: where it is, never what it is."""
+"""A reference to a secret: its place, never its text."""
 
 import re
 from collections.abc import Mapping
@@ -10,15 +10,15 @@ from dbx_aml._common.errors import LinkError
 
 @dataclass(frozen=True)
 class SecretRef:
-    """Where a secret is: a Databricks secret's scope and key, or a variable's name.
+    """The place of a secret: scope and key of a Databricks secret, or a variable's name.
 
     Args:
-        scope: For example "ml".
-        key: For example "aml-client-secret".
-        env: For example "TEAM_CLIENT_SECRET".
+        scope: Scope of the Databricks secret, for example "ml".
+        key: Key of the Databricks secret, for example "aml-client-secret".
+        env: Name of the environment variable, for example "TEAM_CLIENT_SECRET".
 
     Raises:
-        LinkError: It is neither of the two; the message has none of the values.
+        LinkError: The reference has neither form; the message repeats none of the values.
     """
 
     scope: str | None = None
@@ -26,16 +26,18 @@ class SecretRef:
     env: str | None = None
 
     def __post_init__(self) -> None:
-        is_secret = all(
-            isinstance(part, str) and re.fullmatch(r"[\w.@-]{1,128}", part)
-            for part in (self.scope, self.key)
+        is_databricks_secret = self.env is None and all(
+            isinstance(name, str) and re.fullmatch(r"[\w.@-]{1,128}", name)
+            for name in (self.scope, self.key)
         )
-        is_variable = isinstance(self.env, str) and re.fullmatch(r"[A-Za-z_]\w*", self.env)
-        given = [self.scope, self.key] if is_secret else [self.env] if is_variable else []
-        if not given or sum(part is not None for part in (self.scope, self.key, self.env)) != len(
-            given
-        ):
-            # What was given may be the secret itself.
+        is_variable = (
+            self.scope is None
+            and self.key is None
+            and isinstance(self.env, str)
+            and re.fullmatch(r"[A-Za-z_]\w*", self.env)
+        )
+        if not is_databricks_secret and not is_variable:
+            # The value may be the secret itself.
             raise LinkError(
                 "secret must be a reference, not its text: got something else; "
                 "write '<scope>/<key>' of a Databricks secret, or 'env:<variable>'"
@@ -43,10 +45,10 @@ class SecretRef:
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Return the reference that "scope/key", "env:NAME" or a mapping of them is.
+        """Return the reference of "scope/key", "env:NAME" or a mapping with these keys.
 
         Raises:
-            LinkError: It is no reference.
+            LinkError: The value is no reference.
         """
         if isinstance(value, cls):
             return value
@@ -57,9 +59,9 @@ class SecretRef:
         scope, slash, key = value.partition("/") if isinstance(value, str) else ("", "", "")
         return cls(scope=scope, key=key) if slash else cls()
 
-    def as_json(self) -> dict[str, str]:
-        """Return the parts that are given."""
-        return {name: part for name, part in vars(self).items() if part is not None}
+    def to_dict(self) -> dict[str, str]:
+        """Return scope and key, or the variable, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
     def __str__(self) -> str:
         return f"env:{self.env}" if self.env else f"{self.scope}/{self.key}"

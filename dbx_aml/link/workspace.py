@@ -1,4 +1,4 @@
-"""An Azure ML workspace: its identity, tracking URI, `config.json`, ARM id and pages."""
+"""An Azure ML workspace: its names, tracking URI, `config.json`, ARM id and pages."""
 
 import re
 from collections.abc import Mapping
@@ -8,38 +8,39 @@ from typing import Any, Self
 from urllib.parse import quote, unquote
 
 from dbx_aml._common.errors import LinkError, WorkspaceError
-from dbx_aml.link.clouds import CLOUDS, Cloud
+from dbx_aml._common.redact import redact_uri
+from dbx_aml.link.clouds import CLOUDS, LEGACY_HOST_SUFFIX, Cloud, cloud_and_region
 from dbx_aml.link.config_file import CONFIG_KEY, CONFIG_NAME, find_config, read_config
-from dbx_aml.link.uris import is_azureml_uri
+from dbx_aml.link.uris import is_azureml_uri, parse_azureml_uri
 
-_PARTS = ("subscription_id", "resource_group", "workspace_name")
+# The names that identify a workspace.
+WORKSPACE_NAMES = ("subscription_id", "resource_group", "workspace_name")
 _GUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _ARM_ID = (
     r"/subscriptions/(?P<subscription_id>[^/?]+)/resourceGroups/(?P<resource_group>[^/?]+)"
-    r"/providers/Microsoft\.MachineLearningServices/workspaces/(?P<workspace_name>[^/?]+)"
+    r"/providers/Microsoft\.MachineLearningServices/workspaces/(?P<workspace_name>[^/?]+)/?"
 )
-_URI = re.compile(
-    rf"(?:adb)?azureml://(?P<host>[^/?]+)/(?:mlflow/v[12]\.0|history/v1\.0){_ARM_ID}/?(?:\?.*)?",
-    re.IGNORECASE,
-)
+# Paths of the API in tracking URIs: of the SDK, of the portal, and of the script of 2019.
+_TRACKING_APIS = ("mlflow/v1.0", "mlflow/v2.0", "history/v1.0")
 _EXAMPLE = "azureml://<region>.api.azureml.ms/mlflow/v1.0/subscriptions/..."
 
 
 @dataclass(frozen=True, kw_only=True)
 class AmlWorkspace:
-    """One workspace, by the names that Azure knows it by.
+    """One Azure ML workspace.
 
     Args:
-        subscription_id: A GUID.
-        resource_group: For example "rg-ml".
-        workspace_name: For example "mlw-team".
-        region: For example "westeurope"; None where nobody said.
-        tracking_uri: Follows from the region; given for a workspace behind a private link, whose
-            host is its own. None where neither is known: Azure Resource Manager knows.
+        subscription_id: GUID of the subscription.
+        resource_group: Name of the resource group, for example "rg-ml".
+        workspace_name: Name of the workspace, for example "mlw-team".
+        region: Azure region, for example "westeurope"; None if it is not known.
+        tracking_uri: MLflow tracking URI. By default it follows from the region; a workspace
+            behind a private endpoint has a host of its own. None if neither is known: Azure
+            Resource Manager knows it.
         cloud: "AzureCloud", "AzureChinaCloud" (21Vianet) or "AzureUSGovernment".
 
     Raises:
-        WorkspaceError: A part cannot exist, or the tracking URI is another workspace's.
+        WorkspaceError: A name cannot exist, or the tracking URI is another workspace's.
     """
 
     subscription_id: str
@@ -63,33 +64,34 @@ class AmlWorkspace:
                 raise WorkspaceError(f"Azure ML {name} must be valid: got {value!r}; use {rule}")
         if self.cloud not in CLOUDS:
             raise WorkspaceError(
-                f"cloud must be one Azure ML is in: got {self.cloud!r}; use one of {list(CLOUDS)}"
+                f"cloud must be one of Azure's: got {self.cloud!r}; use one of {list(CLOUDS)}"
             )
         if self.tracking_uri is not None:
             self._check_tracking_uri(self.tracking_uri)
         elif self.region is not None:
-            host = f"{self.region}.{self.hosts.api}"
-            object.__setattr__(self, "tracking_uri", f"azureml://{host}/mlflow/v1.0{self.arm_id}")
+            self._set_tracking_host(f"{self.region}.{self.hosts.api}")
 
     def _check_tracking_uri(self, uri: str) -> None:
-        host, parts = _taken_apart(uri)
-        if any(parts[name].lower() != getattr(self, name).lower() for name in _PARTS):
+        host, names = _parse_tracking_uri(uri)
+        if any(names[name].lower() != self.names[name].lower() for name in WORKSPACE_NAMES):
             raise WorkspaceError(
                 f"tracking URI must be that of workspace {self.workspace_name!r} in "
-                f"{self.resource_group!r}: got {uri!r}; leave one of the two out"
+                f"{self.resource_group!r}: got {redact_uri(uri)!r}; leave one of the two out"
             )
-        cloud, region = _place(host)
+        cloud, region = cloud_and_region(host)
         if (cloud or self.cloud) != self.cloud or (region or self.region) != (
             self.region or region
         ):
             raise WorkspaceError(
                 f"tracking URI must fit region {self.region!r} and cloud {self.cloud!r}: "
-                f"got {uri!r}; leave the region out"
+                f"got {redact_uri(uri)!r}; leave the region out"
             )
         object.__setattr__(self, "region", self.region or region)
-        if host.endswith(".experiments.azureml.net"):
-            host = f"{region}.{self.hosts.api}"
-        # One form for all versions of the path: the client itself chooses which it calls.
+        is_legacy = host.endswith(LEGACY_HOST_SUFFIX)
+        self._set_tracking_host(f"{region}.{self.hosts.api}" if is_legacy else host)
+
+    def _set_tracking_host(self, host: str) -> None:
+        # One form of the URI for all paths of the API: the client chooses the path by itself.
         object.__setattr__(self, "tracking_uri", f"azureml://{host}/mlflow/v1.0{self.arm_id}")
 
     @classmethod
@@ -97,47 +99,48 @@ class AmlWorkspace:
         """Return the workspace of an MLflow tracking URI.
 
         Args:
-            uri: "azureml://..." of any version, or "adbazureml://..." as Microsoft's cluster
-                script of 2019 wrote it.
-            cloud: Of a host that does not tell, as one behind a private link may not.
+            uri: MLflow URI, "azureml://..." of any API version, or "adbazureml://..." as
+                Microsoft's cluster script of 2019 wrote it.
+            cloud: Cloud of a host that names none, as the host of a private endpoint may.
 
         Raises:
-            WorkspaceError: It is no such URI.
+            WorkspaceError: It is not the tracking URI of a workspace.
         """
-        host, parts = _taken_apart(uri)
-        found = _place(host)[0]
-        return cls(**parts, tracking_uri=uri, cloud=cloud or found or "AzureCloud")
+        host, names = _parse_tracking_uri(uri)
+        host_cloud, _ = cloud_and_region(host)
+        return cls(**names, tracking_uri=uri, cloud=cloud or host_cloud or "AzureCloud")
 
     @classmethod
-    def from_arm_id(cls, arm_id: str, **more: Any) -> Self:
+    def from_arm_id(cls, arm_id: str, **fields: Any) -> Self:
         """Return the workspace of an ARM id.
 
         Args:
             arm_id: "/subscriptions/.../resourceGroups/.../providers/.../workspaces/<name>".
-            more: `region`, `tracking_uri`, `cloud`.
+            fields: Values of `region`, `tracking_uri` and `cloud`.
 
         Raises:
-            WorkspaceError: It is no ARM id of a workspace.
+            WorkspaceError: It is not the ARM id of a workspace.
         """
-        found = re.fullmatch(rf"{_ARM_ID}/?", arm_id, re.IGNORECASE)
-        if not found:
+        match = re.fullmatch(_ARM_ID, arm_id, re.IGNORECASE)
+        if not match:
             raise WorkspaceError(
                 f"ARM id must be a workspace's: got {arm_id!r}; copy 'Resource ID' from the "
                 "workspace's properties in the portal"
             )
-        return cls(**found.groupdict(), **more)
+        return cls(**match.groupdict(), **fields)
 
     @classmethod
     def from_config(cls, path: str | Path = ".") -> Self:
         """Return the workspace that a `config.json` names.
 
         Args:
-            path: The file, as the portal or Microsoft's cluster script of 2019 wrote it, or a
-                folder: its `.azureml`, then itself, each with all parents, is looked through.
+            path: File as the portal or Microsoft's cluster script of 2019 wrote it, or folder: the
+                `.azureml` of the folder and of its parents, then the folders themselves are
+                searched.
 
         Raises:
-            LinkError: There is none, or it names no workspace.
-            WorkspaceError: It names one that cannot exist.
+            LinkError: There is no file, or it names no workspace.
+            WorkspaceError: It names a workspace that cannot exist.
         """
         file = find_config(path)
         if file is None:
@@ -145,36 +148,36 @@ class AmlWorkspace:
                 f"{CONFIG_NAME} must exist: got {str(path)!r}; "
                 "download it from the workspace's overview page in the portal"
             )
-        parts = workspace_parts(read_config(file))
-        missing = [name for name in _PARTS if name not in parts]
+        fields = workspace_fields(read_config(file))
+        missing = [name for name in WORKSPACE_NAMES if name not in fields]
         if missing:
             raise LinkError(
                 f"{file} must name a workspace: missing {missing}; "
                 "download it from the workspace's overview page in the portal"
             )
-        return cls(**parts)
+        return cls(**fields)
 
-    def to_config(self) -> dict[str, Any]:
-        """Return the content of a `config.json` that Azure ML's own `MLClient.from_config` reads.
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of a `config.json` that Azure ML's `MLClient.from_config` reads.
 
-        What Azure ML has no key for is under "dbx_aml".
+        Values that Azure ML has no key for are under "dbx_aml".
         """
-        plain = AmlWorkspace(**self.parts, region=self.region, cloud=self.cloud)
-        ours: dict[str, Any] = {} if self.region is None else {"region": self.region}
+        default_uri = AmlWorkspace(**self.names, region=self.region, cloud=self.cloud).tracking_uri
+        settings: dict[str, Any] = {} if self.region is None else {"region": self.region}
         if self.cloud != "AzureCloud":
-            ours["cloud"] = self.cloud
-        if self.tracking_uri != plain.tracking_uri:
-            ours["aml_tracking_uri"] = self.tracking_uri
-        return {**self.parts, **({CONFIG_KEY: ours} if ours else {})}
+            settings["cloud"] = self.cloud
+        if self.tracking_uri != default_uri:
+            settings["aml_tracking_uri"] = self.tracking_uri
+        return {**self.names, **({CONFIG_KEY: settings} if settings else {})}
 
     @property
-    def parts(self) -> dict[str, str]:
-        """The three names that say which workspace."""
-        return {name: getattr(self, name) for name in _PARTS}
+    def names(self) -> dict[str, str]:
+        """Subscription, resource group and workspace name, by their keys in `config.json`."""
+        return {name: getattr(self, name) for name in WORKSPACE_NAMES}
 
     @property
     def hosts(self) -> Cloud:
-        """The cloud's hosts."""
+        """The hosts of the workspace's cloud."""
         return CLOUDS[self.cloud]
 
     @property
@@ -200,40 +203,38 @@ class AmlWorkspace:
         return f"https://{self.hosts.studio}/runs/{quote(run_id, safe='')}?wsid={self.arm_id}"
 
 
-def workspace_parts(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the content of a `config.json` says of a workspace, as `AmlWorkspace` takes it.
+def workspace_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of `AmlWorkspace` that the content of a `config.json` has.
 
-    Older files have one "Scope" with the ARM id instead of three names.
+    Older files have the ARM id as "Scope" instead of the three names.
     """
-    ours = config.get(CONFIG_KEY)
-    ours = ours if isinstance(ours, Mapping) else {}
+    settings = config.get(CONFIG_KEY)
+    settings = settings if isinstance(settings, Mapping) else {}
     scope = config.get("Scope")
-    found = {name: config[name] for name in _PARTS if config.get(name) is not None}
+    fields = {name: config[name] for name in WORKSPACE_NAMES if config.get(name) is not None}
     if isinstance(scope, str):
-        found |= AmlWorkspace.from_arm_id(scope).parts
-    found |= {name: ours[name] for name in ("region", "cloud") if ours.get(name) is not None}
-    uri = ours.get("aml_tracking_uri")
+        fields |= AmlWorkspace.from_arm_id(scope).names
+    for name in ("region", "cloud"):
+        if settings.get(name) is not None:
+            fields[name] = settings[name]
+    uri = settings.get("aml_tracking_uri")
     if is_azureml_uri(uri):
-        found["tracking_uri"] = uri
-    return found
+        fields["tracking_uri"] = uri
+    return fields
 
 
-def _taken_apart(uri: str) -> tuple[str, dict[str, str]]:
-    found = _URI.fullmatch(uri.strip())
-    if not found:
+def _parse_tracking_uri(uri: str) -> tuple[str, dict[str, str]]:
+    """Return the host and the workspace's names in a tracking URI."""
+    parsed = parse_azureml_uri(uri)
+    if (
+        parsed is None
+        or parsed.kind != "workspaces"
+        or parsed.api.lower() not in _TRACKING_APIS
+        or parsed.path.strip("/")
+    ):
         raise WorkspaceError(
-            f"Azure ML tracking URI must name a workspace: got {uri!r}; "
+            f"Azure ML tracking URI must name a workspace: got {redact_uri(uri)!r}; "
             f"copy it from the workspace's properties in the portal, it starts {_EXAMPLE}"
         )
-    parts = {name: unquote(found[name]) for name in _PARTS}
-    return found["host"].lower(), parts
-
-
-def _place(host: str) -> tuple[str | None, str | None]:
-    """Return the cloud and region that a host tells, each None where it does not."""
-    if host.endswith(".experiments.azureml.net"):
-        return "AzureCloud", host.split(".")[0]
-    for name, cloud in CLOUDS.items():
-        if host.endswith(f".{cloud.api}"):
-            return name, host.removesuffix(f".{cloud.api}").rpartition(".")[2]
-    return None, None
+    values = (parsed.subscription_id, parsed.resource_group, parsed.name)
+    return parsed.host, dict(zip(WORKSPACE_NAMES, map(unquote, values), strict=True))

@@ -10,9 +10,10 @@ from threading import RLock
 from typing import Any
 
 from dbx_aml._common.errors import LinkError
-from dbx_aml.azure.credentials import credential
+from dbx_aml.azure.client import AzureClient
+from dbx_aml.azure.credentials import get_credential
 from dbx_aml.azure.identity import Identity
-from dbx_aml.azure.workspaces import read_workspace, with_tracking_uri
+from dbx_aml.azure.workspaces import check_workspace, with_tracking_uri
 from dbx_aml.link.link import Link
 from dbx_aml.link.uris import is_databricks_uri
 from dbx_aml.tracking.connection import Connection
@@ -71,7 +72,8 @@ def connect(link: Link | None = None, **arguments: Any) -> Connection:
         link again nothing is done, and that second one puts nothing back.
 
     Raises:
-        LinkError: The settings do not fit, or a service does not take them.
+        LinkError: The settings contradict each other, or a service refuses them.
+        ServiceError: A service does not answer, or with an error.
         WorkspaceError: The workspace cannot exist.
         CredentialError: No source gives a token.
     """
@@ -116,10 +118,11 @@ def _proved(link: Link) -> tuple[Link, Identity | None]:
     """Return the link with its tracking URI, and who the caller is, where MLflow will need it."""
     if not link.calls_azure_ml or link.aml_workspace is None:
         return link, None
-    proof = credential(link)
-    identity = proof.verify()
-    workspace = with_tracking_uri(link.aml_workspace, proof)
-    read_workspace(workspace, proof)
+    credential = get_credential(link)
+    identity = credential.verify()
+    client = AzureClient(credential)
+    workspace = with_tracking_uri(client, link.aml_workspace)
+    check_workspace(client, workspace)
     return replace(link, aml_workspace=workspace, aml_tracking_uri=None), identity
 
 

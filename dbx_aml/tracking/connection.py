@@ -7,7 +7,7 @@ from html import escape
 from types import TracebackType
 from typing import Self
 
-from dbx_aml.azure.credentials import credential
+from dbx_aml.azure.credentials import get_credential
 from dbx_aml.azure.identity import Identity
 from dbx_aml.link.link import Link
 
@@ -67,8 +67,8 @@ class Connection:
             "Azure portal": workspace.portal_url if workspace else "",
         }
         if self.identity is not None:
-            chosen = [one for one in credential(self.link).describe() if one.is_chosen]
-            found["credential"] = "".join(f"{one.name} ({one.why})" for one in chosen)
+            source = get_credential(self.link).selected_source()
+            found["credential"] = f"{source.name} ({source.reason})" if source else ""
         return {name: text for name, text in found.items() if text}
 
     def again(self) -> Connection:

@@ -17,9 +17,9 @@ import pytest
 
 from dbx_aml import AmlWorkspace, Link
 from dbx_aml._common.errors import CredentialError
-from dbx_aml.azure.credential_sources import authority_of
-from dbx_aml.azure.credentials import Credential, credential
-from dbx_aml.azure.identity import Identity, explained, identity, scrubbed
+from dbx_aml.azure.credential_sources import authority_host
+from dbx_aml.azure.credentials import Credential, get_credential
+from dbx_aml.azure.identity import Identity, identity_of_token, short_message
 from dbx_aml.link.secret_reference import SecretRef
 from tests.support.azureml import AzureMl
 from tests.support.azureml.workspace import CLIENT_ID, LOGIN_HOST, TENANT_ID
@@ -56,12 +56,17 @@ def refused(seconds: float = 10, **link: Any) -> str:
     """Return the one line of a credential that gives no token, in time."""
     started = time.monotonic()
     with pytest.raises(CredentialError) as caught:
-        credential(Link(**link)).verify()
+        get_credential(Link(**link)).verify()
     # Five, and as many again for a slow machine.
     assert time.monotonic() - started < seconds
     assert caught.value.__cause__ is caught.value.__context__ is None
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def selected_name(found: Credential) -> str | None:
+    source = found.selected_source()
+    return source.name if source else None
 
 
 @pytest.mark.azureml
@@ -78,11 +83,11 @@ def test_every_identity_of_a_job_is_proved_and_says_why_it_was_chosen(
     become: As, name: str, source: str
 ) -> None:
     become(name)
-    found = credential(Link())
-    assert [one.name for one in found.describe() if one.is_chosen] == [source]
+    found = get_credential(Link())
+    assert selected_name(found) == source
     assert found.verify() == Identity(name=CLIENT_ID, tenant_id=TENANT_ID, is_user=False)
-    chosen = [one for one in found.describe() if one.is_chosen]
-    assert [(one.name, one.why.endswith(" is set")) for one in chosen] == [(source, True)]
+    selected = found.selected_source()
+    assert selected is not None and selected.reason.endswith(" is set")
 
 
 @pytest.mark.azureml
@@ -93,7 +98,7 @@ def test_the_links_reference_goes_before_the_variables(
     link = Link(
         tenant_id=TENANT_ID, client_id=CLIENT_ID, client_secret=SecretRef(env="TEAM_SECRET")
     )
-    found = credential(link)
+    found = get_credential(link)
     assert found.verify().name == CLIENT_ID
     assert 'source="the link\'s service principal"' in repr(found)
     assert azureml.requests(host="login", path="oauth2/v2.0/token")
@@ -140,7 +145,7 @@ def test_without_a_credential_the_line_says_what_was_tried_and_nobody_is_asked(
     become("none")
     assert refused() == (
         f"Azure ({LOGIN_HOST}) must give a token: "
-        "got from managed identity of this machine (tried where nothing is set up): "
+        "got from managed identity of this machine (tried if no source is configured): "
         "none here, http://127.0.0.1:9 does not answer; "
         "from Azure CLI (no 'az' on the PATH): no 'az' on the PATH; "
         "set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or another source"
@@ -172,7 +177,7 @@ def test_an_identity_endpoint_in_a_black_hole_is_said_within_seconds(
 def test_one_lost_answer_is_no_failure(azureml: AzureMl, become: As) -> None:
     become("service-principal")
     azureml.fault("drop", host="login", path="token", count=1)
-    assert credential(Link()).verify().tenant_id == TENANT_ID
+    assert get_credential(Link()).verify().tenant_id == TENANT_ID
 
 
 @pytest.mark.azureml
@@ -184,9 +189,9 @@ def test_the_azure_cli_is_used_where_nothing_is_set_up(
     az = tmp_path / "az"
     az.write_text(f"#!/bin/sh\n[ $1 = account ] && echo '{json.dumps(answer)}'\n")
     az.chmod(0o755)
-    found = credential(Link())
+    found = get_credential(Link())
     assert found.verify().name == CLIENT_ID
-    assert [one.name for one in found.describe() if one.is_chosen] == ["Azure CLI"]
+    assert selected_name(found) == "Azure CLI"
     az.write_text("#!/bin/sh\necho \"Please run 'az login'\" >&2\nexit 1\n")
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
     assert "Please run 'az login' to set up an account" in refused()
@@ -199,9 +204,7 @@ def test_a_service_credential_of_unity_catalog_needs_dbutils(
     from azure.identity import ManagedIdentityCredential
 
     become("managed")
-    assert "it needs dbutils, which is only there on Databricks" in refused(
-        service_credential="aml"
-    )
+    assert "it needs dbutils, which exists only on Databricks" in refused(service_credential="aml")
     asked = []
     provided = ManagedIdentityCredential()
     secrets = SimpleNamespace(get=lambda scope, key: azureml.environment()["AZURE_CLIENT_SECRET"])
@@ -210,14 +213,14 @@ def test_a_service_credential_of_unity_catalog_needs_dbutils(
     )
     dbutils = SimpleNamespace(credentials=credentials, secrets=secrets)
     monkeypatch.setattr(sys.modules["__main__"], "dbutils", dbutils, raising=False)
-    assert credential(Link(service_credential="aml")).verify().name == CLIENT_ID
+    assert get_credential(Link(service_credential="aml")).verify().name == CLIENT_ID
     monkeypatch.delenv("IDENTITY_ENDPOINT")
     monkeypatch.setenv("DATABRICKS_DEFAULT_SERVICE_CREDENTIAL_NAME", "of-the-cluster")
-    assert credential(Link()).verify().name == CLIENT_ID
+    assert get_credential(Link()).verify().name == CLIENT_ID
     assert asked == ["aml", "of-the-cluster"]
     reference = SecretRef(scope="ml", key="aml")
     link = Link(tenant_id=TENANT_ID, client_id=CLIENT_ID, client_secret=reference)
-    assert credential(link).verify().name == CLIENT_ID
+    assert get_credential(link).verify().name == CLIENT_ID
 
 
 @pytest.mark.azureml
@@ -227,7 +230,7 @@ def test_tokens_of_four_seconds_never_fail_a_call_from_four_threads(
 ) -> None:
     become("service-principal")
     azureml.token_lifetime(4)
-    found = credential(Link())
+    found = get_credential(Link())
     problems, calls = hammered(found, threads=4, seconds=20)
     assert problems == []
     assert calls > 400
@@ -265,10 +268,10 @@ def test_a_token_that_lives_outlasts_an_outage_and_is_renewed_after_it(
 ) -> None:
     from dbx_aml.azure import credentials as auth
 
-    monkeypatch.setattr(auth, "_PAUSE_S", 0.1)
+    monkeypatch.setattr(auth, "_REFRESH_PAUSE_S", 0.1)
     become("service-principal")
     azureml.token_lifetime(8)
-    found = credential(Link())
+    found = get_credential(Link())
     first = found.get_token(found.scope)
     azureml.fault("status", status=503, host="login")
     time.sleep(4.5)
@@ -287,7 +290,7 @@ def test_a_token_that_lives_outlasts_an_outage_and_is_renewed_after_it(
 def test_threads_that_wait_for_one_answer_all_get_it_in_time(azureml: AzureMl, become: As) -> None:
     become("service-principal")
     azureml.fault("black-hole", host="login")
-    found = credential(Link())
+    found = get_credential(Link())
     lines: list[str] = []
 
     def work() -> None:
@@ -320,12 +323,12 @@ def test_nothing_that_is_written_has_the_secret_or_the_token(
     tokens, written = [], []
     for name in ("service-principal", "certificate", "managed", "workload"):
         become(name)
-        found = credential(Link())
+        found = get_credential(Link())
         tokens.append(found.get_token(found.scope).token)
-        written += [repr(found), str(found.describe()), str(found.__dict__.get("_source"))]
+        written += [repr(found), str(found.describe_sources()), str(found.__dict__.get("_source"))]
     become("service-principal", AZURE_CLIENT_SECRET=wrong)
     try:
-        credential(Link()).verify()
+        get_credential(Link()).verify()
     except CredentialError as err:
         written += [*traceback.format_exception(err), repr(err), str(err.__dict__)]
     output = capfd.readouterr()
@@ -349,7 +352,7 @@ def test_azure_sdks_take_it_as_a_credential(azureml: AzureMl, become: As) -> Non
     from azure.core.credentials import TokenCredential
 
     become("service-principal")
-    found = credential(Link())
+    found = get_credential(Link())
     assert isinstance(found, TokenCredential)
     info = found.get_token_info(found.scope, options={"enable_cae": True})
     assert info.expires_on > time.time() + 60
@@ -359,10 +362,10 @@ def test_azure_sdks_take_it_as_a_credential(azureml: AzureMl, become: As) -> Non
 def test_the_same_link_and_variables_are_the_same_credential(
     alone: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert credential(Link()) is credential(Link())
-    before = credential(Link())
+    assert get_credential(Link()) is get_credential(Link())
+    before = get_credential(Link())
     monkeypatch.setenv("AZURE_CLIENT_ID", NOBODY)
-    assert credential(Link()) is not before
+    assert get_credential(Link()) is not before
 
 
 @pytest.mark.parametrize(
@@ -388,11 +391,11 @@ def test_each_cloud_has_its_own_authority_and_scope(
         subscription_id=NOBODY, resource_group="rg", workspace_name="mlw", cloud=cloud
     )
     link = Link(mode="aml", aml_workspace=workspace)
-    assert (authority_of(link), credential(link).scope) == (login, scope)
+    assert (authority_host(link), get_credential(link).scope) == (login, scope)
     monkeypatch.setenv("AZUREML_CURRENT_CLOUD", cloud)
-    assert (authority_of(Link()), credential(Link()).scope) == (login, scope)
+    assert (authority_host(Link()), get_credential(Link()).scope) == (login, scope)
     monkeypatch.setenv("AZURE_AUTHORITY_HOST", "https://login.contoso.internal/")
-    assert authority_of(link) == "https://login.contoso.internal/"
+    assert authority_host(link) == "https://login.contoso.internal/"
 
 
 def test_no_interactive_way_is_in_the_package() -> None:
@@ -400,7 +403,7 @@ def test_no_interactive_way_is_in_the_package() -> None:
 
     folder = Path(dbx_aml.azure.credentials.__file__).parent
     files = sorted(folder.glob("*.py"))
-    assert len(files) == 4
+    assert len(files) == 7
     for file in files:
         text = file.read_text()
         for name in ("DeviceCode", "InteractiveBrowser", "DefaultAzureCredential", "UsernamePass"):
@@ -424,15 +427,14 @@ def token_of(**claims: object) -> str:
     ],
 )
 def test_whom_a_token_is_for_is_read_from_it(token: str, said: str) -> None:
-    assert str(identity(token)) == said
+    assert str(identity_of_token(token)) == said
 
 
 def test_an_answer_is_short_and_without_secrets() -> None:
     error = ValueError(f"bad token {token_of(a=1)} and {'s3cret-text'}\n Trace ID: 1 2 3")
-    assert explained(error, None, ["s3cret-text"]) == "bad token *** and ***"
-    assert explained(ValueError(), None, []) == "ValueError"
-    assert len(explained(ValueError("x " * 999), None, [])) <= 240
-    assert explained(ValueError("AADSTS7000222: expired"), None, []) == (
+    assert short_message(error, None, ["s3cret-text"]) == "bad token *** and ***"
+    assert short_message(ValueError(), None, []) == "ValueError"
+    assert len(short_message(ValueError("x " * 999), None, [])) <= 240
+    assert short_message(ValueError("AADSTS7000222: expired"), None, []) == (
         "AADSTS7000222: the client secret has expired; make a new one"
     )
-    assert scrubbed("short", ["short"]) == "short"

@@ -47,7 +47,7 @@ def test_set_writes_a_file_and_show_says_where_each_value_is_from(
         "--client-secret", "ml/aml-secret", "--retry-timeout-s", "0",
     )  # fmt: skip
     assert (done.exit_code, done.stderr) == (0, "")
-    assert done.stdout == "config.json says: mode dual, registry databricks-uc\n"
+    assert done.stdout == "config.json: mode dual, registry databricks-uc\n"
     assert json.loads((tmp_path / "config.json").read_text()) == {
         "subscription_id": WORKSPACE.subscription_id,
         "resource_group": "rg-ml",

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbx_aml._common.errors import ExperimentPathError
-from dbx_aml.link.experiments import experiment_name, experiment_path, normal_path
+from dbx_aml.link.experiments import experiment_name, experiment_path, normalize_experiment_path
 
 VALID_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
 
@@ -24,19 +24,22 @@ def test_a_path_is_built_from_user_folder_and_name() -> None:
 
 @pytest.mark.parametrize(("user", "name"), [("", "iris"), ("ana", " "), ("ana", "a/b")])
 def test_a_path_of_empty_or_nested_parts_is_refused(user: str, name: str) -> None:
-    with pytest.raises(ExperimentPathError, match="must be one part of a path: got "):
+    with pytest.raises(ExperimentPathError, match="must be one segment of a path: got "):
         experiment_path(user, name)
 
 
 def test_the_workspace_prefix_of_the_file_browser_is_removed() -> None:
-    assert normal_path("/Workspace/Users/ana@contoso.com/iris") == "/Users/ana@contoso.com/iris"
-    assert normal_path("/Workspaces/iris") == "/Workspaces/iris"
+    assert (
+        normalize_experiment_path("/Workspace/Users/ana@contoso.com/iris")
+        == "/Users/ana@contoso.com/iris"
+    )
+    assert normalize_experiment_path("/Workspaces/iris") == "/Workspaces/iris"
     assert experiment_name("/Workspace/Users/a/iris") == experiment_name("/Users/a/iris")
 
 
 def test_a_relative_path_is_refused_with_an_example() -> None:
     with pytest.raises(ExperimentPathError) as caught:
-        normal_path("iris")
+        normalize_experiment_path("iris")
     assert str(caught.value) == (
         "experiment path must be absolute: got 'iris'; use for example '/Users/<user>/iris'"
     )
@@ -44,7 +47,7 @@ def test_a_relative_path_is_refused_with_an_example() -> None:
 
 @pytest.mark.parametrize("path", ["/", "/Workspace", "/Users//iris", "/Users/ana/", "/Users/ /x"])
 def test_a_path_with_an_empty_part_is_refused(path: str) -> None:
-    with pytest.raises(ExperimentPathError, match="must have no empty part: got "):
+    with pytest.raises(ExperimentPathError, match="must have no empty segment: got "):
         experiment_name(path)
 
 
@@ -88,7 +91,7 @@ def test_every_path_gets_a_name_that_azure_ml_accepts(path: str) -> None:
 @given(paths, paths)
 def test_two_paths_never_share_a_name(one: str, other: str) -> None:
     try:
-        same_path = normal_path(one) == normal_path(other)
+        same_path = normalize_experiment_path(one) == normalize_experiment_path(other)
         same_name = experiment_name(one) == experiment_name(other)
     except ExperimentPathError:
         return

@@ -96,7 +96,7 @@ def test_it_goes_to_an_arm_id_and_back(workspace: AmlWorkspace) -> None:
         ({"workspace_name": "ab"}, "workspace_name must be valid: got 'ab'; use 3 to 33 letters"),
         ({"workspace_name": None}, "workspace_name must be valid: got None"),
         ({"region": "West Europe"}, "region must be valid: got 'West Europe'; use for example"),
-        ({"cloud": "Azure"}, "cloud must be one Azure ML is in: got 'Azure'; use one of"),
+        ({"cloud": "Azure"}, "cloud must be one of Azure's: got 'Azure'; use one of"),
         ({"tracking_uri": "sqlite:///x"}, "must name a workspace: got 'sqlite:///x'; copy it"),
         ({"tracking_uri": URI, "workspace_name": "other"}, "must be that of workspace 'other'"),
         ({"tracking_uri": URI, "region": "northeurope"}, "must fit region 'northeurope'"),
@@ -149,10 +149,10 @@ def test_what_to_config_says_is_read_back_equal(tmp_path: Path, private: bool) -
     workspace = AmlWorkspace(
         **PARTS, region="westeurope", tracking_uri=PRIVATE if private else None
     )
-    (tmp_path / "config.json").write_text(json.dumps(workspace.to_config()))
+    (tmp_path / "config.json").write_text(json.dumps(workspace.to_dict()))
     assert AmlWorkspace.from_config(tmp_path) == workspace
-    assert set(workspace.to_config()) == {*PARTS, "dbx_aml"}
-    assert AmlWorkspace(**PARTS).to_config() == PARTS
+    assert set(workspace.to_dict()) == {*PARTS, "dbx_aml"}
+    assert AmlWorkspace(**PARTS).to_dict() == PARTS
 
 
 def test_a_file_that_names_no_workspace_is_said(tmp_path: Path) -> None:

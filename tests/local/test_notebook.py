@@ -365,9 +365,9 @@ def test_a_notebook_imports_the_modules_beside_it(notebook, tmp_path) -> None:
 def test_code_of_a_package_finds_dbutils_in_the_main_module(notebook, monkeypatch) -> None:
     monkeypatch.setenv("DBX_AML_SECRET_ML_KEY", "s3cret")
     path = notebook(
-        "from dbx_aml.azure.credential_sources import _resolved",
-        "from dbx_aml.link.link import SecretRef",
-        "assert _resolved(SecretRef.parse('ml/key')) == 's3cret'",
+        "from dbx_aml.azure.credential_sources import resolve_secret",
+        "from dbx_aml.link.secret_reference import SecretRef",
+        "assert resolve_secret(SecretRef.parse('ml/key')) == 's3cret'",
     )
 
     run_notebook(path, spark=None)

@@ -16,7 +16,7 @@ from mlflow.protos.service_pb2 import MlflowService
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.utils.rest_utils import _REST_API_PATH_PREFIX, extract_api_info_for_service
 
-from dbx_aml.link.experiments import experiment_name
+from dbx_aml.link.experiments import accepted_experiment_name
 from dbx_aml.tracking.azureml.mlflow_calls import (
     AnswerLostError,
     call_mlflow_api,
@@ -27,20 +27,7 @@ PATH_TAG = "dbx_aml.experiment_path"
 # Endpoint and method of each call; MLflow's own table has another place in each version.
 _ENDPOINTS = extract_api_info_for_service(MlflowService, _REST_API_PATH_PREFIX)
 _CREATING_CALLS = ("CreateRun", "CreateExperiment")
-_ACCEPTED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
 _NAME_CONDITION = re.compile(r"""(\bname\s*=\s*)(['"])(.*?)\2""", re.IGNORECASE)
-
-
-def accepted_experiment_name(name: str) -> str:
-    """Return the name under which Azure ML keeps an experiment.
-
-    Args:
-        name: Name or path, for example "iris", which stays, or
-            "/Users/ana@contoso.com/team/iris", which is mapped.
-    """
-    if _ACCEPTED_NAME.fullmatch(name):
-        return name
-    return experiment_name(name if name.startswith("/") else f"/{name}")
 
 
 class ExperimentStore(AzureMLRestStore):  # type: ignore[misc]

@@ -22,7 +22,7 @@ from azureml.mlflow._internal.utils import RegistryServiceContext, ServiceContex
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from dbx_aml.azure.credentials import credential
+from dbx_aml.azure.credentials import get_credential
 from dbx_aml.link.link import Link
 from dbx_aml.link.uris import parse_azureml_uri
 from dbx_aml.tracking.connect import connected_link
@@ -139,9 +139,9 @@ class LinkCredential:
     def _current_credential(self) -> Any:
         link = connected_link()
         if link is not None:
-            return credential(link)
+            return get_credential(link)
         # Without a connected link, environment and files are read once.
-        self._environment_credential = self._environment_credential or credential(Link.load())
+        self._environment_credential = self._environment_credential or get_credential(Link.load())
         return self._environment_credential
 
     def get_token(self, *scopes: str, **options: Any) -> Any:

@@ -18,8 +18,9 @@ from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
 from dbx_aml._common.errors import MirrorError
 from dbx_aml._common.http import paged
 from dbx_aml._common.redact import redact_uri
-from dbx_aml.azure.credentials import credential
-from dbx_aml.azure.workspaces import read_workspace, with_tracking_uri
+from dbx_aml.azure.client import AzureClient
+from dbx_aml.azure.credentials import get_credential
+from dbx_aml.azure.workspaces import check_workspace, with_tracking_uri
 from dbx_aml.link.link import Link
 from dbx_aml.link.uris import is_azureml_uri, is_databricks_uri
 from dbx_aml.link.workspace import AmlWorkspace
@@ -202,7 +203,8 @@ def _tracking_uri(link: Link, name: str) -> str:
             "link must name an Azure ML workspace: got none; set DBX_AML_CONFIG to the "
             "workspace's config.json, or give --destination-tracking-uri"
         )
-    return str(with_tracking_uri(link.aml_workspace, credential(link)).tracking_uri)
+    client = AzureClient(get_credential(link))
+    return str(with_tracking_uri(client, link.aml_workspace).tracking_uri)
 
 
 def check_server(server: MlflowServer, link: Link) -> None:
@@ -218,7 +220,7 @@ def check_server(server: MlflowServer, link: Link) -> None:
     """
     if server.is_azureml:
         workspace = AmlWorkspace.from_tracking_uri(server.tracking_uri)
-        read_workspace(workspace, credential(link))
+        check_workspace(AzureClient(get_credential(link)), workspace)
     elif server.tracking_uri.partition(":")[0] in _REMOTE_SCHEMES:
         if server.is_databricks:
             # The import takes seconds that are not the host's.

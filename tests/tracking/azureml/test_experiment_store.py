@@ -1,7 +1,6 @@
 """Names of experiments that Azure ML accepts."""
 
-from dbx_aml.link.experiments import experiment_name
-from dbx_aml.tracking.azureml.experiment_store import accepted_experiment_name
+from dbx_aml.link.experiments import accepted_experiment_name, experiment_name
 
 
 def test_a_name_that_azure_ml_accepts_stays_and_any_other_name_is_mapped() -> None:

@@ -26,7 +26,7 @@ def test_an_open_store_calls_with_the_credential_of_the_connected_link(
         def get_token(self, *scopes: str, **options: Any) -> str:
             return self.name
 
-    monkeypatch.setattr(service_context, "credential", NamedCredential)
+    monkeypatch.setattr(service_context, "get_credential", NamedCredential)
     monkeypatch.setenv("AZUREML_CURRENT_CLOUD", "AzureCloud")
     context = service_context.service_context_of(URI)
 

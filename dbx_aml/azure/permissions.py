@@ -1,0 +1,68 @@
+"""What the caller's roles allow in an Azure ML workspace; only looked up, never tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from dbx_aml._common.errors import LinkError
+from dbx_aml.azure.client import AzureClient
+from dbx_aml.azure.workspaces import ROLE, workspace_errors
+from dbx_aml.link.workspace import AmlWorkspace
+
+_PROVIDER = "Microsoft.MachineLearningServices/workspaces"
+_API_VERSION = "2022-04-01"
+CREATE_RUNS = "create runs"
+# Azure's name of each action. Source: Azure resource provider operations of
+# Microsoft.MachineLearningServices; seen 2026-11.
+ACTIONS = {
+    CREATE_RUNS: f"{_PROVIDER}/experiments/runs/write",
+    "write artifacts": f"{_PROVIDER}/metadata/artifacts/write",
+    "register models": f"{_PROVIDER}/models/write",
+    "deploy endpoints": f"{_PROVIDER}/onlineEndpoints/deployments/write",
+}
+
+
+def allowed_actions(client: AzureClient, workspace: AmlWorkspace) -> dict[str, bool]:
+    """Return for each of `ACTIONS` whether the caller's roles allow it.
+
+    Raises:
+        LinkError: There is no such workspace, or the caller may not look up permissions.
+        ServiceError: Azure Resource Manager does not answer, or with an error.
+
+    Source:
+        Azure REST API, "Permissions - List For Resource"; Microsoft Learn, "Manage access to an
+        Azure Machine Learning workspace"; seen 2026-11.
+    """
+    url = (
+        f"https://{workspace.hosts.arm}{workspace.arm_id}/providers/Microsoft.Authorization"
+        f"/permissions?api-version={_API_VERSION}"
+    )
+    with workspace_errors(workspace):
+        roles = client.get(url).get("value") or []
+    return {
+        name: any(_role_allows(role, action) for role in roles) for name, action in ACTIONS.items()
+    }
+
+
+def check_can_create_runs(client: AzureClient, workspace: AmlWorkspace) -> None:
+    """Look up whether the caller's roles allow to create runs.
+
+    Raises:
+        LinkError: They do not, or the caller may not look up permissions.
+        ServiceError: Azure Resource Manager does not answer, or with an error.
+    """
+    if not allowed_actions(client, workspace)[CREATE_RUNS]:
+        raise LinkError(
+            f"caller must be allowed to create runs: got roles without {ACTIONS[CREATE_RUNS]!r}; "
+            f"ask for the role {ROLE!r} on workspace {workspace.workspace_name!r}"
+        )
+
+
+def _role_allows(role: Mapping[str, Any], action: str) -> bool:
+    def has_pattern(field: str) -> bool:
+        patterns = role.get(field) or []
+        return any(fnmatchcase(action.lower(), str(pattern).lower()) for pattern in patterns)
+
+    return has_pattern("actions") and not has_pattern("notActions")
