@@ -1,1 +1,1 @@
-"""One script a figure, each side by side in one process run with what a user would run instead."""
+"""Benchmarks: each script measures this project and the usual alternative in the same run."""

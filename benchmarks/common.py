@@ -28,7 +28,7 @@ BATCH = 10_000
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the results: the name, both measurements in seconds, and the goal."""
+    """A line of the results: the name, both measurements in seconds, and the goal."""
 
     name: str
     ours_s: float

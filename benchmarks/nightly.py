@@ -1,4 +1,4 @@
-"""A table that grew by 1%: scoring what is new against scoring everything again."""
+"""A table that grew by 1%: score only the new rows against scoring all rows again."""
 
 from __future__ import annotations
 
