@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from dbx_aml._common.errors import ArgumentError, RegistryError
+from dbx_aml._common.paths import sha256_of_folder
 from dbx_aml._common.text import first_line
 from dbx_aml.models.lineage import (
     ARTIFACTS_SHA256,
@@ -102,7 +103,7 @@ def register_model(
 
 def _lineage_tags(location: ModelLocation, model: Model, path: Path) -> dict[str, str]:
     """Return the tags that say where a model came from."""
-    tags = {SOURCE_MODEL_URI: str(location.uri), ARTIFACTS_SHA256: artifacts_sha256(path)}
+    tags = {SOURCE_MODEL_URI: str(location.uri), ARTIFACTS_SHA256: sha256_of_folder(path)}
     run_id = location.run_id or model.run_id
     if run_id:
         tags[SOURCE_RUN_ID] = run_id
@@ -113,16 +114,6 @@ def _lineage_tags(location: ModelLocation, model: Model, path: Path) -> dict[str
             signature = f"sha256:{hashlib.sha256(signature.encode()).hexdigest()}"
         tags[SIGNATURE] = signature
     return tags
-
-
-def artifacts_sha256(folder: Path) -> str:
-    """Return one hash over the names and contents of all files in a folder."""
-    total = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        total.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
-    return total.hexdigest()
 
 
 def _create_version(

@@ -11,7 +11,6 @@ from mlflow.exceptions import MlflowException
 
 from dbx_aml import register_model
 from dbx_aml._common.errors import ArgumentError, ModelUriError, RegistryError
-from dbx_aml.models.register import artifacts_sha256
 from tests.support.models import XY, save_model, weighted_sum
 
 
@@ -126,14 +125,3 @@ def test_a_uri_that_moves_and_an_empty_name_are_refused_before_anything_is_asked
         register_model("models:/delay/latest", "copy")
     with pytest.raises(ArgumentError, match="model_name must not be empty: got ' '"):
         register_model("models:/delay/1", " ")
-
-
-def test_the_hash_changes_with_a_name_and_with_a_byte(tmp_path):
-    folder = tmp_path / "a"
-    folder.mkdir()
-    (folder / "one").write_bytes(b"1")
-    before = artifacts_sha256(folder)
-    (folder / "one").rename(folder / "two")
-    renamed = artifacts_sha256(folder)
-    (folder / "two").write_bytes(b"2")
-    assert len({before, renamed, artifacts_sha256(folder)}) == 3

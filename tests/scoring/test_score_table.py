@@ -437,55 +437,51 @@ def test_large_integers_stay_exact_beside_a_null(spark, view, score, tmp_path):
     ]
 
 
-TWO_OUTPUTS = pd.DataFrame({"value": [1.5, 2.5], "label": ["a", "b"]})
-MATRIX = np.array([[1.0, np.nan], [3.0, 4.0]])
-
-
-def labels_for(rows):
-    return TWO_OUTPUTS.iloc[: len(rows)][["label", "value"]]
-
-
 @pytest.mark.connect
-@pytest.mark.parametrize(
-    ("predict", "example", "predictions", "spark_type"),
-    [
-        (
+@pytest.mark.parametrize("kind", ["string", "struct", "array", "double", "bigint", "boolean"])
+def test_every_type_of_prediction_keeps_its_values_and_its_nulls(
+    spark, view, score, tmp_path, kind
+):
+    two_outputs = pd.DataFrame({"value": [1.5, 2.5], "label": ["a", "b"]})
+    matrix = np.array([[1.0, np.nan], [3.0, 4.0]])
+    predict, example, predictions, spark_type = {
+        "string": (
             lambda rows: [None if x == 1 else "größe" for x in rows["x"]],
             pd.Series(["a", "b"]),
             "[None, 'größe']",
             "string",
         ),
-        (
-            labels_for,
-            TWO_OUTPUTS,
+        "struct": (
+            lambda rows: two_outputs.iloc[: len(rows)][["label", "value"]],
+            two_outputs,
             "[Row(value=1.5, label='a'), Row(value=2.5, label='b')]",
             "struct<value:double,label:string>",
         ),
-        (
-            lambda rows: MATRIX[: len(rows)],
-            MATRIX,
+        "array": (
+            lambda rows: matrix[: len(rows)],
+            matrix,
             "[[1.0, nan], [3.0, 4.0]]",
             "array<double>",
         ),
-        (
+        "double": (
             lambda rows: np.array([np.nan, np.inf])[: len(rows)],
             np.array([1.0, 2.0]),
             "[nan, inf]",
             "double",
         ),
-        (
+        "bigint": (
             lambda rows: np.array([2**53 + 1, -1])[: len(rows)],
             np.array([1, 2]),
             "[9007199254740993, -1]",
             "bigint",
         ),
-        (lambda rows: rows["x"] > 1, np.array([True, False]), "[False, True]", "boolean"),
-    ],
-    ids=["string", "struct", "array", "double", "bigint", "boolean"],
-)
-def test_every_type_of_prediction_keeps_its_values_and_its_nulls(
-    spark, view, score, tmp_path, predict, example, predictions, spark_type
-):
+        "boolean": (
+            lambda rows: rows["x"] > 1,
+            np.array([True, False]),
+            "[False, True]",
+            "boolean",
+        ),
+    }[kind]
     x = pd.DataFrame({"x": [1.0, 2.0]})
     model = save_model(tmp_path, predict, x, outputs=infer_signature(x, example).outputs)
     result = score(model, view(spark.createDataFrame(x).coalesce(1)))

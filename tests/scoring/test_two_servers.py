@@ -11,6 +11,7 @@ import pytest
 from dbx_aml import register_model
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring.pinned_model import pin_model
+from tests.support.mirror import EXPERIMENT_PATH, MirrorStores
 from tests.support.models import XY, save_model
 
 ROUNDS = 30
@@ -80,3 +81,23 @@ def test_models_pinned_at_the_same_time_are_those_of_the_registry_of_their_call(
 
     for name, (_, run_id, factor) in stores.items():
         assert set(models[name]) == {(run_id, factor)}
+
+
+def test_runs_mirrored_at_the_same_time_go_to_the_destination_of_their_call(tmp_path, _empty_store):
+    numbers = {name: itertools.count() for name in ("east", "west")}
+    pairs = {}
+    for name in ("east", "west"):
+        (tmp_path / name).mkdir()
+        pairs[name] = (MirrorStores(tmp_path / name, _empty_store),)
+
+    def mirror(name, stores):
+        stores.create_run(f"run {next(numbers[name])}", side=name)
+        return stores.mirror()
+
+    in_two_threads(pairs, mirror)
+
+    for name, (stores,) in pairs.items():
+        experiment = stores.destination.get_experiment_by_name(EXPERIMENT_PATH)
+        runs = stores.destination.search_runs([experiment.experiment_id])
+        assert len(runs) == ROUNDS
+        assert {run.data.tags["side"] for run in runs} == {name}
