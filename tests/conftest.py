@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.azureml.fixture import azureml, azureml_client, azureml_process
-from tests.support.databricks.fixture import databricks
+from tests.support.databricks.fixture import databricks, databricks_server
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["azureml", "azureml_client", "azureml_process", "databricks"]
+__all__ = ["azureml", "azureml_client", "azureml_process", "databricks", "databricks_server"]
 
 # Python shows a collected timestamp in the zone of its process.
 os.environ["TZ"] = "UTC"

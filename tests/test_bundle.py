@@ -35,59 +35,59 @@ TARGETS, COMPUTES = ("dev", "prod"), ("serverless", "cluster")
 PRINCIPAL = "5e3b0000-0000-4000-8000-000000000001"
 CLI = shutil.which("databricks")
 
-each_way = pytest.mark.parametrize(
+each_target_and_compute = pytest.mark.parametrize(
     ("target", "compute"), [(target, compute) for target in TARGETS for compute in COMPUTES]
 )
 
 
-# Offline: the text, with this file's own reading of variables.
+# Offline: the text of the files, with the variables resolved by this module.
 
 
 def load(file: Path) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return found
+    content: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return content
 
 
-def values(target: str, compute: str) -> dict[str, Any]:
-    """Return the variables' values as they are written, for a target and a compute."""
+def variable_values(target: str, compute: str) -> dict[str, Any]:
+    """Return the unresolved values of the variables for a target and a compute."""
     bundle = load(BUNDLE)
-    found = {name: one.get("default") for name, one in bundle["variables"].items()}
-    given = {"compute": f"${{var.{compute}}}", "service_principal": PRINCIPAL}
-    return found | bundle["targets"][target].get("variables", {}) | given
+    defaults = {name: variable.get("default") for name, variable in bundle["variables"].items()}
+    arguments = {"compute": f"${{var.{compute}}}", "service_principal": PRINCIPAL}
+    return defaults | bundle["targets"][target].get("variables", {}) | arguments
 
 
-def resolved(value: Any, given: Mapping[str, Any]) -> Any:
+def resolve(value: Any, variables: Mapping[str, Any]) -> Any:
     """Return a value with its ${var.a.b} replaced; other references stay."""
     if isinstance(value, dict):
-        return {name: resolved(one, given) for name, one in value.items()}
+        return {name: resolve(item, variables) for name, item in value.items()}
     if isinstance(value, list):
-        return [resolved(one, given) for one in value]
+        return [resolve(item, variables) for item in value]
     if not isinstance(value, str):
         return value
 
-    def look(path: str) -> Any:
-        found: Any = given
+    def variable_value(path: str) -> Any:
+        found: Any = variables
         for name in path.split("."):
-            found = resolved(found, given) if isinstance(found, str) else found
+            found = resolve(found, variables) if isinstance(found, str) else found
             found = found[name]
-        return resolved(found, given)
+        return resolve(found, variables)
 
-    if whole := re.fullmatch(r"\$\{var\.([\w.]+)\}", value):
-        return look(whole[1])
-    return re.sub(r"\$\{var\.([\w.]+)\}", lambda one: str(look(one[1])), value)
+    if reference := re.fullmatch(r"\$\{var\.([\w.]+)\}", value):
+        return variable_value(reference[1])
+    return re.sub(r"\$\{var\.([\w.]+)\}", lambda match: str(variable_value(match[1])), value)
 
 
 def resources(target: str = "dev", compute: str = "serverless") -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+    unresolved: dict[str, dict[str, Any]] = {}
     for file in RESOURCES:
-        found |= load(file)["resources"]
-    answer: dict[str, dict[str, Any]] = resolved(found, values(target, compute))
-    return answer
+        unresolved |= load(file)["resources"]
+    resolved: dict[str, dict[str, Any]] = resolve(unresolved, variable_values(target, compute))
+    return resolved
 
 
 def job(name: str, target: str = "dev", compute: str = "serverless") -> dict[str, Any]:
-    found: dict[str, Any] = resources(target, compute)["jobs"][name]
-    return found
+    settings: dict[str, Any] = resources(target, compute)["jobs"][name]
+    return settings
 
 
 def options(command: str) -> set[str]:
@@ -99,38 +99,41 @@ def options(command: str) -> set[str]:
     }
 
 
-@each_way
-def test_each_resource_is_one_that_the_platform_knows(target: str, compute: str) -> None:
-    found = resources(target, compute)
+@each_target_and_compute
+def test_the_platforms_classes_accept_each_resource(target: str, compute: str) -> None:
+    bundle = resources(target, compute)
 
-    assert set(found) == {"jobs", "schemas", "volumes", "experiments"}
-    assert set(found["jobs"]) == {"score", "score_on_update", "mirror", "train"}
-    for one in found["jobs"].values():
-        Job.from_dict(one)
-    for kind, known in (
-        ("schemas", Schema), ("volumes", Volume), ("experiments", MlflowExperiment)
-    ):  # fmt: skip
-        for one in found[kind].values():
-            known.from_dict(one)
+    assert set(bundle) == {"jobs", "schemas", "volumes", "experiments"}
+    assert set(bundle["jobs"]) == {"score", "score_on_update", "mirror", "train"}
+    for kind, resource_class in (
+        ("jobs", Job),
+        ("schemas", Schema),
+        ("volumes", Volume),
+        ("experiments", MlflowExperiment),
+    ):
+        for settings in bundle[kind].values():
+            resource_class.from_dict(settings)
 
 
-def test_what_is_misspelt_is_not_one_that_the_platform_knows() -> None:
+def test_the_platforms_classes_refuse_a_misspelt_field() -> None:
     with pytest.raises(ValueError, match="retries"):
         Job.from_dict(job("score") | {"retries": 1})
 
 
-@each_way
-def test_each_task_runs_on_what_its_job_has_and_finds_the_wheel(target: str, compute: str) -> None:
+@each_target_and_compute
+def test_each_task_runs_on_the_compute_of_its_job_and_finds_the_wheel(
+    target: str, compute: str
+) -> None:
     for name in resources()["jobs"]:
-        one = job(name, target, compute)
-        clusters = {cluster["job_cluster_key"] for cluster in one["job_clusters"]}
+        settings = job(name, target, compute)
+        clusters = {cluster["job_cluster_key"] for cluster in settings["job_clusters"]}
         environments = {
             environment["environment_key"]: environment["spec"]["dependencies"]
-            for environment in one["environments"]
+            for environment in settings["environments"]
         }
         assert bool(clusters) == (compute == "cluster")
         assert bool(environments) == (compute == "serverless")
-        for task in one["tasks"]:
+        for task in settings["tasks"]:
             if compute == "cluster":
                 assert task["job_cluster_key"] in clusters
                 assert task["libraries"] == [{"whl": "./dist/*.whl"}]
@@ -139,20 +142,23 @@ def test_each_task_runs_on_what_its_job_has_and_finds_the_wheel(target: str, com
 
 
 def test_both_computes_run_the_same_tasks() -> None:
-    where = {"environment_key", "job_cluster_key", "libraries"}
+    compute_keys = {"environment_key", "job_cluster_key", "libraries"}
     for name in resources()["jobs"]:
-        tasks = [
-            [{key: what for key, what in task.items() if key not in where} for task in one["tasks"]]
-            for one in (job(name, compute=compute) for compute in COMPUTES)
-        ]
-        assert tasks[0] == tasks[1]
+        serverless_tasks, cluster_tasks = (
+            [
+                {key: value for key, value in task.items() if key not in compute_keys}
+                for task in job(name, compute=compute)["tasks"]
+            ]
+            for compute in COMPUTES
+        )
+        assert serverless_tasks == cluster_tasks
 
 
 @pytest.mark.parametrize("name", ["score", "score_on_update"])
 def test_a_score_job_has_the_commands_options_as_parameters_and_passes_each(name: str) -> None:
-    one = job(name)
-    parameters = [parameter["name"] for parameter in one["parameters"]]
-    (task,) = one["tasks"]
+    settings = job(name)
+    parameters = [parameter["name"] for parameter in settings["parameters"]]
+    (task,) = settings["tasks"]
     command, *arguments = task["python_wheel_task"]["parameters"]
 
     assert command == "score"
@@ -164,27 +170,27 @@ def test_a_score_job_has_the_commands_options_as_parameters_and_passes_each(name
 
 
 def test_the_mirror_job_passes_its_parameters_as_options() -> None:
-    one = job("mirror")
-    (task,) = one["tasks"]
+    settings = job("mirror")
+    (task,) = settings["tasks"]
 
-    assert {parameter["name"] for parameter in one["parameters"]} <= options("mirror")
+    assert {parameter["name"] for parameter in settings["parameters"]} <= options("mirror")
     assert task["python_wheel_task"]["parameters"] == [
         "mirror", "--config={{job.parameters.config}}"
     ]  # fmt: skip
-    assert one["schedule"]["quartz_cron_expression"].split()[1] == "0/15"
+    assert settings["schedule"]["quartz_cron_expression"].split()[1] == "0/15"
 
 
 def test_parameters_of_training_are_widgets_of_its_notebooks() -> None:
-    one = job("train")
+    settings = job("train")
     widgets: dict[str, set[str]] = {}
-    for task in one["tasks"]:
+    for task in settings["tasks"]:
         notebook = ROOT / task["notebook_task"]["notebook_path"]
         widgets[task["task_key"]] = set(widget_names(read_notebook(notebook)))
         assert set(task["notebook_task"].get("base_parameters", {})) <= widgets[task["task_key"]]
 
     assert list(widgets) == ["track", "register"]
-    names = {parameter["name"] for parameter in one["parameters"]}
-    # The model is what the first task hands to the second.
+    names = {parameter["name"] for parameter in settings["parameters"]}
+    # The first task passes the URI of its model to the second task.
     assert names == (widgets["track"] | widgets["register"]) - {"model_uri"}
     assert 'taskValues.set("model_uri"' in (ROOT / "notebooks/02_track.py").read_text()
 
@@ -192,11 +198,12 @@ def test_parameters_of_training_are_widgets_of_its_notebooks() -> None:
 def test_the_entry_point_is_the_command_and_its_package_can_be_imported() -> None:
     for name in ("score", "score_on_update", "mirror"):
         for task in job(name)["tasks"]:
-            found = task["python_wheel_task"]
-            # A distribution and a package, whichever of them the platform looks for.
-            assert found["package_name"] == dbx_aml.__name__
+            wheel_task = task["python_wheel_task"]
+            # The name of the distribution and of the package: the platform may look for either.
+            assert wheel_task["package_name"] == dbx_aml.__name__
             assert (
-                f'"{found["entry_point"]}=dbx_aml.cli.main:main"' in (ROOT / "setup.py").read_text()
+                f'"{wheel_task["entry_point"]}=dbx_aml.cli.main:main"'
+                in (ROOT / "setup.py").read_text()
             )
 
 
@@ -207,7 +214,7 @@ def test_a_command_that_ends_well_returns_and_one_that_does_not_exits() -> None:
         main(["score", "--no-such-option"])
 
 
-def test_paths_are_there() -> None:
+def test_all_paths_exist() -> None:
     bundle = load(BUNDLE)
     for path in bundle["sync"]["paths"]:
         assert (ROOT / path).is_dir()
@@ -215,9 +222,9 @@ def test_paths_are_there() -> None:
     (script,) = bundle["variables"]["cluster"]["default"]["job_clusters"][0]["new_cluster"][
         "init_scripts"
     ]
-    for where in (script["workspace"]["destination"], bundle["variables"]["config"]["default"]):
-        assert where.startswith(files)
-        path = ROOT / where.removeprefix(files)
+    for file in (script["workspace"]["destination"], bundle["variables"]["config"]["default"]):
+        assert file.startswith(files)
+        path = ROOT / file.removeprefix(files)
         assert path.is_file()
         assert str(path.parent.relative_to(ROOT)) in bundle["sync"]["paths"]
 
@@ -227,8 +234,8 @@ def test_every_variable_is_described_and_used() -> None:
     variables = load(BUNDLE)["variables"]
 
     assert {"catalog", "schema", "volume", "group", "compute"} <= set(variables)
-    for name, one in variables.items():
-        assert one["description"], name
+    for name, variable in variables.items():
+        assert variable["description"], name
         used = name in COMPUTES or f"${{var.{name}}}" in text or f"${{var.{name}." in text
         assert used, name
 
@@ -244,7 +251,7 @@ def test_runtime_and_serverless_version_are_known_and_bring_the_same() -> None:
     assert cluster.python == serverless.python
     for name in ("pandas", "pyarrow", "numpy", "azure-storage-blob"):
         assert cluster.packages[name] == serverless.packages[name]
-    # Where the runtime's is newer than azureml-mlflow takes, a library would replace it.
+    # azureml-mlflow as a library would replace a newer version of the runtime.
     assert tuple(map(int, cluster.packages["azure-storage-blob"].split("."))) <= (12, 27, 1)
     setup = (ROOT / "setup.py").read_text()
     assert f'"Programming Language :: Python :: {cluster.python}"' in setup
@@ -260,55 +267,55 @@ def test_schedules_run_in_production_only_and_one_run_at_a_time() -> None:
     assert bundle["targets"]["prod"]["mode"] == "production"
     assert PRINCIPAL not in BUNDLE.read_text()
     assert "${workspace.current_user" not in bundle["targets"]["prod"]["workspace"]["root_path"]
-    for name, one in resources("prod")["jobs"].items():
-        assert one["max_concurrent_runs"] == 1, name
-        assert one["queue"] == {"enabled": True}
-        assert one["timeout_seconds"] > 0
-        assert one["health"]["rules"][0]["value"] < one["timeout_seconds"]
-        assert one["email_notifications"]["on_failure"]
-        started = one.get("schedule") or one.get("trigger") or {"pause_status": "PAUSED"}
-        assert started["pause_status"] == ("UNPAUSED" if name == "score" else "PAUSED")
+    for name, settings in resources("prod")["jobs"].items():
+        assert settings["max_concurrent_runs"] == 1, name
+        assert settings["queue"] == {"enabled": True}
+        assert settings["timeout_seconds"] > 0
+        assert settings["health"]["rules"][0]["value"] < settings["timeout_seconds"]
+        assert settings["email_notifications"]["on_failure"]
+        trigger = settings.get("schedule") or settings.get("trigger") or {"pause_status": "PAUSED"}
+        assert trigger["pause_status"] == ("UNPAUSED" if name == "score" else "PAUSED")
     assert job("score", "dev")["schedule"]["pause_status"] == "PAUSED"
     (task,) = job("score")["tasks"]
     assert (task["max_retries"], task["timeout_seconds"]) == (2, 7200)
 
 
-# With the CLI, against a stand-in of the workspace that keeps what it is told.
+# With the Databricks CLI, against the stand-in of a workspace.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deployer:
-    """The CLI in a copy of the bundle, whose side the workspace is."""
+    """The Databricks CLI in a copy of the bundle, signed in to a workspace."""
 
     folder: Path
     databricks: Databricks
     target: str
     compute: str
-    more: tuple[str, ...] = ()
+    extra_variables: tuple[str, ...] = ()
 
     def __call__(self, *arguments: str) -> str:
-        variables = [f"compute=${{var.{self.compute}}}", *self.more]
+        variables = [f"compute=${{var.{self.compute}}}", *self.extra_variables]
         if self.target == "prod":
             variables.append(f"service_principal={PRINCIPAL}")
-        done = subprocess.run(
+        process = subprocess.run(
             [str(CLI), "bundle", *arguments, "--target", self.target,
-             *(part for one in variables for part in ("--var", one))],
+             *(part for variable in variables for part in ("--var", variable))],
             cwd=self.folder, capture_output=True, text=True, check=False,
             env={**os.environ, **self.databricks.environment(), "HOME": str(self.folder.parent),
                  "DATABRICKS_CACHE_ENABLED": "false"},
         )  # fmt: skip
-        said = done.stdout + done.stderr
-        assert done.returncode == 0, said
-        return said
+        output = process.stdout + process.stderr
+        assert process.returncode == 0, output
+        return output
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what the bundle is made of, with this environment as its .venv."""
+    """A copy of the files of the bundle, with the environment of the tests as its .venv."""
     if not CLI:
         pytest.skip("needs the Databricks CLI (databricks) on the PATH")
     if not (ROOT / "dbx_aml").is_dir():
-        pytest.skip("needs the package's sources, which the bundle builds the wheel of")
+        pytest.skip("needs the sources of the package: the bundle builds its wheel")
     folder = tmp_path_factory.mktemp("bundle") / "dbx-aml"
     folder.mkdir()
     for name in ("dbx_aml", "init_scripts", "notebooks", "resources"):
@@ -322,24 +329,30 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def deployer(checkout: Path, tmp_path: Path) -> Iterator[Callable[..., Deployer]]:
-    """Makes a `Deployer` for a target and a compute, to a workspace without anything."""
+    """Make a `Deployer` for a target and a compute, with an empty workspace."""
     shutil.rmtree(checkout / ".databricks", ignore_errors=True)
     with databricks_service(tmp_path / "drivers") as databricks:
 
-        def make(target: str, compute: str, *more: str) -> Deployer:
+        def make_deployer(target: str, compute: str, *extra_variables: str) -> Deployer:
             return Deployer(
-                folder=checkout, databricks=databricks, target=target, compute=compute, more=more
+                folder=checkout,
+                databricks=databricks,
+                target=target,
+                compute=compute,
+                extra_variables=extra_variables,
             )
 
-        yield make
+        yield make_deployer
 
 
-def test_the_files_are_as_the_clis_schema_says(checkout: Path) -> None:
+def test_the_files_fit_the_schema_of_the_cli(checkout: Path) -> None:
     import jsonschema
 
-    said = subprocess.run([str(CLI), "bundle", "schema"], capture_output=True, check=True)
-    # Python's expressions have no \p{...}.
-    text = said.stdout.decode().replace(r"[\\p{L}\\p{N}]", r"\\w").replace(r"\\p{L}", r"[^\\W\\d_]")
+    process = subprocess.run([str(CLI), "bundle", "schema"], capture_output=True, check=True)
+    # Regular expressions of Python lack \p{...}.
+    text = (
+        process.stdout.decode().replace(r"[\\p{L}\\p{N}]", r"\\w").replace(r"\\p{L}", r"[^\\W\\d_]")
+    )
     schema = jsonschema.Draft202012Validator(json.loads(text))
     for file in (BUNDLE, *RESOURCES):
         assert list(schema.iter_errors(load(file))) == [], file
@@ -349,22 +362,22 @@ def test_the_files_are_as_the_clis_schema_says(checkout: Path) -> None:
 
 
 @pytest.mark.slow
-@each_way
-def test_the_cli_deploys_what_the_repository_has_and_removes_all_of_it(
+@each_target_and_compute
+def test_the_cli_deploys_the_repository_and_removes_all_of_it(
     deployer: Callable[..., Deployer], target: str, compute: str
 ) -> None:
     cli = deployer(target, compute)
     workspace = cli.databricks
     before = set(workspace.files.items)
-    # Rights that a user of a shared workspace has not.
+    # Permissions that a user of a shared workspace lacks.
     workspace.deny("POST .*/(catalogs|policies/clusters/create|clusters/create|warehouses)")
 
-    said = cli("validate", "--strict")
-    assert "Error" not in said and "Warning" not in said
+    output = cli("validate", "--strict")
+    assert "Error" not in output and "Warning" not in output
     assert "14 to add, 0 to change, 0 to delete" in cli("plan")
     assert "14 created, 0 changed, 0 deleted" in cli("deploy")
 
-    jobs = {job["settings"]["name"]: job["settings"] for job in workspace.jobs.all.values()}
+    jobs = {job["settings"]["name"]: job["settings"] for job in workspace.jobs.jobs.values()}
     prefix = "[dev ana] " if target == "dev" else ""
     assert set(jobs) == {
         f"{prefix}dbx-aml-{name}" for name in ("score", "score-on-update", "mirror", "train")
@@ -375,7 +388,7 @@ def test_the_cli_deploys_what_the_repository_has_and_removes_all_of_it(
     schema = "main.dev_ana_dbx_aml" if target == "dev" else "main.dbx_aml"
     assert list(workspace.catalogs.schemas) == [schema]
     assert workspace.volumes.names == [f"{schema}.files"]
-    defaults = {one["name"]: one["default"] for one in score["parameters"]}
+    defaults = {parameter["name"]: parameter["default"] for parameter in score["parameters"]}
     assert defaults["model_uri"] == f"models:/{schema}.arrival_delay@champion"
     assert defaults["input_table"] == f"{schema}.flights"
     assert defaults["checkpoint_location"].startswith(f"/Volumes/{schema.replace('.', '/')}/files/")
@@ -388,22 +401,22 @@ def test_the_cli_deploys_what_the_repository_has_and_removes_all_of_it(
         notebook = task["notebook_task"]["notebook_path"].removeprefix("/Workspace")
         assert workspace.files.items[notebook].kind == "NOTEBOOK"
 
-    said = cli("deploy")
-    # In development each build has a version of its own, which the jobs name.
+    output = cli("deploy")
+    # In development each build has a new version, which the jobs name.
     changes = 4 if target == "dev" else 0
-    assert f"0 created, {changes} changed, 0 deleted" in said
+    assert f"0 created, {changes} changed, 0 deleted" in output
     assert f"{prefix}dbx-aml-score" in cli("summary")
     assert "TERMINATED SUCCESS" in cli("run", "train")
     cli("destroy", "--auto-approve")
-    assert workspace.jobs.all == {}
+    assert workspace.jobs.jobs == {}
     assert workspace.volumes.names == []
     assert list(workspace.catalogs.schemas) == []
-    left = set(workspace.files.items) - before
-    assert not [path for path in left if path.startswith(root)]
+    remaining = set(workspace.files.items) - before
+    assert not [path for path in remaining if path.startswith(root)]
 
 
 def check_files(cli: Deployer, root: str) -> None:
-    """What was uploaded is what the repository has, byte for byte, and nothing else."""
+    """Check that exactly the files of the repository were uploaded."""
     uploaded = {
         path.removeprefix(f"{root}/files/"): item
         for path, item in cli.databricks.files.items.items()
@@ -423,8 +436,10 @@ def check_files(cli: Deployer, root: str) -> None:
 
 
 def check_compute(cli: Deployer, score: dict[str, Any], root: str) -> None:
-    """The job runs on the one that was chosen, with wheel, link and init script in place."""
-    (config,) = (one["default"] for one in score["parameters"] if one["name"] == "config")
+    """Check that the job runs on the selected compute, with wheel, link and init script."""
+    (config,) = (
+        parameter["default"] for parameter in score["parameters"] if parameter["name"] == "config"
+    )
     link = cli.databricks.files.content(config)
     assert link and json.loads(link)["dbx_aml"]["registry"] == "databricks-uc"
     (task,) = score["tasks"]
@@ -434,12 +449,12 @@ def check_compute(cli: Deployer, score: dict[str, Any], root: str) -> None:
         (wheel,) = environment["spec"]["dependencies"]
     else:
         assert not score.get("environments")
-        (cluster,) = (one["new_cluster"] for one in score["job_clusters"])
+        (cluster,) = (entry["new_cluster"] for entry in score["job_clusters"])
         (script,) = cluster["init_scripts"]
-        where = script["workspace"]["destination"]
+        destination = script["workspace"]["destination"]
         content = (ROOT / "init_scripts" / "dbx_aml_init.sh").read_bytes()
-        assert cli.databricks.files.content(where) == content
-        # Else the script refuses to work: a script without any setting was forgotten.
+        assert cli.databricks.files.content(destination) == content
+        # Without any variable the script refuses to run.
         assert "DBX_AML_ON_FAILURE" in cluster["spark_env_vars"]
         wheel = task["libraries"][0]["whl"]
     assert wheel.startswith(f"/Workspace{root}/artifacts/.internal/dbx_aml-")
@@ -447,13 +462,13 @@ def check_compute(cli: Deployer, score: dict[str, Any], root: str) -> None:
     assert cli.databricks.files.content(wheel)
 
 
-def test_production_names_who_it_runs_as(deployer: Callable[..., Deployer]) -> None:
+def test_production_runs_as_the_service_principal(deployer: Callable[..., Deployer]) -> None:
     cli = deployer("prod", "serverless")
     cli("deploy")
     (score,) = (
-        one["settings"]
-        for one in cli.databricks.jobs.all.values()
-        if one["settings"]["name"] == "dbx-aml-score"
+        score_job["settings"]
+        for score_job in cli.databricks.jobs.jobs.values()
+        if score_job["settings"]["name"] == "dbx-aml-score"
     )
     assert score["run_as"] == {"service_principal_name": PRINCIPAL}
 
@@ -461,15 +476,15 @@ def test_production_names_who_it_runs_as(deployer: Callable[..., Deployer]) -> N
 @pytest.mark.slow
 @pytest.mark.spark
 @pytest.mark.timeout(900)
-def test_the_scheduled_job_scores_what_is_new_with_the_deployed_wheel(
+def test_the_scheduled_job_scores_new_rows_with_the_deployed_wheel(
     deployer: Callable[..., Deployer], spark: Any, mlflow_store: str, tmp_path: Path
 ) -> None:
-    """End to end: the CLI deploys and starts the job, whose command runs from the wheel."""
+    """End to end: the CLI deploys and starts the job; its command runs from the wheel."""
     link = tmp_path / "link" / "config.json"
     servers = {"databricks_tracking_uri": mlflow_store, "registry": "databricks"}
     link.parent.mkdir()
     link.write_text(json.dumps({"dbx_aml": {"mode": "databricks", **servers}}))
-    # Names of three parts in Spark's own catalog, as there is no Unity Catalog here.
+    # Table names with three parts need a catalog: Spark's built-in one replaces Unity Catalog.
     cli = deployer("dev", "serverless", "catalog=spark_catalog", f"config={link}")
     workspace = cli.databricks
     workspace.catalogs.names.add("spark_catalog")
@@ -491,15 +506,15 @@ def test_the_scheduled_job_scores_what_is_new_with_the_deployed_wheel(
         workspace.jobs,
         {
             "DBX_AML_LOCAL_ROOT": str(tmp_path / "lake"),
-            # Short jobs: without the second compiler they take half the time.
+            # Without its second compiler the JVM runs short jobs twice as fast.
             "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         },
     )
 
     cli("deploy")
-    said = cli("run", "score")
+    output = cli("run", "score")
 
-    assert "TERMINATED SUCCESS" in said
+    assert "TERMINATED SUCCESS" in output
     scored = spark.read.format("delta").load(str(tables / "flights_scored"))
     found = scored.select("id", "prediction", "_scoring.model_version").collect()
     expected = {one: one * 10 + 2.0 for one in range(200) if one != 7}
@@ -514,9 +529,9 @@ def test_the_scheduled_job_scores_what_is_new_with_the_deployed_wheel(
     assert scored.count() == len(expected) + 3
     with pytest.raises(AssertionError, match="TERMINATED FAILED"):
         cli("run", "score", "--params", "write_mode=append")
-    said = output_of_last_run(workspace)
-    assert "checkpoint_location must go with write_mode 'incremental'" in said
-    assert said.endswith("SystemExit: 2")
+    output = output_of_last_run(workspace)
+    assert "checkpoint_location must go with write_mode 'incremental'" in output
+    assert output.endswith("SystemExit: 2")
 
 
 def output_of_last_run(workspace: Databricks) -> str:
@@ -525,7 +540,7 @@ def output_of_last_run(workspace: Databricks) -> str:
 
 
 def register(model: str, name: str) -> None:
-    """Make the folder of a model the first version, which the alias names."""
+    """Register the folder of a model as the first version, with the alias "champion"."""
     from mlflow import MlflowClient
 
     client = MlflowClient()

@@ -66,13 +66,13 @@ def test_the_caller_may_write_to_the_experiment_or_its_folder(
     result = run_check("experiment folder", Link(experiment="/Shared/no/iris"))
     assert (result.status, result.fix) == ("failed", "databricks workspace mkdirs /Shared/no")
     shared = str(databricks_only.files.items["/Shared"].object_id)
-    databricks_only.permissions.let("directories", shared, "ml-team")
+    databricks_only.permissions.set_managers("directories", shared, "ml-team")
     result = run_check("experiment folder", iris)
     assert (result.status, result.message) == ("failed", f"{USER} may not write to folder /Shared")
     assert "CAN EDIT" in result.fix and "admins, ml-team" in result.fix
     experiment = {"experiment_id": "77", "name": "/Shared/iris", "lifecycle_stage": "active"}
-    databricks_only.experiments.all["77"] = experiment
-    databricks_only.permissions.own("experiments", "77", USER)
+    databricks_only.experiments.experiments["77"] = experiment
+    databricks_only.permissions.set_owner("experiments", "77", USER)
     result = run_check("experiment folder", iris)
     assert result.message == f"{USER} may write to experiment /Shared/iris"
     databricks_only.deny("GET .*/permissions/experiments")

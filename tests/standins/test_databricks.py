@@ -1,4 +1,4 @@
-"""The stand-in of Databricks behaves, towards the real SDK, as the platform's papers say."""
+"""The stand-in of Databricks follows the platform's rules, tested through the real SDK."""
 
 import io
 import time
@@ -34,13 +34,13 @@ def volume_script(path: str = SCRIPT) -> InitScriptInfo:
     return InitScriptInfo(volumes=VolumesStorageInfo(path))
 
 
-def wait(client: WorkspaceClient, cluster_id: str) -> ClusterDetails:
+def wait_until_at_rest(client: WorkspaceClient, cluster_id: str) -> ClusterDetails:
     for _ in range(200):
-        found = client.clusters.get(cluster_id)
-        if found.state in (State.RUNNING, State.TERMINATED, State.ERROR):
-            return found
+        details = client.clusters.get(cluster_id)
+        if details.state in (State.RUNNING, State.TERMINATED, State.ERROR):
+            return details
         time.sleep(0.01)
-    raise AssertionError(found.state)
+    raise AssertionError(details.state)
 
 
 def test_the_caller_has_a_name_and_must_have_the_token(
@@ -57,20 +57,22 @@ def test_an_update_replaces_what_its_mask_names_and_restarts_a_running_cluster(
 ) -> None:
     databricks.volumes.add("main.default.dbx_aml")
     databricks.volumes.files[SCRIPT] = b"true"
-    made = databricks.clusters.add("team", spark_env_vars={"A": "1", "B": "2"}, num_workers=3)
+    cluster = databricks.clusters.add("team", spark_env_vars={"A": "1", "B": "2"}, num_workers=3)
     client.clusters.update(
-        made.cluster_id,
+        cluster.cluster_id,
         "init_scripts,spark_env_vars",
         cluster=UpdateClusterResource(init_scripts=[volume_script()], spark_env_vars={"B": "3"}),
     )
-    assert client.clusters.get(made.cluster_id).state == State.RESTARTING
-    found = wait(client, made.cluster_id)
+    assert client.clusters.get(cluster.cluster_id).state == State.RESTARTING
+    found = wait_until_at_rest(client, cluster.cluster_id)
     assert found.state == State.RUNNING
     assert found.spark_env_vars == {"B": "3"}
     assert found.num_workers == 3, "not in the mask"
-    client.clusters.update(made.cluster_id, "init_scripts", cluster=UpdateClusterResource())
-    assert not wait(client, made.cluster_id).init_scripts, "masked, not given: gone"
-    kinds = [one.type.value for one in client.clusters.events(made.cluster_id) if one.type]
+    client.clusters.update(cluster.cluster_id, "init_scripts", cluster=UpdateClusterResource())
+    assert not wait_until_at_rest(client, cluster.cluster_id).init_scripts, (
+        "masked, not given: gone"
+    )
+    kinds = [one.type.value for one in client.clusters.events(cluster.cluster_id) if one.type]
     assert kinds[::-1] == [
         "EDITED", "RESTARTING", "INIT_SCRIPTS_STARTED", "INIT_SCRIPTS_FINISHED", "RUNNING",
         "EDITED", "RESTARTING", "RUNNING",
@@ -78,9 +80,9 @@ def test_an_update_replaces_what_its_mask_names_and_restarts_a_running_cluster(
 
 
 def test_an_edit_replaces_the_whole_spec(databricks: Databricks, client: WorkspaceClient) -> None:
-    made = databricks.clusters.add("team", state="TERMINATED", spark_env_vars={"A": "1"})
-    client.clusters.edit(made.cluster_id, "17.3.x-scala2.13", cluster_name="team", num_workers=1)
-    found = client.clusters.get(made.cluster_id)
+    cluster = databricks.clusters.add("team", state="TERMINATED", spark_env_vars={"A": "1"})
+    client.clusters.edit(cluster.cluster_id, "17.3.x-scala2.13", cluster_name="team", num_workers=1)
+    found = client.clusters.get(cluster.cluster_id)
     assert (found.state, found.spark_env_vars) == (State.TERMINATED, None)
 
 
@@ -88,16 +90,16 @@ def test_an_edit_replaces_the_whole_spec(databricks: Databricks, client: Workspa
 def test_a_cluster_in_another_state_takes_no_edit(
     databricks: Databricks, client: WorkspaceClient, state: str
 ) -> None:
-    made = databricks.clusters.add("team", state=state)
+    cluster = databricks.clusters.add("team", state=state)
     with pytest.raises(BadRequest, match=f"in state {state}") as caught:
-        client.clusters.update(made.cluster_id, "num_workers")
+        client.clusters.update(cluster.cluster_id, "num_workers")
     assert caught.value.error_code == "INVALID_STATE"
 
 
 def test_a_job_cluster_takes_no_edit(databricks: Databricks, client: WorkspaceClient) -> None:
-    made = databricks.clusters.add("job-1-run-2", source="JOB")
+    cluster = databricks.clusters.add("job-1-run-2", source="JOB")
     with pytest.raises(BadRequest, match="created by the Databricks Jobs service"):
-        client.clusters.update(made.cluster_id, "num_workers")
+        client.clusters.update(cluster.cluster_id, "num_workers")
 
 
 def test_clusters_are_listed_over_pages(databricks: Databricks, client: WorkspaceClient) -> None:
@@ -110,7 +112,7 @@ def test_clusters_are_listed_over_pages(databricks: Databricks, client: Workspac
 
 
 @pytest.mark.parametrize(
-    ("mode", "script", "allowed", "why"),
+    ("mode", "script", "allowed", "error"),
     [
         ("SINGLE_USER", volume_script(), (), None),
         ("SINGLE_USER", volume_script(f"{VOLUME}/no.sh"), (), "the file does not exist"),
@@ -132,24 +134,24 @@ def test_a_start_fails_where_a_script_breaks_a_rule(
     mode: str,
     script: InitScriptInfo,
     allowed: tuple[str, ...],
-    why: str | None,
+    error: str | None,
 ) -> None:
     databricks.volumes.add("main.default.dbx_aml")
     databricks.volumes.files |= {SCRIPT: b"true", f"{VOLUME}/big.sh": b"#" * 65537}
     client.workspace.upload("/Shared/init.sh", b"true", format=ImportFormat.RAW)
     databricks.allowlists.set(*allowed)
-    made = databricks.clusters.add(
+    cluster = databricks.clusters.add(
         "c", state="TERMINATED", data_security_mode=mode, init_scripts=[script.as_dict()]
     )
-    client.clusters.start(made.cluster_id)
-    found = wait(client, made.cluster_id)
-    if why is None:
+    client.clusters.start(cluster.cluster_id)
+    found = wait_until_at_rest(client, cluster.cluster_id)
+    if error is None:
         assert found.state == State.RUNNING
         return
     assert found.state == State.TERMINATED
     assert found.termination_reason and found.termination_reason.code
     assert found.termination_reason.code.value == "INIT_SCRIPT_FAILURE"
-    assert why in (found.state_message or "")
+    assert error in (found.state_message or "")
 
 
 def test_what_a_script_does_is_up_to_the_test_and_a_bad_end_stops_the_start(
@@ -164,14 +166,16 @@ def test_what_a_script_does_is_up_to_the_test_and_a_bad_end_stops_the_start(
         return 3
 
     databricks.boot.run_script = run
-    made = databricks.clusters.add(
+    cluster = databricks.clusters.add(
         "c",
         state="TERMINATED",
         init_scripts=[volume_script().as_dict()] * 2,
         spark_env_vars={"A": "1"},
     )
-    client.clusters.start(made.cluster_id)
-    assert "exit status is non-zero: 3" in str(wait(client, made.cluster_id).state_message)
+    client.clusters.start(cluster.cluster_id)
+    assert "exit status is non-zero: 3" in str(
+        wait_until_at_rest(client, cluster.cluster_id).state_message
+    )
     assert seen == [(SCRIPT, b"echo", {"A": "1"}, True)], "the second one is not reached"
 
 
@@ -246,40 +250,40 @@ def test_libraries_install_later_and_leave_at_a_restart(
 ) -> None:
     databricks.volumes.add("main.default.dbx_aml")
     databricks.volumes.files[f"{VOLUME}/a.whl"] = b""
-    made = databricks.clusters.add("team")
+    cluster = databricks.clusters.add("team")
     good, bad = Library(whl=f"{VOLUME}/a.whl"), Library(whl=f"{VOLUME}/b.whl")
-    client.libraries.install(made.cluster_id, [good, bad])
+    client.libraries.install(cluster.cluster_id, [good, bad])
 
     def statuses() -> list[str]:
-        found = client.libraries.cluster_status(made.cluster_id)
+        found = client.libraries.cluster_status(cluster.cluster_id)
         return [one.status.value for one in found if one.status]
 
     assert [statuses() for _ in range(3)] == [
         ["PENDING", "PENDING"], ["INSTALLING", "INSTALLING"], ["INSTALLED", "FAILED"],
     ]  # fmt: skip
-    client.libraries.uninstall(made.cluster_id, [good, bad])
+    client.libraries.uninstall(cluster.cluster_id, [good, bad])
     assert statuses() == ["UNINSTALL_ON_RESTART"] * 2
-    client.clusters.restart(made.cluster_id)
-    wait(client, made.cluster_id)
+    client.clusters.restart(cluster.cluster_id)
+    wait_until_at_rest(client, cluster.cluster_id)
     assert statuses() == []
 
 
 def test_a_command_runs_on_the_driver_of_a_running_cluster(
     databricks: Databricks, client: WorkspaceClient
 ) -> None:
-    made = databricks.clusters.add("team")
-    folder = databricks.boot.root(made.cluster_id) / "databricks"
+    cluster = databricks.clusters.add("team")
+    folder = databricks.boot.root(cluster.cluster_id) / "databricks"
     folder.mkdir()
     (folder / "x.txt").write_text("hello")
     context = client.command_execution.create(
-        cluster_id=made.cluster_id, language=Language.PYTHON
+        cluster_id=cluster.cluster_id, language=Language.PYTHON
     ).result()
     for code, kind, data in [
         ("print(open('/databricks/x.txt').read())", "text", "hello"),
         ("open('/databricks/no.txt')", "error", None),
     ]:
         done = client.command_execution.execute(
-            cluster_id=made.cluster_id,
+            cluster_id=cluster.cluster_id,
             context_id=context.id,
             language=Language.PYTHON,
             command=code,
@@ -287,7 +291,7 @@ def test_a_command_runs_on_the_driver_of_a_running_cluster(
         assert done.results and done.results.result_type
         assert (done.results.result_type.value, done.results.data) == (kind, data)
     assert context.id
-    client.command_execution.destroy(made.cluster_id, context.id)
+    client.command_execution.destroy(cluster.cluster_id, context.id)
     assert databricks.commands.open_contexts == []
     asleep = databricks.clusters.add("asleep", state="TERMINATED")
     with pytest.raises(DatabricksError, match="ClusterNotRunning"):
@@ -297,7 +301,7 @@ def test_a_command_runs_on_the_driver_of_a_running_cluster(
 def test_policies_are_checked_and_have_unique_names(
     databricks: Databricks, client: WorkspaceClient
 ) -> None:
-    made = client.cluster_policies.create(
+    policy = client.cluster_policies.create(
         name="p", definition='{"num_workers": {"type": "fixed", "value": 1}}'
     )
     assert [one.name for one in client.cluster_policies.list()] == ["p"]
@@ -308,17 +312,17 @@ def test_policies_are_checked_and_have_unique_names(
     ]:
         with pytest.raises(DatabricksError, match=message):
             client.cluster_policies.create(**arguments)
-    assert made.policy_id
-    client.cluster_policies.delete(made.policy_id)
+    assert policy.policy_id
+    client.cluster_policies.delete(policy.policy_id)
     assert databricks.policies.policies == {}
 
 
 def test_faults_hit_what_they_name_and_are_kept_in_the_journal(
     databricks: Databricks, client: WorkspaceClient
 ) -> None:
-    made = databricks.clusters.add("team")
+    cluster = databricks.clusters.add("team")
     databricks.fault("status", status=429, retry_after_s=0, path="clusters/get", count=1)
-    assert client.clusters.get(made.cluster_id).cluster_name == "team"
+    assert client.clusters.get(cluster.cluster_id).cluster_name == "team"
     assert [one.status for one in databricks.requests(path="clusters/get")] == [429, 200]
     assert databricks.writes() == []
     with pytest.raises(NotFound, match="No API found for"):

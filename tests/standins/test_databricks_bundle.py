@@ -1,4 +1,4 @@
-"""The stand-in's bundle side, by the SDK and by the real CLI."""
+"""The part of the Databricks stand-in that bundles use, tested through the SDK and the real CLI."""
 
 import os
 import shutil
@@ -92,11 +92,11 @@ def test_a_run_does_its_tasks_in_their_order_with_its_parameters(
 ) -> None:
     seen = []
 
-    def work(task, parameters):
+    def record_task(task, parameters):
         seen.append((task["task_key"], dict(parameters)))
         return f"did {task['task_key']}"
 
-    databricks.jobs.run_task = work
+    databricks.jobs.run_task = record_task
     declared = [jobs.JobParameterDefinition(name="a", default="1")]
     made = client.jobs.create(name="score", tasks=two_tasks(), parameters=declared).job_id
     assert made
@@ -118,10 +118,10 @@ def test_a_run_does_its_tasks_in_their_order_with_its_parameters(
 def test_a_task_that_fails_fails_the_run_and_what_depends_on_it(
     databricks: Databricks, client: WorkspaceClient
 ) -> None:
-    def work(task, parameters):
+    def fail_task(task, parameters):
         raise TaskFailed("ValueError: no")
 
-    databricks.jobs.run_task = work
+    databricks.jobs.run_task = fail_task
     made = client.jobs.create(name="score", tasks=two_tasks()).job_id
     assert made
     started = client.jobs.run_now(made).run_id
@@ -230,11 +230,13 @@ def test_a_volume_needs_its_schema_and_goes_with_it(
 def test_grants_are_added_and_taken_away(client: WorkspaceClient) -> None:
     client.schemas.create("ml", "main")
 
-    def change(**what: list[catalog.Privilege]) -> dict[str | None, list[str]]:
-        changes = [catalog.PermissionsChange(principal="users", **what)]
+    def change(**privileges: list[catalog.Privilege]) -> dict[str | None, list[str]]:
+        changes = [catalog.PermissionsChange(principal="users", **privileges)]
         client.grants.update("SCHEMA", "main.ml", changes=changes)
         found = client.grants.get("SCHEMA", "main.ml").privilege_assignments or []
-        return {one.principal: [what.value for what in one.privileges or []] for one in found}
+        return {
+            row.principal: [privilege.value for privilege in row.privileges or []] for row in found
+        }
 
     use, make = catalog.Privilege.USE_SCHEMA, catalog.Privilege.CREATE_TABLE
     assert change(add=[use, make]) == {"users": ["USE_SCHEMA", "CREATE_TABLE"]}
@@ -269,13 +271,13 @@ def bundle(databricks: Databricks, tmp_path: Path):
     }
 
     def run(*arguments: str) -> str:
-        done = subprocess.run(
+        process = subprocess.run(
             [str(CLI), "bundle", *arguments],
             cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        said = done.stdout + done.stderr
-        assert done.returncode == 0, said
-        return said
+        output = process.stdout + process.stderr
+        assert process.returncode == 0, output
+        return output
 
     return run
 
@@ -287,7 +289,7 @@ def test_the_cli_deploys_runs_and_removes_a_bundle(
     assert "6 to add" in bundle("plan")
     assert "6 created" in bundle("deploy")
     assert "0 to add, 0 to change, 0 to delete, 6 unchanged" in bundle("plan")
-    (job,) = databricks.jobs.all.values()
+    (job,) = databricks.jobs.jobs.values()
     assert job["settings"]["schedule"]["pause_status"] == "PAUSED"
     root = f"/Workspace/Users/{USER}/.bundle/probe/dev"
     (wheel,) = job["settings"]["environments"][0]["spec"]["dependencies"]
@@ -305,7 +307,7 @@ def test_the_cli_deploys_runs_and_removes_a_bundle(
     assert "1 to change" in bundle("plan")
     assert "1 changed" in bundle("deploy")
     bundle("destroy", "--auto-approve")
-    assert databricks.jobs.all == {}
+    assert databricks.jobs.jobs == {}
     assert databricks.volumes.names == []
     assert not [path for path in databricks.files.items if "probe/dev" in path]
 
@@ -315,7 +317,7 @@ def test_the_cli_deploys_for_production_under_a_lock(databricks: Databricks, bun
     locks = [one for one in databricks.requests() if one.path.endswith("deploy.lock")]
     assert locks[-1].status == 200
     assert not [path for path in databricks.files.items if path.endswith("deploy.lock")]
-    (job,) = databricks.jobs.all.values()
+    (job,) = databricks.jobs.jobs.values()
     assert job["settings"]["schedule"]["pause_status"] == "UNPAUSED"
     assert list(databricks.catalogs.schemas) == ["main.ml"]
     lock = b'{"ID": "1", "AcquisitionTime": "2026-11-24T12:00:00Z", "User": "bo@contoso.com"}'
@@ -325,4 +327,4 @@ def test_the_cli_deploys_for_production_under_a_lock(databricks: Databricks, bun
         bundle("deploy", "--target", "prod")
     del databricks.files.items[f"{state}/deploy.lock"]
     bundle("destroy", "--target", "prod", "--auto-approve")
-    assert databricks.jobs.all == {}
+    assert databricks.jobs.jobs == {}

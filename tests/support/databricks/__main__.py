@@ -9,30 +9,30 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.support.databricks.boot import leaves_marker
-from tests.support.databricks.handle import Databricks, databricks_service
+from tests.support.databricks.stand_in import Databricks, databricks_service
 
 
 def main() -> None:
     """Read the arguments, start, wait for the end."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="where it listens; any that is free")
-    given = parser.parse_args()
+    options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="databricks-") as folder,
-        databricks_service(Path(folder), given.port) as databricks,
+        databricks_service(Path(folder), options.port) as databricks,
     ):
         databricks.boot.run_script = leaves_marker()
         databricks.volumes.add("main.default.dbx_aml")
         databricks.clusters.add("team")
         databricks.clusters.add("shared", data_security_mode="USER_ISOLATION")
         databricks.clusters.add("asleep", state="TERMINATED")
-        sys.stdout.write(_how_to(databricks))
+        sys.stdout.write(_usage_text(databricks))
         sys.stdout.flush()
         with suppress(KeyboardInterrupt):
             signal.pause()
 
 
-def _how_to(databricks: Databricks) -> str:
+def _usage_text(databricks: Databricks) -> str:
     exports = [
         f"export {name}={shlex.quote(text)}" for name, text in databricks.environment().items()
     ]

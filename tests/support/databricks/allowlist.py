@@ -1,26 +1,26 @@
-"""The metastore's allowlists: what standard access mode may run. A PUT replaces the whole list."""
+"""The metastore's allowlists for standard access mode. A PUT replaces the whole list."""
 
 import time
 from typing import Any
 
-from tests.support.databricks.route import Call, Handler, copied, invalid
+from tests.support.databricks.route import Call, Handler, deep_copy, invalid_parameter
 
 _KINDS = ("INIT_SCRIPT", "LIBRARY_JAR", "LIBRARY_MAVEN")
 
 
 class Allowlists:
-    """One list a kind, empty at first."""
+    """The allowlists of init scripts, jars and Maven artifacts, empty at first."""
 
     def __init__(self) -> None:
         self._matchers: dict[str, list[dict[str, str]]] = {kind: [] for kind in _KINDS}
 
     def allows(self, kind: str, path: str) -> bool:
-        """Tell whether a file may be run: its path begins with an entry, be it half a name."""
-        return any(path.startswith(one["artifact"]) for one in self._matchers[kind])
+        """Tell whether a file may run: an entry, even half a file name, is a prefix of its path."""
+        return any(path.startswith(matcher["artifact"]) for matcher in self._matchers[kind])
 
     def artifacts(self, kind: str = "INIT_SCRIPT") -> list[str]:
         """Return the prefixes of a list, in their order."""
-        return [one["artifact"] for one in self._matchers[kind]]
+        return [matcher["artifact"] for matcher in self._matchers[kind]]
 
     def set(self, *artifacts: str, kind: str = "INIT_SCRIPT") -> None:
         """Set a list to these prefixes."""
@@ -29,31 +29,31 @@ class Allowlists:
         ]
 
     def handlers(self) -> dict[str, Handler]:
-        """What it answers."""
+        """Return the handlers of the API."""
         path = "/api/2.1/unity-catalog/artifact-allowlists/{kind}"
         return {f"GET {path}": self._get, f"PUT {path}": self._put}
 
     def _get(self, call: Call) -> dict[str, Any]:
-        return self._as_json(self._kind(call))
+        return self._to_dict(self._kind(call))
 
     def _put(self, call: Call) -> dict[str, Any]:
         kind = self._kind(call)
-        given = call.body.get("artifact_matchers", [])
-        for one in given:
-            if one.get("match_type") != "PREFIX_MATCH" or not one.get("artifact"):
-                raise invalid(f"Invalid artifact matcher: {one}")
-        self._matchers[kind] = copied(given)
-        return self._as_json(kind)
+        matchers = call.body.get("artifact_matchers", [])
+        for matcher in matchers:
+            if matcher.get("match_type") != "PREFIX_MATCH" or not matcher.get("artifact"):
+                raise invalid_parameter(f"Invalid artifact matcher: {matcher}")
+        self._matchers[kind] = deep_copy(matchers)
+        return self._to_dict(kind)
 
     def _kind(self, call: Call) -> str:
-        kind = call.parts["kind"]
+        kind = call.path_values["kind"]
         if kind not in _KINDS:
-            raise invalid(f"Artifact type must be one of {_KINDS}: {kind}")
+            raise invalid_parameter(f"Artifact type must be one of {_KINDS}: {kind}")
         return kind
 
-    def _as_json(self, kind: str) -> dict[str, Any]:
+    def _to_dict(self, kind: str) -> dict[str, Any]:
         return {
-            "artifact_matchers": copied(self._matchers[kind]),
+            "artifact_matchers": deep_copy(self._matchers[kind]),
             "created_at": int(time.time() * 1000),
             "created_by": "admin@contoso.com",
             "metastore_id": "5a8f5a3e-0000-4000-8000-000000000001",

@@ -1,6 +1,6 @@
-"""What happens on the nodes when a cluster comes up: its init scripts, one after another.
+"""The nodes of starting clusters: their init scripts run one after another.
 
-The rules that a script must keep are checked; what it does is up to the test, which may run it.
+The platform's rules for init scripts are checked here. A test decides the effect of a script.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,18 +12,19 @@ from tests.support.databricks.allowlist import Allowlists
 from tests.support.databricks.volume import Volumes
 from tests.support.databricks.workspace_file import WorkspaceFiles
 
-_LIMIT = 64 * 1024
-Note = Callable[..., None]
-# Path of the script, its text, the cluster's variables, the driver's root folder; its exit code.
-Run = Callable[[str, bytes, Mapping[str, str], Path], int]
+_MAX_SCRIPT_BYTES = 64 * 1024
+EventRecorder = Callable[..., None]
+# Arguments: path and text of the script, variables of the cluster, root folder of the driver.
+# Result: exit code.
+ScriptRunner = Callable[[str, bytes, Mapping[str, str], Path], int]
 
 
-def _succeeds(path: str, text: bytes, variables: Mapping[str, str], root: Path) -> int:
+def _succeed(path: str, text: bytes, variables: Mapping[str, str], root: Path) -> int:
     return 0
 
 
-def leaves_marker(status: str = "ok", reason: str | None = None, code: int = 0) -> Run:
-    """Return what an init script of ours does that ends so: it leaves a marker."""
+def leaves_marker(status: str = "ok", reason: str | None = None, code: int = 0) -> ScriptRunner:
+    """Return a runner that writes the marker of our init script, and does nothing for others."""
 
     def run(path: str, text: bytes, variables: Mapping[str, str], root: Path) -> int:
         marker = NodeMarker(
@@ -46,14 +47,14 @@ class Boot:
     """The nodes of all clusters.
 
     Args:
-        folder: For the drivers' files.
-        volumes: Where scripts are.
-        files: Where scripts are.
-        allowlists: Which scripts standard access mode takes.
+        folder: Parent of the drivers' root folders.
+        volumes: Volumes with init scripts.
+        files: Workspace files with init scripts.
+        allowlists: Init scripts that standard access mode allows.
 
     Attributes:
-        run_script: What a script does; by default nothing, and it ends well.
-        other_scripts: Scripts of other places, such as "abfss://...", by path.
+        run_script: Effect of an init script; by default none, with exit code 0.
+        other_scripts: Init scripts in other storage, such as "abfss://...", by path.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Boot:
         self._volumes = volumes
         self._files = files
         self._allowlists = allowlists
-        self.run_script: Run = _succeeds
+        self.run_script: ScriptRunner = _succeed
         self.other_scripts: dict[str, bytes] = {}
 
     def root(self, cluster_id: str) -> Path:
@@ -72,33 +73,37 @@ class Boot:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def run(self, cluster_id: str, spec: Mapping[str, Any], note: Note) -> str | None:
-        """Run a cluster's scripts; return what is wrong with the first that fails.
+    def run_scripts(
+        self, cluster_id: str, spec: Mapping[str, Any], record_event: EventRecorder
+    ) -> str | None:
+        """Run a cluster's init scripts; return the error of the first script that fails.
 
         Args:
-            cluster_id: Of the cluster.
-            spec: Its settings.
-            note: Keeps an event.
+            cluster_id: Id of the cluster.
+            spec: Settings of the cluster.
+            record_event: Receiver of the cluster's events.
         """
         scripts = spec.get("init_scripts") or []
         if not scripts:
             return None
-        note("INIT_SCRIPTS_STARTED", init_scripts={"cluster": scripts})
-        done = []
-        wrong = None
+        record_event("INIT_SCRIPTS_STARTED", init_scripts={"cluster": scripts})
+        statuses = []
+        message = None
         for script in scripts:
-            (kind, place) = next(iter(script.items()))
-            path = place["destination"]
-            why = self._why_not(kind, path, spec) or self._failed(path, kind, cluster_id, spec)
-            status = "SCRIPT_EXEC_FAILED" if why else "SCRIPT_EXEC_SUCCEEDED"
-            done.append({**script, "status": status})
-            if why:
-                wrong = f"Cluster scoped init script {path} failed: {why}"
+            (kind, storage) = next(iter(script.items()))
+            path = storage["destination"]
+            failure = self._broken_rule(kind, path, spec) or self._script_failure(
+                path, kind, cluster_id, spec
+            )
+            status = "SCRIPT_EXEC_FAILED" if failure else "SCRIPT_EXEC_SUCCEEDED"
+            statuses.append({**script, "status": status})
+            if failure:
+                message = f"Cluster scoped init script {path} failed: {failure}"
                 break
-        note("INIT_SCRIPTS_FINISHED", init_scripts={"cluster": done})
-        return wrong
+        record_event("INIT_SCRIPTS_FINISHED", init_scripts={"cluster": statuses})
+        return message
 
-    def _why_not(self, kind: str, path: str, spec: Mapping[str, Any]) -> str | None:
+    def _broken_rule(self, kind: str, path: str, spec: Mapping[str, Any]) -> str | None:
         if kind == "volumes" and spec.get("data_security_mode") in (None, "NONE"):
             return "a cluster without Unity Catalog cannot read volumes"
         if spec.get("data_security_mode") == "USER_ISOLATION":
@@ -109,11 +114,13 @@ class Boot:
         text = self._text(kind, path)
         if text is None:
             return "the file does not exist"
-        if len(text) > _LIMIT:
+        if len(text) > _MAX_SCRIPT_BYTES:
             return "the file is larger than 64KB"
         return None
 
-    def _failed(self, path: str, kind: str, cluster_id: str, spec: Mapping[str, Any]) -> str | None:
+    def _script_failure(
+        self, path: str, kind: str, cluster_id: str, spec: Mapping[str, Any]
+    ) -> str | None:
         text = self._text(kind, path)
         assert text is not None
         variables = spec.get("spark_env_vars") or {}

@@ -1,25 +1,25 @@
-"""Unity Catalog as far as a bundle needs it: catalogs, schemas, grants."""
+"""The part of Unity Catalog that a bundle uses: catalogs, schemas, grants."""
 
 import time
 from typing import Any
 from uuid import uuid4
 
-from tests.support.databricks.route import Call, Handler, Problem, copied, page_of
+from tests.support.databricks.route import Call, Handler, Problem, deep_copy, page_of
 from tests.support.databricks.volume import Volumes
 
 _PATH = "/api/2.1/unity-catalog"
 
 
 class Catalogs:
-    """Catalogs, the schemas in them, and who may do what with them.
+    """Catalogs, their schemas, and the privileges on both.
 
     Args:
-        volumes: Are in schemas; their module knows the rest of them.
+        volumes: Volumes of the schemas.
 
     Attributes:
-        names: Names of the catalogs that there are.
-        schemas: By full name, as the service shows them.
-        grants: Privileges by principal, by kind and full name of the thing.
+        names: Names of the catalogs.
+        schemas: Schemas by full name, as the API returns them.
+        grants: Privileges by principal, by kind and full name of the securable.
     """
 
     def __init__(self, volumes: Volumes) -> None:
@@ -45,14 +45,16 @@ class Catalogs:
         }
 
     def handlers(self) -> dict[str, Handler]:
-        """What it answers."""
+        """Return the handlers of the API."""
         schemas, volumes = f"{_PATH}/schemas", f"{_PATH}/volumes"
         grants = f"{_PATH}/permissions/{{kind}}/{{name}}"
         return {
             f"GET {_PATH}/catalogs/{{name}}": self._catalog,
             f"GET {_PATH}/current-metastore-assignment": self._metastore,
             f"POST {schemas}": self._create,
-            f"GET {schemas}/{{name}}": lambda call: copied(self._schema(call.parts["name"])),
+            f"GET {schemas}/{{name}}": lambda call: deep_copy(
+                self._schema(call.path_values["name"])
+            ),
             f"GET {schemas}": self._list,
             f"PATCH {schemas}/{{name}}": self._change,
             f"DELETE {schemas}/{{name}}": self._delete,
@@ -64,7 +66,7 @@ class Catalogs:
         }
 
     def _catalog(self, call: Call) -> dict[str, Any]:
-        name = call.parts["name"]
+        name = call.path_values["name"]
         self._check_catalog(name)
         return {"name": name, "owner": "admin@contoso.com", "catalog_type": "MANAGED_CATALOG"}
 
@@ -73,71 +75,89 @@ class Catalogs:
         return {"metastore_id": metastore, "default_catalog_name": "main"}
 
     def _create(self, call: Call) -> dict[str, Any]:
-        catalog = call.needed("catalog_name")
+        catalog = call.required("catalog_name")
         self._check_catalog(catalog)
-        name = f"{catalog}.{call.needed('name')}"
+        name = f"{catalog}.{call.required('name')}"
         if name in self.schemas:
             raise Problem(400, "SCHEMA_ALREADY_EXISTS", f"Schema '{name}' already exists")
-        given = call.body
-        fields = {key: given[key] for key in ("comment", "properties") if key in given}
+        request_fields = call.body
+        fields = {
+            key: request_fields[key] for key in ("comment", "properties") if key in request_fields
+        }
         self.add_schema(name, call.user, **fields)
-        return copied(self.schemas[name])
+        return deep_copy(self.schemas[name])
 
     def _list(self, call: Call) -> dict[str, Any]:
-        catalog = call.needed("catalog_name")
-        rows = [one for one in self.schemas.values() if one["catalog_name"] == catalog]
-        return page_of(copied(rows), call, size=100, key="schemas", field_of_size="max_results")
+        catalog = call.required("catalog_name")
+        rows = [schema for schema in self.schemas.values() if schema["catalog_name"] == catalog]
+        return page_of(deep_copy(rows), call, size=100, key="schemas", field_of_size="max_results")
 
     def _change(self, call: Call) -> dict[str, Any]:
-        found = self._schema(call.parts["name"])
-        given = call.body
-        found |= {key: given[key] for key in ("comment", "owner", "properties") if key in given}
-        return copied(found)
+        entry = self._schema(call.path_values["name"])
+        request_fields = call.body
+        entry |= {
+            key: request_fields[key]
+            for key in ("comment", "owner", "properties")
+            if key in request_fields
+        }
+        return deep_copy(entry)
 
     def _delete(self, call: Call) -> None:
-        name = self._schema(call.parts["name"])["full_name"]
-        inside = [one for one in self._volumes.names if one.startswith(f"{name}.")]
+        name = self._schema(call.path_values["name"])["full_name"]
+        inside = [volume for volume in self._volumes.names if volume.startswith(f"{name}.")]
         if inside and call.query.get("force") != "true":
             raise Problem(400, "INVALID_STATE", f"Schema '{name}' is not empty.")
-        for one in inside:
-            self._volumes.remove(one)
+        for volume in inside:
+            self._volumes.remove(volume)
         del self.schemas[name]
 
     def _create_volume(self, call: Call) -> dict[str, Any]:
-        given = call.body
-        schema = f"{given.get('catalog_name')}.{given.get('schema_name')}"
+        request_fields = call.body
+        schema = f"{request_fields.get('catalog_name')}.{request_fields.get('schema_name')}"
         self._schema(schema)
-        name = f"{schema}.{call.needed('name')}"
+        name = f"{schema}.{call.required('name')}"
         if name in self._volumes.names:
             raise Problem(400, "VOLUME_ALREADY_EXISTS", f"Volume '{name}' already exists")
         fields = {
-            key: given[key]
+            key: request_fields[key]
             for key in ("comment", "volume_type", "storage_location")
-            if key in given
+            if key in request_fields
         }
-        return copied(self._volumes.add(name, owner=call.user, **fields))
+        return deep_copy(self._volumes.add(name, owner=call.user, **fields))
 
     def _change_volume(self, call: Call) -> dict[str, Any]:
-        found = self._volumes.find(call.parts["name"])
-        given = call.body
-        found |= {key: given[key] for key in ("comment", "owner") if key in given}
-        return copied(found)
+        entry = self._volumes.find(call.path_values["name"])
+        request_fields = call.body
+        entry |= {key: request_fields[key] for key in ("comment", "owner") if key in request_fields}
+        return deep_copy(entry)
 
     def _delete_volume(self, call: Call) -> None:
-        self._volumes.remove(self._volumes.find(call.parts["name"])["full_name"])
+        self._volumes.remove(self._volumes.find(call.path_values["name"])["full_name"])
 
     def _grants(self, call: Call) -> dict[str, Any]:
-        given = self.grants.get((call.parts["kind"].lower(), call.parts["name"]), {})
-        rows = [{"principal": who, "privileges": what} for who, what in given.items() if what]
-        return {"privilege_assignments": copied(rows)}
+        privileges = self.grants.get(
+            (call.path_values["kind"].lower(), call.path_values["name"]), {}
+        )
+        rows = [
+            {"principal": principal, "privileges": names}
+            for principal, names in privileges.items()
+            if names
+        ]
+        return {"privilege_assignments": deep_copy(rows)}
 
     def _grant(self, call: Call) -> dict[str, Any]:
-        given = self.grants.setdefault((call.parts["kind"].lower(), call.parts["name"]), {})
+        privileges = self.grants.setdefault(
+            (call.path_values["kind"].lower(), call.path_values["name"]), {}
+        )
         for change in call.body.get("changes", []):
-            has = given.setdefault(change["principal"], [])
-            gone = change.get("remove", [])
-            has[:] = [one for one in has if one not in gone and "ALL_PRIVILEGES" not in gone]
-            has += [one for one in change.get("add", []) if one not in has]
+            held = privileges.setdefault(change["principal"], [])
+            removed = change.get("remove", [])
+            held[:] = [
+                privilege
+                for privilege in held
+                if privilege not in removed and "ALL_PRIVILEGES" not in removed
+            ]
+            held += [privilege for privilege in change.get("add", []) if privilege not in held]
         return self._grants(call)
 
     def _check_catalog(self, name: str) -> None:

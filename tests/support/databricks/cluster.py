@@ -1,4 +1,4 @@
-"""Clusters: what they are set to, the state they are in, and what may be done in which state.
+"""Clusters: their settings, their states, and the changes that each state allows.
 
 Source: databricks-sdk's docstrings of the clusters API; FACTS.md section 7.
 """
@@ -8,24 +8,33 @@ from typing import Any
 from uuid import uuid4
 
 from tests.support.databricks.boot import Boot
-from tests.support.databricks.route import Call, Handler, Problem, copied, invalid, page_of
+from tests.support.databricks.route import (
+    Call,
+    Handler,
+    Problem,
+    deep_copy,
+    invalid_parameter,
+    page_of,
+)
 
-# Fields of a cluster that only the service writes.
-_OWN = ("cluster_id", "state", "state_message", "termination_reason", "cluster_source")
-_ON_THE_WAY = ("PENDING", "RESTARTING")
+# Fields that the service writes and no user may set.
+_SERVICE_FIELDS = ("cluster_id", "state", "state_message", "termination_reason", "cluster_source")
+_STARTING_STATES = ("PENDING", "RESTARTING")
 
 
 class Cluster:
-    """One cluster.
+    """A cluster of the stand-in.
 
     Args:
-        spec: What its owner has set.
+        spec: Settings of the owner.
         state: RUNNING, TERMINATED, PENDING and so on.
         source: UI, API or JOB.
 
     Attributes:
-        events: Oldest first.
-        boots: How often it has come up since it was made.
+        events: Events, oldest first.
+        boots: Number of starts and restarts.
+        ready_at: Time on the monotonic clock at which a start ends.
+        shows_at: Time on the monotonic clock until which the API reports RUNNING.
     """
 
     def __init__(self, spec: dict[str, Any], state: str, source: str) -> None:
@@ -41,78 +50,78 @@ class Cluster:
         self.shows_at = 0.0
         self.restarted = int(time.time() * 1000)
 
-    def note(self, kind: str, **details: Any) -> None:
-        """Keep one event more."""
+    def add_event(self, kind: str, **details: Any) -> None:
+        """Append an event."""
         now = int(time.time() * 1000) + len(self.events)
         event = {"cluster_id": self.cluster_id, "timestamp": now, "type": kind}
         self.events.append({**event, "details": details})
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it as `clusters/get` does."""
-        found = {
-            **copied(self.spec),
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer of `clusters/get`."""
+        fields = {
+            **deep_copy(self.spec),
             "cluster_id": self.cluster_id,
             "state": "RUNNING" if time.monotonic() < self.shows_at else self.state,
             "last_restarted_time": self.restarted,
             "state_message": self.message,
             "cluster_source": self.source,
         }
-        return found | ({"termination_reason": self.reason} if self.reason else {})
+        return fields | ({"termination_reason": self.reason} if self.reason else {})
 
 
 class Clusters:
     """All clusters of the workspace.
 
     Args:
-        boot: What happens on the nodes when one comes up.
+        boot: Nodes, which run the init scripts.
 
     Attributes:
-        start_s: Seconds that a start or a restart takes.
-        lag_s: Seconds for which a cluster still says RUNNING after a restart was asked for.
+        start_s: Seconds of a start or a restart.
+        lag_s: Seconds for which the API still reports RUNNING after the request of a restart.
     """
 
     def __init__(self, boot: Boot) -> None:
         self._boot = boot
         self.start_s = 0.05
         self.lag_s = 0.0
-        self._all: dict[str, Cluster] = {}
+        self._clusters: dict[str, Cluster] = {}
 
     def add(self, name: str, *, state: str = "RUNNING", source: str = "UI", **spec: Any) -> Cluster:
-        """Make a cluster that has been there before the test, in any state.
+        """Make a cluster without calling the API, in any state.
 
         Args:
-            name: Need not be unique, as on the platform.
-            state: It stays in it until somebody asks for another.
-            source: JOB for one that a job made.
+            name: Name, which need not be unique.
+            state: State until the next request that changes it.
+            source: JOB for a cluster that a job made.
             spec: Further fields, for example `data_security_mode="USER_ISOLATION"`.
         """
-        plain = {
+        defaults = {
             "cluster_name": name,
             "spark_version": "17.3.x-scala2.13",
             "node_type_id": "Standard_D4ds_v5",
             "num_workers": 1,
             "data_security_mode": "SINGLE_USER",
         }
-        cluster = Cluster({**plain, **spec}, state, source)
-        self._all[cluster.cluster_id] = cluster
+        cluster = Cluster({**defaults, **spec}, state, source)
+        self._clusters[cluster.cluster_id] = cluster
         return cluster
 
     def find(self, cluster_id: str) -> Cluster:
-        """Return a cluster, in the state that it has by now.
+        """Return a cluster; a start whose time has passed ends first.
 
         Raises:
-            Problem: There is none of this id.
+            Problem: No cluster has this id.
         """
-        if cluster_id not in self._all:
+        if cluster_id not in self._clusters:
             raise Problem(400, "INVALID_PARAMETER_VALUE", f"Cluster {cluster_id} does not exist")
-        cluster = self._all[cluster_id]
+        cluster = self._clusters[cluster_id]
         self._advance(cluster)
         return cluster
 
     def handlers(self) -> dict[str, Handler]:
-        """What it answers."""
+        """Return the handlers of the API."""
         return {
-            "GET /api/2.*/clusters/get": lambda call: self._asked(call).as_json(),
+            "GET /api/2.*/clusters/get": lambda call: self._requested_cluster(call).to_dict(),
             "GET /api/2.*/clusters/list": self._list,
             "POST /api/2.*/clusters/create": self._create,
             "POST /api/2.*/clusters/edit": self._edit,
@@ -124,13 +133,13 @@ class Clusters:
             "POST /api/2.*/clusters/events": self._events,
         }
 
-    def _asked(self, call: Call) -> Cluster:
-        return self.find(call.needed("cluster_id"))
+    def _requested_cluster(self, call: Call) -> Cluster:
+        return self.find(call.required("cluster_id"))
 
     def _list(self, call: Call) -> dict[str, Any]:
-        for cluster in self._all.values():
+        for cluster in self._clusters.values():
             self._advance(cluster)
-        rows = [cluster.as_json() for cluster in self._all.values()]
+        rows = [cluster.to_dict() for cluster in self._clusters.values()]
         sources = call.query.get("filter_by.cluster_sources")
         rows = [row for row in rows if not sources or row["cluster_source"] == sources]
         return page_of(rows, call, size=20, key="clusters", field_of_size="page_size")
@@ -139,32 +148,34 @@ class Clusters:
         spec = call.body
         name = spec.pop("cluster_name", "")
         cluster = self.add(name, state="TERMINATED", source="API", **spec)
-        cluster.note("CREATING")
-        self._come_up(cluster, "PENDING")
+        cluster.add_event("CREATING")
+        self._begin_start(cluster, "PENDING")
         return {"cluster_id": cluster.cluster_id}
 
     def _edit(self, call: Call) -> None:
-        """Replace the whole spec: what is not given is gone."""
-        cluster = self._asked(call)
-        given = {name: value for name, value in call.body.items() if name not in _OWN}
-        self._change(cluster, given)
+        """Replace the whole spec: fields that the request lacks are removed."""
+        cluster = self._requested_cluster(call)
+        spec = {name: value for name, value in call.body.items() if name not in _SERVICE_FIELDS}
+        self._change(cluster, spec)
 
     def _update(self, call: Call) -> None:
-        """Replace what the mask names, whole; a field that is masked and not given is gone."""
-        cluster = self._asked(call)
-        given = call.body.get("cluster") or {}
-        spec = copied(cluster.spec)
-        for name in call.needed("update_mask").split(","):
-            if name != name.strip() or name in _OWN:
-                raise invalid(f"Invalid field in update_mask: '{name}'")
+        """Replace the fields of the mask; a masked field that the request lacks is removed."""
+        cluster = self._requested_cluster(call)
+        fields = call.body.get("cluster") or {}
+        spec = deep_copy(cluster.spec)
+        for name in call.required("update_mask").split(","):
+            if name != name.strip() or name in _SERVICE_FIELDS:
+                raise invalid_parameter(f"Invalid field in update_mask: '{name}'")
             spec.pop(name, None)
-            if name in given:
-                spec[name] = given[name]
+            if name in fields:
+                spec[name] = fields[name]
         self._change(cluster, spec)
 
     def _change(self, cluster: Cluster, spec: dict[str, Any]) -> None:
         if cluster.source == "JOB":
-            raise invalid("Clusters created by the Databricks Jobs service cannot be edited.")
+            raise invalid_parameter(
+                "Clusters created by the Databricks Jobs service cannot be edited."
+            )
         if cluster.state not in ("RUNNING", "TERMINATED"):
             raise Problem(
                 400,
@@ -173,40 +184,40 @@ class Clusters:
                 "it must be RUNNING or TERMINATED.",
             )
         before, cluster.spec = cluster.spec, spec
-        cluster.note("EDITED", previous_attributes=before, attributes=copied(spec))
+        cluster.add_event("EDITED", previous_attributes=before, attributes=deep_copy(spec))
         if cluster.state == "RUNNING":
-            self._come_up(cluster, "RESTARTING")
+            self._begin_start(cluster, "RESTARTING")
 
     def _start(self, call: Call) -> None:
-        cluster = self._asked(call)
+        cluster = self._requested_cluster(call)
         if cluster.state != "TERMINATED":
             raise Problem(
                 400,
                 "INVALID_STATE",
                 f"Cluster {cluster.cluster_id} is in unexpected state {cluster.state.title()}.",
             )
-        cluster.note("STARTING", user=call.user)
-        self._come_up(cluster, "PENDING")
+        cluster.add_event("STARTING", user=call.user)
+        self._begin_start(cluster, "PENDING")
 
     def _restart(self, call: Call) -> None:
-        cluster = self._asked(call)
+        cluster = self._requested_cluster(call)
         if cluster.state != "RUNNING":
             raise Problem(
                 400,
                 "INVALID_STATE",
                 f"Cluster {cluster.cluster_id} is in unexpected state {cluster.state.title()}.",
             )
-        self._come_up(cluster, "RESTARTING")
+        self._begin_start(cluster, "RESTARTING")
 
     def _terminate(self, call: Call) -> None:
-        cluster = self._asked(call)
-        self._end(cluster, {"code": "USER_REQUEST", "type": "SUCCESS"}, "")
+        cluster = self._requested_cluster(call)
+        self._stop(cluster, {"code": "USER_REQUEST", "type": "SUCCESS"}, "")
 
     def _delete(self, call: Call) -> None:
-        del self._all[self._asked(call).cluster_id]
+        del self._clusters[self._requested_cluster(call).cluster_id]
 
     def _events(self, call: Call) -> dict[str, Any]:
-        events = list(self._asked(call).events)
+        events = list(self._requested_cluster(call).events)
         if call.body.get("order", "DESC") == "DESC":
             events.reverse()
         kinds = call.body.get("event_types")
@@ -214,28 +225,28 @@ class Clusters:
         limit = call.body.get("limit") or 50
         return {"events": events[:limit], "total_count": len(events)}
 
-    def _come_up(self, cluster: Cluster, state: str) -> None:
+    def _begin_start(self, cluster: Cluster, state: str) -> None:
         cluster.state, cluster.reason, cluster.message = state, None, ""
         cluster.ready_at = time.monotonic() + self.start_s
         if state == "RESTARTING":
             cluster.shows_at = time.monotonic() + self.lag_s
             cluster.ready_at += self.lag_s
-            cluster.note(state)
+            cluster.add_event(state)
 
     def _advance(self, cluster: Cluster) -> None:
-        """Let time pass: what is coming up is up, or has failed."""
-        if cluster.state not in _ON_THE_WAY or time.monotonic() < cluster.ready_at:
+        """End a start whose time has passed: the cluster runs, or an init script has failed."""
+        if cluster.state not in _STARTING_STATES or time.monotonic() < cluster.ready_at:
             return
         cluster.boots += 1
-        wrong = self._boot.run(cluster.cluster_id, cluster.spec, cluster.note)
-        if wrong:
-            parameters = {"databricks_error_message": wrong}
+        message = self._boot.run_scripts(cluster.cluster_id, cluster.spec, cluster.add_event)
+        if message:
+            parameters = {"databricks_error_message": message}
             reason = {"code": "INIT_SCRIPT_FAILURE", "type": "CLIENT_ERROR"}
-            self._end(cluster, {**reason, "parameters": parameters}, wrong)
+            self._stop(cluster, {**reason, "parameters": parameters}, message)
             return
         cluster.state, cluster.restarted = "RUNNING", int(time.time() * 1000)
-        cluster.note("RUNNING", current_num_workers=cluster.spec.get("num_workers", 0))
+        cluster.add_event("RUNNING", current_num_workers=cluster.spec.get("num_workers", 0))
 
-    def _end(self, cluster: Cluster, reason: dict[str, Any], message: str) -> None:
+    def _stop(self, cluster: Cluster, reason: dict[str, Any], message: str) -> None:
         cluster.state, cluster.reason, cluster.message = "TERMINATED", reason, message
-        cluster.note("TERMINATING", reason=reason)
+        cluster.add_event("TERMINATING", reason=reason)

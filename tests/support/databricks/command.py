@@ -1,6 +1,6 @@
-"""Commands on the driver (API 1.2): a context, a command in it, its result, all to be polled.
+"""Commands on the driver (API 1.2): a client polls the context, then the command.
 
-Python code really runs, in a process of its own; "/databricks/" in it is the cluster's own folder.
+Python code really runs, in a child process; "/databricks/" in it means the cluster's folder.
 """
 
 import subprocess
@@ -10,17 +10,17 @@ from uuid import uuid4
 
 from tests.support.databricks.boot import Boot
 from tests.support.databricks.cluster import Clusters
-from tests.support.databricks.route import Call, Handler, Problem, invalid
+from tests.support.databricks.route import Call, Handler, Problem, invalid_parameter
 
-_LIMIT_S = 30
+_TIMEOUT_S = 30
 
 
 class Commands:
     """Contexts and commands of all clusters.
 
     Args:
-        clusters: Which must be running.
-        boot: Knows a driver's folder.
+        clusters: Clusters; a command needs a running cluster.
+        boot: Nodes with the drivers' folders.
     """
 
     def __init__(self, clusters: Clusters, boot: Boot) -> None:
@@ -31,11 +31,11 @@ class Commands:
 
     @property
     def open_contexts(self) -> list[str]:
-        """Contexts that nobody has destroyed: a cluster takes 150 of them."""
+        """Contexts that no client has destroyed; a real cluster allows 150."""
         return list(self._contexts)
 
     def handlers(self) -> dict[str, Handler]:
-        """What it answers."""
+        """Return the handlers of the API."""
         return {
             "POST /api/1.2/contexts/create": self._create,
             "GET /api/1.2/contexts/status": self._context,
@@ -45,54 +45,54 @@ class Commands:
         }
 
     def _create(self, call: Call) -> dict[str, Any]:
-        cluster = self._clusters.find(call.needed("clusterId"))
+        cluster = self._clusters.find(call.required("clusterId"))
         if cluster.state != "RUNNING":
             raise Problem(400, "INVALID_STATE", f"ClusterNotRunning: {cluster.state}")
-        made = uuid4().hex
-        self._contexts[made] = 0
-        return {"id": made}
+        new_id = uuid4().hex
+        self._contexts[new_id] = 0
+        return {"id": new_id}
 
     def _context(self, call: Call) -> dict[str, Any]:
-        context = call.needed("contextId")
+        context = call.required("contextId")
         if context not in self._contexts:
-            raise invalid("ContextNotFound")
+            raise invalid_parameter("ContextNotFound")
         self._contexts[context] += 1
-        # Not at once, as there.
+        # As on the platform, a new context is not ready at once.
         status = "Running" if self._contexts[context] > 1 else "Pending"
         return {"id": context, "status": status}
 
     def _destroy(self, call: Call) -> dict[str, Any]:
-        context = call.needed("contextId")
+        context = call.required("contextId")
         self._contexts.pop(context, None)
         return {"id": context}
 
     def _execute(self, call: Call) -> dict[str, Any]:
-        cluster = self._clusters.find(call.needed("clusterId"))
-        if call.needed("contextId") not in self._contexts:
-            raise invalid("ContextNotFound")
-        if call.needed("language") != "python":
-            raise invalid("The stand-in runs python only.")
+        cluster = self._clusters.find(call.required("clusterId"))
+        if call.required("contextId") not in self._contexts:
+            raise invalid_parameter("ContextNotFound")
+        if call.required("language") != "python":
+            raise invalid_parameter("The stand-in runs python only.")
         root = self._boot.root(cluster.cluster_id)
-        made = uuid4().hex
-        self._commands[made] = _run(call.needed("command"), f"{root}/databricks/")
-        return {"id": made}
+        new_id = uuid4().hex
+        self._commands[new_id] = _run(call.required("command"), f"{root}/databricks/")
+        return {"id": new_id}
 
     def _status(self, call: Call) -> dict[str, Any]:
-        made = call.needed("commandId")
-        if made not in self._commands:
-            raise invalid("CommandNotFound")
-        return {"id": made, "status": "Finished", "results": self._commands[made]}
+        new_id = call.required("commandId")
+        if new_id not in self._commands:
+            raise invalid_parameter("CommandNotFound")
+        return {"id": new_id, "status": "Finished", "results": self._commands[new_id]}
 
 
 def _run(code: str, databricks: str) -> dict[str, Any]:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-I", "-c", code.replace("/databricks/", databricks)],
         capture_output=True,
         text=True,
-        timeout=_LIMIT_S,
+        timeout=_TIMEOUT_S,
         check=False,
     )
-    if done.returncode:
-        summary = done.stderr.strip().splitlines()[-1]
-        return {"resultType": "error", "summary": summary, "cause": done.stderr}
-    return {"resultType": "text", "data": done.stdout.rstrip("\n")}
+    if process.returncode:
+        summary = process.stderr.strip().splitlines()[-1]
+        return {"resultType": "error", "summary": summary, "cause": process.stderr}
+    return {"resultType": "text", "data": process.stdout.rstrip("\n")}

@@ -1,4 +1,4 @@
-"""The fixture: a new stand-in for each test, to which this process's own clients lead."""
+"""The fixtures: one stand-in for each worker of the test run, empty at the start of each test."""
 
 import os
 from collections.abc import Iterator
@@ -7,12 +7,21 @@ from pathlib import Path
 import pytest
 
 from tests.support.child_process import clean_environment
-from tests.support.databricks.handle import Databricks, databricks_service
+from tests.support.databricks.stand_in import Databricks, databricks_service
+
+
+@pytest.fixture(scope="session")
+def databricks_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databricks]:
+    """The stand-in of this worker; tests use `databricks`."""
+    with databricks_service(tmp_path_factory.mktemp("drivers")) as server:
+        yield server
 
 
 @pytest.fixture
-def databricks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Databricks]:
-    """A local stand-in of a Databricks workspace; the environment's variables lead to it.
+def databricks(
+    databricks_server: Databricks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Databricks:
+    """An empty stand-in of a Databricks workspace; the environment variables lead to it.
 
     Example:
         def test_a_cluster_is_found(databricks):
@@ -21,7 +30,7 @@ def databricks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Data
     """
     for name in set(os.environ) - set(clean_environment()):
         monkeypatch.delenv(name)
-    with databricks_service(tmp_path / "drivers") as service:
-        for name, text in service.environment().items():
-            monkeypatch.setenv(name, text)
-        yield service
+    databricks_server.reset(tmp_path / "drivers")
+    for name, value in databricks_server.environment().items():
+        monkeypatch.setenv(name, value)
+    return databricks_server

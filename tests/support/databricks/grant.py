@@ -1,19 +1,19 @@
-"""Registered models of Unity Catalog, as far as they have owners, and privileges with inherited."""
+"""Owners of registered models in Unity Catalog, and effective privileges."""
 
 import time
 from typing import Any
 
 from tests.support.databricks.catalog import Catalogs
-from tests.support.databricks.route import Call, Handler, missing
+from tests.support.databricks.route import Call, Handler, resource_not_found
 from tests.support.databricks.volume import Volumes
 
 
 class Grants:
-    """Who holds what in the end.
+    """The effective privileges on registered models and volumes.
 
     Args:
-        catalogs: Keep the privileges.
-        volumes: That privileges may be held on.
+        catalogs: Catalogs, which keep the privileges.
+        volumes: Volumes on which a principal may hold privileges.
 
     Attributes:
         models: Owners of registered models, by full name.
@@ -25,19 +25,19 @@ class Grants:
         self.models: dict[str, str] = {}
 
     def grant(self, kind: str, name: str, principal: str, *privileges: str) -> None:
-        """Let someone hold privileges.
+        """Give privileges to a principal.
 
         Args:
             kind: "function" for a registered model, "volume" for a volume.
-            name: Its full name.
-            principal: A user or a group.
-            privileges: For example "EXECUTE".
+            name: Full name of the model or volume.
+            principal: User or group.
+            privileges: Names of privileges, for example "EXECUTE".
         """
         held = self._catalogs.grants.setdefault((kind, name), {})
         held.setdefault(principal, []).extend(privileges)
 
     def handlers(self) -> dict[str, Handler]:
-        """What it answers."""
+        """Return the handlers of the API."""
         catalog = "/api/2.1/unity-catalog"
         return {
             f"GET {catalog}/models/{{name}}": self._model,
@@ -45,22 +45,25 @@ class Grants:
         }
 
     def _model(self, call: Call) -> dict[str, Any]:
-        name = call.parts["name"]
+        name = call.path_values["name"]
         if name not in self.models:
-            raise missing(f"Routine or Model '{name}' does not exist.")
+            raise resource_not_found(f"Routine or Model '{name}' does not exist.")
         return {"full_name": name, "owner": self.models[name], "created_at": int(time.time())}
 
     def _effective(self, call: Call) -> dict[str, Any]:
-        kind, name = call.parts["kind"], call.parts["name"]
+        kind, name = call.path_values["kind"], call.path_values["name"]
         if kind == "volume":
             self._volumes.find(name)
         elif name not in self.models:
-            raise missing(f"Function '{name}' does not exist.")
-        asked = call.query.get("principal")
+            raise resource_not_found(f"Function '{name}' does not exist.")
+        requested = call.query.get("principal")
         return {
             "privilege_assignments": [
-                {"principal": who, "privileges": [{"privilege": one} for one in sorted(held)]}
-                for who, held in self._catalogs.grants.get((kind, name), {}).items()
-                if asked in (None, who)
+                {
+                    "principal": principal,
+                    "privileges": [{"privilege": privilege} for privilege in sorted(held)],
+                }
+                for principal, held in self._catalogs.grants.get((kind, name), {}).items()
+                if requested in (None, principal)
             ]
         }

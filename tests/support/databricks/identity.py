@@ -1,4 +1,4 @@
-"""Who asks, and what a client asks of a host before anything else."""
+"""The signed-in user, and the settings that a client reads from a host first."""
 
 from typing import Any
 
@@ -8,24 +8,24 @@ WORKSPACE_ID = "7405600000000001"
 
 
 class Identity:
-    """The caller and the host.
+    """The signed-in user and the host.
 
     Args:
-        user: Name of the caller.
+        user: Name of the signed-in user.
     """
 
     def __init__(self, user: str) -> None:
         self.user = user
 
     def handlers(self) -> dict[str, Handler]:
-        """What it answers."""
+        """Return the handlers of the API."""
         return {
-            "GET /api/2.0/preview/scim/v2/Me": self._me,
+            "GET /api/2.0/preview/scim/v2/Me": self._current_user,
             "GET /.well-known/databricks-config": self._config,
             "POST /telemetry-ext": lambda call: {"errors": [], "numProtoSuccess": 1},
         }
 
-    def _me(self, call: Call) -> dict[str, Any]:
+    def _current_user(self, call: Call) -> dict[str, Any]:
         return {
             "schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"],
             "id": "1001",

@@ -1,10 +1,10 @@
-"""Libraries of clusters: asked for, installed some polls later; taken away at the next restart."""
+"""Libraries of clusters: installed some polls after the request, removed at the next restart."""
 
 from collections import defaultdict
 from typing import Any
 
 from tests.support.databricks.cluster import Clusters
-from tests.support.databricks.route import Call, Handler, copied, invalid
+from tests.support.databricks.route import Call, Handler, deep_copy, invalid_parameter
 from tests.support.databricks.volume import Volumes
 from tests.support.databricks.workspace_file import WorkspaceFiles
 
@@ -12,12 +12,12 @@ _STEPS = ("PENDING", "INSTALLING", "INSTALLED")
 
 
 class Libraries:
-    """What was asked for, by cluster.
+    """The requested libraries of each cluster.
 
     Args:
-        clusters: Nothing installs on one that does not run.
-        volumes: Where wheels are.
-        files: Where wheels are.
+        clusters: Clusters; libraries install on running clusters only.
+        volumes: Volumes with wheels.
+        files: Workspace files with wheels.
     """
 
     def __init__(self, clusters: Clusters, volumes: Volumes, files: WorkspaceFiles) -> None:
@@ -25,11 +25,11 @@ class Libraries:
         self._volumes = volumes
         self._files = files
         self._rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        # A cluster that has come up anew installs its libraries anew.
+        # A restarted cluster installs its libraries again.
         self._boots: dict[str, int] = {}
 
     def handlers(self) -> dict[str, Handler]:
-        """What it answers."""
+        """Return the handlers of the API."""
         return {
             "POST /api/2.0/libraries/install": self._install,
             "POST /api/2.0/libraries/uninstall": self._uninstall,
@@ -37,36 +37,36 @@ class Libraries:
         }
 
     def _install(self, call: Call) -> None:
-        cluster = self._clusters.find(call.needed("cluster_id"))
+        cluster = self._clusters.find(call.required("cluster_id"))
         rows = self._rows[cluster.cluster_id]
-        for library in call.needed("libraries"):
+        for library in call.required("libraries"):
             if len(library) != 1:
-                raise invalid("Exactly one of jar, whl, pypi, maven, cran, requirements")
-            known = [row for row in rows if row["library"] == library]
-            for row in known:
+                raise invalid_parameter("Exactly one of jar, whl, pypi, maven, cran, requirements")
+            same = [row for row in rows if row["library"] == library]
+            for row in same:
                 rows.remove(row)
-            rows.append({"library": copied(library), "status": "PENDING"})
+            rows.append({"library": deep_copy(library), "status": "PENDING"})
 
     def _uninstall(self, call: Call) -> None:
-        cluster = self._clusters.find(call.needed("cluster_id"))
+        cluster = self._clusters.find(call.required("cluster_id"))
         rows = self._rows[cluster.cluster_id]
-        for row in [row for row in rows if row["library"] in call.needed("libraries")]:
+        for row in [row for row in rows if row["library"] in call.required("libraries")]:
             if cluster.state == "RUNNING":
                 row["status"] = "UNINSTALL_ON_RESTART"
             else:
                 rows.remove(row)
 
     def _status(self, call: Call) -> dict[str, Any]:
-        cluster = self._clusters.find(call.needed("cluster_id"))
+        cluster = self._clusters.find(call.required("cluster_id"))
         rows = self._rows[cluster.cluster_id]
         if self._boots.get(cluster.cluster_id, 0) != cluster.boots:
             self._boots[cluster.cluster_id] = cluster.boots
             rows[:] = [row for row in rows if row["status"] != "UNINSTALL_ON_RESTART"]
             for row in rows:
                 row["status"] = "PENDING"
-        shown = [
+        statuses = [
             {
-                **copied(row),
+                **deep_copy(row),
                 "is_library_for_all_clusters": False,
                 "messages": row.get("messages", []),
             }
@@ -75,7 +75,7 @@ class Libraries:
         if cluster.state == "RUNNING":
             for row in rows:
                 self._step(row)
-        return {"cluster_id": cluster.cluster_id, "library_statuses": shown}
+        return {"cluster_id": cluster.cluster_id, "library_statuses": statuses}
 
     def _step(self, row: dict[str, Any]) -> None:
         if row["status"] not in _STEPS[:-1]:

@@ -12,7 +12,7 @@ class RealNodes:
     """Nodes with their own Python, which see the files of the stand-in's volumes.
 
     Args:
-        volumes: Volumes whose files are copied to each node's disk.
+        volumes: Volumes whose files are deep_copy to each node's disk.
         runtime: Virtual environment that each node starts from.
 
     Attributes:

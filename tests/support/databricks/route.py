@@ -1,4 +1,4 @@
-"""A call to the REST API, what answers it, and how the platform writes an error."""
+"""A call of the REST API, its handler, and the form of the platform's errors."""
 
 import json
 import re
@@ -11,12 +11,12 @@ from tests.support.http.messages import Request, Response, json_response
 
 
 class Problem(Exception):
-    """A call cannot be answered as asked.
+    """An error answer of the API.
 
     Args:
         status: HTTP status.
         code: The platform's `error_code`.
-        message: What a client shows.
+        message: Text that clients show.
     """
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -24,34 +24,34 @@ class Problem(Exception):
         self.status = status
         self.code = code
 
-    def answer(self, **headers: str) -> Response:
-        """Return it as the platform writes it."""
-        said = {"error_code": self.code, "message": str(self), "details": []}
-        return json_response(said, self.status, **headers)
+    def to_response(self, **headers: str) -> Response:
+        """Return the error as the platform writes it."""
+        error = {"error_code": self.code, "message": str(self), "details": []}
+        return json_response(error, self.status, **headers)
 
 
-def missing(message: str) -> Problem:
-    """Return the 404 of everything that is not there."""
+def resource_not_found(message: str) -> Problem:
+    """Return the error 404 for a resource that does not exist."""
     return Problem(404, "RESOURCE_DOES_NOT_EXIST", message)
 
 
-def invalid(message: str) -> Problem:
-    """Return the 400 of an argument that cannot be."""
+def invalid_parameter(message: str) -> Problem:
+    """Return the error 400 for a wrong argument."""
     return Problem(400, "INVALID_PARAMETER_VALUE", message)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One request that found its handler.
+    """A request with the values of its route.
 
     Args:
-        request: As it came.
-        parts: The parts of the path that the route names, unquoted.
-        user: Who asks.
+        request: HTTP request.
+        path_values: Values of the route's names in the path, unquoted.
+        user: Signed-in user.
     """
 
     request: Request
-    parts: Mapping[str, str] = field(default_factory=dict)
+    path_values: Mapping[str, str] = field(default_factory=dict)
     user: str
 
     @property
@@ -67,17 +67,17 @@ class Call:
         except ValueError as err:
             raise Problem(400, "MALFORMED_REQUEST", "Could not parse request object") from err
 
-    def needed(self, name: str) -> Any:
-        """Return a value of the query or the body that must be there."""
+    def required(self, name: str) -> Any:
+        """Return a required value of the query or the body."""
         value = self.query.get(name) or (
             self.body.get(name) if self.request.method != "GET" else None
         )
         if value in (None, ""):
-            raise invalid(f"Missing required field: {name}")
+            raise invalid_parameter(f"Missing required field: {name}")
         return value
 
 
-# None is an empty object, as the platform answers where there is nothing to say.
+# A handler that returns None answers with an empty object, as the platform does.
 Handler = Callable[[Call], "Response | dict[str, Any] | None"]
 
 
@@ -88,7 +88,7 @@ class Routes:
     """
 
     def __init__(self) -> None:
-        self._known: list[tuple[str, re.Pattern[str], Handler]] = []
+        self._routes: list[tuple[str, re.Pattern[str], Handler]] = []
 
     def add(self, handlers: Mapping[str, Handler]) -> None:
         """Add handlers by texts such as "GET /api/2.1/clusters/get".
@@ -98,19 +98,19 @@ class Routes:
         for route, handler in handlers.items():
             method, path = route.split(" ", 1)
             pattern = "".join(_pattern(path))
-            self._known.append((method, re.compile(pattern), handler))
+            self._routes.append((method, re.compile(pattern), handler))
 
     def find(self, request: Request) -> tuple[Handler, dict[str, str]]:
-        """Return the handler of a request and the parts of its path.
+        """Return the handler of a request and the values in its path.
 
         Raises:
-            Problem: There is none.
+            Problem: No route matches.
         """
-        for method, pattern, handler in self._known:
-            found = pattern.fullmatch(request.path)
-            if found and method == request.method:
-                parts = {name: unquote(text) for name, text in found.groupdict().items()}
-                return handler, parts
+        for method, pattern, handler in self._routes:
+            match = pattern.fullmatch(request.path)
+            if match and method == request.method:
+                values = {name: unquote(text) for name, text in match.groupdict().items()}
+                return handler, values
         raise Problem(
             404, "ENDPOINT_NOT_FOUND", f"No API found for '{request.method} {request.path}'"
         )
@@ -127,14 +127,14 @@ def _pattern(path: str) -> Iterator[str]:
             yield re.escape(part)
 
 
-def as_bytes(body: bytes, kind: str = "application/octet-stream", **headers: str) -> Response:
+def bytes_response(body: bytes, kind: str = "application/octet-stream", **headers: str) -> Response:
     """Return a file's bytes; a header's underscores become dashes."""
     named = {name.replace("_", "-"): text for name, text in headers.items()}
     return Response(body=body, headers={"Content-Type": kind, **named})
 
 
 def no_content() -> Response:
-    """Return the answer of the Files API where it has none."""
+    """Return an answer without content, as the Files API does after a write."""
     return Response(status=204)
 
 
@@ -144,20 +144,20 @@ def page_of(
     """Return one page of a list, with the token of the next.
 
     Args:
-        rows: All of them.
-        call: With `page_token`.
-        size: How many at most where the caller says nothing.
-        key: Name of the list.
-        field_of_size: Name of the caller's number.
+        rows: All rows of the list.
+        call: Call with the field `page_token`.
+        size: Rows of a page if the call does not name a number.
+        key: Name of the list in the answer.
+        field_of_size: Name of the field with the number of rows.
     """
-    asked = int(call.query.get(field_of_size) or 0) or size
+    rows_per_page = int(call.query.get(field_of_size) or 0) or size
     start = int(call.query.get("page_token") or 0)
-    page: dict[str, Any] = {key: rows[start : start + asked]}
-    if start + asked < len(rows):
-        page["next_page_token"] = str(start + asked)
+    page: dict[str, Any] = {key: rows[start : start + rows_per_page]}
+    if start + rows_per_page < len(rows):
+        page["next_page_token"] = str(start + rows_per_page)
     return page
 
 
-def copied(value: Any) -> Any:
-    """Return a JSON value that shares nothing with this one."""
+def deep_copy(value: Any) -> Any:
+    """Return a copy of a JSON value that shares no object with the original."""
     return json.loads(json.dumps(value))

@@ -1,4 +1,4 @@
-"""The HTTP side: one port on loopback, in a thread of the test's own process."""
+"""The HTTP server: one port on loopback, in threads of the test's process."""
 
 import logging
 import time
@@ -21,12 +21,12 @@ _CODES = {
 
 
 class Server(ThreadingHTTPServer):
-    """One port for the whole workspace.
+    """An HTTP server for the whole workspace.
 
     Args:
-        respond: Answers a request.
-        faults: What goes wrong.
-        journal: Where requests are kept.
+        respond: Function that responds to a request.
+        faults: Active faults.
+        journal: Journal of the requests.
     """
 
     daemon_threads = True
@@ -48,17 +48,22 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """What DATABRICKS_HOST is."""
+        """Value of DATABRICKS_HOST."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
+    def release_requests(self) -> None:
+        """Close the connections of requests that wait in a black hole."""
+        self.released.set()
+        self.released = Event()
+
     def close(self) -> None:
-        """End it, and let go of who waits in a black hole."""
+        """Stop the server, and release requests in a black hole."""
         self.released.set()
         self.shutdown()
         self.server_close()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Keep a client that hung up out of the log: that is what tests of faults do."""
+        """Log at level debug only: tests of faults make clients hang up."""
         log.debug("connection from %s ended early", client_address, exc_info=True)
 
 
@@ -67,10 +72,10 @@ class _Connection(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
-    def _any(self) -> None:
+    def _respond(self) -> None:
         body = self._body()
         if body is None:
-            # The client is gone, perhaps killed: half a request is none.
+            # The client was killed: half a request does not count.
             self.close_connection = True
             return
         request = Request(
@@ -82,24 +87,24 @@ class _Connection(BaseHTTPRequestHandler):
         )
         started = time.monotonic()
         fault = self.server.faults.next_fault("", request.method, request.path)
-        answer = self._with_fault(request, fault)
+        response = self._with_fault(request, fault)
         self.server.journal.add(
             Entry(
                 method=request.method,
                 host="",
                 path=request.path,
-                status=answer.status if answer else 0,
+                status=response.status if response else 0,
                 seconds=round(time.monotonic() - started, 3),
                 user_agent=self.headers.get("User-Agent", ""),
                 fault=fault.kind if fault else "",
             )
         )
-        if answer is None:
+        if response is None:
             self.close_connection = True
             return
-        self._send(answer)
+        self._send(response)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _any
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _respond
 
     def _body(self) -> bytes | None:
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
@@ -114,12 +119,14 @@ class _Connection(BaseHTTPRequestHandler):
         return body if len(body) == length else None
 
     def _with_fault(self, request: Request, fault: Fault | None) -> Response | None:
-        """Return the answer, or None to close the connection without one."""
+        """Return the response, or None to close the connection without a response."""
         if fault and fault.kind == "status":
             wait = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
             code = _CODES.get(fault.status, "BAD_REQUEST")
-            problem = Problem(fault.status, code, f"The stand-in was told to say {fault.status}.")
-            return problem.answer(**wait)
+            problem = Problem(
+                fault.status, code, f"The stand-in responds with {fault.status} for a test."
+            )
+            return problem.to_response(**wait)
         if fault and fault.kind == "drop":
             return None
         if fault and fault.kind == "black-hole":
@@ -127,17 +134,17 @@ class _Connection(BaseHTTPRequestHandler):
             return None
         if fault and fault.kind == "delay":
             time.sleep(fault.delay_s)
-        answer = self.server.respond(request)
-        return None if fault and fault.kind == "lost-answer" else answer
+        response = self.server.respond(request)
+        return None if fault and fault.kind == "lost-answer" else response
 
-    def _send(self, answer: Response) -> None:
-        lines = [f"{self.protocol_version} {answer.status} "]
-        lines += [f"{name}: {text}" for name, text in answer.headers.items()]
-        if answer.status not in (204, 304):
-            lines.append(f"Content-Length: {len(answer.body)}")
+    def _send(self, response: Response) -> None:
+        lines = [f"{self.protocol_version} {response.status} "]
+        lines += [f"{name}: {text}" for name, text in response.headers.items()]
+        if response.status not in (204, 304):
+            lines.append(f"Content-Length: {len(response.body)}")
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
         # One write: a head and a body sent apart wait for each other's acknowledgement.
-        self.connection.sendall(head if self.command == "HEAD" else head + answer.body)
+        self.connection.sendall(head if self.command == "HEAD" else head + response.body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing on stderr: the journal has it."""
+        """Write nothing to stderr: the journal has the request."""

@@ -1,4 +1,4 @@
-"""The workspace: all of its parts, who may ask, and one answer at a time."""
+"""The workspace: its path_values, the check of the caller, and one request at a time."""
 
 import logging
 import re
@@ -28,15 +28,15 @@ _OPEN = ("/.well-known/", "/oidc/")
 
 
 class Service:
-    """Everything that answers. A new part is one more module and two lines here.
+    """All path_values of the API. A new part needs a module and two lines in this class.
 
     Args:
-        folder: For the files of drivers.
-        user: Who asks.
-        token: What the caller must have.
+        folder: Parent of the drivers' root folders.
+        user: Signed-in user.
+        token: Token that a request must carry.
 
     Attributes:
-        denied: Pairs of an expression found in "METHOD path", and what is said instead.
+        denied: Pairs of a regular expression for "METHOD path" and the message of the error 403.
     """
 
     def __init__(self, folder: Path, user: str, token: str) -> None:
@@ -57,9 +57,9 @@ class Service:
         self.experiments = Experiments(self.permissions, self.files)
         self.catalogs = Catalogs(self.volumes)
         self.grants = Grants(self.catalogs, self.volumes)
-        for path, who in ((f"/Users/{user}", user), ("/Shared", "users")):
+        for path, principal in ((f"/Users/{user}", user), ("/Shared", "users")):
             folder = str(self.files.items[path].object_id)
-            self.permissions.let("directories", folder, who)
+            self.permissions.set_managers("directories", folder, principal)
         self._routes = Routes()
         for part in (
             self.identity,
@@ -78,23 +78,23 @@ class Service:
         ):
             self._routes.add(part.handlers())
 
-    def answer(self, request: Request) -> Response:
+    def respond(self, request: Request) -> Response:
         """Answer one request; of two at a time the second waits."""
         try:
             with self._lock:
-                return self._answer(request)
+                return self._dispatch(request)
         except Problem as problem:
-            return problem.answer()
-        except Exception as err:  # a mistake of ours must show, not hang
+            return problem.to_response()
+        except Exception as err:  # a bug of the stand-in must show, not hang
             log.exception("failed to answer method=%s path=%s", request.method, request.path)
-            return Problem(500, "INTERNAL_ERROR", f"The stand-in failed: {err!r}").answer()
+            return Problem(500, "INTERNAL_ERROR", f"The stand-in failed: {err!r}").to_response()
 
-    def _answer(self, request: Request) -> Response:
-        handler, parts = self._routes.find(request)
+    def _dispatch(self, request: Request) -> Response:
+        handler, path_values = self._routes.find(request)
         if not request.path.startswith(_OPEN):
             self._check(request)
-        given = handler(Call(request=request, parts=parts, user=self.identity.user))
-        return given if isinstance(given, Response) else json_response(given or {})
+        answer = handler(Call(request=request, path_values=path_values, user=self.identity.user))
+        return answer if isinstance(answer, Response) else json_response(answer or {})
 
     def _check(self, request: Request) -> None:
         if request.headers.get("authorization") != f"Bearer {self._token}":

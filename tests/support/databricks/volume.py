@@ -1,6 +1,6 @@
 """Unity Catalog volumes and their files (Files API).
 
-A parent folder of an upload must be there, as must the volume.
+An upload needs its volume and its parent folder.
 """
 
 import posixpath
@@ -12,20 +12,20 @@ from tests.support.databricks.route import (
     Call,
     Handler,
     Problem,
-    as_bytes,
-    missing,
+    bytes_response,
     no_content,
     page_of,
+    resource_not_found,
 )
 from tests.support.http.messages import Response
 
 
 class Volumes:
-    """Volumes and what is in them.
+    """Volumes and their files.
 
     Attributes:
         files: Content by path, for example "/Volumes/main/default/dbx_aml/a.sh".
-        folders: Paths of folders, those of the volumes too.
+        folders: Paths of all folders; a volume is a folder too.
     """
 
     def __init__(self) -> None:
@@ -34,9 +34,9 @@ class Volumes:
         self.folders: set[str] = set()
 
     def add(self, name: str, **fields: Any) -> dict[str, Any]:
-        """Make a volume, for example "main.default.dbx_aml"; return what the service says of it."""
+        """Make a volume, for example "main.default.dbx_aml"; return its description."""
         catalog, schema, volume = name.split(".")
-        made = {
+        volume_info = {
             "catalog_name": catalog,
             "schema_name": schema,
             "name": volume,
@@ -46,9 +46,9 @@ class Volumes:
             "created_at": int(time.time() * 1000),
             **fields,
         }
-        self._volumes[name] = made
+        self._volumes[name] = volume_info
         self.folders.add(f"/Volumes/{catalog}/{schema}/{volume}")
-        return made
+        return volume_info
 
     @property
     def names(self) -> list[str]:
@@ -59,21 +59,23 @@ class Volumes:
         """Remove a volume with its files."""
         del self._volumes[name]
         root = "/Volumes/" + name.replace(".", "/")
-        self.folders = {one for one in self.folders if not _is_in(one, root)}
-        self.files = {one: text for one, text in self.files.items() if not _is_in(one, root)}
+        self.folders = {folder for folder in self.folders if not _is_in(folder, root)}
+        self.files = {
+            file: content for file, content in self.files.items() if not _is_in(file, root)
+        }
 
     def find(self, name: str) -> dict[str, Any]:
-        """Return what the service says of a volume.
+        """Return the description of a volume.
 
         Raises:
-            Problem: There is none.
+            Problem: The volume does not exist.
         """
         if name not in self._volumes:
             raise Problem(404, "RESOURCE_DOES_NOT_EXIST", f"Volume '{name}' does not exist.")
         return self._volumes[name]
 
     def handlers(self) -> dict[str, Handler]:
-        """What it answers."""
+        """Return the handlers of the API."""
         file = "/api/2.0/fs/files/{path:path}"
         folder = "/api/2.0/fs/directories/{path:path}"
         volumes = "/api/2.1/unity-catalog/volumes"
@@ -86,8 +88,8 @@ class Volumes:
             f"GET {folder}": self._list,
             f"HEAD {folder}": self._list,
             f"DELETE {folder}": self._delete_folder,
-            f"GET {volumes}/{{name}}": lambda call: self.find(call.parts["name"]),
-            f"GET {volumes}": self._all,
+            f"GET {volumes}/{{name}}": lambda call: self.find(call.path_values["name"]),
+            f"GET {volumes}": self._list_volumes,
         }
 
     def _put(self, call: Call) -> Response:
@@ -103,7 +105,7 @@ class Volumes:
         path = self._path(call)
         if path not in self.files:
             raise Problem(404, "NOT_FOUND", f"The file {path} does not exist.")
-        return as_bytes(self.files[path], Last_Modified="Tue, 24 Nov 2026 12:00:00 GMT")
+        return bytes_response(self.files[path], Last_Modified="Tue, 24 Nov 2026 12:00:00 GMT")
 
     def _delete(self, call: Call) -> Response:
         path = self._path(call)
@@ -123,31 +125,31 @@ class Volumes:
         path = self._folder(call)
         files = [
             {
-                "path": one,
-                "name": posixpath.basename(one),
+                "path": file,
+                "name": posixpath.basename(file),
                 "is_directory": False,
-                "file_size": len(text),
+                "file_size": len(content),
             }
-            for one, text in self.files.items()
-            if posixpath.dirname(one) == path
+            for file, content in self.files.items()
+            if posixpath.dirname(file) == path
         ]
         folders = [
-            {"path": one, "name": posixpath.basename(one), "is_directory": True}
-            for one in sorted(self.folders)
-            if posixpath.dirname(one) == path
+            {"path": folder, "name": posixpath.basename(folder), "is_directory": True}
+            for folder in sorted(self.folders)
+            if posixpath.dirname(folder) == path
         ]
         return page_of(folders + files, call, size=1000, key="contents", field_of_size="page_size")
 
     def _delete_folder(self, call: Call) -> Response:
         path = self._folder(call)
-        if any(posixpath.dirname(one) == path for one in [*self.files, *self.folders]):
+        if any(posixpath.dirname(child) == path for child in [*self.files, *self.folders]):
             raise Problem(409, "FILE_SYSTEM_CONFLICT", f"The directory {path} is not empty.")
         self.folders.remove(path)
         return no_content()
 
-    def _all(self, call: Call) -> dict[str, Any]:
+    def _list_volumes(self, call: Call) -> dict[str, Any]:
         schema = f"{call.query.get('catalog_name')}.{call.query.get('schema_name')}."
-        rows = [one for name, one in self._volumes.items() if name.startswith(schema)]
+        rows = [volume for name, volume in self._volumes.items() if name.startswith(schema)]
         return page_of(rows, call, size=100, key="volumes", field_of_size="max_results")
 
     def _folder(self, call: Call) -> str:
@@ -157,13 +159,13 @@ class Volumes:
         return path
 
     def _path(self, call: Call) -> str:
-        path = "/" + unquote(call.parts["path"]).strip("/")
-        parts = path.split("/")
-        if len(parts) < 5 or parts[1] != "Volumes":
+        path = "/" + unquote(call.path_values["path"]).strip("/")
+        segments = path.split("/")
+        if len(segments) < 5 or segments[1] != "Volumes":
             raise Problem(400, "INVALID_PARAMETER_VALUE", f"Not a path in a volume: {path}")
-        name = ".".join(parts[2:5])
+        name = ".".join(segments[2:5])
         if name not in self._volumes:
-            raise missing(f"Volume '{name}' does not exist.")
+            raise resource_not_found(f"Volume '{name}' does not exist.")
         return path
 
 

@@ -1,6 +1,6 @@
-"""Does a Python wheel task as the platform does: the deployed wheel, in an environment of its own.
+"""Run a Python wheel task as the platform does: the deployed wheel, in a new environment.
 
-What the wheel needs besides itself comes from this process's environment, so that it takes a
+The wheel's requirements come from the environment of the tests, so that a task starts within a
 second. Workspace files and volumes are folders.
 """
 
@@ -17,14 +17,14 @@ from tests.support.databricks.job import TaskFailed
 from tests.support.databricks.workspace_file import WorkspaceFiles
 
 # Source: the page of the entry point in the Jobs API: by the package's metadata, else by the name
-# of a function in the package. Any SystemExit fails the task, that of 0 too
-# (MicrosoftDocs/azure-docs issue 116964).
+# of a function in the package. Any SystemExit fails the task, even with
+# exit code 0 (MicrosoftDocs/azure-docs issue 116964).
 _LAUNCHER = """
 import importlib, sys
 from importlib import metadata
 package, name, *sys.argv[1:] = sys.argv[1:]
 sys.argv[0] = name
-named = [one for one in metadata.distribution(package).entry_points if one.name == name]
+named = [entry for entry in metadata.distribution(package).entry_points if entry.name == name]
 function = named[0].load() if named else getattr(importlib.import_module(package), name)
 try:
     function()
@@ -36,13 +36,13 @@ print("ran", importlib.import_module(package).__file__)
 
 
 class WheelTasks:
-    """What `Jobs.run_task` may be.
+    """A function for `Jobs.run_task` that runs wheel tasks.
 
     Args:
-        files: The workspace's, which have the wheel.
-        folder: For environments, workspace files, volumes.
-        jobs: The workspace's, for the environments of a job.
-        variables: Of the process besides this one's own.
+        files: Workspace files with the wheel.
+        folder: Parent of the environments, the workspace files and the volumes.
+        jobs: Jobs with the environments of their tasks.
+        variables: Additional environment variables of the process.
     """
 
     def __init__(
@@ -54,40 +54,40 @@ class WheelTasks:
         self._variables = variables
 
     def __call__(self, task: Mapping[str, Any], values: Mapping[str, str]) -> str:
-        """Run the task's command to its end; return what it said on stdout.
+        """Run the task's command to its end; return its output on stdout.
 
         Raises:
-            TaskFailed: It ended with an exit code, be it 0.
+            TaskFailed: The command failed, or raised SystemExit.
         """
         wheel_task = task["python_wheel_task"]
         python = self._environment(self._wheel(task))
         self._mount()
-        given = [_filled(one, values) for one in wheel_task["parameters"]]
-        arguments = [self._here(one) for one in given]
-        done = subprocess.run(
+        filled_arguments = [_filled(entry, values) for entry in wheel_task["parameters"]]
+        arguments = [self._local_argument(entry) for entry in filled_arguments]
+        process = subprocess.run(
             [python, "-P", "-c", _LAUNCHER, wheel_task["package_name"],
              wheel_task["entry_point"], *arguments],
             cwd=self._folder, capture_output=True, text=True, check=False,
             env={**clean_environment(), **self._variables},
         )  # fmt: skip
-        if done.returncode != 0:
-            raise TaskFailed(done.stderr[-3000:])
-        return done.stdout
+        if process.returncode != 0:
+            raise TaskFailed(process.stderr[-3000:])
+        return process.stdout
 
     def _wheel(self, task: Mapping[str, Any]) -> str:
-        """Return where a task's wheel is: in its libraries, or in its environment."""
+        """Return the path of a task's wheel, from its libraries or its environment."""
         if "libraries" in task:
             return str(task["libraries"][0]["whl"])
         specs = [
-            one["spec"]
-            for job in self._jobs.all.values()
-            for one in job["settings"].get("environments", [])
-            if one["environment_key"] == task["environment_key"]
+            entry["spec"]
+            for job in self._jobs.jobs.values()
+            for entry in job["settings"].get("environments", [])
+            if entry["environment_key"] == task["environment_key"]
         ]
         return str(specs[0]["dependencies"][0])
 
     def _environment(self, wheel: str) -> Path:
-        """Return the Python of a new environment with this wheel before everything of ours."""
+        """Return the Python of a new environment with this wheel."""
         content = self._files.content(wheel)
         if content is None:
             raise TaskFailed(f"Library {wheel} does not exist")
@@ -109,11 +109,11 @@ class WheelTasks:
             check=True,
         )
         (packages,) = (folder / "venv").glob("lib/python*/site-packages")
-        # Comes after the environment's own; what is editable in there has no effect.
+        # The packages of the tests' environment come after the wheel; editable ones have no effect.
         (packages / "ours.pth").write_text(sysconfig.get_path("purelib") + "\n")
         return python
 
-    def _here(self, argument: str) -> str:
+    def _local_argument(self, argument: str) -> str:
         """Return an argument with paths of the platform as paths below the folder."""
         return re.sub(r"=/(Workspace|Volumes)/", rf"={self._folder}/\1/", argument)
 
@@ -126,4 +126,4 @@ class WheelTasks:
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:
-    return re.sub(r"\{\{job\.parameters\.(\w+)\}\}", lambda found: values[found[1]], text)
+    return re.sub(r"\{\{job\.parameters\.(\w+)\}\}", lambda match: values[match[1]], text)

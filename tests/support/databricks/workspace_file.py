@@ -1,7 +1,7 @@
 """Folders, files and notebooks of the workspace.
 
-What an import makes depends on its format: RAW a file, SOURCE a notebook of a language, AUTO one or
-the other by extension and first line.
+The format of an import decides its kind: RAW makes a file, SOURCE a notebook of a language, and
+AUTO a file or a notebook by extension and first line.
 """
 
 import base64
@@ -13,7 +13,14 @@ from email.policy import HTTP
 from itertools import count
 from typing import Any
 
-from tests.support.databricks.route import Call, Handler, Problem, as_bytes, invalid, missing
+from tests.support.databricks.route import (
+    Call,
+    Handler,
+    Problem,
+    bytes_response,
+    invalid_parameter,
+    resource_not_found,
+)
 from tests.support.http.messages import Response
 
 _LANGUAGES = {".py": "PYTHON", ".sql": "SQL", ".scala": "SCALA", ".r": "R"}
@@ -23,12 +30,12 @@ _ids = count(4_000_000_001)
 
 @dataclass
 class Item:
-    """One thing of the workspace.
+    """A folder, file or notebook.
 
     Args:
         kind: DIRECTORY, FILE or NOTEBOOK.
-        content: Of a file or notebook.
-        language: Of a notebook.
+        content: Content of a file or notebook.
+        language: Language of a notebook.
     """
 
     kind: str
@@ -42,10 +49,10 @@ class WorkspaceFiles:
     """Everything under /Workspace.
 
     Args:
-        user: Whose home exists.
+        user: User with a home folder.
 
     Attributes:
-        items: By path without "/Workspace", for example "/Users/ana@contoso.com/a.sh".
+        items: Items by path without "/Workspace", for example "/Users/ana@contoso.com/a.sh".
     """
 
     def __init__(self, user: str) -> None:
@@ -54,12 +61,12 @@ class WorkspaceFiles:
         }
 
     def content(self, path: str) -> bytes | None:
-        """Return a file's content; None where there is no file, be it a notebook."""
-        item = self.items.get(plain(path))
+        """Return the content of a file; None for a notebook, a folder or a missing file."""
+        item = self.items.get(without_prefix(path))
         return item.content if item and item.kind == "FILE" else None
 
     def handlers(self) -> dict[str, Handler]:
-        """What it answers."""
+        """Return the handlers of the API."""
         return {
             "GET /api/2.0/workspace/get-status": self._status,
             "GET /api/2.0/workspace/list": self._list,
@@ -71,38 +78,42 @@ class WorkspaceFiles:
         }
 
     def _status(self, call: Call) -> dict[str, Any]:
-        return self._as_json(*self._found(call))
+        return self._to_dict(*self._requested_item(call))
 
     def _list(self, call: Call) -> dict[str, Any]:
-        path, item = self._found(call)
+        path, item = self._requested_item(call)
         if item.kind != "DIRECTORY":
-            return {"objects": [self._as_json(path, item)]}
-        inside = [
-            one for one in sorted(self.items) if one != "/" and posixpath.dirname(one) == path
+            return {"objects": [self._to_dict(path, item)]}
+        children = [
+            child
+            for child in sorted(self.items)
+            if child != "/" and posixpath.dirname(child) == path
         ]
-        return {"objects": [self._as_json(one, self.items[one]) for one in inside]}
+        return {"objects": [self._to_dict(child, self.items[child]) for child in children]}
 
     def _export(self, call: Call) -> Response | dict[str, Any]:
-        path, item = self._found(call)
+        path, item = self._requested_item(call)
         if item.kind == "DIRECTORY":
-            raise invalid(f"{path} is a directory; it can be exported as DBC only")
+            raise invalid_parameter(f"{path} is a directory; it can be exported as DBC only")
         if call.query.get("direct_download") == "true":
-            return as_bytes(item.content)
+            return bytes_response(item.content)
         return {"content": base64.b64encode(item.content).decode(), "file_type": "auto"}
 
     def _import(self, call: Call) -> None:
-        given = _form(call) or call.body
-        path = plain(str(given.get("path") or ""))
-        content = given.get("content") or b""
+        fields = _form(call) or call.body
+        path = without_prefix(str(fields.get("path") or ""))
+        content = fields.get("content") or b""
         if isinstance(content, str):
             content = base64.b64decode(content)
-        overwrite = str(given.get("overwrite", "")).lower() == "true"
-        item = _made(path, str(given.get("format") or "SOURCE"), given.get("language"), content)
+        overwrite = str(fields.get("overwrite", "")).lower() == "true"
+        item = _imported_item(
+            path, str(fields.get("format") or "SOURCE"), fields.get("language"), content
+        )
         self.put(path, item, overwrite=overwrite)
 
     def _import_file(self, call: Call) -> dict[str, Any]:
-        path = plain("/" + call.parts["path"])
-        item = _made(path, "AUTO", None, call.request.body)
+        path = without_prefix("/" + call.path_values["path"])
+        item = _imported_item(path, "AUTO", None, call.request.body)
         if item.kind == "NOTEBOOK":
             # As the platform does, a notebook loses its extension.
             path = posixpath.splitext(path)[0]
@@ -110,23 +121,25 @@ class WorkspaceFiles:
         return {"object_id": item.object_id}
 
     def put(self, path: str, item: Item, *, overwrite: bool) -> None:
-        """Put a thing where its folder is.
+        """Add or replace an item.
 
         Raises:
-            Problem: The folder is missing, or something is there already.
+            Problem: The folder does not exist, or the path is taken.
         """
         parent = self.items.get(posixpath.dirname(path))
         if parent is None or parent.kind != "DIRECTORY":
-            raise missing(f"The parent folder ({posixpath.dirname(path)}) does not exist.")
-        before = self.items.get(path)
-        if before and (not overwrite or before.kind != item.kind):
+            raise resource_not_found(
+                f"The parent folder ({posixpath.dirname(path)}) does not exist."
+            )
+        existing = self.items.get(path)
+        if existing and (not overwrite or existing.kind != item.kind):
             raise Problem(400, "RESOURCE_ALREADY_EXISTS", f"Path ({path}) already exists.")
-        if before:
-            item.object_id = before.object_id
+        if existing:
+            item.object_id = existing.object_id
         self.items[path] = item
 
     def _mkdirs(self, call: Call) -> None:
-        path = plain(call.needed("path"))
+        path = without_prefix(call.required("path"))
         while path not in self.items:
             self.items[path] = Item("DIRECTORY")
             path = posixpath.dirname(path)
@@ -134,51 +147,51 @@ class WorkspaceFiles:
             raise Problem(400, "RESOURCE_ALREADY_EXISTS", f"{path} is a file.")
 
     def _delete(self, call: Call) -> None:
-        path, item = self._found(call)
-        inside = [one for one in self.items if one.startswith(f"{path}/")]
-        if item.kind == "DIRECTORY" and inside and not call.body.get("recursive"):
+        path, item = self._requested_item(call)
+        children = [child for child in self.items if child.startswith(f"{path}/")]
+        if item.kind == "DIRECTORY" and children and not call.body.get("recursive"):
             raise Problem(400, "DIRECTORY_NOT_EMPTY", f"Folder {path} is not empty.")
-        for one in [path, *inside]:
-            del self.items[one]
+        for item_path in [path, *children]:
+            del self.items[item_path]
 
-    def _found(self, call: Call) -> tuple[str, Item]:
-        path = plain(call.needed("path"))
+    def _requested_item(self, call: Call) -> tuple[str, Item]:
+        path = without_prefix(call.required("path"))
         if path not in self.items:
-            raise missing(f"Path ({path}) doesn't exist.")
+            raise resource_not_found(f"Path ({path}) doesn't exist.")
         return path, self.items[path]
 
-    def _as_json(self, path: str, item: Item) -> dict[str, Any]:
-        shown: dict[str, Any] = {
+    def _to_dict(self, path: str, item: Item) -> dict[str, Any]:
+        entry: dict[str, Any] = {
             "object_type": item.kind,
             "path": path,
             "object_id": item.object_id,
             "resource_id": str(item.object_id),
         }
         if item.kind != "DIRECTORY":
-            shown |= {"modified_at": item.changed, "size": len(item.content)}
-        return shown | ({"language": item.language} if item.language else {})
+            entry |= {"modified_at": item.changed, "size": len(item.content)}
+        return entry | ({"language": item.language} if item.language else {})
 
 
-def plain(path: str) -> str:
-    """Return a path without "/Workspace", under which everything is too."""
+def without_prefix(path: str) -> str:
+    """Return a path without the prefix "/Workspace"."""
     path = path.removeprefix("/Workspace").rstrip("/") or "/"
     if not path.startswith("/"):
-        raise invalid(f"Path ({path}) must be absolute.")
+        raise invalid_parameter(f"Path ({path}) must be absolute.")
     return path
 
 
-def _made(path: str, format: str, language: Any, content: bytes) -> Item:
+def _imported_item(path: str, format: str, language: Any, content: bytes) -> Item:
     suffix = posixpath.splitext(path)[1].lower()
     if format == "RAW":
         return Item("FILE", content)
     if format == "SOURCE":
         if not language:
-            raise invalid("The language field is required for the SOURCE format.")
+            raise invalid_parameter("The language field is required for the SOURCE format.")
         return Item("NOTEBOOK", content, str(language))
     if format == "AUTO":
         is_notebook = content.startswith(_NOTEBOOK) and suffix == ".py"
         return Item("NOTEBOOK", content, "PYTHON") if is_notebook else Item("FILE", content)
-    raise invalid(f"Unsupported format: {format}")
+    raise invalid_parameter(f"Unsupported format: {format}")
 
 
 def _form(call: Call) -> dict[str, Any]:

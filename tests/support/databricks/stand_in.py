@@ -1,4 +1,4 @@
-"""A test's side of the stand-in: start it, steer it, look at what it keeps and what was asked."""
+"""The stand-in as a test sees it: its data, its faults, and the requests that it received."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,37 +9,50 @@ from tests.support.databricks.server import Server
 from tests.support.databricks.service import Service
 from tests.support.http.faults import Fault, Faults
 from tests.support.http.journal import Entry, Journal
+from tests.support.http.messages import Request, Response
 
 USER = "ana@contoso.com"
-# Looks like one, so that a test can look for it where none may be.
+# In the shape of a real token, so that a test can search outputs for it.
 TOKEN = "dapi" + "0123456789abcdef" * 2
 
 
 class Databricks:
-    """A running stand-in of a Databricks workspace, in a thread of this process.
+    """A running stand-in of a Databricks workspace, in threads of this process.
 
     Args:
-        folder: For what drivers of its clusters write.
-        port: Where it listens; 0 for any that is free.
+        folder: Parent of the root folders of its clusters' drivers.
+        port: Port to listen on; 0 for a free port.
 
     Attributes:
-        clusters: All clusters; `add` makes one in any state.
-        volumes: Unity Catalog volumes; `add` makes one.
+        clusters: All clusters; `add` makes a cluster in any state.
+        volumes: Unity Catalog volumes; `add` makes a volume.
         files: Workspace files and folders.
-        allowlists: The metastore's.
-        boot: What init scripts do; see `Boot.run_script`.
+        allowlists: Allowlists of the metastore.
+        boot: Nodes; `Boot.run_script` is the effect of an init script.
         commands: Commands on drivers.
         policies: Cluster policies.
-        jobs: Jobs and their runs; see `Jobs.run_task`.
+        jobs: Jobs and their runs; `Jobs.run_task` is the effect of a task.
         experiments: MLflow experiments.
         catalogs: Catalogs, schemas and grants.
-        permissions: Who may do what with jobs and experiments.
-        grants: Registered models, and who holds which privileges.
+        permissions: Access lists of jobs, experiments and folders.
+        grants: Registered models, and effective privileges.
     """
 
     def __init__(self, folder: Path, port: int = 0) -> None:
         self._faults = Faults()
         self._journal = Journal()
+        self._server = Server(self._respond, self._faults, self._journal, port)
+        self.reset(folder)
+
+    def reset(self, folder: Path) -> None:
+        """Replace all data by the data of a new workspace; switch off faults, forget requests.
+
+        Args:
+            folder: Parent of the root folders of the new clusters' drivers.
+        """
+        self._faults.clear()
+        self._server.release_requests()
+        self._journal.clear()
         service = Service(folder, USER, TOKEN)
         self._service = service
         self.clusters = service.clusters
@@ -54,59 +67,58 @@ class Databricks:
         self.catalogs = service.catalogs
         self.permissions = service.permissions
         self.grants = service.grants
-        self._server = Server(service.answer, self._faults, self._journal, port)
 
     @property
     def host(self) -> str:
-        """What DATABRICKS_HOST is."""
+        """Value of DATABRICKS_HOST."""
         return self._server.url
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that bring an unmodified SDK or CLI here."""
+        """Return the variables that lead an unmodified SDK or CLI to the stand-in."""
         return {
             "DATABRICKS_HOST": self.host,
             "DATABRICKS_TOKEN": TOKEN,
-            # Nobody's own profiles.
+            # Profiles of the machine's user do not count.
             "DATABRICKS_CONFIG_FILE": "/dev/null",
             "DATABRICKS_CLI_DISABLE_UPDATE_CHECK": "true",
             "no_proxy": "127.0.0.1,localhost",
             "NO_PROXY": "127.0.0.1,localhost",
         }
 
-    def fault(self, kind: str, **where: Any) -> None:
-        """Switch a fault on; see `Fault` for kinds and arguments.
+    def fault(self, kind: str, **conditions: Any) -> None:
+        """Switch a fault on; `Fault` has its kinds and conditions.
 
         Example:
             databricks.fault("status", status=429, retry_after_s=1, path="clusters/get", count=2)
         """
-        self._faults.add(Fault(kind=kind, **where))
+        self._faults.add(Fault(kind=kind, **conditions))
 
     def deny(self, pattern: str, message: str = "User does not have permission.") -> None:
-        """Answer 403 to what matches "METHOD path", for example "PUT .*artifact-allowlists"."""
+        """Respond with 403 to requests whose "METHOD path" matches, as "PUT .*allowlists" does."""
         self._service.denied.append((pattern, message))
 
     def allow_all(self) -> None:
-        """End all faults and give all permissions back."""
+        """Switch off all faults and restore all permissions."""
         self._faults.clear()
         self._service.denied.clear()
 
     def requests(self, *, method: str = "", path: str = "") -> list[Entry]:
-        """Return what clients asked, oldest first.
+        """Return the requests of clients, oldest first.
 
         Args:
-            method: All of it.
+            method: HTTP method; "" for any.
             path: Part of the path.
         """
         entries = [Entry(**entry) for entry in self._journal.to_dicts()]
-        return [one for one in entries if path in one.path and method in ("", one.method)]
+        return [entry for entry in entries if path in entry.path and method in ("", entry.method)]
 
     def writes(self) -> list[Entry]:
-        """Return the requests that were to change something."""
+        """Return the requests that change something."""
         reads = ("/clusters/events", "/contexts/", "/commands/")
         return [
-            one
-            for one in self.requests()
-            if one.method not in ("GET", "HEAD") and not any(part in one.path for part in reads)
+            entry
+            for entry in self.requests()
+            if entry.method not in ("GET", "HEAD") and not any(part in entry.path for part in reads)
         ]
 
     def forget_requests(self) -> None:
@@ -114,17 +126,20 @@ class Databricks:
         self._journal.clear()
 
     def close(self) -> None:
-        """End it."""
+        """Stop the server."""
         self._server.close()
+
+    def _respond(self, request: Request) -> Response:
+        return self._service.respond(request)
 
 
 @contextmanager
 def databricks_service(folder: Path, port: int = 0) -> Iterator[Databricks]:
-    """Start a stand-in and end it afterwards; it takes no time and needs nothing.
+    """Start a stand-in and stop it afterwards.
 
     Args:
-        folder: For what drivers of its clusters write.
-        port: Where it listens; 0 for any that is free.
+        folder: Parent of the root folders of its clusters' drivers.
+        port: Port to listen on; 0 for a free port.
 
     Example:
         with databricks_service(tmp_path) as databricks:
