@@ -156,8 +156,8 @@ def _server(folder: Path) -> Iterator[tuple[str, Path]]:
     try:
         yield f"http://127.0.0.1:{server.port}", folder / "mlflow.db"
     finally:
-        server._process.kill()
-        server._process.wait()
+        server._server_process.kill()
+        server._server_process.wait()
 
 
 @contextmanager

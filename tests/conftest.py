@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.azureml.fixture import azureml, azureml_client, azureml_process
 from tests.support.databricks.fixture import databricks, databricks_server
+from tests.support.mlflow_database import empty_mlflow_database
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -80,20 +81,8 @@ def spark(request: pytest.FixtureRequest, local_folder: Path) -> Iterator["Spark
     session.stop()
 
 
-@pytest.fixture(scope="session")
-def _empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow store with its tables made: that takes 9 s, copying the file nothing."""
-    from mlflow import MlflowClient
-
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    before = dict(os.environ)
-    MlflowClient(f"sqlite:///{file}").search_registered_models()
-    _put_back(before)
-    return file
-
-
 @pytest.fixture
-def mlflow_store(tmp_path: Path, _empty_store: Path) -> str:
+def mlflow_store(tmp_path: Path) -> str:
     """The URI of an empty SQLite store of this test, set as tracking and as registry URI.
 
     The active experiment is "tests", its artifacts are under `tmp_path` too.
@@ -105,7 +94,7 @@ def mlflow_store(tmp_path: Path, _empty_store: Path) -> str:
     """
     import mlflow
 
-    shutil.copy(_empty_store, tmp_path / "mlflow.db")
+    shutil.copy(empty_mlflow_database(), tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)

@@ -18,6 +18,7 @@ import pytest
 from dbx_aml.local.notebook.run import run_notebook
 from dbx_aml.local.notebook.workspace_stub import local_workspace
 from dbx_aml.local.spark import is_connect
+from tests.support.mlflow_database import empty_mlflow_database
 from tests.support.notebook import write_notebook
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -49,10 +50,10 @@ def run_all(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", params=["classic", "connect"])
-def exit_values(request, tmp_path_factory, _empty_store) -> dict[str, Any]:
+def exit_values(request, tmp_path_factory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "local").mkdir()
-    shutil.copy(_empty_store, folder / "local" / "mlflow.db")
+    shutil.copy(empty_mlflow_database(), folder / "local" / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("DBX_AML_LOCAL_ROOT", str(folder / "local"))

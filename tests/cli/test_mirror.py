@@ -15,9 +15,9 @@ from tests.support.mirror import EXPERIMENT_PATH, MirrorStores
 
 
 @pytest.fixture
-def stores(tmp_path: Path, _empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> MirrorStores:
+def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MirrorStores:
     isolate_from_machine(monkeypatch, tmp_path)
-    return MirrorStores(tmp_path, _empty_store)
+    return MirrorStores(tmp_path)
 
 
 def dbx_aml_mirror(stores: MirrorStores, *arguments: str) -> Result:

@@ -20,6 +20,7 @@ from dbx_aml.tracking.mirror.mirror_run import MirrorResult
 from dbx_aml.tracking.mirror.mirror_runs import mirror_runs
 from dbx_aml.tracking.mirror.pending_runs import pending_runs
 from dbx_aml.tracking.mirror.server import MlflowServer
+from tests.support.mlflow_database import empty_mlflow_database
 
 EXPERIMENT_PATH = "/Users/ana@contoso.com/größe/イリス"
 
@@ -29,13 +30,12 @@ class MirrorStores:
 
     Args:
         folder: Folder for databases and artifacts.
-        empty_store: Database with MLflow's tables, to be copied.
     """
 
-    def __init__(self, folder: Path, empty_store: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         uris = []
         for name in ("source", "destination"):
-            shutil.copy(empty_store, folder / f"{name}.db")
+            shutil.copy(empty_mlflow_database(), folder / f"{name}.db")
             uris.append(f"sqlite:///{folder / name}.db")
             location = (folder / f"{name}-artifacts").as_uri()
             MlflowClient(uris[-1]).create_experiment(EXPERIMENT_PATH, artifact_location=location)

@@ -4,21 +4,18 @@ It is started without the command's own process, which imports MLflow a second t
 of an empty database, whose tables take as long to make as the rest.
 """
 
-import os
 import shutil
 import socket
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from importlib.metadata import version
 from pathlib import Path
-from secrets import token_hex
 
 import urllib3
 
-from dbx_aml.local.jars import cache_folder
 from tests.support.child_process import clean_environment, start_child, wait_for
+from tests.support.mlflow_database import empty_mlflow_database
 
 
 class Backend:
@@ -34,10 +31,7 @@ class Backend:
     def __init__(self, folder: Path) -> None:
         self._database = folder / "mlflow.db"
         self._log = folder / "mlflow.log"
-        self._template = cache_folder() / f"mlflow-{version('mlflow')}.db"
-        self._is_copy = self._template.exists()
-        if self._is_copy:
-            shutil.copy(self._template, self._database)
+        shutil.copy(empty_mlflow_database(), self._database)
         store = f"sqlite:///{self._database}"
         settings = {
             "_MLFLOW_SERVER_FILE_STORE": store,
@@ -78,8 +72,6 @@ class Backend:
             return response.status == 200
 
         wait_for(self._server_process, self._log, is_answering)
-        if not self._is_copy:
-            self._keep_template()
         with closing(sqlite3.connect(self._database)) as connection:
             self._first_rows = _last_rows(connection)
 
@@ -91,13 +83,6 @@ class Backend:
                 if last is not None and last != kept:
                     first = -1 if kept is None else kept
                     connection.execute(f'DELETE FROM "{table}" WHERE rowid > ?', (first,))
-
-    def _keep_template(self) -> None:
-        self._template.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._template.with_suffix(f".{token_hex(4)}.partial")
-        with sqlite3.connect(self._database) as made, sqlite3.connect(partial) as kept:
-            made.backup(kept)
-        os.replace(partial, self._template)
 
 
 def _last_rows(connection: sqlite3.Connection) -> dict[str, int | None]:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.azureml import AzureMl
 from tests.support.child_process import clean_environment
+from tests.support.mlflow_database import empty_mlflow_database
 
 pytestmark = [pytest.mark.azureml, pytest.mark.slow]
 
@@ -60,9 +61,9 @@ def test_ordinary_code_knows_nothing_of_this_package() -> None:
 
 @pytest.mark.timeout(600)
 def test_ordinary_code_reads_back_the_same_from_azure_ml_as_from_sqlite(
-    azureml: AzureMl, tmp_path: Path, _empty_store: Path
+    azureml: AzureMl, tmp_path: Path
 ) -> None:
-    database = shutil.copy(_empty_store, tmp_path / "mlflow.db")
+    database = shutil.copy(empty_mlflow_database(), tmp_path / "mlflow.db")
     on_sqlite = start_program(f"sqlite:///{database}", tmp_path / "sqlite", {})
     on_azureml = start_program(azureml.tracking_uri, tmp_path / "aml", azureml.environment())
     expected = read_results(on_sqlite, tmp_path / "sqlite")

@@ -47,13 +47,11 @@ def test_the_progress_counts_runs_points_and_bytes(stores: MirrorStores) -> None
 
 
 @pytest.mark.slow
-def test_two_threads_that_mirror_between_different_servers_never_mix_them(
-    tmp_path: Path, _empty_store: Path
-) -> None:
+def test_two_threads_that_mirror_between_different_servers_never_mix_them(tmp_path: Path) -> None:
     pairs = {}
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        pairs[name] = MirrorStores(tmp_path / name, _empty_store)
+        pairs[name] = MirrorStores(tmp_path / name)
 
     def mirror_rounds(name: str) -> list[str]:
         statuses = []
