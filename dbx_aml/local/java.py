@@ -66,7 +66,7 @@ def start_jvm(
     """Start a JVM with Spark's classes; the JVM and its Python workers log to `log_file`.
 
     Args:
-        conf: Spark settings. Those that shape the JVM itself, its memory for one, only count here.
+        conf: Spark settings. Settings of the JVM, for example its memory, have an effect only here.
         log_file: File to append to, so that two jobs can share it.
         inherit: File descriptors that the JVM keeps open until it ends.
 
