@@ -1,4 +1,4 @@
-"""`dbx-aml doctor` where every host is black-holed: connections open and nothing ever answers."""
+"""`dbx-aml doctor` with hosts that accept connections and never answer."""
 
 from __future__ import annotations
 
@@ -20,23 +20,30 @@ _COMMAND = Path(sys.executable).with_name("dbx-aml")
 
 
 def run() -> list[Figure]:
-    """Measure the command, all services' hosts dead, beside the same with all of them there."""
+    """Measure the command with all hosts silent, and with all hosts answering."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        with azureml_service(folder / "aml") as aml, databricks_service(folder / "db") as team:
+        with (
+            azureml_service(folder / "aml") as aml,
+            databricks_service(folder / "databricks") as databricks,
+        ):
             workspace = AmlWorkspace.from_tracking_uri(aml.tracking_uri)
             Link(mode="dual", aml_workspace=workspace).save(folder)
-            here = {**clean_environment(), **team.environment(), **aml.environment()}
-            answered = _median(folder, here)
+            environment = {
+                **clean_environment(),
+                **databricks.environment(),
+                **aml.environment(),
+            }
+            answering_s = _median_seconds(folder, environment)
             aml.fault("black-hole")
-            team.fault("black-hole")
-            dead = _median(folder, here)
-    met = dead <= _GOAL_S
+            databricks.fault("black-hole")
+            silent_s = _median_seconds(folder, environment)
     goal = f"at most {_GOAL_S:.0f} s"
-    return [Figure("`dbx-aml doctor`, no host answers", dead, answered, "all answer", goal, met)]
+    name = "`dbx-aml doctor`, no host answers"
+    return [Figure(name, silent_s, answering_s, "all answer", goal, silent_s <= _GOAL_S)]
 
 
-def _median(folder: Path, environment: dict[str, str]) -> float:
+def _median_seconds(folder: Path, environment: dict[str, str]) -> float:
     times = []
     for _ in range(ROUNDS):
         started = time.perf_counter()

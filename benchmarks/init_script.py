@@ -1,4 +1,4 @@
-"""The init script against plain `pip install azureml-mlflow dbx-aml`, on what runtime 18 brings."""
+"""The init script against plain `pip install azureml-mlflow dbx-aml`, on the packages of runtime 18."""
 
 from __future__ import annotations
 
@@ -19,51 +19,52 @@ RUNTIME = "18"
 
 
 def run() -> list[Figure]:
-    """Measure both sides, each time on a fresh node, and return the figures."""
-    machine = known_runtimes()[RUNTIME]
-    place = ROOT / "init_script"
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    own = own_wheel(place / "own")
-    wheelhouse = build_wheelhouse(place / "wheelhouse", machine, own).folder
-    python = real_runtime(place / "python", machine)
-    # A runtime comes compiled.
+    """Measure the init script and pip, each time on a new node, and return the figures."""
+    runtime = known_runtimes()[RUNTIME]
+    folder = ROOT / "init_script"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    wheel = own_wheel(folder / "own")
+    wheelhouse = build_wheelhouse(folder / "wheelhouse", runtime, wheel).folder
+    python = real_runtime(folder / "python", runtime)
+    # The packages of a runtime are compiled.
     subprocess.run(
         [python / "bin" / "python", "-m", "compileall", "-q", python / "lib"], check=False
     )
     variables = {**LINK, "DBX_AML_WHEELHOUSE_PATH": str(wheelhouse)}
-    nodes = [Node(place / f"node{turn}", python) for turn in range(2 * (ROUNDS + 1))]
+    nodes = [Node(folder / f"node{number}", python) for number in range(2 * (ROUNDS + 1))]
 
-    def script(node: Node) -> None:
-        outcome = node.run(variables)
-        if outcome.code or not node.marker.is_ok:
-            raise RuntimeError("\n".join(outcome.lines))
+    def run_script(node: Node) -> None:
+        result = node.run(variables)
+        if result.exit_code or not node.marker.is_ok:
+            raise RuntimeError("\n".join(result.lines))
 
-    def pip(node: Node) -> None:
-        # A fresh node has no cache.
-        words = ["-m", "pip", "install", "--quiet", "--no-cache-dir", "azureml-mlflow", str(own)]
-        subprocess.run([node.home / "python" / "bin" / "python", *words], check=True)
+    def run_pip(node: Node) -> None:
+        # A new node has no cache.
+        arguments = ["install", "--quiet", "--no-cache-dir", "azureml-mlflow", str(wheel)]
+        node_python = node.home / "python" / "bin" / "python"
+        subprocess.run([node_python, "-m", "pip", *arguments], check=True)
 
-    ours, theirs, again = [], [], []
-    for turn in range(ROUNDS + 1):
-        seconds = (
-            _seconds(script, nodes[2 * turn]),
-            _seconds(pip, nodes[2 * turn + 1]),
-            _seconds(script, nodes[2 * turn]),
-        )
-        if turn:
-            for taken, one in zip((ours, theirs, again), seconds, strict=True):
-                taken.append(one)
-    first, plain, second = map(statistics.median, (ours, theirs, again))
-    steps = ", ".join(f"{name} {taken:.1f} s" for name, taken in nodes[-2].marker.steps.items())
+    script_times, pip_times, second_run_times = [], [], []
+    for number in range(ROUNDS + 1):
+        script_s = _seconds(run_script, nodes[2 * number])
+        pip_s = _seconds(run_pip, nodes[2 * number + 1])
+        second_run_s = _seconds(run_script, nodes[2 * number])
+        # The first round fills the caches of the disk.
+        if number:
+            script_times.append(script_s)
+            pip_times.append(pip_s)
+            second_run_times.append(second_run_s)
+    first, pip, second = map(statistics.median, (script_times, pip_times, second_run_times))
+    steps = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in nodes[-2].marker.steps.items())
     name, pip_name = f"init script on runtime {RUNTIME}", "pip install azureml-mlflow dbx-aml"
     return [
-        Figure(name, first, plain, pip_name, "at most 0.5x", first <= 0.5 * plain, steps),
+        Figure(name, first, pip, pip_name, "at most 0.5x", first <= 0.5 * pip, steps),
         Figure(f"{name}, again", second, first, "the first run", "at most 1 s", second <= 1),
     ]
 
 
-def _seconds(side: Callable[[Node], None], node: Node) -> float:
+def _seconds(run_once: Callable[[Node], None], node: Node) -> float:
     started = time.perf_counter()
-    side(node)
+    run_once(node)
     return time.perf_counter() - started

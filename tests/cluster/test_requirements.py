@@ -1,4 +1,4 @@
-"""What has to be added to a machine: its own packages stay, limits are passed over or refused."""
+"""Requirements on a runtime: missing packages are added, newer ones kept, older ones refused."""
 
 from pathlib import Path
 
@@ -27,12 +27,11 @@ PLUGIN = Wheel(
 )
 
 
-def test_only_what_the_machine_lacks_is_added_and_a_passed_limit_is_named() -> None:
-    found = missing_requirements(
-        [PLUGIN], {"azure-storage-blob": "12.29.0", "azure-core": "1.41.0"}
-    )
-    assert found.to_add == ("jsonpickle<5.0.0",)
-    assert found.kept_packages == (
+def test_only_missing_packages_are_added_and_newer_ones_are_kept() -> None:
+    versions = {"azure-storage-blob": "12.29.0", "azure-core": "1.41.0"}
+    requirements = missing_requirements([PLUGIN], versions)
+    assert requirements.to_add == ("jsonpickle<5.0.0",)
+    assert requirements.kept_packages == (
         KeptPackage(
             package="azure-storage-blob",
             version="12.29.0",
@@ -42,11 +41,11 @@ def test_only_what_the_machine_lacks_is_added_and_a_passed_limit_is_named() -> N
     )
 
 
-def test_markers_are_those_of_the_machine_that_is_meant() -> None:
-    machine = {"azure-storage-blob": "12.23.0", "azure-core": "1.31.0"}
-    found = missing_requirements([PLUGIN], machine, {"python_version": "3.10"})
-    assert found.to_add == ("jsonpickle<5.0.0", "tomli")
-    assert found.kept_packages == ()
+def test_markers_are_evaluated_for_the_runtime() -> None:
+    versions = {"azure-storage-blob": "12.23.0", "azure-core": "1.31.0"}
+    requirements = missing_requirements([PLUGIN], versions, {"python_version": "3.10"})
+    assert requirements.to_add == ("jsonpickle<5.0.0", "tomli")
+    assert requirements.kept_packages == ()
 
 
 @pytest.mark.parametrize(
@@ -59,43 +58,41 @@ def test_markers_are_those_of_the_machine_that_is_meant() -> None:
         ("blob<2", "of-the-vendor"),
     ],
 )
-def test_what_is_older_than_needed_or_known_as_broken_is_refused(
-    requirement: str, version: str
-) -> None:
+def test_an_older_or_excluded_version_is_refused(requirement: str, version: str) -> None:
     wheel = Wheel(name="plugin", version="1", requires=(requirement,))
     with pytest.raises(ClusterError, match=r"^blob must be .* for plugin 1: got "):
         missing_requirements([wheel], {"blob": version})
 
 
 @pytest.mark.parametrize("requirement", ["blob~=12.5", "blob==12.5.*", "blob==12.5", "blob<12.6"])
-def test_every_kind_of_upper_limit_is_passed_over(requirement: str) -> None:
+def test_a_newer_version_is_kept_for_every_kind_of_upper_limit(requirement: str) -> None:
     wheel = Wheel(name="plugin", version="1", requires=(requirement,))
-    assert [
-        one.version for one in missing_requirements([wheel], {"blob": "13.0"}).kept_packages
-    ] == ["13.0"]
+    (package,) = missing_requirements([wheel], {"blob": "13.0"}).kept_packages
+    assert package.version == "13.0"
 
 
-def test_a_requirement_that_is_not_met_is_told_unless_it_was_passed_over() -> None:
-    machine = {"azure-storage-blob": "12.29.0", "azure-core": "1.7.0"}
-    kept_packages = missing_requirements([PLUGIN], machine | {"azure-core": "1.8.0"}).kept_packages
+def test_an_unmet_requirement_is_reported_unless_its_limit_is_ignored() -> None:
+    versions = {"azure-storage-blob": "12.29.0", "azure-core": "1.7.0"}
+    kept_packages = missing_requirements([PLUGIN], versions | {"azure-core": "1.8.0"}).kept_packages
     label = "azureml-mlflow 1.62.0.post6"
-    assert unmet_requirements([PLUGIN], machine, kept_packages) == [
+    assert unmet_requirements([PLUGIN], versions, kept_packages) == [
         f"{label} requires azure_core!=1.22.0,<2.0.0,>=1.8.0, 1.7.0 is installed",
         f"{label} requires jsonpickle<5.0.0, none is installed",
     ]
-    assert len(unmet_requirements([PLUGIN], machine)) == 3
+    assert len(unmet_requirements([PLUGIN], versions)) == 3
 
 
-def test_pins_are_read_from_a_freeze_and_from_hashed_requirements() -> None:
+def test_pins_are_read_from_a_freeze_and_from_requirements_with_hashes() -> None:
     text = (
-        "# comment\nazure_core==1.41.0\nJinja2==3.1.6  # why\n-e git+x\nfoo @ file:///x==1\n"
+        "# comment\nazure_core==1.41.0\nJinja2==3.1.6  # comment\n-e git+x\nfoo @ file:///x==1\n"
         'a==1 ; python_version > "3"\nb==2 --hash=sha256:aa==bb\n\n'
     )
     assert read_pins(text) == {"azure-core": "1.41.0", "jinja2": "3.1.6", "a": "1", "b": "2"}
 
 
-def test_a_file_that_is_no_wheel_is_said(tmp_path: Path) -> None:
-    assert Wheel.from_file(write_wheel(tmp_path, "msrest", "0.7.1", ("azure-core>=1",))) == Wheel(
+def test_a_wheel_is_read_and_another_file_is_refused(tmp_path: Path) -> None:
+    file = write_wheel(tmp_path, "msrest", "0.7.1", ("azure-core>=1",))
+    assert Wheel.from_file(file) == Wheel(
         name="msrest", version="0.7.1", requires=["azure-core>=1"]
     )
     (tmp_path / "x.whl").write_text("x")

@@ -34,6 +34,6 @@ class RealNodes:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
         node.script.write_text(text.decode().replace("/Volumes/", f"{root}/Volumes/"))
-        outcome = node.run(variables)
-        self.script_output = outcome.lines
-        return outcome.code
+        result = node.run(variables)
+        self.script_output = result.lines
+        return result.exit_code

@@ -1,5 +1,5 @@
-"""A throw-away node of a cluster: a folder in the place of `/`, with a real Python and real pip.
+"""A temporary node of a cluster: a folder in place of `/`, with its own Python and pip.
 
-`wheel` writes wheels, `runtime` a Python with what a runtime brings, `index` serves wheels over
-HTTP and can fail, `node` runs the init script in such a folder.
+`wheel` writes wheels, `runtime` makes a Python with a runtime's packages, `index` serves wheels
+over HTTP with delays and errors, `node` runs the init script in such a folder.
 """

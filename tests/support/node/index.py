@@ -1,4 +1,4 @@
-"""A package index over HTTP that serves a folder of wheels, and can be slow, broken or strange."""
+"""A package index over HTTP that serves a folder of wheels, with delays, errors and wrong bytes."""
 
 import time
 from collections.abc import Iterator
@@ -12,40 +12,49 @@ from tests.support.node.wheel import sha256
 
 
 class Index:
-    """What is served and how.
+    """The content of the index and its faults.
 
     Args:
-        folder: Of the wheels; read at each request.
+        folder: Folder of the wheels; it is read at each request.
+
+    Attributes:
+        delay_s: Seconds before each response.
+        failures: Number of requests that get the status 503.
+        corrupted_wheel: Beginning of the name of a wheel that is served with a wrong byte.
+        requests: Path of each request.
+        url: URL for pip's `--index-url`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.delay_s = 0.0
         self.failures = 0
-        self.corrupt = ""
+        self.corrupted_wheel = ""
         self.requests: list[str] = []
         self.url = ""
 
-    def page(self, project: str) -> bytes | None:
-        """Return the page with a project's files; None where there are none."""
+    def project_page(self, project: str) -> bytes | None:
+        """Return the page with links to a project's wheels; None if the folder has none."""
         prefix = project.replace("-", "_") + "-"
-        files = [one for one in self.folder.glob("*.whl") if one.name.lower().startswith(prefix)]
-        if not files:
+        files = self.folder.glob("*.whl")
+        wheels = [file for file in files if file.name.lower().startswith(prefix)]
+        if not wheels:
             return None
         links = (
-            f'<a href="/files/{one.name}#sha256={sha256(one)}">{one.name}</a>' for one in files
+            f'<a href="/files/{file.name}#sha256={sha256(file)}">{file.name}</a>' for file in wheels
         )
         return f"<!DOCTYPE html><html><body>{''.join(links)}</body></html>".encode()
 
-    def file(self, name: str) -> bytes:
-        """Return a wheel, or something else under its name."""
+    def wheel_content(self, name: str) -> bytes:
+        """Return the bytes of a wheel."""
         content = (self.folder / name).read_bytes()
-        return content[:-1] + b"?" if self.corrupt and name.startswith(self.corrupt) else content
+        is_corrupted = self.corrupted_wheel and name.startswith(self.corrupted_wheel)
+        return content[:-1] + b"?" if is_corrupted else content
 
 
 @contextmanager
 def serve(folder: Path) -> Iterator[Index]:
-    """Serve a folder until the block ends."""
+    """Serve a folder of wheels until the block ends."""
     index = Index(folder)
 
     class Handler(BaseHTTPRequestHandler):
@@ -54,12 +63,12 @@ def serve(folder: Path) -> Iterator[Index]:
             time.sleep(index.delay_s)
             if index.failures:
                 index.failures -= 1
-                return self.answer(503, b"")
+                return self.respond(503, b"")
             kind, _, name = self.path.strip("/").partition("/")
-            content = index.file(name) if kind == "files" else index.page(name)
-            return self.answer(404 if content is None else 200, content or b"")
+            content = index.wheel_content(name) if kind == "files" else index.project_page(name)
+            return self.respond(404 if content is None else 200, content or b"")
 
-        def answer(self, status: int, content: bytes) -> None:
+        def respond(self, status: int, content: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
             self.send_header("Content-Type", "text/html")

@@ -1,4 +1,4 @@
-"""One node: a folder in the place of `/`, the init script run in it, and what is there after."""
+"""A node: a folder in place of `/` in which the init script runs."""
 
 import os
 import shutil
@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from dbx_aml.cluster.init_script import read_init_script
 from dbx_aml.cluster.node.marker import NodeMarker, read_marker
@@ -21,65 +22,80 @@ LINK = {
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the script said."""
+class ScriptResult:
+    """Exit code and output of one run of the init script."""
 
-    code: int
+    exit_code: int
     stdout: str
     lines: list[str]
 
     @property
-    def last(self) -> str:
-        """The last line."""
+    def last_line(self) -> str:
+        """The last message."""
         return self.lines[-1].removeprefix("dbx-aml: ")
 
 
 class Node:
-    """A fresh node.
+    """A new node.
 
     Args:
-        root: Its folder; made here.
-        runtime: The virtual environment to start from; its files are linked, not copied.
-        version: Databricks Runtime that it says it has.
+        root: Folder of the node; it is created.
+        runtime: Virtual environment to start from; its files are linked, not copied.
+        version: Version of the Databricks Runtime.
     """
 
     def __init__(self, root: Path, runtime: Path, version: str = "18.0") -> None:
         self.root = root
         self.home = root / "databricks"
-        shutil.copytree(
-            runtime, self.home / "python", symlinks=True, copy_function=os.link, dirs_exist_ok=False
-        )
+        shutil.copytree(runtime, self.home / "python", symlinks=True, copy_function=os.link)
         (self.home / "spark" / "conf").mkdir(parents=True)
         self.spark_env.write_text("export SPARK_LOCAL_DIRS=/local_disk0\n")
         (self.home / "DBR_VERSION").write_text(f"{version}\n")
         self.script = root / "dbx_aml_init.sh"
         self.script.write_text(read_init_script(), encoding="utf-8")
-        self.before = self.versions()
-        self.files_before = self.files()
+        self.record_runtime()
+
+    def record_runtime(self) -> None:
+        """Take the packages that are installed now as the runtime's."""
+        self.runtime_versions = self.versions()
+        self.runtime_files = self.files()
+
+    def copy(self, root: Path) -> Self:
+        """Return a copy of the node in another folder; its files are linked."""
+        node = object.__new__(type(self))
+        shutil.copytree(self.root, root, symlinks=True, copy_function=os.link)
+        node.root, node.home, node.script = root, root / "databricks", root / self.script.name
+        node.runtime_versions, node.runtime_files = self.runtime_versions, self.runtime_files
+        for file in (node.spark_env, node.script):
+            # Tests write to these files, which must not change the original.
+            text = file.read_text(encoding="utf-8")
+            file.unlink()
+            file.write_text(text, encoding="utf-8")
+        return node
 
     @property
     def spark_env(self) -> Path:
-        """Spark's own file of exports."""
+        """Spark's file of environment variables."""
         return self.home / "spark" / "conf" / "spark-env.sh"
 
     @property
-    def marker_file(self) -> Path:
-        """The marker's."""
+    def marker_path(self) -> Path:
+        """File of the marker."""
         return self.home / "dbx_aml" / "marker.json"
 
     @property
     def marker(self) -> NodeMarker:
-        """What the script says it did."""
-        marker = read_marker(self.marker_file)
+        """The marker of the last run."""
+        marker = read_marker(self.marker_path)
         assert marker is not None
         return marker
 
     def command(self, prefix: tuple[str, ...] = ()) -> list[str]:
-        """Return the words that run the script."""
+        """Return the command line that runs the script."""
         return [*prefix, "bash", str(self.script)]
 
     def environment(self, variables: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Return the variables that an init script has, and these."""
+        """Return the environment of an init script with variables of the cluster."""
         return {
             "PATH": os.environ["PATH"],
             "HOME": str(self.root),
@@ -92,14 +108,14 @@ class Node:
 
     def run(
         self, variables: Mapping[str, str] | None = None, prefix: tuple[str, ...] = ()
-    ) -> Outcome:
+    ) -> ScriptResult:
         """Run the script.
 
         Args:
-            variables: Of the cluster; by default those of a link.
-            prefix: A command that runs it, for example one that takes the network away.
+            variables: Variables of the cluster; by default those of a link.
+            prefix: Command that runs the script, for example without a network.
         """
-        done = subprocess.run(
+        process = subprocess.run(
             self.command(prefix),
             env=self.environment(variables),
             capture_output=True,
@@ -107,33 +123,38 @@ class Node:
             timeout=120,
             check=False,
         )
-        return Outcome(done.returncode, done.stdout, done.stderr.splitlines())
+        return ScriptResult(process.returncode, process.stdout, process.stderr.splitlines())
 
     def versions(self) -> dict[str, str]:
-        """Return name and version of each package, by its own metadata."""
-        names = (one.name.removesuffix(".dist-info") for one in self._place.glob("*.dist-info"))
+        """Return version by name of each package, from the names of the metadata folders."""
+        folders = self._site_packages.glob("*.dist-info")
+        names = (folder.name.removesuffix(".dist-info") for folder in folders)
         return {name.rpartition("-")[0].lower(): name.rpartition("-")[2] for name in names}
 
     def files(self) -> dict[str, tuple[int, int]]:
-        """Return size and time of each file of a package, but for compiled ones."""
+        """Return size and time of each file of a package, except compiled files."""
         return {
-            str(file.relative_to(self._place)): (file.stat().st_size, file.stat().st_mtime_ns)
-            for file in self._place.rglob("*")
+            str(file.relative_to(self._site_packages)): (
+                file.stat().st_size,
+                file.stat().st_mtime_ns,
+            )
+            for file in self._site_packages.rglob("*")
             if file.is_file() and file.suffix != ".pyc"
         }
 
     @property
-    def _place(self) -> Path:
+    def _site_packages(self) -> Path:
         return site_packages(self.home / "python")
 
     @property
-    def added(self) -> dict[str, str]:
-        """Version by name of what is there now and was not; nothing else may have changed."""
-        now, files = self.versions(), self.files()
-        assert {name: now.get(name) for name in self.before} == self.before
-        assert {name: files.get(name) for name in self.files_before} == self.files_before
-        return {name: version for name, version in now.items() if name not in self.before}
+    def added_packages(self) -> dict[str, str]:
+        """Version by name of each added package; asserts that the runtime's are unchanged."""
+        versions, files = self.versions(), self.files()
+        assert {name: versions.get(name) for name in self.runtime_versions} == self.runtime_versions
+        assert {name: files.get(name) for name in self.runtime_files} == self.runtime_files
+        added = versions.keys() - self.runtime_versions.keys()
+        return {name: version for name, version in versions.items() if name in added}
 
-    def is_as_before(self) -> bool:
-        """Tell whether packages, and each file of them, are what they were at first."""
-        return self.files() == self.files_before
+    def has_only_runtime_packages(self) -> bool:
+        """Tell whether each file of a package is as the runtime has it, and no other exists."""
+        return self.files() == self.runtime_files

@@ -1,4 +1,4 @@
-"""Write wheels: small stand-ins, and this package's own from where it is installed."""
+"""Write wheels: small stand-ins, and the wheel of the dbx-aml under test."""
 
 import base64
 import hashlib
@@ -18,14 +18,14 @@ def write_wheel(
     files: Mapping[str, str] | None = None,
     entry_points: str = "",
 ) -> Path:
-    """Return a pure wheel of these files."""
+    """Write a pure Python wheel with some files."""
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-    metadata += "".join(f"Requires-Dist: {one}\n" for one in requires)
+    metadata += "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
     return _write(folder, name, version, metadata, dict(files or {}), entry_points)
 
 
 def own_wheel(folder: Path) -> Path:
-    """Return the wheel of the dbx-aml that is tested, be it installed or a checkout."""
+    """Write the wheel of the dbx-aml under test, installed or a checkout."""
     installed = distribution("dbx-aml")
     home = Path(dbx_aml.__file__).parent
     files = {
@@ -46,7 +46,7 @@ def own_wheel(folder: Path) -> Path:
 
 
 def sha256(file: Path) -> str:
-    """Return the hash as requirements files write it."""
+    """Return the SHA-256 of a file in hexadecimal digits."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
