@@ -1,4 +1,4 @@
-"""The init script against plain `pip install azureml-mlflow dbx-aml`, on the packages of runtime 18."""
+"""The init script against plain `pip install azureml-mlflow dbx-aml`, on runtime 18."""
 
 from __future__ import annotations
 
