@@ -97,7 +97,7 @@ def test_config_selects_the_file(run_command: RunCommand, tmp_path: Path) -> Non
 def test_black_holes_end_in_time_and_no_secret_is_written(
     dual_link: AzureMl, databricks: Databricks
 ) -> None:
-    """Runs as a process of its own: importing MLflow alone would take longer than the checks."""
+    """Runs in a separate process: importing MLflow alone would take longer than the checks."""
     dual_link.fault("black-hole")
     databricks.fault("black-hole")
     code = (

@@ -112,7 +112,7 @@ class Node:
         """Run the script.
 
         Args:
-            variables: Variables of the cluster; by default those of a link.
+            variables: Variables of the cluster; by default `LINK`.
             prefix: Command that runs the script, for example without a network.
         """
         process = subprocess.run(

@@ -152,7 +152,7 @@ def _run_uv(*arguments: str, stdin: str = "") -> str:
 
 
 def _find_python(minor: str) -> str:
-    """Return an interpreter of a minor version; the running one if there is none."""
+    """Return an interpreter of a minor version; the running interpreter if none is installed."""
     name = f"python{minor}"
     candidates = [shutil.which(name), *Path.home().glob(f".pyenv/versions/{minor}.*/bin/{name}")]
     for python in filter(None, candidates):
