@@ -83,12 +83,12 @@ def test_models_pinned_at_the_same_time_are_those_of_the_registry_of_their_call(
         assert set(models[name]) == {(run_id, factor)}
 
 
-def test_runs_mirrored_at_the_same_time_go_to_the_destination_of_their_call(tmp_path, _empty_store):
+def test_runs_mirrored_at_the_same_time_go_to_the_destination_of_their_call(tmp_path):
     numbers = {name: itertools.count() for name in ("east", "west")}
     pairs = {}
     for name in ("east", "west"):
         (tmp_path / name).mkdir()
-        pairs[name] = (MirrorStores(tmp_path / name, _empty_store),)
+        pairs[name] = (MirrorStores(tmp_path / name),)
 
     def mirror(name, stores):
         stores.create_run(f"run {next(numbers[name])}", side=name)
