@@ -1,42 +1,214 @@
-"""What the README shows runs as it stands there, one example after the other."""
+"""Every code block of README and docs runs in the order of its page, against the stand-ins."""
 
+from __future__ import annotations
+
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
+from tests.support.alone import leave_alone
+from tests.support.azureml import AzureMl
+from tests.support.databricks import USER, Databricks
+from tests.support.databricks.boot import leaves_marker
+from tests.support.node.index import serve
+from tests.support.node.runtime import write_additions, write_plugin
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow]
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PROGRAMS = ("make", "pip", "databricks")
+WORKSPACE_FOLDER = ".dbx_aml/files/Workspace/Users/ana@contoso.com/dbx-aml/notebooks"
+# Reads one block of Python after the other, as JSON lines, and ends each with a NUL.
+INTERPRETER = """
+import json, sys
+names = {"__name__": "__main__"}
+for line in sys.stdin:
+    exec(json.loads(line), names)
+    print(chr(0), flush=True)
+"""
 
 
-def examples(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text("utf-8"), re.M | re.S)
+class Block(NamedTuple):
+    """A code block: its language ("" for none) and its text."""
+
+    language: str
+    text: str
 
 
-def run(*command: str, folder: Path) -> str:
-    """Run a command as a reader would, with the tables in the folder itself."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    # The folder's own MLflow store stands for Databricks.
-    store = f"sqlite:///{folder}/.dbx_aml/mlflow.db"
-    (folder / ".dbx_aml").mkdir(exist_ok=True)
-    link = {"DBX_AML_REGISTRY": "databricks", "DBX_AML_DATABRICKS_TRACKING_URI": store}
-    environment = {**os.environ, **link, "PATH": path}
-    environment.pop("DBX_AML_LOCAL_ROOT", None)
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+def read_blocks(page: Path) -> list[Block]:
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
+    return [Block(*block) for block in blocks]
+
+
+class Reader:
+    """A reader who runs the blocks of a page in one folder.
+
+    Args:
+        folder: Current folder of every block.
+        environment: Variables of every block.
+    """
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self._folder = folder
+        self._environment = environment
+        self._errors = (folder / "stderr.txt").open("w+")
+        self._python: subprocess.Popen[str] | None = None
+        self.output = ""
+
+    def run(self, block: Block) -> None:
+        runners = {
+            "sh": self._run_shell,
+            "python": self._run_python,
+            "diff": self._compare_with_output,
+            "": self._run_cell,
+        }
+        runners[block.language](block.text)
+
+    def close(self) -> None:
+        if self._python is not None:
+            self._python.communicate(timeout=60)
+            assert self._python.returncode == 0, self._stderr()
+        self._errors.close()
+
+    def _run_shell(self, text: str) -> None:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", text],
+            cwd=self._folder, env=self._environment, stdout=subprocess.PIPE, stderr=self._errors,
+            text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, (text, done.stdout, self._stderr())
+        self.output += done.stdout
+
+    def _run_python(self, text: str) -> None:
+        if self._python is None:
+            self._python = subprocess.Popen(
+                [sys.executable, "-c", INTERPRETER],
+                cwd=self._folder, env=self._environment, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=self._errors, text=True,
+            )  # fmt: skip
+        assert self._python.stdin is not None and self._python.stdout is not None
+        self._python.stdin.write(json.dumps(text) + "\n")
+        self._python.stdin.flush()
+        for line in self._python.stdout:
+            if line == "\0\n":
+                return
+            self.output += line
+        raise AssertionError((text, self._stderr()))
+
+    def _compare_with_output(self, text: str) -> None:
+        """Compare a shown difference with the printed one: ids differ, and "..." ends a line."""
+        printed = re.sub(r"\d{4}-\d{6}-\w{8}", "ID", self.output).splitlines()
+        for line in re.sub(r"\d{4}-\d{6}-\w{8}", "ID", text).splitlines():
+            shown = line.removesuffix("...")
+            assert any(
+                candidate.startswith(shown) if line.endswith("...") else candidate == shown
+                for candidate in printed
+            ), (line, printed)
+
+    def _run_cell(self, text: str) -> None:
+        """Run a notebook with this cell, where the folder of a workspace has the notebooks."""
+        shutil.copytree(ROOT / "notebooks", self._folder / WORKSPACE_FOLDER, dirs_exist_ok=True)
+        notebook = self._folder / "own.py"
+        notebook.write_text(f"# Databricks notebook source\n# MAGIC {text}")
+        self._run_shell("dbx-aml notebook run own.py")
+
+    def _stderr(self) -> str:
+        self._errors.flush()
+        self._errors.seek(0)
+        return self._errors.read()[-5000:]
+
+
+@pytest.fixture
+def reader(
+    tmp_path: Path,
+    databricks: Databricks,
+    azureml: AzureMl,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Reader]:
+    """A reader with a link to both stand-ins, notebooks, a cluster "team" and a package index."""
+    folder = tmp_path / "reader"
+    workspace = databricks.environment()
+    leave_alone(monkeypatch, folder)
+    databricks.volumes.add("main.ml.dbx_aml")
+    databricks.volumes.add("main.flights.models")
+    databricks.grants.grant("volume", "main.flights.models", USER, "READ_VOLUME", "WRITE_VOLUME")
+    databricks.grants.models["main.flights.delay"] = USER
+    databricks.clusters.add(
+        "team",
+        init_scripts=[{"volumes": {"destination": "/Volumes/main/ops/init/proxy.sh"}}],
+        spark_env_vars={"HTTPS_PROXY": "http://proxy.contoso.com"},
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    databricks.boot.run_script = leaves_marker()
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in PROGRAMS:
+        (programs / name).write_text(
+            f'#!/bin/sh\nexec {sys.executable} -m tests.support.documented_programs {name} "$@"\n'
+        )
+        (programs / name).chmod(0o755)
+    (folder / "notebooks").symlink_to(ROOT / "notebooks")
+    (folder / "config.json").write_text(json.dumps(_link(azureml)))
+    index_folder = tmp_path / "index"
+    write_plugin(index_folder)
+    write_additions(index_folder)
+    with serve(index_folder) as index:
+        environment = {
+            **os.environ,
+            **azureml.environment(),
+            **workspace,
+            "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            # A SQLite file stands for MLflow in Databricks.
+            "DBX_AML_DATABRICKS_TRACKING_URI": f"sqlite:///{folder}/databricks.db",
+            "DBX_AML_REGISTRY": "databricks",
+            "DBX_AML_LOCAL_ROOT": str(folder / ".dbx_aml"),
+            "PIP_INDEX_URL": index.url,
+            "UV_NO_CACHE": "1",
+        }
+        reader = Reader(folder, environment)
+        yield reader
+        reader.close()
 
 
-def test_the_examples_of_the_readme_run_in_their_order(tmp_path):
-    said = run(sys.executable, "-c", "\n".join(examples("python")), folder=tmp_path)
-    assert "3 rows scored by version 1" in said
-    assert "arrival_delay 1 ['champion']" in said
-    command = next(text for text in examples("sh") if "dbx-aml score" in text)
-    said = run("bash", "-c", command, folder=tmp_path)
-    assert "Already scored" in said, "the same batch, a second time"
+def _link(azureml: AzureMl) -> dict[str, object]:
+    from dbx_aml import AmlWorkspace
+
+    workspace = AmlWorkspace.from_tracking_uri(azureml.tracking_uri)
+    values = {"mode": "dual", "region": workspace.region}
+    return {**workspace.parts, "dbx_aml": values}
+
+
+@pytest.mark.slow
+@pytest.mark.spark
+@pytest.mark.azureml
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_of_a_page_runs(reader: Reader, page: Path) -> None:
+    blocks = read_blocks(page)
+    assert blocks, "a page without examples"
+    for block in blocks:
+        reader.run(block)
+    if page.name == "README.md":
+        assert "3 rows scored by version 1" in reader.output
+        assert "Already scored" in reader.output
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8"))
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert not missing
+
+
+def test_readme_links_every_page_of_docs() -> None:
+    text = PAGES[0].read_text("utf-8")
+    assert len(PAGES) > 5
+    missing = [page.name for page in PAGES[1:] if f"(docs/{page.name})" not in text]
+    assert not missing

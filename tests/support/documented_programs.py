@@ -1,0 +1,67 @@
+"""Programs that documented commands name but that the tests must not run: make, pip, databricks.
+
+Each checks that its arguments name something that exists: a target, a wheel, an extra, a job, a
+variable. Run as `python -m tests.support.documented_programs PROGRAM ARGUMENT...`.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+_BUNDLE_COMMANDS = {"validate", "deploy", "run", "summary", "destroy"}
+
+
+def make(*targets: str) -> None:
+    """Check that the targets exist; `build` writes the wheel into the current folder."""
+    known = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(targets) <= set(known), (targets, known)
+    if "build" in targets:
+        from tests.support.node.wheel import own_wheel
+
+        own_wheel(Path("dist"))
+
+
+def pip(command: str, *requirements: str) -> None:
+    """Check that each requirement is a wheel of this package."""
+    assert command == "install", command
+    for requirement in requirements:
+        assert Path(requirement).name.startswith("dbx_aml-"), requirement
+        assert Path(requirement).is_file(), requirement
+
+
+def databricks(group: str, command: str, *arguments: str) -> None:
+    """Check subcommands, jobs, parameters, variables and local files."""
+    if group == "fs":
+        source, destination = arguments[-2:]
+        assert command == "cp" and Path(source).exists(), source
+        assert destination.startswith("dbfs:/Volumes/"), destination
+        return
+    assert group == "bundle" and command in _BUNDLE_COMMANDS, (group, command)
+    bundle = _read_yaml(ROOT / "databricks.yml")
+    jobs = _read_yaml(ROOT / "resources" / "jobs.yml")["resources"]["jobs"]
+    parameters: set[str] = set()
+    if command == "run":
+        job = jobs[arguments[0]]
+        parameters = {parameter["name"] for parameter in job["parameters"]}
+        arguments = arguments[1:]
+    for option, value in zip(arguments[::2], arguments[1::2], strict=True):
+        name = value.partition("=")[0]
+        known = {
+            "--params": parameters,
+            "--var": set(bundle["variables"]),
+            "--target": set(bundle["targets"]),
+        }
+        assert name in known[option], (option, value)
+
+
+def _read_yaml(file: Path) -> dict:
+    content: dict = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return content
+
+
+if __name__ == "__main__":
+    program, *command_line = sys.argv[1:]
+    {"make": make, "pip": pip, "databricks": databricks}[program](*command_line)
