@@ -55,11 +55,12 @@ def _print_table(report: DoctorReport) -> None:
     from rich.text import Text
 
     rows = []
-    for status, check, seconds, message, fix in report.rows():
-        text = Text(message, style="dim" if status == "skipped" else "")
-        if fix:
-            text.append(f"\n→ {fix}", style="bold")
-        rows.append((Text(status, style=_STYLES[status]), check, seconds, text))
+    for result in report.results:
+        text = Text(result.message, style="dim" if result.status == "skipped" else "")
+        if result.fix:
+            text.append(f"\n→ {result.fix}", style="bold")
+        status = Text(result.status, style=_STYLES[result.status])
+        rows.append((status, result.check, result.seconds, text))
     columns = [
         Column("status"),
         Column("check", is_prose=True),

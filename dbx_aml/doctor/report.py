@@ -54,27 +54,12 @@ class DoctorReport:
         """Return `ok` and all `checks`, for JSON."""
         return {"ok": self.is_ok, "checks": [asdict(result) for result in self.results]}
 
-    def rows(self) -> list[tuple[CheckStatus, str, str, str, str]]:
-        """Return status, check, seconds, message and fix; one row for each reason to skip."""
-        rows: list[tuple[CheckStatus, str, str, str, str]] = [
-            (result.status, result.check, f"{result.seconds:.1f}", result.message, result.fix)
-            for result in self.results
-            if result.status != "skipped"
-        ]
-        skipped: dict[str, list[str]] = {}
-        for result in self.results:
-            if result.status == "skipped":
-                skipped.setdefault(result.message, []).append(result.check)
-        for reason, checks in skipped.items():
-            rows.append(("skipped", ", ".join(checks), "", reason, ""))
-        return rows
-
     def __str__(self) -> str:
         lines = []
-        for status, check, _, message, fix in self.rows():
-            lines.append(f"{status:<8} {check}: {message}")
-            if fix:
-                lines.append(f"{'':<8} → {fix}")
+        for result in self.results:
+            lines.append(f"{result.status:<8} {result.check}: {result.message}")
+            if result.fix:
+                lines.append(f"{'':<8} → {result.fix}")
         return "\n".join([*lines, self.summary])
 
     __repr__ = __str__
@@ -82,12 +67,12 @@ class DoctorReport:
     def _repr_html_(self) -> str:
         rows = (
             (
-                StyledCell(status, _HTML_STYLES[status]),
-                check,
-                seconds,
-                f"{message}\n→ {fix}" if fix else message,
+                StyledCell(result.status, _HTML_STYLES[result.status]),
+                result.check,
+                f"{result.seconds:.1f}",
+                f"{result.message}\n→ {result.fix}" if result.fix else result.message,
             )
-            for status, check, seconds, message, fix in self.rows()
+            for result in self.results
         )
         table = html_table(rows, ("status", "check", "s", "result and fix"))
         return f"{table}<p>{escape(self.summary)}</p>"
