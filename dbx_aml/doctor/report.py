@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from dbx_aml._common.html import StyledCell, html_table
-from dbx_aml.doctor.check_result import STATUSES, CheckResult, CheckStatus
+from dbx_aml.doctor.check_result import STATUSES, CheckResult
 
 _HTML_STYLES = {
     "failed": "color: #d1242f; font-weight: 600",
