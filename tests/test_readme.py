@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.alone import leave_alone
 from tests.support.azureml import AzureMl
 from tests.support.databricks import USER, Databricks
 from tests.support.databricks.boot import leaves_marker
+from tests.support.isolation import isolate_from_machine
 from tests.support.node.index import serve
 from tests.support.node.runtime import write_additions, write_plugin
 
@@ -141,7 +141,7 @@ def reader(
     """A reader with a link to both stand-ins, notebooks, a cluster "team" and a package index."""
     folder = tmp_path / "reader"
     workspace = databricks.environment()
-    leave_alone(monkeypatch, folder)
+    isolate_from_machine(monkeypatch, folder)
     databricks.volumes.add("main.ml.dbx_aml")
     databricks.volumes.add("main.flights.models")
     databricks.volumes.add("main.ops.init")
