@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
+from dbx_aml import AmlWorkspace, Link
 from tests.support.azureml import AzureMl
 from tests.support.databricks import USER, Databricks
 from tests.support.databricks.boot import leaves_marker
@@ -161,7 +162,8 @@ def reader(
         )
         (programs / name).chmod(0o755)
     (folder / "notebooks").symlink_to(ROOT / "notebooks")
-    (folder / "config.json").write_text(json.dumps(_link(azureml)))
+    aml_workspace = AmlWorkspace.from_tracking_uri(azureml.tracking_uri)
+    Link(mode="dual", aml_workspace=aml_workspace).save(folder)
     index_folder = tmp_path / "index"
     write_plugin(index_folder)
     write_additions(index_folder)
@@ -182,14 +184,6 @@ def reader(
         reader = Reader(folder, environment)
         yield reader
         reader.close()
-
-
-def _link(azureml: AzureMl) -> dict[str, object]:
-    from dbx_aml import AmlWorkspace
-
-    workspace = AmlWorkspace.from_tracking_uri(azureml.tracking_uri)
-    values = {"mode": "dual", "region": workspace.region}
-    return {**workspace.parts, "dbx_aml": values}
 
 
 @pytest.mark.slow
