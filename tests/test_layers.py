@@ -83,6 +83,17 @@ def test_a_pure_module_needs_only_the_standard_library(name: str) -> None:
     assert others <= set(sys.stdlib_module_names)
 
 
+def test_only_connect_changes_the_servers_of_the_whole_process() -> None:
+    setters = {"set_tracking_uri", "set_registry_uri"}
+    users = {
+        name
+        for name, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in setters
+    }
+    assert users == {"tracking.connect"}
+
+
 def test_importing_the_package_loads_neither_mlflow_nor_spark_nor_pandas() -> None:
     code = (
         "import sys, dbx_aml; dir(dbx_aml);"

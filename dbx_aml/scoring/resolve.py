@@ -48,7 +48,7 @@ def resolve_request(
     is_stream = request.write_mode == "incremental" and not request.dry_run
     # Spark looks up the table's version while the model is downloaded.
     with ThreadPoolExecutor(1) as pool:
-        report("looking at the tables")
+        report("checking the tables")
         version = None if is_stream else pool.submit(request.input_table.version, spark)
         input_columns = _read_input(spark, request).columns
         report("resolving the model")

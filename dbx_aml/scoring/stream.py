@@ -51,7 +51,7 @@ def score_new_rows(bound: BoundRequest) -> list[WrittenBatch]:
     written: list[WrittenBatch] = []
     _streams[resolved] = bound, written
     try:
-        bound.report("reading what is new")
+        bound.report("reading new rows")
         query = (
             _read_stream(spark, request)
             .writeStream.foreachBatch(partial(_score_micro_batch, resolved))

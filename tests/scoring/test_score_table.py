@@ -442,6 +442,10 @@ def test_large_integers_stay_exact_beside_a_null(spark, view, score, tmp_path):
 def test_every_type_of_prediction_keeps_its_values_and_its_nulls(
     spark, view, score, tmp_path, kind
 ):
+    def values_for(rows, values):
+        """Return the value of each row, in whatever batches the rows come."""
+        return values[rows["x"].to_numpy().astype(int) - 1]
+
     two_outputs = pd.DataFrame({"value": [1.5, 2.5], "label": ["a", "b"]})
     matrix = np.array([[1.0, np.nan], [3.0, 4.0]])
     predict, example, predictions, spark_type = {
@@ -452,25 +456,25 @@ def test_every_type_of_prediction_keeps_its_values_and_its_nulls(
             "string",
         ),
         "struct": (
-            lambda rows: two_outputs.iloc[: len(rows)][["label", "value"]],
+            lambda rows: values_for(rows, two_outputs.iloc)[["label", "value"]],
             two_outputs,
             "[Row(value=1.5, label='a'), Row(value=2.5, label='b')]",
             "struct<value:double,label:string>",
         ),
         "array": (
-            lambda rows: matrix[: len(rows)],
+            lambda rows: values_for(rows, matrix),
             matrix,
             "[[1.0, nan], [3.0, 4.0]]",
             "array<double>",
         ),
         "double": (
-            lambda rows: np.array([np.nan, np.inf])[: len(rows)],
+            lambda rows: values_for(rows, np.array([np.nan, np.inf])),
             np.array([1.0, 2.0]),
             "[nan, inf]",
             "double",
         ),
         "bigint": (
-            lambda rows: np.array([2**53 + 1, -1])[: len(rows)],
+            lambda rows: values_for(rows, np.array([2**53 + 1, -1])),
             np.array([1, 2]),
             "[9007199254740993, -1]",
             "bigint",
@@ -484,7 +488,7 @@ def test_every_type_of_prediction_keeps_its_values_and_its_nulls(
     }[kind]
     x = pd.DataFrame({"x": [1.0, 2.0]})
     model = save_model(tmp_path, predict, x, outputs=infer_signature(x, example).outputs)
-    result = score(model, view(spark.createDataFrame(x).coalesce(1)))
+    result = score(model, view(spark.createDataFrame(x)))
     output = spark.sql(f"SELECT prediction FROM {result.output_table} ORDER BY x")
     assert str([row.prediction for row in output.collect()]) == predictions
     assert output.schema["prediction"].dataType.simpleString() == spark_type
