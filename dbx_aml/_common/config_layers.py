@@ -11,7 +11,7 @@ class Layer:
     """Settings of one place.
 
     Args:
-        values: Value by name of the setting. None means that the place does not have it.
+        values: Value by name of the setting; None for a setting that the place does not have.
         origin: Name of the place for people, for example "argument" or the path of a file.
         origins: Names of places of single settings, where they differ from `origin`.
     """
@@ -34,7 +34,7 @@ class Layer:
 
 
 class SettingSource(NamedTuple):
-    """One place's value of a setting."""
+    """The value of a setting in a place."""
 
     value: Any
     origin: str

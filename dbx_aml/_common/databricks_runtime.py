@@ -1,4 +1,4 @@
-"""Which Databricks Runtime this process runs in."""
+"""The version of the Databricks Runtime that runs this process."""
 
 import os
 

@@ -13,9 +13,9 @@ Result = TypeVar("Result")
 def call_within(call: Callable[[], Result], seconds: float) -> Result:
     """Return the result of a call, or stop waiting for it.
 
-    The timeouts of HTTP clients count from each packet, and a host's name is looked up without
-    any: only a thread bounds the whole call. A call that hangs stays in its thread, which ends with
-    the process.
+    The timeouts of HTTP clients count from each packet, and the look-up of a host's name has no
+    timeout: only a thread bounds the whole call. A call that hangs stays in its thread, which ends
+    with the process.
 
     Args:
         call: Function without arguments.
@@ -81,7 +81,7 @@ def poll_until(
     comes back is false, the time is over.
 
     Args:
-        condition: Function without arguments; what it returns counts as true or false.
+        condition: Function without arguments; its result counts as true or false.
         timeout_s: Longest time to wait between the first call and the last.
         interval_s: Time between two calls.
         clock: Clock in seconds that only goes forward.

@@ -39,7 +39,7 @@ class DbxAmlError(Exception):
 
 
 class ArgumentError(DbxAmlError, ValueError):
-    """An argument breaks a rule of its own, or contradicts another argument."""
+    """An argument is not valid, or contradicts another argument."""
 
 
 class ExperimentPathError(DbxAmlError, ValueError):
@@ -90,7 +90,7 @@ class ProgramError(DbxAmlError, RuntimeError):
     """A program failed or did not end in time.
 
     Args:
-        message: What the command shows.
+        message: Text that the command shows.
         exit_code: Status that the program ended with; None if it was stopped or never started.
         stderr: All that the program wrote to its standard error.
     """
@@ -150,11 +150,11 @@ class ServiceUnavailableError(ServiceError):
 
 
 class TemporaryError(ServiceError):
-    """One attempt failed in a way that a retry may mend.
+    """An attempt failed in a way that a retry may mend.
 
     Args:
         message: Answer of the service, in a few words.
-        retry_after_s: Seconds that the service asks the caller to wait; None if it asks nothing.
+        retry_after_s: Seconds that the service asks the caller to wait; None for no wish.
     """
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
@@ -166,32 +166,37 @@ class WrongStateError(ServiceError):
     """The resource is in a state in which the service refuses the change."""
 
 
-# Error codes of MLflow and Databricks by what they mean for the caller.
-_NOT_FOUND = frozenset({"NOT_FOUND", "RESOURCE_DOES_NOT_EXIST"})
-_PERMISSION_DENIED = frozenset({"CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED", "UNAUTHENTICATED"})
-_PERMANENT = _NOT_FOUND | {
+# Error codes of MLflow and Databricks by their meaning for the caller.
+_MISSING_RESOURCE_CODES = frozenset({"NOT_FOUND", "RESOURCE_DOES_NOT_EXIST"})
+_DENIED_CODES = frozenset({"CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED", "UNAUTHENTICATED"})
+_PERMANENT_CODES = _MISSING_RESOURCE_CODES | {
     "ALREADY_EXISTS",
-    "ENDPOINT_NOT_FOUND",
+    "ENDPOINT_MISSING_RESOURCE_CODES",
     "INVALID_PARAMETER_VALUE",
     "INVALID_STATE",
     "RESOURCE_ALREADY_EXISTS",
     "RESOURCE_CONFLICT",
     "RESOURCE_LIMIT_EXCEEDED",
 }
-# Errors of ours that a later call may not meet again.
-_RETRYABLE = (CredentialError, PermissionDeniedError, ServiceUnavailableError, TemporaryError)
+# Errors of this package after which a later call may succeed.
+_RETRYABLE_ERRORS = (
+    CredentialError,
+    PermissionDeniedError,
+    ServiceUnavailableError,
+    TemporaryError,
+)
 
 
 def is_not_found(error: BaseException) -> bool:
     """Tell whether a service answered that the resource does not exist."""
-    return isinstance(error, NotFoundError) or _error_code(error) in _NOT_FOUND
+    return isinstance(error, NotFoundError) or _error_code(error) in _MISSING_RESOURCE_CODES
 
 
 def is_permission_denied(error: BaseException) -> bool:
     """Tell whether the caller has no token or no permission: every call will then fail."""
     if isinstance(error, PermissionDeniedError | CredentialError):
         return True
-    return _error_code(error) in _PERMISSION_DENIED
+    return _error_code(error) in _DENIED_CODES
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -201,8 +206,8 @@ def is_retryable(error: BaseException) -> bool:
     """
     code = _error_code(error)
     if code:
-        return code not in _PERMANENT
-    return not isinstance(error, DbxAmlError) or isinstance(error, _RETRYABLE)
+        return code not in _PERMANENT_CODES
+    return not isinstance(error, DbxAmlError) or isinstance(error, _RETRYABLE_ERRORS)
 
 
 def _error_code(error: BaseException) -> str:

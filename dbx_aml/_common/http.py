@@ -26,7 +26,7 @@ Item = TypeVar("Item")
 
 # Answers that a retry may mend.
 TEMPORARY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-# Those of them that come before the service has done anything.
+# Statuses after which the service has done nothing.
 REFUSED_STATUSES = frozenset({425, 429, 503})
 _IDEMPOTENT_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PUT"})
 _CONNECTIONS = 32
@@ -36,7 +36,7 @@ class NoAnswerError(ServiceUnavailableError):
     """A host gave no answer to the last attempt.
 
     Args:
-        message: What the command shows.
+        message: Text that the command shows.
         cause: Error of the HTTP client. Its text may hold a token: only its class is of use.
     """
 
@@ -82,20 +82,19 @@ def send(
         The last answer. Its status may still be a temporary failure's.
 
     Raises:
-        ServiceUnavailableError: The last attempt got no answer. The message names the host and
-            the cause. Its attribute `cause` is the client's error, for its class.
+        NoAnswerError: The last attempt got no answer. The message names the host and the cause.
     """
     import requests
 
     if is_idempotent is None:
         is_idempotent = method in _IDEMPOTENT_METHODS
     host = urlsplit(url).hostname or url
-    last_answer: Response | None = None
+    last_response: Response | None = None
     last_cause: Exception | None = None
 
     def attempt(seconds_left: float) -> Response:
-        nonlocal last_answer, last_cause
-        last_answer = last_cause = None
+        nonlocal last_response, last_cause
+        last_response = last_cause = None
         seconds = max(seconds_left, 0.001)
 
         def request() -> Response:
@@ -111,19 +110,19 @@ def send(
             )
 
         try:
-            answer = call_within(request, seconds)
+            response = call_within(request, seconds)
         except (TimeoutError, requests.Timeout) as error:
             last_cause, problem = error, f"no answer in {seconds:.1f} s"
         except requests.RequestException as error:
             last_cause, problem = error, root_cause(error)
         else:
             retried_statuses = TEMPORARY_STATUSES if is_idempotent else REFUSED_STATUSES
-            if answer.status_code not in retried_statuses:
-                return answer
-            last_answer = answer
+            if response.status_code not in retried_statuses:
+                return response
+            last_response = response
             raise TemporaryError(
-                f"status {answer.status_code}",
-                retry_after_s=parse_retry_after(answer.headers.get("Retry-After")),
+                f"status {response.status_code}",
+                retry_after_s=parse_retry_after(response.headers.get("Retry-After")),
             )
         # Outside of the handlers: the client's error carries the request with its token.
         if is_idempotent:
@@ -135,8 +134,8 @@ def send(
             attempt, policy, operation=f"{method} {host}", clock=clock, sleep=sleep
         )
     except ServiceUnavailableError:
-        if last_answer is not None:
-            return last_answer
+        if last_response is not None:
+            return last_response
     problem = (
         f"no answer in {policy.timeout_s:.1f} s"
         if isinstance(last_cause, TimeoutError | requests.Timeout) or last_cause is None
@@ -185,7 +184,7 @@ def root_cause(error: BaseException) -> str:
 
 
 def keep_headers(request: PreparedRequest) -> PreparedRequest:
-    """Leave a request as it is; given to requests as its authentication.
+    """Return a request without a change, as the authentication of requests' sessions.
 
     Without it requests would replace the Authorization header with a login from ~/.netrc.
     """

@@ -38,8 +38,8 @@ def resolve_inside(root: str | Path, relative_name: str) -> Path:
         relative_name: Name with "/" between folders, for example "model/MLmodel".
 
     Raises:
-        UnsafePathError: The name is absolute, empty, or leads out of the folder, be it through a
-            symbolic link.
+        UnsafePathError: The name is absolute or empty, or it leads out of the folder, directly or
+            through a symbolic link.
     """
     name = PurePosixPath(relative_name)
     folder = Path(root).resolve()

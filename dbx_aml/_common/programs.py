@@ -29,19 +29,19 @@ def run_program(
     Args:
         arguments: Program and its arguments.
         timeout_s: Longest time that the program may take.
-        environment: All its environment variables; by default those of this process.
-        input_text: Text for its standard input.
-        folder: Folder that it starts in; by default the current one.
+        environment: All environment variables of the program; by default this process's.
+        input_text: Text for the program's standard input.
+        folder: Folder that the program starts in; by default the current one.
         has_own_group: Whether the program gets its own process group. Without it, a signal to the
             caller's group ends the program too, and at the deadline only the program is killed.
 
     Raises:
-        ProgramError: It cannot be started, ended with another status than 0, or did not end in
-            time. The message has the last line of its standard error, without secrets.
+        ProgramError: The program cannot start, ended with another status than 0, or did not end
+            in time. The message has the last line of its standard error, without secrets.
     """
     name = Path(arguments[0]).name
     try:
-        process = subprocess.Popen(
+        program = subprocess.Popen(
             arguments,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -56,35 +56,35 @@ def run_program(
         raise ProgramError(
             f"program must start: got {name!r}, {err.strerror}; install it, or correct the PATH"
         ) from err
-    with process:
+    with program:
         try:
-            output, stderr = process.communicate(input_text, timeout=timeout_s)
+            output, stderr = program.communicate(input_text, timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            _kill(process, has_own_group)
-            stderr = process.communicate()[1]
+            _kill(program, has_own_group)
+            stderr = program.communicate()[1]
             raise ProgramError(
                 f"{name} must end within {timeout_s:g} s: it did not{_last_line(stderr)}; "
                 "try again later",
                 stderr=stderr,
             ) from None
         except BaseException:
-            _kill(process, has_own_group)
+            _kill(program, has_own_group)
             raise
-    if process.returncode:
+    if program.returncode:
         raise ProgramError(
-            f"{name} must succeed: it ended with status {process.returncode}{_last_line(stderr)}",
-            exit_code=process.returncode,
+            f"{name} must succeed: it ended with status {program.returncode}{_last_line(stderr)}",
+            exit_code=program.returncode,
             stderr=stderr,
         )
     return output
 
 
-def _kill(process: subprocess.Popen[str], has_own_group: bool) -> None:
+def _kill(program: subprocess.Popen[str], has_own_group: bool) -> None:
     if not has_own_group:
-        process.kill()
+        program.kill()
         return
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(program.pid, signal.SIGKILL)
 
 
 def _last_line(stderr: str) -> str:

@@ -1,4 +1,4 @@
-"""One retry policy: how long a call is retried, and how long each retry waits."""
+"""The retry policy of every client: how long a call is retried, how long each retry waits."""
 
 import math
 import os
@@ -87,7 +87,7 @@ def call_with_retries(
     Args:
         call: Function of one argument: the seconds left for this attempt.
         policy: Bounds of all attempts together.
-        is_retryable: Whether an error may be gone at the next attempt. An attribute
+        is_retryable: Function that tells whether a retry may succeed. An attribute
             `retry_after_s` of the error counts as the wait that the service asks for.
         operation: Name of the call in the error, for example "POST runs/log-batch".
         clock: Clock in seconds that only goes forward.

@@ -1,1 +1,1 @@
-"""Azure: credentials that never ask a person, and the REST calls to Azure ML."""
+"""Azure: credentials without interactive sign-in, and the REST calls to Azure ML."""

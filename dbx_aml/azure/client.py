@@ -56,7 +56,7 @@ class AzureClient:
         self, method: str, url: str, body: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         token = self._credential.get_token(self._credential.scope).token
-        answer = send(
+        response = send(
             method,
             url,
             self._policy,
@@ -64,10 +64,10 @@ class AzureClient:
             json=body,
             is_idempotent=True,
         )
-        host, status = urlsplit(url).netloc, answer.status_code
+        host, status = urlsplit(url).netloc, response.status_code
         if status < 300:
-            return dict(answer.json())
-        code, message = error_of_answer(answer)
+            return dict(response.json())
+        code, message = error_of_response(response)
         error = f"got {' '.join(filter(None, (str(status), code)))} from {host}: {message}"
         if status == 401:
             raise CredentialError(
@@ -77,17 +77,17 @@ class AzureClient:
             raise PermissionDeniedError(error)
         if status == 404:
             raise NotFoundError(error)
-        raise ServiceError(f"{host} must answer: {error}; try again later")
+        raise ServiceError(f"{host} must response: {error}; try again later")
 
 
-def error_of_answer(answer: Response) -> tuple[str, str]:
+def error_of_response(response: Response) -> tuple[str, str]:
     """Return code and message of an error answer, as Azure's services write them."""
     try:
-        content = answer.json()
+        content = response.json()
     except ValueError:
         content = {}
     error = (content.get("error") or content.get("Error")) if isinstance(content, dict) else None
     fields = error if isinstance(error, dict) else {}
     code = fields.get("code") or fields.get("Code") or ""
-    message = fields.get("message") or fields.get("Message") or answer.reason
+    message = fields.get("message") or fields.get("Message") or response.reason
     return str(code), one_line(message, 240)

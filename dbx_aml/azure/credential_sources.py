@@ -1,4 +1,4 @@
-"""The sources of a token for Azure, in the order in which they count; none asks a person."""
+"""The sources of a token for Azure, in the order in which they count; none is interactive."""
 
 import importlib
 import os
@@ -48,7 +48,7 @@ VARIABLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class CredentialSource:
-    """One source of tokens.
+    """A source of tokens.
 
     Args:
         name: Name for people, for example "managed identity".
@@ -156,19 +156,19 @@ def credential_sources(link: Link) -> list[CredentialSource]:
 
 
 def tenant_of_link(link: Link) -> str | None:
-    """Return the tenant of the link, else that of AZURE_TENANT_ID."""
+    """Return the tenant of the link; without one, the tenant in AZURE_TENANT_ID."""
     return link.tenant_id or os.environ.get("AZURE_TENANT_ID")
 
 
 def cloud_of_link(link: Link) -> Cloud:
-    """Return the hosts of the link's cloud; without a workspace those of AZUREML_CURRENT_CLOUD."""
+    """Return the hosts of the workspace's cloud, else of the cloud in AZUREML_CURRENT_CLOUD."""
     if link.aml_workspace is not None:
         return link.aml_workspace.hosts
     return CLOUDS.get(os.environ.get("AZUREML_CURRENT_CLOUD", ""), CLOUDS["AzureCloud"])
 
 
 def authority_host(link: Link) -> str:
-    """Return the host that issues the tokens: AZURE_AUTHORITY_HOST, else that of the cloud."""
+    """Return the host that issues the tokens: AZURE_AUTHORITY_HOST, else the cloud's."""
     return os.environ.get("AZURE_AUTHORITY_HOST") or cloud_of_link(link).login
 
 
@@ -250,13 +250,13 @@ def _imds_credential(link: Link) -> Any:
     url = f"{host}/metadata/instance?api-version=2021-02-01"
     try:
         # A proxy would answer with its own machine's metadata.
-        answer = send("GET", url, _IMDS_POLICY, headers={"Metadata": "true"}, use_proxy=False)
+        response = send("GET", url, _IMDS_POLICY, headers={"Metadata": "true"}, use_proxy=False)
     except ServiceUnavailableError:
         reason = f"{host} does not answer"
     else:
-        if answer.status_code < 400:
+        if response.status_code < 400:
             return _managed_credential(link)
-        reason = f"{host} answers {answer.status_code}"
+        reason = f"{host} answers {response.status_code}"
     raise LinkError(f"none here, {reason}")
 
 

@@ -1,9 +1,9 @@
-"""A credential for Azure that never asks a person, and fails within seconds.
+"""A credential for Azure without interactive sign-in, which fails within seconds.
 
-azure-identity gets the tokens. Jobs need four things more, which are here: one source, chosen by
-the settings; a deadline for the whole request; a cache that keeps tokens of any lifetime (MSAL
-requests a new token at each call if less than five minutes are left) and uses them through an
-outage; a `CredentialError` that lists each source tried and its error, on one line.
+azure-identity gets the tokens. This module adds what jobs need: one source, chosen by the settings;
+a deadline for the whole request; a cache that keeps tokens of any lifetime (MSAL requests a new
+token at each call if less than five minutes are left) and uses them through an outage; a
+`CredentialError` that lists each source tried and its error, on one line.
 """
 
 from __future__ import annotations

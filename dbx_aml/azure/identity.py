@@ -1,4 +1,4 @@
-"""Whom a token is for, and what an error of Microsoft Entra means, in one short line."""
+"""The identity in a token, and the meaning of Microsoft Entra's errors in one short line."""
 
 import base64
 import json
@@ -36,7 +36,7 @@ class Identity:
     Args:
         name: Sign-in name of a user, or id of an application.
         tenant_id: Tenant that issued the token.
-        is_user: Whether the token is a person's.
+        is_user: Whether the identity is a user, not an application.
     """
 
     name: str

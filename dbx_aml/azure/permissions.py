@@ -1,4 +1,4 @@
-"""What the caller's roles allow in an Azure ML workspace; only looked up, never tried."""
+"""The actions that the caller's roles allow in an Azure ML workspace, looked up, never tried."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def check_can_create_runs(client: AzureClient, workspace: AmlWorkspace) -> None:
     """Look up whether the caller's roles allow to create runs.
 
     Raises:
-        LinkError: They do not, or the caller may not look up permissions.
+        LinkError: The roles do not allow it, or the caller may not look up permissions.
         ServiceError: Azure Resource Manager does not answer, or with an error.
     """
     if not allowed_actions(client, workspace)[CREATE_RUNS]:

@@ -22,7 +22,7 @@ def check_host(workspace: AmlWorkspace, timeout_s: float = REQUEST_TIMEOUT_S) ->
     """Return the host of the workspace's tracking server, once it has answered.
 
     Raises:
-        ServiceUnavailableError: It does not answer within the time.
+        ServiceUnavailableError: The host does not answer within the time.
     """
     host = _tracking_host(workspace)
     send("GET", f"https://{host}/", RetryPolicy(timeout_s=timeout_s, max_attempts=1))
@@ -54,9 +54,9 @@ def read_properties(client: AzureClient, workspace: AmlWorkspace) -> dict[str, A
 
 
 def with_tracking_uri(client: AzureClient, workspace: AmlWorkspace) -> AmlWorkspace:
-    """Return the workspace with its tracking URI, which Azure Resource Manager is asked for.
+    """Return the workspace with the tracking URI that Azure Resource Manager has for it.
 
-    A workspace that has a tracking URI comes back as it is, without a request.
+    No request is sent for a workspace that already has a tracking URI.
 
     Raises:
         LinkError: There is no such workspace, the caller may not read it, or it has no URI.

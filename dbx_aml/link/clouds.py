@@ -60,7 +60,7 @@ LEGACY_HOST_SUFFIX = ".experiments.azureml.net"
 
 
 def cloud_and_region(host: str) -> tuple[str | None, str | None]:
-    """Return the cloud and the region that a host of Azure ML names; None for one it does not."""
+    """Return the cloud and the region that a host of Azure ML names, each None if it names none."""
     if host.endswith(LEGACY_HOST_SUFFIX):
         return "AzureCloud", host.split(".")[0]
     for name, cloud in CLOUDS.items():

@@ -1,4 +1,4 @@
-"""One experiment in two conventions: its path in Databricks and its name in Azure ML."""
+"""The path of an experiment in Databricks and its name in Azure ML, as MLflow knows both."""
 
 import hashlib
 import re
@@ -95,8 +95,8 @@ def accepted_experiment_name(name: str) -> str:
     """Return the name under which Azure ML keeps an experiment.
 
     Args:
-        name: Name or Databricks path, for example "iris", which stays as it is, or
-            "/Users/ana@contoso.com/iris".
+        name: Name or Databricks path, for example "iris", which Azure ML accepts, or
+            "/Users/ana@contoso.com/iris", which is mapped.
     """
     if _ACCEPTED_NAME.fullmatch(name):
         return name

@@ -105,7 +105,7 @@ class Link:
     def tracking_uri(self) -> str | None:
         """MLflow's tracking URI; None if only Azure Resource Manager knows it.
 
-        In mode "dual" it is that of Databricks.
+        In mode "dual" the runs are tracked in Databricks.
         """
         return self.aml_tracking_uri if self.mode == "aml" else self.databricks_tracking_uri
 

@@ -19,7 +19,7 @@ from dbx_aml.link.secret_reference import SecretRef
 from dbx_aml.link.uris import is_adbazureml_uri, is_azureml_uri
 from dbx_aml.link.workspace import WORKSPACE_NAMES, AmlWorkspace, workspace_fields
 
-# Files that an init script writes: this package's, then that of Microsoft's script of 2019.
+# Files that init scripts write: of this package, and of Microsoft's script of 2019.
 CLUSTER_CONFIGS = (Path("/databricks/dbx_aml/config.json"), Path("/databricks/config.json"))
 VARIABLE_PREFIX = "DBX_AML_"
 LINK_FIELDS = (

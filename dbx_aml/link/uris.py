@@ -1,4 +1,4 @@
-"""MLflow URIs: which service each one leads to, and which workspace an `azureml://` URI names."""
+"""The service that an MLflow URI leads to, and the workspace that an `azureml://` URI names."""
 
 import re
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class AzuremlUri:
 
     @property
     def run_artifact(self) -> tuple[str, str, str] | None:
-        """Experiment, run id and artifact path, if the URI is that of a run's artifact."""
+        """Experiment, run id and artifact path, if the URI names an artifact of a run."""
         match = _RUN_ARTIFACTS.search(self.path)
         return (match[1], match[2], match[3] or "") if match else None
 

@@ -27,16 +27,16 @@ _EXAMPLE = "azureml://<region>.api.azureml.ms/mlflow/v1.0/subscriptions/..."
 
 @dataclass(frozen=True, kw_only=True)
 class AmlWorkspace:
-    """One Azure ML workspace.
+    """The names, region and URIs of an Azure ML workspace.
 
     Args:
         subscription_id: GUID of the subscription.
         resource_group: Name of the resource group, for example "rg-ml".
         workspace_name: Name of the workspace, for example "mlw-team".
-        region: Azure region, for example "westeurope"; None if it is not known.
+        region: Azure region, for example "westeurope"; None if unknown.
         tracking_uri: MLflow tracking URI. By default it follows from the region; a workspace
-            behind a private endpoint has a host of its own. None if neither is known: Azure
-            Resource Manager knows it.
+            behind a private endpoint has another host. None if both are unknown: Azure Resource
+            Manager has the URI.
         cloud: "AzureCloud", "AzureChinaCloud" (21Vianet) or "AzureUSGovernment".
 
     Raises:
@@ -104,7 +104,7 @@ class AmlWorkspace:
             cloud: Cloud of a host that names none, as the host of a private endpoint may.
 
         Raises:
-            WorkspaceError: It is not the tracking URI of a workspace.
+            WorkspaceError: The URI is not a workspace's tracking URI.
         """
         host, names = _parse_tracking_uri(uri)
         host_cloud, _ = cloud_and_region(host)
@@ -119,7 +119,7 @@ class AmlWorkspace:
             fields: Values of `region`, `tracking_uri` and `cloud`.
 
         Raises:
-            WorkspaceError: It is not the ARM id of a workspace.
+            WorkspaceError: The text is not a workspace's ARM id.
         """
         match = re.fullmatch(_ARM_ID, arm_id, re.IGNORECASE)
         if not match:
@@ -140,7 +140,7 @@ class AmlWorkspace:
 
         Raises:
             LinkError: There is no file, or it names no workspace.
-            WorkspaceError: It names a workspace that cannot exist.
+            WorkspaceError: The file names a workspace that cannot exist.
         """
         file = find_config(path)
         if file is None:
