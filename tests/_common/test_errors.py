@@ -24,7 +24,7 @@ def mlflow_error(code: str) -> MlflowException:
 
 
 @pytest.mark.parametrize(
-    ("code", "not_found", "denied", "retryable"),
+    ("code", "is_missing_resource", "is_denied", "can_succeed_later"),
     [
         ("RESOURCE_DOES_NOT_EXIST", True, False, False),
         ("NOT_FOUND", True, False, False),
@@ -37,12 +37,12 @@ def mlflow_error(code: str) -> MlflowException:
     ],
 )
 def test_a_code_of_mlflow_tells_what_to_do(
-    code: str, not_found: bool, denied: bool, retryable: bool
+    code: str, is_missing_resource: bool, is_denied: bool, can_succeed_later: bool
 ) -> None:
     error = mlflow_error(code)
-    assert is_not_found(error) is not_found
-    assert is_permission_denied(error) is denied
-    assert is_retryable(error) is retryable
+    assert is_not_found(error) is is_missing_resource
+    assert is_permission_denied(error) is is_denied
+    assert is_retryable(error) is can_succeed_later
 
 
 def test_an_error_of_the_network_is_retryable_and_one_of_ours_only_if_it_can_pass() -> None:

@@ -21,7 +21,7 @@ class Server:
     """A server that gives each of some answers in turn: status, headers, body."""
 
     def __init__(self) -> None:
-        self.answers: list[tuple[int, dict[str, str]]] = []
+        self.responses: list[tuple[int, dict[str, str]]] = []
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.connections: set[Any] = set()
         self.is_ending = Event()
@@ -30,11 +30,11 @@ class Server:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def answer(self) -> None:
+            def respond(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 server.requests.append((self.command, self.path, dict(self.headers)))
                 server.connections.add(self.client_address)
-                status, headers = server.answers.pop(0) if server.answers else (200, {})
+                status, headers = server.responses.pop(0) if server.responses else (200, {})
                 if status == 0:
                     server.is_ending.wait(30)
                 self.send_response(status or 500)
@@ -45,7 +45,7 @@ class Server:
                 if self.command != "HEAD":
                     self.wfile.write(b"{}")
 
-            do_GET = do_POST = do_HEAD = answer
+            do_GET = do_POST = do_HEAD = respond
 
             def log_message(self, format: str, *args: Any) -> None:
                 """Keep the test's output free of requests."""
@@ -70,7 +70,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 def test_a_read_is_retried_after_a_temporary_failure(server: Server, status: int) -> None:
-    server.answers = [(status, {}), (status, {})]
+    server.responses = [(status, {}), (status, {})]
     clock = FakeClock()
     assert send("GET", server.url, POLICY, clock=clock, sleep=clock.sleep).status_code == 200
     assert len(server.requests) == 3
@@ -80,7 +80,7 @@ def test_a_read_is_retried_after_a_temporary_failure(server: Server, status: int
 def test_a_write_is_retried_only_if_it_was_refused(
     server: Server, status: int, requests: int
 ) -> None:
-    server.answers = [(status, {"Retry-After": "3"})]
+    server.responses = [(status, {"Retry-After": "3"})]
     clock = FakeClock()
     answer = send("POST", server.url, POLICY, json={}, clock=clock, sleep=clock.sleep)
     assert answer.status_code == (200 if requests == 2 else status)
@@ -89,20 +89,20 @@ def test_a_write_is_retried_only_if_it_was_refused(
 
 
 def test_a_post_that_only_reads_can_be_declared_idempotent(server: Server) -> None:
-    server.answers = [(500, {})]
+    server.responses = [(500, {})]
     assert send("POST", server.url, POLICY, json={}, is_idempotent=True).status_code == 200
 
 
 def test_after_the_last_attempt_the_answer_comes_back_whatever_its_status(server: Server) -> None:
-    server.answers = [(503, {"Retry-After": "3600"})]
+    server.responses = [(503, {"Retry-After": "3600"})]
     assert send("GET", server.url, POLICY).status_code == 503
-    server.answers = [(404, {})]
+    server.responses = [(404, {})]
     assert send("GET", server.url, POLICY).status_code == 404
     assert len(server.requests) == 2
 
 
 def test_a_host_that_never_answers_is_left_at_the_deadline(server: Server) -> None:
-    server.answers = [(0, {})]
+    server.responses = [(0, {})]
     started = time.monotonic()
     with pytest.raises(NoAnswerError, match=r"host 127\.0\.0\.1 must answer: got no answer"):
         send("GET", server.url, RetryPolicy(timeout_s=0.3))
@@ -123,7 +123,7 @@ def test_a_closed_port_is_retried_and_then_named_without_the_token(server: Serve
 
 
 def test_a_redirect_is_returned_and_not_followed(server: Server) -> None:
-    server.answers = [(302, {"Location": f"{server.url}/elsewhere"})]
+    server.responses = [(302, {"Location": f"{server.url}/elsewhere"})]
     assert send("GET", f"{server.url}/here", POLICY).status_code == 302
     assert [path for _, path, _ in server.requests] == ["/here"]
 
@@ -139,7 +139,7 @@ def test_the_header_with_the_token_is_not_replaced_by_a_netrc(
 
 
 def test_requests_share_connections_but_no_cookies(server: Server) -> None:
-    server.answers = [(200, {"Set-Cookie": "user=ana"})]
+    server.responses = [(200, {"Set-Cookie": "user=ana"})]
     for _ in range(3):
         send("GET", server.url, POLICY)
     assert len(server.connections) == 1

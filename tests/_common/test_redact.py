@@ -1,4 +1,4 @@
-"""What never gets into a message."""
+"""Secrets that are kept out of messages and files."""
 
 import pytest
 
@@ -42,7 +42,7 @@ def test_known_secrets_are_replaced_unless_they_are_too_short_to_be_one() -> Non
 
 
 @pytest.mark.parametrize(
-    ("uri", "shown"),
+    ("uri", "redacted"),
     [
         ("https://ana:pw@host:5000/path?token=abc#x", "https://host:5000/path"),
         ("databricks://profile", "databricks://profile"),
@@ -52,8 +52,8 @@ def test_known_secrets_are_replaced_unless_they_are_too_short_to_be_one() -> Non
         ("http://[broken", "***"),
     ],
 )
-def test_a_uri_is_shown_without_login_and_query(uri: str, shown: str) -> None:
-    assert redact_uri(uri) == shown
+def test_a_uri_is_shown_without_login_and_query(uri: str, redacted: str) -> None:
+    assert redact_uri(uri) == redacted
 
 
 def test_secrets_of_the_environment_go_by_the_names_of_variables(

@@ -1,4 +1,4 @@
-"""`dbx-aml link`: a file is written, every value's origin shown, and the link proved in time."""
+"""`dbx-aml link`: a file is written, and each setting is shown with its origin."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ WORKSPACE = Workspace()
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     isolate_from_machine(monkeypatch, tmp_path)
 
 
@@ -30,8 +30,8 @@ def run() -> Run:
 
 
 @pytest.fixture
-def ready(azureml: AzureMl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AzureMl:
-    """A file that leads to the stand-in, and a service principal."""
+def linked(azureml: AzureMl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AzureMl:
+    """Write a link to the stand-in, and set the variables of a service principal."""
     for variable, value in azureml.environment().items():
         monkeypatch.setenv(variable, value)
     workspace = AmlWorkspace.from_tracking_uri(azureml.tracking_uri)
@@ -39,7 +39,7 @@ def ready(azureml: AzureMl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     return azureml
 
 
-def test_set_writes_a_file_and_show_says_where_each_value_is_from(
+def test_set_writes_a_file_and_show_has_the_origin_of_each_setting(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = run(
@@ -89,7 +89,7 @@ def test_set_writes_a_file_and_show_says_where_each_value_is_from(
         (["check", "--mode", "aml"], 2, "No such option '--mode'"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_exit_code(
+def test_wrong_usage_and_wrong_settings_have_their_exit_codes(
     run: Run, tmp_path: Path, arguments: list[str], code: int, message: str
 ) -> None:
     done = run(*arguments)
@@ -101,14 +101,14 @@ def test_what_is_wrong_is_said_with_its_exit_code(
 
 
 @pytest.mark.azureml
-def test_nothing_that_the_command_writes_has_the_secret(
-    run: Run, ready: AzureMl, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_no_output_or_file_of_the_command_has_a_secret(
+    run: Run, linked: AzureMl, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
     written = [run(*arguments).output for arguments in (["show"], ["check"], ["show", "--json"])]
     run("set", "--experiment", "iris")
     written += [file.read_text() for file in tmp_path.rglob("*") if file.is_file()]
-    everything = "\n".join([*written, caplog.text])
-    assert "mlw-team" in everything
-    assert ready.environment()["AZURE_CLIENT_SECRET"] not in everything
-    assert "eyJ" not in everything
+    output_text = "\n".join([*written, caplog.text])
+    assert "mlw-team" in output_text
+    assert linked.environment()["AZURE_CLIENT_SECRET"] not in output_text
+    assert "eyJ" not in output_text

@@ -1,4 +1,4 @@
-"""Experiment paths and names: valid in both services, and never two for one."""
+"""Experiment paths and names: valid in both services, one name for each path."""
 
 import re
 
@@ -11,8 +11,8 @@ from dbx_aml.link.experiments import experiment_name, experiment_path, normalize
 
 VALID_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
 
-parts = st.text(min_size=1, max_size=300).filter(lambda part: "/" not in part and part.strip())
-paths = st.lists(parts, min_size=1, max_size=4).map(lambda found: "/" + "/".join(found))
+segments = st.text(min_size=1, max_size=300).filter(lambda text: "/" not in text and text.strip())
+paths = st.lists(segments, min_size=1, max_size=4).map(lambda names: "/" + "/".join(names))
 
 
 def test_a_path_is_built_from_user_folder_and_name() -> None:
@@ -23,7 +23,7 @@ def test_a_path_is_built_from_user_folder_and_name() -> None:
 
 
 @pytest.mark.parametrize(("user", "name"), [("", "iris"), ("ana", " "), ("ana", "a/b")])
-def test_a_path_of_empty_or_nested_parts_is_refused(user: str, name: str) -> None:
+def test_a_path_of_empty_or_nested_segments_is_refused(user: str, name: str) -> None:
     with pytest.raises(ExperimentPathError, match="must be one segment of a path: got "):
         experiment_path(user, name)
 
@@ -38,15 +38,12 @@ def test_the_workspace_prefix_of_the_file_browser_is_removed() -> None:
 
 
 def test_a_relative_path_is_refused_with_an_example() -> None:
-    with pytest.raises(ExperimentPathError) as caught:
+    with pytest.raises(ExperimentPathError, match="'iris'; use for example '/Users/<user>/iris'"):
         normalize_experiment_path("iris")
-    assert str(caught.value) == (
-        "experiment path must be absolute: got 'iris'; use for example '/Users/<user>/iris'"
-    )
 
 
 @pytest.mark.parametrize("path", ["/", "/Workspace", "/Users//iris", "/Users/ana/", "/Users/ /x"])
-def test_a_path_with_an_empty_part_is_refused(path: str) -> None:
+def test_a_path_with_an_empty_segment_is_refused(path: str) -> None:
     with pytest.raises(ExperimentPathError, match="must have no empty segment: got "):
         experiment_name(path)
 
@@ -60,10 +57,8 @@ def test_a_path_with_an_empty_part_is_refused(path: str) -> None:
         ("/Shared/__a b__", "a-b-2ac9564b"),
     ],
 )
-def test_a_name_says_the_last_part_and_ends_with_a_hash_of_the_whole_path(
-    path: str, name: str
-) -> None:
-    """The names are written out: one that changes would start a second experiment."""
+def test_a_name_is_the_last_segment_and_a_hash_of_the_whole_path(path: str, name: str) -> None:
+    """The test has whole names: a changed name would start a second experiment."""
     assert experiment_name(path) == name
 
 
@@ -72,10 +67,10 @@ def test_two_users_with_the_same_experiment_get_two_names() -> None:
 
 
 def test_a_long_name_is_cut_to_256_characters_and_keeps_its_hash() -> None:
-    one, other = experiment_name("/Shared/" + "x" * 400), experiment_name("/Shared/" + "x" * 401)
-    assert len(one) == len(other) == 256
-    assert one[:247] == other[:247] == "x" * 247
-    assert one != other
+    names = [experiment_name("/Shared/" + "x" * length) for length in (400, 401)]
+    assert [len(name) for name in names] == [256, 256]
+    assert {name[:247] for name in names} == {"x" * 247}
+    assert names[0] != names[1]
 
 
 @given(paths)
@@ -89,10 +84,10 @@ def test_every_path_gets_a_name_that_azure_ml_accepts(path: str) -> None:
 
 
 @given(paths, paths)
-def test_two_paths_never_share_a_name(one: str, other: str) -> None:
+def test_two_paths_never_share_a_name(path: str, second_path: str) -> None:
     try:
-        same_path = normalize_experiment_path(one) == normalize_experiment_path(other)
-        same_name = experiment_name(one) == experiment_name(other)
+        is_same_path = normalize_experiment_path(path) == normalize_experiment_path(second_path)
+        is_same_name = experiment_name(path) == experiment_name(second_path)
     except ExperimentPathError:
         return
-    assert same_name == same_path
+    assert is_same_name == is_same_path

@@ -1,4 +1,4 @@
-"""A link's values: who gave each, what is refused, and a file that Azure ML's tools read too."""
+"""The settings of a link: their origins, the refused ones, and the file that stores them."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 
 from dbx_aml import AmlWorkspace, Link
 from dbx_aml._common.errors import LinkError, WorkspaceError
-from dbx_aml.link import link_layers as layer
+from dbx_aml.link import link_layers
 from dbx_aml.link.secret_reference import SecretRef
 
 SUBSCRIPTION = "8c1e5a90-2b7d-4c8e-9f11-3d5a7b9c0e42"
@@ -21,22 +21,24 @@ SCOPE = (
 )
 URI = f"azureml://westeurope.api.azureml.ms/mlflow/v1.0{SCOPE}"
 LEGACY = f"adbazureml://westeurope.experiments.azureml.net/history/v1.0{SCOPE}"
-PARTS = {
+NAMES = {
     "subscription_id": SUBSCRIPTION,
     "resource_group": "rg-ml",
     "workspace_name": "mlw-team",
 }
-WORKSPACE = AmlWorkspace(**PARTS, region="westeurope")
+WORKSPACE = AmlWorkspace(**NAMES, region="westeurope")
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No variable of this machine counts, and the current folder has no file."""
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Remove this machine's variables, and work in an empty folder."""
     for name in list(os.environ):
         if name.startswith(("DBX_AML_", "MLFLOW_", "DATABRICKS_")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(layer, "CLUSTER_CONFIGS", (tmp_path / "c1.json", tmp_path / "c2.json"))
+    monkeypatch.setattr(
+        link_layers, "CLUSTER_CONFIGS", (tmp_path / "c1.json", tmp_path / "c2.json")
+    )
 
 
 def written(file: Path, **content: object) -> Path:
@@ -59,7 +61,7 @@ def test_an_argument_goes_before_a_variable_and_that_before_the_file(
 ) -> None:
     file = written(
         tmp_path / "config.json",
-        **PARTS,
+        **NAMES,
         dbx_aml={
             "mode": "dual",
             "experiment": "of-file",
@@ -79,7 +81,7 @@ def test_an_argument_goes_before_a_variable_and_that_before_the_file(
     )
     assert link.origins["mode"] == "argument"
     assert link.origins["experiment"] == "DBX_AML_EXPERIMENT"
-    assert {link.origins[name] for name in (*PARTS, "region", "retry_timeout_s")} == {str(file)}
+    assert {link.origins[name] for name in (*NAMES, "region", "retry_timeout_s")} == {str(file)}
 
 
 def test_zero_seconds_is_a_value_and_not_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,9 +93,9 @@ def test_zero_seconds_is_a_value_and_not_the_default(monkeypatch: pytest.MonkeyP
         Link.load()
 
 
-@pytest.mark.parametrize("given", [URI, SCOPE, WORKSPACE, LEGACY])
-def test_a_workspace_may_be_given_as_one_value(given: object) -> None:
-    link = Link.load(aml_workspace=given, region="westeurope", mode="aml")
+@pytest.mark.parametrize("workspace", [URI, SCOPE, WORKSPACE, LEGACY])
+def test_a_workspace_may_be_given_as_one_value(workspace: object) -> None:
+    link = Link.load(aml_workspace=workspace, region="westeurope", mode="aml")
     assert link.aml_workspace == WORKSPACE
     assert link.tracking_uri == link.registry_uri == URI
     assert link.calls_azure_ml
@@ -102,19 +104,19 @@ def test_a_workspace_may_be_given_as_one_value(given: object) -> None:
 def test_the_files_of_a_machine_are_looked_for_in_order(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def found() -> str:
+    def workspace_origin() -> str:
         return str(Link.load().origins.get("workspace_name"))
 
-    here = written(tmp_path / ".azureml" / "config.json", **PARTS)
-    assert found() == str(here)
-    microsoft = written(tmp_path / "c2.json", **PARTS)
-    assert found() == str(microsoft)
-    ours = written(tmp_path / "c1.json", **PARTS)
-    assert found() == str(ours)
-    named = written(tmp_path / "mine" / "config.json", **PARTS)
+    here = written(tmp_path / ".azureml" / "config.json", **NAMES)
+    assert workspace_origin() == str(here)
+    microsoft = written(tmp_path / "c2.json", **NAMES)
+    assert workspace_origin() == str(microsoft)
+    ours = written(tmp_path / "c1.json", **NAMES)
+    assert workspace_origin() == str(ours)
+    named = written(tmp_path / "mine" / "config.json", **NAMES)
     monkeypatch.setenv("DBX_AML_CONFIG", str(named))
-    assert found() == str(named)
-    given = written(tmp_path / "given.json", **PARTS)
+    assert workspace_origin() == str(named)
+    given = written(tmp_path / "given.json", **NAMES)
     assert Link.load(config=given).origins["workspace_name"] == str(given)
 
 
@@ -128,7 +130,7 @@ def test_another_tools_config_json_in_the_current_folder_is_left_alone(tmp_path:
 def test_microsofts_file_and_its_scheme_mean_dual(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    written(tmp_path / "c2.json", **PARTS)
+    written(tmp_path / "c2.json", **NAMES)
     link = Link.load()
     assert link.mode == "dual"
     assert link.tracking_uri == "databricks"
@@ -150,7 +152,7 @@ def test_microsofts_file_and_its_scheme_mean_dual(
 def test_a_workspace_alone_means_dual_on_databricks_and_aml_elsewhere(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    written(tmp_path / "config.json", **PARTS)
+    written(tmp_path / "config.json", **NAMES)
     assert Link.load().mode == "aml"
     monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "17.3")
     assert Link.load().mode == "dual"
@@ -159,14 +161,14 @@ def test_a_workspace_alone_means_dual_on_databricks_and_aml_elsewhere(
 def test_another_workspace_does_not_inherit_the_files_region(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    written(tmp_path / "config.json", **PARTS, dbx_aml={"region": "westeurope"})
+    written(tmp_path / "config.json", **NAMES, dbx_aml={"region": "westeurope"})
     monkeypatch.setenv("DBX_AML_WORKSPACE_NAME", "mlw-other")
     link = Link.load()
-    assert link.aml_workspace == AmlWorkspace(**{**PARTS, "workspace_name": "mlw-other"})
+    assert link.aml_workspace == AmlWorkspace(**{**NAMES, "workspace_name": "mlw-other"})
     assert link.tracking_uri is None
 
 
-def test_any_mlflow_uri_may_stand_for_either_side() -> None:
+def test_any_mlflow_uri_may_replace_either_service() -> None:
     link = Link(mode="dual", databricks_tracking_uri="sqlite:///a.db", aml_tracking_uri="http://b")
     assert (link.tracking_uri, link.registry_uri) == ("sqlite:///a.db", "sqlite:///a.db")
     link = replace(link, mode="aml", registry="aml")
@@ -187,7 +189,7 @@ def test_tracking_in_azure_ml_and_registering_in_unity_catalog_are_apart() -> No
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("arguments", "message"),
     [
         ({"mode": "both"}, "mode must be one of ['databricks', 'aml', 'dual']: got 'both'"),
         ({"registry": "uc"}, "registry must be one of ['databricks-uc', 'databricks', 'aml']"),
@@ -200,9 +202,11 @@ def test_tracking_in_azure_ml_and_registering_in_unity_catalog_are_apart() -> No
         ({"config": "no/such"}, "config must be a config.json or a folder with one: got 'no/such'"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(given: dict[str, object], message: str) -> None:
+def test_contradicting_settings_are_refused_in_one_line(
+    arguments: dict[str, object], message: str
+) -> None:
     with pytest.raises(LinkError) as caught:
-        Link.load(**given)  # type: ignore[arg-type]
+        Link.load(**arguments)  # type: ignore[arg-type]
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -213,21 +217,21 @@ def test_two_workspaces_in_one_layer_are_refused() -> None:
 
 
 def test_a_secret_is_a_reference_in_three_spellings() -> None:
-    for given in ("ml/key-1", {"scope": "ml", "key": "key-1"}, SecretRef(scope="ml", key="key-1")):
-        link = Link(client_secret=given)  # type: ignore[arg-type]
+    for value in ("ml/key-1", {"scope": "ml", "key": "key-1"}, SecretRef(scope="ml", key="key-1")):
+        link = Link(client_secret=value)  # type: ignore[arg-type]
         assert link.client_secret == SecretRef(scope="ml", key="key-1")
     assert SecretRef.parse("env:TEAM_SECRET") == SecretRef(env="TEAM_SECRET")
     assert str(SecretRef.parse("env:TEAM_SECRET")) == "env:TEAM_SECRET"
 
 
 @pytest.mark.parametrize(
-    "given",
+    "value",
     ["Xyz8Q~literal.secret", "Xyz8Q~a/b", {"value": "Xyz8Q~a"}, {"env": "Xyz8Q~a"}, 7, "env:",
      {"scope": "Xyz8Q"}, {"scope": "Xyz8Q", "key": "k", "env": "E"}],
 )  # fmt: skip
-def test_a_secrets_text_is_refused_and_not_repeated(given: object) -> None:
+def test_a_secrets_text_is_refused_and_not_repeated(value: object) -> None:
     with pytest.raises(LinkError, match="secret must be a reference, not its text") as caught:
-        Link.load(client_secret=given)
+        Link.load(client_secret=value)
     assert "Xyz8Q" not in str(caught.value)
     assert caught.value.__context__ is None
 
@@ -235,9 +239,12 @@ def test_a_secrets_text_is_refused_and_not_repeated(given: object) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        {**PARTS, "dbx_aml": {"client_secret": "Xyz8Q~literal"}},
-        {**PARTS, "client_secret": "Xyz8Q~literal"},
-        {**PARTS, "dbx_aml": {"client_secret": {"scope": "a", "password": "Xyz8Q~literal"}}},
+        {**NAMES, "dbx_aml": {"client_secret": "Xyz8Q~literal"}},
+        {**NAMES, "client_secret": "Xyz8Q~literal"},
+        {
+            **NAMES,
+            "dbx_aml": {"client_secret": {"scope": "a", "password": "Xyz8Q~literal"}},
+        },
     ],
 )
 def test_a_file_with_a_secret_in_it_is_refused(tmp_path: Path, content: dict[str, object]) -> None:
@@ -250,7 +257,7 @@ def test_a_file_with_a_secret_in_it_is_refused(tmp_path: Path, content: dict[str
 
 
 def test_a_files_unknown_value_is_named(tmp_path: Path) -> None:
-    written(tmp_path / "config.json", **PARTS, dbx_aml={"modus": "aml"})
+    written(tmp_path / "config.json", **NAMES, dbx_aml={"modus": "aml"})
     with pytest.raises(LinkError, match=r"must have known values: got \['modus'\]; use"):
         Link.load()
 
@@ -260,7 +267,7 @@ def test_a_files_unknown_value_is_named(tmp_path: Path) -> None:
     [
         Link(),
         Link(mode="dual", aml_workspace=WORKSPACE, experiment="/Shared/iris", retry_timeout_s=0),
-        Link(mode="aml", registry="databricks", aml_workspace=AmlWorkspace(**PARTS)),
+        Link(mode="aml", registry="databricks", aml_workspace=AmlWorkspace(**NAMES)),
         Link(client_secret=SecretRef(scope="ml", key="k"), tenant_id="t", client_id="c"),
         Link(service_credential="aml", databricks_tracking_uri="databricks://team"),
         Link(mode="aml", aml_tracking_uri="sqlite:///x.db", aml_workspace=WORKSPACE),
@@ -270,27 +277,27 @@ def test_a_files_unknown_value_is_named(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_saved_is_loaded_again(tmp_path: Path, link: Link) -> None:
+def test_a_saved_link_is_loaded_again(tmp_path: Path, link: Link) -> None:
     file = link.save(tmp_path / "folder")
     assert file == tmp_path / "folder" / "config.json"
     assert Link.load(config=file) == Link.from_file(file) == link
 
 
 def test_saving_keeps_the_other_keys_and_leaves_no_half_file(tmp_path: Path) -> None:
-    file = written(tmp_path / "config.json", **PARTS, team="flights")
+    file = written(tmp_path / "config.json", **NAMES, team="flights")
     Link(mode="aml", aml_workspace=WORKSPACE).save(file)
     content = json.loads(file.read_text())
     assert content == {
-        **PARTS,
+        **NAMES,
         "team": "flights",
         "dbx_aml": {"mode": "aml", "registry": "aml", "region": "westeurope"},
     }
-    assert [one.name for one in tmp_path.iterdir()] == ["config.json"]
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
     with pytest.raises(LinkError, match="must be writable: "):
         Link().save("/proc/nowhere/config.json")
 
 
-def test_what_of_file_says_does_not_depend_on_the_machine(
+def test_a_link_from_a_file_does_not_depend_on_the_machine(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DBX_AML_MODE", "dual")
@@ -298,10 +305,10 @@ def test_what_of_file_says_does_not_depend_on_the_machine(
     assert Link.from_file(None, experiment="e") == Link(experiment="e")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
-def test_azure_mls_own_client_reads_what_is_saved(tmp_path: Path) -> None:
-    """In an environment of its own: its newest version and the plugin's do not go together."""
+def test_azure_mls_own_client_reads_a_saved_link(tmp_path: Path) -> None:
+    """The newest azure-ai-ml needs other versions than azureml-mlflow: it gets an environment."""
     Link(mode="dual", aml_workspace=WORKSPACE, experiment="iris").save(tmp_path / ".azureml")
     environment = tmp_path / "env"
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
@@ -311,11 +318,11 @@ def test_azure_mls_own_client_reads_what_is_saved(tmp_path: Path) -> None:
     (tmp_path / "below" / "deep").mkdir(parents=True)
     code = """
         from azure.ai.ml import MLClient
-        class Nobody:
+        class NoCredential:
             def get_token(self, *scopes, **options):
-                raise RuntimeError("nothing is called")
-        found = MLClient.from_config(Nobody())
-        print(found.subscription_id, found.resource_group_name, found.workspace_name)
+                raise RuntimeError("no call is expected")
+        client = MLClient.from_config(NoCredential())
+        print(client.subscription_id, client.resource_group_name, client.workspace_name)
     """
     done = subprocess.run(
         [str(python), "-c", "\n".join(line[8:] for line in code.splitlines())],

@@ -15,7 +15,7 @@ SCOPE = (
 )
 URI = f"azureml://westeurope.api.azureml.ms/mlflow/v1.0{SCOPE}"
 PRIVATE = f"azureml://e1d0.workspace.westeurope.api.azureml.ms/mlflow/v1.0{SCOPE}"
-PARTS = {
+NAMES = {
     "subscription_id": SUBSCRIPTION,
     "resource_group": "rg-ml",
     "workspace_name": "mlw-team",
@@ -24,12 +24,12 @@ PARTS = {
 
 @pytest.fixture
 def workspace() -> AmlWorkspace:
-    return AmlWorkspace(**PARTS, region="westeurope")
+    return AmlWorkspace(**NAMES, region="westeurope")
 
 
 def test_the_tracking_uri_follows_from_the_region(workspace: AmlWorkspace) -> None:
     assert workspace.tracking_uri == URI
-    assert AmlWorkspace(**PARTS).tracking_uri is None
+    assert AmlWorkspace(**NAMES).tracking_uri is None
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_workspace_behind_a_private_link_keeps_its_own_host(workspace: AmlWork
 def test_each_cloud_has_its_own_hosts_and_is_known_by_them(
     cloud: str, region: str, host: str, studio: str
 ) -> None:
-    found = AmlWorkspace(**PARTS, region=region, cloud=cloud)
+    found = AmlWorkspace(**NAMES, region=region, cloud=cloud)
     assert found.tracking_uri == f"azureml://{host}/mlflow/v1.0{SCOPE}"
     assert AmlWorkspace.from_tracking_uri(str(found.tracking_uri)) == found
     assert found.studio_url == f"https://{studio}/?wsid={SCOPE}"
@@ -103,9 +103,11 @@ def test_it_goes_to_an_arm_id_and_back(workspace: AmlWorkspace) -> None:
         ({"tracking_uri": URI, "cloud": "AzureChinaCloud"}, "cloud 'AzureChinaCloud': got 'azur"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(changed: dict[str, str], message: str) -> None:
+def test_a_workspace_that_cannot_exist_is_refused_in_one_line(
+    changed: dict[str, str], message: str
+) -> None:
     with pytest.raises(WorkspaceError) as caught:
-        AmlWorkspace(**{**PARTS, **changed})
+        AmlWorkspace(**{**NAMES, **changed})
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -113,31 +115,31 @@ def test_what_cannot_be_is_refused_in_one_line(changed: dict[str, str], message:
 @pytest.mark.parametrize(
     "content",
     [
-        PARTS,
+        NAMES,
         {"Id": None, "Scope": SCOPE},
         # Azure ML's own tools prefer the scope too.
-        {**PARTS, "workspace_name": "older", "Scope": SCOPE},
+        {**NAMES, "workspace_name": "older", "Scope": SCOPE},
     ],
 )
 def test_config_json_of_the_portal_and_of_older_tools_is_read(
     tmp_path: Path, content: dict[str, str]
 ) -> None:
     (tmp_path / "config.json").write_text("\ufeff" + json.dumps(content), encoding="utf-8")
-    assert AmlWorkspace.from_config(tmp_path / "config.json") == AmlWorkspace(**PARTS)
+    assert AmlWorkspace.from_config(tmp_path / "config.json") == AmlWorkspace(**NAMES)
 
 
 def test_config_json_of_the_cluster_script_of_2019_is_read(tmp_path: Path) -> None:
     text = '{"subscription_id": "%s", "resource_group": "rg-ml", "workspace_name": "mlw-team"}\n'
     (tmp_path / "config.json").write_text(text % SUBSCRIPTION)
-    assert AmlWorkspace.from_config(tmp_path) == AmlWorkspace(**PARTS)
+    assert AmlWorkspace.from_config(tmp_path) == AmlWorkspace(**NAMES)
 
 
 def test_a_folder_is_looked_through_as_azure_ml_does(tmp_path: Path) -> None:
     deep = tmp_path / "a" / "b"
     deep.mkdir(parents=True)
     (tmp_path / ".azureml").mkdir()
-    (tmp_path / ".azureml" / "config.json").write_text(json.dumps(PARTS))
-    near = {**PARTS, "workspace_name": "mlw-near"}
+    (tmp_path / ".azureml" / "config.json").write_text(json.dumps(NAMES))
+    near = {**NAMES, "workspace_name": "mlw-near"}
     (deep / "config.json").write_text(json.dumps(near))
     assert AmlWorkspace.from_config(deep).workspace_name == "mlw-team"
     (tmp_path / ".azureml" / "config.json").unlink()
@@ -145,14 +147,14 @@ def test_a_folder_is_looked_through_as_azure_ml_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("private", [False, True])
-def test_what_to_config_says_is_read_back_equal(tmp_path: Path, private: bool) -> None:
+def test_a_written_workspace_is_read_back_equal(tmp_path: Path, private: bool) -> None:
     workspace = AmlWorkspace(
-        **PARTS, region="westeurope", tracking_uri=PRIVATE if private else None
+        **NAMES, region="westeurope", tracking_uri=PRIVATE if private else None
     )
     (tmp_path / "config.json").write_text(json.dumps(workspace.to_dict()))
     assert AmlWorkspace.from_config(tmp_path) == workspace
-    assert set(workspace.to_dict()) == {*PARTS, "dbx_aml"}
-    assert AmlWorkspace(**PARTS).to_dict() == PARTS
+    assert set(workspace.to_dict()) == {*NAMES, "dbx_aml"}
+    assert AmlWorkspace(**NAMES).to_dict() == NAMES
 
 
 def test_a_file_that_names_no_workspace_is_said(tmp_path: Path) -> None:
