@@ -23,7 +23,7 @@ def run_program(
 ) -> str:
     """Return what a program writes to its standard output.
 
-    By default the program gets a process group of its own. At the deadline the whole group is
+    By default the program gets a new process group. At the deadline the whole group is
     killed, so that no process that it started stays behind.
 
     Args:

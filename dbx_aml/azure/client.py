@@ -77,7 +77,7 @@ class AzureClient:
             raise PermissionDeniedError(error)
         if status == 404:
             raise NotFoundError(error)
-        raise ServiceError(f"{host} must response: {error}; try again later")
+        raise ServiceError(f"{host} must answer: {error}; try again later")
 
 
 def error_of_response(response: Response) -> tuple[str, str]:

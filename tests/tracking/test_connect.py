@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import subprocess
 import sys
 import threading
@@ -16,7 +15,6 @@ from textwrap import dedent
 
 import mlflow
 import pytest
-from click.testing import CliRunner
 
 from dbx_aml import AmlWorkspace, Connection, Link, connect
 from dbx_aml._common.errors import (
@@ -27,7 +25,6 @@ from dbx_aml._common.errors import (
     ServiceUnavailableError,
 )
 from dbx_aml.azure.credentials import get_credential
-from dbx_aml.cli.main import main
 from tests.support.azureml import ALL_ACTIONS, AzureMl
 from tests.support.azureml.workspace import CLIENT_ID, TENANT_ID
 from tests.support.isolation import isolate_from_machine
@@ -362,28 +359,6 @@ def test_plain_mlflow_code_runs_after_one_line(azureml: AzureMl, workspace: AmlW
     assert done.stdout.splitlines()[-2:] == ["metric 0.5", "experiment after-connect"]
     # The cloud's metadata, which the plugin asks for when nobody names the cloud.
     assert azureml.requests(path="/metadata/endpoints") == []
-
-
-def test_what_the_readme_says_of_the_link_works(mlflow_store: str, tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / "README.md").read_text()
-    section = text.partition("\n## Link\n")[2].partition("\n## ")[0]
-    shell, python = (
-        section.partition(f"```{language}\n")[2].partition("```")[0]
-        for language in ("sh", "python")
-    )
-    commands = [shlex.split(line, comments=True) for line in shell.replace("\\\n", "").splitlines()]
-    assert [command[:3] for command in commands] == [
-        ["dbx-aml", "link", verb] for verb in ("set", "show", "check")
-    ]
-    for command in commands[:2]:
-        done = CliRunner().invoke(main, command[1:])
-        assert done.exit_code == 0, done.output
-    assert Link.load().aml_workspace == AmlWorkspace.from_config()
-    Link(mode="aml", aml_tracking_uri=mlflow_store, experiment="tests").save(tmp_path)
-    variables: dict[str, object] = {}
-    exec(compile(python, "README.md", "exec"), variables)
-    assert variables["connection"].tracking_uri == mlflow_store  # type: ignore[attr-defined]
-    assert mlflow.last_active_run().data.metrics == {"delay": 12.5}
 
 
 def test_connect_before_mlflow_leaves_mlflow_its_plugins() -> None:
