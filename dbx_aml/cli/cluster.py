@@ -73,10 +73,11 @@ def wheelhouse(
     wheel: Path | None,
     as_json: bool,
 ) -> None:
-    """Download the wheels that the init script adds to the nodes of one runtime, with hashes.
+    """Download the wheels for one runtime.
 
-    Give the folder to 'dbx-aml cluster attach --wheelhouse'. Or upload it to a volume and name its
-    path in DBX_AML_WHEELHOUSE_PATH or 'dbx-aml cluster init-script --wheelhouse-path'.
+    The init script installs them on the nodes and checks their hashes. Give the folder to 'dbx-aml
+    cluster attach --wheelhouse'. Or upload it to a volume and name its path in
+    DBX_AML_WHEELHOUSE_PATH or 'dbx-aml cluster init-script --wheelhouse-path'.
     """
     from dbx_aml.cluster.wheelhouse import build_wheelhouse, select_runtime
 

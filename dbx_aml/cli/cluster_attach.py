@@ -108,7 +108,10 @@ def attach(
 @click.argument("cluster")
 @_change_options
 def detach(cluster: str, folder: str | None, profile: str | None, dry_run: bool, yes: bool) -> None:
-    """Undo the attach of CLUSTER: its earlier settings are restored."""
+    """Undo the attach of CLUSTER.
+
+    The settings return to their values from before the attach.
+    """
     from dbx_aml.cluster.client import Client
     from dbx_aml.cluster.clusters import find_cluster
     from dbx_aml.cluster.detach import detach_cluster, plan_detach
@@ -132,7 +135,10 @@ def detach(cluster: str, folder: str | None, profile: str | None, dry_run: bool,
 @click.argument("cluster")
 @add_options(profile_option, json_option)
 def status(cluster: str, profile: str | None, as_json: bool) -> None:
-    """Show how CLUSTER is attached, and the result of its init script. Changes nothing."""
+    """Show how CLUSTER is attached.
+
+    The result of the init script is read from the driver. Changes nothing.
+    """
     from dbx_aml.cluster.client import Client
     from dbx_aml.cluster.clusters import find_cluster
     from dbx_aml.cluster.status import read_status

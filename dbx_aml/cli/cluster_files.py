@@ -34,7 +34,10 @@ _folder_options = add_options(
 
 @click.group()
 def snippet() -> None:
-    """Print text to paste into a job or a policy, and upload the files that it names."""
+    """Print text for a job or a cluster policy.
+
+    The files that the text names are uploaded.
+    """
 
 
 @snippet.command()
@@ -61,7 +64,10 @@ def job(
 def serverless(
     config: str | None, wheelhouse: Path | None, folder: str, profile: str | None, dry_run: bool
 ) -> None:
-    """Print YAML for a job on serverless compute, which needs a wheelhouse."""
+    """Print YAML for a job on serverless compute.
+
+    Serverless compute has no init scripts: it needs a wheelhouse.
+    """
     from dbx_aml.cluster.files import collect_files
     from dbx_aml.cluster.snippets import serverless_snippet
 
@@ -88,9 +94,10 @@ def policy(
     profile: str | None,
     dry_run: bool,
 ) -> None:
-    """Print JSON for a cluster policy that prepares every new cluster.
+    """Print JSON for a cluster policy.
 
-    An administrator makes the policy: databricks cluster-policies create --json @FILE
+    The policy prepares every new cluster that uses it. An administrator makes it:
+    databricks cluster-policies create --json @FILE
     """
     from dbx_aml.cluster.files import collect_files
     from dbx_aml.cluster.snippets import policy_snippet

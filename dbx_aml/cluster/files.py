@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from dbx_aml._common.errors import ArgumentError, ClusterError, LinkError
+from dbx_aml._common.paths import sha256_of_file
 from dbx_aml.cluster.attach_record import CONFIG_VARIABLE
 from dbx_aml.cluster.clusters import Cluster, Reporter
 from dbx_aml.cluster.folder import ClusterFolder
@@ -52,7 +52,12 @@ class FolderFiles:
 
     def sha256(self) -> dict[str, str]:
         """Return the SHA-256 of each file by its name."""
-        return {name: hashlib.sha256(self._read(name)).hexdigest() for name in self.content}
+        return {
+            name: sha256_of_file(content)
+            if isinstance(content, Path)
+            else hashlib.sha256(content).hexdigest()
+            for name, content in self.content.items()
+        }
 
     def upload(self, report: Reporter) -> None:
         """Write all files to the folder, the init script last.
@@ -61,13 +66,11 @@ class FolderFiles:
             ClusterError: The volume does not exist, or a file is too large for the workspace.
             ServiceError: The caller may not write to the folder.
         """
-        for name in self.content:
-            self.folder.write_file(name, self._read(name))
+        for name, content in self.content.items():
+            self.folder.write_file(
+                name, content.read_bytes() if isinstance(content, Path) else content
+            )
         report(f"uploaded {len(self.content)} files to {self.folder}")
-
-    def _read(self, name: str) -> bytes:
-        content = self.content[name]
-        return content.read_bytes() if isinstance(content, Path) else content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +108,7 @@ class ClusterFiles:
             )
         content: dict[str, bytes | Path] = {
             **self.wheelhouse,
-            CONFIG_NAME: _config_bytes(self.link),
+            CONFIG_NAME: self.link.to_json().encode(),
         }
         environment = link_variables(self.link, _DATABRICKS_HOME)
         if not is_script:
@@ -204,9 +207,3 @@ def read_cluster_link(config: str | Path | None) -> Link:
             "write one with 'dbx-aml link set'"
         )
     return Link.from_file(file, on_databricks=True)
-
-
-def _config_bytes(link: Link) -> bytes:
-    """Return the `config.json` of a link; secrets are only references in it."""
-    with tempfile.TemporaryDirectory() as folder:
-        return link.save(Path(folder) / CONFIG_NAME).read_bytes()

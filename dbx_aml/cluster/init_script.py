@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import tempfile
 from importlib.resources import files
 
 from dbx_aml._common.errors import ArgumentError
@@ -37,13 +36,11 @@ def render(link: Link, *, wheelhouse_path: str | None = None, on_failure: str = 
             f"wheelhouse_path must be an absolute path on the cluster: got {wheelhouse_path!r}; "
             "use for example '/Volumes/<catalog>/<schema>/<volume>/wheelhouse'"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        config = link.save(folder).read_text(encoding="utf-8").strip()
     values = {
         "WHEELHOUSE_PATH": wheelhouse_path or "",
         # Empty is the default of the script itself.
         "ON_FAILURE": "" if on_failure == "continue" else on_failure,
-        "CONFIG": config,
+        "CONFIG": link.to_json().strip(),
     }
     settings = "".join(f"BAKED_{name}={shlex.quote(value)}\n" for name, value in values.items())
     if _SECRET_REFERENCE.search(settings) or has_secret(settings, environment_secrets()):

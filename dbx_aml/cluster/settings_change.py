@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from dbx_aml._common.errors import ClusterError
+from dbx_aml._common.redact import is_secret_name, redact
 from dbx_aml.cluster.clusters import Cluster
 
 # An init script by its storage, for example {"volumes": {"destination": "/Volumes/..."}}.
@@ -18,8 +19,6 @@ Script = Mapping[str, Mapping[str, Any]]
 # A library by its kind, for example {"whl": "/Volumes/..."}.
 Library = Mapping[str, Any]
 
-_PASSWORD = re.compile(r"(://)[^/@\s]*:[^/@\s]+@")
-_SECRET_NAME = re.compile(r"secret|password|token|_key$", re.IGNORECASE)
 _SECRET_REFERENCE = re.compile(r"\{\{secrets/[^}]+\}\}")
 
 
@@ -79,9 +78,9 @@ class ClusterSettings:
 
 def redact_variable(name: str, value: str) -> str:
     """Return the value of a variable without passwords and secrets."""
-    if _SECRET_NAME.search(name) and not _SECRET_REFERENCE.fullmatch(value):
+    if is_secret_name(name) and not _SECRET_REFERENCE.fullmatch(value):
         return "(not shown)"
-    return _PASSWORD.sub(r"\1***@", value)
+    return redact(value)
 
 
 def has_secret(name: str, value: str) -> bool:

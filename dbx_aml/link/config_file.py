@@ -53,15 +53,29 @@ def is_link_config(content: Mapping[str, Any]) -> bool:
     return bool(content.keys() & {"subscription_id", "Scope", CONFIG_KEY})
 
 
+def config_text(content: Mapping[str, Any], location: str = CONFIG_NAME) -> str:
+    """Return the text of a `config.json`.
+
+    Args:
+        content: Content of the file.
+        location: Name of the file in the error.
+
+    Raises:
+        LinkError: The content holds a secret.
+    """
+    refuse_secrets(content, location)
+    return f"{json.dumps(content, indent=4)}\n"
+
+
 def write_config(file: Path, content: Mapping[str, Any]) -> None:
     """Write a `config.json`; every user of the machine may read it, for it holds no secret.
 
     Raises:
         LinkError: The file cannot be written, or the content holds a secret.
     """
-    refuse_secrets(content, str(file))
+    text = config_text(content, str(file))
     try:
-        write_atomically(file, f"{json.dumps(content, indent=4)}\n")
+        write_atomically(file, text)
     except OSError as err:
         raise LinkError(f"{file} must be writable: {err.strerror}; choose another path") from err
 

@@ -7,7 +7,13 @@ from typing import Any, Literal, Self, get_args
 
 from dbx_aml._common.errors import LinkError
 from dbx_aml._common.retry import RETRY_TIMEOUT_S
-from dbx_aml.link.config_file import CONFIG_KEY, CONFIG_NAME, read_config, write_config
+from dbx_aml.link.config_file import (
+    CONFIG_KEY,
+    CONFIG_NAME,
+    config_text,
+    read_config,
+    write_config,
+)
 from dbx_aml.link.link_layers import LINK_FIELDS, VARIABLE_PREFIX, resolve_link_values
 from dbx_aml.link.secret_reference import SecretRef
 from dbx_aml.link.uris import is_azureml_uri
@@ -192,6 +198,11 @@ class Link:
         if file.suffix != ".json":
             file = file / CONFIG_NAME
         content = read_config(file) if file.exists() else {}
+        write_config(file, {**content, **self.to_dict()})
+        return file
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of a `config.json`; secrets are only references in it."""
         settings: dict[str, Any] = {"mode": self.mode, "registry": self.registry}
         default = Link()
         for name in LINK_FIELDS[2:]:
@@ -202,5 +213,12 @@ class Link:
         settings |= workspace.pop(CONFIG_KEY, {})
         if self.aml_tracking_uri is not None and not is_azureml_uri(self.aml_tracking_uri):
             settings["aml_tracking_uri"] = self.aml_tracking_uri
-        write_config(file, {**content, **workspace, CONFIG_KEY: settings})
-        return file
+        return {**workspace, CONFIG_KEY: settings}
+
+    def to_json(self) -> str:
+        """Return the text of a `config.json`; secrets are only references in it.
+
+        Raises:
+            LinkError: A value is a secret.
+        """
+        return config_text(self.to_dict())

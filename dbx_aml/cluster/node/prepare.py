@@ -155,7 +155,7 @@ def prepare_node(node: Node) -> int:
                 compile_files(installed, path)
                 plugin_check.wait()
         with node.timed_step("configure"):
-            write_link(link, node.home, node.work_folder)
+            write_link(link, node.home)
             write_variables(variables, node.home)
         node.write_marker(replace(marker, status="ok", installed=installed, variables=variables))
     except Exception as err:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dbx_aml._common.errors import LinkError
 from dbx_aml._common.paths import write_atomically
-from dbx_aml.link.config_file import CONFIG_NAME, read_config, write_config
+from dbx_aml.link.config_file import CONFIG_NAME, write_config
 from dbx_aml.link.link import Link
 
 SPARK_ENV = Path("spark/conf/spark-env.sh")
@@ -77,7 +77,6 @@ def _export_block(variables: Mapping[str, str]) -> str:
     return f"{_BEGIN_LINE}\n{lines}{_END_LINE}\n"
 
 
-def write_link(link: Link, home: Path, work_folder: Path) -> None:
+def write_link(link: Link, home: Path) -> None:
     """Write the link's `config.json` to the folder in which all processes of the node find it."""
-    draft = link.save(work_folder / "link" / CONFIG_NAME)
-    write_config(home / OWN_FOLDER / CONFIG_NAME, read_config(draft))
+    write_config(home / OWN_FOLDER / CONFIG_NAME, link.to_dict())
