@@ -66,11 +66,12 @@ def resolve(value: Any, variables: Mapping[str, Any]) -> Any:
         return value
 
     def variable_value(path: str) -> Any:
-        found: Any = variables
+        variable: Any = variables
         for name in path.split("."):
-            found = resolve(found, variables) if isinstance(found, str) else found
-            found = found[name]
-        return resolve(found, variables)
+            if isinstance(variable, str):
+                variable = resolve(variable, variables)
+            variable = variable[name]
+        return resolve(variable, variables)
 
     if reference := re.fullmatch(r"\$\{var\.([\w.]+)\}", value):
         return variable_value(reference[1])
@@ -493,8 +494,8 @@ def test_the_scheduled_job_scores_new_rows_with_the_deployed_wheel(
 
     def add(first: int, count: int) -> None:
         numbers = spark.range(first, first + count).selectExpr("id", "id * 1D AS x", "2D AS y")
-        bad = "CASE WHEN id = 7 THEN -1D ELSE x END"
-        numbers.selectExpr("id", f"{bad} AS x", "y").write.format("delta").mode("append").save(
+        x_column = "CASE WHEN id = 7 THEN -1D ELSE x END"
+        numbers.selectExpr("id", f"{x_column} AS x", "y").write.format("delta").mode("append").save(
             str(tables / "flights")
         )
 
@@ -516,12 +517,14 @@ def test_the_scheduled_job_scores_new_rows_with_the_deployed_wheel(
 
     assert "TERMINATED SUCCESS" in output
     scored = spark.read.format("delta").load(str(tables / "flights_scored"))
-    found = scored.select("id", "prediction", "_scoring.model_version").collect()
-    expected = {one: one * 10 + 2.0 for one in range(200) if one != 7}
-    assert {row.id: row.prediction for row in found} == expected
-    assert {row.model_version for row in found} == {"1"}
-    bad = spark.read.format("delta").load(str(tables / "flights_scored_quarantine")).collect()
-    assert [row.id for row in bad] == [7]
+    rows = scored.select("id", "prediction", "_scoring.model_version").collect()
+    expected = {number: number * 10 + 2.0 for number in range(200) if number != 7}
+    assert {row.id: row.prediction for row in rows} == expected
+    assert {row.model_version for row in rows} == {"1"}
+    quarantined = (
+        spark.read.format("delta").load(str(tables / "flights_scored_quarantine")).collect()
+    )
+    assert [row.id for row in quarantined] == [7]
     assert f"ran {tmp_path}/cluster/environments/dbx_aml-" in output_of_last_run(workspace)
 
     add(200, 3)

@@ -218,19 +218,19 @@ def _previous_values(
     Raises:
         ClusterError: A value to keep is a secret in plain text.
     """
-    known: Mapping[str, str | None] = record.previous_values if record else {}
+    recorded: Mapping[str, str | None] = record.previous_values if record else {}
     values = dict(current.variables)
     if is_attached and record is None:
         # The record is lost: a variable with our value was set by the attach.
         ours = files.variables
         values = {name: value for name, value in values.items() if ours.get(name) != value}
-    previous = {
-        name: known[name] if name in known else values.get(name) for name in files.variables
+    previous_values = {
+        name: recorded[name] if name in recorded else values.get(name) for name in files.variables
     }
-    for name, value in previous.items():
+    for name, value in previous_values.items():
         if value is not None and has_secret(name, value):
             raise ClusterError(
                 f"variable {name} must hold no secret in plain text, because the record for detach "
                 "would keep it: the cluster has one; use {{secrets/<scope>/<key>}} or remove it"
             )
-    return previous
+    return previous_values

@@ -64,15 +64,15 @@ def test_an_update_replaces_what_its_mask_names_and_restarts_a_running_cluster(
         cluster=UpdateClusterResource(init_scripts=[volume_script()], spark_env_vars={"B": "3"}),
     )
     assert client.clusters.get(cluster.cluster_id).state == State.RESTARTING
-    found = wait_until_at_rest(client, cluster.cluster_id)
-    assert found.state == State.RUNNING
-    assert found.spark_env_vars == {"B": "3"}
-    assert found.num_workers == 3, "not in the mask"
+    details = wait_until_at_rest(client, cluster.cluster_id)
+    assert details.state == State.RUNNING
+    assert details.spark_env_vars == {"B": "3"}
+    assert details.num_workers == 3, "not in the mask"
     client.clusters.update(cluster.cluster_id, "init_scripts", cluster=UpdateClusterResource())
     assert not wait_until_at_rest(client, cluster.cluster_id).init_scripts, (
-        "masked, not given: gone"
+        "a masked field without a value is removed"
     )
-    kinds = [one.type.value for one in client.clusters.events(cluster.cluster_id) if one.type]
+    kinds = [event.type.value for event in client.clusters.events(cluster.cluster_id) if event.type]
     assert kinds[::-1] == [
         "EDITED", "RESTARTING", "INIT_SCRIPTS_STARTED", "INIT_SCRIPTS_FINISHED", "RUNNING",
         "EDITED", "RESTARTING", "RUNNING",
@@ -82,8 +82,8 @@ def test_an_update_replaces_what_its_mask_names_and_restarts_a_running_cluster(
 def test_an_edit_replaces_the_whole_spec(databricks: Databricks, client: WorkspaceClient) -> None:
     cluster = databricks.clusters.add("team", state="TERMINATED", spark_env_vars={"A": "1"})
     client.clusters.edit(cluster.cluster_id, "17.3.x-scala2.13", cluster_name="team", num_workers=1)
-    found = client.clusters.get(cluster.cluster_id)
-    assert (found.state, found.spark_env_vars) == (State.TERMINATED, None)
+    details = client.clusters.get(cluster.cluster_id)
+    assert (details.state, details.spark_env_vars) == (State.TERMINATED, None)
 
 
 @pytest.mark.parametrize("state", ["PENDING", "RESIZING", "TERMINATING", "ERROR"])
@@ -106,7 +106,7 @@ def test_clusters_are_listed_over_pages(databricks: Databricks, client: Workspac
     names = [f"c{number:02d}" for number in range(25)]
     for name in names:
         databricks.clusters.add(name)
-    assert [one.cluster_name for one in client.clusters.list()] == names
+    assert [listed.cluster_name for listed in client.clusters.list()] == names
     with pytest.raises(DatabricksError, match="Cluster 0-0-0 does not exist"):
         client.clusters.get("0-0-0")
 
@@ -144,14 +144,14 @@ def test_a_start_fails_where_a_script_breaks_a_rule(
         "c", state="TERMINATED", data_security_mode=mode, init_scripts=[script.as_dict()]
     )
     client.clusters.start(cluster.cluster_id)
-    found = wait_until_at_rest(client, cluster.cluster_id)
+    details = wait_until_at_rest(client, cluster.cluster_id)
     if error is None:
-        assert found.state == State.RUNNING
+        assert details.state == State.RUNNING
         return
-    assert found.state == State.TERMINATED
-    assert found.termination_reason and found.termination_reason.code
-    assert found.termination_reason.code.value == "INIT_SCRIPT_FAILURE"
-    assert error in (found.state_message or "")
+    assert details.state == State.TERMINATED
+    assert details.termination_reason and details.termination_reason.code
+    assert details.termination_reason.code.value == "INIT_SCRIPT_FAILURE"
+    assert error in (details.state_message or "")
 
 
 def test_what_a_script_does_is_up_to_the_test_and_a_bad_end_stops_the_start(
@@ -159,10 +159,10 @@ def test_what_a_script_does_is_up_to_the_test_and_a_bad_end_stops_the_start(
 ) -> None:
     databricks.volumes.add("main.default.dbx_aml")
     databricks.volumes.files[SCRIPT] = b"echo"
-    seen = []
+    calls = []
 
     def run(path, text, variables, root):
-        seen.append((path, text, dict(variables), root.is_dir()))
+        calls.append((path, text, dict(variables), root.is_dir()))
         return 3
 
     databricks.boot.run_script = run
@@ -176,7 +176,7 @@ def test_what_a_script_does_is_up_to_the_test_and_a_bad_end_stops_the_start(
     assert "exit status is non-zero: 3" in str(
         wait_until_at_rest(client, cluster.cluster_id).state_message
     )
-    assert seen == [(SCRIPT, b"echo", {"A": "1"}, True)], "the second one is not reached"
+    assert calls == [(SCRIPT, b"echo", {"A": "1"}, True)], "the second script does not run"
 
 
 def test_an_allowlist_is_replaced_whole(databricks: Databricks, client: WorkspaceClient) -> None:
@@ -185,8 +185,8 @@ def test_an_allowlist_is_replaced_whole(databricks: Databricks, client: Workspac
         client.artifact_allowlists.update(
             kind, [ArtifactMatcher(artifact=artifact, match_type=MatchType.PREFIX_MATCH)]
         )
-    found = client.artifact_allowlists.get(kind).artifact_matchers
-    assert [one.artifact for one in found or []] == ["/Volumes/d/e/f"]
+    matchers = client.artifact_allowlists.get(kind).artifact_matchers
+    assert [matcher.artifact for matcher in matchers or []] == ["/Volumes/d/e/f"]
     databricks.deny("PUT .*artifact-allowlists", "User does not have MANAGE ALLOWLIST")
     with pytest.raises(PermissionDenied, match="MANAGE ALLOWLIST"):
         client.artifact_allowlists.update(kind, [])
@@ -209,8 +209,11 @@ def test_files_of_a_volume_need_volume_and_folder(
         client.files.upload(f"{VOLUME}/a b/c/d.txt", io.BytesIO(b"3"))
     client.files.create_directory(f"{VOLUME}/a b/c")
     client.files.upload(f"{VOLUME}/a b/c/d.txt", io.BytesIO(b"3"))
-    found = client.files.list_directory_contents(VOLUME)
-    assert [(one.name, one.is_directory) for one in found] == [("a b", True), ("init.sh", False)]
+    entries = client.files.list_directory_contents(VOLUME)
+    assert [(entry.name, entry.is_directory) for entry in entries] == [
+        ("a b", True),
+        ("init.sh", False),
+    ]
     client.files.delete(SCRIPT)
     with pytest.raises(NotFound):
         client.files.get_metadata(SCRIPT)
@@ -229,7 +232,7 @@ def test_an_import_makes_what_its_format_says(
         client.workspace.upload(f"{folder}/b.sh", b"true")
     client.workspace.upload(f"{folder}/c.py", b"1")
     client.workspace.upload(f"{folder}/d.whl", b"\x00\r\nPK", format=ImportFormat.AUTO)
-    kinds = {one.path: one.object_type for one in client.workspace.list(folder)}
+    kinds = {item.path: item.object_type for item in client.workspace.list(folder)}
     assert kinds == {
         f"{folder}/a.sh": ObjectType.FILE,
         f"{folder}/c.py": ObjectType.NOTEBOOK,
@@ -255,8 +258,8 @@ def test_libraries_install_later_and_leave_at_a_restart(
     client.libraries.install(cluster.cluster_id, [good, bad])
 
     def statuses() -> list[str]:
-        found = client.libraries.cluster_status(cluster.cluster_id)
-        return [one.status.value for one in found if one.status]
+        rows = client.libraries.cluster_status(cluster.cluster_id)
+        return [row.status.value for row in rows if row.status]
 
     assert [statuses() for _ in range(3)] == [
         ["PENDING", "PENDING"], ["INSTALLING", "INSTALLING"], ["INSTALLED", "FAILED"],
@@ -304,7 +307,7 @@ def test_policies_are_checked_and_have_unique_names(
     policy = client.cluster_policies.create(
         name="p", definition='{"num_workers": {"type": "fixed", "value": 1}}'
     )
-    assert [one.name for one in client.cluster_policies.list()] == ["p"]
+    assert [listed.name for listed in client.cluster_policies.list()] == ["p"]
     for arguments, message in [
         ({"name": "p", "definition": "{}"}, "must be unique"),
         ({"name": "q", "definition": "{"}, "no JSON document"),
@@ -323,7 +326,7 @@ def test_faults_hit_what_they_name_and_are_kept_in_the_journal(
     cluster = databricks.clusters.add("team")
     databricks.fault("status", status=429, retry_after_s=0, path="clusters/get", count=1)
     assert client.clusters.get(cluster.cluster_id).cluster_name == "team"
-    assert [one.status for one in databricks.requests(path="clusters/get")] == [429, 200]
+    assert [request.status for request in databricks.requests(path="clusters/get")] == [429, 200]
     assert databricks.writes() == []
     with pytest.raises(NotFound, match="No API found for"):
         client.api_client.do("GET", "/api/2.0/nothing")

@@ -72,47 +72,47 @@ def two_tasks() -> list[jobs.Task]:
 
 
 def test_a_job_is_made_replaced_and_removed(client: WorkspaceClient) -> None:
-    made = client.jobs.create(name="score", tasks=two_tasks(), description="old").job_id
-    assert made
-    client.jobs.reset(made, jobs.JobSettings(name="score", tasks=two_tasks()))
-    found = client.jobs.get(made)
-    assert found.settings
-    assert (found.creator_user_name, found.settings.description) == (USER, None)
-    assert found.settings.max_concurrent_runs == 1
-    assert [one.job_id for one in client.jobs.list(name="SCORE")] == [made]
-    who = client.permissions.get("jobs", str(made)).access_control_list
-    assert who and who[0].user_name == USER
-    client.jobs.delete(made)
-    with pytest.raises(NotFound, match=f"Job {made} does not exist"):
-        client.jobs.get(made)
+    job_id = client.jobs.create(name="score", tasks=two_tasks(), description="old").job_id
+    assert job_id
+    client.jobs.reset(job_id, jobs.JobSettings(name="score", tasks=two_tasks()))
+    job = client.jobs.get(job_id)
+    assert job.settings
+    assert (job.creator_user_name, job.settings.description) == (USER, None)
+    assert job.settings.max_concurrent_runs == 1
+    assert [listed.job_id for listed in client.jobs.list(name="SCORE")] == [job_id]
+    access_list = client.permissions.get("jobs", str(job_id)).access_control_list
+    assert access_list and access_list[0].user_name == USER
+    client.jobs.delete(job_id)
+    with pytest.raises(NotFound, match=f"Job {job_id} does not exist"):
+        client.jobs.get(job_id)
 
 
 def test_a_run_does_its_tasks_in_their_order_with_its_parameters(
     databricks: Databricks, client: WorkspaceClient
 ) -> None:
-    seen = []
+    calls = []
 
     def record_task(task, parameters):
-        seen.append((task["task_key"], dict(parameters)))
+        calls.append((task["task_key"], dict(parameters)))
         return f"did {task['task_key']}"
 
     databricks.jobs.run_task = record_task
     declared = [jobs.JobParameterDefinition(name="a", default="1")]
-    made = client.jobs.create(name="score", tasks=two_tasks(), parameters=declared).job_id
-    assert made
-    started = client.jobs.run_now(made, job_parameters={"a": "2"}).run_id
+    job_id = client.jobs.create(name="score", tasks=two_tasks(), parameters=declared).job_id
+    assert job_id
+    run_id = client.jobs.run_now(job_id, job_parameters={"a": "2"}).run_id
     states = []
     for _ in range(3):
-        run = client.jobs.get_run(started)
+        run = client.jobs.get_run(run_id)
         assert run.state and run.state.life_cycle_state
         states.append(run.state.life_cycle_state.value)
     assert states == ["PENDING", "RUNNING", "TERMINATED"]
-    assert seen == [("first", {"a": "2"}), ("second", {"a": "2"})]
+    assert calls == [("first", {"a": "2"}), ("second", {"a": "2"})]
     assert run.tasks and run.tasks[0].run_id
     output = client.jobs.get_run_output(run.tasks[0].run_id).notebook_output
     assert output and output.result == "did second"
     with pytest.raises(DatabricksError, match="not defined for the job"):
-        client.jobs.run_now(made, job_parameters={"b": "2"})
+        client.jobs.run_now(job_id, job_parameters={"b": "2"})
 
 
 def test_a_task_that_fails_fails_the_run_and_what_depends_on_it(
@@ -122,20 +122,20 @@ def test_a_task_that_fails_fails_the_run_and_what_depends_on_it(
         raise TaskFailed("ValueError: no")
 
     databricks.jobs.run_task = fail_task
-    made = client.jobs.create(name="score", tasks=two_tasks()).job_id
-    assert made
-    started = client.jobs.run_now(made).run_id
+    job_id = client.jobs.create(name="score", tasks=two_tasks()).job_id
+    assert job_id
+    run_id = client.jobs.run_now(job_id).run_id
     for _ in range(3):
-        run = client.jobs.get_run(started)
+        run = client.jobs.get_run(run_id)
     assert run.state and run.state.result_state
     assert run.state.result_state.value == "FAILED"
     results = {
-        one.task_key: one.state.result_state.value
-        for one in run.tasks or []
-        if one.state and one.state.result_state
+        task.task_key: task.state.result_state.value
+        for task in run.tasks or []
+        if task.state and task.state.result_state
     }
     assert results == {"first": "FAILED", "second": "UPSTREAM_FAILED"}
-    first = next(one.run_id for one in run.tasks or [] if one.task_key == "first")
+    first = next(task.run_id for task in run.tasks or [] if task.task_key == "first")
     assert first
     assert client.jobs.get_run_output(first).error == "ValueError: no"
 
@@ -153,9 +153,9 @@ def test_a_job_whose_tasks_lack_something_is_refused(
     client: WorkspaceClient, task: dict[str, object], message: str
 ) -> None:
     wheel = {"package_name": "p", "entry_point": "main"}
-    made = jobs.Task.from_dict({"task_key": "a", "python_wheel_task": wheel, **task})
+    new_task = jobs.Task.from_dict({"task_key": "a", "python_wheel_task": wheel, **task})
     with pytest.raises(DatabricksError, match=message):
-        client.jobs.create(name="score", tasks=[made])
+        client.jobs.create(name="score", tasks=[new_task])
 
 
 @pytest.mark.parametrize(
@@ -184,11 +184,11 @@ def test_a_task_that_does_not_find_what_it_needs_fails_in_its_run(
             ],
         }
     )
-    made = client.jobs.create(**settings.as_shallow_dict()).job_id
-    assert made
-    started = client.jobs.run_now(made).run_id
+    job_id = client.jobs.create(**settings.as_shallow_dict()).job_id
+    assert job_id
+    run_id = client.jobs.run_now(job_id).run_id
     for _ in range(3):
-        run = client.jobs.get_run(started)
+        run = client.jobs.get_run(run_id)
     assert run.tasks and run.tasks[0].run_id
     assert message in str(client.jobs.get_run_output(run.tasks[0].run_id).error)
 
@@ -197,15 +197,15 @@ def test_an_experiment_has_a_unique_name_in_a_folder_that_is_there(
     client: WorkspaceClient,
 ) -> None:
     name = f"/Users/{USER}/iris"
-    made = client.experiments.create_experiment(name).experiment_id
-    assert made
+    experiment_id = client.experiments.create_experiment(name).experiment_id
+    assert experiment_id
     with pytest.raises(DatabricksError, match="already exists"):
         client.experiments.create_experiment(f"/Workspace{name}")
     with pytest.raises(NotFound, match="Could not find folder"):
         client.experiments.create_experiment("/Users/nobody/iris")
-    found = client.experiments.get_by_name(name).experiment
-    assert found and found.experiment_id == made
-    client.experiments.delete_experiment(made)
+    experiment = client.experiments.get_by_name(name).experiment
+    assert experiment and experiment.experiment_id == experiment_id
+    client.experiments.delete_experiment(experiment_id)
     with pytest.raises(NotFound):
         client.experiments.get_by_name(name)
 
@@ -233,25 +233,26 @@ def test_grants_are_added_and_taken_away(client: WorkspaceClient) -> None:
     def change(**privileges: list[catalog.Privilege]) -> dict[str | None, list[str]]:
         changes = [catalog.PermissionsChange(principal="users", **privileges)]
         client.grants.update("SCHEMA", "main.ml", changes=changes)
-        found = client.grants.get("SCHEMA", "main.ml").privilege_assignments or []
+        assignments = client.grants.get("SCHEMA", "main.ml").privilege_assignments or []
         return {
-            row.principal: [privilege.value for privilege in row.privileges or []] for row in found
+            row.principal: [privilege.value for privilege in row.privileges or []]
+            for row in assignments
         }
 
-    use, make = catalog.Privilege.USE_SCHEMA, catalog.Privilege.CREATE_TABLE
-    assert change(add=[use, make]) == {"users": ["USE_SCHEMA", "CREATE_TABLE"]}
-    assert change(remove=[use]) == {"users": ["CREATE_TABLE"]}
+    use_schema, create_table = catalog.Privilege.USE_SCHEMA, catalog.Privilege.CREATE_TABLE
+    assert change(add=[use_schema, create_table]) == {"users": ["USE_SCHEMA", "CREATE_TABLE"]}
+    assert change(remove=[use_schema]) == {"users": ["CREATE_TABLE"]}
 
 
 def test_permissions_are_replaced_by_put_and_added_to_by_patch(client: WorkspaceClient) -> None:
-    made = str(client.jobs.create(name="score").job_id)
+    job_id = str(client.jobs.create(name="score").job_id)
     view = iam.AccessControlRequest(
         group_name="users", permission_level=iam.PermissionLevel.CAN_VIEW
     )
-    found = client.permissions.update("jobs", made, access_control_list=[view])
-    assert len(found.access_control_list or []) == 2
-    found = client.permissions.set("jobs", made, access_control_list=[view])
-    assert [one.group_name for one in found.access_control_list or []] == ["users"]
+    permissions = client.permissions.update("jobs", job_id, access_control_list=[view])
+    assert len(permissions.access_control_list or []) == 2
+    permissions = client.permissions.set("jobs", job_id, access_control_list=[view])
+    assert [entry.group_name for entry in permissions.access_control_list or []] == ["users"]
 
 
 @pytest.fixture
@@ -314,7 +315,7 @@ def test_the_cli_deploys_runs_and_removes_a_bundle(
 
 def test_the_cli_deploys_for_production_under_a_lock(databricks: Databricks, bundle) -> None:
     bundle("deploy", "--target", "prod")
-    locks = [one for one in databricks.requests() if one.path.endswith("deploy.lock")]
+    locks = [request for request in databricks.requests() if request.path.endswith("deploy.lock")]
     assert locks[-1].status == 200
     assert not [path for path in databricks.files.items if path.endswith("deploy.lock")]
     (job,) = databricks.jobs.jobs.values()
