@@ -363,7 +363,7 @@ def test_the_files_fit_the_schema_of_the_cli(checkout: Path) -> None:
 
 
 @pytest.mark.slow
-@each_target_and_compute
+@pytest.mark.parametrize(("target", "compute"), [("dev", "serverless"), ("prod", "cluster")])
 def test_the_cli_deploys_the_repository_and_removes_all_of_it(
     deployer: Callable[..., Deployer], target: str, compute: str
 ) -> None:
