@@ -96,7 +96,7 @@ def plan(client: Client, tmp_path: Path) -> PlanAttach:
 
 @pytest.fixture
 def attach(client: Client, plan: PlanAttach) -> Attach:
-    """Attach the cluster with an id; the arguments are those of `plan`."""
+    """Attach the cluster with an id; the arguments are the same as in `plan`."""
 
     def attach_planned_cluster(cluster_id: str, **arguments: Any) -> AttachResult:
         return attach_cluster(client, plan(cluster_id, **arguments), ignore_message)
