@@ -79,10 +79,10 @@ class Backend:
         """Delete every row that a new server does not have."""
         with closing(sqlite3.connect(self._database, timeout=30)) as connection, connection:
             for table, last in _last_rows(connection).items():
-                kept = self._first_rows.get(table)
-                if last is not None and last != kept:
-                    first = -1 if kept is None else kept
-                    connection.execute(f'DELETE FROM "{table}" WHERE rowid > ?', (first,))
+                first_row = self._first_rows.get(table)
+                if last is not None and last != first_row:
+                    after = -1 if first_row is None else first_row
+                    connection.execute(f'DELETE FROM "{table}" WHERE rowid > ?', (after,))
 
 
 def _last_rows(connection: sqlite3.Connection) -> dict[str, int | None]:

@@ -15,8 +15,8 @@ from tests.support.azureml.backend import Backend
 from tests.support.azureml.blob import Blobs
 from tests.support.azureml.certificate import make_certificates
 from tests.support.azureml.entra import Entra
-from tests.support.azureml.front import Front
 from tests.support.azureml.permission import Permissions
+from tests.support.azureml.proxy_server import ProxyServer
 from tests.support.azureml.service import Service
 from tests.support.azureml.token import Tokens
 from tests.support.azureml.tracking import Tracking
@@ -58,7 +58,7 @@ class Server:
             Tracking(workspace, Upstream(backend.port)),
             Blobs(workspace, key, azurite_port),
         )
-        self._front = Front(
+        self._proxy = ProxyServer(
             self._certificates.server,
             workspace.hosts,
             self._service.respond,
@@ -67,12 +67,12 @@ class Server:
             self._journal,
         )
         backend.wait()
-        Thread(target=self._front.serve_forever, daemon=True).start()
+        Thread(target=self._proxy.serve_forever, daemon=True).start()
 
     def connection_details(self) -> dict[str, Any]:
         """Return port, workspace, certificates and secrets, which a client needs."""
         return {
-            "port": self._front.port,
+            "port": self._proxy.port,
             "workspace": asdict(self._workspace),
             "authority": str(self._certificates.authority),
             "client_certificate": str(self._certificates.client),
@@ -108,14 +108,14 @@ class Server:
         if "denied" in state:
             self._permissions.denied = tuple(state["denied"])
         if "ahead_s" in state:
-            self._front.ahead_s = float(state["ahead_s"])
+            self._proxy.ahead_s = float(state["ahead_s"])
         if state.get("revoke_tokens"):
             self._tokens.revoke_all()
 
     def _reset(self) -> None:
         self._faults.clear()
-        self._front.release()
-        self._front.ahead_s = 0.0
+        self._proxy.release()
+        self._proxy.ahead_s = 0.0
         self._tokens.reset()
         self._permissions.denied = ()
         self._journal.clear()

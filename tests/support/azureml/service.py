@@ -8,8 +8,8 @@ from tests.support.azureml.blob import Blobs
 from tests.support.azureml.entra import Entra
 from tests.support.azureml.errors import service_error, tracking_error
 from tests.support.azureml.management import Management
+from tests.support.azureml.model_sources import SourceCheck
 from tests.support.azureml.permission import Permissions, action_of
-from tests.support.azureml.source import SourceCheck
 from tests.support.azureml.token import Tokens
 from tests.support.azureml.tracking import Tracking
 from tests.support.azureml.workspace import LOGIN_HOST, MANAGEMENT_HOST, Workspace

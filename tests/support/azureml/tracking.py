@@ -11,15 +11,15 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from tests.support.azureml.errors import tracking_error
-from tests.support.azureml.ident import (
+from tests.support.azureml.identifiers import (
     experiment_number,
     inward,
     inward_query,
     outward,
     run_hex,
 )
-from tests.support.azureml.limit import broken_limit
-from tests.support.azureml.source import SourceCheck
+from tests.support.azureml.limits import broken_limit
+from tests.support.azureml.model_sources import SourceCheck
 from tests.support.azureml.upstream import Upstream
 from tests.support.azureml.workspace import Workspace
 from tests.support.http.messages import Request, Response, json_response, match_path

@@ -6,7 +6,7 @@ import urllib3
 
 from tests.support.http.messages import Response
 
-# Headers of one connection, and headers that the front writes itself.
+# Headers of one connection, and headers that the proxy writes itself.
 _CONNECTION_HEADERS = {
     "connection",
     "keep-alive",

@@ -23,6 +23,7 @@ def file_names(folder: Path) -> set[str]:
     return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
 
 
+@pytest.mark.slow
 def test_folders_are_listed_exactly_and_relative_to_the_start_of_the_list(
     azureml_client: MlflowClient, tmp_path: Path
 ) -> None:
@@ -135,6 +136,7 @@ def test_an_upload_whose_answer_was_lost_is_complete(
     assert [info.path for info in infos] == ["a.txt", "b.txt"]
 
 
+@pytest.mark.slow
 def test_a_killed_upload_leaves_no_file_that_looks_present(
     azureml: AzureMl, azureml_client: MlflowClient, tmp_path: Path
 ) -> None:
@@ -161,6 +163,7 @@ with mlflow.start_run() as run:
         download_artifacts(f"{uri}/big.bin")
 
 
+@pytest.mark.slow
 def test_a_large_file_is_sent_and_read_in_blocks(
     azureml: AzureMl, azureml_client: MlflowClient, tmp_path: Path
 ) -> None:

@@ -162,6 +162,7 @@ def test_metrics_of_a_model_are_sent_once_and_the_model_has_the_latest_values(
     assert set(azureml_client.get_run(run_id).data.metrics) == {"before", "loss", "auc"}
 
 
+@pytest.mark.slow
 def test_metrics_of_a_model_survive_a_killed_program(
     azureml: AzureMl, azureml_client: MlflowClient
 ) -> None:

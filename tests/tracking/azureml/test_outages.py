@@ -50,6 +50,7 @@ def test_a_short_outage_is_waited_for_as_long_as_the_service_asks(
     assert logged_steps(azureml_client, run_id) == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "reason", "most_s"),
     [
@@ -161,6 +162,7 @@ def test_an_error_shows_no_token_and_no_signature(
         assert secret not in output + caplog.text
 
 
+@pytest.mark.slow
 def test_an_expiring_token_is_renewed_during_a_run(
     azureml: AzureMl, azureml_client: MlflowClient
 ) -> None:

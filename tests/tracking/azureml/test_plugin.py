@@ -23,6 +23,7 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first", ["azureml.mlflow.entry_point_loaders", "dbx_aml.tracking.azureml.plugin"]
 )
@@ -41,6 +42,7 @@ assert _tracking_store_registry._registry["azureml"] is plugin.tracking_store
     assert program.returncode == 0, program.stderr
 
 
+@pytest.mark.slow
 def test_mlflow_is_imported_without_azureml_mlflow() -> None:
     program = run_python(
         "import sys; sys.modules['azureml.mlflow'] = None\n"
@@ -72,6 +74,7 @@ def test_a_uri_alone_leads_to_our_stores_and_opening_them_sends_nothing(
     assert azureml.requests() == []
 
 
+@pytest.mark.slow
 def test_a_client_never_requests_the_clouds_metadata_and_never_opens_a_login(
     azureml: AzureMl,
 ) -> None:
@@ -108,6 +111,7 @@ def _json_of_identity(azureml: AzureMl) -> str:
     return json.dumps({k: text for k, text in variables.items() if k.startswith("AZURE_")})
 
 
+@pytest.mark.slow
 def test_a_job_uses_and_renews_its_own_token(
     azureml: AzureMl, azureml_client: MlflowClient
 ) -> None:

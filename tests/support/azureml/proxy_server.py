@@ -1,6 +1,6 @@
-"""The front: an HTTP proxy on loopback whose tunnels end in the stand-in itself.
+"""An HTTP proxy on loopback whose tunnels end in the stand-in itself.
 
-A client asks it for a tunnel to a host of Azure; the front answers there with a certificate for
+A client asks it for a tunnel to a host of Azure; the proxy answers there with a certificate for
 that host, so that no name has to be resolved and nothing leaves the machine. Requests without a
 tunnel go to the admin port and to the managed identity.
 """
@@ -25,7 +25,7 @@ Respond = Callable[[Request], Response]
 _CODES = {403: "AuthorizationFailure", 429: "TooManyRequests", 503: "ServiceUnavailable"}
 
 
-class Front(ThreadingHTTPServer):
+class ProxyServer(ThreadingHTTPServer):
     """The HTTP server of the stand-in, on one port.
 
     Args:
@@ -79,9 +79,9 @@ class Front(ThreadingHTTPServer):
 
 
 class _Connection(BaseHTTPRequestHandler):
-    """A connection: requests to the front itself or, after CONNECT, to a host."""
+    """A connection: requests to the proxy itself or, after CONNECT, to a host."""
 
-    server: Front
+    server: ProxyServer
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     host = ""
@@ -157,7 +157,7 @@ class _Connection(BaseHTTPRequestHandler):
     def _with_fault(self, request: Request, fault: Fault | None) -> Response | None:
         """Return the answer, or None to close the connection without one."""
         if fault and fault.kind == "status":
-            return _status(fault, request.host)
+            return _fault_response(fault, request.host)
         if fault and fault.kind == "drop":
             return None
         if fault and fault.kind == "black-hole":
@@ -213,7 +213,7 @@ class _Connection(BaseHTTPRequestHandler):
         """Say nothing on stderr: the journal has it."""
 
 
-def _status(fault: Fault, host: str) -> Response:
+def _fault_response(fault: Fault, host: str) -> Response:
     code = _CODES.get(fault.status, "UserError")
     text = f"The stand-in was told to answer {fault.status}."
     wait = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
@@ -224,5 +224,5 @@ def _status(fault: Fault, host: str) -> Response:
     if fault.status == 404:
         # As the service answers a call that it does not have.
         return Response(status=404)
-    made = service_error(fault.status, text, code=code)
-    return Response(status=fault.status, body=made.body, headers={**made.headers, **wait})
+    error = service_error(fault.status, text, code=code)
+    return Response(status=fault.status, body=error.body, headers={**error.headers, **wait})

@@ -53,7 +53,7 @@ def inward(value: Any, key: str = "") -> Any:
         return run_hex(value)
     if key == "filter":
         return _RUN_FILTER.sub(
-            lambda found: re.sub(_GUID, lambda guid: run_hex(guid[0]), found[0]), value
+            lambda match: re.sub(_GUID, lambda guid: run_hex(guid[0]), match[0]), value
         )
     return value
 
