@@ -23,6 +23,12 @@ __all__ = ["azureml", "azureml_client", "azureml_process", "databricks", "databr
 os.environ["TZ"] = "UTC"
 time.tzset()
 
+_MODULES_WITH_STATE = (
+    "dbx_aml.tracking.run_context",
+    "dbx_aml.tracking.connect",
+    "dbx_aml.tracking.azureml.service_context",
+    "dbx_aml.azure.credentials",
+)
 _OFF_UNLESS_ASKED = {"live": "needs real workspaces", "nightly": "takes minutes"}
 
 
@@ -104,33 +110,22 @@ def mlflow_store(tmp_path: Path) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _global_state_is_put_back() -> Iterator[None]:
-    """Put back the environment, the current folder and what MLflow keeps in module globals."""
+def _restore_global_state() -> Iterator[None]:
+    """Restore the environment, the current folder, and the state of MLflow and of this package."""
     environment, folder = dict(os.environ), Path.cwd()
     yield
     os.chdir(folder)
     if "mlflow" in sys.modules:
-        _forget_mlflow()
-    if "dbx_aml.tracking.run_context" in sys.modules:
-        from dbx_aml.tracking import run_context
-
-        run_context.reset_for_tests()
-    if "dbx_aml.tracking.connect" in sys.modules:
-        from dbx_aml.tracking import connect
-
-        connect.reset_for_tests()
-    if "dbx_aml.tracking.azureml.service_context" in sys.modules:
-        from dbx_aml.tracking.azureml import service_context
-
-        service_context.reset_for_tests()
-    if "dbx_aml.azure.credentials" in sys.modules:
-        from dbx_aml.azure import credentials as auth
-
-        auth.reset_for_tests()
-    _put_back(environment)
+        _reset_mlflow()
+    for name in _MODULES_WITH_STATE:
+        if name in sys.modules:
+            sys.modules[name].reset_for_tests()
+    for name in set(os.environ) - set(environment):
+        del os.environ[name]
+    os.environ.update(environment)
 
 
-def _forget_mlflow() -> None:
+def _reset_mlflow() -> None:
     import mlflow
     from mlflow.tracking import fluent
     from mlflow.tracking._model_registry import utils as registry
@@ -141,9 +136,3 @@ def _forget_mlflow() -> None:
     tracking._tracking_uri = None
     registry._registry_uri = None
     fluent._active_experiment_id = None
-
-
-def _put_back(environment: dict[str, str]) -> None:
-    for name in set(os.environ) - set(environment):
-        del os.environ[name]
-    os.environ.update(environment)

@@ -65,7 +65,8 @@ def _explicit_uri(
     """Return a URI that code or a variable has set, None if none was set."""
     uri = getattr(sys.modules.get(module), attribute, None)
     if uri:
-        connection = getattr(sys.modules.get("dbx_aml.tracking.connect"), "_current", None)
+        connect_module = sys.modules.get("dbx_aml.tracking.connect")
+        connection = connect_module.current_connection() if connect_module else None
         connected = (connection.tracking_uri, connection.registry_uri) if connection else ()
         origin = "dbx_aml.connect" if uri in connected else f"mlflow.{function}"
         return UriWithOrigin(str(uri), origin)

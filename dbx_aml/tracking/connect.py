@@ -1,14 +1,18 @@
-"""Apply a link to MLflow: point it at a tracking and a registry server, and put it back."""
+"""Apply a link to MLflow: set this process's tracking and registry URI, and restore them later.
+
+This is the only module that changes MLflow's process-wide state. The connected link is the only
+process-wide setting of this package.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import replace
 from threading import RLock
 from typing import Any
 
+from dbx_aml._common.environment import set_variables
 from dbx_aml._common.errors import LinkError
 from dbx_aml.azure.client import AzureClient
 from dbx_aml.azure.credentials import get_credential
@@ -19,65 +23,51 @@ from dbx_aml.link.uris import is_databricks_uri
 from dbx_aml.tracking.connection import Connection
 from dbx_aml.tracking.servers import databricks_host
 
-_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 _CLOUD = "AZUREML_CURRENT_CLOUD"
 _RETRY_TIMEOUT = "DBX_AML_RETRY_TIMEOUT_S"
 _MODE = "DBX_AML_MODE"
-_EXPERIMENTS = ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+_EXPERIMENT_ID = "MLFLOW_EXPERIMENT_ID"
+# Variables that `connect` or MLflow's functions set.
+_VARIABLES = (
+    _CLOUD,
+    _RETRY_TIMEOUT,
+    _MODE,
+    _EXPERIMENT_ID,
+    "MLFLOW_EXPERIMENT_NAME",
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_REGISTRY_URI",
+)
 _lock = RLock()
-_current: Connection | None = None
+_connection: Connection | None = None
 _connected_link: Link | None = None
 
 
-def connected_link() -> Link | None:
-    """Return the link that `connect` applied to this process, None if nothing is connected.
-
-    MLflow builds the store for Azure ML from a URI alone: the store finds its credential here.
-    """
-    return _connected_link
-
-
-def set_connected_link(link: Link | None) -> Link | None:
-    """Set the link that `connected_link` returns; return the one before."""
-    global _connected_link
-    with _lock:
-        before, _connected_link = _connected_link, link
-    return before
-
-
-def reset_for_tests() -> None:
-    """Forget the connection without restoring MLflow: a test's fixture does that itself."""
-    global _current
-    _current = None
-    set_connected_link(None)
-
-
 def connect(link: Link | None = None, **arguments: Any) -> Connection:
-    """Let plain MLflow code track and register as a link says, and prove that it can.
+    """Let plain MLflow code of this process track and register as a link says.
 
-    Tracking and registry URI are both set, always: each has a default that depends on the other.
-    Where Azure ML is one of the two, a token is got and the workspace is read first, so a wrong
-    setting is an error here, within seconds, and changes nothing.
+    Tracking URI and registry URI are both set, because the default of each depends on the other.
+    If MLflow will call Azure ML, a token is requested and the workspace is read first. A wrong
+    setting then raises within seconds and changes nothing.
 
-    In mode "dual" MLflow tracks in Databricks. Each run is marked when it is created, a thread of
-    this process mirrors it to Azure ML while it goes on, and `dbx-aml mirror` does what that left:
-    so Azure ML is not asked here whether it would take it, and may even be down.
+    In mode "dual" MLflow tracks in Databricks, and Azure ML may even be down: each run is marked
+    when it is created, a thread of this process mirrors it to Azure ML while it runs, and
+    `dbx-aml mirror` mirrors the rest.
 
     Args:
-        link: What to apply. By default `Link.load(**arguments)`: arguments, variables, file.
-        arguments: As `Link.load` takes them, for example `mode="aml"`.
+        link: Link to apply; by default `Link.load(**arguments)`: arguments, variables, file.
+        arguments: Values for `Link.load`, for example `mode="aml"`.
 
     Returns:
-        What was set; as a context manager it puts MLflow and the environment back. With the same
-        link again nothing is done, and that second one puts nothing back.
+        The connection. As a context manager it restores MLflow and the environment at its end. A
+        second call with the same link changes nothing, and its connection restores nothing.
 
     Raises:
         LinkError: The settings contradict each other, or a service refuses them.
-        ServiceError: A service does not answer, or with an error.
+        ServiceError: A service gives no answer, or answers with an error.
         WorkspaceError: The workspace cannot exist.
         CredentialError: No source gives a token.
     """
-    global _current
+    global _connection
     if link is None:
         link = Link.load(**arguments)
     elif arguments:
@@ -86,36 +76,60 @@ def connect(link: Link | None = None, **arguments: Any) -> Connection:
             "use Link.load for the values"
         )
     with _lock:
-        if _current is not None and _current.link == link and _is_applied(_current):
-            return _current.again()
-        complete, identity = _proved(link)
-        uris = (complete.tracking_uri, complete.registry_uri)
+        if _connection is not None and _connection.link == link and _is_applied(_connection):
+            return _connection.borrowed()
+        resolved_link, identity = _verify_link(link)
+        uris = (resolved_link.tracking_uri, resolved_link.registry_uri)
         host = next((databricks_host(uri) for uri in uris if is_databricks_uri(uri)), None)
-        stack = ExitStack()
-        with stack:
-            _apply(complete, stack)
-            undo = stack.pop_all()
-        before = _current
+        old_connection = _connection
+        restore_state = _apply(resolved_link)
 
-        def close() -> None:
-            global _current
+        def restore() -> None:
+            global _connection
             with _lock:
-                undo.close()
-                _current = before
+                restore_state()
+                _connection = old_connection
 
-        _current = Connection(
-            link=link, complete=complete, identity=identity, databricks_host=host, undo=close
+        _connection = Connection(
+            link=link,
+            resolved_link=resolved_link,
+            identity=identity,
+            databricks_host=host,
+            restore=restore,
         )
-        return _current
+        return _connection
 
 
 def current_connection() -> Connection | None:
-    """Return the connection that `connect` made last and that is still open."""
-    return _current
+    """Return the connection of the last `connect` that is still open, or None."""
+    return _connection
 
 
-def _proved(link: Link) -> tuple[Link, Identity | None]:
-    """Return the link with its tracking URI, and who the caller is, where MLflow will need it."""
+def connected_link() -> Link | None:
+    """Return the link that `connect` applied to this process, or None.
+
+    MLflow builds the store for Azure ML from a URI alone, and the store takes its credential from
+    this link.
+    """
+    return _connected_link
+
+
+def set_connected_link(link: Link | None) -> None:
+    """Set the link that `connected_link` returns."""
+    global _connected_link
+    with _lock:
+        _connected_link = link
+
+
+def reset_for_tests() -> None:
+    """Forget connection and link; a test's fixture restores MLflow."""
+    global _connection
+    _connection = None
+    set_connected_link(None)
+
+
+def _verify_link(link: Link) -> tuple[Link, Identity | None]:
+    """Return the link with its tracking URI, and the caller's identity if MLflow calls Azure ML."""
     if not link.calls_azure_ml or link.aml_workspace is None:
         return link, None
     credential = get_credential(link)
@@ -129,72 +143,60 @@ def _proved(link: Link) -> tuple[Link, Identity | None]:
 def _is_applied(connection: Connection) -> bool:
     import mlflow
 
-    found = (mlflow.get_tracking_uri(), mlflow.get_registry_uri())
-    return found == (connection.tracking_uri, connection.registry_uri)
+    uris = (mlflow.get_tracking_uri(), mlflow.get_registry_uri())
+    return uris == (connection.tracking_uri, connection.registry_uri)
 
 
-def _apply(link: Link, stack: ExitStack) -> None:
+def _apply(link: Link) -> Callable[[], None]:
+    """Set MLflow's state and the environment; return the function that restores both."""
     import mlflow
     from mlflow.tracking import fluent
 
-    stack.callback(set_connected_link, set_connected_link(link))
-    names = (_CLOUD, _RETRY_TIMEOUT, _MODE, *_EXPERIMENTS)
-    variables = {name: os.environ.get(name) for name in names}
-    stack.callback(_put_back, variables)
-    experiment_id = fluent._active_experiment_id
-    stack.callback(setattr, fluent, "_active_experiment_id", experiment_id)
-    if mlflow.get_tracking_uri() != link.tracking_uri and experiment_id is not None:
-        # It is another server's, and so is the variable that MLflow set with it.
-        fluent._active_experiment_id = None
-        if os.environ.get("MLFLOW_EXPERIMENT_ID") == experiment_id:
-            del os.environ["MLFLOW_EXPERIMENT_ID"]
-    if link.mode == "dual":
-        # Processes that this one starts mark their runs as well.
-        os.environ[_MODE] = link.mode
-    if link.uses_azure_ml and link.aml_workspace is not None:
-        # Without it the plugin asks a host of the public cloud first, for up to 30 s.
-        os.environ[_CLOUD] = link.aml_workspace.cloud
-        # The store for Azure ML reads it, in this process and in those that it starts.
-        os.environ[_RETRY_TIMEOUT] = f"{link.retry_timeout_s:g}"
-    # Not the context manager: left open, it would put MLflow back while Python shuts down.
-    stack.callback(_set_uris(link.tracking_uri, link.registry_uri))
-    if link.experiment is not None:
-        mlflow.set_experiment(link.experiment)
+    restore = _save_state()
+    try:
+        set_connected_link(link)
+        experiment_id = fluent._active_experiment_id
+        if experiment_id is not None and mlflow.get_tracking_uri() != link.tracking_uri:
+            # The active experiment is on another server, as is the variable that MLflow set.
+            fluent._active_experiment_id = None
+            if os.environ.get(_EXPERIMENT_ID) == experiment_id:
+                del os.environ[_EXPERIMENT_ID]
+        if link.mode == "dual":
+            # Child processes mark their runs too.
+            os.environ[_MODE] = link.mode
+        if link.uses_azure_ml and link.aml_workspace is not None:
+            # Without this variable azureml-mlflow asks a host of the public cloud, for up to 30 s.
+            os.environ[_CLOUD] = link.aml_workspace.cloud
+            # The store for Azure ML reads this variable, also in child processes.
+            os.environ[_RETRY_TIMEOUT] = f"{link.retry_timeout_s:g}"
+        mlflow.set_tracking_uri(str(link.tracking_uri))
+        mlflow.set_registry_uri(str(link.registry_uri))
+        if link.experiment is not None:
+            mlflow.set_experiment(link.experiment)
+    except BaseException:
+        restore()
+        raise
+    return restore
 
 
-def _put_back(variables: dict[str, str | None]) -> None:
-    for name, value in variables.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-
-
-def _set_uris(tracking_uri: str | None, registry_uri: str | None) -> Callable[[], None]:
-    """Set the two that are given; return what puts MLflow's state back."""
+def _save_state() -> Callable[[], None]:
+    """Return a function that restores MLflow's state and the environment as they are now."""
     import mlflow
+    from mlflow.tracking import fluent
     from mlflow.tracking._model_registry import utils as registry
     from mlflow.tracking._tracking_service import utils as tracking
 
+    link = _connected_link
     variables = {name: os.environ.get(name) for name in _VARIABLES}
-    # MLflow answers with the resolved URI, never with "none was set": only its own variables
-    # tell the two apart.
-    old_tracking_uri = tracking._tracking_uri
-    old_registry_uri = registry._registry_uri
+    experiment_id = fluent._active_experiment_id
+    # MLflow's functions return a default for a URI that was not set; only these variables tell.
+    tracking_uri, registry_uri = tracking._tracking_uri, registry._registry_uri
 
-    def undo() -> None:
-        if tracking_uri is not None:
-            mlflow.set_tracking_uri(old_tracking_uri)  # type: ignore[arg-type]
-        if registry_uri is not None:
-            mlflow.set_registry_uri(old_registry_uri)  # type: ignore[arg-type]
-        _put_back(variables)
+    def restore() -> None:
+        mlflow.set_tracking_uri(tracking_uri)  # type: ignore[arg-type]
+        mlflow.set_registry_uri(registry_uri)  # type: ignore[arg-type]
+        fluent._active_experiment_id = experiment_id
+        set_variables(variables)
+        set_connected_link(link)
 
-    try:
-        if tracking_uri is not None:
-            mlflow.set_tracking_uri(tracking_uri)
-        if registry_uri is not None:
-            mlflow.set_registry_uri(registry_uri)
-    except BaseException:
-        undo()
-        raise
-    return undo
+    return restore

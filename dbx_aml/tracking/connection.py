@@ -1,89 +1,87 @@
-"""What `connect` has set: for people to read, and to put back."""
+"""The connection that `connect` returns: its facts for people, and the way back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from html import escape
 from types import TracebackType
 from typing import Self
 
+from dbx_aml._common.html import html_table
 from dbx_aml.azure.credentials import get_credential
 from dbx_aml.azure.identity import Identity
 from dbx_aml.link.link import Link
 
 
-def _nothing() -> None:
-    """Put nothing back."""
+def _restore_nothing() -> None:
+    """Change nothing."""
 
 
 class Connection:
-    """A link in use.
+    """A link that `connect` has applied to this process.
 
     Args:
-        link: As it was given.
-        complete: The link with what the services said.
-        identity: Who calls Azure ML; None where MLflow does not call it.
-        databricks_host: Of the Databricks workspace; None where MLflow does not call one.
-        undo: Puts the state before it back.
+        link: Link as the caller gave it.
+        resolved_link: Link with the values that only the services know.
+        identity: Identity of the caller in Azure ML; None if MLflow does not call Azure ML.
+        databricks_host: URL of the Databricks workspace; None if MLflow does not call one.
+        restore: Function that restores the state before the connection.
     """
 
     def __init__(
         self,
         *,
         link: Link,
-        complete: Link,
+        resolved_link: Link,
         identity: Identity | None,
         databricks_host: str | None = None,
-        undo: Callable[[], None] = _nothing,
+        restore: Callable[[], None] = _restore_nothing,
     ) -> None:
         self.link = link
         self.identity = identity
         self.databricks_host = databricks_host
-        self._complete = complete
-        self._undo = undo
+        self._resolved_link = resolved_link
+        self._restore = restore
 
     @property
     def tracking_uri(self) -> str:
-        """Where MLflow tracks."""
-        return str(self._complete.tracking_uri)
+        """MLflow's tracking URI."""
+        return str(self._resolved_link.tracking_uri)
 
     @property
     def registry_uri(self) -> str:
-        """Where MLflow registers."""
-        return str(self._complete.registry_uri)
+        """MLflow's registry URI."""
+        return str(self._resolved_link.registry_uri)
 
     def to_dict(self) -> dict[str, str]:
-        """What there is to say, by its name; what is not known is left out."""
-        workspace = self._complete.aml_workspace
-        found = {
+        """Return the facts of the connection by their names; unknown facts are left out."""
+        workspace = self._resolved_link.aml_workspace
+        source = get_credential(self.link).selected_source() if self.identity else None
+        facts = {
             "mode": self.link.mode,
             "tracking URI": self.tracking_uri,
             "registry URI": self.registry_uri,
             "experiment": self.link.experiment or "",
             "signed in as": str(self.identity or ""),
-            "credential": "",
+            "credential": f"{source.name} ({source.reason})" if source else "",
             "Databricks workspace": self.databricks_host or "",
             "Azure ML studio": workspace.studio_url if workspace else "",
             "Azure portal": workspace.portal_url if workspace else "",
         }
-        if self.identity is not None:
-            source = get_credential(self.link).selected_source()
-            found["credential"] = f"{source.name} ({source.reason})" if source else ""
-        return {name: text for name, text in found.items() if text}
+        return {name: text for name, text in facts.items() if text}
 
-    def again(self) -> Connection:
-        """Return the same for a second caller, who must not put back what the first one set."""
+    def borrowed(self) -> Connection:
+        """Return an equal connection whose `close` restores nothing."""
         return Connection(
             link=self.link,
-            complete=self._complete,
+            resolved_link=self._resolved_link,
             identity=self.identity,
             databricks_host=self.databricks_host,
         )
 
     def close(self) -> None:
-        """Put MLflow and the environment back as they were before; a second time does nothing."""
-        undo, self._undo = self._undo, _nothing
-        undo()
+        """Restore MLflow and the environment; a second call changes nothing."""
+        restore, self._restore = self._restore, _restore_nothing
+        restore()
 
     def __enter__(self) -> Self:
         return self
@@ -105,13 +103,4 @@ class Connection:
         return f"Connection(mode={self.link.mode!r}, tracking_uri={self.tracking_uri!r})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{escape(name)}</th><td>{_cell(text)}</td></tr>"
-            for name, text in self.to_dict().items()
-        )
-        return f"<table>{rows}</table>"
-
-
-def _cell(text: str) -> str:
-    shown = escape(text)
-    return f"<a href='{shown}'>{shown}</a>" if text.startswith("https://") else shown
+        return html_table(self.to_dict().items())

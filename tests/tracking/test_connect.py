@@ -1,4 +1,4 @@
-"""`connect`: MLflow goes where the link says, wrong settings are said in seconds, all is undone."""
+"""`connect`: MLflow calls the servers of the link, a wrong setting raises within seconds."""
 
 import json
 import os
@@ -29,24 +29,24 @@ from tests.support.azureml import ALL_ACTIONS, AzureMl
 from tests.support.azureml.workspace import CLIENT_ID, TENANT_ID
 from tests.support.isolation import isolate_from_machine
 
-As = Callable[..., None]
+SetIdentity = Callable[..., None]
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def isolated_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     isolate_from_machine(monkeypatch, tmp_path)
 
 
 @pytest.fixture
-def become(azureml: AzureMl, monkeypatch: pytest.MonkeyPatch) -> As:
-    def become(name: str = "service-principal", **more: str) -> None:
-        found = {**azureml.environment(name), **more}
-        # That is what connect sets.
-        del found["AZUREML_CURRENT_CLOUD"]
-        for variable, value in found.items():
+def set_identity(azureml: AzureMl, monkeypatch: pytest.MonkeyPatch) -> SetIdentity:
+    def set_identity(name: str = "service-principal", **variables: str) -> None:
+        values = {**azureml.environment(name), **variables}
+        # `connect` sets this variable.
+        del values["AZUREML_CURRENT_CLOUD"]
+        for variable, value in values.items():
             monkeypatch.setenv(variable, value)
 
-    return become
+    return set_identity
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def state() -> tuple[object, ...]:
         ("aml", "databricks-uc", "aml", "databricks"),
     ],
 )
-def test_both_uris_are_set_and_put_back(
+def test_both_uris_are_set_and_restored(
     tmp_path: Path, mode: str, registry: str | None, tracks: str, registers: str
 ) -> None:
     uris = stores(tmp_path)
@@ -114,11 +114,11 @@ def test_one_connection_inside_another_goes_back_to_it(tmp_path: Path) -> None:
         assert mlflow.get_tracking_uri() == uris["databricks_tracking_uri"]
         with connect(mode="databricks", **uris):
             pass
-        # The same link again had nothing to put back.
+        # The second connection with the same link restores nothing.
         assert mlflow.get_tracking_uri() == uris["databricks_tracking_uri"]
 
 
-def test_the_experiment_of_the_link_is_the_active_one(mlflow_store: str) -> None:
+def test_the_experiment_of_the_link_becomes_the_active_experiment(mlflow_store: str) -> None:
     before = state()
     with connect(databricks_tracking_uri=mlflow_store, experiment="of the link"):
         with mlflow.start_run() as run:
@@ -128,7 +128,9 @@ def test_the_experiment_of_the_link_is_the_active_one(mlflow_store: str) -> None
     assert state() == before
 
 
-def test_another_servers_experiment_is_not_taken_along(mlflow_store: str, tmp_path: Path) -> None:
+def test_an_active_experiment_of_another_server_is_not_kept(
+    mlflow_store: str, tmp_path: Path
+) -> None:
     before = state()
     assert os.environ["MLFLOW_EXPERIMENT_ID"]
     with connect(mode="aml", **stores(tmp_path)):
@@ -152,7 +154,7 @@ def some_server() -> Iterator[str]:
         server.shutdown()
 
 
-def test_databricks_that_is_not_set_up_is_said_and_nothing_changes() -> None:
+def test_a_missing_databricks_login_raises_and_changes_nothing() -> None:
     before = state()
     with pytest.raises(LinkError, match="Databricks must be set up for MLflow's 'databricks'"):
         connect()
@@ -174,10 +176,10 @@ def test_databricks_is_found_from_its_variables(
 
 
 @pytest.mark.azureml
-def test_azure_ml_tracks_after_one_line_and_says_who_and_where(
-    azureml: AzureMl, become: As, workspace: AmlWorkspace, tmp_path: Path
+def test_azure_ml_tracks_after_one_line_and_the_connection_shows_the_identity(
+    azureml: AzureMl, set_identity: SetIdentity, workspace: AmlWorkspace, tmp_path: Path
 ) -> None:
-    become()
+    set_identity()
     file = tmp_path / "config.json"
     file.write_text(json.dumps(workspace.to_dict()))
     with connect() as connection:
@@ -197,33 +199,33 @@ def test_azure_ml_tracks_after_one_line_and_says_who_and_where(
         lines = str(connection).splitlines()
         assert lines[1] == f"tracking URI     {azureml.tracking_uri}"
         html = connection._repr_html_()
-        assert f"<a href='https://ml.azure.com/?wsid={workspace.arm_id}'>" in html
+        assert f'<a href="https://ml.azure.com/?wsid={workspace.arm_id}">' in html
     assert "AZUREML_CURRENT_CLOUD" not in os.environ
     assert "DBX_AML_RETRY_TIMEOUT_S" not in os.environ
 
 
 @pytest.mark.azureml
-def test_connecting_again_asks_nobody(
-    azureml: AzureMl, become: As, workspace: AmlWorkspace
+def test_a_second_connect_with_the_same_link_sends_no_request(
+    azureml: AzureMl, set_identity: SetIdentity, workspace: AmlWorkspace
 ) -> None:
-    become()
+    set_identity()
     link = Link(mode="aml", aml_workspace=workspace)
     connect(link)
-    asked = len(azureml.requests())
+    requests = len(azureml.requests())
     started = time.monotonic()
     for _ in range(100):
         connect(link)
     assert time.monotonic() - started < 0.5
-    assert len(azureml.requests()) == asked
+    assert len(azureml.requests()) == requests
     mlflow.set_tracking_uri("sqlite://")
     assert connect(link).tracking_uri == mlflow.get_tracking_uri() == azureml.tracking_uri
 
 
 @pytest.mark.azureml
 def test_without_region_and_uri_the_management_endpoint_is_asked(
-    azureml: AzureMl, become: As, workspace: AmlWorkspace
+    azureml: AzureMl, set_identity: SetIdentity, workspace: AmlWorkspace
 ) -> None:
-    become("managed")
+    set_identity("managed")
     link = Link(mode="aml", aml_workspace=AmlWorkspace(**workspace.names))
     with connect(link) as connection:
         assert connection.tracking_uri == mlflow.get_tracking_uri() == azureml.tracking_uri
@@ -232,9 +234,9 @@ def test_without_region_and_uri_the_management_endpoint_is_asked(
 
 @pytest.mark.azureml
 def test_dual_tracks_in_databricks_and_does_not_need_azure_ml(
-    azureml: AzureMl, become: As, workspace: AmlWorkspace, tmp_path: Path
+    azureml: AzureMl, set_identity: SetIdentity, workspace: AmlWorkspace, tmp_path: Path
 ) -> None:
-    become("none")
+    set_identity("none")
     uri = f"sqlite:///{tmp_path / 'x.db'}"
     with connect(mode="dual", aml_workspace=workspace, databricks_tracking_uri=uri) as connection:
         assert mlflow.get_tracking_uri() == uri
@@ -248,7 +250,7 @@ def fails(link: Link, kind: type[DbxAmlError]) -> str:
     before, started = state(), time.monotonic()
     with pytest.raises(kind) as caught:
         connect(link)
-    # Five, and as many again for a slow machine.
+    # Five seconds, and as many for a slow machine.
     assert time.monotonic() - started < 10
     assert state() == before
     # An error of a client library would hold the request with its token.
@@ -259,16 +261,16 @@ def fails(link: Link, kind: type[DbxAmlError]) -> str:
 
 @pytest.mark.azureml
 def test_each_wrong_setting_is_one_line_within_seconds(
-    azureml: AzureMl, become: As, workspace: AmlWorkspace
+    azureml: AzureMl, set_identity: SetIdentity, workspace: AmlWorkspace
 ) -> None:
     link = Link(mode="aml", aml_workspace=workspace)
-    become("none")
+    set_identity("none")
     assert "set AZURE_TENANT_ID, AZURE_CLIENT_ID" in fails(link, CredentialError)
-    become(AZURE_CLIENT_SECRET="not-the-secret")
+    set_identity(AZURE_CLIENT_SECRET="not-the-secret")
     assert "AADSTS7000215" in fails(link, CredentialError)
-    become(AZURE_TENANT_ID="11111111-1111-4111-8111-111111111111")
+    set_identity(AZURE_TENANT_ID="11111111-1111-4111-8111-111111111111")
     assert "AADSTS90002" in fails(link, CredentialError)
-    become()
+    set_identity()
     other = replace(workspace, workspace_name="mlw-other", tracking_uri=None)
     line = fails(replace(link, aml_workspace=other, aml_tracking_uri=None), LinkError)
     assert line.startswith(
@@ -289,19 +291,19 @@ def test_each_wrong_setting_is_one_line_within_seconds(
 
 @pytest.mark.azureml
 def test_a_workspace_host_in_a_black_hole_is_one_line_within_seconds(
-    azureml: AzureMl, become: As, workspace: AmlWorkspace
+    azureml: AzureMl, set_identity: SetIdentity, workspace: AmlWorkspace
 ) -> None:
-    become()
+    set_identity()
     azureml.fault("black-hole", host="api.azureml.ms")
     line = fails(Link(mode="aml", aml_workspace=workspace), ServiceUnavailableError)
     assert line.startswith("host westeurope.api.azureml.ms must answer: got no answer in 5.0 s")
 
 
 @pytest.mark.azureml
-def test_a_host_that_does_not_exist_is_said(
-    azureml: AzureMl, become: As, workspace: AmlWorkspace
+def test_a_missing_host_is_one_line(
+    azureml: AzureMl, set_identity: SetIdentity, workspace: AmlWorkspace
 ) -> None:
-    become()
+    set_identity()
     other = replace(workspace, region="nowhere", tracking_uri=None)
     line = fails(Link(mode="aml", aml_workspace=other), ServiceUnavailableError)
     assert line.startswith("host nowhere.api.azureml.ms must answer: got ")
@@ -309,12 +311,15 @@ def test_a_host_that_does_not_exist_is_said(
 
 
 @pytest.mark.azureml
-def test_nothing_that_is_written_has_a_secret_or_a_token(
-    azureml: AzureMl, become: As, workspace: AmlWorkspace, caplog: pytest.LogCaptureFixture,
+def test_no_output_has_a_secret_or_a_token(
+    azureml: AzureMl,
+    set_identity: SetIdentity,
+    workspace: AmlWorkspace,
+    caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     caplog.set_level("DEBUG")
-    become()
+    set_identity()
     written = []
     with connect(mode="aml", aml_workspace=workspace) as connection:
         token = (
@@ -357,7 +362,7 @@ def test_plain_mlflow_code_runs_after_one_line(azureml: AzureMl, workspace: AmlW
     done = azureml.run(dedent(code), skip_metadata=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == ["metric 0.5", "experiment after-connect"]
-    # The cloud's metadata, which the plugin asks for when nobody names the cloud.
+    # Without AZUREML_CURRENT_CLOUD azureml-mlflow requests the cloud's metadata.
     assert azureml.requests(path="/metadata/endpoints") == []
 
 
@@ -365,8 +370,8 @@ def test_connect_before_mlflow_leaves_mlflow_its_plugins() -> None:
     """MLflow looks for plugins when it is imported, and warns of one that is half loaded."""
     code = """
 import dbx_aml; dbx_aml.connect
-from mlflow.tracking.context.registry import _run_context_provider_registry as found
-print([type(one).__name__ for one in found])
+from mlflow.tracking.context.registry import _run_context_provider_registry as providers
+print([type(provider).__name__ for provider in providers])
 """
     done = subprocess.run(
         [sys.executable, "-W", "error:Failure attempting", "-c", code],
