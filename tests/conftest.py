@@ -39,8 +39,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # The longest modules first, as far as limits and numbers tell: one that is left for last has
-    # nobody beside it.
+    # The longest modules first, by timeout and number of tests: the other workers have no test left
+    # while the last module runs.
     longest: dict[Path, tuple[float, int]] = {}
     for item in items:
         limit, count = longest.get(item.path, (0, 0))

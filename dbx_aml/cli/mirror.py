@@ -206,7 +206,7 @@ def verify(
     if differences:
         different_runs = len({difference.run_id for difference in differences})
         raise MirrorError(
-            f"both sides must be equal: {different_runs} of {plural(len(runs), 'run')} differ; "
+            f"both sides must be equal: got differences in {different_runs} of {len(runs)} runs; "
             "mirror them with 'dbx-aml mirror --include-unmarked'"
         )
 

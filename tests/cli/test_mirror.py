@@ -93,7 +93,7 @@ def test_verify_prints_each_difference_and_exits_1(stores: MirrorStores) -> None
     assert table.exit_code == output.exit_code == 1
     assert "1 run compared, 1 difference" in table.stdout
     assert run_id in table.stdout
-    assert "1 of 1 run differ" in output.stderr
+    assert "got differences in 1 of 1 runs" in output.stderr
     assert json_output(output) == {
         "runs": 1,
         "differences": [

@@ -11,19 +11,21 @@ from dbx_aml.tracking.mirror.server import MlflowServer
 from tests.support.mirror import MirrorStores
 
 
-@pytest.mark.parametrize("lost_point", [1, 4], ids=["in between", "the last one"])
+@pytest.mark.parametrize("lost_index", [1, 4], ids=["in between", "the last one"])
 @pytest.mark.parametrize("has_offset_tokens", [True, False])
 def test_a_point_that_the_destination_loses_is_found(
     stores: MirrorStores,
     monkeypatch: pytest.MonkeyPatch,
-    lost_point: int,
+    lost_index: int,
     has_offset_tokens: bool,
 ) -> None:
     run_id = stores.create_run("lossy")
     write_points = metrics.write_points
 
-    def lose_point(server: MlflowServer, mirrored_id: str, points: Any) -> None:
-        write_points(server, mirrored_id, [*points[:lost_point], *points[lost_point + 1 :]])
+    def lose_point(server: MlflowServer, mirrored_id: str, metric_points: Any) -> None:
+        write_points(
+            server, mirrored_id, [*metric_points[:lost_index], *metric_points[lost_index + 1 :]]
+        )
 
     monkeypatch.setattr(metrics, "write_points", lose_point)
     monkeypatch.setattr(metrics, "_READ_DELAYS_S", ())

@@ -52,7 +52,7 @@ class DualServers:
         }
 
     def start(self, code: str, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-        """Start Python code in a process of its own."""
+        """Start Python code in a new process."""
         return self.azureml.start(code, *arguments, environment={**self.variables, **variables})
 
     def train(self, path: str, code: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ from dbx_aml.tracking.mirror.mirror_runs import mirror_runs
 from dbx_aml.tracking.mirror.pending_runs import get_runs
 from tests.support.mirror import EXPERIMENT_PATH, MirrorStores
 
-MARKED = {tags.STATUS: tags.PENDING}
+PENDING_TAG = {tags.STATUS: tags.PENDING}
 AML_TAGS = tags.DestinationTags("aml")
 
 
@@ -22,7 +22,7 @@ def test_everything_of_a_run_arrives_and_a_second_mirror_changes_nothing(
     stores: MirrorStores,
 ) -> None:
     frame = pd.DataFrame({"x": [1.0, 2.0], "y": [1.0, 2.0]})
-    with mlflow.start_run(run_name="Größe 📏", description="線", tags=MARKED) as parent:
+    with mlflow.start_run(run_name="Größe 📏", description="線", tags=PENDING_TAG) as parent:
         mlflow.log_params({f"パラメータ {i}": "ü" * 200 for i in range(150)})
         mlflow.log_input(mlflow.data.from_pandas(frame, name="räume"), context="training")
         for step in (3, 1, -2):
@@ -38,11 +38,11 @@ def test_everything_of_a_run_arrives_and_a_second_mirror_changes_nothing(
         )
         mlflow.log_metric("score", 0.5, step=2, model_id=model.model_id)
         for number in range(2):
-            with mlflow.start_run(run_name=f"child {number}", nested=True, tags=MARKED):
+            with mlflow.start_run(run_name=f"child {number}", nested=True, tags=PENDING_TAG):
                 values = (float("nan"), float("inf"), float("-inf"), -0.0, 1e-300)
                 for step, value in enumerate(values):
                     mlflow.log_metric("odd", value, step=step)
-    with pytest.raises(ZeroDivisionError), mlflow.start_run(run_name="failed", tags=MARKED):
+    with pytest.raises(ZeroDivisionError), mlflow.start_run(run_name="failed", tags=PENDING_TAG):
         raise ZeroDivisionError
 
     results = stores.mirror()
@@ -105,7 +105,7 @@ def test_a_mirror_that_was_killed_half_way_writes_only_the_rest(
 def test_a_running_run_stays_pending_until_its_end_and_a_resumed_run_is_mirrored_again(
     stores: MirrorStores,
 ) -> None:
-    run = mlflow.start_run(run_name="long", tags=MARKED)
+    run = mlflow.start_run(run_name="long", tags=PENDING_TAG)
     mlflow.log_metric("m", 1.0, step=1)
     mlflow.log_text("later", "a.txt")
     assert stores.mirror()["long"].status == "running"
