@@ -25,7 +25,7 @@ class Fault:
         method: Regular expression of the whole method, for example "PUT".
         skip: Number of matching requests that pass before the first hit.
         count: Number of requests to hit; None for no limit.
-        for_s: Duration in seconds; None without an end.
+        for_s: Duration in seconds, None for an endless fault.
         status: Status of kind "status".
         retry_after_s: Retry-After of kind "status", in seconds.
         delay_s: Wait of kind "delay", in seconds.
