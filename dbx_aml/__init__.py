@@ -5,13 +5,13 @@ folders above its own in this list.
 
     _common     errors, deadlines and text; knows neither MLflow nor Spark nor Azure
     link        step 1: which Azure ML workspace, who tracks, who registers: `Link`
-    azure       credentials that never ask a person, and Azure ML's REST API
+    azure       credentials without a sign-in page, and Azure ML's REST API
     models      step 3: a new registered model or its next version: `register_model`
     tracking    step 2: plain MLflow code goes where the link says: `connect`
     local       Spark with Delta, Databricks notebooks and the demo on a laptop: `local_spark`
     scoring     step 4: a table in, a table out: `score_table`
     cluster     attach a cluster; `cluster/node` prepares each of its nodes
-    doctor      what is wrong, before a job fails: `run_doctor`
+    doctor      checks that name a problem before a job fails: `run_doctor`
     cli         the command `dbx-aml`
 
 Public names load on demand, so `import dbx_aml` loads neither MLflow nor Spark.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     help="Folder for tables, models and pages.  [default: .dbx_aml/demo]",
 )
 def demo(root: Path | None) -> None:
-    """Train, register and score on the flights of 2013, on this machine."""
+    """Train, register and score flights on this machine."""
     from dbx_aml.local.demo import run_demo
 
     _print_result(run_demo(root))

@@ -1,4 +1,4 @@
-"""`dbx-aml doctor`: what is wrong, before a job fails."""
+"""`dbx-aml doctor`: name each problem before a job fails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def doctor(
     volume: str | None,
     as_json: bool,
 ) -> None:
-    """Report what is wrong before a job fails; create nothing.
+    """Name each problem before a job fails; create nothing.
 
     Settings, packages, network, sign-in, permissions and this machine: all checks run at once and
     end within five seconds. The exit code is 1 if a check failed.

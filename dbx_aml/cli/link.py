@@ -81,7 +81,10 @@ def link() -> None:
     help="File to write, or its folder. Settings that are not given stay as they are.",
 )
 def set_link(config: Path, **values: Any) -> None:
-    """Write config.json for this project, for Azure ML's own tools, and for a cluster."""
+    """Write config.json with the given settings.
+
+    Azure ML's own tools and clusters read the same file.
+    """
     from dbx_aml.link.link import Link
 
     if not any(value is not None for value in values.values()):
@@ -95,7 +98,7 @@ def set_link(config: Path, **values: Any) -> None:
 @config_option
 @json_option
 def show(config: str | None, as_json: bool) -> None:
-    """Show each setting with its origin, and the sources of a token for Azure."""
+    """Show each setting with its origin, and the credentials."""
     from dbx_aml.azure.credentials import get_credential
     from dbx_aml.link.link import Link
 
@@ -141,7 +144,7 @@ def show(config: str | None, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def check(ctx: click.Context, config: str | None, as_json: bool) -> None:
-    """Check credentials, hosts, workspace and permissions of the link, within five seconds.
+    """Check credentials, hosts, workspace and permissions.
 
     Nothing is created. The exit code is 1 if a check failed.
     """

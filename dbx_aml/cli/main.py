@@ -26,13 +26,13 @@ __all__ = ["main", "score"]
 
 
 class _Main(click.Group):
-    """A group whose commands end with one line for an error of ours, not with a traceback."""
+    """A group whose commands end with one line for a `DbxAmlError`, not with a traceback."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Return where all is well, for callers other than a shell.
 
-        A Python wheel task of Databricks calls this and takes any SystemExit for a failure, that
-        of 0 too.
+        A Python wheel task of Databricks calls this and takes any SystemExit for a failure, even
+        with status 0.
 
         Source:
             MicrosoftDocs/azure-docs issue 116964.
@@ -69,8 +69,8 @@ def _set_up_logging(verbose: bool) -> None:
     )
     if verbose:
         return
-    # Libraries that say at every start what scoring says once, or that repeat as JSON the error
-    # which is our one line. MLflow sets its level when it is imported, from this variable.
+    # These libraries repeat the warnings and the error that the command prints once. MLflow sets
+    # its level from this variable when it is imported.
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     for name in (

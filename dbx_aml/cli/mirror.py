@@ -98,7 +98,7 @@ def mirror(
     as_json: bool,
     **server_options: str | None,
 ) -> None:
-    """Bring pending runs up to date in the other service, and compare both sides.
+    """Bring pending runs up to date in the other service.
 
     The command may be stopped and repeated at any time: it writes only data that is missing.
     """
@@ -179,7 +179,7 @@ def verify(
     as_json: bool,
     **server_options: str | None,
 ) -> None:
-    """Compare done runs point by point and byte by byte; exit 1 if any differs."""
+    """Compare done runs value by value; exit 1 if any differs."""
     from dbx_aml.tracking.mirror import tags
     from dbx_aml.tracking.mirror.compare import compare_runs
 

@@ -23,15 +23,15 @@ _LINE_EVERY_S = 10.0
 
 
 class ProgressReporter(Protocol):
-    """What a command calls to report its progress."""
+    """Function that a command calls to report its progress."""
 
     def __call__(self, step: str, done: int = 0, total: int = 0, detail: str = "") -> None:
         """Report a step.
 
         Args:
             step: Name of the current step, for example "Scoring".
-            done: Count of what is done.
-            total: Count of all there is; 0 where it is not known.
+            done: Number of units that are complete.
+            total: Number of all units; 0 if it is not known.
             detail: More about the count, for example "281,300 points".
         """
 
@@ -51,7 +51,7 @@ def show_progress(
 
     Args:
         step: Name of the first step, for example "Reading runs".
-        unit: Name of what is counted, for example "tasks".
+        unit: Name of the counted things, for example "tasks".
         delay_s: Seconds before the first step is shown.
     """
     console = stderr_console()
@@ -123,7 +123,7 @@ class _ProgressLines:
             click.echo(f"{step}: {count}" if count else f"{step} ...", err=True)
 
     def close(self) -> None:
-        """Leave the lines as they are."""
+        """Keep the printed lines."""
 
 
 class _ProgressBar:

@@ -41,7 +41,10 @@ def runs(
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
-    """List the newest runs of an experiment, with status, metrics and links."""
+    """List the newest runs of an experiment.
+
+    Each run has its status, metrics and the URL of its page.
+    """
     if ctx.invoked_subcommand:
         return
     from dbx_aml.tracking.runs import list_runs
@@ -75,7 +78,10 @@ def runs(
 @tracking_uri_option
 @json_option
 def show(run_id: str, tracking_uri: str | None, as_json: bool) -> None:
-    """Show a run: params, metrics with a sparkline, tags, artifacts, URL of its page."""
+    """Show a run: params, metrics, tags and artifacts.
+
+    Each metric has a sparkline.
+    """
     from dbx_aml.tracking.runs import show_run
 
     with show_progress("Reading the run"), ExitStack() as stack:

@@ -69,7 +69,9 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Print the plan; write nothing.")
 @json_option
 def score(config: str | None, as_json: bool, **arguments: Any) -> None:
-    """Score a table with a model: each row into the output table or the quarantine table.
+    """Score a table with a registered model.
+
+    Each row goes into the output table or the quarantine table.
 
     Each row is written exactly once: after a crash, start the same job again.
     """

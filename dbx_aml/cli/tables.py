@@ -66,7 +66,7 @@ def print_table(
         rows: A row has a cell for each column: a text (no markup), a number, None for nothing,
             or a `rich.text.Text`, which has its own colours.
         title: Line above the table; "" for none.
-        console: Where to print; default stdout.
+        console: Console to print on; default stdout.
     """
     console = console or stdout_console()
     cells = [[_to_text(value) for value in row] for row in rows]
@@ -107,7 +107,7 @@ def print_fields(
         title: Line above; "" for none.
         is_prose: The values are sentences, which may be wrapped between words. Paths and commands
             are not wrapped, so that they can be copied.
-        console: Where to print; default stdout.
+        console: Console to print on; default stdout.
     """
     console = console or stdout_console()
     _print_title(title, console)
@@ -187,7 +187,7 @@ def _fitting_widths(
         if not column.is_prose:
             widths[index] += min(spare, natural[index] - least[index])
             spare -= widths[index] - least[index]
-    # Each prose column gets its share of what is left.
+    # Each prose column gets its share of the spare width.
     lacking = {
         index: natural[index] - least[index]
         for index, column in enumerate(columns)

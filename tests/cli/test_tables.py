@@ -1,4 +1,4 @@
-"""Tables of the command: what a person needs is whole at every width, and in a pipe."""
+"""Tables of the command: numbers, ids and heads are whole at every width, and in a pipe."""
 
 import io
 import json
