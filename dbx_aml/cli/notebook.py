@@ -43,7 +43,9 @@ def notebook() -> None:
     "--run-pip-cells", is_flag=True, help="Run %pip cells, which change this Python's packages."
 )
 def run(path: Path, widgets: dict[str, str], html: Path | None, run_pip_cells: bool) -> None:
-    """Run the notebook PATH (source format) cell by cell; the last line is its exit value.
+    """Run the notebook PATH (source format) cell by cell.
+
+    The last line on stdout is the exit value of the notebook.
 
     Paths of a cluster (/Workspace, /Volumes, dbfs:/) are folders in .dbx_aml/files. Secrets are
     read from variables DBX_AML_SECRET_<SCOPE>_<KEY>. Without settings of a link, this machine's
