@@ -402,6 +402,7 @@ def test_a_link_that_is_not_mounted_is_tried_again(node: Node, tmp_path: Path) -
 # The package index.
 
 
+@pytest.mark.slow
 def test_the_package_index_is_used_without_a_wheelhouse_and_tried_again(
     node: Node, index: Index
 ) -> None:
@@ -546,6 +547,7 @@ def test_a_plugin_that_does_not_work_is_rolled_back_with_all_earlier_packages(
     assert "removing [" in "\n".join(result.lines)
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_completed_by_the_next_run(node: Node, wheelhouse: Path) -> None:
     files = {f"msrest/part{number}.py": "x = 1\n" for number in range(1000)}
     write_wheel(wheelhouse, "msrest", "0.7.1", ("azure-core>=1.24.0",), files)
@@ -589,6 +591,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_runtime_unchanged(
     small_disk: Path, runtime: Path, shared_wheelhouse: Path
 ) -> None:

@@ -59,6 +59,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
 
 
 @pytest.mark.shell
+@pytest.mark.slow
 def test_the_command_fills_a_folder_that_prepares_a_node(
     run_command: RunCommand, index: Index, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from dbx_aml.local.delta_folder import try_exclusive_lock
 
 
 @pytest.mark.spark
+@pytest.mark.slow
 def test_a_jvm_ends_with_its_python_process_and_unlocks_the_folder(tmp_path: Path) -> None:
     code = f"""
 import sys

@@ -11,6 +11,7 @@ from dbx_aml.local.samples import read_flights
 
 
 @pytest.mark.spark
+@pytest.mark.slow
 def test_made_up_flights_are_created_once_and_can_be_learned_from(spark) -> None:
     name = sample_flights(spark)
     flights = spark.table(name)

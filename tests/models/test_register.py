@@ -47,6 +47,7 @@ def test_a_second_model_is_the_next_version_and_takes_the_alias(logged):
     assert len(hashes) == 1, "the same files have the same hash"
 
 
+@pytest.mark.slow
 def test_a_logged_model_of_mlflow_3_keeps_its_run(mlflow_store):
     from sklearn.linear_model import LinearRegression
 

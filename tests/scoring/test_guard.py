@@ -174,6 +174,7 @@ def test_a_long_reason_is_cut_and_stays_on_one_line():
     assert "\n" not in reason
 
 
+@pytest.mark.slow
 def test_every_estimator_in_a_model_gets_one_thread_fitted_ones_included():
     from sklearn.ensemble import RandomForestClassifier, VotingClassifier
     from sklearn.linear_model import LogisticRegression

@@ -22,6 +22,7 @@ def plan_of(frame):
     return text.getvalue()
 
 
+@pytest.mark.slow
 def test_the_queries_read_only_the_columns_they_need_and_run_the_model_once(
     spark, delta_table, xy_model, output_table, tmp_path
 ):

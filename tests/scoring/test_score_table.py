@@ -53,6 +53,7 @@ def test_scoring_matches_columns_by_name_not_by_position(spark, view, score, xy_
 
 
 @pytest.mark.connect
+@pytest.mark.slow
 def test_a_row_and_its_commit_name_the_model_version_the_run_and_the_batch(
     spark, delta_table, score, mlflow_store
 ):
@@ -149,6 +150,7 @@ def test_rows_that_fail_are_quarantined_unchanged_and_every_row_is_in_one_table(
 
 
 @pytest.mark.connect
+@pytest.mark.slow
 def test_a_model_that_fails_on_every_row_writes_nothing_unless_all_rows_may_be_quarantined(
     spark, view, score, choosy_model, output_table
 ):
@@ -163,12 +165,14 @@ def test_a_model_that_fails_on_every_row_writes_nothing_unless_all_rows_may_be_q
     assert (result.rows_scored, result.rows_quarantined) == (0, 100)
 
 
+@pytest.mark.slow
 def test_one_scorable_row_behind_many_others_is_enough(spark, view, score, choosy_model):
     table = view(xy_rows(spark, *[(-1.0, 1.0)] * 500, (5.0, 1.0)).coalesce(1))
     result = score(choosy_model, table, max_quarantined_rows=500)
     assert (result.rows_scored, result.rows_quarantined) == (1, 500)
 
 
+@pytest.mark.slow
 def test_too_many_quarantined_rows_end_the_job_after_both_tables_are_written(
     spark, view, score, choosy_model, output_table
 ):
@@ -201,6 +205,7 @@ def test_the_same_batch_a_second_time_writes_nothing(spark, delta_table, score, 
     assert third.batch_id != first.batch_id
 
 
+@pytest.mark.slow
 def test_a_view_needs_a_batch_id_that_names_one_set_of_rows(spark, view, score, xy_model):
     table = view(xy_rows(spark, (1.0, 2.0)))
     with pytest.raises(ScoringError, match="batch_id must be given for an input without versions"):
@@ -221,6 +226,7 @@ def test_a_filter_that_changes_by_itself_needs_a_batch_id(spark, delta_table, sc
 
 
 @pytest.mark.connect
+@pytest.mark.slow
 def test_merge_updates_and_inserts_by_key_null_keys_included(spark, delta_table, score, xy_model):
     table = delta_table(
         spark.createDataFrame([(1, 1.0, 1.0), (None, 2.0, 2.0)], "id int, x double, y double")
@@ -246,6 +252,7 @@ def test_merge_refuses_a_key_that_two_rows_share_and_shows_it(spark, view, score
 
 
 @pytest.mark.connect
+@pytest.mark.slow
 def test_replace_where_replaces_just_those_rows(spark, delta_table, score, choosy_model):
     rows = [(10, 1.0, 1.0), (11, 2.0, 2.0), (11, -1.0, 1.0)]
     table = delta_table(spark.createDataFrame(rows, "month int, x double, y double"))
@@ -266,6 +273,7 @@ def test_replace_where_replaces_just_those_rows(spark, delta_table, score, choos
     assert rows_of(spark, result.output_table, "month", "prediction") == expected
 
 
+@pytest.mark.slow
 def test_replace_with_a_model_that_fails_on_every_row_keeps_the_old_rows(
     spark, view, score, choosy_model
 ):
@@ -277,6 +285,7 @@ def test_replace_with_a_model_that_fails_on_every_row_keeps_the_old_rows(
     assert rows_of(spark, result.output_table, "prediction") == [(11.0,)]
 
 
+@pytest.mark.slow
 def test_a_partition_of_failing_rows_only_is_quarantined_where_the_output_exists(
     spark, view, score, choosy_model
 ):
@@ -294,6 +303,7 @@ def test_a_partition_of_failing_rows_only_is_quarantined_where_the_output_exists
 
 
 @pytest.mark.connect
+@pytest.mark.slow
 def test_a_stream_of_failing_rows_only_ends_the_job_each_time_until_they_may_be_quarantined(
     spark, delta_table, score, choosy_model
 ):
@@ -309,6 +319,7 @@ def test_a_stream_of_failing_rows_only_ends_the_job_each_time_until_they_may_be_
 
 
 @pytest.mark.connect
+@pytest.mark.slow
 def test_incremental_scores_the_new_rows_and_no_others(spark, delta_table, score, choosy_model):
     schema = "id int, x double, y double"
     table = delta_table(spark.createDataFrame([(1, 1.0, 1.0), (2, -1.0, 2.0)], schema))
@@ -365,6 +376,7 @@ def test_incremental_refuses_an_input_without_versions_and_leaves_nothing(
     assert not (tmp_path / "folder").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_whose_output_is_gone_is_refused(
     spark, delta_table, score, xy_model, tmp_path
 ):
@@ -415,6 +427,7 @@ def test_unusual_column_names_reach_the_model_and_the_output_unchanged(
     assert [row.prediction for row in output.collect()] == [53.0, 53.0]
 
 
+@pytest.mark.slow
 def test_five_hundred_columns_are_scored(spark, view, score, tmp_path):
     names = [f"c{i}" for i in range(500)]
     example = pd.DataFrame([np.arange(500.0), np.arange(500.0) * 2], columns=names)
@@ -425,6 +438,7 @@ def test_five_hundred_columns_are_scored(spark, view, score, tmp_path):
     assert rows_of(spark, result.output_table, "prediction") == [(expected,), (2 * expected,)]
 
 
+@pytest.mark.slow
 def test_large_integers_stay_exact_beside_a_null(spark, view, score, tmp_path):
     example = pd.DataFrame({"n": pd.Series([1, 2], dtype="int64")})
     model = save_model(tmp_path, lambda rows: rows["n"], example)
@@ -494,6 +508,7 @@ def test_every_type_of_prediction_keeps_its_values_and_its_nulls(
     assert output.schema["prediction"].dataType.simpleString() == spark_type
 
 
+@pytest.mark.slow
 def test_dates_times_and_decimals_reach_the_model_as_they_are(spark, view, score, tmp_path):
     moment = pd.Timestamp("2013-10-27 02:30:00")
     example = pd.DataFrame(
@@ -550,6 +565,7 @@ def test_an_output_column_of_another_type_is_refused_before_any_work(
         score(xy_model, view(xy_rows(spark, (1.0, 1.0))), output_table=output)
 
 
+@pytest.mark.slow
 def test_the_output_gains_a_new_column_of_the_input(spark, view, score, xy_model):
     score(xy_model, view(xy_rows(spark, (1.0, 1.0))))
     wider = spark.createDataFrame([(2.0, 2.0, "new")], "x double, y double, note string")
@@ -558,6 +574,7 @@ def test_the_output_gains_a_new_column_of_the_input(spark, view, score, xy_model
     assert [tuple(row) for row in rows] == [(1.0, None), (2.0, "new")]
 
 
+@pytest.mark.slow
 def test_tables_of_the_catalog_are_scored_by_their_names(spark, xy_model):
     """Twice: the second job finds both tables."""
     spark.sql("DROP TABLE IF EXISTS scored_by_name")
@@ -600,6 +617,7 @@ def test_arguments_that_exclude_each_other_are_refused_before_spark_starts(argum
     assert message in str(error.value)
 
 
+@pytest.mark.slow
 def test_many_tiny_partitions_are_merged_without_a_shuffle(spark, view, score, xy_model):
     frame = spark.range(0, 1000, numPartitions=64).select(
         "id", F.col("id").cast("double").alias("x"), F.lit(1.0).alias("y")

@@ -83,6 +83,7 @@ def test_models_pinned_at_the_same_time_are_those_of_the_registry_of_their_call(
         assert set(models[name]) == {(run_id, factor)}
 
 
+@pytest.mark.slow
 def test_runs_mirrored_at_the_same_time_go_to_the_destination_of_their_call(tmp_path):
     numbers = {name: itertools.count() for name in ("east", "west")}
     pairs = {}

@@ -2,6 +2,7 @@
 
 import io
 import time
+from dataclasses import replace
 
 import pytest
 from databricks.sdk import WorkspaceClient
@@ -20,6 +21,7 @@ from databricks.sdk.service.compute import (
 from databricks.sdk.service.workspace import ImportFormat, ObjectType
 
 from tests.support.databricks import USER, Databricks
+from tests.support.http.journal import Entry, Journal
 
 VOLUME = "/Volumes/main/default/dbx_aml"
 SCRIPT = f"{VOLUME}/init.sh"
@@ -330,3 +332,13 @@ def test_faults_hit_what_they_name_and_are_kept_in_the_journal(
     assert databricks.writes() == []
     with pytest.raises(NotFound, match="No API found for"):
         client.api_client.do("GET", "/api/2.0/nothing")
+
+
+def test_a_request_of_the_test_before_is_not_in_the_journal() -> None:
+    journal = Journal()
+    journal.clear()
+    entry = Entry(method="GET", host="", path="/", status=0, seconds=60.0, user_agent="")
+    journal.add(entry)
+    assert journal.to_dicts() == []
+    journal.add(replace(entry, seconds=0.0))
+    assert len(journal.to_dicts()) == 1

@@ -283,6 +283,7 @@ def bundle(databricks: Databricks, tmp_path: Path):
     return run
 
 
+@pytest.mark.slow
 def test_the_cli_deploys_runs_and_removes_a_bundle(
     databricks: Databricks, bundle, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from threading import Lock
+from time import monotonic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,16 +34,22 @@ class Journal:
     def __init__(self) -> None:
         self._lock = Lock()
         self._entries: list[Entry] = []
+        self._clear_time = monotonic()
 
     def add(self, entry: Entry) -> None:
-        """Append an entry."""
+        """Append an entry, unless its request came before the journal was cleared.
+
+        A request that a black hole holds ends only after its test.
+        """
         with self._lock:
-            self._entries.append(entry)
+            if monotonic() - entry.seconds >= self._clear_time:
+                self._entries.append(entry)
 
     def clear(self) -> None:
         """Delete all entries."""
         with self._lock:
             self._entries.clear()
+            self._clear_time = monotonic()
 
     def to_dicts(self) -> list[dict[str, object]]:
         """Return all entries as dictionaries, oldest first."""

@@ -83,6 +83,7 @@ def test_logging_the_same_content_twice_is_fine_and_other_content_is_one_clear_e
     assert load_text(f"{active_run.info.artifact_uri}/a.txt") == "one"
 
 
+@pytest.mark.slow
 def test_a_failed_upload_is_retried_and_never_looks_present(
     azureml: AzureMl, azureml_client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ def logged_steps(client: MlflowClient, run_id: str) -> list[int]:
         ({"kind": "drop", "count": 1}, 0),
     ],
 )
+@pytest.mark.slow
 def test_a_short_outage_is_waited_for_as_long_as_the_service_asks(
     azureml: AzureMl,
     azureml_client: MlflowClient,

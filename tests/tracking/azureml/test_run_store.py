@@ -134,6 +134,7 @@ def test_two_stores_write_to_the_overflow_of_one_run_at_once(
     assert len(params) == 208
 
 
+@pytest.mark.slow
 def test_background_logging_returns_before_it_sends_and_is_sent_before_the_run_ends(
     azureml: AzureMl, azureml_client: MlflowClient
 ) -> None:
