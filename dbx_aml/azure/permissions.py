@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from dbx_aml._common.errors import LinkError
 from dbx_aml.azure.client import AzureClient
-from dbx_aml.azure.workspaces import ROLE, workspace_errors
+from dbx_aml.azure.workspaces import workspace_errors
 from dbx_aml.link.workspace import AmlWorkspace
 
 _PROVIDER = "Microsoft.MachineLearningServices/workspaces"
@@ -44,20 +43,6 @@ def allowed_actions(client: AzureClient, workspace: AmlWorkspace) -> dict[str, b
     return {
         name: any(_role_allows(role, action) for role in roles) for name, action in ACTIONS.items()
     }
-
-
-def check_can_create_runs(client: AzureClient, workspace: AmlWorkspace) -> None:
-    """Look up whether the caller's roles allow to create runs.
-
-    Raises:
-        LinkError: The roles do not allow it, or the caller may not look up permissions.
-        ServiceError: Azure Resource Manager does not answer, or with an error.
-    """
-    if not allowed_actions(client, workspace)[CREATE_RUNS]:
-        raise LinkError(
-            f"caller must be allowed to create runs: got roles without {ACTIONS[CREATE_RUNS]!r}; "
-            f"ask for the role {ROLE!r} on workspace {workspace.workspace_name!r}"
-        )
 
 
 def _role_allows(role: Mapping[str, Any], action: str) -> bool:

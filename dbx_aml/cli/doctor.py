@@ -64,7 +64,7 @@ def _print_table(report: DoctorReport) -> None:
     columns = [
         Column("status"),
         Column("check", is_prose=True),
-        Column("s", is_number=True, is_optional=True),
+        Column("seconds", is_number=True, is_optional=True),
         Column("result and fix", is_prose=True),
     ]
     print_table(columns, rows)

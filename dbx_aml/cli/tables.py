@@ -1,8 +1,9 @@
 """Tables of the command: numbers, ids, URLs, paths and column heads are whole at every width.
 
-A table that is too wide for the terminal first leaves out its optional columns, then becomes one
-small block of lines for each row. Only prose is wrapped, and only between words. In a pipe each
-row is one line, no line is wrapped and no column is left out.
+A table that is too wide for the terminal first leaves out its optional columns. If only a few rows
+are too wide, their long cells are whole and the cells after them stand on the next line. Else the
+table becomes one small block of lines for each row. Only prose is wrapped, and only between words.
+In a pipe each row is one line, no line is wrapped and no column is left out.
 """
 
 from __future__ import annotations
@@ -80,10 +81,12 @@ def print_table(
         shown_columns = [columns[index] for index in shown]
         shown_cells = [[row[index] for index in shown] for row in cells]
         widths = _fitting_widths(shown_columns, shown_cells, console.width)
+        optional = [index for index in shown if columns[index].is_optional]
+        if widths is None and not optional:
+            widths = _widths_of_most_rows(shown_columns, shown_cells, console.width)
         if widths is not None:
             _print_columns(shown_columns, shown_cells, widths, console)
             return
-        optional = [index for index in shown if columns[index].is_optional]
         if not optional:
             break
         shown.remove(optional[-1])
@@ -167,7 +170,7 @@ def _fitting_widths(
     """Return the width of each column, None where the table does not fit.
 
     A head of several words may be wrapped, and prose: down to its longest word, but not to less
-    than a readable width.
+    than a readable width. In the last column a longer word goes beyond the edge.
     """
     natural = _natural_widths(columns, cells)
     least = []
@@ -175,7 +178,8 @@ def _fitting_widths(
         plain = [row[index].plain for row in cells]
         head = _longest(column.header.split())
         if column.is_prose:
-            words = _longest(word for text in plain for word in text.split())
+            is_last = index == len(columns) - 1
+            words = 0 if is_last else _longest(word for text in plain for word in text.split())
             least.append(max(head, words, min(natural[index], _MIN_PROSE_WIDTH)))
         else:
             least.append(max(head, _longest(line for text in plain for line in text.split("\n"))))
@@ -196,6 +200,18 @@ def _fitting_widths(
     for index, missing in lacking.items():
         widths[index] += min(missing, spare * missing // max(sum(lacking.values()), 1))
     return widths
+
+
+def _widths_of_most_rows(
+    columns: Sequence[Column], cells: Sequence[Sequence[Text]], total: int
+) -> list[int] | None:
+    """Return widths that fit two of three rows or more, None where there are none."""
+    rows = sorted(cells, key=lambda row: sum(cell.cell_len for cell in row))
+    for count in range(len(rows) - 1, (2 * len(rows) - 1) // 3, -1):
+        widths = _fitting_widths(columns, rows[:count], total)
+        if widths is not None:
+            return widths
+    return None
 
 
 def _wrapped(text: Text, width: int) -> list[Text]:
@@ -231,6 +247,11 @@ def _print_columns(
             for index, (lines, width) in enumerate(zip(wrapped, widths, strict=True)):
                 cell = lines[number].copy() if number < len(lines) else Text()
                 cell.rstrip()
+                start = sum(widths[:index]) + _GAP * index
+                if cell.plain and line.cell_len > start - (_GAP if index else 0):
+                    line.rstrip()
+                    console.print(line, soft_wrap=True)
+                    line = Text(" " * (start - _GAP))
                 missing = width - cell.cell_len
                 if columns[index].is_number:
                     cell.pad_left(missing)

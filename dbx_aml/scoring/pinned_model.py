@@ -7,8 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dbx_aml._common.errors import ModelNotFoundError, SchemaMismatchError, ScoringError
+from dbx_aml._common.errors import (
+    ModelNotFoundError,
+    SchemaMismatchError,
+    ScoringError,
+    ServiceUnavailableError,
+)
+from dbx_aml._common.http import send
 from dbx_aml._common.redact import redact_uri
+from dbx_aml._common.retry import RetryPolicy
 from dbx_aml._common.text import first_line
 from dbx_aml.models.model_files import locate_model, registry_uri_of
 from dbx_aml.models.model_uri import ModelUri
@@ -109,15 +116,13 @@ def check_server(uri: str) -> None:
     Raises:
         ScoringError: The server does not answer.
     """
-    import requests
-
     if urlsplit(uri).scheme not in ("http", "https"):
         return
     try:
-        requests.get(uri, timeout=_SERVER_TIMEOUT_S, allow_redirects=False)
-    except requests.RequestException as err:
+        send("GET", uri, RetryPolicy(timeout_s=_SERVER_TIMEOUT_S, max_attempts=1))
+    except ServiceUnavailableError as err:
         raise ScoringError(
-            f"MLflow server must answer: got {redact_uri(uri)!r}, {type(err).__name__}; "
+            f"MLflow server must answer: got {redact_uri(uri)!r}; "
             "check tracking_uri and registry_uri, and that the server is up"
         ) from err
 

@@ -69,6 +69,29 @@ def test_a_table_that_is_too_wide_becomes_a_block_for_each_row() -> None:
     assert block == [f"run id         {RUN_ID}", "rows scored    1", "path           /x"]
 
 
+def test_a_row_that_is_too_wide_continues_on_the_next_line() -> None:
+    columns = [Column("name"), Column("value"), Column("rows", is_number=True)]
+    rows = [("a", "/x", 1), ("b", PATH, 23), ("c", "/y", 4)]
+    assert table_lines(columns, rows, width=40) == [
+        "name  value  rows",
+        "a     /x        1",
+        f"b     {PATH}",
+        "               23",
+        "c     /y        4",
+    ]
+
+
+def test_a_long_word_at_the_end_of_a_line_leaves_the_other_rows_a_table() -> None:
+    columns = [Column("check"), Column("result", is_prose=True)]
+    rows = [("token", "fine"), ("host", f"see {PATH}")]
+    assert table_lines(columns, rows, width=40) == [
+        "check  result",
+        "token  fine",
+        "host   see",
+        f"       {PATH}",
+    ]
+
+
 def test_a_long_word_in_prose_stays_whole() -> None:
     lines = table_lines([Column("reason", is_prose=True)], [(f"see {PATH} for more",)], width=40)
     assert any(PATH in line for line in lines)

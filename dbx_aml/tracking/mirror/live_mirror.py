@@ -21,6 +21,7 @@ from mlflow.tracking import fluent
 from mlflow.utils import rest_utils
 
 from dbx_aml._common.errors import is_retryable
+from dbx_aml._common.text import one_line
 from dbx_aml.link.link import Link
 from dbx_aml.tracking.mirror import tags
 from dbx_aml.tracking.mirror.active_run import ActiveRun
@@ -148,7 +149,7 @@ class LiveMirror:
                 log.warning(
                     "runs are tracked, but not mirrored for now: %s; they stay pending, and "
                     "'dbx-aml mirror' mirrors them later",
-                    " ".join(str(error).split())[:300],
+                    one_line(error, 300),
                 )
 
     def _update_runs(self, *, is_last: bool) -> None:

@@ -26,6 +26,7 @@ from mlflow.entities import Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
 from dbx_aml._common.errors import RunMirrorError, is_permission_denied, is_retryable
+from dbx_aml._common.text import one_line
 from dbx_aml.models import lineage
 from dbx_aml.tracking.mirror import tags
 from dbx_aml.tracking.mirror.artifacts import copy_missing_files, list_files
@@ -395,7 +396,7 @@ class RunMirror:
         run_id = source_run.info.run_id
         result.error = error
         result.status = "failed" if not is_retryable(error) else "pending"
-        result.reason = " ".join((str(error) or type(error).__name__).split())[:_MAX_REASON_CHARS]
+        result.reason = one_line(error, _MAX_REASON_CHARS)
         log.debug("failed to mirror run=%s", run_id, exc_info=error)
         released_lease = self.leases.release(run_id)
         try:
