@@ -21,6 +21,7 @@ from tests.support.databricks.boot import leaves_marker
 from tests.support.isolation import isolate_from_machine
 from tests.support.node.index import serve
 from tests.support.node.runtime import write_additions, write_plugin
+from tests.support.node.wheel import write_wheel
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -167,6 +168,8 @@ def reader(
     index_folder = tmp_path / "index"
     write_plugin(index_folder)
     write_additions(index_folder)
+    # A package of runtime 17.3 that an addition requires: the resolver reads its index page.
+    write_wheel(index_folder, "azure-core", "1.34.0")
     with serve(index_folder) as index:
         environment = {
             **os.environ,

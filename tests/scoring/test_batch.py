@@ -239,20 +239,19 @@ def stable_batch_ids(results):
     }
 
 
-def kill_jobs(nights, jobs, longest_s, span, spans):
+def kill_jobs(nights, jobs, seconds, span, spans):
     """Start jobs, kill them in one of equal spans of a clean run, and describe the kill.
 
     Args:
         nights: Nights of the jobs.
         jobs: Jobs by name.
-        longest_s: Function that returns a clean run's seconds, from the running process.
+        seconds: Seconds of a clean run.
         span: Number of the span.
         spans: Number of spans.
     """
     seed = int(os.environ.get("DBX_AML_KILL_SEED", time.time_ns() % 10**6))
     with JobProcess(nights.root, jobs) as process:
         process.wait_for("up")
-        seconds = longest_s(process)
         moment = seconds * (span + random.Random(seed + span).random()) / spans
         time.sleep(moment)
         process.kill()
@@ -262,22 +261,6 @@ def kill_jobs(nights, jobs, longest_s, span, spans):
     )
     log.warning(description)
     return description
-
-
-# The jobs take about so much longer than the start of Spark.
-_JOBS_PER_START = 9
-
-
-def test_jobs_killed_at_any_moment_and_started_again_leave_the_tables_of_a_clean_run(spark, nights):
-    """Driver, Java and Python's workers are killed, with a job of each kind.
-
-    The jobs start again in the session of the tests, which has no table of that name.
-    """
-    jobs = nights.make_jobs()
-    del jobs["named"]
-    description = kill_jobs(nights, jobs, lambda process: _JOBS_PER_START * process.seconds, 0, 1)
-    results = {name: score_table(**jobs[name], spark=spark).to_dict() for name in jobs}
-    nights.check_tables(results, description)
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +287,7 @@ def test_jobs_killed_in_each_twentieth_of_their_time_leave_the_tables_of_a_clean
     """The jobs start again in a new process."""
     seconds, batch_ids = clean_run
     jobs = nights.make_jobs()
-    description = kill_jobs(nights, jobs, lambda _: seconds, span, 20)
+    description = kill_jobs(nights, jobs, seconds, span, 20)
     with JobProcess(nights.root, jobs) as process:
         assert process.wait_for_exit() == 0, (description, process.output())
     results = process.results()

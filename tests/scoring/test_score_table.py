@@ -52,7 +52,6 @@ def test_scoring_matches_columns_by_name_not_by_position(spark, view, score, xy_
     assert (result.status, result.rows_read, result.rows_scored) == ("scored", 1, 1)
 
 
-@pytest.mark.connect
 @pytest.mark.slow
 def test_a_row_and_its_commit_name_the_model_version_the_run_and_the_batch(
     spark, delta_table, score, mlflow_store
@@ -149,7 +148,6 @@ def test_rows_that_fail_are_quarantined_unchanged_and_every_row_is_in_one_table(
     assert scored == [(i, 10.0 * i + 1) for i in range(200) if i not in (7, 150)]
 
 
-@pytest.mark.connect
 @pytest.mark.slow
 def test_a_model_that_fails_on_every_row_writes_nothing_unless_all_rows_may_be_quarantined(
     spark, view, score, choosy_model, output_table
@@ -251,7 +249,6 @@ def test_merge_refuses_a_key_that_two_rows_share_and_shows_it(spark, view, score
     assert '2 rows with {"id":2}' in str(error.value)
 
 
-@pytest.mark.connect
 @pytest.mark.slow
 def test_replace_where_replaces_just_those_rows(spark, delta_table, score, choosy_model):
     rows = [(10, 1.0, 1.0), (11, 2.0, 2.0), (11, -1.0, 1.0)]
@@ -302,7 +299,6 @@ def test_a_partition_of_failing_rows_only_is_quarantined_where_the_output_exists
     assert (result.rows_scored, result.rows_quarantined) == (1, 3)
 
 
-@pytest.mark.connect
 @pytest.mark.slow
 def test_a_stream_of_failing_rows_only_ends_the_job_each_time_until_they_may_be_quarantined(
     spark, delta_table, score, choosy_model
