@@ -56,7 +56,8 @@ def runs(
         print_json([asdict(row) for row in rows])
         return
     if not rows:
-        click.echo("no runs")
+        name = repr(experiment) if experiment else "MLflow's default experiment"
+        click.echo(f"no runs in {name}; choose another with --experiment")
         return
     columns = [
         Column("run id"),
@@ -102,7 +103,7 @@ def show(run_id: str, tracking_uri: str | None, as_json: bool) -> None:
         ]
     )
     metrics = [
-        (key, f"{metric['last']:.6g}", metric["points"], metric["sparkline"])
+        (key, _format_metric(metric["last"]), metric["points"], metric["sparkline"])
         for key, metric in run["metrics"].items()
     ]
     artifacts = [(file["path"], _format_size(file["bytes"])) for file in run["artifacts"]]
@@ -136,8 +137,15 @@ def _format_times(row: RunRow) -> tuple[str, str]:
     return started, "" if row.seconds is None else f"{row.seconds:.1f}"
 
 
+def _format_metric(value: float) -> str:
+    """Return a whole number with all its digits, any other one with six."""
+    return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.6g}"
+
+
 def _format_metrics(metrics: dict[str, float]) -> str:
-    lines = [f"{key}={value:.4g}" for key, value in list(metrics.items())[:_MAX_METRICS]]
+    lines = [
+        f"{key}={_format_metric(value)}" for key, value in list(metrics.items())[:_MAX_METRICS]
+    ]
     hidden = len(metrics) - _MAX_METRICS
     return "\n".join(lines + ([f"and {hidden} more"] if hidden > 0 else []))
 

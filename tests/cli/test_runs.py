@@ -63,7 +63,19 @@ def test_a_run_is_shown_in_full(run_id):
 
 
 def test_an_experiment_without_runs_says_so(mlflow_store):
-    assert dbx_aml("runs", "--experiment", "tests").output == "no runs\n"
+    output = dbx_aml("runs", "--experiment", "tests").output
+    assert "no runs in 'tests'" in output
+    assert "--experiment" in output
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(281373.0, "rows=281373"), (61728.44, "rows=61728.4"), (1e300, "rows=1e+300")],
+)
+def test_a_whole_number_among_the_metrics_keeps_its_digits(mlflow_store, value, text):
+    with mlflow.start_run():
+        mlflow.log_metric("rows", value)
+    assert text in dbx_aml("runs", "--experiment", "tests").output
 
 
 def test_a_missing_experiment_is_one_line_and_exit_code_1(mlflow_store):
