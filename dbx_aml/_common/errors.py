@@ -4,7 +4,6 @@
     ├── ArgumentError             also ValueError
     ├── ExperimentPathError       also ValueError
     ├── ModelUriError             also ValueError
-    ├── UnsafePathError           also ValueError
     ├── WorkspaceError            also ValueError
     ├── ClusterError              also RuntimeError
     ├── CredentialError           also RuntimeError
@@ -22,12 +21,13 @@
     │   ├── SchemaMismatchError          columns, types or signature do not fit together
     │   ├── TableNotFoundError           no such input table, or no right to read it
     │   └── TooManyQuarantinedRowsError  more than `max_quarantined_rows`
-    └── ServiceError              also RuntimeError
-        ├── NotFoundError                no such resource
-        ├── PermissionDeniedError        the caller is known and not allowed
-        ├── ServiceUnavailableError      no answer until the end of the retries
-        ├── TemporaryError               one attempt failed, a retry may succeed
-        └── WrongStateError              the resource takes no change now
+    ├── ServiceError              also RuntimeError
+    │   ├── NotFoundError                no such resource
+    │   ├── PermissionDeniedError        the caller is known and not allowed
+    │   ├── ServiceUnavailableError      no answer until the end of the retries
+    │   ├── TemporaryError               one attempt failed, a retry may succeed
+    │   └── WrongStateError              the resource takes no change now
+    └── UnsafePathError           also RuntimeError
 
 A message says: thing must rule: got value; next step. A class that is also a ValueError is about an
 argument, before any service was called: the command `dbx-aml` then exits with 2, else with 1.
@@ -48,10 +48,6 @@ class ExperimentPathError(DbxAmlError, ValueError):
 
 class ModelUriError(DbxAmlError, ValueError):
     """A model URI names no model, or no version of it."""
-
-
-class UnsafePathError(DbxAmlError, ValueError):
-    """A path that another service sent leads out of the folder that it belongs in."""
 
 
 class WorkspaceError(DbxAmlError, ValueError):
@@ -164,6 +160,10 @@ class TemporaryError(ServiceError):
 
 class WrongStateError(ServiceError):
     """The resource is in a state in which the service refuses the change."""
+
+
+class UnsafePathError(DbxAmlError, RuntimeError):
+    """A path from another service, a file or a wheel leads out of the folder that it belongs in."""
 
 
 # Error codes of MLflow and Databricks by their meaning for the caller.

@@ -2,10 +2,20 @@
 
 import hashlib
 import os
+import re
 import tempfile
 from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import quote
 
 from dbx_aml._common.errors import UnsafePathError
+from dbx_aml._common.text import one_line
+
+_DRIVE = re.compile(r"[A-Za-z]:")
+# A backslash, control characters, and halves of characters, which no file name and no URL can hold.
+_UNSAFE_CHARACTER = re.compile(r"[\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+# Characters of a refused path in its error.
+_MAX_SHOWN = 300
 
 
 def write_atomically(file: Path, content: str | bytes, *, mode: int = 0o644) -> None:
@@ -30,26 +40,85 @@ def write_atomically(file: Path, content: str | bytes, *, mode: int = 0o644) -> 
         Path(draft).unlink(missing_ok=True)
 
 
-def resolve_inside(root: str | Path, relative_name: str) -> Path:
-    """Return the path of a file below a folder, for a name that another service sent.
+def check_relative_path(name: Any) -> str:
+    """Return a relative path from elsewhere if it stays below any folder that it is joined to.
+
+    Everything from another service, a record, a listing or a wheel passes this check before it
+    becomes part of a path or of a request: clients of HTTP and of files fold "..".
+
+    Args:
+        name: Path with "/" between folders, for example "model/MLmodel".
+
+    Raises:
+        UnsafePathError: The path is empty or absolute, or has "..", a drive, a backslash or a
+            control character.
+    """
+    path = PurePosixPath(name if isinstance(name, str) else "")
+    if (
+        not path.parts
+        or path.is_absolute()
+        or ".." in path.parts
+        or _DRIVE.match(name)
+        or _UNSAFE_CHARACTER.search(name)
+    ):
+        raise _unsafe_path(name)
+    return str(name)
+
+
+def resolve_inside(root: str | Path, name: str) -> Path:
+    """Return the path on this machine of a file below a folder, with all links resolved.
 
     Args:
         root: Folder that the file belongs in.
-        relative_name: Name with "/" between folders, for example "model/MLmodel".
+        name: Relative path from elsewhere, for example "model/MLmodel".
 
     Raises:
-        UnsafePathError: The name is absolute or empty, or it leads out of the folder, directly or
+        UnsafePathError: The name leads out of the folder, by itself (see `check_relative_path`) or
             through a symbolic link.
     """
-    name = PurePosixPath(relative_name)
     folder = Path(root).resolve()
-    if not name.is_absolute() and "\0" not in relative_name:
-        path = folder.joinpath(name).resolve()
-        if path != folder and path.is_relative_to(folder):
-            return path
-    raise UnsafePathError(
-        f"path must stay inside its folder: got {relative_name!r}; "
-        "report it to the owner of the service"
+    path = folder / check_relative_path(name)
+    try:
+        path = path.resolve()
+    except (OSError, RuntimeError) as err:
+        # Links that lead to each other.
+        raise _unsafe_path(name) from err
+    if path == folder or not path.is_relative_to(folder):
+        raise _unsafe_path(name)
+    return path
+
+
+def join_inside(root: str, name: str) -> str:
+    """Return the path in another service of a file below a folder.
+
+    Args:
+        root: Absolute path of the folder, for example "/Volumes/main/ml/files".
+        name: Relative path from elsewhere, for example "wheelhouse/a-1-py3-none-any.whl".
+
+    Raises:
+        UnsafePathError: The name leads out of the folder, see `check_relative_path`.
+    """
+    return f"{root.rstrip('/')}/{check_relative_path(name)}"
+
+
+def quote_segment(name: str) -> str:
+    """Return a name from elsewhere as one segment of a URL's path.
+
+    Args:
+        name: Name that is no path, for example the id of a run.
+
+    Raises:
+        UnsafePathError: The name has "/", or is none that `check_relative_path` takes.
+    """
+    if "/" in check_relative_path(name):
+        raise _unsafe_path(name)
+    return quote(name, safe="")
+
+
+def _unsafe_path(name: object) -> UnsafePathError:
+    return UnsafePathError(
+        f"path must stay inside its folder: got {one_line(repr(name), _MAX_SHOWN)}; "
+        "report it to the owner of the file or service that has it"
     )
 
 

@@ -4,7 +4,6 @@ The events of a cluster only tell that its init scripts ran, and log delivery ma
 on the driver can read the file. It needs a running cluster and the permission CAN ATTACH TO.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,11 +28,10 @@ def read_driver_marker(client: Client, cluster: Cluster) -> NodeMarker | None:
         ClusterError: The marker cannot be read; the message names other places to look.
     """
     try:
-        content = json.loads(_run_on_driver(client, cluster.cluster_id, _PROGRAM))
-        return None if content is None else NodeMarker.from_dict(content)
+        return NodeMarker.from_json(_run_on_driver(client, cluster.cluster_id, _PROGRAM))
     except (ClusterError, ServiceError) as err:
         reason = str(err)
-    except (ValueError, TypeError, AttributeError):
+    except ValueError:
         reason = f"{MARKER_PATH} is damaged"
     raise ClusterError(
         f"init script's marker must be readable: {reason}; look at {cluster.init_script_logs}, or "

@@ -1,12 +1,17 @@
 """Files that are written whole, stay in their folder, and are known by their content."""
 
 import hashlib
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dbx_aml._common.errors import UnsafePathError
 from dbx_aml._common.paths import (
+    check_relative_path,
+    join_inside,
+    quote_segment,
     resolve_inside,
     sha256_of_file,
     sha256_of_folder,
@@ -39,20 +44,54 @@ def _interrupt(path: Path, mode: int) -> None:
     raise KeyboardInterrupt
 
 
+UNSAFE_NAMES = [
+    "", ".", "./", "..", "../x", "a/..", "a/../b", "a/../../x", "/etc/passwd", "//etc/passwd",
+    "C:", "c:/x", "a\\b", "..\\x", "a\0b", "a\nb", "a\x1b[2Jb", "a\x7f", "a\x85b", "\ud800",
+    None, 7, [],
+]  # fmt: skip
+
+
 def test_a_name_below_the_folder_is_resolved(tmp_path: Path) -> None:
     assert resolve_inside(tmp_path, "model/MLmodel") == tmp_path.resolve() / "model" / "MLmodel"
-    assert resolve_inside(tmp_path, "a/../b") == tmp_path.resolve() / "b"
+    assert resolve_inside(str(tmp_path), "größe ..%2e/..a") == tmp_path / "größe ..%2e" / "..a"
+    assert join_inside("/Volumes/main/ml/f/", "wheelhouse/a.whl") == (
+        "/Volumes/main/ml/f/wheelhouse/a.whl"
+    )
+    assert quote_segment("a b#?%2e") == "a%20b%23%3F%252e"
 
 
-@pytest.mark.parametrize(
-    "name", ["../x", "a/../../x", "/etc/passwd", "", ".", "..", "link/x", "a\0b"]
-)
-def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", UNSAFE_NAMES)
+def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path, name: Any) -> None:
+    for refuse in (
+        check_relative_path,
+        quote_segment,
+        partial(resolve_inside, tmp_path),
+        partial(join_inside, "/Volumes/main/ml/f"),
+    ):
+        with pytest.raises(UnsafePathError, match="path must stay inside its folder") as caught:
+            refuse(name)
+        assert repr(name) in str(caught.value)
+        assert str(caught.value).isprintable()
+
+
+def test_a_link_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "root"
     folder.mkdir()
     (folder / "link").symlink_to(tmp_path)
-    with pytest.raises(UnsafePathError, match="path must stay inside its folder"):
-        resolve_inside(folder, name)
+    (folder / "circle").symlink_to("circle")
+    (folder / "inside").symlink_to("other")
+    assert resolve_inside(folder, "inside/x") == folder.resolve() / "other" / "x"
+    for name in ("link", "link/x", "circle/x"):
+        with pytest.raises(UnsafePathError, match=f"got {name!r}"):
+            resolve_inside(folder, name)
+
+
+def test_a_segment_of_a_url_is_one_name() -> None:
+    with pytest.raises(UnsafePathError, match="got 'a/b'"):
+        quote_segment("a/b")
+    with pytest.raises(UnsafePathError, match=r"got '/xx.*\.\.\.; report it") as caught:
+        quote_segment("/" + "x" * 5000)
+    assert len(str(caught.value)) < 500
 
 
 def test_the_hash_of_a_folder_depends_on_names_and_contents(tmp_path: Path) -> None:

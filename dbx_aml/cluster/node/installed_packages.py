@@ -2,19 +2,22 @@
 
 import compileall
 import importlib
+import logging
 import shutil
 import sys
 import sysconfig
 import zipfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from importlib.metadata import Distribution, distributions
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from packaging.utils import canonicalize_name
 
-from dbx_aml._common.errors import ClusterError
+from dbx_aml._common.errors import ClusterError, UnsafePathError
+from dbx_aml._common.paths import check_relative_path, resolve_inside
 from dbx_aml.cluster.node.requirements import Wheel
 
+log = logging.getLogger(__name__)
 _SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
 
 
@@ -76,7 +79,7 @@ def remove_broken_metadata(names: Iterable[str], path: list[str]) -> None:
 def refuse_overwriting(
     wheels: Iterable[Path], protected_packages: Collection[str], path: list[str]
 ) -> None:
-    """Refuse wheels that contain a file of a protected package.
+    """Refuse wheels with a file of a protected package, or outside of the packages' folder.
 
     Args:
         wheels: Files of the wheels.
@@ -84,9 +87,9 @@ def refuse_overwriting(
         path: Folders in which Python finds packages.
 
     Raises:
-        ClusterError: A wheel would overwrite a file.
+        ClusterError: A wheel would overwrite a file, or a file in it leads elsewhere.
     """
-    existing = {file for file in _installed_paths(wheels) if file.exists()}
+    existing = {file for wheel in wheels for file in _installed_paths(wheel) if file.exists()}
     for name, package in installed_packages(path).items() if existing else ():
         package_files = {Path(str(package.locate_file(file))) for file in package.files or ()}
         # Several packages may contain the same empty file.
@@ -99,8 +102,18 @@ def refuse_overwriting(
 
 
 def remove_files(wheels: Iterable[Path], path: list[str]) -> None:
-    """Remove the files of wheels, except those that an installed package lists."""
-    files = {file for file in _installed_paths(wheels) if file.is_file()}
+    """Remove the files of wheels, except those that an installed package lists.
+
+    Args:
+        wheels: Wheels whose hashes were right: the names in them decide which files are removed.
+        path: Folders in which Python finds packages.
+    """
+    files: set[Path] = set()
+    for wheel in wheels:
+        try:
+            files |= {file for file in _installed_paths(wheel) if file.is_file()}
+        except ClusterError as err:
+            log.warning("%s", err)
     for package in installed_packages(path).values() if files else ():
         files -= {Path(str(package.locate_file(file))) for file in package.files or ()}
     for file in files:
@@ -111,12 +124,24 @@ def remove_files(wheels: Iterable[Path], path: list[str]) -> None:
             shutil.rmtree(folder)
 
 
-def _installed_paths(wheels: Iterable[Path]) -> Iterator[Path]:
-    """Yield the paths of the wheels' modules after installation."""
-    for wheel in wheels:
+def _installed_paths(wheel: Path) -> list[Path]:
+    """Return the paths of a wheel's modules after installation.
+
+    Raises:
+        ClusterError: The file is no wheel, or a file in it leads out of the packages' folder.
+    """
+    try:
         with zipfile.ZipFile(wheel) as archive:
             names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
-        yield from (_SITE_PACKAGES / name for name in names if ".data/" not in name)
+        # A member may also be a path below a link; to look at each folder once is much faster.
+        for folder in {PurePosixPath(check_relative_path(name)).parent for name in names}:
+            if folder.parts:
+                resolve_inside(_SITE_PACKAGES, str(folder))
+    except (OSError, zipfile.BadZipFile, UnsafePathError) as err:
+        raise ClusterError(
+            f"{wheel.name} must hold files of a package only: {err}; get it from its owner again"
+        ) from err
+    return [_SITE_PACKAGES / name for name in names if ".data/" not in name]
 
 
 def _has_source_files(folder: Path) -> bool:

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, get_type_hints
+
+from dbx_aml._common.json_content import check_types, parse_json
 
 MARKER_NAME = "marker.json"
 MARKER_PATH = Path("/databricks/dbx_aml") / MARKER_NAME
-STATUSES = ("started", "ok", "failed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,7 @@ class NodeMarker:
         fingerprint: Hash of the script and its settings. With the same hash there is nothing to do.
     """
 
-    status: str
+    status: Literal["started", "ok", "failed"]
     reason: str | None = None
     version: str = ""
     time: str = ""
@@ -97,18 +98,26 @@ class NodeMarker:
         return self.status == "ok"
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Return the marker of a JSON object; unknown keys of a later release are ignored.
+    def from_json(cls, text: str | bytes) -> Self | None:
+        """Return the marker in a JSON text; unknown keys of a later release are ignored.
+
+        Returns:
+            None for the text "null".
 
         Raises:
-            TypeError, ValueError, AttributeError: The object is not a marker.
+            ValueError: The text is no marker. The message repeats none of it.
         """
-        values = {name: content[name] for name in cls.__dataclass_fields__ if name in content}
-        if values.get("status") not in STATUSES:
-            raise ValueError(
-                f"status must be one of {list(STATUSES)}: got {values.get('status')!r}"
-            )
-        kept_packages = (KeptPackage(**package) for package in values.get("kept_packages", ()))
+        content = parse_json(text)
+        if content is None:
+            return None
+        check_types(content, get_type_hints(cls))
+        if "status" not in content:
+            raise ValueError("it has no status")
+        values = _known_values(cls, content)
+        kept_packages = (
+            KeptPackage(**_known_values(KeptPackage, package))
+            for package in values.get("kept_packages", ())
+        )
         values["kept_packages"] = tuple(kept_packages)
         values["messages"] = tuple(values.get("messages", ()))
         return cls(**values)
@@ -130,14 +139,18 @@ def read_marker(path: str | Path = MARKER_PATH) -> NodeMarker | None:
     """
     file = Path(path)
     try:
-        return NodeMarker.from_dict(json.loads(file.read_text(encoding="utf-8")))
+        return NodeMarker.from_json(file.read_bytes())
     except FileNotFoundError:
         return None
     except OSError as err:
         problem = err.strerror or type(err).__name__
-    except (ValueError, TypeError, AttributeError):
+    except ValueError:
         problem = "it is no marker"
     return NodeMarker(
         status="failed",
         reason=f"{file} must be readable: {problem}; restart the cluster to write it again",
     )
+
+
+def _known_values(cls: Any, content: Mapping[str, Any]) -> dict[str, Any]:
+    return {field.name: content[field.name] for field in fields(cls) if field.name in content}

@@ -9,6 +9,7 @@ from pathlib import Path
 from packaging.utils import parse_wheel_filename
 
 from dbx_aml._common.errors import ClusterError
+from dbx_aml._common.paths import sha256_of_file
 from dbx_aml.cluster.node.installed_packages import installed_packages, wheel_of
 from dbx_aml.cluster.node.marker import KeptPackage
 from dbx_aml.cluster.node.pip import run_pip
@@ -28,7 +29,7 @@ class PackagePlan:
 
     Args:
         pins: Version by name of each package to add.
-        files: Wheel of each package.
+        files: Wheel of each package, on the node's own disk. Its hash was right.
         kept_packages: Packages of the runtime that are newer than an added package allows.
         arguments: Arguments of "pip install" that name the packages, without a package index.
     """
@@ -51,13 +52,20 @@ def plan_from_wheelhouse(
         work_folder: Folder for files that pip reads.
 
     Raises:
-        ClusterError: The wheelhouse lacks a package, or a package of the runtime is too old.
+        ClusterError: The wheelhouse lacks a package or has one with another hash, or a package of
+            the runtime is too old.
     """
     own_wheel = Wheel.from_file(wheel)
     lines = (wheelhouse / REQUIREMENTS_FILE).read_text(encoding="utf-8").splitlines()
     missing = [line for line in lines if not read_pins(line).keys() & runtime_packages.keys()]
     pins = read_pins("\n".join(missing))
-    files = {name: _wheel_file(wheelhouse, name, version) for name, version in pins.items()}
+    folder = work_folder / "wheels"
+    folder.mkdir(exist_ok=True)
+    files = {
+        name: _copy_verified(_wheel_file(wheelhouse, name, version), line, folder)
+        for line in missing
+        for name, version in read_pins(line).items()
+    }
     plugin = [Wheel.from_file(files[PLUGIN])] if PLUGIN in files else []
     versions = {**runtime_packages, **{wheel.name: wheel.version for wheel in plugin}}
     requirements_file = work_folder / REQUIREMENTS_FILE
@@ -67,7 +75,7 @@ def plan_from_wheelhouse(
         files=tuple(files.values()),
         kept_packages=missing_requirements([*plugin, own_wheel], versions).kept_packages,
         arguments=(
-            *("--find-links", str(wheelhouse), "--require-hashes"),
+            *("--find-links", str(folder), "--require-hashes"),
             *("--requirement", str(requirements_file)),
         ),
     )
@@ -148,3 +156,23 @@ def _wheel_file(wheelhouse: Path, name: str, version: str) -> Path:
         f"wheelhouse must hold {name} {version}: {wheelhouse} does not; fill it again with "
         "'dbx-aml cluster wheelhouse'"
     )
+
+
+def _copy_verified(wheel: Path, line: str, folder: Path) -> Path:
+    """Copy a wheel to the node, where nobody else can change it; return the copy.
+
+    Args:
+        wheel: File in the wheelhouse.
+        line: Line of the requirements file with the wheel's hashes.
+        folder: Folder for the copy.
+
+    Raises:
+        ClusterError: The copy has another hash.
+    """
+    copy = Path(shutil.copy(wheel, folder))
+    if f"--hash=sha256:{sha256_of_file(copy)}" not in line.split():
+        raise ClusterError(
+            f"wheel must have the hash in {REQUIREMENTS_FILE}: {wheel} has another; fill the "
+            "wheelhouse again with 'dbx-aml cluster wheelhouse'"
+        )
+    return copy
