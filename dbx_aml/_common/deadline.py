@@ -1,17 +1,41 @@
 """Calls and waits that end in time."""
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from threading import Thread
 from typing import TypeVar
 
 Result = TypeVar("Result")
 
+_end: ContextVar[float] = ContextVar("end", default=math.inf)
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Let all calls and retries of a block end together, whatever each of them may take alone.
+
+    Args:
+        seconds: Longest time for the block. A limit around the block counts too.
+    """
+    token = _end.set(min(_end.get(), time.monotonic() + seconds))
+    try:
+        yield
+    finally:
+        _end.reset(token)
+
+
+def seconds_left() -> float:
+    """Return the seconds until the time limit around the caller; infinity without one."""
+    return _end.get() - time.monotonic()
+
 
 def call_within(call: Callable[[], Result], seconds: float) -> Result:
-    """Return the result of a call, or stop waiting for it.
+    """Return the result of a call, or stop waiting for it; a time limit around it counts too.
 
     The timeouts of HTTP clients count from each packet, and the look-up of a host's name has no
     timeout: only a thread bounds the whole call. A call that hangs stays in its thread, which ends
@@ -24,9 +48,11 @@ def call_within(call: Callable[[], Result], seconds: float) -> Result:
     Raises:
         TimeoutError: The call has not returned within these seconds.
     """
-    future = start_in_thread(call)
+    seconds = max(0.0, min(seconds, seconds_left()))
+    context = copy_context()
+    future = start_in_thread(lambda: context.run(call))
     try:
-        return future.result(max(seconds, 0.0))
+        return future.result(seconds)
     except FutureTimeoutError:
         if future.done():
             # The call itself raised this TimeoutError.

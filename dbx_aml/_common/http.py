@@ -1,7 +1,8 @@
-"""Requests over HTTP: one connection pool, one policy of timeouts and retries, paging that ends.
+"""Requests over HTTP: one connection pool, one policy of time, retries and sizes, paging that ends.
 
 requests does the transport: MLflow brings it, and it reads the machine's proxies and CA bundle
-(HTTPS_PROXY, NO_PROXY, REQUESTS_CA_BUNDLE).
+(HTTPS_PROXY, NO_PROXY, REQUESTS_CA_BUNDLE). `send` is for this package's own requests,
+`send_within` and `bound_client` are for the requests that other libraries send for it.
 """
 
 from __future__ import annotations
@@ -9,19 +10,27 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache, wraps
 from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from dbx_aml._common.deadline import call_within
 from dbx_aml._common.errors import ServiceError, ServiceUnavailableError, TemporaryError
-from dbx_aml._common.retry import RetryPolicy, call_with_retries, parse_retry_after
+from dbx_aml._common.retry import (
+    RetryPolicy,
+    call_with_retries,
+    parse_retry_after,
+    service_policy,
+)
 from dbx_aml._common.text import one_line
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response, Session
 
+Client = TypeVar("Client")
 Item = TypeVar("Item")
 
 # Answers that a retry may mend.
@@ -30,19 +39,38 @@ TEMPORARY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 REFUSED_STATUSES = frozenset({425, 429, 503})
 _IDEMPOTENT_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PUT"})
 _CONNECTIONS = 32
+# Most bytes of an answer that are read into memory, and of an error.
+MAX_ANSWER_BYTES = 64 * 2**20
+MAX_ERROR_BYTES = 8 * 2**10
+_CHUNK_BYTES = 64 * 2**10
+# The slowest line over which a file is still sent or received.
+LOWEST_BYTES_PER_S = 64 * 2**10
+# No list that a person or a job works with has so many pages.
+MAX_PAGES = 10_000
+# Python takes no timeout of a century.
+_LONGEST_TIMEOUT_S = 86_400.0
+
+# The policy that `send_within` sets, and whether any request may be sent twice.
+_policy_of_block: ContextVar[tuple[RetryPolicy | None, bool | None]] = ContextVar(
+    "policy_of_block", default=(None, None)
+)
 
 
 class NoAnswerError(ServiceUnavailableError):
-    """A host gave no answer to the last attempt.
+    """A host gave no answer to the last attempt, or a temporary failure.
 
     Args:
         message: Text that the command shows.
         cause: Error of the HTTP client. Its text may hold a token: only its class is of use.
+        last_response: Answer with the temporary failure.
     """
 
-    def __init__(self, message: str, cause: Exception | None) -> None:
+    def __init__(
+        self, message: str, cause: Exception | None, last_response: Response | None = None
+    ) -> None:
         super().__init__(message)
         self.cause = cause
+        self.last_response = last_response
 
 
 def send(
@@ -67,7 +95,8 @@ def send(
         method: Method in capitals, for example "GET".
         url: Absolute URL.
         policy: Bounds of all attempts; each attempt is stopped when the time is over, in
-            whatever state its connection is.
+            whatever state its connection is. A body that is sent adds the time that it takes at
+            the lowest rate.
         headers: Headers, for example with the token.
         params: Query of the URL.
         json: Body, sent as JSON.
@@ -83,69 +112,275 @@ def send(
 
     Raises:
         NoAnswerError: The last attempt got no answer. The message names the host and the cause.
+        ServiceError: The answer is larger than 64 MiB.
     """
-    import requests
 
-    if is_idempotent is None:
-        is_idempotent = method in _IDEMPOTENT_METHODS
-    host = urlsplit(url).hostname or url
-    last_response: Response | None = None
-    last_cause: Exception | None = None
+    def request(timeout_s: float) -> Response:
+        return _session(os.getpid(), use_proxy).request(
+            method,
+            url,
+            headers=dict(headers or {}),
+            params=params,
+            json=json,
+            data=data,
+            timeout=timeout_s,
+            allow_redirects=False,
+            stream=True,
+        )
 
-    def attempt(seconds_left: float) -> Response:
-        nonlocal last_response, last_cause
-        last_response = last_cause = None
-        seconds = max(seconds_left, 0.001)
+    bounded_request = _BoundedRequest(
+        request,
+        method,
+        urlsplit(url).hostname or url,
+        is_idempotent=method in _IDEMPOTENT_METHODS if is_idempotent is None else is_idempotent,
+        body_size=len(data or b""),
+    )
+    try:
+        return bounded_request.send(policy, clock=clock, sleep=sleep)
+    except NoAnswerError as error:
+        if error.last_response is None:
+            raise
+        return error.last_response
 
-        def request() -> Response:
-            return _session(os.getpid(), use_proxy).request(
-                method,
-                url,
-                headers=dict(headers or {}),
-                params=params,
-                json=json,
-                data=data,
-                timeout=seconds,
-                allow_redirects=False,
-            )
+
+@contextmanager
+def send_within(policy: RetryPolicy | None, *, is_idempotent: bool | None = None) -> Iterator[None]:
+    """Apply a policy to the requests that another library sends with requests in this block.
+
+    MLflow's client and databricks-sdk wait as long as a service asks them to, and their timeouts
+    count from packet to packet. Here the attempts, the waits between them and the reading of the
+    whole answer are this module's. The policy counts for this thread alone.
+
+    Args:
+        policy: Bounds of each request. With `max_attempts=1` the caller retries by itself, and
+            gets the answer of each attempt. None for requests that transfer files.
+        is_idempotent: Whether any request may be sent twice. By default it depends on the method.
+
+    Raises:
+        NoAnswerError: Raised by the request, in the place of the library's own error: it got no
+            answer, or only temporary failures.
+        ServiceError: Raised by the request: the answer is larger than 64 MiB.
+    """
+    _bound_adapters()
+    token = _policy_of_block.set((policy, is_idempotent))
+    try:
+        yield
+    finally:
+        _policy_of_block.reset(token)
+
+
+class _BoundedCalls:
+    """A client whose calls all happen within the policy of this module.
+
+    Args:
+        client: Client of another library that sends its requests with requests.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._client, name)
+        if not callable(value):
+            return value
+
+        @wraps(value)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with send_within(service_policy(), is_idempotent=True):
+                return value(*args, **kwargs)
+
+        return call
+
+
+def bound_client(client: Client) -> Client:
+    """Return a client whose calls all happen within `service_policy`, in whatever thread.
+
+    Args:
+        client: MLflow client or store. As MLflow's own, its requests may be sent twice.
+    """
+    return cast(Client, _BoundedCalls(client))
+
+
+class _BoundedRequest:
+    """A request that ends in time, with an answer that fits into memory.
+
+    Args:
+        transport: Function that sends the request once; its argument is the timeout in seconds.
+        method: Method in capitals.
+        host: Host for the error.
+        is_idempotent: Whether sending the request twice does no harm.
+        body_size: Bytes that are sent.
+    """
+
+    def __init__(
+        self,
+        transport: Callable[[float], Response],
+        method: str,
+        host: str,
+        *,
+        is_idempotent: bool,
+        body_size: int,
+    ) -> None:
+        self._transport = transport
+        self._method = method
+        self._host = host
+        self._is_idempotent = is_idempotent
+        self._body_seconds = body_size / LOWEST_BYTES_PER_S
+        self._last_response: Response | None = None
+        self._last_cause: Exception | None = None
+
+    def send(
+        self,
+        policy: RetryPolicy,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> Response:
+        """Return the answer; raise a `NoAnswerError` after only temporary failures."""
+        import requests
 
         try:
-            response = call_within(request, seconds)
+            return call_with_retries(
+                self._attempt,
+                policy,
+                operation=f"{self._method} {self._host}",
+                clock=clock,
+                sleep=sleep,
+            )
+        except NoAnswerError:
+            raise
+        except ServiceUnavailableError as error:
+            message = str(error)
+        cause = self._last_cause
+        if self._last_response is None:
+            if cause is None or isinstance(cause, TimeoutError | requests.Timeout):
+                problem = f"no answer in {min(policy.timeout_s, _LONGEST_TIMEOUT_S):.1f} s"
+            else:
+                problem = root_cause(cause)
+            raise self._unavailable(problem)
+        raise NoAnswerError(message, cause, self._last_response)
+
+    def _attempt(self, seconds: float) -> Response:
+        import requests
+
+        self._last_response = self._last_cause = None
+        seconds = max(min(seconds, _LONGEST_TIMEOUT_S), 0.001) + self._body_seconds
+
+        def request() -> Response:
+            response = self._transport(seconds)
+            _read_body(response, self._host)
+            return response
+
+        try:
+            # The request itself must not be bound for the second time.
+            with send_within(None):
+                response = call_within(request, seconds)
         except (TimeoutError, requests.Timeout) as error:
-            last_cause, problem = error, f"no answer in {seconds:.1f} s"
+            self._last_cause, problem = error, f"no answer in {seconds:.1f} s"
         except requests.RequestException as error:
-            last_cause, problem = error, root_cause(error)
+            self._last_cause, problem = error, root_cause(error)
         else:
-            retried_statuses = TEMPORARY_STATUSES if is_idempotent else REFUSED_STATUSES
+            retried_statuses = TEMPORARY_STATUSES if self._is_idempotent else REFUSED_STATUSES
             if response.status_code not in retried_statuses:
                 return response
-            last_response = response
+            self._last_response = response
             raise TemporaryError(
                 f"status {response.status_code}",
                 retry_after_s=parse_retry_after(response.headers.get("Retry-After")),
             )
         # Outside of the handlers: the client's error carries the request with its token.
-        if is_idempotent:
+        if self._is_idempotent:
             raise TemporaryError(problem)
-        raise _unavailable(host, problem, last_cause)
+        raise self._unavailable(problem)
 
-    try:
-        return call_with_retries(
-            attempt, policy, operation=f"{method} {host}", clock=clock, sleep=sleep
+    def _unavailable(self, problem: str) -> NoAnswerError:
+        return NoAnswerError(
+            f"host {self._host} must answer: got {problem}; "
+            "open the network to it, or set the proxy variables",
+            self._last_cause,
         )
-    except ServiceUnavailableError:
-        if last_response is not None:
-            return last_response
-    problem = (
-        f"no answer in {policy.timeout_s:.1f} s"
-        if isinstance(last_cause, TimeoutError | requests.Timeout) or last_cause is None
-        else root_cause(last_cause)
-    )
-    raise _unavailable(host, problem, last_cause)
+
+
+def _read_body(response: Response, host: str) -> None:
+    """Read the body of an answer into memory; of an error only the first bytes.
+
+    Raises:
+        ServiceError: The answer is larger than 64 MiB.
+    """
+    is_error = response.status_code >= 400
+    most_bytes = MAX_ERROR_BYTES if is_error else MAX_ANSWER_BYTES
+    body = bytearray()
+    for chunk in response.iter_content(_CHUNK_BYTES):
+        body += chunk
+        if len(body) > most_bytes:
+            # The rest of the answer is on its way: the connection cannot be used again.
+            response.close()
+            if not is_error:
+                raise ServiceError(
+                    f"answer of {host} must have at most {MAX_ANSWER_BYTES / 2**20:.0f} MiB: got "
+                    "more; ask for less at once, or report it to the owner of the service"
+                )
+            del body[most_bytes:]
+            break
+    # As requests' own `content` does it, which has no limit.
+    response._content = bytes(body)
+    response._content_consumed = True  # type: ignore[attr-defined]
+
+
+@cache
+def _bound_adapters() -> None:
+    """Let the adapters of requests, through which every session sends, ask for the policy."""
+    from requests.adapters import HTTPAdapter, Retry
+    from requests.utils import rewind_body
+
+    send_once = HTTPAdapter.send
+
+    @wraps(send_once)
+    def send_request(
+        adapter: HTTPAdapter, request: PreparedRequest, *args: Any, **options: Any
+    ) -> Response:
+        policy, is_idempotent = _policy_of_block.get()
+        if policy is None:
+            return send_once(adapter, request, *args, **options)
+        # The adapter's own retries wait as long as the service asks.
+        plain_adapter = object.__new__(type(adapter))
+        vars(plain_adapter).update(vars(adapter), max_retries=Retry(0, read=False))
+        names = ("stream", "timeout", "verify", "cert", "proxies")
+        options = {**dict(zip(names, args, strict=False)), **options, "stream": True}
+        attempts = 0
+
+        def transport(timeout_s: float) -> Response:
+            nonlocal attempts
+            attempts += 1
+            if attempts > 1 and getattr(request, "_body_position", None) is not None:
+                rewind_body(request)
+            return send_once(plain_adapter, request, **{**options, "timeout": timeout_s})
+
+        method = str(request.method)
+        if is_idempotent is None:
+            is_idempotent = method in _IDEMPOTENT_METHODS
+        bounded_request = _BoundedRequest(
+            transport,
+            method,
+            urlsplit(str(request.url)).hostname or "",
+            is_idempotent=is_idempotent,
+            body_size=int(request.headers.get("Content-Length") or 0),
+        )
+        try:
+            return bounded_request.send(policy)
+        except NoAnswerError as error:
+            if error.last_response is None or policy.max_attempts != 1:
+                raise
+            return error.last_response
+
+    HTTPAdapter.send = send_request  # type: ignore[assignment,method-assign]
 
 
 def paged(
-    fetch_page: Callable[[str | None], tuple[Iterable[Item], str | None]], operation: str
+    fetch_page: Callable[[str | None], tuple[Iterable[Item], str | None]],
+    operation: str,
+    *,
+    first_token: str | None = None,
 ) -> Iterator[Item]:
     """Yield the items of all pages of a list.
 
@@ -153,23 +388,29 @@ def paged(
         fetch_page: Function from a page's token (None for the first page) to the page's items and
             the token of the next page, None or "" after the last.
         operation: Name of the call in the error, for example "runs/search".
+        first_token: Token of the page to start at; by default the first page.
 
     Raises:
-        ServiceError: The service sends a token for the second time: the list would never end.
+        ServiceError: The service sends a token for the second time, or more pages than could be:
+            the list would never end.
     """
-    token: str | None = None
-    tokens: set[str] = set()
-    while True:
+    token = first_token
+    tokens = {token}
+    for _ in range(MAX_PAGES):
         items, token = fetch_page(token)
         yield from items
         if not token:
             return
         if token in tokens:
-            raise ServiceError(
-                f"pages of {operation} must end: got the token {one_line(token, 60)!r} twice; "
-                "report it to the owner of the service"
-            )
+            raise _endless_list(operation, f"the token {one_line(token, 60)!r} twice")
         tokens.add(token)
+    raise _endless_list(operation, f"more than {MAX_PAGES:,} pages")
+
+
+def _endless_list(operation: str, problem: str) -> ServiceError:
+    return ServiceError(
+        f"pages of {operation} must end: got {problem}; report it to the owner of the service"
+    )
 
 
 def root_cause(error: BaseException) -> str:
@@ -205,11 +446,3 @@ def _session(process_id: int, use_proxy: bool) -> Session:
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(pool_maxsize=_CONNECTIONS))
     return session
-
-
-def _unavailable(host: str, problem: str, cause: Exception | None) -> NoAnswerError:
-    return NoAnswerError(
-        f"host {host} must answer: got {problem}; "
-        "open the network to it, or set the proxy variables",
-        cause,
-    )

@@ -3,6 +3,7 @@
 import math
 import os
 import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
+from dbx_aml._common.deadline import seconds_left
 from dbx_aml._common.errors import (
     ArgumentError,
     ServiceUnavailableError,
@@ -21,6 +23,8 @@ Result = TypeVar("Result")
 
 RETRY_TIMEOUT_VARIABLE = "DBX_AML_RETRY_TIMEOUT_S"
 RETRY_TIMEOUT_S = 120.0
+# Without a sign, and without the digits of other scripts and the underscores that Python reads.
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 def retry_timeout_s() -> float:
@@ -29,17 +33,38 @@ def retry_timeout_s() -> float:
     Raises:
         ArgumentError: The variable is no number of seconds.
     """
-    text = os.environ.get(RETRY_TIMEOUT_VARIABLE, "")
+    text = os.environ.get(RETRY_TIMEOUT_VARIABLE, "").strip()
+    return parse_retry_timeout(text, RETRY_TIMEOUT_VARIABLE) if text else RETRY_TIMEOUT_S
+
+
+def parse_retry_timeout(value: object, setting: str) -> float:
+    """Return a retry timeout in seconds, for example 120.0 for "120".
+
+    Args:
+        value: Number, or its text.
+        setting: Name of the setting for the error, for example "DBX_AML_RETRY_TIMEOUT_S".
+
+    Raises:
+        ArgumentError: The value is no finite number, or below 0.
+    """
     try:
-        seconds = float(text) if text else RETRY_TIMEOUT_S
-    except ValueError:
+        seconds = float(value) if isinstance(value, int | float | str) else math.nan
+    except (OverflowError, ValueError):
         seconds = math.nan
-    if not math.isfinite(seconds):
+    if isinstance(value, bool) or not 0 <= seconds < math.inf:
         raise ArgumentError(
-            f"{RETRY_TIMEOUT_VARIABLE} must be a number of seconds: got {text!r}; "
-            "use for example 120"
+            f"{setting} must be a number of seconds, 0 or more: got {value!r}; use for example 120"
         )
-    return max(0.0, seconds)
+    return seconds
+
+
+def service_policy() -> "RetryPolicy":
+    """Return the policy of a call to a service that tracks, registers or runs clusters.
+
+    Raises:
+        ArgumentError: DBX_AML_RETRY_TIMEOUT_S is no number of seconds.
+    """
+    return RetryPolicy(timeout_s=retry_timeout_s(), min_attempt_s=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +73,16 @@ class RetryPolicy:
 
     Args:
         timeout_s: Longest time for all attempts and the waits between them.
-        max_wait_s: Longest wait before one retry, where the service asks for none itself.
+        max_wait_s: Longest wait before one retry, where the service asks for no longer one.
         max_attempts: Most attempts; None for as many as the time allows.
+        min_attempt_s: Least time for an attempt, so that the last one can be answered, and the
+            only one where `timeout_s` is 0.
     """
 
     timeout_s: float
     max_wait_s: float = 20.0
     max_attempts: int | None = None
+    min_attempt_s: float = 0.0
 
     def wait_s(self, attempts: int) -> float:
         """Return the seconds to wait after so many failed attempts.
@@ -88,7 +116,7 @@ def call_with_retries(
         call: Function of one argument: the seconds left for this attempt.
         policy: Bounds of all attempts together.
         is_retryable: Function that tells whether a retry may succeed. An attribute
-            `retry_after_s` of the error counts as the wait that the service asks for.
+            `retry_after_s` of the error is the least wait that the service asks for.
         operation: Name of the call in the error, for example "POST runs/log-batch".
         clock: Clock in seconds that only goes forward.
         sleep: Function that waits for a number of seconds.
@@ -97,21 +125,25 @@ def call_with_retries(
         ServiceUnavailableError: The last attempt failed too. It names the last error, but does
             not refer to it: a client's error may carry the request and its token.
     """
-    end = clock() + policy.timeout_s
+    timeout_s = min(policy.timeout_s, seconds_left())
+    end = clock() + timeout_s
     attempts = 0
     while True:
         attempts += 1
         try:
-            return call(max(0.0, end - clock()))
+            return call(max(policy.min_attempt_s, end - clock()))
         except Exception as error:
             if not is_retryable(error):
                 raise
             problem = one_line(error, 400)
             asked_s: float | None = getattr(error, "retry_after_s", None)
-        wait_s = policy.wait_s(attempts) if asked_s is None else asked_s
+        # A service that asks for no wait at all must not be asked thousands of times.
+        wait_s = max(policy.wait_s(attempts), asked_s or 0.0)
         if attempts == policy.max_attempts or clock() + wait_s > end:
+            if asked_s:
+                problem = f"{problem}, which asks to wait {asked_s:g} s"
             raise ServiceUnavailableError(
-                f"{operation} must succeed within {policy.timeout_s:g} s: "
+                f"{operation} must succeed within {max(0.0, timeout_s):g} s: "
                 f"{plural(attempts, 'attempt')} failed, the last with {problem}; "
                 f"try again later, or set {RETRY_TIMEOUT_VARIABLE}"
             )
@@ -122,21 +154,20 @@ def parse_retry_after(header: str | None) -> float | None:
     """Return the seconds that a Retry-After header asks for, None if it asks for no finite wait.
 
     Args:
-        header: Value of the header, a number of seconds or a date of HTTP.
+        header: Value of the header, a number of seconds from 0 on or a date of HTTP.
 
     Source:
         RFC 9110, section 10.2.3, "Retry-After".
     """
-    if not header:
-        return None
+    text = (header or "").strip()
+    if _NUMBER.fullmatch(text):
+        seconds = float(text)
+        return seconds if math.isfinite(seconds) else None
     try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            date = parsedate_to_datetime(header)
-        except ValueError:
-            return None
+        date = parsedate_to_datetime(text)
         # A date without a zone is in UTC.
         aware = date if date.tzinfo else date.replace(tzinfo=UTC)
-        seconds = (aware - datetime.now(UTC)).total_seconds()
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+        return max(0.0, (aware - datetime.now(UTC)).total_seconds())
+    except (IndexError, OverflowError, TypeError, ValueError):
+        # What the standard library raises for a text that is no date.
+        return None

@@ -4,7 +4,13 @@ import threading
 
 import pytest
 
-from dbx_aml._common.deadline import call_within, poll_until, start_in_thread
+from dbx_aml._common.deadline import (
+    call_within,
+    poll_until,
+    seconds_left,
+    start_in_thread,
+    time_limit,
+)
 from tests.support.clock import FakeClock
 
 
@@ -37,6 +43,20 @@ def test_where_no_thread_can_start_the_call_runs_in_this_one(
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     assert call_within(threading.get_ident, 5) == threading.get_ident()
+
+
+def test_all_calls_of_a_block_share_its_time_limit() -> None:
+    assert seconds_left() == float("inf")
+    released = threading.Event()
+    with time_limit(0.2):
+        with time_limit(60):
+            # Also the thread of the call knows the limit.
+            assert 0 < call_within(seconds_left, 5) <= 0.2
+        for _ in range(2):
+            with pytest.raises(TimeoutError, match=r"no answer in 0\.\d s"):
+                call_within(lambda: released.wait(30), 5)
+    released.set()
+    assert seconds_left() == float("inf")
 
 
 def test_a_started_call_is_a_future() -> None:

@@ -1,16 +1,20 @@
 """Requests: retries by method and status, a total deadline, no redirect, paging that ends."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
 import pytest
+import requests
+from requests.adapters import HTTPAdapter, Retry
 
+from dbx_aml._common import http
 from dbx_aml._common.errors import ServiceError
-from dbx_aml._common.http import NoAnswerError, paged, send
+from dbx_aml._common.http import NoAnswerError, bound_client, paged, send, send_within
 from dbx_aml._common.retry import RetryPolicy
 from tests.support.clock import FakeClock
 
@@ -18,10 +22,19 @@ POLICY = RetryPolicy(timeout_s=20)
 
 
 class Server:
-    """A server that gives each of some answers in turn: status, headers, body."""
+    """A server that gives each of some answers in turn.
+
+    Attributes:
+        responses: Status and headers of each answer; status 0 never comes.
+        chunks: Parts of each answer's body.
+        drip_s: Seconds before each part, and before each byte of the headers.
+    """
 
     def __init__(self) -> None:
         self.responses: list[tuple[int, dict[str, str]]] = []
+        self.chunks: list[bytes] = [b"{}"]
+        self.drip_s = 0.0
+        self.drips_headers = False
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.connections: set[Any] = set()
         self.is_ending = Event()
@@ -37,13 +50,21 @@ class Server:
                 status, headers = server.responses.pop(0) if server.responses else (200, {})
                 if status == 0:
                     server.is_ending.wait(30)
+                if server.drips_headers:
+                    self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+                    while not server.is_ending.wait(server.drip_s):
+                        self.wfile.write(b"x")
                 self.send_response(status or 500)
                 for name, value in headers.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", "2")
+                size = sum(map(len, server.chunks))
+                self.send_header("Content-Length", str(size))
                 self.end_headers()
                 if self.command != "HEAD":
-                    self.wfile.write(b"{}")
+                    with suppress(ConnectionError):
+                        for chunk in server.chunks:
+                            server.is_ending.wait(server.drip_s)
+                            self.wfile.write(chunk)
 
             do_GET = do_POST = do_HEAD = respond
 
@@ -146,6 +167,110 @@ def test_requests_share_connections_but_no_cookies(server: Server) -> None:
     assert all("Cookie" not in headers for _, _, headers in server.requests)
 
 
+def send_with_other_library(url: str) -> requests.Response:
+    """Send a request as MLflow does: with its own retries, timeout and wait."""
+    with requests.Session() as session:
+        retries = Retry(7, status_forcelist=[429, 503], backoff_factor=0.01)
+        session.mount("http://", HTTPAdapter(max_retries=retries))
+        return session.get(url, timeout=120)
+
+
+def send_within_policy(url: str, policy: RetryPolicy) -> requests.Response:
+    with send_within(policy):
+        return send_with_other_library(url)
+
+
+SENDERS = [lambda url, policy: send("GET", url, policy), send_within_policy]
+
+
+@pytest.mark.parametrize("send_request", SENDERS, ids=["own", "other library"])
+@pytest.mark.parametrize("drips_headers", [True, False])
+def test_an_answer_that_comes_byte_by_byte_ends_at_the_deadline(
+    server: Server, send_request: Callable[..., Any], drips_headers: bool
+) -> None:
+    server.drip_s, server.drips_headers, server.chunks = 0.05, drips_headers, [b" "] * 1000
+    started = time.monotonic()
+    with pytest.raises(NoAnswerError, match=r"host 127\.0\.0\.1 must answer: got no answer"):
+        send_request(server.url, RetryPolicy(timeout_s=0.3))
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("send_request", SENDERS, ids=["own", "other library"])
+def test_an_answer_that_is_too_large_is_not_read(
+    server: Server, send_request: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "MAX_ANSWER_BYTES", 2**20)
+    server.chunks = [b"x" * 2**20]
+    assert len(send_request(server.url, POLICY).content) == 2**20
+    server.chunks = [b"x" * 2**16] * 10_000
+    with pytest.raises(ServiceError, match=r"answer of 127\.0\.0\.1 must have at most 1 MiB"):
+        send_request(server.url, POLICY)
+
+
+@pytest.mark.parametrize("send_request", SENDERS, ids=["own", "other library"])
+def test_of_an_error_only_the_beginning_is_read(
+    server: Server, send_request: Callable[..., Any]
+) -> None:
+    server.responses = [(404, {})]
+    server.chunks = [b"x" * 2**16] * 10_000
+    response = send_request(server.url, POLICY)
+    assert (response.status_code, response.content) == (404, b"x" * 8192)
+
+
+def test_the_wait_of_another_library_is_no_longer_than_the_policy(server: Server) -> None:
+    server.responses = [(429, {"Retry-After": "3600"})] * 9
+    started = time.monotonic()
+    with pytest.raises(NoAnswerError, match="429, which asks to wait 3600 s"):
+        send_within_policy(server.url, RetryPolicy(timeout_s=60))
+    assert time.monotonic() - started < 5
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("header", ["0", "-5", "nan"])
+def test_a_service_that_asks_for_no_wait_gets_a_handful_of_requests(
+    server: Server, header: str
+) -> None:
+    server.responses = [(503, {"Retry-After": header})] * 100
+    with pytest.raises(NoAnswerError):
+        send_within_policy(server.url, RetryPolicy(timeout_s=1.5))
+    assert len(server.requests) == 3
+
+
+def test_another_library_that_retries_by_itself_gets_every_answer(server: Server) -> None:
+    server.responses = [(503, {"Retry-After": "7"})]
+    response = send_within_policy(server.url, RetryPolicy(timeout_s=60, max_attempts=1))
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "7")
+
+
+def test_a_bound_client_sends_each_request_within_the_policy(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Client:
+        name = "ana"
+
+        def get(self, url: str) -> int:
+            return send_with_other_library(url).status_code
+
+    monkeypatch.setenv("DBX_AML_RETRY_TIMEOUT_S", "0.5")
+    client = bound_client(Client())
+    assert client.name == "ana"
+    server.responses = [(503, {}), (200, {})]
+    assert client.get(server.url) == 200
+    server.responses = [(429, {"Retry-After": "3600"})]
+    with pytest.raises(NoAnswerError, match=r"within 0\.5 s"):
+        client.get(server.url)
+
+
+def test_outside_of_the_block_other_libraries_keep_their_own_policy(server: Server) -> None:
+    with send_within(POLICY):
+        pass
+    server.responses = [(503, {"Retry-After": "0"})] * 3
+    assert send_with_other_library(server.url).status_code == 200
+    with send_within(POLICY), send_within(None):
+        server.responses = [(500, {})]
+        assert send_with_other_library(server.url).status_code == 500
+
+
 def test_pages_are_read_to_the_last() -> None:
     pages = {None: ([1, 2], "a"), "a": ([], "b"), "b": ([3], "")}
     assert list(paged(pages.__getitem__, "runs/search")) == [1, 2, 3]
@@ -157,3 +282,13 @@ def test_a_list_that_repeats_a_token_ends_with_an_error_that_names_the_call() ->
     assert [next(items) for _ in range(3)] == [1, 2, 3]
     with pytest.raises(ServiceError, match=r"pages of runs/search must end: got the token 'a'"):
         next(items)
+
+
+def test_a_list_may_start_at_a_later_page() -> None:
+    pages = {"a": ([2], "b"), "b": ([3], None)}
+    assert list(paged(pages.__getitem__, "metrics/get-history", first_token="a")) == [2, 3]
+
+
+def test_a_list_with_more_pages_than_could_be_ends_with_an_error() -> None:
+    with pytest.raises(ServiceError, match="pages of runs/search must end: got more than 10,000"):
+        list(paged(lambda token: ([], f"{token}x"[-9:] + str(time.monotonic_ns())), "runs/search"))

@@ -5,12 +5,14 @@ from email.utils import format_datetime
 
 import pytest
 
+from dbx_aml._common.deadline import time_limit
 from dbx_aml._common.errors import ArgumentError, ServiceUnavailableError, TemporaryError
 from dbx_aml._common.retry import (
     RetryPolicy,
     call_with_retries,
     parse_retry_after,
     retry_timeout_s,
+    service_policy,
 )
 from tests.support.clock import FakeClock
 
@@ -49,10 +51,20 @@ def test_the_wait_that_the_service_asks_for_counts() -> None:
     assert clock.sleeps == [30]
 
 
+def test_a_service_that_asks_for_no_wait_does_not_switch_off_the_own_pauses() -> None:
+    clock = FakeClock()
+    call = FailingCall(*[TemporaryError("status 503", retry_after_s=0.0)] * 4)
+    assert run(call, clock, RetryPolicy(timeout_s=100)) == "done"
+    assert [round(seconds) for seconds in clock.sleeps] == [0, 1, 2, 4]
+
+
 def test_a_wait_that_ends_after_the_deadline_is_not_begun() -> None:
     clock = FakeClock()
     call = FailingCall(TemporaryError("status 429", retry_after_s=3600))
-    with pytest.raises(ServiceUnavailableError, match=r"GET runs .*status 429.*RETRY_TIMEOUT_S"):
+    with pytest.raises(
+        ServiceUnavailableError,
+        match=r"GET runs .*status 429, which asks to wait 3600 s.*RETRY_TIMEOUT_S",
+    ):
         run(call, clock, RetryPolicy(timeout_s=100))
     assert clock.sleeps == []
 
@@ -92,6 +104,20 @@ def test_any_error_can_be_declared_retryable() -> None:
     )
 
 
+def test_a_time_limit_around_the_call_ends_its_retries() -> None:
+    clock = FakeClock()
+    call = FailingCall(*[TemporaryError("status 503")] * 100)
+    with time_limit(10), pytest.raises(ServiceUnavailableError, match=r"within (9\.9\d*|10) s"):
+        run(call, clock, RetryPolicy(timeout_s=60))
+    assert clock.now_s <= 1010
+
+
+def test_an_attempt_has_its_least_time_even_where_no_time_is_left() -> None:
+    call = FailingCall()
+    assert run(call, FakeClock(), RetryPolicy(timeout_s=0, min_attempt_s=1)) == "done"
+    assert call.seconds_left == [1]
+
+
 def test_the_error_does_not_refer_to_the_last_failure_which_may_hold_a_token() -> None:
     with pytest.raises(ServiceUnavailableError) as caught:
         run(FailingCall(TemporaryError("x")), FakeClock(), RetryPolicy(timeout_s=9, max_attempts=1))
@@ -100,7 +126,17 @@ def test_the_error_does_not_refer_to_the_last_failure_which_may_hold_a_token() -
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("7", 7.0), ("0.5", 0.5), ("-3", 0.0), ("nan", None), ("inf", None), ("soon", None)],
+    [
+        ("7", 7.0),
+        (" 0.5 ", 0.5),
+        ("0", 0.0),
+        *[
+            (text, None)
+            for text in ("", "-3", "nan", "inf", "9" * 400, "soon", "1_0", "٣", "²", "1e3", "0x1f")
+        ],
+        ("Mon, 01 Jan 99999 00:00:00 GMT", None),
+        ("Mon, 00 Foo 2026", None),
+    ],
 )
 def test_a_retry_after_header_is_a_finite_number(header: str, seconds: float | None) -> None:
     assert parse_retry_after(header) == seconds
@@ -118,7 +154,10 @@ def test_the_variable_sets_the_time_for_retries(monkeypatch: pytest.MonkeyPatch)
     assert retry_timeout_s() == 120
     monkeypatch.setenv("DBX_AML_RETRY_TIMEOUT_S", "7.5")
     assert retry_timeout_s() == 7.5
-    for text in ("soon", "nan", "inf"):
+    monkeypatch.setenv("DBX_AML_RETRY_TIMEOUT_S", "0.5")
+    policy = service_policy()
+    assert (policy.timeout_s, policy.min_attempt_s) == (0.5, 1.0)
+    for text in ("soon", "nan", "inf", "-1", "1e999"):
         monkeypatch.setenv("DBX_AML_RETRY_TIMEOUT_S", text)
         with pytest.raises(ArgumentError, match=f"DBX_AML_RETRY_TIMEOUT_S .*{text!r}"):
             retry_timeout_s()
