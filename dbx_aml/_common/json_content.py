@@ -45,7 +45,7 @@ def check_types(value: object, type_hints: Mapping[str, Any]) -> None:
         ValueError: A type is wrong. The message names the known key and the right type.
     """
     if not isinstance(value, Mapping):
-        raise ValueError("it is no JSON object")
+        raise ValueError(f"it is a {type(value).__name__}")
     for key, hint in type_hints.items():
         if key in value and not has_type(value[key], hint):
             raise ValueError(f"{key} must be {_describe(hint)}")
@@ -56,8 +56,9 @@ def has_type(value: object, hint: Any) -> bool:
 
     Args:
         value: Value of `parse_json`.
-        hint: `str`, `bool`, `float` for any finite number, `None`, `Literal`, `Mapping[str, ...]`,
-            `tuple[..., ...]` for a list, a dataclass for an object with its fields, or a union.
+        hint: `Any`, `str`, `bool`, `float` for any finite number, `None`, `Literal`,
+            `Mapping[str, ...]`, `tuple[..., ...]` for a list, a dataclass for an object with its
+            fields, or a union.
     """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
@@ -76,6 +77,8 @@ def has_type(value: object, hint: Any) -> bool:
             has_type(key, arguments[0]) and has_type(item, arguments[1])
             for key, item in value.items()
         )
+    if hint is Any:
+        return True
     if hint is str:
         return isinstance(value, str) and _is_encodable(value)
     if hint is float:

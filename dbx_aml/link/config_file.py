@@ -1,18 +1,43 @@
 """The file `config.json`: where Azure ML's tools look for it, how it is read and written."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from dbx_aml._common.errors import LinkError
+from dbx_aml._common.json_content import check_types, parse_json
 from dbx_aml._common.paths import write_atomically
 from dbx_aml._common.redact import refuse_secrets
 
 CONFIG_NAME = "config.json"
 # Key of this package's settings in the file: Azure ML's tools ignore it.
 CONFIG_KEY = "dbx_aml"
+# Types of Azure ML's own keys, and of the settings under CONFIG_KEY.
+_WORKSPACE_TYPES = dict.fromkeys(
+    ("subscription_id", "resource_group", "workspace_name", "Scope"), str | None
+)
+SETTING_TYPES: Mapping[str, Any] = {
+    "mode": str | None,
+    "registry": str | None,
+    "experiment": str | None,
+    "databricks_tracking_uri": str | None,
+    "tenant_id": str | None,
+    "client_id": str | None,
+    "client_secret": str | Mapping[str, str] | None,
+    "service_credential": str | None,
+    "retry_timeout_s": float | str | None,
+    "subscription_id": str | None,
+    "resource_group": str | None,
+    "workspace_name": str | None,
+    "region": str | None,
+    "cloud": str | None,
+    "aml_tracking_uri": str | None,
+}
+_MAX_BYTES = 2**20
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def find_config(path: str | Path = ".") -> Path | None:
@@ -29,23 +54,47 @@ def find_config(path: str | Path = ".") -> Path | None:
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """Return the content of a `config.json`.
+    """Return the content of a `config.json`; the keys of a link in it have the right types.
 
     Raises:
-        LinkError: The file cannot be read, is no JSON object, or holds a secret.
+        LinkError: The file cannot be read, is no JSON object, has a value of a wrong type, or holds
+            a secret. The message repeats no text of the file.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as err:
-        problem = err.strerror if isinstance(err, OSError) else "it is no JSON"
+        with file.open("rb") as stream:
+            text = stream.read(_MAX_BYTES + 1)
+        if len(text) > _MAX_BYTES:
+            raise ValueError("it is larger than 1 MB")
+        content = parse_json(text)
+        check_types(content, {})
+    except OSError as err:
+        problem = err.strerror
+    except ValueError as err:
+        problem = str(err)
     else:
-        problem = "" if isinstance(content, dict) else f"it is a {type(content).__name__}"
+        problem = ""
     if problem:
-        # Outside of the handler: JSON's own error carries the text of the file.
         raise LinkError(f"{file} must be a readable JSON object: {problem}; write it again")
     if is_link_config(content):
+        _check_link_types(content, file)
         refuse_secrets(content, str(file))
     return dict(content)
+
+
+def _check_link_types(content: Mapping[str, Any], file: Path) -> None:
+    try:
+        check_types(content, {**_WORKSPACE_TYPES, CONFIG_KEY: Mapping[str, Any] | None})
+        settings = content.get(CONFIG_KEY) or {}
+        check_types(settings, SETTING_TYPES)
+        for values, keys in ((content, _WORKSPACE_TYPES), (settings, SETTING_TYPES)):
+            for key in keys:
+                if _CONTROL_CHARACTER.search(str(values.get(key))):
+                    raise ValueError(f"{key} must have no control characters")
+    except ValueError as err:
+        raise LinkError(
+            f"{file} must have settings of the right types: {err}; correct it, or write it with "
+            "'dbx-aml link set'"
+        ) from None
 
 
 def is_link_config(content: Mapping[str, Any]) -> bool:

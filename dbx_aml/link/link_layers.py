@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from dbx_aml._common.errors import LinkError
 from dbx_aml.link.config_file import (
     CONFIG_KEY,
     CONFIG_NAME,
+    SETTING_TYPES,
     find_config,
     is_link_config,
     read_config,
@@ -35,7 +37,7 @@ LINK_FIELDS = (
 )
 _LOCATION_FIELDS = ("region", "cloud")
 # Every setting that a variable or the file can have.
-SETTINGS = (*LINK_FIELDS, *WORKSPACE_NAMES, *_LOCATION_FIELDS, "aml_tracking_uri")
+SETTINGS = tuple(SETTING_TYPES)
 # Set by the scheme "adbazureml" and by the file of Microsoft's script, which tracked in both.
 _LEGACY_DUAL = "legacy_dual"
 
@@ -205,10 +207,14 @@ def _file_layers(config: str | Path | None) -> list[Layer]:
             "write it with 'dbx-aml link set'"
         )
     settings = content.get(CONFIG_KEY) or {}
-    is_mapping = isinstance(settings, Mapping)
-    unknown = sorted(set(settings) - set(SETTINGS)) if is_mapping else [CONFIG_KEY]
+    unknown = set(settings) - set(SETTINGS)
     if unknown:
-        raise LinkError(f"{file} must have known values: got {unknown}; use {list(SETTINGS)}")
+        # An unknown key may be a secret: the message has only the settings that are like it.
+        similar = {match for key in unknown for match in get_close_matches(key, SETTINGS, 1)}
+        raise LinkError(
+            f"{file} must have known settings under {CONFIG_KEY!r}: got {len(unknown)} unknown, "
+            f"similar to {sorted(similar)}; use {list(SETTINGS)}"
+        )
     fields = workspace_fields(content)
     fields.pop("tracking_uri", None)
     if file == CLUSTER_CONFIGS[1] and CONFIG_KEY not in content:
@@ -230,5 +236,5 @@ def _default_mode(values: Mapping[str, Any], on_databricks: bool | None) -> tupl
 def _to_number(value: Any) -> Any:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return value

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -256,10 +257,14 @@ def test_a_file_with_a_secret_in_it_is_refused(tmp_path: Path, content: dict[str
         Link(mode="databricks").save(file)
 
 
-def test_a_files_unknown_value_is_named(tmp_path: Path) -> None:
-    written(tmp_path / "config.json", **NAMES, dbx_aml={"modus": "aml"})
-    with pytest.raises(LinkError, match=r"must have known values: got \['modus'\]; use"):
+def test_a_files_unknown_settings_are_counted_with_what_is_like_them(tmp_path: Path) -> None:
+    file = written(tmp_path / "config.json", **NAMES, dbx_aml={"modus": "aml", "hunter2": 1})
+    message = re.escape(
+        f"{file} must have known settings under 'dbx_aml': got 2 unknown, similar to ['mode']; use "
+    )
+    with pytest.raises(LinkError, match=message) as caught:
         Link.load()
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
