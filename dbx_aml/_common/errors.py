@@ -5,6 +5,7 @@
     ├── ExperimentPathError       also ValueError
     ├── ModelUriError             also ValueError
     ├── WorkspaceError            also ValueError
+    │   └── UntrustedHostError           a token or bytes would go to a host that is not Azure's
     ├── ClusterError              also RuntimeError
     ├── CredentialError           also RuntimeError
     ├── LinkError                 also RuntimeError
@@ -52,6 +53,10 @@ class ModelUriError(DbxAmlError, ValueError):
 
 class WorkspaceError(DbxAmlError, ValueError):
     """An Azure ML workspace cannot have such a name, tracking URI or ARM id."""
+
+
+class UntrustedHostError(WorkspaceError):
+    """A URI has a host that is not Azure's, so no token and no bytes go there."""
 
 
 class ClusterError(DbxAmlError, RuntimeError):

@@ -16,6 +16,7 @@ from dbx_aml._common.http import send
 from dbx_aml._common.retry import RetryPolicy
 from dbx_aml._common.text import one_line
 from dbx_aml.azure.credentials import Credential
+from dbx_aml.link.clouds import check_azure_url
 
 if TYPE_CHECKING:
     from requests import Response
@@ -40,6 +41,7 @@ class AzureClient:
         """Return the JSON object at a URL.
 
         Raises:
+            UntrustedHostError: The host is not Azure's; no token was requested.
             CredentialError: There is no token, or the service refuses it.
             NotFoundError: There is no such resource.
             PermissionDeniedError: The caller's roles do not allow the request.
@@ -55,6 +57,7 @@ class AzureClient:
     def _request(
         self, method: str, url: str, body: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
+        check_azure_url(url)
         token = self._credential.get_token(self._credential.scope).token
         response = send(
             method,

@@ -17,7 +17,12 @@ from dbx_aml.cluster.node.spark_environment import link_variables
 from dbx_aml.cluster.runtimes import known_runtimes
 from dbx_aml.cluster.settings_change import Library, Script
 from dbx_aml.cluster.wheelhouse import WHEELHOUSE_FILE
-from dbx_aml.link.config_file import CONFIG_NAME, find_config
+from dbx_aml.link.config_file import (
+    CONFIG_NAME,
+    find_config,
+    read_config,
+    refuse_remote_servers,
+)
 from dbx_aml.link.link import Link
 
 # Subfolder of the wheels in the cluster's folder.
@@ -206,4 +211,6 @@ def read_cluster_link(config: str | Path | None) -> Link:
             f"link must be a {CONFIG_NAME} or a folder with one: got {str(config or '.')!r}; "
             "write one with 'dbx-aml link set'"
         )
+    if config is None:
+        refuse_remote_servers(file, read_config(file))
     return Link.from_file(file, on_databricks=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from os import environ
@@ -18,6 +19,7 @@ from dbx_aml.doctor.azure import aml_workspace, workspace_properties
 from dbx_aml.doctor.check_result import CheckResult, SkippedError, failed, ok, warning
 from dbx_aml.doctor.checks import CheckContext
 from dbx_aml.doctor.databricks import databricks_access
+from dbx_aml.link.clouds import check_storage_url
 
 # Azure refuses tokens and signed storage URLs from about five minutes of skew on.
 _FAILING_SKEW_S = 300.0
@@ -38,12 +40,13 @@ def management_url(context: CheckContext) -> str:
 
 def tracking_url(context: CheckContext) -> str:
     """Return the URL of the workspace's tracking server."""
-    uri = aml_workspace(context).tracking_uri
-    if uri is None:
+    workspace = aml_workspace(context)
+    if workspace.tracking_uri is None:
         uri = workspace_properties(context).get_or_skip().get("mlFlowTrackingUri")
-    if not uri:
+        workspace = replace(workspace, tracking_uri=uri or None)
+    if workspace.tracking_uri is None:
         raise SkippedError("Azure Resource Manager has no tracking server for the workspace")
-    return _with_https(urlsplit(uri).netloc)
+    return _with_https(urlsplit(workspace.tracking_uri).netloc)
 
 
 def artifact_url(context: CheckContext) -> str:
@@ -52,7 +55,9 @@ def artifact_url(context: CheckContext) -> str:
     account = str(properties.get("storageAccount") or "").rpartition("/")[2]
     if not account:
         raise SkippedError("Azure Resource Manager has no storage account for the workspace")
-    return _with_https(f"{account}.blob.{cloud_of_link(context.link).storage}")
+    url = _with_https(f"{account}.blob.{cloud_of_link(context.link).storage}")
+    check_storage_url(url, aml_workspace(context).cloud)
+    return url
 
 
 def databricks_url(context: CheckContext) -> str:

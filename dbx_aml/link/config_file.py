@@ -1,8 +1,16 @@
-"""The file `config.json`: where Azure ML's tools look for it, how it is read and written."""
+"""The file `config.json`: where Azure ML's tools look for it, how it is read and written.
+
+A file that the caller names is the caller's choice. A file that was only found, in the current
+folder or above it, may be a stranger's: it came with a cloned repository, or another user wrote it.
+"""
 
 import json
+import logging
+import os
 import re
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -10,7 +18,7 @@ from typing import Any
 from dbx_aml._common.errors import LinkError
 from dbx_aml._common.json_content import check_types, parse_json
 from dbx_aml._common.paths import write_atomically
-from dbx_aml._common.redact import refuse_secrets
+from dbx_aml._common.redact import redact_uri, refuse_secrets
 
 CONFIG_NAME = "config.json"
 # Key of this package's settings in the file: Azure ML's tools ignore it.
@@ -38,10 +46,21 @@ SETTING_TYPES: Mapping[str, Any] = {
 }
 _MAX_BYTES = 2**20
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Databricks shows these files with one owner and all permissions; its own access lists count there.
+_DATABRICKS_WORKSPACE = Path("/Workspace")
+_HTTP = re.compile(r"https?:", re.IGNORECASE)
+_LOCAL_SERVER = re.compile(
+    r"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]+)?(?:/[^\\@]*)?", re.IGNORECASE
+)
+_SERVER_SETTINGS = ("databricks_tracking_uri", "aml_tracking_uri")
+
+log = logging.getLogger(__name__)
 
 
 def find_config(path: str | Path = ".") -> Path | None:
     """Return the `config.json` of a path as `MLClient.from_config` finds it, or None.
+
+    A file that a folder leads to counts only if `first_trusted_file` takes it.
 
     Args:
         path: File, or folder to start from; its parents are searched too.
@@ -50,7 +69,44 @@ def find_config(path: str | Path = ".") -> Path | None:
         azure-ai-ml 1.35 `MLClient.from_config`.
     """
     start = Path(path)
-    return start if start.is_file() else next(_candidate_files(start), None)
+    return start if start.is_file() else first_trusted_file(_candidate_files(start))
+
+
+def first_trusted_file(files: Iterable[Path]) -> Path | None:
+    """Return the first file that nobody but the caller and root may have written, or None.
+
+    A file that does not count is named in one warning.
+    """
+    for file in files:
+        try:
+            reason = _distrust_reason(file)
+        except OSError:
+            continue  # no such file
+        if not reason:
+            return file
+        _warn_once(file, reason)
+    return None
+
+
+def refuse_remote_servers(file: Path, content: Mapping[str, Any]) -> None:
+    """Refuse a server that a file chooses which was only found: MLflow would send it its login.
+
+    Args:
+        file: The file, for the message.
+        content: Content of the file.
+
+    Raises:
+        LinkError: A setting is the URL of an MLflow server on another machine.
+    """
+    settings = content.get(CONFIG_KEY)
+    for name in _SERVER_SETTINGS:
+        uri = settings.get(name) if isinstance(settings, Mapping) else None
+        if isinstance(uri, str) and _HTTP.search(uri) and not _LOCAL_SERVER.fullmatch(uri):
+            raise LinkError(
+                f"{name} must not be a server in a {CONFIG_NAME} that was only found: got "
+                f"{redact_uri(uri)!r} in {file}; name the file with --config or DBX_AML_CONFIG "
+                "if you trust it"
+            )
 
 
 def read_config(file: Path) -> dict[str, Any]:
@@ -137,3 +193,30 @@ def _candidate_files(folder: Path) -> Iterator[Path]:
             file = parent / subfolder / name
             if file.is_file():
                 yield file
+
+
+def _distrust_reason(file: Path) -> str:
+    """Return why a file that was found may be a stranger's; "" if it counts."""
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise FileNotFoundError(file)
+    if os.name != "posix" or file.is_relative_to(_DATABRICKS_WORKSPACE):
+        return ""
+    strangers = {file.lstat().st_uid, status.st_uid} - {os.geteuid(), 0}
+    if strangers:
+        return f"it belongs to user {strangers.pop()}"
+    # Many systems give each user a group of the same number, and new files to that group.
+    has_own_group = status.st_gid == status.st_uid
+    if status.st_mode & (stat.S_IWOTH if has_own_group else stat.S_IWOTH | stat.S_IWGRP):
+        return "other users may write it"
+    return ""
+
+
+@cache
+def _warn_once(file: Path, reason: str) -> None:
+    log.warning(
+        "%s does not count: %s; let only you write it (chmod go-w), "
+        "or name it with --config or DBX_AML_CONFIG",
+        file,
+        reason,
+    )

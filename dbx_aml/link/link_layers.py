@@ -14,8 +14,10 @@ from dbx_aml.link.config_file import (
     CONFIG_NAME,
     SETTING_TYPES,
     find_config,
+    first_trusted_file,
     is_link_config,
     read_config,
+    refuse_remote_servers,
 )
 from dbx_aml.link.secret_reference import SecretRef
 from dbx_aml.link.uris import is_adbazureml_uri, is_azureml_uri
@@ -183,7 +185,7 @@ def _pop_workspace(values: dict[str, Any]) -> AmlWorkspace | None:
 def _config_file(config: str | Path | None) -> Path | None:
     path = config or os.environ.get(f"{VARIABLE_PREFIX}CONFIG")
     if not path:
-        return next((file for file in CLUSTER_CONFIGS if file.is_file()), None) or find_config()
+        return first_trusted_file(CLUSTER_CONFIGS) or find_config()
     file = find_config(path)
     if file is None:
         raise LinkError(
@@ -215,6 +217,9 @@ def _file_layers(config: str | Path | None) -> list[Layer]:
             f"{file} must have known settings under {CONFIG_KEY!r}: got {len(unknown)} unknown, "
             f"similar to {sorted(similar)}; use {list(SETTINGS)}"
         )
+    is_named = config or os.environ.get(f"{VARIABLE_PREFIX}CONFIG") or file in CLUSTER_CONFIGS
+    if not is_named:
+        refuse_remote_servers(file, content)
     fields = workspace_fields(content)
     fields.pop("tracking_uri", None)
     if file == CLUSTER_CONFIGS[1] and CONFIG_KEY not in content:

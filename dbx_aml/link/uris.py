@@ -3,6 +3,9 @@
 import re
 from dataclasses import dataclass
 from typing import Self
+from urllib.parse import unquote
+
+from dbx_aml.link.clouds import is_same_data_plane
 
 _AZUREML = re.compile(r"(?:adb)?azureml://", re.IGNORECASE)
 _AZUREML_URI = re.compile(
@@ -20,7 +23,8 @@ class AzuremlUri:
     """The parts of an `azureml://` URI that names a workspace or a registry.
 
     Args:
-        host: Host of the service in small letters, for example "westeurope.api.azureml.ms".
+        host: Host as the URI has it, in small letters, for example "westeurope.api.azureml.ms". It
+            is not checked: see `clouds.check_data_plane_host`.
         api: Path of the API before the workspace's ARM id, for example "mlflow/v1.0".
         subscription_id: GUID of the subscription.
         resource_group: Name of the resource group.
@@ -45,11 +49,19 @@ class AzuremlUri:
         return (match[1], match[2], match[3] or "") if match else None
 
     def names_same_resource(self, other: Self) -> bool:
-        """Tell whether another URI names the same workspace or registry, on whatever host."""
+        """Tell whether another URI leads to the same workspace or registry.
+
+        Raises:
+            UntrustedHostError: One of the hosts is not Azure ML's.
+        """
+        return self.has_same_names(other) and is_same_data_plane(self.host, other.host)
+
+    def has_same_names(self, other: Self) -> bool:
+        """Tell whether another URI has the same names, on whatever host."""
         identities = {
             (uri.subscription_id, uri.resource_group, uri.kind, uri.name) for uri in (self, other)
         }
-        return len({tuple(map(str.lower, identity)) for identity in identities}) == 1
+        return len({tuple(unquote(name).lower() for name in names) for names in identities}) == 1
 
 
 def parse_azureml_uri(uri: str | None) -> AzuremlUri | None:

@@ -9,7 +9,13 @@ from urllib.parse import quote, unquote
 
 from dbx_aml._common.errors import LinkError, WorkspaceError
 from dbx_aml._common.redact import redact_uri
-from dbx_aml.link.clouds import CLOUDS, LEGACY_HOST_SUFFIX, Cloud, cloud_and_region
+from dbx_aml.link.clouds import (
+    CLOUDS,
+    LEGACY_HOST_SUFFIX,
+    Cloud,
+    check_data_plane_host,
+    cloud_and_region,
+)
 from dbx_aml.link.config_file import CONFIG_KEY, CONFIG_NAME, find_config, read_config
 from dbx_aml.link.uris import is_azureml_uri, parse_azureml_uri
 
@@ -41,6 +47,7 @@ class AmlWorkspace:
 
     Raises:
         WorkspaceError: A name cannot exist, or the tracking URI is another workspace's.
+        UntrustedHostError: The tracking URI has a host that is not Azure ML's.
     """
 
     subscription_id: str
@@ -105,6 +112,7 @@ class AmlWorkspace:
 
         Raises:
             WorkspaceError: The URI is not a workspace's tracking URI.
+            UntrustedHostError: Its host is not Azure ML's.
         """
         host, names = _parse_tracking_uri(uri)
         host_cloud, _ = cloud_and_region(host)
@@ -224,7 +232,7 @@ def workspace_fields(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parse_tracking_uri(uri: str) -> tuple[str, dict[str, str]]:
-    """Return the host and the workspace's names in a tracking URI."""
+    """Return the host and the workspace's names in a tracking URI, once its host is checked."""
     parsed = parse_azureml_uri(uri)
     if (
         parsed is None
@@ -237,4 +245,5 @@ def _parse_tracking_uri(uri: str) -> tuple[str, dict[str, str]]:
             f"copy it from the workspace's properties in the portal, it starts {_EXAMPLE}"
         )
     values = (parsed.subscription_id, parsed.resource_group, parsed.name)
-    return parsed.host, dict(zip(WORKSPACE_NAMES, map(unquote, values), strict=True))
+    host = check_data_plane_host(parsed.host)
+    return host, dict(zip(WORKSPACE_NAMES, map(unquote, values), strict=True))

@@ -7,7 +7,7 @@ process-wide setting of this package.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from threading import RLock
 from typing import Any
@@ -18,6 +18,7 @@ from dbx_aml.azure.client import AzureClient
 from dbx_aml.azure.credentials import get_credential
 from dbx_aml.azure.identity import Identity
 from dbx_aml.azure.workspaces import check_workspace, with_tracking_uri
+from dbx_aml.link.clouds import ALLOWED_HOSTS_VARIABLE
 from dbx_aml.link.link import Link
 from dbx_aml.link.uris import is_databricks_uri
 from dbx_aml.tracking.connection import Connection
@@ -42,7 +43,9 @@ _connection: Connection | None = None
 _connected_link: Link | None = None
 
 
-def connect(link: Link | None = None, **arguments: Any) -> Connection:
+def connect(
+    link: Link | None = None, *, allowed_hosts: Iterable[str] | None = None, **arguments: Any
+) -> Connection:
     """Let plain MLflow code of this process track and register as a link says.
 
     Tracking URI and registry URI are both set, because the default of each depends on the other.
@@ -55,6 +58,9 @@ def connect(link: Link | None = None, **arguments: Any) -> Connection:
 
     Args:
         link: Link to apply; by default `Link.load(**arguments)`: arguments, variables, file.
+        allowed_hosts: Hosts that may get a token as Azure ML's own do, for example
+            ["ml.contoso.com"]. By default those of the variable DBX_AML_ALLOWED_HOSTS, which this
+            argument sets until the connection ends. No file can allow a host.
         arguments: Values for `Link.load`, for example `mode="aml"`.
 
     Returns:
@@ -65,7 +71,29 @@ def connect(link: Link | None = None, **arguments: Any) -> Connection:
         LinkError: The settings contradict each other, or a service refuses them.
         ServiceError: A service gives no answer, or answers with an error.
         WorkspaceError: The workspace cannot exist.
+        UntrustedHostError: The workspace's host is neither Azure ML's nor allowed.
         CredentialError: No source gives a token.
+    """
+    if allowed_hosts is None:
+        return _connect(link, arguments, {})
+    variables = {ALLOWED_HOSTS_VARIABLE: os.environ.get(ALLOWED_HOSTS_VARIABLE)}
+    os.environ[ALLOWED_HOSTS_VARIABLE] = ",".join(allowed_hosts)
+    try:
+        return _connect(link, arguments, variables)
+    except BaseException:
+        set_variables(variables)
+        raise
+
+
+def _connect(
+    link: Link | None, arguments: dict[str, Any], variables: dict[str, str | None]
+) -> Connection:
+    """Apply a link as `connect` does.
+
+    Args:
+        link: Link to apply; None for that of the arguments.
+        arguments: Values for `Link.load`.
+        variables: Old values of environment variables, which the end of the connection restores.
     """
     global _connection
     if link is None:
@@ -88,6 +116,7 @@ def connect(link: Link | None = None, **arguments: Any) -> Connection:
             global _connection
             with _lock:
                 restore_state()
+                set_variables(variables)
                 _connection = old_connection
 
         _connection = Connection(

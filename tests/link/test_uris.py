@@ -2,6 +2,7 @@
 
 import pytest
 
+from dbx_aml._common.errors import UntrustedHostError
 from dbx_aml.link.uris import (
     AzuremlUri,
     is_adbazureml_uri,
@@ -54,11 +55,23 @@ def test_a_uri_without_a_workspace_has_no_parts(uri: str | None) -> None:
     assert parse_azureml_uri(uri) is None
 
 
-def test_two_uris_name_one_resource_whatever_their_host_and_case() -> None:
+def test_two_uris_name_one_resource_at_any_host_of_its_region_and_in_any_case() -> None:
     parsed = parse_azureml_uri(WORKSPACE)
-    same = parse_azureml_uri(WORKSPACE.replace("Westeurope.api", "private").upper())
+    private = WORKSPACE.replace("Westeurope", "e1d0.workspace.westeurope").upper()
+    same = parse_azureml_uri(private)
     registry = parse_azureml_uri(WORKSPACE.replace("/workspaces/", "/registries/"))
     assert parsed and same and registry
     assert parsed.run_artifact is None
     assert parsed.names_same_resource(same)
     assert not parsed.names_same_resource(registry)
+
+
+def test_the_same_names_at_another_host_are_another_resource() -> None:
+    parsed = parse_azureml_uri(WORKSPACE)
+    elsewhere = parse_azureml_uri(WORKSPACE.replace("Westeurope", "northeurope"))
+    foreign = parse_azureml_uri(WORKSPACE.replace("Westeurope.api.azureml.ms", "collector.example"))
+    assert parsed and elsewhere and foreign
+    assert parsed.has_same_names(elsewhere)
+    assert not parsed.names_same_resource(elsewhere)
+    with pytest.raises(UntrustedHostError, match=r"got 'collector\.example'"):
+        parsed.names_same_resource(foreign)

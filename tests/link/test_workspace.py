@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dbx_aml import AmlWorkspace
-from dbx_aml._common.errors import LinkError, WorkspaceError
+from dbx_aml._common.errors import LinkError, UntrustedHostError, WorkspaceError
 
 SUBSCRIPTION = "8c1e5a90-2b7d-4c8e-9f11-3d5a7b9c0e42"
 SCOPE = (
@@ -50,11 +50,14 @@ def test_every_form_of_a_tracking_uri_is_the_same_workspace(
     assert AmlWorkspace.from_tracking_uri(uri) == workspace
 
 
-def test_a_workspace_behind_a_private_link_keeps_its_own_host(workspace: AmlWorkspace) -> None:
+def test_a_workspace_behind_a_private_link_keeps_its_own_host(
+    workspace: AmlWorkspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     private = AmlWorkspace.from_tracking_uri(PRIVATE)
     assert private.tracking_uri == PRIVATE
     assert private.region == "westeurope"
     assert private != workspace
+    monkeypatch.setenv("DBX_AML_ALLOWED_HOSTS", "ml.contoso.internal")
     other = PRIVATE.replace("e1d0.workspace.westeurope.api.azureml.ms", "ml.contoso.internal")
     assert AmlWorkspace.from_tracking_uri(other).tracking_uri == other
     assert AmlWorkspace.from_tracking_uri(other, cloud="AzureUSGovernment").hosts.arm == (
@@ -78,6 +81,21 @@ def test_each_cloud_has_its_own_hosts_and_is_known_by_them(
     assert AmlWorkspace.from_tracking_uri(str(found.tracking_uri)) == found
     assert found.studio_url == f"https://{studio}/?wsid={SCOPE}"
     assert found.run_url("0b9a-1") == f"https://{studio}/runs/0b9a-1?wsid={SCOPE}"
+
+
+@pytest.mark.parametrize("host", ["collector.example", "westeurope.api.azureml.ms.evil.example"])
+def test_a_workspace_at_a_host_that_is_not_azures_is_refused(tmp_path: Path, host: str) -> None:
+    uri = URI.replace("westeurope.api.azureml.ms", host)
+    (tmp_path / "config.json").write_text(
+        json.dumps({**NAMES, "dbx_aml": {"aml_tracking_uri": uri}})
+    )
+    for create in (
+        lambda: AmlWorkspace.from_tracking_uri(uri),
+        lambda: AmlWorkspace(**NAMES, tracking_uri=uri),
+        lambda: AmlWorkspace.from_config(tmp_path),
+    ):
+        with pytest.raises(UntrustedHostError, match=f"one of Azure ML's: got '{host}'; use"):
+            create()
 
 
 def test_it_goes_to_an_arm_id_and_back(workspace: AmlWorkspace) -> None:

@@ -175,7 +175,7 @@ class ArtifactContainer:
             upload_path = _retry_path(path, number)
             uri = self._register([upload_path]).get(upload_path)
         size = file.stat().st_size
-        with open_blob(uri) as blob, file.open("rb") as stream:
+        with open_blob(uri, self._context.host_url) as blob, file.open("rb") as stream:
             try:
                 if not call_blob(f"PUT {path}", lambda: upload_blob(blob, stream, size)):
                     raise MlflowException(f"artifact {path!r} has no storage container to go to")
@@ -198,7 +198,7 @@ class ArtifactContainer:
         """Return what `read` returns for the blob of a path; None if the path has no bytes."""
         blob_path, number = self._retry_paths.get(path, path), 0
         while (uri := self._content_uri(blob_path)) is not None:
-            with open_blob(uri) as blob:
+            with open_blob(uri, self._context.host_url) as blob:
                 result = call_blob(operation, partial(read, blob))
             if result is not None:
                 if blob_path != path:

@@ -20,9 +20,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
+from dbx_aml._common.redact import redact_uri
 from dbx_aml.link.uris import parse_azureml_uri
 from dbx_aml.tracking.azureml.artifact_container import INTERNAL_FOLDER, ArtifactContainer
-from dbx_aml.tracking.azureml.service_context import service_context_of
+from dbx_aml.tracking.azureml.service_context import service_context_of, workspace_uri_of
 
 
 class AmlArtifactRepository(ArtifactRepository):  # type: ignore[misc,unused-ignore]
@@ -41,8 +42,9 @@ class AmlArtifactRepository(ArtifactRepository):  # type: ignore[misc,unused-ign
         super().__init__(artifact_uri)
         self.tracking_uri = tracking_uri
         self.registry_uri = registry_uri
-        workspace_uri = _workspace_uri(artifact_uri, registry_uri, tracking_uri)
-        self.container, self.root = _container_and_path(artifact_uri, workspace_uri)
+        uris = (registry_uri, tracking_uri, mlflow.get_registry_uri(), mlflow.get_tracking_uri())
+        self.context = service_context_of(_workspace_uri(artifact_uri, *uris), *uris)
+        self.container, self.root = _container_and_path(artifact_uri, self.context)
 
     def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
         """Upload one file into a folder."""
@@ -126,11 +128,8 @@ class AmlArtifactRepository(ArtifactRepository):  # type: ignore[misc,unused-ign
 
 
 def _workspace_uri(*uris: str | None) -> str:
-    """Return the first URI that names a workspace; MLflow's global URIs come last."""
+    """Return the first URI that names a workspace."""
     for uri in uris:
-        if parse_azureml_uri(uri):
-            return str(uri)
-    for uri in (mlflow.get_registry_uri(), mlflow.get_tracking_uri()):
         if parse_azureml_uri(uri):
             return str(uri)
     raise MlflowException(
@@ -140,9 +139,8 @@ def _workspace_uri(*uris: str | None) -> str:
     )
 
 
-def _container_and_path(artifact_uri: str, workspace_uri: str) -> tuple[ArtifactContainer, str]:
+def _container_and_path(artifact_uri: str, context: Any) -> tuple[ArtifactContainer, str]:
     """Return the container of an artifact URI, and the path in the container."""
-    context = service_context_of(workspace_uri)
     resource = parse_azureml_uri(artifact_uri)
     if resource and resource.run_artifact:
         experiment, run_id, path = resource.run_artifact
@@ -180,6 +178,23 @@ def create_upload(workspace_uri: str, name: str) -> AmlArtifactRepository:
     )
 
 
-def container_of_run(artifact_uri: str) -> ArtifactContainer:
-    """Return the container of a run's artifacts, by a URI that names the workspace."""
-    return _container_and_path(artifact_uri, artifact_uri)[0]
+def container_of_run(context: Any, run_id: str, artifact_uri: str) -> ArtifactContainer:
+    """Return the container of a run's artifacts, in the workspace that the run was read from.
+
+    Args:
+        context: Service context of the workspace.
+        run_id: Identifier of the run.
+        artifact_uri: URI that the service returned with the run.
+
+    Raises:
+        MlflowException: The run has its artifacts elsewhere.
+    """
+    workspace_uri = workspace_uri_of(context)
+    resource, workspace = parse_azureml_uri(artifact_uri), parse_azureml_uri(workspace_uri)
+    if resource is None or workspace is None or not resource.has_same_names(workspace):
+        raise MlflowException(
+            f"artifacts of run {run_id} must be in its workspace: got "
+            f"{redact_uri(artifact_uri)!r}; report it to the owner of the workspace",
+            INVALID_PARAMETER_VALUE,
+        )
+    return _container_and_path(artifact_uri, service_context_of(artifact_uri, workspace_uri))[0]

@@ -13,9 +13,11 @@ from azure.core.exceptions import (
 )
 from azure.storage.blob import BlobClient
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from dbx_aml._common.errors import TemporaryError
+from dbx_aml._common.errors import TemporaryError, UntrustedHostError
 from dbx_aml._common.retry import parse_retry_after
+from dbx_aml.link.clouds import check_storage_url, cloud_and_region
 from dbx_aml.tracking.azureml.mlflow_calls import with_retries
 
 _MIB = 2**20
@@ -24,11 +26,24 @@ _MAX_REFUSALS = 3
 _SIGNATURE = re.compile(r"\?[^\s'\")]+")
 
 
-def open_blob(uri: str) -> BlobClient:
-    """Return a client of the blob that does not retry by itself."""
+def open_blob(uri: str, service_url: str) -> BlobClient:
+    """Return a client of a blob that neither retries nor follows a redirect by itself.
+
+    Args:
+        uri: URI of the blob, as the service sent it.
+        service_url: URL of the service, for example "https://westeurope.api.azureml.ms".
+
+    Raises:
+        MlflowException: The URI is not of the cloud's storage; nothing was sent there.
+    """
+    try:
+        check_storage_url(uri, cloud_and_region(service_url.partition("://")[2])[0])
+    except UntrustedHostError as error:
+        raise MlflowException(str(error), INVALID_PARAMETER_VALUE) from error
     return BlobClient.from_blob_url(
         uri,
         retry_total=0,
+        permit_redirects=False,
         max_single_put_size=16 * _MIB,
         max_block_size=8 * _MIB,
         connection_timeout=30,

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import requests
 from mlflow.environment_variables import (
@@ -97,6 +98,7 @@ def send_request(
         AnswerLostError: The request is not idempotent, and Azure ML may have done it.
         MlflowException: Azure ML gave no answer, or only temporary failures, within the limit.
     """
+    operation = f"{method} {endpoint.rpartition('/mlflow/')[2]}"
 
     def attempt(seconds_left: float) -> requests.Response:
         # At least one second, so that a last attempt can be answered.
@@ -109,6 +111,8 @@ def send_request(
                 max_retries=0,
                 raise_on_status=False,
                 timeout=timeout,
+                # Another host must see neither the token nor the run.
+                allow_redirects=False,
                 **content,
             )
         except MlflowException as error:
@@ -117,6 +121,12 @@ def send_request(
                 raise AnswerLostError(problem) from error
             raise TemporaryError(problem) from error
         status = response.status_code
+        if 300 <= status < 400:
+            target = urlsplit(response.headers.get("Location", "")).hostname
+            raise MlflowException(
+                f"Azure ML must answer by itself: got a redirect to {target!r} for {operation}; "
+                "set HTTPS_PROXY if a proxy asks for a login"
+            )
         if status not in TEMPORARY_STATUSES:
             return response
         problem = f"status {status} {response.text[:300]}".strip()
@@ -125,7 +135,6 @@ def send_request(
         retry_after_s = parse_retry_after(response.headers.get("Retry-After"))
         raise TemporaryError(problem, retry_after_s=retry_after_s)
 
-    operation = f"{method} {endpoint.rpartition('/mlflow/')[2]}"
     return with_retries(attempt, TemporaryError, operation)
 
 

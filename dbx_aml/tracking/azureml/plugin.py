@@ -19,6 +19,7 @@ from typing import Any
 
 try:
     import azureml.mlflow.entry_point_loaders as _loaders
+    from azureml.mlflow._internal.service_context_loader import _AzureMLServiceContextLoader
 except ImportError:
     # `import mlflow` must work without azureml-mlflow.
     _loaders = None
@@ -53,7 +54,16 @@ def artifact_repository(
     return AmlArtifactRepository(artifact_uri, tracking_uri, registry_uri)
 
 
+def service_context(store_uri: str) -> Any:
+    """Return workspace and credential for azureml-mlflow's other clients, as of deployments."""
+    from dbx_aml.tracking.azureml.service_context import service_context_of
+
+    return service_context_of(store_uri)
+
+
 if _loaders is not None:
     _loaders.azureml_store_builder = tracking_store
     _loaders.azureml_model_registry_builder = model_registry_store
     _loaders.azureml_artifacts_builder = artifact_repository
+    # Its own would send a token to any host that the URI names.
+    _AzureMLServiceContextLoader.load_service_context = staticmethod(service_context)

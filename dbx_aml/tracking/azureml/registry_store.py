@@ -273,7 +273,7 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
         _, artifact_run_id, path = resource.run_artifact
         if artifact_run_id != run_id:
             return None
-        return AmlTrackingStore.from_uri(artifact_uri).model_in_folder(run_id, path)
+        return AmlTrackingStore.from_uri(self._uri).model_in_folder(run_id, path)
 
     def _is_in_workspace(self, artifact_uri: str) -> bool:
         """Tell whether an artifact URI is of this workspace, so that the service can read it."""
@@ -282,7 +282,11 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
         resource, workspace = parse_azureml_uri(artifact_uri), parse_azureml_uri(self._uri)
         if resource is None:
             return True
-        return workspace is not None and resource.names_same_resource(workspace)
+        if workspace is None or not resource.has_same_names(workspace):
+            return False
+        # An error where the artifact has another host than the workspace.
+        service_context_of(artifact_uri, self._uri)
+        return True
 
     def _download_model(
         self, artifact_uri: str, source_uri: str, local_model_path: str | None, folder: str

@@ -249,7 +249,7 @@ class RunStore(ExperimentStore):
     def _container_of_run(self, run_id: str) -> ArtifactContainer:
         if run_id not in self._artifact_uris:
             self._get_stored_run(run_id)
-        return container_of_run(self._artifact_uris[run_id])
+        return container_of_run(self.service_context, run_id, self._artifact_uris[run_id])
 
 
 def _overflow_count(tags: dict[str, str]) -> int:

@@ -22,15 +22,17 @@ def patch_runs_uri() -> None:
 
     def logged_model_repository(self: Any, run_id: str, name: str) -> Any:
         from dbx_aml.tracking.azureml.artifact_repository import AmlArtifactRepository
+        from dbx_aml.tracking.azureml.service_context import workspace_uri_of
         from dbx_aml.tracking.azureml.store import AmlTrackingStore
 
         if not isinstance(self.repo, AmlArtifactRepository):
             return original(self, run_id, name)
-        folder = AmlTrackingStore.from_uri(self.repo.artifact_uri).folder_of_model(run_id, name)
+        folder = AmlTrackingStore(self.repo.context).folder_of_model(run_id, name)
         if folder in (None, name):
             return None
         root = self.repo.artifact_uri.split("/artifacts")[0]
-        return AmlArtifactRepository(f"{root}/artifacts/{folder}")
+        uri = workspace_uri_of(self.repo.context)
+        return AmlArtifactRepository(f"{root}/artifacts/{folder}", tracking_uri=uri)
 
     logged_model_repository.is_dbx_aml_patch = True  # type: ignore[attr-defined]
     setattr(RunsArtifactRepository, _METHOD, logged_model_repository)

@@ -22,23 +22,29 @@ from azureml.mlflow._internal.utils import RegistryServiceContext, ServiceContex
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
+from dbx_aml._common.errors import UntrustedHostError
 from dbx_aml.azure.credentials import get_credential
+from dbx_aml.link.clouds import check_data_plane_host, cloud_and_region
 from dbx_aml.link.link import Link
-from dbx_aml.link.uris import parse_azureml_uri
+from dbx_aml.link.uris import AzuremlUri, parse_azureml_uri
 from dbx_aml.tracking.connect import connected_link
 
-_CLOUD_OF_SUFFIX = {"cn": "AzureChinaCloud", "us": "AzureUSGovernment"}
 _lock = Lock()
 
 
-def service_context_of(uri: str) -> Any:
+def service_context_of(uri: str, *known_uris: str | None) -> Any:
     """Return the service context of a workspace or a registry; the same object each time.
+
+    A URI of a run, a model or a message may have any host. If the connected link or a known URI
+    names the same workspace, its host is called.
 
     Args:
         uri: Tracking, registry or artifact URI.
+        known_uris: Tracking and registry URIs that the caller's code has set.
 
     Raises:
-        MlflowException: The URI names no workspace and no registry.
+        MlflowException: The URI names no workspace and no registry, its host is not Azure ML's, or
+            a known URI has another host for the workspace. No token was requested.
     """
     resource = parse_azureml_uri(uri)
     if resource is None:
@@ -47,8 +53,11 @@ def service_context_of(uri: str) -> Any:
             f"got {uri.split('?')[0]!r}; copy the tracking URI from the workspace's page",
             INVALID_PARAMETER_VALUE,
         )
+    link = connected_link()
+    workspace = link.aml_workspace if link is not None else None
+    link_uri = workspace.tracking_uri if workspace is not None else None
     identity = (
-        resource.host,
+        _trusted_host(resource, link_uri, *known_uris),
         resource.subscription_id,
         resource.resource_group,
         resource.kind,
@@ -56,6 +65,25 @@ def service_context_of(uri: str) -> Any:
     )
     with _lock:
         return _registered_context(*identity) or _create_context(*identity)
+
+
+def _trusted_host(resource: AzuremlUri, *known_uris: str | None) -> str:
+    """Return the host to call for a workspace or a registry, once it may get a token."""
+    run = f"artifacts of run {resource.run_artifact[1]}: " if resource.run_artifact else ""
+    try:
+        host = check_data_plane_host(resource.host)
+        for known in map(parse_azureml_uri, known_uris):
+            if known is None or not resource.has_same_names(known):
+                continue
+            if resource.names_same_resource(known):
+                return check_data_plane_host(known.host)
+            raise UntrustedHostError(
+                f"host must be that of {resource.name!r}, {known.host!r}: got {host!r}; "
+                "report it to the owner of the workspace"
+            )
+    except UntrustedHostError as error:
+        raise MlflowException(f"{run}{error}", INVALID_PARAMETER_VALUE) from error
+    return host
 
 
 @lru_cache(maxsize=64)
@@ -75,8 +103,22 @@ def _create_context(host: str, subscription_id: str, group: str, kind: str, name
     return context
 
 
+def workspace_uri_of(context: Any) -> str:
+    """Return the tracking URI of the workspace or the registry of a service context."""
+    host = context.host_url.partition("://")[2]
+    return f"azureml://{host}/mlflow/v2.0{context._get_scope()}"
+
+
 def shared_registry_context(host: str, name: str) -> Any:
-    """Return the service context of a registry of which only the name is known."""
+    """Return the service context of a registry of which only the name is known.
+
+    Raises:
+        MlflowException: The host is not Azure ML's.
+    """
+    try:
+        host = check_data_plane_host(host)
+    except UntrustedHostError as error:
+        raise MlflowException(str(error), INVALID_PARAMETER_VALUE) from error
     return RegistryServiceContext(
         subscription_id=None,
         resource_group_name=None,
@@ -108,8 +150,7 @@ def _cloud_of_host(host: str) -> Any:
     """Return the cloud by the suffix of the host, without a request, unless a variable names it."""
     if os.environ.get("AZUREML_CURRENT_CLOUD") or os.environ.get("ARM_CLOUD_METADATA_URL"):
         return _get_cloud_or_default()
-    suffix = host.rpartition(".")[2].lower()
-    return _get_cloud_or_default(_CLOUD_OF_SUFFIX.get(suffix, "AzureCloud"))
+    return _get_cloud_or_default(cloud_and_region(host)[0] or "AzureCloud")
 
 
 def _job_token(context: dict[str, Any], workspace_name: str) -> Any:
