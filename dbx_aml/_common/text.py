@@ -1,4 +1,6 @@
-"""Text for messages and for SQL."""
+"""Text for messages and for SQL, and numbers in texts of others."""
+
+import re
 
 
 def first_line(error: BaseException) -> str:
@@ -40,3 +42,20 @@ def sql_identifier(name: str) -> str:
 def sql_literal(text: str) -> str:
     """Return a string literal for Spark SQL."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def parse_count(text: str, limit: int) -> int:
+    """Return the count that another program wrote, for example in a tag.
+
+    `int` and `str.isdigit` take the digits of every script, and `int` any number of them.
+
+    Args:
+        text: Count in ASCII digits.
+        limit: Highest count.
+
+    Raises:
+        ValueError: The text is no count up to the limit. The message has no part of the text.
+    """
+    if re.fullmatch("[0-9]{1,15}", text) and int(text) <= limit:
+        return int(text)
+    raise ValueError(f"a count must be a number from 0 to {limit:,} in ASCII digits")

@@ -8,9 +8,10 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbx_aml._common.errors import ArgumentError, RegistryError
+from dbx_aml._common.json_content import parse_json
 from dbx_aml._common.paths import sha256_of_folder
 from dbx_aml._common.text import first_line
 from dbx_aml.models.lineage import (
@@ -162,11 +163,21 @@ def _tag_logged_model(client: MlflowClient, model_id: str, version: ModelVersion
     from mlflow.exceptions import MlflowException
 
     try:
-        versions = json.loads(client.get_logged_model(model_id).tags.get(_VERSIONS_TAG, "[]"))
+        text = client.get_logged_model(model_id).tags.get(_VERSIONS_TAG, "[]")
+        versions = _parse_versions(text)
         versions.append({"name": version.name, "version": version.version})
         client.set_logged_model_tags(model_id, {_VERSIONS_TAG: json.dumps(versions)})
     except MlflowException as err:
         log.warning("could not tag logged model model_id=%s: %s", model_id, first_line(err))
+
+
+def _parse_versions(text: str) -> list[Any]:
+    """Return the versions in the tag of a logged model; an empty list for any other text."""
+    try:
+        versions = parse_json(text)
+    except ValueError:
+        return []
+    return versions if isinstance(versions, list) else []
 
 
 def _create_registered_model(client: MlflowClient, name: str) -> bool:

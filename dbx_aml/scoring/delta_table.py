@@ -12,6 +12,7 @@ from py4j.protocol import Py4JError
 from pyspark.errors import AnalysisException, PySparkException
 
 from dbx_aml._common.errors import ArgumentError
+from dbx_aml._common.json_content import parse_json
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -149,7 +150,7 @@ def format_commit_metadata(metadata: Mapping[str, Any]) -> str:
 def parse_commit_metadata(text: str | None) -> dict[str, Any] | None:
     """Return the facts about a batch in a commit's `userMetadata`; None if it is not scoring's."""
     try:
-        data = json.loads(text or "")
+        data = parse_json(text or "")
     except ValueError:
         return None
     metadata = data.get(_METADATA_KEY) if isinstance(data, dict) else None

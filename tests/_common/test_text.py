@@ -1,6 +1,15 @@
 """Text for messages and for SQL."""
 
-from dbx_aml._common.text import first_line, one_line, plural, sql_identifier, sql_literal
+import pytest
+
+from dbx_aml._common.text import (
+    first_line,
+    one_line,
+    parse_count,
+    plural,
+    sql_identifier,
+    sql_literal,
+)
 
 
 def test_one_line_has_single_blanks_and_a_bound() -> None:
@@ -24,3 +33,15 @@ def test_a_count_has_its_noun() -> None:
 def test_names_and_texts_are_quoted_for_spark_sql() -> None:
     assert sql_identifier("a`b.c") == "`a``b.c`"
     assert sql_literal("it's a \\") == r"'it\'s a \\'"
+
+
+@pytest.mark.parametrize("text", ["0", "7", "0007", "10"])
+def test_a_count_in_ascii_digits_up_to_the_limit_is_a_number(text: str) -> None:
+    assert parse_count(text, 10) == int(text)
+
+
+@pytest.mark.parametrize("text", ["", "11", "-1", "+1", " 1", "1 ", "1\n", "²", "٣", "0x1", "1_0"])
+def test_any_other_count_is_an_error_without_its_text(text: str) -> None:
+    for wrong in (text, "9" * 100_000):
+        with pytest.raises(ValueError, match=r"^a count must be a number from 0 to 10 in ASCII"):
+            parse_count(wrong, 10)

@@ -7,10 +7,12 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from dbx_aml import register_model
 from dbx_aml._common.errors import ArgumentError, ModelUriError, RegistryError
+from dbx_aml.models.register import _tag_logged_model
 from tests.support.models import XY, save_model, weighted_sum
 
 
@@ -59,6 +61,24 @@ def test_a_logged_model_of_mlflow_3_keeps_its_run(mlflow_store):
     assert version.tags["dbx_aml.source_model_uri"] == info.model_uri
     loaded = mlflow.pyfunc.load_model("models:/delay/1")
     np.testing.assert_allclose(loaded.predict(XY), fitted.predict(XY))
+
+
+@pytest.mark.parametrize("text", ["no JSON", '"text"', "[" * 200_000])
+def test_a_foreign_list_of_versions_on_a_logged_model_is_replaced(text):
+    class Client:
+        tags = {"mlflow.modelVersions": text}  # noqa: RUF012
+
+        def get_logged_model(self, model_id):
+            return self
+
+        def set_logged_model_tags(self, model_id, tags):
+            self.tags = tags
+
+    client = Client()
+
+    _tag_logged_model(client, "m-1", ModelVersion("delay", "3", 1))
+
+    assert client.tags == {"mlflow.modelVersions": '[{"name": "delay", "version": "3"}]'}
 
 
 def test_another_registry_is_used_for_this_call_only(logged, tmp_path):

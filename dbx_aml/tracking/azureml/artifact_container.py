@@ -84,6 +84,10 @@ class ArtifactContainer:
             self._sizes[path] = int(properties.size)
         return self._sizes[path]
 
+    def is_registered(self, path: str) -> bool:
+        """Tell whether an artifact has an entry, with or without bytes."""
+        return self._content_uri(path) is not None
+
     def sizes(self, paths: Iterable[str]) -> dict[str, int]:
         """Return the sizes of the artifacts that are present."""
         paths = list(paths)
@@ -107,7 +111,7 @@ class ArtifactContainer:
         if self._read_blob(f"GET {path}", path, write_file):
             return
         target.unlink(missing_ok=True)
-        is_registered = self._content_uri(path) is not None
+        is_registered = self.is_registered(path)
         reason = "was registered but never uploaded" if is_registered else "does not exist"
         raise MlflowException(f"artifact {path!r} {reason}", RESOURCE_DOES_NOT_EXIST)
 

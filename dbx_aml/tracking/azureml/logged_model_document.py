@@ -6,7 +6,8 @@ without a search.
 
 import re
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -15,11 +16,23 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.utils.name_utils import _generate_random_name
 
+from dbx_aml._common.errors import UnsafePathError
+from dbx_aml._common.json_content import check_types
+from dbx_aml._common.paths import check_relative_path
 from dbx_aml.tracking.azureml.tag_documents import LOGGED_MODEL_PREFIX
 
 _RUN_CONDITION = re.compile(r"\s*(?:attributes\.)?source_run_id\s*=\s*['\"]([^'\"]+)['\"]\s*")
 _MODEL_ID = re.compile(r"m-(?P<run_id>.+)-(?P<suffix>[0-9a-f]{8})")
 Document = dict[str, Any]
+_REQUIRED_TYPES = {"name": str, "folder": str, "status": str, "created": int, "updated": int}
+_OPTIONAL_TYPES = {
+    "tags": Mapping[str, str],
+    "params": Mapping[str, str],
+    "type": str,
+    "in_placeholder_run": bool,
+    "deleted": int,
+}
+_STATUSES = frozenset(status.value for status in LoggedModelStatus)
 # One value of a metric: name, value, time in ms, step, name and digest of the dataset, run id.
 MetricValue = list[Any]
 # Name of the metric, name and digest of the dataset, run id.
@@ -93,6 +106,41 @@ def latest_per_series(values: Iterable[MetricValue]) -> list[MetricValue]:
     return list(latest.values())
 
 
+def check_document(document: Any) -> None:
+    """Refuse a document that does not describe a logged model.
+
+    Raises:
+        ValueError: A key is missing or has a value of a wrong type, or the folder leads out of
+            the run. The message has no text of the document.
+    """
+    check_types(document, _REQUIRED_TYPES | _OPTIONAL_TYPES)
+    if missing := sorted(_REQUIRED_TYPES.keys() - document.keys()):
+        raise ValueError(f"it has no {missing[0]!r}")
+    if document["status"] not in _STATUSES:
+        raise ValueError("status must be one of MLflow's")
+    try:
+        check_relative_path(document["folder"])
+    except UnsafePathError:
+        raise ValueError("folder must be a folder of the run") from None
+    metrics = document.get("metrics", [])
+    if not isinstance(metrics, list) or not all(map(_is_metric_value, metrics)):
+        raise ValueError("metrics must be a list of values with their series")
+
+
+def _is_metric_value(value: object) -> bool:
+    if not isinstance(value, list) or len(value) != 7:
+        return False
+    key, number, timestamp, step, *series = value
+    # NaN and the infinities are values of metrics.
+    return (
+        isinstance(number, float | int)
+        and isinstance(timestamp, int)
+        and isinstance(step, int)
+        and max(abs(timestamp), abs(step), abs(number) if isinstance(number, int) else 0) < 2**63
+        and all(isinstance(text, str) for text in (key, *series))
+    )
+
+
 def to_logged_model(document: Document, model_id: str, run: Run) -> LoggedModel:
     """Return MLflow's logged model for a document, with the latest values of its metrics.
 
@@ -139,12 +187,12 @@ def _latest_values(document: Document, run: Run) -> list[MetricValue]:
     the run's metric is also the last value of the model, unless several datasets share the name.
     """
     values: list[MetricValue] = document.get("metrics", [])
-    names_in_run = [value[0] for value in values if value[6] == run.info.run_id]
+    names_in_run = Counter(value[0] for value in values if value[6] == run.info.run_id)
     run_metrics = {metric.key: metric for metric in run.data._metric_objs}
     latest = []
     for value in values:
         metric = run_metrics.get(value[0])
-        if metric and value[6] == run.info.run_id and names_in_run.count(value[0]) == 1:
+        if metric and value[6] == run.info.run_id and names_in_run[value[0]] == 1:
             value = [value[0], metric.value, metric.timestamp, metric.step, *value[4:]]
         latest.append(value)
     return latest

@@ -5,7 +5,7 @@ ordinary run with a model in it, and `runs:/<run>/<name>` has the same meaning f
 programs change one model at the same moment, the last write wins.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mlflow.entities import Metric, Run, RunStatus, RunTag
@@ -15,11 +15,10 @@ from mlflow.store.entities.paged_list import PagedList
 
 from dbx_aml._common.errors import is_not_found
 from dbx_aml._common.http import paged
-from dbx_aml.tracking.azureml.run_inputs_store import RunInputsStore
+from dbx_aml.tracking.azureml.run_inputs_store import RunInputsStore, read_document
 from dbx_aml.tracking.azureml.tag_documents import (
     HAS_LOGGED_MODELS,
     PLACEHOLDER_RUN,
-    document_in_tags,
     document_tags,
     logged_model_keys,
 )
@@ -73,8 +72,8 @@ class LoggedModelStore(RunInputsStore):
             "status": LoggedModelStatus.PENDING.value,
             "created": created,
             "updated": created,
-            "tags": {tag.key: tag.value for tag in tags or []},
-            "params": {param.key: param.value for param in params or []},
+            "tags": _texts_by_key(tags or []),
+            "params": _texts_by_key(params or []),
         }
         if model_type:
             document["type"] = model_type
@@ -111,7 +110,7 @@ class LoggedModelStore(RunInputsStore):
 
     def set_logged_model_tags(self, model_id: str, tags: Any) -> None:
         """Set tags of a logged model."""
-        new_tags = {tag.key: tag.value for tag in tags}
+        new_tags = _texts_by_key(tags)
         self._change_document(
             model_id, lambda document: document.setdefault("tags", {}).update(new_tags)
         )
@@ -130,7 +129,7 @@ class LoggedModelStore(RunInputsStore):
 
     def log_logged_model_params(self, model_id: str, params: Any) -> None:
         """Add parameters to a logged model."""
-        new_params = {param.key: param.value for param in params}
+        new_params = _texts_by_key(params)
         self._change_document(
             model_id, lambda document: document.setdefault("params", {}).update(new_params)
         )
@@ -261,7 +260,7 @@ class LoggedModelStore(RunInputsStore):
             if not is_not_found(error):
                 raise
             raise _model_not_found(model_id) from error
-        document = document_in_tags(key, self._all_tags(run))
+        document = read_document(run_id, key, self._all_tags(run), documents.check_document)
         if document is None:
             raise _model_not_found(model_id)
         values = [*document.get("metrics", []), *self._unwritten_values.get(model_id, [])]
@@ -278,7 +277,7 @@ class LoggedModelStore(RunInputsStore):
         """Return the documents of a run's models by model id, without deleted models."""
         tags, run_id = self._all_tags(run), run.info.run_id
         documents_by_id = {
-            documents.model_id_from_key(run_id, key): document_in_tags(key, tags)
+            documents.model_id_from_key(run_id, key): self._readable_model(run_id, key, tags)
             for key in logged_model_keys(tags)
         }
         return {
@@ -286,6 +285,9 @@ class LoggedModelStore(RunInputsStore):
             for model_id, document in documents_by_id.items()
             if document and not document.get("deleted")
         }
+
+    def _readable_model(self, run_id: str, key: str, tags: Mapping[str, str]) -> Any:
+        return self._readable_document(run_id, key, tags, documents.check_document)
 
     def _models_of_experiments(self, experiment_ids: list[str]) -> list[Any]:
         condition = f"tags.`{HAS_LOGGED_MODELS}` = 'true'"
@@ -317,11 +319,17 @@ class LoggedModelStore(RunInputsStore):
         """Return a folder for the files of a model: its name, if that folder is not used."""
         tags = self._all_tags(run)
         used = {
-            (document_in_tags(key, tags) or {}).get("folder") for key in logged_model_keys(tags)
+            (self._readable_model(run.info.run_id, key, tags) or {}).get("folder")
+            for key in logged_model_keys(tags)
         }
         if name not in used and not self._container_of_run(run.info.run_id).list_paths(name):
             return name
         return f"{name}-{documents.new_model_id('')[-8:]}"
+
+
+def _texts_by_key(items: Iterable[Any]) -> dict[str, str]:
+    """Return the values of tags or parameters by their keys."""
+    return {item.key: str(item.value) for item in items}
 
 
 def _metric_key(run_id: str, metric: Metric) -> tuple[Any, ...]:

@@ -1,14 +1,21 @@
 """Inputs and outputs of runs that Azure ML lacks: models, and datasets in old workspaces."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import RLock
 from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Run, RunData, RunInputs, RunTag
 
+from dbx_aml._common.json_content import check_types
 from dbx_aml.tracking.azureml.mlflow_calls import CallNotSupportedError
+from dbx_aml.tracking.azureml.run_overflow import UnreadableRunError
 from dbx_aml.tracking.azureml.run_store import RunStore
-from dbx_aml.tracking.azureml.tag_documents import RUN_INPUTS, document_in_tags, document_tags
+from dbx_aml.tracking.azureml.tag_documents import (
+    RUN_INPUTS,
+    CheckDocument,
+    document_in_tags,
+    document_tags,
+)
 
 try:
     from mlflow.entities import LoggedModelInput, LoggedModelOutput
@@ -18,6 +25,13 @@ except ImportError:  # MLflow 2 has no logged models
 
 # "outputs" (step by model id), "inputs" (model ids) and "datasets" (as JSON) of a run.
 InputsDocument = dict[str, Any]
+_TYPES_BY_KEY = {
+    "outputs": Mapping[str, int],
+    "inputs": tuple[str, ...],
+    "datasets": tuple[Mapping[str, Mapping[str, str | None]], ...],
+}
+_DATASET_FIELDS = ("name", "digest", "source_type", "source")
+_OPTIONAL_DATASET_FIELDS = ("schema", "profile")
 
 
 class RunInputsStore(RunStore):
@@ -59,7 +73,7 @@ class RunInputsStore(RunStore):
     def _change_inputs(self, run_id: str, change: Callable[[InputsDocument], None]) -> None:
         with self._document_lock:
             tags = self._all_tags(self._get_stored_run(run_id))
-            document = document_in_tags(RUN_INPUTS, tags) or {}
+            document = self._read_inputs(run_id, tags)
             change(document)
             new_tags = [
                 RunTag(key, text) for key, text in document_tags(RUN_INPUTS, document).items()
@@ -68,7 +82,7 @@ class RunInputsStore(RunStore):
 
     def _with_inputs(self, run: Run, data: RunData, tags: dict[str, str]) -> Run:
         """Return a run with other data, and with the inputs and outputs that its tags hold."""
-        document: InputsDocument = document_in_tags(RUN_INPUTS, tags) or {}
+        document = self._read_inputs(run.info.run_id, tags)
         datasets = list(run.inputs.dataset_inputs) if run.inputs else []
         datasets += [_dataset_from_dict(dataset) for dataset in document.get("datasets", [])]
         if LoggedModelOutput is None:
@@ -80,11 +94,52 @@ class RunInputsStore(RunStore):
         ]
         return Run(run.info, data, RunInputs(datasets, inputs), RunOutputs(outputs))
 
+    def _read_inputs(self, run_id: str, tags: Mapping[str, str]) -> InputsDocument:
+        return self._readable_document(run_id, RUN_INPUTS, tags, check_inputs) or {}
+
+    def _readable_document(
+        self, run_id: str, key: str, tags: Mapping[str, str], check: CheckDocument
+    ) -> dict[str, Any] | None:
+        """Return a document in the tags of a run; None, with a warning, if it is unreadable."""
+        try:
+            return read_document(run_id, key, tags, check)
+        except UnreadableRunError as error:
+            self._warn_of_run(run_id, error)
+            return None
+
+
+def read_document(
+    run_id: str, key: str, tags: Mapping[str, str], check: CheckDocument
+) -> dict[str, Any] | None:
+    """Return a document in the tags of a run; None if the tags have none.
+
+    Raises:
+        UnreadableRunError: The tags hold something else than such a document.
+    """
+    try:
+        return document_in_tags(key, tags, check)
+    except ValueError as error:
+        raise UnreadableRunError(run_id, f"tag {key!r}", str(error)) from error
+
+
+def check_inputs(document: Any) -> None:
+    """Refuse a document that does not hold the inputs and outputs of a run.
+
+    Raises:
+        ValueError: A key has a value of a wrong type.
+    """
+    check_types(document, _TYPES_BY_KEY)
+    for entry in document.get("datasets", []):
+        fields, tags = entry.get("dataset", {}), entry.get("tags", {None: None})
+        is_complete = fields.keys() == {*_DATASET_FIELDS, *_OPTIONAL_DATASET_FIELDS}
+        if not is_complete or None in [*tags.values(), *map(fields.get, _DATASET_FIELDS)]:
+            raise ValueError("a dataset must have its fields and tags as texts")
+
 
 def _dataset_to_dict(dataset_input: DatasetInput) -> dict[str, Any]:
     """Return a dataset and its tags as JSON can hold them."""
     dataset = dataset_input.dataset
-    names = ("name", "digest", "source_type", "source", "schema", "profile")
+    names = (*_DATASET_FIELDS, *_OPTIONAL_DATASET_FIELDS)
     return {
         "dataset": {name: getattr(dataset, name) for name in names},
         "tags": {tag.key: tag.value for tag in dataset_input.tags or []},

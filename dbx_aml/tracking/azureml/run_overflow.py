@@ -6,23 +6,57 @@ killed program loses no value whose logging call has returned. An artifact never
 that meets an existing number takes the next number, so two programs can write at once. A long value
 leaves its beginning and its hash in the service; the hash finds the full value in the overflow. A
 value that is written later to the service replaces the long value, because it has no such hash.
+
+Whoever may write to a run may write its tags and artifacts too. The overflow of a run counts as a
+whole or not at all: every artifact up to the count exists and is as this package writes it, and
+each long value has the hash under which it is kept.
 """
 
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
+from dbx_aml._common.json_content import check_types, parse_json
 from dbx_aml.tracking.azureml.artifact_container import INTERNAL_FOLDER, ArtifactContainer
+from dbx_aml.tracking.azureml.tag_documents import OVERFLOW_COUNT
 
 _HASH_LENGTH = 12
 _HASH_PREFIX = " …[dbx_aml "
+# A program that logs one parameter a call reaches this number in about an hour.
+MAX_ARTIFACTS = 10_000
+_ARTIFACTS_PER_GROUP = 16
+_MAX_ARTIFACT_SIZE = 16 * 2**20
+_MAX_SIZE = 64 * 2**20
+_TYPES_BY_KEY = {
+    "params": Mapping[str, str],
+    "tags": Mapping[str, str | None],
+    "values": Mapping[str, str],
+}
+
+
+class UnreadableRunError(MlflowException):
+    """A tag or an artifact of a run is not as this package writes it.
+
+    Args:
+        run_id: Identifier of the run.
+        location: Tag or artifact, for example "tag 'dbx_aml.overflow'".
+        problem: Cause in a few words, without text of the tag or artifact.
+    """
+
+    def __init__(self, run_id: str, location: str, problem: str) -> None:
+        super().__init__(
+            f"{location} of run {run_id} must be as dbx-aml writes it: {problem}; find out who "
+            "wrote it, or read the run with the version of dbx-aml that wrote it",
+            INVALID_PARAMETER_VALUE,
+        )
 
 
 @dataclass(kw_only=True)
@@ -44,9 +78,11 @@ class OverflowPart:
 
     def shorten(self, value: str, max_length: int) -> str:
         """Return a value that the service accepts; keep the full text of a longer value."""
+        # Halves of characters, which a file name of Linux may have, are no text in a JSON file.
+        value = value.encode("utf-8", "replace").decode()
         if len(value) <= max_length:
             return value
-        digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_LENGTH]
+        digest = _digest(value)
         self.values[digest] = value
         beginning = value[: max_length - len(_HASH_PREFIX) - _HASH_LENGTH - 1]
         return f"{beginning}{_HASH_PREFIX}{digest}]"
@@ -59,6 +95,22 @@ class OverflowPart:
         ):
             return value
         return self.values.get(value[start:-1], value)
+
+    @classmethod
+    def from_json(cls, text: bytes) -> "OverflowPart":
+        """Return the part in an artifact.
+
+        Raises:
+            ValueError: The artifact has another form, or a value another hash than its key. The
+                message has no text of the artifact.
+        """
+        content = parse_json(text)
+        check_types(content, _TYPES_BY_KEY)
+        if content.keys() - _TYPES_BY_KEY.keys():
+            raise ValueError("it has keys that this version does not know")
+        if any(_digest(value) != digest for digest, value in content.get("values", {}).items()):
+            raise ValueError("a value has another hash than its key")
+        return cls(**content)
 
     def update(self, newer: "OverflowPart") -> None:
         """Add the content of a newer part; its values replace older values."""
@@ -76,7 +128,8 @@ class RunOverflow:
 
     def __init__(self, get_container: Callable[[str], ArtifactContainer]) -> None:
         self._get_container = get_container
-        self._cached_parts: dict[tuple[str, int], OverflowPart] = {}
+        # Content and size of each artifact, by run id and number.
+        self._cached_parts: dict[tuple[str, int], tuple[OverflowPart, int]] = {}
         self._lock = Lock()
         self._last_numbers: dict[str, int] = {}
 
@@ -86,19 +139,31 @@ class RunOverflow:
         Args:
             run_id: Identifier of the run.
             overflow: Content of the artifact.
-            count: Number of artifacts that the run has at least.
+            count: Number of artifacts by the run's tag.
+
+        Raises:
+            MlflowException: The part is too long, or the run has too many artifacts.
         """
+        content = json.dumps(vars(overflow)).encode()
+        if len(content) > _MAX_ARTIFACT_SIZE:
+            raise _limit_error(
+                run_id, f"at most {_MAX_ARTIFACT_SIZE:,} bytes in one call", f"{len(content):,}"
+            )
         container = self._get_container(run_id)
         with self._lock, tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "overflow.json"
-            file.write_text(json.dumps(vars(overflow)), encoding="utf-8")
-            number = max(count, self._last_numbers.get(run_id, 0))
-            while True:
+            file.write_bytes(content)
+            number = self._last_numbers.get(run_id, 0)
+            # A reader stops at a gap, so a tag with too high a count must not make one.
+            if count > number and container.is_registered(_artifact_path(count)):
+                number = count
+            while number < MAX_ARTIFACTS:
                 number += 1
                 if container.upload_new(_artifact_path(number), file):
                     self._last_numbers[run_id] = number
-                    self._cached_parts[run_id, number] = overflow
+                    self._cached_parts[run_id, number] = overflow, len(content)
                     return number
+        raise _limit_error(run_id, f"at most {MAX_ARTIFACTS:,} calls", f"{number + 1:,}")
 
     def read(self, run_id: str, count: int) -> OverflowPart:
         """Return the content of all artifacts of a run.
@@ -107,37 +172,80 @@ class RunOverflow:
             run_id: Identifier of the run.
             count: Number of artifacts that the run has at least; a killed program may have left
                 one more.
+
+        Raises:
+            UnreadableRunError: An artifact is missing, too long, or not as `append` writes it.
         """
-        content = OverflowPart()
-        for part in self._read_parts(run_id, max(count, self._last_numbers.get(run_id, 0))):
+        content, size = OverflowPart(), 0
+        for part, part_size in self._read_parts(
+            run_id, max(count, self._last_numbers.get(run_id, 0))
+        ):
+            size += part_size
+            if size > _MAX_SIZE:
+                raise UnreadableRunError(
+                    run_id, "overflow", f"it has more than {_MAX_SIZE:,} bytes"
+                )
             content.update(part)
         return content
 
-    def _read_parts(self, run_id: str, count: int) -> Iterator[OverflowPart]:
+    def _read_parts(self, run_id: str, count: int) -> Iterator[tuple[OverflowPart, int]]:
         with ThreadPoolExecutor(8) as pool:
-            parts = pool.map(lambda number: self._read_part(run_id, number), range(1, count + 1))
-            yield from (part for part in parts if part)
-        while part := self._read_part(run_id, count + 1):
+            # In groups, so that little is read after an error.
+            for first in range(1, count + 1, _ARTIFACTS_PER_GROUP):
+                numbers = range(first, min(first + _ARTIFACTS_PER_GROUP, count + 1))
+                yield from pool.map(lambda number: self._read_part(run_id, number, count), numbers)
+        while count < MAX_ARTIFACTS:
+            part, size = self._read_part(run_id, count + 1, count)
+            if not part:
+                return
             count += 1
-            yield part
+            yield part, size
 
-    def _read_part(self, run_id: str, number: int) -> OverflowPart | None:
-        """Return the content of one artifact; None if its upload failed."""
-        part = self._cached_parts.get((run_id, number))
-        if part is None:
-            container, path = self._get_container(run_id), _artifact_path(number)
-            if container.size(path) is None:
-                return None
-            with tempfile.TemporaryDirectory() as folder:
-                try:
-                    part = OverflowPart(**json.loads(container.read(path, Path(folder))))
-                except (ValueError, TypeError) as error:
-                    raise MlflowException(
-                        f"artifact {path!r} of run {run_id} must be JSON of this package: "
-                        f"{error}; read the run with a newer version"
-                    ) from error
-            self._cached_parts[run_id, number] = part
-        return part
+    def _read_part(self, run_id: str, number: int, count: int) -> tuple[OverflowPart, int]:
+        """Return content and size of one artifact; an empty part if its upload failed.
+
+        Args:
+            run_id: Identifier of the run.
+            number: Number of the artifact.
+            count: Number of artifacts that the run has at least.
+        """
+        if (run_id, number) in self._cached_parts:
+            return self._cached_parts[run_id, number]
+        container, path = self._get_container(run_id), _artifact_path(number)
+        size = container.size(path)
+        if size is None:
+            if number <= count and not container.is_registered(path):
+                raise UnreadableRunError(
+                    run_id,
+                    f"tag {OVERFLOW_COUNT!r}",
+                    f"it counts {count:,} artifacts, and {path!r} is missing",
+                )
+            return OverflowPart(), 0
+        if size > _MAX_ARTIFACT_SIZE:
+            problem = f"it has more than {_MAX_ARTIFACT_SIZE:,} bytes"
+        else:
+            try:
+                with tempfile.TemporaryDirectory() as folder:
+                    part = OverflowPart.from_json(container.read(path, Path(folder)))
+            except ValueError as error:
+                problem = str(error)
+            else:
+                self._cached_parts[run_id, number] = part, size
+                return part, size
+        raise UnreadableRunError(run_id, f"artifact {path!r}", problem)
+
+
+def _digest(value: str) -> str:
+    """Return the beginning of the hash of a long value."""
+    return hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()[:_HASH_LENGTH]
+
+
+def _limit_error(run_id: str, rule: str, actual: str) -> MlflowException:
+    return MlflowException(
+        f"values that do not fit into run {run_id} must have {rule}: got {actual}; "
+        "log many values with one call of log_params or set_tags, long texts as artifacts",
+        INVALID_PARAMETER_VALUE,
+    )
 
 
 def _artifact_path(number: int) -> str:

@@ -2,9 +2,11 @@
 
 Parameters, tags and long values beyond the limits go into the overflow and come back with the run,
 so code that uses MLflow sees no difference. A client without this package sees a run with fewer
-parameters.
+parameters. So does this store where the overflow of a run cannot be believed: it shows the run as
+the service has it, and warns once.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -14,11 +16,17 @@ from mlflow.entities import Metric, Param, Run, RunData, RunTag, ViewType
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
+from dbx_aml._common.text import parse_count
 from dbx_aml.tracking.azureml.artifact_container import ArtifactContainer
 from dbx_aml.tracking.azureml.artifact_repository import container_of_run
 from dbx_aml.tracking.azureml.experiment_store import ExperimentStore
 from dbx_aml.tracking.azureml.mlflow_calls import AnswerLostError, with_retries
-from dbx_aml.tracking.azureml.run_overflow import OverflowPart, RunOverflow
+from dbx_aml.tracking.azureml.run_overflow import (
+    MAX_ARTIFACTS,
+    OverflowPart,
+    RunOverflow,
+    UnreadableRunError,
+)
 from dbx_aml.tracking.azureml.tag_documents import (
     CREATE_ID,
     MAX_TAG_LENGTH,
@@ -26,6 +34,7 @@ from dbx_aml.tracking.azureml.tag_documents import (
     is_internal_tag,
 )
 
+log = logging.getLogger(__name__)
 _METRICS_PER_CALL = 250
 _PARAMS_PER_CALL = 100
 _PARAMS_PER_RUN = 200
@@ -46,6 +55,7 @@ class RunStore(ExperimentStore):
         self._overflow = RunOverflow(self._container_of_run)
         self._overflow_counts: dict[str, int] = {}
         self._artifact_uris: dict[str, str] = {}
+        self._unreadable_run_ids: set[str] = set()
 
     def create_run(
         self, experiment_id: str, user_id: str, start_time: int, tags: Any, run_name: str | None
@@ -100,11 +110,11 @@ class RunStore(ExperimentStore):
 
     def delete_tag(self, run_id: str, key: str) -> None:
         """Delete a tag of the run or of its overflow."""
-        tags = self._get_stored_run(run_id).data.tags
-        count = _overflow_count(tags)
-        if key in tags or not count:
+        run = self._get_stored_run(run_id)
+        is_in_overflow = key in self._read_overflow(run).tags
+        if key in run.data.tags or not is_in_overflow:
             super().delete_tag(run_id, key)
-        if count and key in self._overflow.read(run_id, count).tags:
+        if is_in_overflow:
             self._write(run_id, [], [], [], OverflowPart(tags={key: None}))
 
     def log_batch(
@@ -154,14 +164,15 @@ class RunStore(ExperimentStore):
 
     def _fill_run(self, run_id: str, params: Sequence[Param], tags: Sequence[RunTag]) -> None:
         """Write as many parameters and tags as the run takes, and the others to the overflow."""
-        data = self._get_stored_run(run_id).data
+        run = self._get_stored_run(run_id)
+        data = run.data
         run_params, overflow_params = _split_at_limit(params, set(data.params), _PARAMS_PER_RUN)
         run_tags, overflow_tags = _split_at_limit(tags, set(data.tags), _TAGS_PER_RUN)
         if not overflow_params and not overflow_tags:
             # Another limit of the service; its error says which.
             super().log_batch(run_id, [], run_params, run_tags)
             return
-        count = _overflow_count(data.tags)
+        count = _overflow_count(run)
         logged_params = self._overflow.read(run_id, count).params if count else {}
         overflow = OverflowPart(tags={tag.key: tag.value for tag in overflow_tags})
         for param in overflow_params:
@@ -183,7 +194,7 @@ class RunStore(ExperimentStore):
     def _append_overflow(self, run_id: str, overflow: OverflowPart) -> None:
         count = self._overflow_counts.get(run_id)
         if count is None:
-            count = _overflow_count(self._get_stored_run(run_id).data.tags)
+            count = _overflow_count(self._get_stored_run(run_id))
         self._overflow_counts[run_id] = self._overflow.append(run_id, overflow, count)
         tag = RunTag(OVERFLOW_COUNT, str(self._overflow_counts[run_id]))
         super().log_batch(run_id, [], [], [tag])
@@ -219,28 +230,36 @@ class RunStore(ExperimentStore):
 
     def _with_overflow(self, run: Run) -> Run:
         """Return a run with its overflow and without the store's own tags."""
-        data, run_id = run.data, run.info.run_id
-        self._artifact_uris[run_id] = run.info.artifact_uri
-        params, tags = dict(data.params), self._all_tags(run)
-        if count := _overflow_count(data.tags):
-            overflow = self._overflow.read(run_id, count)
-            all_params = {**overflow.params, **params}
-            params = {key: overflow.full_value(text) for key, text in all_params.items()}
+        data, overflow = run.data, self._read_overflow(run)
+        params = {**overflow.params, **data.params}
+        tags = _all_tags(run, overflow)
         visible_data = RunData(
             metrics=data._metric_objs,
-            params=[Param(key, text) for key, text in params.items()],
+            params=[Param(key, overflow.full_value(text)) for key, text in params.items()],
             tags=[RunTag(key, text) for key, text in tags.items() if not is_internal_tag(key)],
         )
         return self._with_inputs(run, visible_data, tags)
 
     def _all_tags(self, run: Run) -> dict[str, str]:
         """Return the tags of a run and of its overflow, the store's own tags included."""
-        tags = dict(run.data.tags)
-        if not (count := _overflow_count(tags)):
-            return tags
-        overflow = self._overflow.read(run.info.run_id, count)
-        overflow_tags = {key: text for key, text in overflow.tags.items() if text is not None}
-        return {key: overflow.full_value(text) for key, text in {**overflow_tags, **tags}.items()}
+        return _all_tags(run, self._read_overflow(run))
+
+    def _read_overflow(self, run: Run) -> OverflowPart:
+        """Return the overflow of a run; an empty one, with a warning, if it cannot be believed."""
+        run_id = run.info.run_id
+        self._artifact_uris[run_id] = run.info.artifact_uri
+        try:
+            count = _overflow_count(run)
+            return self._overflow.read(run_id, count) if count else OverflowPart()
+        except UnreadableRunError as error:
+            self._warn_of_run(run_id, error)
+            return OverflowPart()
+
+    def _warn_of_run(self, run_id: str, error: UnreadableRunError) -> None:
+        """Log, once for a run, that the run is shown as the service has it."""
+        if run_id not in self._unreadable_run_ids:
+            self._unreadable_run_ids.add(run_id)
+            log.warning("a run is shown as Azure ML has it: %s", error.message)
 
     def _with_inputs(self, run: Run, data: RunData, tags: dict[str, str]) -> Run:
         """Return a run with other data; the next layer adds inputs and outputs from the tags."""
@@ -252,9 +271,23 @@ class RunStore(ExperimentStore):
         return container_of_run(self.service_context, run_id, self._artifact_uris[run_id])
 
 
-def _overflow_count(tags: dict[str, str]) -> int:
-    text = tags.get(OVERFLOW_COUNT, "")
-    return int(text) if text.isdigit() else 0
+def _all_tags(run: Run, overflow: OverflowPart) -> dict[str, str]:
+    tags = {key: text for key, text in overflow.tags.items() if text is not None}
+    tags |= run.data.tags
+    return {key: overflow.full_value(text) for key, text in tags.items()}
+
+
+def _overflow_count(run: Run) -> int:
+    """Return the number of overflow artifacts by the run's tag.
+
+    Raises:
+        UnreadableRunError: The tag has no such number.
+    """
+    try:
+        return parse_count(run.data.tags.get(OVERFLOW_COUNT, "0"), MAX_ARTIFACTS)
+    except ValueError as error:
+        location = f"tag {OVERFLOW_COUNT!r}"
+        raise UnreadableRunError(run.info.run_id, location, str(error)) from error
 
 
 def _without_mlflow_3_fields(metric: Metric) -> Metric:

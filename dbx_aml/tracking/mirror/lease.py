@@ -20,6 +20,7 @@ from threading import Lock, Thread
 from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 
+from dbx_aml._common.text import parse_count
 from dbx_aml.tracking.mirror import tags
 from dbx_aml.tracking.mirror.server import MlflowServer
 
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 LEASE_S = 60.0
 RELEASED = "free"
 _RENEW_S = LEASE_S / 3
+# Limits of Linux for process ids, and of times with ten digits.
+_MAX_PID = 2**22
+_LAST_SECOND = 9_999_999_999
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +66,14 @@ class Lease:
     @classmethod
     def parse(cls, text: str | None) -> Lease | None:
         """Return the lease that a tag describes; None for no tag or a released lease."""
-        holder, _, until = (text or "").rpartition(" ")
+        holder, _, until_text = (text or "").rpartition(" ")
         fields = holder.rsplit("/", 2)
-        if len(fields) != 3 or not fields[1].isdigit() or not until.isdigit():
+        try:
+            host, pid_text, nonce = fields
+            pid, until = parse_count(pid_text, _MAX_PID), parse_count(until_text, _LAST_SECOND)
+        except ValueError:
             return None
-        return cls(host=fields[0], pid=int(fields[1]), nonce=fields[2], until=float(until))
+        return cls(host=host, pid=pid, nonce=nonce, until=float(until))
 
     @property
     def is_expired(self) -> bool:

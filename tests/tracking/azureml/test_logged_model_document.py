@@ -1,9 +1,13 @@
 """Identifiers and metrics of logged models in documents."""
 
+import math
+from typing import Any
+
 import pytest
 from mlflow.exceptions import MlflowException
 
 from dbx_aml.tracking.azureml.logged_model_document import (
+    check_document,
     latest_per_series,
     model_id_from_key,
     new_model_id,
@@ -37,3 +41,59 @@ def test_the_latest_value_of_each_metric_and_dataset_is_kept() -> None:
         ["auc", 0.6, 20, 1, "train", "d1", "r"],
         ["auc", 0.4, 15, 0, "test", "d2", "r"],
     ]
+
+
+DOCUMENT = {"name": "m", "folder": "m", "status": "READY", "created": 1, "updated": 2}
+
+
+def test_a_document_as_this_package_writes_it_is_accepted() -> None:
+    check_document(DOCUMENT)
+    check_document(
+        {
+            **DOCUMENT,
+            "folder": "m-0a1b2c3d",
+            "tags": {"a": "line\nline"},
+            "params": {"b": "1"},
+            "type": "agent",
+            "in_placeholder_run": True,
+            "deleted": 3,
+            "metrics": [["auc", math.nan, 1, -1, "", "", "r"], ["n", 3, 1, 0, "train", "d", "r"]],
+            "key of a later release": [1],
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"folder": "../../other-run/artifacts/model"},
+        {"folder": "/etc"},
+        {"folder": ""},
+        {"folder": None},
+        {"status": "ABSOLUTELY"},
+        {"status": ["READY"]},
+        {"created": "yesterday"},
+        {"tags": ["a"]},
+        {"tags": {"a": 1}},
+        {"params": "a"},
+        {"metrics": {"auc": 0.5}},
+        {"metrics": [["auc", 0.5]]},
+        {"metrics": [["auc", "0.5", 1, 0, "", "", "r"]]},
+        {"metrics": [["auc", 0.5, 10**40, 0, "", "", "r"]]},
+        {"metrics": [["auc", 10**400, 1, 0, "", "", "r"]]},
+        {"metrics": [["auc", 0.5, math.inf, 0, "", "", "r"]]},
+        {"metrics": [[["auc"], 0.5, 1, 0, "", "", "r"]]},
+    ],
+)
+def test_a_document_of_another_form_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError) as error:
+        check_document({**DOCUMENT, **wrong})
+
+    assert next(iter(wrong)) in str(error.value)
+    assert "other-run" not in str(error.value)
+
+
+@pytest.mark.parametrize("document", [[], "m", None, {}, {"name": "m"}])
+def test_anything_but_a_whole_document_is_refused(document: Any) -> None:
+    with pytest.raises(ValueError):
+        check_document(document)
