@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, wraps
@@ -17,8 +18,13 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
-from dbx_aml._common.deadline import call_within
-from dbx_aml._common.errors import ServiceError, ServiceUnavailableError, TemporaryError
+from dbx_aml._common.deadline import call_within, start_in_thread
+from dbx_aml._common.errors import (
+    DbxAmlError,
+    ServiceError,
+    ServiceUnavailableError,
+    TemporaryError,
+)
 from dbx_aml._common.retry import (
     RetryPolicy,
     call_with_retries,
@@ -32,6 +38,7 @@ if TYPE_CHECKING:
 
 Client = TypeVar("Client")
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 # Answers that a retry may mend.
 TEMPORARY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -45,6 +52,8 @@ MAX_ERROR_BYTES = 8 * 2**10
 _CHUNK_BYTES = 64 * 2**10
 # The slowest line over which a file is still sent or received.
 LOWEST_BYTES_PER_S = 64 * 2**10
+# Time until the first byte of a file must be on its way.
+TRANSFER_START_S = 30.0
 # No list that a person or a job works with has so many pages.
 MAX_PAGES = 10_000
 # Python takes no timeout of a century.
@@ -157,20 +166,62 @@ def send_within(policy: RetryPolicy | None, *, is_idempotent: bool | None = None
         is_idempotent: Whether any request may be sent twice. By default it depends on the method.
 
     Raises:
-        NoAnswerError: Raised by the request, in the place of the library's own error: it got no
-            answer, or only temporary failures.
-        ServiceError: Raised by the request: the answer is larger than 64 MiB.
+        NoAnswerError: A request got no answer, or only temporary failures.
+        ServiceError: An answer is larger than 64 MiB.
     """
     _bound_adapters()
     token = _policy_of_block.set((policy, is_idempotent))
     try:
         yield
+    except DbxAmlError:
+        raise
+    except Exception as error:
+        # MLflow's client wraps every error into one of its own.
+        if isinstance(error.__context__, DbxAmlError):
+            raise error.__context__ from None
+        raise
     finally:
         _policy_of_block.reset(token)
 
 
+class Transfer:
+    """A transfer of files, which may last as long as it takes at the lowest rate."""
+
+    def __init__(self) -> None:
+        self._size = 0
+
+    def expect(self, size: int) -> None:
+        """Set the bytes from the start that the transfer has time for, for example the file's."""
+        self._size = size
+
+    def run(self, call: Callable[[], Result]) -> Result:
+        """Return the result of the call that transfers, or stop waiting for it.
+
+        Args:
+            call: Function without arguments. It calls `expect` as the transfer goes on.
+
+        Raises:
+            TimeoutError: The transfer is slower than the lowest rate.
+        """
+        start = time.monotonic()
+        future = start_in_thread(call)
+        while True:
+            size = self._size
+            end = start + TRANSFER_START_S + size / LOWEST_BYTES_PER_S
+            try:
+                return future.result(max(0.0, end - time.monotonic()))
+            except FutureTimeoutError:
+                # The call itself may have raised the error.
+                if future.done():
+                    raise
+            if self._size <= size:
+                raise TimeoutError(f"less than {LOWEST_BYTES_PER_S // 2**10} KiB a second")
+
+
 class _BoundedCalls:
     """A client whose calls all happen within the policy of this module.
+
+    `isinstance` sees the class of the client itself.
 
     Args:
         client: Client of another library that sends its requests with requests.
@@ -178,6 +229,10 @@ class _BoundedCalls:
 
     def __init__(self, client: Any) -> None:
         self._client = client
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self._client)
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._client, name)

@@ -140,8 +140,8 @@ def call_with_retries(
         # A service that asks for no wait at all must not be asked thousands of times.
         wait_s = max(policy.wait_s(attempts), asked_s or 0.0)
         if attempts == policy.max_attempts or clock() + wait_s > end:
-            if asked_s:
-                problem = f"{problem}, which asks to wait {asked_s:g} s"
+            if asked_s and asked_s >= 1:
+                problem = f"{problem}, which asks to wait {asked_s:.0f} s"
             raise ServiceUnavailableError(
                 f"{operation} must succeed within {max(0.0, timeout_s):g} s: "
                 f"{plural(attempts, 'attempt')} failed, the last with {problem}; "

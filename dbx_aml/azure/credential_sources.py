@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ _CLIENT_TIMEOUTS: dict[str, Any] = {
     "retry_total": 2,
     "retry_backoff_factor": 0.2,
 }
+_CLIENT_MODULES = ("azure.identity", "azure.core.pipeline.transport", "msal", "requests")
 # Azure Instance Metadata Service: it gives the tokens of a virtual machine's managed identity.
 _IMDS = "http://169.254.169.254"
 _IMDS_POLICY = RetryPolicy(timeout_s=1.0, max_attempts=1)
@@ -153,6 +155,14 @@ def credential_sources(link: Link) -> list[CredentialSource]:
             create_credential=lambda secrets: _cli_credential(link, azure_cli),
         ),
     ]
+
+
+def import_client_modules() -> None:
+    """Import what requests a token: on a busy machine that alone may take longer than the token."""
+    for module in _CLIENT_MODULES:
+        # On Databricks a service credential needs none of them.
+        with suppress(ImportError):
+            importlib.import_module(module)
 
 
 def tenant_of_link(link: Link) -> str | None:

@@ -24,6 +24,7 @@ from dbx_aml.azure.credential_sources import (
     authority_host,
     cloud_of_link,
     credential_sources,
+    import_client_modules,
     tenant_of_link,
 )
 from dbx_aml.azure.identity import Identity, identity_of_token, short_message
@@ -172,6 +173,7 @@ class Credential:
         token = cached.fresh_token()
         if token is not None:
             return token
+        import_client_modules()
         start_time = time.monotonic()
         seconds_left = cached.seconds_left()
         if seconds_left > 0:

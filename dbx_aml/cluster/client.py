@@ -1,7 +1,8 @@
 """Calls of the Databricks REST API through databricks-sdk's own client; each error is one line.
 
-The SDK signs in and retries after the statuses 429 and 503. Its typed classes are not used here:
-the classes of an older release drop fields that they do not know, and a setting that is dropped
+The SDK signs in and sends. `_common/http` decides how long a call may take and when it is sent
+again, because the SDK waits as long as a service asks. Its typed classes are not used here: the
+classes of an older release drop fields that they do not know, and a setting that is dropped
 between reading and writing a cluster would be lost. Release 0.30 also lacks the format RAW.
 """
 
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from dbx_aml._common.deadline import time_limit
 from dbx_aml._common.errors import (
     ClusterError,
     NotFoundError,
@@ -18,14 +20,14 @@ from dbx_aml._common.errors import (
     ServiceUnavailableError,
     WrongStateError,
 )
-from dbx_aml._common.retry import retry_timeout_s
+from dbx_aml._common.http import NoAnswerError, paged, send_within
+from dbx_aml._common.retry import service_policy
 from dbx_aml._common.text import first_line, one_line
 
 # Seconds between two questions about the state of a cluster, a library or a command.
 POLL_INTERVAL_S = 2.0
 # The first call shows within seconds whether host and token are right; later calls retry longer.
 _SIGN_IN_TIMEOUT_S = 10
-_HTTP_TIMEOUT_S = 60
 _MAX_MESSAGE = 300
 _DEFAULT_HINT = "ask an administrator"
 
@@ -55,26 +57,27 @@ class Client:
                 "databricks-sdk must be installed for this command; run: pip install "
                 "'dbx-aml[cluster]'"
             ) from err
-        try:
-            config = Config(
-                profile=profile,
-                product="dbx-aml",
-                retry_timeout_seconds=_SIGN_IN_TIMEOUT_S,
-                http_timeout_seconds=_SIGN_IN_TIMEOUT_S,
-            )
-            self._api = ApiClient(config)
-        except ValueError as err:
-            raise ClusterError(
-                f"Databricks must be set up: {_without_settings(err)}; set DATABRICKS_HOST and "
-                "DATABRICKS_TOKEN, or give --profile"
-            ) from err
-        self.host = str(config.host)
+        self._policy = service_policy()
         self.poll_interval_s = POLL_INTERVAL_S
-        user = self.call("GET", "/api/2.0/preview/scim/v2/Me", operation="see who is signed in")
+        with time_limit(_SIGN_IN_TIMEOUT_S):
+            try:
+                # New releases of the SDK ask the host for its kind, and go on without an answer.
+                with time_limit(_SIGN_IN_TIMEOUT_S / 2), send_within(self._policy):
+                    config = Config(
+                        profile=profile,
+                        product="dbx-aml",
+                        # For the few errors that the SDK alone knows to be temporary.
+                        retry_timeout_seconds=max(1, math.ceil(self._policy.timeout_s)),
+                    )
+                    self._api = ApiClient(config)
+            except ValueError as err:
+                raise ClusterError(
+                    f"Databricks must be set up: {_without_settings(err)}; set DATABRICKS_HOST "
+                    "and DATABRICKS_TOKEN, or give --profile"
+                ) from err
+            self.host = str(config.host)
+            user = self.call("GET", "/api/2.0/preview/scim/v2/Me", operation="see who is signed in")
         self.user = str(user.get("userName", ""))
-        config.retry_timeout_seconds = math.ceil(retry_timeout_s())
-        config.http_timeout_seconds = _HTTP_TIMEOUT_S
-        self._api = ApiClient(config)
 
     def call(
         self,
@@ -135,13 +138,38 @@ class Client:
             with answer["contents"] as stream:
                 return bytes(stream.read())
 
+    def list_items(
+        self, path: str, field: str, *, operation: str, query: Mapping[str, str] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the entries of all pages of a list; the errors are those that `call` raises.
+
+        Args:
+            path: Path of the API, for example "/api/2.1/clusters/list".
+            field: Field of the answer with the entries, for example "clusters".
+            operation: Purpose of the call, as in "caller must be allowed to <operation>".
+            query: Fields of the query of every page.
+        """
+
+        def fetch_page(token: str | None) -> tuple[list[dict[str, Any]], str | None]:
+            page_query = {**(query or {}), **({"page_token": token} if token else {})}
+            page = self.call("GET", path, operation=operation, query=page_query)
+            return page.get(field) or [], page.get("next_page_token")
+
+        return paged(fetch_page, path.partition("/api/")[2])
+
     @contextmanager
     def _translate_errors(self, operation: str, hint: str = _DEFAULT_HINT) -> Iterator[None]:
         from databricks.sdk.core import DatabricksError
         from requests import RequestException
 
         try:
-            yield
+            # As the SDK does it: a change whose answer is lost is sent again.
+            with send_within(self._policy, is_idempotent=True):
+                yield
+        except NoAnswerError as err:
+            raise ServiceUnavailableError(
+                f"Databricks must answer when asked to {operation}: {err}"
+            ) from err
         except TimeoutError as err:
             # The SDK raises TimeoutError after its last retry; the cause is that attempt's error.
             reason = one_line(err.__cause__ or "no answer", _MAX_MESSAGE)

@@ -135,7 +135,13 @@ def find_cluster(client: Client, cluster: str) -> Cluster:
             return get_cluster(client, cluster)
         except NotFoundError as err:
             raise _unknown_cluster(client, cluster) from err
-    specs = [spec for spec in _list_clusters(client) if spec.get("cluster_name") == cluster]
+    all_specs = client.list_items(
+        "/api/2.1/clusters/list",
+        "clusters",
+        operation="list the clusters",
+        query={"page_size": "100"},
+    )
+    specs = [spec for spec in all_specs if spec.get("cluster_name") == cluster]
     if not specs:
         raise _unknown_cluster(client, cluster)
     if len(specs) > 1:
@@ -152,16 +158,3 @@ def _unknown_cluster(client: Client, cluster: str) -> ClusterError:
         f"cluster must exist: got {cluster!r}, which {client.user} does not see on {client.host}; "
         "use a name or an id of its Compute page"
     )
-
-
-def _list_clusters(client: Client) -> list[dict[str, Any]]:
-    specs: list[dict[str, Any]] = []
-    query = {"page_size": "100"}
-    while True:
-        page = client.call(
-            "GET", "/api/2.1/clusters/list", operation="list the clusters", query=query
-        )
-        specs += page.get("clusters", [])
-        if not page.get("next_page_token"):
-            return specs
-        query["page_token"] = page["next_page_token"]

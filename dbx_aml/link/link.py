@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from dbx_aml._common.errors import LinkError
-from dbx_aml._common.retry import RETRY_TIMEOUT_S
+from dbx_aml._common.errors import ArgumentError, LinkError
+from dbx_aml._common.retry import RETRY_TIMEOUT_S, RETRY_TIMEOUT_VARIABLE, parse_retry_timeout
 from dbx_aml.link.config_file import (
     CONFIG_KEY,
     CONFIG_NAME,
@@ -78,11 +78,12 @@ class Link:
                 "link must name one credential: got client_secret and service_credential; "
                 "leave one of the two out"
             )
-        seconds = self.retry_timeout_s
-        if not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
-            raise LinkError(
-                f"retry_timeout_s must be seconds, 0 or more: got {seconds!r}; use for example 120"
-            )
+        is_variable = self.origins.get("retry_timeout_s") == RETRY_TIMEOUT_VARIABLE
+        setting = RETRY_TIMEOUT_VARIABLE if is_variable else "retry_timeout_s"
+        try:
+            self._set(retry_timeout_s=parse_retry_timeout(self.retry_timeout_s, setting))
+        except ArgumentError as err:
+            raise LinkError(str(err)) from err
         self._join_workspace_and_uri()
         if self.uses_azure_ml and self.aml_workspace is None and self.aml_tracking_uri is None:
             raise LinkError(

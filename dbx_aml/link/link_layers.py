@@ -76,8 +76,6 @@ def resolve_link_values(
         origins["mode"] = f"{legacy_origin} (as Microsoft's script of 2019 meant it)"
     elif "mode" not in values:
         values["mode"], origins["mode"] = _default_mode(values, on_databricks)
-    if "retry_timeout_s" in values:
-        values["retry_timeout_s"] = _to_number(values["retry_timeout_s"])
     return values, origins
 
 

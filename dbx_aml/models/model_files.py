@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from dbx_aml._common.http import paged
 from dbx_aml.models.model_uri import ModelUri
 
 if TYPE_CHECKING:
@@ -145,19 +146,21 @@ def _newest_logged_model(run: Run, name: str, client: MlflowClient) -> LoggedMod
     """Return the run's logged model of this name, the one of the highest step if several are."""
     if not hasattr(client, "search_logged_models"):
         return None  # MLflow 2
-    models: list[LoggedModel] = []
-    token = None
-    while True:
+
+    def fetch_page(token: str | None) -> tuple[list[LoggedModel], str | None]:
         page = client.search_logged_models(
             experiment_ids=[run.info.experiment_id],
             filter_string=f"name = '{name}'",
             page_token=token,
         )
-        # Databricks cannot filter by run.
-        models += [model for model in page if model.source_run_id == run.info.run_id]
-        token = page.token
-        if not token:
-            break
+        return page, page.token
+
+    # Databricks cannot filter by run.
+    models = [
+        model
+        for model in paged(fetch_page, "logged-models/search")
+        if model.source_run_id == run.info.run_id
+    ]
     steps = {output.model_id: output.step for output in run.outputs.model_outputs}
     return max(
         models,

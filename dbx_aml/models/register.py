@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from dbx_aml._common.errors import ArgumentError, RegistryError
+from dbx_aml._common.errors import ArgumentError, RegistryError, ServiceError
 from dbx_aml._common.json_content import parse_json
 from dbx_aml._common.paths import sha256_of_folder
 from dbx_aml._common.text import first_line
@@ -20,6 +20,7 @@ from dbx_aml.models.lineage import (
     SOURCE_MODEL_URI,
     SOURCE_RUN_ID,
 )
+from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.models.model_files import ModelLocation, locate_model
 from dbx_aml.models.model_uri import ModelUri
 
@@ -72,7 +73,6 @@ def register_model(
         ArgumentError: The name is empty.
         RegistryError: The model does not exist, or the registry refused it.
     """
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from mlflow.models import Model
 
@@ -81,7 +81,7 @@ def register_model(
         raise ArgumentError(
             f"model_name must not be empty: got {model_name!r}; pass for example 'delay'"
         )
-    client = MlflowClient(tracking_uri, registry_uri)
+    client = create_client(tracking_uri, registry_uri)
     with TemporaryDirectory(prefix="dbx_aml_") as folder:
         try:
             location = locate_model(uri, client)
@@ -167,7 +167,7 @@ def _tag_logged_model(client: MlflowClient, model_id: str, version: ModelVersion
         versions = _parse_versions(text)
         versions.append({"name": version.name, "version": version.version})
         client.set_logged_model_tags(model_id, {_VERSIONS_TAG: json.dumps(versions)})
-    except MlflowException as err:
+    except (MlflowException, ServiceError) as err:
         log.warning("could not tag logged model model_id=%s: %s", model_id, first_line(err))
 
 
@@ -209,5 +209,5 @@ def _delete_if_empty(client: MlflowClient, name: str) -> None:
     try:
         if not client.search_model_versions(f"name = '{quoted}'"):
             client.delete_registered_model(name)
-    except MlflowException:
+    except (MlflowException, ServiceError):
         log.warning("could not delete the empty registered model name=%s", name, exc_info=True)

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from dbx_aml._common.errors import SchemaMismatchError
+from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring.delta_table import column_types
 from dbx_aml.scoring.model_udf import ModelUdf
@@ -80,9 +81,7 @@ def bind_pinned_uri(
         model_uri: URI that names one version, for example "models:/delay/3".
         report: Receiver of each step's name.
     """
-    from mlflow import MlflowClient
-
-    client = MlflowClient(resolved.tracking_uri, resolved.registry_uri)
+    client = create_client(resolved.tracking_uri, resolved.registry_uri)
     with TemporaryDirectory(prefix="dbx_aml_") as folder:
         model = pin_model(ModelUri.parse(model_uri), client, Path(folder) / "model")
         rows = resolved.request.input_table.read(spark)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbx_aml._common.errors import SchemaMismatchError, ScoringError, TableNotFoundError
+from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.models.model_files import registry_uri_of
 from dbx_aml.scoring.column_binding import PREDICTION, SCORING, check_outputs
 from dbx_aml.scoring.delta_table import SPARK_ERRORS, spark_error_line
@@ -41,9 +42,7 @@ def resolve_request(
         SchemaMismatchError: The request names columns that the input table does not have.
         ScoringError: Another rule is broken; the message says which.
     """
-    from mlflow import MlflowClient
-
-    client = MlflowClient(request.tracking_uri, request.registry_uri)
+    client = create_client(request.tracking_uri, request.registry_uri)
     # Delta's stream keeps its own position.
     is_stream = request.write_mode == "incremental" and not request.dry_run
     # Spark looks up the table's version while the model is downloaded.

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 from threading import RLock
 from typing import Any
 
+from dbx_aml._common.deadline import time_limit
 from dbx_aml._common.environment import set_variables
 from dbx_aml._common.errors import LinkError
+from dbx_aml._common.http import send_within
+from dbx_aml._common.retry import service_policy
 from dbx_aml.azure.client import AzureClient
 from dbx_aml.azure.credentials import get_credential
 from dbx_aml.azure.identity import Identity
@@ -38,6 +43,8 @@ _VARIABLES = (
     "MLFLOW_TRACKING_URI",
     "MLFLOW_REGISTRY_URI",
 )
+# Longest time for all steps together: token, workspace, hosts, experiment.
+CONNECT_TIMEOUT_S = 20.0
 _lock = RLock()
 _connection: Connection | None = None
 _connected_link: Link | None = None
@@ -50,7 +57,7 @@ def connect(
 
     Tracking URI and registry URI are both set, because the default of each depends on the other.
     If MLflow will call Azure ML, a token is requested and the workspace is read first. A wrong
-    setting then raises within seconds and changes nothing.
+    setting then raises within seconds and changes nothing: all steps together have 20 seconds.
 
     In mode "dual" MLflow tracks in Databricks, and Azure ML may even be down: each run is marked
     when it is created, a thread of this process mirrors it to Azure ML while it runs, and
@@ -106,11 +113,13 @@ def _connect(
     with _lock:
         if _connection is not None and _connection.link == link and _is_applied(_connection):
             return _connection.borrowed()
-        resolved_link, identity = _verify_link(link)
-        uris = (resolved_link.tracking_uri, resolved_link.registry_uri)
-        host = next((databricks_host(uri) for uri in uris if is_databricks_uri(uri)), None)
-        old_connection = _connection
-        restore_state = _apply(resolved_link)
+        _import_clients(link)
+        with time_limit(CONNECT_TIMEOUT_S):
+            resolved_link, identity = _verify_link(link)
+            uris = (resolved_link.tracking_uri, resolved_link.registry_uri)
+            host = next((databricks_host(uri) for uri in uris if is_databricks_uri(uri)), None)
+            old_connection = _connection
+            restore_state = _apply(resolved_link)
 
         def restore() -> None:
             global _connection
@@ -169,6 +178,15 @@ def _verify_link(link: Link) -> tuple[Link, Identity | None]:
     return replace(link, aml_workspace=workspace, aml_tracking_uri=None), identity
 
 
+def _import_clients(link: Link) -> None:
+    """Import what the services are called with: the time for their answers starts afterwards."""
+    import mlflow  # noqa: F401
+
+    if link.uses_azure_ml and link.experiment is not None:
+        with suppress(ImportError):
+            import_module("dbx_aml.tracking.azureml.store")
+
+
 def _is_applied(connection: Connection) -> bool:
     import mlflow
 
@@ -201,7 +219,9 @@ def _apply(link: Link) -> Callable[[], None]:
         mlflow.set_tracking_uri(str(link.tracking_uri))
         mlflow.set_registry_uri(str(link.registry_uri))
         if link.experiment is not None:
-            mlflow.set_experiment(link.experiment)
+            # MLflow's own retries would wait for minutes.
+            with send_within(service_policy(), is_idempotent=True):
+                mlflow.set_experiment(link.experiment)
     except BaseException:
         restore()
         raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -17,6 +17,7 @@ from dbx_aml._common.errors import LinkError, RunError
 from dbx_aml._common.redact import redact_uri
 from dbx_aml._common.text import first_line
 from dbx_aml.link.workspace import AmlWorkspace
+from dbx_aml.models.mlflow_client import create_client, get_metric_history, list_all_artifacts
 from dbx_aml.tracking.servers import databricks_host
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def list_runs(
     Raises:
         RunError: The server has no such experiment, or refuses the caller.
     """
-    client = _create_client(tracking_uri)
+    client = create_client(tracking_uri)
     experiment_id = _find_experiment_id(client, experiment)
     runs = _call_mlflow(
         lambda: client.search_runs([experiment_id], max_results=min(max_results, _MAX_RUNS)),
@@ -86,11 +87,11 @@ def show_run(run_id: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
     Raises:
         RunError: The server has no such run, or refuses the caller.
     """
-    client = _create_client(tracking_uri)
+    client = create_client(tracking_uri)
     run = _call_mlflow(lambda: client.get_run(run_id), "run must exist", run_id)
     metrics = {}
     for key, last_value in sorted(run.data.metrics.items()):
-        history = client.get_metric_history(run_id, key)
+        history = get_metric_history(client, run_id, key)
         values = [metric.value for metric in sorted(history, key=lambda m: (m.step, m.timestamp))]
         metrics[key] = {
             "last": last_value,
@@ -102,7 +103,13 @@ def show_run(run_id: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
         "params": dict(sorted(run.data.params.items())),
         "tags": {k: v for k, v in sorted(run.data.tags.items()) if not k.startswith("mlflow.")},
         "metrics": metrics,
-        "artifacts": list(_list_artifacts(client, run_id)),
+        "artifacts": [
+            {"path": file.path, "bytes": file.file_size}
+            for file in sorted(
+                list_all_artifacts(lambda folder: client.list_artifacts(run_id, folder)),
+                key=lambda file: str(file.path),
+            )
+        ],
     }
 
 
@@ -166,12 +173,6 @@ def _profile_host(tracking_uri: str) -> str | None:
         return None
 
 
-def _create_client(tracking_uri: str | None) -> MlflowClient:
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=tracking_uri)
-
-
 def _call_mlflow(call: Callable[[], Result], rule: str, name: str) -> Result:
     from mlflow.exceptions import MlflowException
 
@@ -211,13 +212,3 @@ def _to_row(run: Run, tracking_uri: str) -> RunRow:
         metrics=dict(sorted(run.data.metrics.items())),
         url=run_url(tracking_uri, info.experiment_id, info.run_id),
     )
-
-
-def _list_artifacts(
-    client: MlflowClient, run_id: str, folder: str | None = None
-) -> Iterator[dict[str, Any]]:
-    for file in client.list_artifacts(run_id, folder):
-        if file.is_dir:
-            yield from _list_artifacts(client, run_id, file.path)
-        else:
-            yield {"path": file.path, "bytes": file.file_size}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dbx_aml._common.deadline import call_within
+from contextlib import suppress
+from importlib import import_module
+
+from dbx_aml._common.deadline import call_within, time_limit
 from dbx_aml._common.errors import LinkError
 from dbx_aml._common.redact import redact, redact_uri
 from dbx_aml._common.text import one_line
 from dbx_aml.link.uris import is_databricks_uri
+from dbx_aml.models.mlflow_client import create_client
 
 _TIMEOUT_S = 5.0
 _MAX_ERROR_CHARS = 240
@@ -24,6 +28,9 @@ def databricks_host(uri: str | None, timeout_s: float = _TIMEOUT_S) -> str:
     """
     from mlflow.utils.databricks_utils import get_databricks_host_creds
 
+    # The import takes seconds that are not the host's.
+    with suppress(ImportError):
+        import_module("databricks.sdk")
     try:
         host_creds = call_within(lambda: get_databricks_host_creds(uri), timeout_s)
     except TimeoutError:
@@ -47,12 +54,17 @@ def check_tracking_server(tracking_uri: str, timeout_s: float = _TIMEOUT_S) -> s
     Raises:
         LinkError: The server does not answer, or refuses the caller.
     """
-    from mlflow import MlflowClient
+    import mlflow  # noqa: F401 - the import takes seconds that are not the server's
+
+    def search_experiments() -> None:
+        # The server's own error comes before the error of the thread that waits.
+        with time_limit(0.9 * timeout_s):
+            create_client(tracking_uri).search_experiments(max_results=1)
 
     is_databricks = is_databricks_uri(tracking_uri)
     server = databricks_host(tracking_uri, timeout_s) if is_databricks else redact_uri(tracking_uri)
     try:
-        call_within(lambda: MlflowClient(tracking_uri).search_experiments(max_results=1), timeout_s)
+        call_within(search_experiments, timeout_s)
     except TimeoutError:
         problem = f"no answer in {timeout_s:.1f} s"
     except Exception as err:  # noqa: BLE001 - MLflow and its stores raise many classes

@@ -2,10 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -17,80 +14,21 @@ from dbx_aml._common.errors import ServiceError
 from dbx_aml._common.http import NoAnswerError, bound_client, paged, send, send_within
 from dbx_aml._common.retry import RetryPolicy
 from tests.support.clock import FakeClock
+from tests.support.http.scripted_server import ScriptedServer
 
 POLICY = RetryPolicy(timeout_s=20)
 
 
-class Server:
-    """A server that gives each of some answers in turn.
-
-    Attributes:
-        responses: Status and headers of each answer; status 0 never comes.
-        chunks: Parts of each answer's body.
-        drip_s: Seconds before each part, and before each byte of the headers.
-    """
-
-    def __init__(self) -> None:
-        self.responses: list[tuple[int, dict[str, str]]] = []
-        self.chunks: list[bytes] = [b"{}"]
-        self.drip_s = 0.0
-        self.drips_headers = False
-        self.requests: list[tuple[str, str, dict[str, str]]] = []
-        self.connections: set[Any] = set()
-        self.is_ending = Event()
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def respond(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                server.requests.append((self.command, self.path, dict(self.headers)))
-                server.connections.add(self.client_address)
-                status, headers = server.responses.pop(0) if server.responses else (200, {})
-                if status == 0:
-                    server.is_ending.wait(30)
-                if server.drips_headers:
-                    self.wfile.write(b"HTTP/1.1 200 OK\r\n")
-                    while not server.is_ending.wait(server.drip_s):
-                        self.wfile.write(b"x")
-                self.send_response(status or 500)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                size = sum(map(len, server.chunks))
-                self.send_header("Content-Length", str(size))
-                self.end_headers()
-                if self.command != "HEAD":
-                    with suppress(ConnectionError):
-                        for chunk in server.chunks:
-                            server.is_ending.wait(server.drip_s)
-                            self.wfile.write(chunk)
-
-            do_GET = do_POST = do_HEAD = respond
-
-            def log_message(self, format: str, *args: Any) -> None:
-                """Keep the test's output free of requests."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def stop(self) -> None:
-        self.is_ending.set()
-        self._server.shutdown()
-        self._server.server_close()
-
-
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server = Server()
+    server = ScriptedServer()
     yield server
     server.stop()
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
-def test_a_read_is_retried_after_a_temporary_failure(server: Server, status: int) -> None:
+def test_a_read_is_retried_after_a_temporary_failure(server: ScriptedServer, status: int) -> None:
     server.responses = [(status, {}), (status, {})]
     clock = FakeClock()
     assert send("GET", server.url, POLICY, clock=clock, sleep=clock.sleep).status_code == 200
@@ -99,7 +37,7 @@ def test_a_read_is_retried_after_a_temporary_failure(server: Server, status: int
 
 @pytest.mark.parametrize(("status", "requests"), [(429, 2), (503, 2), (500, 1), (504, 1)])
 def test_a_write_is_retried_only_if_it_was_refused(
-    server: Server, status: int, requests: int
+    server: ScriptedServer, status: int, requests: int
 ) -> None:
     server.responses = [(status, {"Retry-After": "3"})]
     clock = FakeClock()
@@ -109,12 +47,14 @@ def test_a_write_is_retried_only_if_it_was_refused(
     assert clock.sleeps == [3.0] * (requests - 1)
 
 
-def test_a_post_that_only_reads_can_be_declared_idempotent(server: Server) -> None:
+def test_a_post_that_only_reads_can_be_declared_idempotent(server: ScriptedServer) -> None:
     server.responses = [(500, {})]
     assert send("POST", server.url, POLICY, json={}, is_idempotent=True).status_code == 200
 
 
-def test_after_the_last_attempt_the_answer_comes_back_whatever_its_status(server: Server) -> None:
+def test_after_the_last_attempt_the_answer_comes_back_whatever_its_status(
+    server: ScriptedServer,
+) -> None:
     server.responses = [(503, {"Retry-After": "3600"})]
     assert send("GET", server.url, POLICY).status_code == 503
     server.responses = [(404, {})]
@@ -122,7 +62,7 @@ def test_after_the_last_attempt_the_answer_comes_back_whatever_its_status(server
     assert len(server.requests) == 2
 
 
-def test_a_host_that_never_answers_is_left_at_the_deadline(server: Server) -> None:
+def test_a_host_that_never_answers_is_left_at_the_deadline(server: ScriptedServer) -> None:
     server.responses = [(0, {})]
     started = time.monotonic()
     with pytest.raises(NoAnswerError, match=r"host 127\.0\.0\.1 must answer: got no answer"):
@@ -130,7 +70,7 @@ def test_a_host_that_never_answers_is_left_at_the_deadline(server: Server) -> No
     assert time.monotonic() - started < 5
 
 
-def test_a_closed_port_is_retried_and_then_named_without_the_token(server: Server) -> None:
+def test_a_closed_port_is_retried_and_then_named_without_the_token(server: ScriptedServer) -> None:
     server.stop()
     with pytest.raises(NoAnswerError, match="host 127") as caught:
         send(
@@ -143,14 +83,14 @@ def test_a_closed_port_is_retried_and_then_named_without_the_token(server: Serve
     assert type(caught.value.cause).__name__ == "ConnectionError"
 
 
-def test_a_redirect_is_returned_and_not_followed(server: Server) -> None:
+def test_a_redirect_is_returned_and_not_followed(server: ScriptedServer) -> None:
     server.responses = [(302, {"Location": f"{server.url}/elsewhere"})]
     assert send("GET", f"{server.url}/here", POLICY).status_code == 302
     assert [path for _, path, _ in server.requests] == ["/here"]
 
 
 def test_the_header_with_the_token_is_not_replaced_by_a_netrc(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login ana password secret\n")
@@ -159,7 +99,7 @@ def test_the_header_with_the_token_is_not_replaced_by_a_netrc(
     assert server.requests[0][2]["Authorization"] == "Bearer of-ana"
 
 
-def test_requests_share_connections_but_no_cookies(server: Server) -> None:
+def test_requests_share_connections_but_no_cookies(server: ScriptedServer) -> None:
     server.responses = [(200, {"Set-Cookie": "user=ana"})]
     for _ in range(3):
         send("GET", server.url, POLICY)
@@ -186,7 +126,7 @@ SENDERS = [lambda url, policy: send("GET", url, policy), send_within_policy]
 @pytest.mark.parametrize("send_request", SENDERS, ids=["own", "other library"])
 @pytest.mark.parametrize("drips_headers", [True, False])
 def test_an_answer_that_comes_byte_by_byte_ends_at_the_deadline(
-    server: Server, send_request: Callable[..., Any], drips_headers: bool
+    server: ScriptedServer, send_request: Callable[..., Any], drips_headers: bool
 ) -> None:
     server.drip_s, server.drips_headers, server.chunks = 0.05, drips_headers, [b" "] * 1000
     started = time.monotonic()
@@ -197,7 +137,7 @@ def test_an_answer_that_comes_byte_by_byte_ends_at_the_deadline(
 
 @pytest.mark.parametrize("send_request", SENDERS, ids=["own", "other library"])
 def test_an_answer_that_is_too_large_is_not_read(
-    server: Server, send_request: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, send_request: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http, "MAX_ANSWER_BYTES", 2**20)
     server.chunks = [b"x" * 2**20]
@@ -209,7 +149,7 @@ def test_an_answer_that_is_too_large_is_not_read(
 
 @pytest.mark.parametrize("send_request", SENDERS, ids=["own", "other library"])
 def test_of_an_error_only_the_beginning_is_read(
-    server: Server, send_request: Callable[..., Any]
+    server: ScriptedServer, send_request: Callable[..., Any]
 ) -> None:
     server.responses = [(404, {})]
     server.chunks = [b"x" * 2**16] * 10_000
@@ -217,7 +157,7 @@ def test_of_an_error_only_the_beginning_is_read(
     assert (response.status_code, response.content) == (404, b"x" * 8192)
 
 
-def test_the_wait_of_another_library_is_no_longer_than_the_policy(server: Server) -> None:
+def test_the_wait_of_another_library_is_no_longer_than_the_policy(server: ScriptedServer) -> None:
     server.responses = [(429, {"Retry-After": "3600"})] * 9
     started = time.monotonic()
     with pytest.raises(NoAnswerError, match="429, which asks to wait 3600 s"):
@@ -228,7 +168,7 @@ def test_the_wait_of_another_library_is_no_longer_than_the_policy(server: Server
 
 @pytest.mark.parametrize("header", ["0", "-5", "nan"])
 def test_a_service_that_asks_for_no_wait_gets_a_handful_of_requests(
-    server: Server, header: str
+    server: ScriptedServer, header: str
 ) -> None:
     server.responses = [(503, {"Retry-After": header})] * 100
     with pytest.raises(NoAnswerError):
@@ -236,14 +176,14 @@ def test_a_service_that_asks_for_no_wait_gets_a_handful_of_requests(
     assert len(server.requests) == 3
 
 
-def test_another_library_that_retries_by_itself_gets_every_answer(server: Server) -> None:
+def test_another_library_that_retries_by_itself_gets_every_answer(server: ScriptedServer) -> None:
     server.responses = [(503, {"Retry-After": "7"})]
     response = send_within_policy(server.url, RetryPolicy(timeout_s=60, max_attempts=1))
     assert (response.status_code, response.headers["Retry-After"]) == (503, "7")
 
 
 def test_a_bound_client_sends_each_request_within_the_policy(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Client:
         name = "ana"
@@ -261,7 +201,7 @@ def test_a_bound_client_sends_each_request_within_the_policy(
         client.get(server.url)
 
 
-def test_outside_of_the_block_other_libraries_keep_their_own_policy(server: Server) -> None:
+def test_outside_of_the_block_other_libraries_keep_their_own_policy(server: ScriptedServer) -> None:
     with send_within(POLICY):
         pass
     server.responses = [(503, {"Retry-After": "0"})] * 3

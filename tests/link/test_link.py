@@ -90,7 +90,7 @@ def test_zero_seconds_is_a_value_and_not_the_default(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("DBX_AML_RETRY_TIMEOUT_S", "0")
     assert Link.load().retry_timeout_s == 0
     monkeypatch.setenv("DBX_AML_RETRY_TIMEOUT_S", "soon")
-    with pytest.raises(LinkError, match=r"retry_timeout_s must be seconds.*'soon'"):
+    with pytest.raises(LinkError, match=r"RETRY_TIMEOUT_S must be a number of seconds.*'soon'"):
         Link.load()
 
 
@@ -197,7 +197,7 @@ def test_tracking_in_azure_ml_and_registering_in_unity_catalog_are_apart() -> No
         ({"mode": "aml"}, "link must name an Azure ML workspace: got mode 'aml'"),
         ({"registry": "aml"}, "link must name an Azure ML workspace: got mode 'databricks'"),
         ({"workspace_name": "mlw"}, "must be whole: missing ['subscription_id', 'resource_group']"),
-        ({"retry_timeout_s": -1}, "retry_timeout_s must be seconds, 0 or more: got -1.0"),
+        ({"retry_timeout_s": -1}, "retry_timeout_s must be a number of seconds, 0 or more: got -1"),
         ({"workspace": "x"}, "link must have known values: got ['workspace']; use ["),
         ({"client_secret": "a/b", "service_credential": "c"}, "link must name one credential"),
         ({"config": "no/such"}, "config must be a config.json or a folder with one: got 'no/such'"),

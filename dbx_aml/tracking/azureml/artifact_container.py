@@ -20,8 +20,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST
 from mlflow.utils.rest_utils import MlflowHostCreds, verify_rest_response
 
-from dbx_aml._common.http import paged
-from dbx_aml.tracking.azureml.blob_upload import call_blob, open_blob, upload_blob
+from dbx_aml._common.http import Transfer, paged
+from dbx_aml.tracking.azureml.blob_upload import (
+    call_blob,
+    download_blob,
+    has_content,
+    open_blob,
+    upload_blob,
+)
 from dbx_aml.tracking.azureml.mlflow_calls import send_request
 
 log = logging.getLogger(__name__)
@@ -77,7 +83,7 @@ class ArtifactContainer:
         """Return the size of an artifact in bytes; None without bytes or without an entry."""
         if path not in self._sizes:
             properties = self._read_blob(
-                f"HEAD {path}", path, lambda blob: blob.get_blob_properties()
+                f"HEAD {path}", path, lambda blob, _transfer: blob.get_blob_properties()
             )
             if properties is None:
                 return None
@@ -102,13 +108,9 @@ class ArtifactContainer:
         """
         target = Path(file)
         target.parent.mkdir(parents=True, exist_ok=True)
-
-        def write_file(blob: Any) -> bool:
-            with target.open("wb") as stream:
-                blob.download_blob(max_concurrency=4).readinto(stream)
-            return True
-
-        if self._read_blob(f"GET {path}", path, write_file):
+        if self._read_blob(
+            f"GET {path}", path, lambda blob, transfer: download_blob(blob, target, transfer)
+        ):
             return
         target.unlink(missing_ok=True)
         is_registered = self.is_registered(path)
@@ -178,15 +180,14 @@ class ArtifactContainer:
             number += 1
             upload_path = _retry_path(path, number)
             uri = self._register([upload_path]).get(upload_path)
-        size = file.stat().st_size
-        with open_blob(uri, self._context.host_url) as blob, file.open("rb") as stream:
+        with open_blob(uri, self._context.host_url) as blob:
             try:
-                if not call_blob(f"PUT {path}", lambda: upload_blob(blob, stream, size)):
+                if not call_blob(f"PUT {path}", partial(upload_blob, blob, file)):
                     raise MlflowException(f"artifact {path!r} has no storage container to go to")
             except ResourceExistsError:
                 # An earlier attempt worked, but its answer was lost; or another client was faster.
                 self._check_same_content(path, file)
-        self._sizes[path] = size
+        self._sizes[path] = file.stat().st_size
         if upload_path != path:
             self._retry_paths[path] = upload_path
 
@@ -198,7 +199,7 @@ class ArtifactContainer:
                 RESOURCE_ALREADY_EXISTS,
             )
 
-    def _read_blob(self, operation: str, path: str, read: Callable[[Any], Any]) -> Any:
+    def _read_blob(self, operation: str, path: str, read: Callable[[Any, Transfer], Any]) -> Any:
         """Return what `read` returns for the blob of a path; None if the path has no bytes."""
         blob_path, number = self._retry_paths.get(path, path), 0
         while (uri := self._content_uri(blob_path)) is not None:
@@ -213,12 +214,11 @@ class ArtifactContainer:
         return None
 
     def _has_content(self, path: str, file: Path) -> bool:
-        def is_equal(blob: Any) -> bool:
-            with file.open("rb") as stream:
-                chunks = blob.download_blob().chunks()
-                return all(chunk == stream.read(len(chunk)) for chunk in chunks)
-
-        return bool(self._read_blob(f"GET {path}", path, is_equal))
+        return bool(
+            self._read_blob(
+                f"GET {path}", path, lambda blob, transfer: has_content(blob, file, transfer)
+            )
+        )
 
     def _content_uri(self, path: str) -> str | None:
         answer = self._call("GET", "/contentinfo", params={"path": path}, missing_ok=True)

@@ -1,9 +1,9 @@
-"""A blob: which failures of a storage account are retried, and an error without a signature."""
+"""A blob: its transfer, failures of the account that are retried, errors without a signature."""
 
-import os
 import re
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any
 
 from azure.core.exceptions import (
     AzureError,
@@ -16,11 +16,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from dbx_aml._common.errors import TemporaryError, UntrustedHostError
+from dbx_aml._common.http import Transfer
 from dbx_aml._common.retry import parse_retry_after
 from dbx_aml.link.clouds import check_storage_url, cloud_and_region
 from dbx_aml.tracking.azureml.mlflow_calls import with_retries
 
 _MIB = 2**20
+_BLOCK_BYTES = 4 * _MIB
+_CONNECTIONS = 4
 # A new role assignment or network rule is refused for a while; then it works.
 _MAX_REFUSALS = 3
 _SIGNATURE = re.compile(r"\?[^\s'\")]+")
@@ -46,24 +49,57 @@ def open_blob(uri: str, service_url: str) -> BlobClient:
         permit_redirects=False,
         max_single_put_size=16 * _MIB,
         max_block_size=8 * _MIB,
+        # Each block that has come shows that the transfer goes on.
+        max_single_get_size=_BLOCK_BYTES,
+        max_chunk_get_size=_BLOCK_BYTES,
         connection_timeout=30,
         read_timeout=120,
     )
 
 
-def upload_blob(blob: BlobClient, stream: BinaryIO, size: int) -> bool:
-    """Upload the content of a file from its start; return True."""
-    stream.seek(0, os.SEEK_SET)
-    blob.upload_blob(stream, length=size, max_concurrency=4)
+def upload_blob(blob: BlobClient, file: Path, transfer: Transfer) -> bool:
+    """Upload the content of a file; return True."""
+    # A stream of its own for each attempt: an attempt that was left may still read.
+    with file.open("rb") as stream:
+        size = file.stat().st_size
+        transfer.expect(size)
+        blob.upload_blob(stream, length=size, max_concurrency=_CONNECTIONS)
     return True
 
 
-def call_blob(operation: str, call: Callable[[], Any]) -> Any:
+def download_blob(blob: BlobClient, file: Path, transfer: Transfer) -> bool:
+    """Write the content of a blob to a file; return True."""
+
+    def allow_time(received: int, _size: int | None) -> None:
+        transfer.expect(received + _CONNECTIONS * _BLOCK_BYTES)
+
+    transfer.expect(_BLOCK_BYTES)
+    downloader = blob.download_blob(max_concurrency=_CONNECTIONS, progress_hook=allow_time)
+    allow_time(_BLOCK_BYTES, None)
+    with file.open("wb") as stream:
+        downloader.readinto(stream)
+    return True
+
+
+def has_content(blob: BlobClient, file: Path, transfer: Transfer) -> bool:
+    """Tell whether a blob has the same content as a file."""
+    received = 0
+    transfer.expect(_BLOCK_BYTES)
+    with file.open("rb") as stream:
+        for chunk in blob.download_blob().chunks():
+            received += len(chunk)
+            transfer.expect(received + _BLOCK_BYTES)
+            if chunk != stream.read(len(chunk)):
+                return False
+    return True
+
+
+def call_blob(operation: str, call: Callable[[Transfer], Any]) -> Any:
     """Return the result of a call to the storage account; None where the blob does not exist.
 
     Args:
         operation: Name of the call in the error, for example "PUT model/MLmodel".
-        call: Function that makes the call.
+        call: Function that makes the call; it tells the transfer how many bytes to expect.
 
     Raises:
         ResourceExistsError: The blob exists already.
@@ -75,7 +111,8 @@ def call_blob(operation: str, call: Callable[[], Any]) -> Any:
         nonlocal refusals
         retry_after_s = None
         try:
-            return call()
+            transfer = Transfer()
+            return transfer.run(lambda: call(transfer))
         except ResourceNotFoundError:
             return None
         except ResourceExistsError:

@@ -8,6 +8,7 @@ seconds. These requests wait as Retry-After says and end after `DBX_AML_RETRY_TI
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -25,13 +26,23 @@ from mlflow.protos.databricks_pb2 import (
 from mlflow.utils.proto_json_utils import parse_dict
 from mlflow.utils.rest_utils import MlflowHostCreds, http_request, verify_rest_response
 
-from dbx_aml._common.errors import ArgumentError, ServiceUnavailableError, TemporaryError
-from dbx_aml._common.http import REFUSED_STATUSES, TEMPORARY_STATUSES, root_cause
+from dbx_aml._common.errors import (
+    ArgumentError,
+    ServiceUnavailableError,
+    TemporaryError,
+)
+from dbx_aml._common.http import (
+    REFUSED_STATUSES,
+    TEMPORARY_STATUSES,
+    NoAnswerError,
+    root_cause,
+    send_within,
+)
 from dbx_aml._common.retry import (
     RetryPolicy,
     call_with_retries,
     parse_retry_after,
-    retry_timeout_s,
+    service_policy,
 )
 
 HostCreds = Callable[[], MlflowHostCreds]
@@ -66,7 +77,7 @@ def with_retries(
     # A user who limits the number of MLflow's retries limits these retries too.
     max_attempts = retries.get() + 1 if os.environ.get(retries.name) else None
     try:
-        policy = RetryPolicy(timeout_s=retry_timeout_s(), max_attempts=max_attempts)
+        policy = replace(service_policy(), max_attempts=max_attempts)
         return call_with_retries(
             call,
             policy,
@@ -101,22 +112,21 @@ def send_request(
     operation = f"{method} {endpoint.rpartition('/mlflow/')[2]}"
 
     def attempt(seconds_left: float) -> requests.Response:
-        # At least one second, so that a last attempt can be answered.
-        timeout = min(float(MLFLOW_HTTP_REQUEST_TIMEOUT.get()), max(1.0, seconds_left))
+        timeout = min(float(MLFLOW_HTTP_REQUEST_TIMEOUT.get()), seconds_left)
         try:
-            response: requests.Response = http_request(
-                creds(),
-                endpoint,
-                method,
-                max_retries=0,
-                raise_on_status=False,
-                timeout=timeout,
-                # Another host must see neither the token nor the run.
-                allow_redirects=False,
-                **content,
-            )
-        except MlflowException as error:
-            problem = root_cause(error.__context__ or error)
+            with send_within(RetryPolicy(timeout_s=timeout, max_attempts=1)):
+                response: requests.Response = http_request(
+                    creds(),
+                    endpoint,
+                    method,
+                    max_retries=0,
+                    raise_on_status=False,
+                    # Another host must see neither the token nor the run.
+                    allow_redirects=False,
+                    **content,
+                )
+        except NoAnswerError as error:
+            problem = root_cause(error.cause or error)
             if not is_idempotent:
                 raise AnswerLostError(problem) from error
             raise TemporaryError(problem) from error

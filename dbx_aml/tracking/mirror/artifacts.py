@@ -11,6 +11,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from dbx_aml._common.errors import is_not_found
+from dbx_aml.models.mlflow_client import list_all_artifacts
 
 _FILES_PER_CALL = 100
 _BYTES_PER_CALL = 64 * 2**20
@@ -21,24 +22,15 @@ FileSizes = dict[str, int | None]
 def list_files(repository: Any) -> FileSizes:
     """Return every file below a repository's root with its size."""
     # Azure ML has one listing of everything; other repositories have one listing a folder.
-    walk = getattr(repository, "_iter_artifacts_recursive", None) or (
-        lambda path: _walk(repository, path)
-    )
+    list_all = getattr(repository, "_iter_artifacts_recursive", None)
+    files = list_all("") if list_all else list_all_artifacts(repository.list_artifacts)
     try:
-        return {info.path: info.file_size for info in walk("") if not info.is_dir}
+        return {info.path: info.file_size for info in files if not info.is_dir}
     except MlflowException as error:
         # A run without artifacts may have no folder.
         if is_not_found(error):
             return {}
         raise
-
-
-def _walk(repository: Any, path: str) -> Iterator[Any]:
-    for info in repository.list_artifacts(path or None):
-        if info.is_dir:
-            yield from _walk(repository, info.path)
-        else:
-            yield info
 
 
 def missing_files(source_files: FileSizes, existing_files: FileSizes) -> FileSizes:

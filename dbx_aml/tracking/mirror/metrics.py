@@ -11,6 +11,7 @@ from typing import Any
 from mlflow.entities import Metric, Run
 from mlflow.utils.search_utils import SearchUtils
 
+from dbx_aml._common.http import paged
 from dbx_aml.tracking.mirror.metric_points import (
     MetricDigest,
     MetricPoint,
@@ -46,22 +47,26 @@ def point_pages(
         page_size: Points a page; by default as many as the server is good at.
     """
     max_results = page_size or server.points_per_page
-    while True:
+
+    def fetch_page(
+        token: str | None,
+    ) -> tuple[list[tuple[list[MetricPoint], str | None]], str | None]:
         if server.is_remote:
             params = {"run_id": run_id, "metric_key": key, "max_results": max_results}
             if token:
                 params["page_token"] = token
             answer = server.request("GET", "metrics/get-history", params=params)
-            token = answer.get("next_page_token")
-            yield [_parse_point(entry) for entry in answer.get("metrics") or []], token
+            next_token = answer.get("next_page_token")
+            points = [_parse_point(entry) for entry in answer.get("metrics") or []]
         else:
             metrics = server.store.get_metric_history(
                 run_id, key, max_results=max_results, page_token=token
             )
-            token = _decode_token(metrics.token)
-            yield [(metric.value, metric.timestamp, metric.step) for metric in metrics], token
-        if not token:
-            return
+            next_token = _decode_token(metrics.token)
+            points = [(metric.value, metric.timestamp, metric.step) for metric in metrics]
+        return [(points, next_token)], next_token
+
+    return paged(fetch_page, "metrics/get-history", first_token=token)
 
 
 def _parse_point(entry: dict[str, Any]) -> MetricPoint:

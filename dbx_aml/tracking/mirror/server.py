@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import cached_property, partial
-from importlib import import_module
 from typing import Any
 
 from mlflow.entities import Experiment, Run, ViewType
@@ -16,8 +14,9 @@ from mlflow.utils.rest_utils import http_request, verify_rest_response
 from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
 
 from dbx_aml._common.errors import MirrorError
-from dbx_aml._common.http import paged
+from dbx_aml._common.http import bound_client, paged, send_within
 from dbx_aml._common.redact import redact_uri
+from dbx_aml._common.retry import service_policy
 from dbx_aml.azure.client import AzureClient
 from dbx_aml.azure.credentials import get_credential
 from dbx_aml.azure.workspaces import check_workspace, with_tracking_uri
@@ -62,7 +61,7 @@ class MlflowServer:
             from dbx_aml.tracking.azureml.store import AmlTrackingStore
 
             return AmlTrackingStore.from_uri(self.tracking_uri)
-        return _get_store(store_uri=self.tracking_uri)
+        return bound_client(_get_store(store_uri=self.tracking_uri))
 
     @property
     def is_remote(self) -> bool:
@@ -87,7 +86,8 @@ class MlflowServer:
 
             response = send_request(host_creds, method, endpoint, **content)
         else:
-            response = http_request(host_creds(), endpoint, method, **content)
+            with send_within(service_policy(), is_idempotent=True):
+                response = http_request(host_creds(), endpoint, method, **content)
         answer: dict[str, Any] = verify_rest_response(response, endpoint).json()
         return answer
 
@@ -222,8 +222,4 @@ def check_server(server: MlflowServer, link: Link) -> None:
         workspace = AmlWorkspace.from_tracking_uri(server.tracking_uri)
         check_workspace(AzureClient(get_credential(link)), workspace)
     elif server.tracking_uri.partition(":")[0] in _REMOTE_SCHEMES:
-        if server.is_databricks:
-            # The import takes seconds that are not the host's.
-            with suppress(ImportError):
-                import_module("databricks.sdk")
         check_tracking_server(server.tracking_uri, _CHECK_TIMEOUT_S)
