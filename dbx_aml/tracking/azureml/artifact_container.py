@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 # Folder of files that the store keeps in a run; they are not artifacts of the user.
 INTERNAL_FOLDER = "dbx_aml/"
 _RETRY_FOLDER = f"{INTERNAL_FOLDER}again/"
+# Failed uploads of one artifact; each costs a read two requests.
+_MAX_RETRY_PATHS = 50
 _PATHS_PER_CALL = 100
 _THREADS = 8
 Result = TypeVar("Result")
@@ -178,6 +180,11 @@ class ArtifactContainer:
             # An upload to this path failed, or its program was killed. Azure ML accepts no second
             # upload there; every read in this module tries the retry paths too.
             number += 1
+            if number > _MAX_RETRY_PATHS:
+                raise MlflowException(
+                    f"artifact {path!r} must be uploaded in at most {_MAX_RETRY_PATHS} attempts: "
+                    "each of them failed; log it under another name"
+                )
             upload_path = _retry_path(path, number)
             uri = self._register([upload_path]).get(upload_path)
         with open_blob(uri, self._context.host_url) as blob:
@@ -202,7 +209,7 @@ class ArtifactContainer:
     def _read_blob(self, operation: str, path: str, read: Callable[[Any, Transfer], Any]) -> Any:
         """Return what `read` returns for the blob of a path; None if the path has no bytes."""
         blob_path, number = self._retry_paths.get(path, path), 0
-        while (uri := self._content_uri(blob_path)) is not None:
+        while number <= _MAX_RETRY_PATHS and (uri := self._content_uri(blob_path)) is not None:
             with open_blob(uri, self._context.host_url) as blob:
                 result = call_blob(operation, partial(read, blob))
             if result is not None:

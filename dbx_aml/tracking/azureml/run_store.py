@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from mlflow.entities import Metric, Param, Run, RunData, RunTag, ViewType
 from mlflow.exceptions import MlflowException, RestException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, ErrorCode
 
 from dbx_aml._common.text import parse_count
 from dbx_aml.tracking.azureml.artifact_container import ArtifactContainer
@@ -251,15 +251,18 @@ class RunStore(ExperimentStore):
         try:
             count = _overflow_count(run)
             return self._overflow.read(run_id, count) if count else OverflowPart()
-        except UnreadableRunError as error:
+        except MlflowException as error:
+            # An outage or a missing permission is no fault of the run.
+            if error.error_code != ErrorCode.Name(INVALID_PARAMETER_VALUE):
+                raise
             self._warn_of_run(run_id, error)
             return OverflowPart()
 
-    def _warn_of_run(self, run_id: str, error: UnreadableRunError) -> None:
+    def _warn_of_run(self, run_id: str, error: MlflowException) -> None:
         """Log, once for a run, that the run is shown as the service has it."""
         if run_id not in self._unreadable_run_ids:
             self._unreadable_run_ids.add(run_id)
-            log.warning("a run is shown as Azure ML has it: %s", error.message)
+            log.warning("run %s is shown as Azure ML has it: %s", run_id, error.message)
 
     def _with_inputs(self, run: Run, data: RunData, tags: dict[str, str]) -> Run:
         """Return a run with other data; the next layer adds inputs and outputs from the tags."""

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pytest
@@ -12,6 +13,8 @@ from mlflow.artifacts import download_artifacts, load_text
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from dbx_aml.tracking.azureml import artifact_container
+from dbx_aml.tracking.azureml.artifact_container import ArtifactContainer
 from tests.support.azureml import AzureMl
 
 pytestmark = pytest.mark.azureml
@@ -182,3 +185,28 @@ def test_a_large_file_is_sent_and_read_in_blocks(
     # Blocks of 8 MiB, and the list of blocks.
     assert len(blocks_sent) == 64 / 8 + 1
     assert len([entry for entry in azureml.requests(host="blob") if entry.method == "GET"]) > 4
+
+
+def test_an_artifact_with_endless_failed_uploads_is_missing_after_some_requests(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class EndlessContainer(ArtifactContainer):
+        """A run in which every path is registered, and none has bytes."""
+
+        requests = 0
+
+        def _content_uri(self, path: str) -> str | None:
+            self.requests += 1
+            return "https://store.blob.core.windows.net/container/blob"
+
+        def _register(self, paths: list[str]) -> dict[str, str]:
+            return {}
+
+    monkeypatch.setattr(artifact_container, "call_blob", lambda operation, call: None)
+    container = EndlessContainer(SimpleNamespace(host_url="https://westeurope.api.azureml.ms"), "")
+
+    assert container.size("a.txt") is None
+    assert container.requests == 51
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(MlflowException, match=r"'a\.txt' must be uploaded in at most 50 attempts"):
+        container.upload({"a.txt": tmp_path / "a.txt"})

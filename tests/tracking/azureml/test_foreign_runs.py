@@ -4,12 +4,15 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from dbx_aml.tracking.azureml.service_context import service_context_of
+from dbx_aml.tracking.azureml.store import AmlTrackingStore
 from tests.support.azureml import AzureMl
 from tests.support.azureml.plain_client import plain_artifacts
 
@@ -90,7 +93,7 @@ def test_runs_with_wrong_tags_and_artifacts_are_found_with_one_warning_each(
     messages = [record.getMessage() for record in caplog.records]
     for run_id in wrong_ids:
         (message,) = [message for message in messages if run_id in message]
-        assert "a run is shown as Azure ML has it" in message
+        assert message.startswith(f"run {run_id} is shown as Azure ML has it: ")
         assert "\n" not in message
     assert len(messages) == len(wrong_ids)
     assert len(azureml.requests()) < 200
@@ -133,11 +136,49 @@ def test_nothing_is_logged_where_it_could_not_be_read_again(
     assert azureml_client.get_run(run_id).data.params["long"] == "x" * 600
 
 
-@pytest.mark.parametrize(
-    "lease",
-    ["host/\u00b2/n 5", f"host/{'9' * 30}/n 5", f"host/1/n {'9' * 400}", "host/-1/n 5", "//", " "],
+HOST = "westeurope.api.azureml.ms"
+WORKSPACE = (
+    "/subscriptions/8c1e5a90-2b7d-4c8e-9f11-3d5a7b9c0e42/resourceGroups/rg"
+    "/providers/Microsoft.MachineLearningServices/workspaces/mlw"
 )
-def test_a_tag_that_is_no_lease_is_none(lease: str) -> None:
-    from dbx_aml.tracking.mirror.lease import Lease
 
-    assert Lease.parse(lease) is None
+
+class CannedStore(AmlTrackingStore):
+    """A store whose service answers a search with one run, and that refuses every other call."""
+
+    def __init__(self, artifact_uri: str) -> None:
+        super().__init__(service_context_of(f"azureml://{HOST}/mlflow/v1.0{WORKSPACE}"))
+        self._artifact_uri = artifact_uri
+
+    def _call_endpoint(self, api: Any, *arguments: Any, **options: Any) -> Any:
+        response = api.Response()
+        run = response.runs.add()
+        run.info.run_id, run.info.status, run.info.artifact_uri = "r", 3, self._artifact_uri
+        run.data.tags.add(key="dbx_aml.overflow", value="1")
+        return response
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"azureml://collector.example/mlflow/v2.0{WORKSPACE}/experiments/1/runs/r/artifacts",
+        f"azureml://{HOST}/mlflow/v2.0{WORKSPACE}-two/experiments/1/runs/r/artifacts",
+        "https://collector.example/artifacts",
+        "azureml://",
+        "",
+    ],
+)
+def test_a_run_whose_artifacts_are_elsewhere_is_found_without_a_request_there(
+    uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AZUREML_CURRENT_CLOUD", "AzureCloud")
+    store = CannedStore(uri)
+
+    with caplog.at_level(logging.WARNING, "dbx_aml"):
+        (run,) = store.search_runs(["1"], "", 1)
+
+    assert run.data.params == {}
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith("run r is shown as Azure ML has it: artifacts of run r")
+    if "collector" in uri:
+        assert "collector.example" in message

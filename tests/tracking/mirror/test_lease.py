@@ -64,3 +64,11 @@ def test_artifacts_of_a_killed_program_are_mirrored_although_its_run_never_ended
 def test_a_tag_without_a_lease_is_no_lease(text: str | None) -> None:
     assert Lease.parse(text) is None
     assert Lease.parse("a/b/7/nonce 5") == Lease(host="a/b", pid=7, nonce="nonce", until=5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["host/\u00b2/n 5", f"host/{'9' * 30}/n 5", f"host/1/n {'9' * 400}", "host/-1/n 5", "//", " "],
+)
+def test_a_tag_that_is_no_lease_is_none(text: str) -> None:
+    assert Lease.parse(text) is None
