@@ -22,6 +22,7 @@ from dbx_aml.cli.tables import print_fields, print_json
 
 if TYPE_CHECKING:
     from dbx_aml.cluster.attach import AttachResult
+    from dbx_aml.cluster.attach_record import AttachMethod
     from dbx_aml.cluster.client import Client
     from dbx_aml.cluster.clusters import Cluster
     from dbx_aml.cluster.folder import ClusterFolder
@@ -61,7 +62,7 @@ _change_options = add_options(
 def attach(
     cluster: str,
     config: str | None,
-    method: str,
+    method: AttachMethod,
     wheelhouse: Path | None,
     on_failure: str,
     skip_allowlist_check: bool,

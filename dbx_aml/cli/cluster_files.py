@@ -16,6 +16,7 @@ from dbx_aml.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from dbx_aml.cluster.attach_record import AttachMethod
     from dbx_aml.cluster.files import ClusterFiles, FolderFiles
 
 _folder_options = add_options(
@@ -88,7 +89,7 @@ def serverless(
 def policy(
     config: str | None,
     wheelhouse: Path | None,
-    method: str,
+    method: AttachMethod,
     on_failure: str,
     folder: str,
     profile: str | None,

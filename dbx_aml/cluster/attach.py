@@ -9,7 +9,13 @@ from dataclasses import dataclass, replace
 from dbx_aml._common.errors import ClusterError, ServiceError
 from dbx_aml.cluster.allowlist import Allowlist
 from dbx_aml.cluster.apply import apply_change, wait_for_cluster
-from dbx_aml.cluster.attach_record import AttachRecord, is_same_script, write_record
+from dbx_aml.cluster.attach_record import (
+    AttachRecord,
+    is_same_script,
+    read_record,
+    refuse_other_attach,
+    write_record,
+)
 from dbx_aml.cluster.client import Client
 from dbx_aml.cluster.clusters import Cluster, Reporter
 from dbx_aml.cluster.driver import failure_message, read_driver_marker
@@ -66,10 +72,11 @@ def _prepare_folder(client: Client, plan: AttachPlan, report: Reporter) -> None:
     """Write the record, upload the files, and add the script to the metastore's allowlist.
 
     Raises:
-        ClusterError: A step failed; the cluster is unchanged.
+        ClusterError: A step failed, or another attach is at work; the cluster is unchanged.
     """
     change, files = plan.change, plan.files
     try:
+        refuse_other_attach(change.cluster, read_record(files.folder), plan.last_record)
         write_record(files.folder, _unconfirmed_record(plan))
         if plan.has_new_files:
             files.upload(report)
@@ -77,6 +84,8 @@ def _prepare_folder(client: Client, plan: AttachPlan, report: Reporter) -> None:
         for script in set(change.desired.allowlist_entries) - set(change.current.allowlist_entries):
             Allowlist(client, script).add_script()
             report(f"added {script} to the metastore's allowlist")
+        # Of two attaches that began at the same time, the one whose record was kept goes on.
+        refuse_other_attach(change.cluster, read_record(files.folder), plan.record)
     except (ClusterError, ServiceError) as err:
         raise ClusterError(f"{err} (cluster {change.cluster} is unchanged)") from err
 
@@ -84,13 +93,14 @@ def _prepare_folder(client: Client, plan: AttachPlan, report: Reporter) -> None:
 def _unconfirmed_record(plan: AttachPlan) -> AttachRecord:
     """Return the record to write before the cluster has read its new files.
 
-    If the attach is killed now, the next attach finds no hashes and uploads all files again, and a
-    detach finds the names of all files.
+    It says who is at work. If the attach is killed now, the next attach finds no hashes and uploads
+    all files again, and a detach finds the names of all files.
     """
+    record = replace(plan.record, is_complete=False)
     if not plan.has_new_files:
-        return plan.record
+        return record
     names = sorted({*plan.stale_files, *plan.files.content})
-    return replace(plan.record, files=dict.fromkeys(names, ""))
+    return replace(record, files=dict.fromkeys(names, ""))
 
 
 def _with_policy(client: Client, plan: AttachPlan) -> AttachPlan:

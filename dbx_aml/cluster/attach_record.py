@@ -5,18 +5,27 @@ an attach after an interrupted one, reads in it how the cluster was before.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, Self, TypeVar, get_type_hints
 
-from dbx_aml._common.errors import ClusterError
+from dbx_aml._common.errors import ClusterError, UnsafePathError
+from dbx_aml._common.json_content import check_types, parse_json
+from dbx_aml._common.paths import check_relative_path
 from dbx_aml.cluster.clusters import Cluster
-from dbx_aml.cluster.folder import ClusterFolder, absolute_path
+from dbx_aml.cluster.folder import ClusterFolder, absolute_path, is_cluster_folder
 from dbx_aml.cluster.init_script import SCRIPT_NAME
 from dbx_aml.link.config_file import CONFIG_NAME
 
 RECORD_NAME = "attached.json"
 CONFIG_VARIABLE = "DBX_AML_CONFIG"
+# Subfolder of the wheels in the cluster's folder.
+WHEELHOUSE_FOLDER = "wheelhouse"
+AttachMethod = Literal["init-script", "libraries", "policy"]
+# An attach that has not ended after this time was interrupted.
+_LONGEST_ATTACH = timedelta(hours=1)
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +42,34 @@ class AttachRecord:
         policy_id: Cluster policy that the attach set.
         files: SHA-256 of each uploaded file, by its name in the folder.
         version: Version of dbx-aml.
+        attach_id: Unique text of each attach.
+        user: Databricks user who attached the cluster.
+        time: Begin of the attach, ISO 8601 in UTC.
+        is_complete: Whether the cluster has the settings of the attach; False while an attach is
+            at work, and after it was interrupted.
     """
 
-    method: str
-    script: Mapping[str, Any] | None = None
+    method: AttachMethod
+    script: Mapping[str, Mapping[str, str]] | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     previous_values: Mapping[str, str | None] = field(default_factory=dict)
-    libraries: tuple[Mapping[str, Any], ...] = ()
+    libraries: tuple[Mapping[str, str], ...] = ()
     allowlist_entries: tuple[str, ...] = ()
     policy_id: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     version: str = ""
+    attach_id: str = ""
+    user: str = ""
+    time: str = ""
+    is_complete: bool = True
+
+    def is_at_work(self) -> bool:
+        """Tell whether the attach has begun within the last hour and has not ended."""
+        try:
+            age = datetime.now(UTC) - datetime.fromisoformat(self.time)
+        except (ValueError, TypeError):
+            return False
+        return not self.is_complete and timedelta(0) <= age < _LONGEST_ATTACH
 
     def restore_variables(self, current: Mapping[str, str]) -> dict[str, str]:
         """Return a cluster's variables with their values from before the attach.
@@ -66,38 +92,108 @@ class AttachRecord:
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: bytes, path: str) -> Self:
+    def from_json(cls, text: bytes, folder: ClusterFolder) -> Self:
         """Return the record in a file; unknown keys of a later release are ignored.
+
+        Others may be able to write the file: a detach removes what the record names, so all of it
+        must be in the folder.
 
         Args:
             text: Content of the file.
-            path: Path of the file, for the error.
+            folder: Folder of the file.
 
         Raises:
-            ClusterError: The file is not a record.
+            ClusterError: The file is no record, or names files outside of the folder. The message
+                repeats no text of the file.
         """
         try:
-            content = json.loads(text)
+            content = parse_json(text)
+            check_types(content, get_type_hints(cls))
+            if "method" not in content:
+                raise ValueError("it has no method")
             fields = {name: content[name] for name in cls.__dataclass_fields__ if name in content}
             for name in ("libraries", "allowlist_entries"):
                 fields[name] = tuple(fields.get(name, ()))
-            return cls(**fields)
-        except (ValueError, TypeError) as err:
-            raise ClusterError(
-                f"record of the attach must be readable: {path} is damaged; remove the script and "
-                "its variables on the cluster's page, and delete the file"
-            ) from err
+            record = cls(**fields)
+            record._check_paths(folder)
+        except ValueError as err:
+            problem = str(err)
+        else:
+            return record
+        raise ClusterError(
+            f"record of the attach must be readable: {folder.file_path(RECORD_NAME)} is damaged "
+            f"({problem}); remove the script and its variables on the cluster's page, and delete "
+            "the file"
+        )
+
+    def _check_paths(self, folder: ClusterFolder) -> None:
+        """Refuse a record that names anything outside of its cluster's folder.
+
+        Raises:
+            ValueError: A path leads elsewhere.
+        """
+        for key, paths in self._named_paths(folder):
+            for path in paths:
+                if not path.startswith(f"{folder.path}/") or not _is_file_name(
+                    path.removeprefix(f"{folder.path}/")
+                ):
+                    raise ValueError(f"{key} must name files of this folder only")
+
+    def _named_paths(self, folder: ClusterFolder) -> Iterator[tuple[str, list[str]]]:
+        """Yield the path of everything that the record names, by the field's name."""
+        yield "files", [f"{folder.path}/{name}" for name in self.files]
+        yield "allowlist_entries", list(self.allowlist_entries)
+        yield "libraries", [_only_value(library, "whl") or "" for library in self.libraries]
+        if self.script is not None:
+            (storage,) = folder.script_location(RECORD_NAME)
+            location = _only_value(self.script, storage) or {}
+            yield "script", [_only_value(location, "destination") or ""]
+
+
+def _only_value(mapping: Mapping[str, Value], key: str) -> Value | None:
+    """Return the value of the key if the mapping has no other one."""
+    return mapping[key] if mapping.keys() == {key} else None
+
+
+def _is_file_name(name: str) -> bool:
+    """Tell whether a name is one of an attach: a plain one, or one in the subfolder of wheels."""
+    try:
+        parts = check_relative_path(name).split("/")
+    except UnsafePathError:
+        return False
+    return len(parts) == 1 or (len(parts) == 2 and parts[0] == WHEELHOUSE_FOLDER)
 
 
 def read_record(folder: ClusterFolder) -> AttachRecord | None:
     """Return the record in a cluster's folder, or None if the folder has no record.
 
     Raises:
-        ClusterError: The record is damaged.
+        ClusterError: The record is damaged, or names files outside of the folder.
         ServiceError: The caller may not read the folder.
     """
     text = folder.read_file(RECORD_NAME)
-    return None if text is None else AttachRecord.from_json(text, folder.file_path(RECORD_NAME))
+    return None if text is None else AttachRecord.from_json(text, folder)
+
+
+def refuse_other_attach(
+    cluster: Cluster, record: AttachRecord | None, known_record: AttachRecord | None
+) -> None:
+    """Refuse to write over the files of an attach that has begun meanwhile.
+
+    Args:
+        cluster: Cluster to attach or detach.
+        record: Record that is in the folder now.
+        known_record: Record that was there when the caller looked last.
+
+    Raises:
+        ClusterError: The records are of different attaches. The message says who is at work.
+    """
+    if record is None or (known_record and known_record.attach_id == record.attach_id):
+        return
+    raise ClusterError(
+        f"cluster {cluster} must be attached by one user at a time: {record.user!r} has begun an "
+        f"attach at {record.time!r}; wait for its end, then run the command again"
+    )
 
 
 def write_record(folder: ClusterFolder, record: AttachRecord) -> None:
@@ -124,7 +220,8 @@ def attached_folder(cluster: Cluster) -> str | None:
     paths.append(absolute_path(cluster.variables.get(CONFIG_VARIABLE, "")))
     for path in paths:
         folder, _, name = path.rpartition("/")
-        if folder.endswith(f"/{cluster.cluster_id}") and name in (SCRIPT_NAME, CONFIG_NAME):
+        is_ours = folder.endswith(f"/{cluster.cluster_id}") and name in (SCRIPT_NAME, CONFIG_NAME)
+        if is_ours and is_cluster_folder(folder):
             return folder
     return None
 

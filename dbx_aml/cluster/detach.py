@@ -10,6 +10,7 @@ from dbx_aml.cluster.attach_record import (
     AttachRecord,
     is_same_script,
     read_record,
+    refuse_other_attach,
 )
 from dbx_aml.cluster.client import Client
 from dbx_aml.cluster.clusters import Cluster, Reporter
@@ -100,9 +101,11 @@ def detach_cluster(client: Client, plan: DetachPlan, report: Reporter) -> Cluste
         report: Receiver of progress messages.
 
     Raises:
-        ClusterError: The detach is incomplete; the message names the rest and how to remove it.
+        ClusterError: The cluster was attached again since the plan; or the detach is incomplete,
+            and the message names the rest and how to remove it.
         ServiceError: The caller may not change the cluster.
     """
+    refuse_other_attach(plan.change.cluster, read_record(plan.folder), plan.record)
     cluster = apply_change(client, plan.change, report, must_restart=False)
     cluster = wait_for_cluster(client, cluster, report)
     try:

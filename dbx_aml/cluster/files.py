@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dbx_aml._common.errors import ArgumentError, ClusterError, LinkError
 from dbx_aml._common.paths import sha256_of_file
-from dbx_aml.cluster.attach_record import CONFIG_VARIABLE
+from dbx_aml.cluster.attach_record import CONFIG_VARIABLE, WHEELHOUSE_FOLDER, AttachMethod
 from dbx_aml.cluster.clusters import Cluster, Reporter
 from dbx_aml.cluster.folder import ClusterFolder
 from dbx_aml.cluster.init_script import SCRIPT_NAME, render
@@ -25,8 +25,6 @@ from dbx_aml.link.config_file import (
 )
 from dbx_aml.link.link import Link
 
-# Subfolder of the wheels in the cluster's folder.
-_WHEELHOUSE = "wheelhouse"
 _DATABRICKS_HOME = Path("/databricks")
 
 
@@ -44,7 +42,7 @@ class FolderFiles:
     """
 
     folder: ClusterFolder
-    method: str
+    method: AttachMethod
     content: Mapping[str, bytes | Path]
     script: Script | None
     libraries: tuple[Library, ...]
@@ -90,7 +88,7 @@ class ClusterFiles:
     """
 
     link: Link
-    method: str
+    method: AttachMethod
     wheelhouse: Mapping[str, Path]
     on_failure: str = "continue"
 
@@ -126,7 +124,7 @@ class ClusterFiles:
                 libraries=tuple({"whl": folder.file_path(name)} for name in wheels),
                 variables={**environment, CONFIG_VARIABLE: folder.file_path(CONFIG_NAME)},
             )
-        wheelhouse_path = folder.file_path(_WHEELHOUSE) if self.wheelhouse else None
+        wheelhouse_path = folder.file_path(WHEELHOUSE_FOLDER) if self.wheelhouse else None
         script = render(self.link, wheelhouse_path=wheelhouse_path, on_failure=self.on_failure)
         content[SCRIPT_NAME] = script.encode()
         # The script writes config.json to each node, where any user may read it. Before the script
@@ -147,7 +145,7 @@ class ClusterFiles:
         Raises:
             ClusterError: The runtimes differ; missing packages would only show on the cluster.
         """
-        file = self.wheelhouse.get(f"{_WHEELHOUSE}/{WHEELHOUSE_FILE}")
+        file = self.wheelhouse.get(f"{WHEELHOUSE_FOLDER}/{WHEELHOUSE_FILE}")
         runtime = str(json.loads(file.read_text(encoding="utf-8"))["runtime"]) if file else ""
         version = cluster.spark_version
         if runtime not in known_runtimes() or version.startswith(f"{runtime.split('-')[0]}."):
@@ -159,7 +157,11 @@ class ClusterFiles:
 
 
 def collect_files(
-    config: str | Path | None, wheelhouse: Path | None, *, method: str, on_failure: str = "continue"
+    config: str | Path | None,
+    wheelhouse: Path | None,
+    *,
+    method: AttachMethod,
+    on_failure: str = "continue",
 ) -> ClusterFiles:
     """Read the link and list the wheels; no service is called.
 
@@ -182,7 +184,7 @@ def collect_files(
                 f"wheelhouse must hold wheels and their hashes: got {str(wheelhouse)!r} without; "
                 "fill it with 'dbx-aml cluster wheelhouse'"
             )
-        files = {f"{_WHEELHOUSE}/{path.name}": path for path in paths}
+        files = {f"{WHEELHOUSE_FOLDER}/{path.name}": path for path in paths}
     if method == "libraries" and not files:
         raise ArgumentError(
             "libraries must come from wheels: got none; give --wheelhouse, which 'dbx-aml cluster "

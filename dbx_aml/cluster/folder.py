@@ -6,7 +6,14 @@ import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote
 
-from dbx_aml._common.errors import ArgumentError, ClusterError, NotFoundError, ServiceError
+from dbx_aml._common.errors import (
+    ArgumentError,
+    ClusterError,
+    NotFoundError,
+    ServiceError,
+    UnsafePathError,
+)
+from dbx_aml._common.paths import check_relative_path, join_inside
 from dbx_aml.cluster.client import Client
 
 _VOLUME_PATH = re.compile(r"/Volumes/([^/]+)/([^/]+)/([^/]+)(/.*)?")
@@ -18,6 +25,15 @@ def absolute_path(path: str) -> str:
     """Return a workspace path with "/Workspace", which may be left out; other paths unchanged."""
     is_short = _WORKSPACE_PATH.fullmatch(path) and not path.startswith("/Workspace/")
     return f"/Workspace{path}" if is_short else path
+
+
+def is_cluster_folder(path: str) -> bool:
+    """Tell whether a path can be the folder of a cluster: in a volume or in the workspace."""
+    try:
+        check_relative_path(path.lstrip("/"))
+    except UnsafePathError:
+        return False
+    return bool(_VOLUME_PATH.fullmatch(path) or _WORKSPACE_PATH.fullmatch(path))
 
 
 class ClusterFolder:
@@ -35,7 +51,7 @@ class ClusterFolder:
         self._client = client
         self.path = absolute_path(posixpath.normpath(path))
         self.is_volume = bool(_VOLUME_PATH.fullmatch(self.path))
-        if not self.is_volume and not _WORKSPACE_PATH.fullmatch(self.path):
+        if ".." in path.split("/") or not is_cluster_folder(self.path):
             raise ArgumentError(
                 f"folder must be in a volume or in the workspace: got {path!r}; use "
                 "/Volumes/<catalog>/<schema>/<volume>/<folder>"
@@ -45,8 +61,12 @@ class ClusterFolder:
         return self.path
 
     def file_path(self, name: str) -> str:
-        """Return the path of a file in the folder, as a cluster reads it."""
-        return f"{self.path}/{name}"
+        """Return the path of a file in the folder, as a cluster reads it.
+
+        Raises:
+            UnsafePathError: The name leads out of the folder.
+        """
+        return join_inside(self.path, name)
 
     def script_location(self, name: str) -> dict[str, dict[str, str]]:
         """Return a file in the folder as the clusters API names an init script."""

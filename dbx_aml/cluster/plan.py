@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from importlib.metadata import version
+from uuid import uuid4
 
 from dbx_aml._common.errors import ClusterError
 from dbx_aml.cluster.allowlist import Allowlist
@@ -11,6 +13,7 @@ from dbx_aml.cluster.attach_record import (
     attached_folder,
     is_same_script,
     read_record,
+    refuse_other_attach,
 )
 from dbx_aml.cluster.client import Client
 from dbx_aml.cluster.clusters import Cluster
@@ -35,6 +38,7 @@ class AttachPlan:
         change: Change of the cluster's settings.
         files: Files of the cluster's folder.
         record: Record to write beside the files.
+        last_record: Record that the folder has; None for a folder without.
         stale_files: Names of files of the last attach that are no longer needed.
         has_new_files: Whether a file differs from the last upload.
     """
@@ -42,6 +46,7 @@ class AttachPlan:
     change: SettingsChange
     files: FolderFiles
     record: AttachRecord
+    last_record: AttachRecord | None
     stale_files: tuple[str, ...]
     has_new_files: bool
 
@@ -83,6 +88,8 @@ def plan_attach(
     """
     _check_cluster(cluster, files)
     last_record = read_record(files.folder)
+    if last_record and last_record.is_at_work() and last_record.user != client.user:
+        refuse_other_attach(cluster, last_record, None)
     is_attached = attached_folder(cluster) == files.folder.path
     # A record of an attach that was interrupted before it changed the cluster does not count.
     record = last_record if is_attached else None
@@ -128,7 +135,11 @@ def plan_attach(
             policy_id=record.policy_id if record else None,
             files=hashes,
             version=version("dbx-aml"),
+            attach_id=uuid4().hex,
+            user=client.user,
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
         ),
+        last_record=last_record,
         stale_files=tuple(name for name in last_hashes if name not in hashes),
         has_new_files=last_hashes != hashes,
     )
