@@ -62,11 +62,7 @@ class Setting(NamedTuple):
 
 
 def resolve(layers: Iterable[Layer]) -> dict[str, Setting]:
-    """Return each setting that any layer has.
-
-    Args:
-        layers: Places in the order in which they count.
-    """
+    """Return each setting that any layer has."""
     sources: dict[str, list[SettingSource]] = {}
     for layer in layers:
         for name, value in layer.values.items():

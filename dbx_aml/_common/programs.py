@@ -18,7 +18,6 @@ def run_program(
     *,
     environment: Mapping[str, str] | None = None,
     input_text: str = "",
-    folder: Path | None = None,
     has_own_group: bool = True,
 ) -> str:
     """Return what a program writes to its standard output.
@@ -31,7 +30,6 @@ def run_program(
         timeout_s: Longest time that the program may take.
         environment: All environment variables of the program; by default this process's.
         input_text: Text for the program's standard input.
-        folder: Folder that the program starts in; by default the current one.
         has_own_group: Whether the program gets its own process group. Without it, a signal to the
             caller's group ends the program too, and at the deadline only the program is killed.
 
@@ -47,7 +45,6 @@ def run_program(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=None if environment is None else dict(environment),
-            cwd=folder,
             text=True,
             errors="replace",
             start_new_session=has_own_group,

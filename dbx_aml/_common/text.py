@@ -23,15 +23,9 @@ def one_line(text: object, limit: int | None = None) -> str:
     return line
 
 
-def plural(count: int, noun: str, plural_noun: str | None = None) -> str:
-    """Return a count with its noun, for example "1 run" or "1,204 runs".
-
-    Args:
-        count: Number of things.
-        noun: Name of one thing, for example "run".
-        plural_noun: Name of several things, where it is not the noun and an "s".
-    """
-    return f"{count:,} {noun if count == 1 else plural_noun or f'{noun}s'}"
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun, for example "1 run" or "1,204 runs"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def sql_identifier(name: str) -> str:

@@ -40,11 +40,7 @@ on_failure_option = click.option(
 
 
 def add_options(*options: Option) -> Callable[[_Command], _Command]:
-    """Return a decorator that adds options to a command, in the order of its help text.
-
-    Args:
-        options: Options as `click.option` returns them.
-    """
+    """Return a decorator that adds options to a command, in the order of its help text."""
 
     def add(command: _Command) -> _Command:
         for option in reversed(options):

@@ -36,13 +36,6 @@ class ProgressReporter(Protocol):
         """
 
 
-def stderr_console() -> Console:
-    """Return a console on stderr."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)
-
-
 @contextmanager
 def show_progress(
     step: str, unit: str = "", *, delay_s: float = _DELAY_S
@@ -54,7 +47,9 @@ def show_progress(
         unit: Name of the counted things, for example "tasks".
         delay_s: Seconds before the first step is shown.
     """
-    console = stderr_console()
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
     view = _ProgressBar(console, unit) if console.is_terminal else _ProgressLines(unit)
     with _DelayedProgress(step, view, delay_s) as progress:
         yield progress.report

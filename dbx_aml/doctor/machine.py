@@ -6,7 +6,6 @@ import inspect
 import platform
 import shutil
 import tempfile
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from dbx_aml._common.databricks_runtime import running_version
@@ -23,6 +22,7 @@ from dbx_aml.cluster.runtimes import (
 )
 from dbx_aml.doctor.check_result import CheckResult, SkippedError, failed, ok, warning
 from dbx_aml.doctor.checks import CheckContext
+from dbx_aml.doctor.packages import installed_version
 from dbx_aml.models.model_uri import ModelUri
 
 _GIB = 2**30
@@ -64,10 +64,7 @@ def _package_differences(runtime: Runtime) -> list[str]:
         differences.append(f"Python {_PYTHON}, listed {runtime.python}")
     for package in _COMPARED_PACKAGES:
         listed = runtime.packages[package]
-        try:
-            installed = version(package)
-        except PackageNotFoundError:
-            installed = "none"
+        installed = installed_version(package) or "none"
         if not is_same_version(installed, listed):
             differences.append(f"{package} {installed}, listed {listed}")
     return differences
@@ -127,10 +124,9 @@ def check_spark(context: CheckContext) -> CheckResult:
         runtime = find_runtime(running)
         spark = f"Spark {runtime.spark}" if runtime and runtime.spark else "Spark Connect"
         return ok(f"the runtime's: {spark}")
-    try:
-        installed = version("pyspark")
-    except PackageNotFoundError:
-        raise SkippedError("no pyspark on this machine: scoring runs on Databricks") from None
+    installed = installed_version("pyspark")
+    if installed is None:
+        raise SkippedError("no pyspark on this machine: scoring runs on Databricks")
     from dbx_aml.local.java import find_java
 
     try:

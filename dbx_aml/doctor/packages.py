@@ -23,7 +23,7 @@ _RESTART = "then restart Python"
 
 def check_packages(context: CheckContext) -> CheckResult:
     """Compare the requirements of this package with the installed packages."""
-    if _installed_version(PACKAGE) is None:
+    if installed_version(PACKAGE) is None:
         return failed(
             f"{PACKAGE} is on the path but not installed: MLflow does not find its stores",
             f"pip install its wheel, {_RESTART}",
@@ -35,14 +35,14 @@ def check_packages(context: CheckContext) -> CheckResult:
             "; ".join(_describe_unmet(requirement, installed) for requirement, installed in unmet),
             f"pip install {requirements}, {_RESTART}",
         )
-    full, skinny = _installed_version("mlflow"), _installed_version("mlflow-skinny")
+    full, skinny = installed_version("mlflow"), installed_version("mlflow-skinny")
     if full and skinny and full != skinny:
         return warning(
             f"mlflow {full} and mlflow-skinny {skinny} have the same folder: one has overwritten "
             "files of the other",
             f"pip install mlflow=={full} mlflow-skinny=={full}, {_RESTART}",
         )
-    own_version = _installed_version(PACKAGE)
+    own_version = installed_version(PACKAGE)
     return ok(f"mlflow {full or skinny}, {PACKAGE} {own_version}: all requirements are met")
 
 
@@ -50,7 +50,7 @@ def check_plugin(context: CheckContext) -> CheckResult:
     """Compare azureml-mlflow and its requirements with the installed packages."""
     from packaging.version import Version
 
-    installed = _installed_version(PLUGIN)
+    installed = installed_version(PLUGIN)
     required = next((one for one in _requirements(PACKAGE) if one.name == PLUGIN), None)
     install = f"pip install --no-deps '{required or PLUGIN}'"
     if installed is None:
@@ -58,7 +58,7 @@ def check_plugin(context: CheckContext) -> CheckResult:
     if required and not required.specifier.contains(installed, prereleases=True):
         return failed(
             f"{PLUGIN} {installed} is too old, {required.specifier} is required: pip had to keep "
-            f"{_BLOB} {_installed_version(_BLOB)} and has selected an old release",
+            f"{_BLOB} {installed_version(_BLOB)} and has selected an old release",
             f"{install} 'jsonpickle<5' msrest azure-mgmt-core, {_RESTART}; or attach the init "
             "script, which installs them so",
         )
@@ -77,13 +77,13 @@ def check_plugin(context: CheckContext) -> CheckResult:
             f"pip install {' '.join(requirements)}, {_RESTART}",
         )
     exceptions = f"; tested despite its limit: {', '.join(harmless)}" if harmless else ""
-    mlflow_version = _installed_version("mlflow-skinny")
+    mlflow_version = installed_version("mlflow-skinny")
     return ok(f"{PLUGIN} {installed} fits mlflow {mlflow_version}{exceptions}")
 
 
 def check_stores(context: CheckContext) -> CheckResult:
     """Check that MLflow uses the stores of this package for Azure ML."""
-    if _installed_version(PLUGIN) is None:
+    if installed_version(PLUGIN) is None:
         raise SkippedError(f"needs {PLUGIN}, see the check 'plugin'")
     for group in ENTRY_POINT_GROUPS:
         modules = {entry.value for entry in entry_points(group=group) if entry.name == _SCHEME}
@@ -107,7 +107,8 @@ def check_stores(context: CheckContext) -> CheckResult:
     )
 
 
-def _installed_version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """Return the version of an installed package, None for any other package."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -118,7 +119,7 @@ def _requirements(package: str) -> Iterator[Requirement]:
     """Yield the requirements of an installed package on this machine, without extras."""
     from packaging.requirements import Requirement
 
-    for line in (requires(package) or []) if _installed_version(package) else []:
+    for line in (requires(package) or []) if installed_version(package) else []:
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             yield requirement
@@ -128,7 +129,7 @@ def _unmet_requirements(package: str) -> list[tuple[Requirement, str | None]]:
     """Return each unmet requirement of a package with the installed version."""
     unmet = []
     for requirement in _requirements(package):
-        installed = _installed_version(requirement.name)
+        installed = installed_version(requirement.name)
         if installed is None or not requirement.specifier.contains(installed, prereleases=True):
             unmet.append((requirement, installed))
     return unmet

@@ -19,11 +19,7 @@ _HTML_STYLES = {
 
 
 class DoctorReport:
-    """The results of all checks, worst first; prints as a table.
-
-    Args:
-        results: Results in the order of the checks.
-    """
+    """The results of all checks, worst first; prints as a table."""
 
     def __init__(self, results: Iterable[CheckResult]) -> None:
         self.results = sorted(results, key=lambda result: STATUSES.index(result.status))

@@ -49,12 +49,11 @@ class Status:
         )
 
 
-def status(connection: Connection | None = None, *, marker_path: Path = MARKER_PATH) -> Status:
+def status(connection: Connection | None = None) -> Status:
     """Return the state of this session.
 
     Args:
         connection: Connection to show. By default the one that `connect` returned last.
-        marker_path: File of the init script's marker; only tests need it.
 
     Raises:
         LinkError: There is no connection yet.
@@ -77,9 +76,9 @@ def status(connection: Connection | None = None, *, marker_path: Path = MARKER_P
         "versions": f"dbx-aml {version('dbx-aml')}, mlflow {mlflow.__version__}",
         "runtime": runtime or "this machine, not Databricks",
     }
-    marker = read_marker(marker_path)
+    marker = read_marker(MARKER_PATH)
     if marker is not None:
-        paths["init_script"] = marker_path
+        paths["init_script"] = MARKER_PATH
         values["init script"] = f"{marker.status} {marker.time}".strip()
         if not marker.is_ok:
             failed.add("init script")

@@ -38,18 +38,14 @@ _INDENT = "      "
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """The steps of a finished demo and the folder that it filled.
+    """The steps of a finished demo and where it wrote.
 
     Args:
-        root: Folder with everything that the demo wrote.
-        tracking_uri: MLflow database with the demo's runs and model versions.
         steps: Steps in the order in which they ran.
         locations: Paths and URIs of the tables, MLflow and the notebooks' pages, by name.
         seconds: Wall clock of the whole demo.
     """
 
-    root: Path
-    tracking_uri: str
     steps: tuple[DemoStep, ...]
     locations: dict[str, str]
     seconds: float
@@ -58,8 +54,6 @@ class DemoResult:
 def run_demo(
     root: str | Path | None = None,
     notebooks: str | Path | None = None,
-    *,
-    console: Console | None = None,
 ) -> DemoResult:
     """Run the whole flow on this machine, print each step as it happens, and check it.
 
@@ -68,7 +62,6 @@ def run_demo(
             demo deletes the files of an earlier demo and refuses a folder with any other file.
         notebooks: Folder with `02_track.py` and the other notebooks; default: `notebooks` in the
             current folder, or beside the package.
-        console: Console to print to; default: standard output.
 
     Raises:
         DbxAmlError: The folder has other files, the flights or the notebooks are missing, or a
@@ -77,7 +70,7 @@ def run_demo(
         NotebookError: A cell of a notebook raised.
     """
     start = time.monotonic()
-    screen = Screen(console)
+    screen = Screen()
     notebook_folder = _find_notebooks(notebooks)
     folder = _clean_folder(Path(root or local_root() / "demo").resolve())
     uri = local_mlflow_uri(folder)
@@ -108,8 +101,6 @@ def run_demo(
     mlflow = Path(sys.executable).with_name("mlflow")
     mlflow_ui = f"{mlflow} ui --backend-store-uri {shlex.quote(uri)}"
     return DemoResult(
-        root=folder,
-        tracking_uri=uri,
         steps=steps,
         locations={**tables, "MLflow": uri, "MLflow UI": mlflow_ui, **flow.pages},
         seconds=seconds,

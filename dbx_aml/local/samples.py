@@ -54,9 +54,6 @@ def sample_flights(spark: SparkSession) -> str:
     The table has the columns that the notebooks need of the demo's real flights. A flight in 250
     was cancelled and has no delays.
 
-    Args:
-        spark: Session that creates the table.
-
     Shape:
         10,000 rows x (month int, day int, time_hour timestamp, hour int, carrier string, origin
         string, dest string, distance int, dep_delay int, arr_delay int).

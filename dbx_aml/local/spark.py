@@ -30,9 +30,6 @@ _GIB = 2**30
 def local_root(root: str | Path | None = None) -> Path:
     """Return the folder of everything local: the argument, else DBX_AML_LOCAL_ROOT, else .dbx_aml.
 
-    Args:
-        root: For example "/tmp/trial".
-
     Returns:
         An absolute path; the folder need not exist.
     """

@@ -54,19 +54,14 @@ class ModelLocation:
 def locate_model(uri: ModelUri, client: MlflowClient) -> ModelLocation:
     """Find a model on the servers of a client; an alias is resolved to its version.
 
-    Args:
-        uri: Model to find.
-        client: Client of the tracking and the registry server.
-
     Raises:
         MlflowException: A server has no such model, version, alias or run.
     """
     match uri.kind:
         case "alias":
             version = client.get_model_version_by_alias(str(uri.name), str(uri.alias))
-            return _registered_version(
-                uri.with_version(str(version.version)), version.run_id, client
-            )
+            pinned = ModelUri(kind="version", name=uri.name, version=str(version.version))
+            return _registered_version(pinned, version.run_id, client)
         case "version":
             version = client.get_model_version(str(uri.name), str(uri.version))
             return _registered_version(uri, version.run_id, client)

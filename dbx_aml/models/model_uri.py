@@ -1,7 +1,7 @@
 """Parse and build URIs of models: `models:/`, `runs:/` and paths."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, Self
 
 from dbx_aml._common.errors import ModelUriError
@@ -101,18 +101,6 @@ class ModelUri:
                 "the path is the name the model was logged with, often 'model'"
             )
         return cls(kind="run", run_id=match[1], path=match[2])
-
-    def with_version(self, version: str) -> Self:
-        """Return the URI of one version of the same registered model, for example of "3".
-
-        Raises:
-            ModelUriError: The URI names no registered model.
-        """
-        if self.name is None:
-            raise ModelUriError(
-                f"only a registered model has versions: got {str(self)!r}; use 'models:/<name>'"
-            )
-        return replace(self, kind="version", version=version, alias=None)
 
     def __str__(self) -> str:
         match self.kind:

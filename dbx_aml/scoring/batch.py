@@ -71,21 +71,8 @@ class WrittenBatch:
     metadata: dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _OutputCommit:
-    """The commit of a batch's scored rows, and how many rows are for the quarantine."""
-
-    commit: Commit
-    rows_quarantined: int
-
-
 def write_batch(bound: BoundRequest, read_rows: ReadRows, batch: Batch) -> WrittenBatch:
     """Score a batch into both tables, unless an earlier attempt has done it.
-
-    Args:
-        bound: Bound request.
-        read_rows: Function that returns the batch's rows as of a version of the input table.
-        batch: Batch to write.
 
     Raises:
         NoScorableRowError: The model fails on every row; nothing is written then.
@@ -112,16 +99,14 @@ def write_batch(bound: BoundRequest, read_rows: ReadRows, batch: Batch) -> Writt
             bound.report("trying the model")
             try_model(bound, rows)
         bound.model_udf.prepare(strict=is_strict)
-        partitioned = partitioning.result()
+        partitioned_rows, arrow_rows = partitioning.result()
     row_count = _check_keys(bound, rows) if request.write_mode == "merge" else None
 
-    def write_output(*, strict: bool) -> _OutputCommit | None:
-        return _write_output(
-            bound, rows, partitioned.frame, batch, exists, row_count, strict=strict
-        )
+    def write_output(*, strict: bool) -> tuple[Commit, int] | None:
+        return _write_output(bound, rows, partitioned_rows, batch, exists, row_count, strict=strict)
 
     bound.report("scoring")
-    with larger_arrow_batches(partitioned.frame.sparkSession, partitioned.arrow_rows):
+    with larger_arrow_batches(partitioned_rows.sparkSession, arrow_rows):
         try:
             written = write_output(strict=is_strict)
         except StrictGuardError as err:
@@ -136,15 +121,15 @@ def write_batch(bound: BoundRequest, read_rows: ReadRows, batch: Batch) -> Writt
                 "holds without its commit in the history; pass another batch_id"
             )
         return _finish_quarantine(bound, read_rows, batch, commit)
-    rows_quarantined = written.rows_quarantined
+    output_commit, rows_quarantined = written
     if rows_quarantined:
         rows_quarantined = _write_quarantine(bound, rows, batch)
     return WrittenBatch(
-        rows_scored=written.commit.rows,
+        rows_scored=output_commit.rows,
         rows_quarantined=rows_quarantined,
-        output_version=written.commit.version,
+        output_version=output_commit.version,
         is_new=True,
-        metadata=written.commit.metadata,
+        metadata=output_commit.metadata,
     )
 
 
@@ -208,8 +193,12 @@ def _write_output(
     row_count: int | None,
     *,
     strict: bool,
-) -> _OutputCommit | None:
-    """Commit the scored rows; return None if the output table has this batch already."""
+) -> tuple[Commit, int] | None:
+    """Commit the scored rows, and count those for the quarantine.
+
+    Returns:
+        The commit and the count; None if the output table has this batch already.
+    """
     spark, request = bound.spark, bound.request
     output = request.output_table
     frame, observation = scored_rows(bound, partitioned_rows, batch, strict=strict)
@@ -224,24 +213,19 @@ def _write_output(
         if merged is None:
             return None
         version = output.version(spark) or 0
-        return _OutputCommit(
-            commit=Commit(version=version, rows=merged, metadata=metadata),
-            rows_quarantined=int(row_count or 0) - merged,
-        )
+        commit = Commit(version=version, rows=merged, metadata=metadata)
+        return commit, int(row_count or 0) - merged
     mode = "overwrite" if request.write_mode == "replace" else "append"
     writer = batch_writer(frame, batch, metadata).mode(mode)
     if request.replace_where:
         writer = writer.option("replaceWhere", request.replace_where)
     write_table(writer, output, frame.schema, exists=exists)
     commits = output.commits(spark, _LATEST_COMMITS)
-    commit = next((c for c in commits if c.metadata.get("attempt") == attempt), None)
-    if commit is None:
+    own_commit = next((c for c in commits if c.metadata.get("attempt") == attempt), None)
+    if own_commit is None:
         return None
     observed = _observed_counts(observation).get(QUARANTINED)
-    return _OutputCommit(
-        commit=commit,
-        rows_quarantined=rows.count() - commit.rows if observed is None else int(observed),
-    )
+    return own_commit, rows.count() - own_commit.rows if observed is None else int(observed)
 
 
 def _write_quarantine(bound: BoundRequest, rows: DataFrame, batch: Batch) -> int:

@@ -13,35 +13,26 @@ from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring.delta_table import column_types
 from dbx_aml.scoring.model_udf import ModelUdf
-from dbx_aml.scoring.output_rows import output_schema
+from dbx_aml.scoring.output_rows import output_types
 from dbx_aml.scoring.pinned_model import pin_model
 from dbx_aml.scoring.request import ResolvedRequest, ScoringRequest
 from dbx_aml.scoring.spark_progress import Report
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql import types as T
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BoundRequest:
-    """A resolved request whose model is a Spark function of the input table's columns.
-
-    Args:
-        spark: Session that scores.
-        resolved: Resolved request.
-        model_udf: Model as a Spark function.
-        report: Receiver of each step's name.
-        new_columns: Columns that an existing output table gains.
-    """
+    """A resolved request whose model is a Spark function of the input table's columns."""
 
     spark: SparkSession
     resolved: ResolvedRequest
     model_udf: ModelUdf
     report: Report
-    new_columns: tuple[str, ...] = ()
+    new_columns: tuple[str, ...] = ()  # an existing output table gains them
 
     @property
     def request(self) -> ScoringRequest:
@@ -51,11 +42,6 @@ class BoundRequest:
 
 def bind_request(spark: SparkSession, resolved: ResolvedRequest, report: Report) -> BoundRequest:
     """Bind the model's columns to the input table's, and check the output table's columns.
-
-    Args:
-        spark: Session that scores.
-        resolved: Resolved request; the files of its model are moved.
-        report: Receiver of each step's name.
 
     Raises:
         SchemaMismatchError: The input table lacks a column of the model, a type does not convert,
@@ -74,12 +60,6 @@ def bind_pinned_uri(
     With Spark Connect, the process of a stream's callback needs its own copy of the files. And an
     earlier attempt at a batch may have used another version of the model: the same version
     finishes the batch.
-
-    Args:
-        spark: Session that scores.
-        resolved: Resolved request.
-        model_uri: URI that names one version, for example "models:/delay/3".
-        report: Receiver of each step's name.
     """
     client = create_client(resolved.tracking_uri, resolved.registry_uri)
     with TemporaryDirectory(prefix="dbx_aml_") as folder:
@@ -100,18 +80,15 @@ def _check_output_columns(bound: BoundRequest, rows: DataFrame) -> tuple[str, ..
     table = bound.request.output_table
     if not table.exists(bound.spark):
         return ()
-    new_types = _types_by_name(output_schema(bound, rows))
-    old_types = _types_by_name(table.read(bound.spark).schema)
+    new_types = output_types(bound, rows)
+    old_types = column_types(table.read(bound.spark))
     names_by_lower_case = {name.lower(): name for name in old_types}
     differences = []
     for name, new_type in new_types.items():
         old_name = name if name in old_types else names_by_lower_case.get(name.lower(), "")
         old_type = old_types.get(old_name)
-        # Not `!=`: that compares nullability too.
-        if old_type is not None and old_type.simpleString() != new_type.simpleString():
-            differences.append(
-                f"{name!r} is {old_type.simpleString()}, not {new_type.simpleString()}"
-            )
+        if old_type not in (None, new_type):
+            differences.append(f"{name!r} is {old_type}, not {new_type}")
     if differences:
         raise SchemaMismatchError(
             f"output table must take the scored columns: got {table.name!r}, where "
@@ -121,7 +98,3 @@ def _check_output_columns(bound: BoundRequest, rows: DataFrame) -> tuple[str, ..
     if new_columns:
         log.warning("output table gains columns=%s", list(new_columns))
     return new_columns
-
-
-def _types_by_name(schema: T.StructType) -> dict[str, T.DataType]:
-    return {field.name: field.dataType for field in schema.fields}

@@ -44,13 +44,7 @@ def create_table(spark: SparkSession, table: Table, schema: T.StructType) -> Non
 def write_table(
     writer: DataFrameWriter, table: Table, schema: T.StructType, *, exists: bool
 ) -> None:
-    """Write rows into a table.
-
-    Args:
-        writer: Writer of the rows, with its options.
-        table: Table to write to.
-        schema: Schema of the rows.
-        exists: Whether the table exists; a new one is created with properties.
+    """Write rows into a table; one that does not exist yet is created with properties.
 
     Raises:
         ScoringError: The table cannot be written; the message is one line.
@@ -76,14 +70,6 @@ def merge_rows(
     metadata: dict[str, Any],
 ) -> int | None:
     """Merge rows into a table by their key.
-
-    Args:
-        spark: Session that writes.
-        table: Table to merge into.
-        rows: Rows to merge.
-        key_columns: Columns that identify a row.
-        batch: Batch of these rows.
-        metadata: Facts about the batch, for the commit.
 
     Returns:
         Number of rows written; None if the table has this batch already.

@@ -21,10 +21,6 @@ def check_flavor(model: Model, folder: Path) -> None:
 
     Otherwise Spark's workers would fail one by one, each with a long stack.
 
-    Args:
-        model: Metadata of the model.
-        folder: Folder with the model's files.
-
     Raises:
         ScoringError: The model has no python_function flavor, or its package is missing.
     """
@@ -57,11 +53,7 @@ def read_requirements(folder: Path) -> list[str]:
 
 
 def requirement_differences(folder: Path) -> list[str]:
-    """Return one text for each requirement of a model that this machine does not meet.
-
-    Args:
-        folder: Folder with the model's files.
-    """
+    """Return one text for each requirement of a model that this machine does not meet."""
     from packaging.requirements import InvalidRequirement, Requirement
 
     differences = []

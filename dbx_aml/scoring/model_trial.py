@@ -37,11 +37,6 @@ def try_model(bound: BoundRequest, rows: DataFrame) -> None:
 def require_scorable_row(bound: BoundRequest, rows: DataFrame, first_reason: str) -> None:
     """Search all rows for one that the model scores.
 
-    Args:
-        bound: Bound request.
-        rows: Rows of the input table.
-        first_reason: Reason of a row that cannot be scored.
-
     Raises:
         NoScorableRowError: The model fails on every row.
     """

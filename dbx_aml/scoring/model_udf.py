@@ -48,11 +48,7 @@ Fields = tuple[tuple[str, str], ...]
 class ModelUdf:
     """The guarded model as a Spark function of the input table's columns.
 
-    Args:
-        spark: Session that scores.
-        model: Pinned model; its files are moved into the guarded model.
-        column_types: Columns of the input table and their Spark types.
-        env_manager: Environment of the model, as MLflow's `spark_udf` takes it.
+    The files of the model are moved into the guarded model.
 
     Raises:
         SchemaMismatchError: The table lacks a column of the model, or a type does not convert.
@@ -65,7 +61,6 @@ class ModelUdf:
         column_types: Mapping[str, str],
         env_manager: str,
     ) -> None:
-        self.model = model
         self.bound_columns = bind_columns(
             model.inputs, column_types, as_json=env_manager != "local"
         )

@@ -14,13 +14,13 @@ from dbx_aml.scoring.column_binding import (
     SCORING,
     prediction_expression,
 )
+from dbx_aml.scoring.delta_table import column_types
 from dbx_aml.scoring.guard import QUARANTINED, REASON
 from dbx_aml.scoring.model_udf import RESULT
 from dbx_aml.scoring.request import Batch
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, Observation
-    from pyspark.sql import types as T
 
     from dbx_aml.scoring.bind import BoundRequest
 
@@ -37,32 +37,21 @@ def scored_rows(
 ) -> tuple[DataFrame, Observation]:
     """Return the rows for the output table, and the observed count of quarantined rows.
 
-    Args:
-        bound: Bound request.
-        rows: Rows of the input table.
-        batch: Batch of these rows.
-        strict: Whether the query fails if a worker cannot score any of its first rows.
-
     Shape: n rows -> n minus the quarantined rows; `output_columns`, `prediction`, `_scoring`.
     """
     frame, observation = bound.model_udf.with_result(needed_columns(bound, rows), strict=strict)
     return _output_columns(bound, frame, batch), observation
 
 
-def output_schema(bound: BoundRequest, rows: DataFrame) -> T.StructType:
-    """Return the schema of the output rows without running the model."""
+def output_types(bound: BoundRequest, rows: DataFrame) -> dict[str, str]:
+    """Return columns and Spark types of the output rows without running the model."""
     no_batch = Batch(batch_id="", app_id="", app_version=0, input_version=None)
     frame = bound.model_udf.with_empty_result(needed_columns(bound, rows))
-    return _output_columns(bound, frame, no_batch).schema
+    return column_types(_output_columns(bound, frame, no_batch))
 
 
 def quarantined_rows(bound: BoundRequest, rows: DataFrame, batch: Batch) -> DataFrame:
     """Return the rows for the quarantine table.
-
-    Args:
-        bound: Bound request.
-        rows: Rows of the input table.
-        batch: Batch of these rows.
 
     Shape: n rows -> the quarantined rows; every input column, `_quarantine`.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dbx_aml.scoring import plan
@@ -17,26 +16,18 @@ if TYPE_CHECKING:
 _UNKNOWN_SIZE = 2**62
 
 
-@dataclass(frozen=True, kw_only=True)
-class PartitionedRows:
-    """Rows in the partitions that their data and the model's cost are worth.
+def partition_rows(bound: BoundRequest, rows: DataFrame) -> tuple[DataFrame, int | None]:
+    """Merge small partitions; shuffle only where the model's cost a row is worth it.
 
-    Args:
-        frame: Columns that the output table or the model needs.
-        arrow_rows: Rows that Arrow hands to the model at once; None leaves Spark's setting.
+    Returns:
+        The columns that the output table or the model needs, and how many rows Arrow hands to the
+        model at once; None leaves Spark's setting.
     """
-
-    frame: DataFrame
-    arrow_rows: int | None
-
-
-def partition_rows(bound: BoundRequest, rows: DataFrame) -> PartitionedRows:
-    """Merge small partitions; shuffle only where the model's cost a row is worth it."""
     spark = bound.spark
     frame = needed_columns(bound, rows)
     cores, size_bytes = core_count(spark), size_in_bytes(spark, frame)
     if cores is None or size_bytes is None:
-        return PartitionedRows(frame=frame, arrow_rows=None)
+        return frame, None
     arrow_rows = plan.arrow_rows(size_bytes, cores, len(bound.model_udf.bound_columns))
     if plan.may_shuffle(cores, size_bytes) and bound.request.is_local_environment:
         files = len(frame.inputFiles())
@@ -46,9 +37,9 @@ def partition_rows(bound: BoundRequest, rows: DataFrame) -> PartitionedRows:
                 files, cores, frame.count(), size_bytes, seconds_per_row
             )
             if partitions is not None:
-                return PartitionedRows(frame=frame.repartition(partitions), arrow_rows=arrow_rows)
+                return frame.repartition(partitions), arrow_rows
     partitions = plan.merged_partitions(size_bytes, cores)
-    return PartitionedRows(frame=frame.coalesce(partitions), arrow_rows=arrow_rows)
+    return frame.coalesce(partitions), arrow_rows
 
 
 def size_in_bytes(spark: SparkSession, frame: DataFrame) -> int | None:

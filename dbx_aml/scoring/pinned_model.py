@@ -60,11 +60,6 @@ class PinnedModel:
 def pin_model(uri: ModelUri, client: MlflowClient, folder: Path) -> PinnedModel:
     """Resolve a model URI to one version and download its files.
 
-    Args:
-        uri: Model to pin; an alias is resolved to the version that it names now.
-        client: Client of the tracking and the registry server.
-        folder: Folder for the model's files; it is created.
-
     Raises:
         ModelNotFoundError: The server has no such model, version or alias.
         SchemaMismatchError: The model has no signature that names its columns.

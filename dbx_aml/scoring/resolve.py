@@ -30,12 +30,6 @@ def resolve_request(
 ) -> ResolvedRequest:
     """Fix everything of a request that could change while the job runs.
 
-    Args:
-        spark: Session of the job.
-        request: Request to resolve.
-        folder: Folder for the model's files; it must not exist.
-        report: Receiver of each step's name.
-
     Raises:
         TableNotFoundError: The input table does not exist, or the user may not read it.
         ModelNotFoundError: The registry has no such model.

@@ -135,7 +135,7 @@ def score_table(
         resolved = resolve_request(spark, request, Path(folder) / "model", report)
         bound = bind_request(spark, resolved, report)
         if dry_run:
-            return _planned_result(bound, start_time)
+            return replace(_result(bound, "planned", start_time), plan=_plan(bound))
         if request.write_mode == "incremental":
             result = _stream_result(bound, start_time)
         else:
@@ -173,11 +173,6 @@ def _stream_result(bound: BoundRequest, start_time: float) -> ScoringResult:
         metadata={**batches[-1].metadata, "batch_id": last_id},
     )
     return _result(bound, "scored", start_time, total)
-
-
-def _planned_result(bound: BoundRequest, start_time: float) -> ScoringResult:
-    plan_of_job = _plan(bound)
-    return replace(_result(bound, "planned", start_time), plan=plan_of_job)
 
 
 def _result(

@@ -21,12 +21,7 @@ _POLL_INTERVAL_S = 0.5
 
 @contextmanager
 def watch_progress(spark: SparkSession, progress: Progress) -> Iterator[Report]:
-    """Yield a function that names the current step; report Spark's tasks meanwhile.
-
-    Args:
-        spark: Session that runs the tasks.
-        progress: Function that receives the progress.
-    """
+    """Yield a function that names the current step; report Spark's tasks meanwhile."""
     step = ""
 
     def report(name: str) -> None:

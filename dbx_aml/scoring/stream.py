@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_APP_ID_PREFIX = "dbx_aml"
 # The bound request of each running stream, and the batches that it has written. Spark calls back in
 # this process; with Spark Connect in a worker beside the server, which binds the model again.
 _streams: dict[ResolvedRequest, tuple[BoundRequest, list[WrittenBatch]]] = {}
@@ -99,14 +98,7 @@ def _score_micro_batch(resolved: ResolvedRequest, rows: DataFrame, number: int) 
 def _written_batches(
     spark: SparkSession, request: ScoringRequest, old_versions: dict[Table, int], app_id: str
 ) -> list[WrittenBatch]:
-    """Return the batches of a stream that ran in another process, read from the tables' commits.
-
-    Args:
-        spark: Session of this process.
-        request: Request of the stream.
-        old_versions: Newest version of both tables before the stream ran.
-        app_id: Delta's `txnAppId` of the stream.
-    """
+    """Return the batches of a stream that ran in another process, read from the tables' commits."""
     commits: dict[Table, dict[str, Commit]] = {}
     new_ids: set[str] = set()
     for table, old_version in old_versions.items():
@@ -144,7 +136,7 @@ def _newest_version(spark: SparkSession, table: Table) -> int:
 
 
 def _app_id(query_id: str) -> str:
-    return f"{_APP_ID_PREFIX}/{query_id}"
+    return f"dbx_aml/{query_id}"
 
 
 def _read_lines(spark: SparkSession, file: str) -> list[str]:

@@ -15,11 +15,6 @@ if TYPE_CHECKING:
 def sample_of_output(result: ScoringResult, spark: SparkSession, rows: int = 5) -> DataFrame:
     """Return a few rows that this version of the model scored, with their provenance.
 
-    Args:
-        result: Result of `score_table`.
-        spark: Session that scored.
-        rows: Most rows to return, for example 5.
-
     Shape:
         At most `rows` x (prediction, model_version string, batch_id string, scored_at
         timestamp); no rows where the output table does not exist.
@@ -38,10 +33,6 @@ def predictions_by_day(result: ScoringResult, spark: SparkSession) -> DataFrame:
     """Return mean and percentiles of the predictions in the output table by day.
 
     The day is taken from the table's first date or timestamp, or else from the time of scoring.
-
-    Args:
-        result: Result of `score_table`.
-        spark: Session that scored.
 
     Shape:
         One row a day, in order: (day date, rows bigint, mean double, p10 double, p90 double); the
@@ -75,10 +66,6 @@ def predictions_by_day(result: ScoringResult, spark: SparkSession) -> DataFrame:
 
 def quarantine_reasons(result: ScoringResult, spark: SparkSession) -> DataFrame:
     """Return the reasons in the quarantine table, with the number of rows by batch.
-
-    Args:
-        result: Result of `score_table`.
-        spark: Session that scored.
 
     Shape:
         One row a batch and reason: (batch_id string, reason string, rows bigint), most rows

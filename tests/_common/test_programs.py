@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -11,18 +10,15 @@ from dbx_aml._common.errors import ProgramError
 from dbx_aml._common.programs import run_program
 
 
-def test_a_program_gets_its_input_folder_and_variables_and_returns_its_output(
-    tmp_path: Path,
-) -> None:
-    code = "import os, sys; print(os.getcwd(), os.environ['NAME'], sys.stdin.read())"
+def test_a_program_gets_its_input_and_variables_and_returns_its_output() -> None:
+    code = "import os, sys; print(os.environ['NAME'], sys.stdin.read())"
     output = run_program(
         [sys.executable, "-c", code],
         30,
         environment={**os.environ, "NAME": "ana"},
         input_text="text",
-        folder=tmp_path,
     )
-    assert output.split() == [str(tmp_path), "ana", "text"]
+    assert output.split() == ["ana", "text"]
 
 
 def test_a_failure_is_one_line_with_the_last_error_and_without_secrets() -> None:

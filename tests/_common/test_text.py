@@ -27,7 +27,6 @@ def test_first_line_is_never_empty() -> None:
 
 def test_a_count_has_its_noun() -> None:
     assert [plural(count, "run") for count in (0, 1, 2104)] == ["0 runs", "1 run", "2,104 runs"]
-    assert plural(2, "batch", "batches") == "2 batches"
 
 
 def test_names_and_texts_are_quoted_for_spark_sql() -> None:

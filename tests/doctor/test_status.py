@@ -12,6 +12,11 @@ from dbx_aml._common.errors import LinkError
 from dbx_aml.doctor.status import Status
 
 
+@pytest.fixture(autouse=True)
+def marker_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("dbx_aml.doctor.status.MARKER_PATH", tmp_path / "marker.json")
+
+
 def read_status(folder: Path, mlflow_store: str, marker: dict[str, object] | None = None) -> Status:
     """Connect with a config.json in a folder and return the status."""
     if marker is not None:
@@ -20,7 +25,7 @@ def read_status(folder: Path, mlflow_store: str, marker: dict[str, object] | Non
     values = {"mode": "aml", "registry": "aml", "aml_tracking_uri": mlflow_store}
     config.write_text(json.dumps({"dbx_aml": values}))
     with dbx_aml.connect(dbx_aml.Link.load(config=config)):
-        return dbx_aml.status(marker_path=folder / "marker.json")
+        return dbx_aml.status()
 
 
 def test_link_and_its_file_versions_and_runtime_are_shown(

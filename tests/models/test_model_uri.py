@@ -89,16 +89,6 @@ def test_a_uri_without_a_name_is_refused(text: str) -> None:
         ModelUri.parse(text)
 
 
-def test_an_alias_is_pinned_to_a_version_of_the_same_model() -> None:
-    pinned = ModelUri.parse("models:/a.b.c@champion").with_version("7")
-    assert pinned == ModelUri.parse("models:/a.b.c/7")
-
-
-def test_pinning_what_has_no_versions_is_refused() -> None:
-    with pytest.raises(ModelUriError, match="only a registered model has versions: got '/tmp/m'"):
-        ModelUri.parse("/tmp/m").with_version("7")
-
-
 def test_a_model_uri_error_is_a_value_error_and_one_of_ours() -> None:
     assert issubclass(ModelUriError, ValueError)
     assert issubclass(ModelUriError, DbxAmlError)

@@ -337,7 +337,7 @@ def test_faults_hit_what_they_name_and_are_kept_in_the_journal(
 def test_a_request_of_the_test_before_is_not_in_the_journal() -> None:
     journal = Journal()
     journal.clear()
-    entry = Entry(method="GET", host="", path="/", status=0, seconds=60.0, user_agent="")
+    entry = Entry(method="GET", host="", path="/", status=0, seconds=60.0)
     journal.add(entry)
     assert journal.to_dicts() == []
     journal.add(replace(entry, seconds=0.0))

@@ -4,17 +4,14 @@ It answers the service's own host names and paths through a proxy on loopback, s
 client changes. Behind it are a real MLflow server and Azurite; in between it behaves as Azure ML
 does where it differs from MLflow: tokens, limits, unsupported calls, artifacts that are registered
 before they are uploaded, identifiers. Faults are switched on by a test.
-
-`python -m tests.support.azureml` starts one to try by hand.
 """
 
 from tests.support.azureml.permission import ALL_ACTIONS, RUNS_WRITE
-from tests.support.azureml.service_process import IDENTITIES, AzureMl, azureml_service
+from tests.support.azureml.service_process import AzureMl, azureml_service
 from tests.support.azureml.workspace import Workspace
 
 __all__ = [
     "ALL_ACTIONS",
-    "IDENTITIES",
     "RUNS_WRITE",
     "AzureMl",
     "Workspace",

@@ -4,10 +4,8 @@ Only `__main__.py` uses it.
 """
 
 import base64
-from dataclasses import asdict
 from os import urandom
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from tests.support.azureml.azurite import start_azurite
@@ -37,7 +35,6 @@ class Server:
 
     def __init__(self, folder: Path, workspace: Workspace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._workspace = workspace
         # Children first: a process that has threads should not fork.
         self._backend = backend = Backend(folder)
         key = base64.b64encode(urandom(64)).decode()
@@ -67,13 +64,11 @@ class Server:
             self._journal,
         )
         backend.wait()
-        Thread(target=self._proxy.serve_forever, daemon=True).start()
 
     def connection_details(self) -> dict[str, Any]:
-        """Return port, workspace, certificates and secrets, which a client needs."""
+        """Return port, certificates and secrets, which a client needs."""
         return {
-            "port": self._proxy.port,
-            "workspace": asdict(self._workspace),
+            "port": self._proxy.server_port,
             "authority": str(self._certificates.authority),
             "client_certificate": str(self._certificates.client),
             "client_secret": self._entra.client_secret,
@@ -107,15 +102,12 @@ class Server:
             self._tokens.lifetime_s = float(state["token_lifetime_s"])
         if "denied" in state:
             self._permissions.denied = tuple(state["denied"])
-        if "ahead_s" in state:
-            self._proxy.ahead_s = float(state["ahead_s"])
         if state.get("revoke_tokens"):
             self._tokens.revoke_all()
 
     def _reset(self) -> None:
         self._faults.clear()
-        self._proxy.release()
-        self._proxy.ahead_s = 0.0
+        self._proxy.release_requests()
         self._tokens.reset()
         self._permissions.denied = ()
         self._journal.clear()

@@ -1,5 +1,6 @@
 """The service: one part for each host, and the check of tokens and permissions."""
 
+import logging
 from datetime import UTC, datetime
 from urllib.parse import unquote
 
@@ -14,6 +15,8 @@ from tests.support.azureml.token import Tokens
 from tests.support.azureml.tracking import Tracking
 from tests.support.azureml.workspace import LOGIN_HOST, MANAGEMENT_HOST, Workspace
 from tests.support.http.messages import Request, Response, json_response, match_path
+
+log = logging.getLogger(__name__)
 
 _DATA_PLANE = (
     r"/(mlflow/v[12]\.0|history/v1\.0|artifact/v2\.0)/subscriptions/([^/]+)/resourceGroups/([^/]+)"
@@ -55,6 +58,13 @@ class Service:
 
     def respond(self, request: Request) -> Response:
         """Answer a request to any of the workspace's hosts."""
+        try:
+            return self._respond(request)
+        except Exception as error:  # an error of the stand-in must be visible
+            log.exception("failed to answer method=%s path=%s", request.method, request.path)
+            return service_error(500, f"The stand-in failed: {error!r}", code="StandInFailed")
+
+    def _respond(self, request: Request) -> Response:
         if request.host == LOGIN_HOST:
             return self._entra.respond(request)
         if request.host == MANAGEMENT_HOST:

@@ -39,7 +39,7 @@ class AzureMl:
 
     def __init__(self, details: Mapping[str, Any]) -> None:
         self._details = details
-        self.workspace = Workspace(**details["workspace"])
+        self.workspace = Workspace()
         self.authority = Path(details["authority"])
         self._admin = urllib3.HTTPConnectionPool("127.0.0.1", details["port"], timeout=30)
 
@@ -85,17 +85,9 @@ class AzureMl:
         """
         self._post("faults", Fault(kind=kind, **fields).to_dict())
 
-    def blob_put_fails(self, *, count: int | None = None, status: int = 403) -> None:
-        """Let uploads fail after their path is registered; 403 is not tried again by the client."""
-        self.fault("status", status=status, host="blob", method="PUT", count=count)
-
     def deny(self, *actions: str) -> None:
         """Take actions away from the caller; "*" takes all, none gives all back."""
         self._post("state", {"denied": actions})
-
-    def clock_ahead(self, seconds: float) -> None:
-        """Let the hosts' clocks, as their answers' Date tells it, be ahead by so much."""
-        self._post("state", {"ahead_s": seconds})
 
     def token_lifetime(self, seconds: float) -> None:
         """Let tokens issued from now on be good for so long."""
@@ -228,14 +220,13 @@ class AzureMl:
 
 
 @contextmanager
-def azureml_service(folder: Path, workspace: Workspace | None = None) -> Iterator[AzureMl]:
+def azureml_service(folder: Path) -> Iterator[AzureMl]:
     """Start a stand-in in a new process, and end it with all its children afterwards.
 
     Its process ends when its input does, so not even a killed test leaves it behind.
 
     Args:
         folder: Unused folder for its database, certificates and logs.
-        workspace: Workspace that it serves; by default a new workspace.
 
     Example:
         with azureml_service(tmp_path / "azureml") as azureml:
@@ -243,11 +234,9 @@ def azureml_service(folder: Path, workspace: Workspace | None = None) -> Iterato
     """
     folder.mkdir(parents=True, exist_ok=True)
     errors = folder / "stand-in.log"
-    command = [sys.executable, "-m", "tests.support.azureml", "--folder", str(folder), "--child"]
-    workspace_json = json.dumps(vars(workspace)) if workspace else ""
     with errors.open("w") as stream:
         process = subprocess.Popen(
-            [*command, *(["--workspace", workspace_json] if workspace_json else [])],
+            [sys.executable, "-m", "tests.support.azureml", str(folder)],
             cwd=_ROOT,
             env=clean_environment(),
             stdin=subprocess.PIPE,

@@ -6,7 +6,6 @@ whole collections, libraries install later, an allowlist is replaced as a whole.
 permissions and the effect of init scripts.
 
 Each part of the API is a module with a class that has `handlers()`; `service.py` lists them.
-`python -m tests.support.databricks` starts one to try by hand.
 """
 
 from tests.support.databricks.stand_in import TOKEN, USER, Databricks, databricks_service

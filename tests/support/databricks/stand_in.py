@@ -5,15 +5,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.databricks.server import Server
+from tests.support.databricks.route import Problem
 from tests.support.databricks.service import Service
 from tests.support.http.faults import Fault, Faults
 from tests.support.http.journal import Entry, Journal
 from tests.support.http.messages import Request, Response
+from tests.support.http.server import Server
 
 USER = "ana@contoso.com"
 # In the shape of a real token, so that a test can search outputs for it.
 TOKEN = "dapi" + "0123456789abcdef" * 2
+_CODES = {
+    403: "PERMISSION_DENIED",
+    429: "REQUEST_LIMIT_EXCEEDED",
+    500: "INTERNAL_ERROR",
+    503: "TEMPORARILY_UNAVAILABLE",
+}
 
 
 class Databricks:
@@ -21,7 +28,6 @@ class Databricks:
 
     Args:
         folder: Parent of the root folders of its clusters' drivers.
-        port: Port to listen on; 0 for a free port.
 
     Attributes:
         clusters: All clusters; `add` makes a cluster in any state.
@@ -38,10 +44,10 @@ class Databricks:
         grants: Registered models, and effective privileges.
     """
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
+    def __init__(self, folder: Path) -> None:
         self._faults = Faults()
         self._journal = Journal()
-        self._server = Server(self._respond, self._faults, self._journal, port)
+        self._server = Server(self._respond, _fault_response, self._faults, self._journal)
         self.reset(folder)
 
     def reset(self, folder: Path) -> None:
@@ -71,7 +77,7 @@ class Databricks:
     @property
     def host(self) -> str:
         """Value of DATABRICKS_HOST."""
-        return self._server.url
+        return f"http://127.0.0.1:{self._server.server_port}"
 
     def environment(self) -> dict[str, str]:
         """Return the variables that lead an unmodified SDK or CLI to the stand-in."""
@@ -133,19 +139,25 @@ class Databricks:
         return self._service.respond(request)
 
 
+def _fault_response(fault: Fault, request: Request) -> Response:
+    wait = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
+    code = _CODES.get(fault.status, "BAD_REQUEST")
+    message = f"The stand-in responds with {fault.status} for a test."
+    return Problem(fault.status, code, message).to_response(**wait)
+
+
 @contextmanager
-def databricks_service(folder: Path, port: int = 0) -> Iterator[Databricks]:
+def databricks_service(folder: Path) -> Iterator[Databricks]:
     """Start a stand-in and stop it afterwards.
 
     Args:
         folder: Parent of the root folders of its clusters' drivers.
-        port: Port to listen on; 0 for a free port.
 
     Example:
         with databricks_service(tmp_path) as databricks:
             monkeypatch.setenv("DATABRICKS_HOST", databricks.host)
     """
-    service = Databricks(folder, port)
+    service = Databricks(folder)
     try:
         yield service
     finally:

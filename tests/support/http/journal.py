@@ -15,7 +15,6 @@ class Entry:
         path: Path without query, because the query of a blob holds its signature.
         status: Status of the response; 0 if the connection was closed without a response.
         seconds: Time from the last byte of the request to the first byte of the response.
-        user_agent: Value of the header User-Agent.
         fault: Kind of the fault that hit the request, or empty.
     """
 
@@ -24,7 +23,6 @@ class Entry:
     path: str
     status: int
     seconds: float
-    user_agent: str
     fault: str = ""
 
 

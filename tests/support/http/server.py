@@ -1,32 +1,28 @@
-"""The HTTP server: one port on loopback, in threads of the test's process."""
+"""The HTTP server of a stand-in: one port on loopback, with faults and a journal."""
 
 import logging
 import time
 from collections.abc import Callable
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 
-from tests.support.databricks.route import Problem
 from tests.support.http.faults import Fault, Faults
 from tests.support.http.journal import Entry, Journal
 from tests.support.http.messages import Request, Response
 
 log = logging.getLogger(__name__)
-_CODES = {
-    403: "PERMISSION_DENIED",
-    429: "REQUEST_LIMIT_EXCEEDED",
-    500: "INTERNAL_ERROR",
-    503: "TEMPORARILY_UNAVAILABLE",
-}
 
 
 class Server(ThreadingHTTPServer):
-    """An HTTP server for the whole workspace.
+    """An HTTP server in threads of this process; it serves from the first moment.
 
     Args:
         respond: Function that responds to a request.
+        fault_response: Function that returns the response for a fault of kind "status".
         faults: Active faults.
         journal: Journal of the requests.
+        connection: Class of its connections.
     """
 
     daemon_threads = True
@@ -35,21 +31,18 @@ class Server(ThreadingHTTPServer):
     def __init__(
         self,
         respond: Callable[[Request], Response],
+        fault_response: Callable[[Fault, Request], Response],
         faults: Faults,
         journal: Journal,
-        port: int = 0,
+        connection: "type[Connection] | None" = None,
     ) -> None:
-        super().__init__(("127.0.0.1", port), _Connection)
+        super().__init__(("127.0.0.1", 0), connection or Connection)
         self.respond = respond
+        self.fault_response = fault_response
         self.faults = faults
         self.journal = journal
         self.released = Event()
         Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        """Value of DATABRICKS_HOST."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
     def release_requests(self) -> None:
         """Close the connections of requests that wait in a black hole."""
@@ -67,12 +60,15 @@ class Server(ThreadingHTTPServer):
         log.debug("connection from %s ended early", client_address, exc_info=True)
 
 
-class _Connection(BaseHTTPRequestHandler):
+class Connection(BaseHTTPRequestHandler):
+    """A connection to the server."""
+
     server: Server
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+    host = ""
 
-    def _respond(self) -> None:
+    def _handle_request(self) -> None:
         body = self._body()
         if body is None:
             # The client was killed: half a request does not count.
@@ -80,31 +76,30 @@ class _Connection(BaseHTTPRequestHandler):
             return
         request = Request(
             method=self.command,
-            host="",
+            host=self.host,
             target=self.path,
             headers={name.lower(): text for name, text in self.headers.items()},
             body=body,
         )
+        self.answer(request)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _handle_request
+
+    def answer(self, request: Request) -> None:
+        """Send the response, or close the connection without one; add the request to the journal.
+
+        Args:
+            request: Request that was read from the connection.
+        """
         started = time.monotonic()
-        fault = self.server.faults.next_fault("", request.method, request.path)
+        fault = self.server.faults.next_fault(request.host, request.method, request.path)
         response = self._with_fault(request, fault)
-        self.server.journal.add(
-            Entry(
-                method=request.method,
-                host="",
-                path=request.path,
-                status=response.status if response else 0,
-                seconds=round(time.monotonic() - started, 3),
-                user_agent=self.headers.get("User-Agent", ""),
-                fault=fault.kind if fault else "",
-            )
-        )
+        kind = fault.kind if fault else ""
+        self.record_request(request.path, response.status if response else 0, started, kind)
         if response is None:
             self.close_connection = True
-            return
-        self._send(response)
-
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _respond
+        else:
+            self.send(response)
 
     def _body(self) -> bytes | None:
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
@@ -121,12 +116,7 @@ class _Connection(BaseHTTPRequestHandler):
     def _with_fault(self, request: Request, fault: Fault | None) -> Response | None:
         """Return the response, or None to close the connection without a response."""
         if fault and fault.kind == "status":
-            wait = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
-            code = _CODES.get(fault.status, "BAD_REQUEST")
-            problem = Problem(
-                fault.status, code, f"The stand-in responds with {fault.status} for a test."
-            )
-            return problem.to_response(**wait)
+            return self.server.fault_response(fault, request)
         if fault and fault.kind == "drop":
             return None
         if fault and fault.kind == "black-hole":
@@ -137,14 +127,44 @@ class _Connection(BaseHTTPRequestHandler):
         response = self.server.respond(request)
         return None if fault and fault.kind == "lost-answer" else response
 
-    def _send(self, response: Response) -> None:
-        lines = [f"{self.protocol_version} {response.status} "]
-        lines += [f"{name}: {text}" for name, text in response.headers.items()]
-        if response.status not in (204, 304):
-            lines.append(f"Content-Length: {len(response.body)}")
+    def send(self, response: Response) -> None:
+        """Write a response to the connection."""
+        is_head = self.command == "HEAD"
+        headers = {name.title(): text for name, text in response.headers.items()}
+        if response.status in (204, 304):
+            headers.pop("Content-Length", None)
+        elif not (is_head and "Content-Length" in headers):
+            headers["Content-Length"] = str(len(response.body))
+        headers.setdefault("Date", formatdate(usegmt=True))
+        if self.close_connection:
+            headers["Connection"] = "close"
+        reason = response.reason or self.responses.get(response.status, ("",))[0]
+        lines = [f"{self.protocol_version} {response.status} {reason}"]
+        lines += [f"{name}: {text}" for name, text in headers.items()]
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
         # One write: a head and a body sent apart wait for each other's acknowledgement.
-        self.connection.sendall(head if self.command == "HEAD" else head + response.body)
+        self.connection.sendall(head if is_head else head + response.body)
+
+    def record_request(self, path: str, status: int, started: float, fault: str) -> None:
+        """Add a request to the journal.
+
+        Args:
+            path: Path of the request.
+            status: Status of the response; 0 without a response.
+            started: Time of its last byte, on the monotonic clock.
+            fault: Kind of the fault that hit it, or empty.
+        """
+        seconds = round(time.monotonic() - started, 3)
+        self.server.journal.add(
+            Entry(
+                method=self.command,
+                host=self.host,
+                path=path,
+                status=status,
+                seconds=seconds,
+                fault=fault,
+            )
+        )
 
     def log_message(self, format: str, *args: object) -> None:
         """Write nothing to stderr: the journal has the request."""
