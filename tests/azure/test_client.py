@@ -7,15 +7,18 @@ import pytest
 from azure.core.credentials import AccessToken
 from requests import Response
 
+from dbx_aml import AmlWorkspace
 from dbx_aml._common.errors import (
     CredentialError,
     DbxAmlError,
     NotFoundError,
     PermissionDeniedError,
     ServiceError,
+    UntrustedHostError,
 )
 from dbx_aml.azure import client as azure_client
 from dbx_aml.azure.client import AzureClient
+from dbx_aml.azure.workspaces import with_tracking_uri
 
 URL = "https://management.azure.com/subscriptions/s"
 
@@ -45,6 +48,47 @@ class FakeService:
 def client_of(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> AzureClient:
     monkeypatch.setattr(azure_client, "send", service.send)
     return AzureClient(FakeCredential())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://collector.example/subscriptions/s",
+        "https://management.azure.com.collector.example/",
+        "https://westeurope.api.azureml.ms@collector.example/",
+        "http://management.azure.com/subscriptions/s",
+    ],
+)
+def test_no_token_is_requested_for_a_host_that_is_not_azures(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    def get_token(*_: str) -> AccessToken:
+        raise AssertionError("a token was requested")
+
+    monkeypatch.setattr(FakeCredential, "get_token", get_token)
+    service = FakeService(200, "{}")
+    client = client_of(service, monkeypatch)
+    for call in (lambda: client.get(url), lambda: client.post_query(url, {})):
+        with pytest.raises(UntrustedHostError):
+            call()
+    assert service.requests == []
+
+
+def test_the_tracking_uri_of_azure_resource_manager_is_checked_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workspace = AmlWorkspace(
+        subscription_id="8c1e5a90-2b7d-4c8e-9f11-3d5a7b9c0e42",
+        resource_group="rg-ml",
+        workspace_name="mlw-team",
+    )
+    uri = f"azureml://collector.example/mlflow/v1.0{workspace.arm_id}"
+    service = FakeService(200, json.dumps({"properties": {"mlFlowTrackingUri": uri}}))
+    with pytest.raises(UntrustedHostError, match=r"got 'collector\.example'"):
+        with_tracking_uri(client_of(service, monkeypatch), workspace)
+    assert [url.partition("?")[0] for _, url, _ in service.requests] == [
+        f"https://management.azure.com{workspace.arm_id}"
+    ]
 
 
 def test_a_request_has_the_token_and_its_answer_is_json(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -620,6 +620,17 @@ def test_a_config_from_the_portal_means_dual_on_a_cluster(
     assert read_cluster_link(tmp_path).mode == "aml"
 
 
+def test_a_config_that_was_only_found_gives_the_cluster_no_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"databricks_tracking_uri": "https://collector.example"}
+    (tmp_path / "config.json").write_text(json.dumps({"dbx_aml": settings}))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LinkError, match="must not be a server .* that was only found"):
+        read_cluster_link(None)
+    assert read_cluster_link(tmp_path).databricks_tracking_uri == "https://collector.example"
+
+
 def test_missing_local_files_are_an_error_before_any_call(tmp_path: Path) -> None:
     write_link(tmp_path)
     with pytest.raises(LinkError, match=r"must be a config\.json .*none\.json.*dbx-aml link set"):

@@ -2,7 +2,7 @@
 
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +12,7 @@ from threading import Thread
 import pytest
 
 from dbx_aml import AmlWorkspace, Link
+from dbx_aml._common.errors import UntrustedHostError
 from dbx_aml.doctor import network
 from dbx_aml.doctor.check_result import CheckResult
 from dbx_aml.doctor.checks import CheckContext
@@ -135,3 +136,31 @@ def test_a_wrong_clock_is_reported(
     result = network.check_clock(context)
     assert (result.status, message in result.message) == (status, True)
     assert ("timedatectl set-ntp true" in result.fix) == (status != "ok")
+
+
+@pytest.mark.parametrize(
+    ("properties", "get_url"),
+    [
+        (
+            {
+                "mlFlowTrackingUri": "azureml://collector.example/mlflow/v1.0/subscriptions/"
+                f"{SUBSCRIPTION}/resourceGroups/rg-ml/providers"
+                "/Microsoft.MachineLearningServices/workspaces/mlw-team"
+            },
+            network.tracking_url,
+        ),
+        ({"storageAccount": "/storageAccounts/collector.example#"}, network.artifact_url),
+    ],
+)
+def test_a_host_of_azure_resource_manager_that_is_not_azures_is_not_called(
+    properties: dict[str, str],
+    get_url: Callable[[CheckContext], str],
+) -> None:
+    workspace = AmlWorkspace(
+        subscription_id=SUBSCRIPTION, resource_group="rg-ml", workspace_name="mlw-team"
+    )
+    link = Link(mode="aml", aml_workspace=workspace)
+    context = CheckContext(link=link, deadline=time.monotonic() + 5.0)
+    context.shared_value("workspace", lambda: properties)
+    with pytest.raises(UntrustedHostError, match=r"got '.*collector\.example"):
+        get_url(context)

@@ -23,6 +23,7 @@ from dbx_aml._common.errors import (
     LinkError,
     ServiceError,
     ServiceUnavailableError,
+    UntrustedHostError,
 )
 from dbx_aml.azure.credentials import get_credential
 from tests.support.azureml import ALL_ACTIONS, AzureMl
@@ -137,6 +138,43 @@ def test_an_active_experiment_of_another_server_is_not_kept(
         assert "MLFLOW_EXPERIMENT_ID" not in os.environ
         assert state()[2] is None
     assert state() == before
+
+
+def test_a_host_that_is_not_azures_is_refused_before_a_token_is_requested(
+    workspace: AmlWorkspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get_token(*_: object) -> None:
+        raise AssertionError("a token was requested")
+
+    monkeypatch.setattr("dbx_aml.tracking.connect.get_credential", get_token)
+    uri = str(workspace.tracking_uri).replace("westeurope.api.azureml.ms", "collector.example")
+    before = state()
+    Path("config.json").write_text(
+        json.dumps({**workspace.names, "dbx_aml": {"mode": "aml", "aml_tracking_uri": uri}})
+    )
+    for arguments in ({}, {"config": "config.json"}, {"aml_tracking_uri": uri, "mode": "aml"}):
+        with pytest.raises(UntrustedHostError, match=r"Azure ML's: got 'collector\.example'; use"):
+            connect(**arguments)
+    assert state() == before
+
+
+def test_a_host_is_allowed_until_the_connection_ends(
+    workspace: AmlWorkspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable = "DBX_AML_ALLOWED_HOSTS"
+    monkeypatch.setattr("dbx_aml.tracking.connect._verify_link", lambda link: (link, None))
+    uri = str(workspace.tracking_uri).replace("westeurope.api.azureml.ms", "ml.contoso.com")
+    with connect(allowed_hosts=["ml.contoso.com"], mode="aml", aml_tracking_uri=uri) as connection:
+        assert connection.tracking_uri == uri
+        assert os.environ[variable] == "ml.contoso.com"
+    assert variable not in os.environ
+    with pytest.raises(UntrustedHostError, match=r"got 'ml\.contoso\.com'"):
+        connect(allowed_hosts=["ml2.contoso.com"], mode="aml", aml_tracking_uri=uri)
+    assert variable not in os.environ
+    monkeypatch.setenv(variable, "ml.contoso.com")
+    with connect(mode="aml", aml_tracking_uri=uri):
+        pass
+    assert os.environ[variable] == "ml.contoso.com"
 
 
 def test_a_link_and_values_together_are_refused() -> None:

@@ -13,13 +13,12 @@ from azure.core.exceptions import (
 )
 from azure.storage.blob import BlobClient
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from dbx_aml._common.errors import TemporaryError, UntrustedHostError
+from dbx_aml._common.errors import TemporaryError
 from dbx_aml._common.http import Transfer
 from dbx_aml._common.retry import parse_retry_after
 from dbx_aml.link.clouds import check_storage_url, cloud_and_region
-from dbx_aml.tracking.azureml.mlflow_calls import with_retries
+from dbx_aml.tracking.azureml.mlflow_calls import host_errors, with_retries
 
 _MIB = 2**20
 _BLOCK_BYTES = 4 * _MIB
@@ -39,10 +38,8 @@ def open_blob(uri: str, service_url: str) -> BlobClient:
     Raises:
         MlflowException: The URI is not of the cloud's storage; nothing was sent there.
     """
-    try:
+    with host_errors():
         check_storage_url(uri, cloud_and_region(service_url.partition("://")[2])[0])
-    except UntrustedHostError as error:
-        raise MlflowException(str(error), INVALID_PARAMETER_VALUE) from error
     return BlobClient.from_blob_url(
         uri,
         retry_total=0,

@@ -7,7 +7,8 @@ seconds. These requests wait as Retry-After says and end after `DBX_AML_RETRY_TI
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ from dbx_aml._common.errors import (
     ArgumentError,
     ServiceUnavailableError,
     TemporaryError,
+    UntrustedHostError,
 )
 from dbx_aml._common.http import (
     REFUSED_STATUSES,
@@ -55,6 +57,19 @@ class CallNotSupportedError(MlflowException):
 
 class AnswerLostError(MlflowException):
     """Azure ML may or may not have done a request that must not be sent twice."""
+
+
+@contextmanager
+def host_errors(prefix: str = "") -> Iterator[None]:
+    """Raise MLflow's error for a host that is not Azure's, as MLflow's callers expect.
+
+    Args:
+        prefix: Begin of the message.
+    """
+    try:
+        yield
+    except UntrustedHostError as error:
+        raise MlflowException(f"{prefix}{error}", INVALID_PARAMETER_VALUE) from error
 
 
 def with_retries(

@@ -27,6 +27,7 @@ from dbx_aml.azure.credentials import get_credential
 from dbx_aml.link.clouds import check_data_plane_host, cloud_and_region
 from dbx_aml.link.link import Link
 from dbx_aml.link.uris import AzuremlUri, parse_azureml_uri
+from dbx_aml.tracking.azureml.mlflow_calls import host_errors
 from dbx_aml.tracking.connect import connected_link
 
 _lock = Lock()
@@ -69,8 +70,9 @@ def service_context_of(uri: str, *known_uris: str | None) -> Any:
 
 def _trusted_host(resource: AzuremlUri, *known_uris: str | None) -> str:
     """Return the host to call for a workspace or a registry, once it may get a token."""
-    run = f"artifacts of run {resource.run_artifact[1]}: " if resource.run_artifact else ""
-    try:
+    with host_errors(
+        f"artifacts of run {resource.run_artifact[1]}: " if resource.run_artifact else ""
+    ):
         host = check_data_plane_host(resource.host)
         for known in map(parse_azureml_uri, known_uris):
             if known is None or not resource.has_same_names(known):
@@ -81,8 +83,6 @@ def _trusted_host(resource: AzuremlUri, *known_uris: str | None) -> str:
                 f"host must be that of {resource.name!r}, {known.host!r}: got {host!r}; "
                 "report it to the owner of the workspace"
             )
-    except UntrustedHostError as error:
-        raise MlflowException(f"{run}{error}", INVALID_PARAMETER_VALUE) from error
     return host
 
 
@@ -115,10 +115,8 @@ def shared_registry_context(host: str, name: str) -> Any:
     Raises:
         MlflowException: The host is not Azure ML's.
     """
-    try:
+    with host_errors():
         host = check_data_plane_host(host)
-    except UntrustedHostError as error:
-        raise MlflowException(str(error), INVALID_PARAMETER_VALUE) from error
     return RegistryServiceContext(
         subscription_id=None,
         resource_group_name=None,

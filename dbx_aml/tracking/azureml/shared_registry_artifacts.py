@@ -7,6 +7,8 @@ from azureml.mlflow._client.artifact.registry_artifact_client import RegistryArt
 from azureml.mlflow._store.artifact.artifact_repo import AzureMLflowArtifactRepository
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
+from dbx_aml.link.clouds import check_azure_url
+from dbx_aml.tracking.azureml.mlflow_calls import host_errors
 from dbx_aml.tracking.azureml.service_context import shared_registry_context
 
 
@@ -17,6 +19,9 @@ class SharedRegistryRepository(AzureMLflowArtifactRepository):  # type: ignore[m
         artifact_uri: "azureml://<host>/mlflow/v2.0/registries/<name>/models/...".
         tracking_uri: Tracking URI that MLflow passes on.
         registry_uri: Registry URI that MLflow passes on.
+
+    Raises:
+        MlflowException: The URI, or the registry that it names, has a host that is not Azure ML's.
     """
 
     def __init__(
@@ -29,3 +34,6 @@ class SharedRegistryRepository(AzureMLflowArtifactRepository):  # type: ignore[m
         name = url.path.partition("/registries/")[2].partition("/")[0]
         context = shared_registry_context(url.netloc, name)
         self.artifacts = RegistryArtifactClient(context, url.path[1:])
+        with host_errors():
+            # Azure ML itself says at which host the registry is.
+            check_azure_url(self.artifacts._client._client._base_url)
