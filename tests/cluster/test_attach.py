@@ -626,7 +626,7 @@ def test_a_config_that_was_only_found_gives_the_cluster_no_server(
     settings = {"databricks_tracking_uri": "https://collector.example"}
     (tmp_path / "config.json").write_text(json.dumps({"dbx_aml": settings}))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(LinkError, match="must not be a server .* that was only found"):
+    with pytest.raises(LinkError, match=r"must not be a server .* that was only found"):
         read_cluster_link(None)
     assert read_cluster_link(tmp_path).databricks_tracking_uri == "https://collector.example"
 

@@ -1,6 +1,6 @@
 """Blobs: bytes go to the storage of the workspace's cloud, and nowhere else."""
 
-import io
+from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
@@ -43,11 +43,15 @@ def test_a_blob_of_the_cloud_of_the_service_is_opened() -> None:
         assert open_blob(uri, service_url).blob_name == "b"
 
 
-def test_a_redirect_of_the_storage_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_redirect_of_the_storage_is_not_followed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("rows")
     monkeypatch.setattr(blob_upload, "check_storage_url", lambda *_: None)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with redirecting_server() as (url, requests_elsewhere):
         blob = open_blob(f"{url}/account/c/b?sig=x", SERVICE_URL)
         with pytest.raises(MlflowException, match="storage answered 307"):
-            call_blob("PUT a.txt", lambda: upload_blob(blob, io.BytesIO(b"rows"), 4))
+            call_blob("PUT a.txt", lambda transfer: upload_blob(blob, file, transfer))
     assert requests_elsewhere == []
