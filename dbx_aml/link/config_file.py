@@ -73,7 +73,7 @@ def find_config(path: str | Path = ".") -> Path | None:
 
 
 def first_trusted_file(files: Iterable[Path]) -> Path | None:
-    """Return the first file that nobody but the caller and root may have written, or None.
+    """Return the first file that only the caller or root can write, or None.
 
     A file that does not count is named in one warning.
     """
