@@ -1,8 +1,8 @@
-"""Ordinary MLflow 3 code, as MLflow's documentation shows it, for any tracking server.
+"""Ordinary MLflow code, as MLflow's documentation shows it, for any tracking server.
 
     MLFLOW_TRACKING_URI=... python ordinary_mlflow.py <a folder to work in>
 
-prints as JSON the data that it reads back.
+prints as JSON the data that it reads back. With MLflow 2 it leaves out the logged models.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ from sklearn.linear_model import LogisticRegression
 FOLDER = Path(sys.argv[1])
 FOLDER.mkdir(parents=True, exist_ok=True)
 results = {}
+HAS_LOGGED_MODELS = hasattr(mlflow, "get_logged_model")
 client = MlflowClient()
 iris = load_iris(as_frame=True)
 features, target = iris.data, iris.target
@@ -50,7 +51,7 @@ def run_content(run_id):
             ]
             for used in run.inputs.dataset_inputs
         ),
-        "models": len(run.outputs.model_outputs),
+        "models": len(run.outputs.model_outputs) if HAS_LOGGED_MODELS else None,
     }
 
 
@@ -131,13 +132,17 @@ with mlflow.start_run(run_name="sklearn") as run:
     sklearn_model = LogisticRegression(max_iter=300).fit(features, target)
 mlflow.sklearn.autolog(disable=True)
 results["sklearn"] = run_content(run.info.run_id)
-(output,) = client.get_run(run.info.run_id).outputs.model_outputs
-results["sklearn model"] = logged_model(output.model_id)
 results["sklearn listed"] = list_paths(run.info.run_id, "model")
 by_run = mlflow.sklearn.load_model(f"runs:/{run.info.run_id}/model")
-by_id = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
-results["sklearn predicted"] = [rounded(by_run.predict(features)), rounded(by_id.predict(features))]
-results["sklearn signature"] = by_id.metadata.signature.to_dict()
+results["sklearn predicted"] = rounded(by_run.predict(features))
+by_run = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
+results["sklearn signature"] = by_run.metadata.signature.to_dict()
+if HAS_LOGGED_MODELS:
+    (output,) = client.get_run(run.info.run_id).outputs.model_outputs
+    results["sklearn model"] = logged_model(output.model_id)
+    by_id = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
+    results["sklearn predicted by id"] = rounded(by_id.predict(features))
+    results["sklearn signature by id"] = by_id.metadata.signature.to_dict()
 registered = mlflow.register_model(f"runs:/{run.info.run_id}/model", "flowers")
 results["registered"] = [registered.name, str(registered.version), registered.status]
 
@@ -151,45 +156,54 @@ mlflow.lightgbm.autolog(disable=True)
 results["lightgbm"] = run_content(run.info.run_id)
 history = client.get_metric_history(run.info.run_id, "train-multi_logloss")
 results["lightgbm history"] = [[metric.step, round(metric.value, 9)] for metric in history]
-(output,) = client.get_run(run.info.run_id).outputs.model_outputs
-results["lightgbm model"] = logged_model(output.model_id)
-registered = mlflow.register_model(f"models:/{output.model_id}", "flowers", tags={"kind": "gbm"})
+model_uri = f"runs:/{run.info.run_id}/model"
+if HAS_LOGGED_MODELS:
+    (output,) = client.get_run(run.info.run_id).outputs.model_outputs
+    results["lightgbm model"] = logged_model(output.model_id)
+    model_uri = f"models:/{output.model_id}"
+registered = mlflow.register_model(model_uri, "flowers", tags={"kind": "gbm"})
 results["lightgbm registered"] = [str(registered.version), registered.tags]
 
 # A custom model with signature and input example, and a model without a run.
 frame = pd.DataFrame({"x": [1.0, 2.0]})
+MODEL_ARGUMENTS = (
+    {"name": "doubles", "params": {"factor": 2}, "tags": {"stage": "trial"}}
+    if HAS_LOGGED_MODELS
+    else {"artifact_path": "doubles"}
+)
 with mlflow.start_run(run_name="pyfunc") as run:
     mlflow.log_metric("auc", 0.75)
     info = mlflow.pyfunc.log_model(
-        name="doubles",
         python_model=Doubles(),
         signature=infer_signature(frame, frame * 2),
         input_example=frame,
         pip_requirements=["mlflow"],
         registered_model_name="doubles",
-        params={"factor": 2},
-        tags={"stage": "trial"},
+        **MODEL_ARGUMENTS,
     )
-    again = mlflow.pyfunc.log_model(
-        name="doubles", python_model=Doubles(), pip_requirements=["mlflow"]
-    )
-    mlflow.log_metric("mae", 0.5, model_id=info.model_id, dataset=dataset)
+    if HAS_LOGGED_MODELS:
+        again = mlflow.pyfunc.log_model(
+            name="doubles", python_model=Doubles(), pip_requirements=["mlflow"]
+        )
+        mlflow.log_metric("mae", 0.5, model_id=info.model_id, dataset=dataset)
 results["pyfunc"] = run_content(run.info.run_id)
-results["pyfunc model"] = logged_model(info.model_id)
-results["two models"] = info.model_id != again.model_id
-results["example"] = mlflow.pyfunc.load_model(info.model_uri).input_example.to_dict("list")
-mlflow.set_logged_model_tags(info.model_id, {"checked": "yes"})
-mlflow.delete_logged_model_tag(info.model_id, "stage")
-results["tags"] = logged_model(info.model_id)["tags"]
-models = mlflow.search_logged_models(
-    filter_string="metrics.mae < 0.6 AND params.factor = '2'",
-    order_by=[{"field_name": "creation_timestamp", "ascending": False}],
-    output_format="list",
-)
-results["searched"] = [model.model_id == info.model_id for model in models]
-external = mlflow.initialize_logged_model(name="elsewhere", params={"a": "1"})
-mlflow.finalize_logged_model(external.model_id, "READY")
-results["external"] = logged_model(external.model_id)
+if HAS_LOGGED_MODELS:
+    example = mlflow.pyfunc.load_model(info.model_uri).input_example
+    results["example"] = example.to_dict("list")
+    results["pyfunc model"] = logged_model(info.model_id)
+    results["two models"] = info.model_id != again.model_id
+    mlflow.set_logged_model_tags(info.model_id, {"checked": "yes"})
+    mlflow.delete_logged_model_tag(info.model_id, "stage")
+    results["tags"] = logged_model(info.model_id)["tags"]
+    models = mlflow.search_logged_models(
+        filter_string="metrics.mae < 0.6 AND params.factor = '2'",
+        order_by=[{"field_name": "creation_timestamp", "ascending": False}],
+        output_format="list",
+    )
+    results["searched"] = [model.model_id == info.model_id for model in models]
+    external = mlflow.initialize_logged_model(name="elsewhere", params={"a": "1"})
+    mlflow.finalize_logged_model(external.model_id, "READY")
+    results["external"] = logged_model(external.model_id)
 
 # The registry.
 client.set_registered_model_alias("flowers", "champion", "1")
