@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
 
+from dbx_aml._common.redact import redact
+
 _CELL_STYLE = "text-align: left; white-space: pre-wrap"
 
 
@@ -20,7 +22,7 @@ class StyledCell(NamedTuple):
 
 
 def html_table(rows: Iterable[Sequence[str | StyledCell]], columns: Sequence[str] = ()) -> str:
-    """Return a table in HTML; a cell whose text is an https URL becomes a link.
+    """Return a table in HTML without secrets; a cell whose text is an https URL becomes a link.
 
     Args:
         rows: Cells of each row.
@@ -38,6 +40,7 @@ def html_table(rows: Iterable[Sequence[str | StyledCell]], columns: Sequence[str
 def _cell(tag: str, cell: str | StyledCell) -> str:
     text, style = cell if isinstance(cell, StyledCell) else (cell, "")
     style = f"{_CELL_STYLE}; {style}" if style else _CELL_STYLE
+    text = redact(text)
     content = escape(text)
     if text.startswith("https://"):
         content = f'<a href="{content}">{content}</a>'

@@ -2,20 +2,39 @@
 
 import re
 
+from dbx_aml._common.redact import redact
+
+# C0 but line end and tab, DEL, C1, marks that change the direction of writing, and halves of a
+# character that no encoding has.
+CONTROL_CODES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""Return a text for a terminal or a log: no secrets, and a control code as "\x1b".
+
+    A terminal obeys control codes: they may clear the screen, hide text or change the title.
+    """
+    text = redact(text).replace("\r\n", "\n")
+    return CONTROL_CODES.sub(lambda match: ascii(match[0])[1:-1], text)
+
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of another library's error; the name of its class if it is empty."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Return the first line of another library's error, without secrets.
+
+    An error without a message gives the name of its class.
+    """
+    return redact(str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def one_line(text: object, limit: int | None = None) -> str:
-    """Return a text with every run of blanks and line breaks as one blank.
+    """Return a text without secrets, with every run of blanks and line breaks as one blank.
 
     Args:
         text: Text or error; of an error without a message the name of its class is returned.
         limit: Most characters of the result; a longer text ends with "...".
     """
-    line = " ".join(str(text).split())
+    # A secret that is cut off could no longer be recognised.
+    line = " ".join(redact(str(text)).split())
     if not line and isinstance(text, BaseException):
         line = type(text).__name__
     if limit is not None and len(line) > limit:

@@ -10,7 +10,7 @@ from dbx_aml.cli.cluster_attach import attach, detach, status
 from dbx_aml.cli.cluster_files import snippet
 from dbx_aml.cli.options import add_options, config_option, json_option, on_failure_option
 from dbx_aml.cli.progress import show_progress
-from dbx_aml.cli.tables import Column, print_json, print_table
+from dbx_aml.cli.tables import Column, print_json, print_line, print_table
 
 
 @click.group()
@@ -101,4 +101,4 @@ def wheelhouse(
         title=f"{built.folder} for runtime {built.runtime}, Python {built.python}",
     )
     for package in built.kept_packages:
-        click.echo(f"{package}; the init script proves on each node that this works", err=True)
+        print_line(f"{package}; the init script proves on each node that this works", is_error=True)

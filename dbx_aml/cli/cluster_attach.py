@@ -18,7 +18,7 @@ from dbx_aml.cli.options import (
     profile_option,
     wheelhouse_option,
 )
-from dbx_aml.cli.tables import print_fields, print_json
+from dbx_aml.cli.tables import print_fields, print_json, print_line
 
 if TYPE_CHECKING:
     from dbx_aml.cluster.attach import AttachResult
@@ -92,14 +92,14 @@ def attach(
 
     _print_change(plan.change)
     if plan.has_new_files:
-        click.echo(f"  files in {folder_files.folder} are written")
+        print_line(f"  files in {folder_files.folder} are written")
     if plan.overriding_variables:
         names = ", ".join(plan.overriding_variables)
         _print_progress(f"variables of the cluster override the link: {names}")
     if dry_run:
         return
     if plan.is_empty:
-        click.echo(f"{current} is attached already: nothing to do")
+        print_line(f"{current} is attached already: nothing to do")
         return
     _confirm(current, yes=yes, is_restart=plan.restarts_cluster)
     _print_attach_result(attach_cluster(client, plan, _print_progress))
@@ -122,14 +122,14 @@ def detach(cluster: str, folder: str | None, profile: str | None, dry_run: bool,
     plan = plan_detach(client, current, _cluster_folder(client, current, folder))
 
     _print_change(plan.change)
-    click.echo(f"  files in {plan.folder} are removed")
+    print_line(f"  files in {plan.folder} are removed")
     for message in plan.messages:
         _print_progress(message)
     if dry_run:
         return
     _confirm(current, yes=yes, is_restart=plan.restarts_cluster)
     detached = detach_cluster(client, plan, _print_progress)
-    click.echo(f"{detached} is {detached.state} and as it was before")
+    print_line(f"{detached} is {detached.state} and as it was before")
 
 
 @click.command()
@@ -168,9 +168,9 @@ def _cluster_folder(client: Client, cluster: Cluster, parent: str | None) -> Clu
 
 def _print_change(change: SettingsChange) -> None:
     cluster = change.cluster
-    click.echo(f"{cluster}: {cluster.state}, {cluster.access_mode}, {cluster.spark_version}")
+    print_line(f"{cluster}: {cluster.state}, {cluster.access_mode}, {cluster.spark_version}")
     for line in change.diff_lines():
-        click.secho(line, fg={"+": "green", "-": "red"}.get(line[0]))
+        print_line(line, color={"+": "green", "-": "red"}.get(line[0]))
 
 
 def _confirm(cluster: Cluster, *, yes: bool, is_restart: bool) -> None:
@@ -191,7 +191,7 @@ def _is_interactive() -> bool:
 
 
 def _print_progress(message: str) -> None:
-    click.echo(message, err=True)
+    print_line(message, is_error=True)
 
 
 def _print_attach_result(result: AttachResult) -> None:
@@ -199,11 +199,11 @@ def _print_attach_result(result: AttachResult) -> None:
     if marker is None:
         if result.unverified_reason:
             _print_progress(f"not verified: {result.unverified_reason}")
-        click.echo(f"{cluster} is attached, {cluster.state}")
+        print_line(f"{cluster} is attached, {cluster.state}")
         return
     packages = plural(len(marker.installed), "package")
     seconds = sum(marker.steps.values())
-    click.echo(
+    print_line(
         f"{cluster} is attached, {cluster.state}: init script ok, {packages} added from "
         f"{marker.packages_from} in {seconds:.1f} s"
     )

@@ -14,6 +14,7 @@ from dbx_aml.cli.options import (
     profile_option,
     wheelhouse_option,
 )
+from dbx_aml.cli.tables import print_line
 
 if TYPE_CHECKING:
     from dbx_aml.cluster.attach_record import AttachMethod
@@ -57,7 +58,7 @@ def job(
     from dbx_aml.cluster.snippets import job_snippet
 
     files = collect_files(config, wheelhouse, method="init-script", on_failure=on_failure)
-    click.echo(job_snippet(_upload_files(files, folder, profile, is_dry_run=dry_run)))
+    print_line(job_snippet(_upload_files(files, folder, profile, is_dry_run=dry_run)))
 
 
 @snippet.command()
@@ -73,7 +74,7 @@ def serverless(
     from dbx_aml.cluster.snippets import serverless_snippet
 
     files = collect_files(config, wheelhouse, method="libraries")
-    click.echo(serverless_snippet(_upload_files(files, folder, profile, is_dry_run=dry_run)))
+    print_line(serverless_snippet(_upload_files(files, folder, profile, is_dry_run=dry_run)))
 
 
 @snippet.command()
@@ -104,7 +105,7 @@ def policy(
     from dbx_aml.cluster.snippets import policy_snippet
 
     files = collect_files(config, wheelhouse, method=method, on_failure=on_failure)
-    click.echo(policy_snippet(_upload_files(files, folder, profile, is_dry_run=dry_run)))
+    print_line(policy_snippet(_upload_files(files, folder, profile, is_dry_run=dry_run)))
 
 
 def _upload_files(
@@ -115,7 +116,7 @@ def _upload_files(
     from dbx_aml.cluster.folder import ClusterFolder
 
     def print_progress(message: str) -> None:
-        click.echo(message, err=True)
+        print_line(message, is_error=True)
 
     folder_files = files.in_folder(ClusterFolder(Client(profile), folder))
     if not is_dry_run:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dbx_aml.cli.tables import Column, print_fields, print_table
+from dbx_aml.cli.tables import Column, print_fields, print_line, print_table
 
 if TYPE_CHECKING:
     from dbx_aml.local.demo import DemoResult
@@ -50,4 +50,4 @@ def _print_result(result: DemoResult) -> None:
     ]
     print_table(columns, rows, title="\nSteps")
     print_fields(result.locations.items(), title="\nLocations", is_prose=False)
-    click.echo(f"\nEvery step did what its title says, in {result.seconds:.0f} s.")
+    print_line(f"\nEvery step did what its title says, in {result.seconds:.0f} s.")

@@ -8,7 +8,7 @@ import click
 
 from dbx_aml.cli.options import config_option, json_option
 from dbx_aml.cli.progress import show_progress
-from dbx_aml.cli.tables import Column, print_json, print_table
+from dbx_aml.cli.tables import Column, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from dbx_aml.doctor.report import DoctorReport
@@ -68,4 +68,4 @@ def _print_table(report: DoctorReport) -> None:
         Column("result and fix", is_prose=True),
     ]
     print_table(columns, rows)
-    click.echo(report.summary)
+    print_line(report.summary)

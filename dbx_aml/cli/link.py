@@ -11,7 +11,7 @@ import click
 from dbx_aml._common.errors import LinkError
 from dbx_aml.cli.options import add_options, config_option, json_option
 from dbx_aml.cli.progress import show_progress
-from dbx_aml.cli.tables import Column, print_json, print_table
+from dbx_aml.cli.tables import Column, print_json, print_line, print_table
 from dbx_aml.link.config_file import CONFIG_NAME
 from dbx_aml.link.secret_reference import SecretRef
 
@@ -91,7 +91,7 @@ def set_link(config: Path, **values: Any) -> None:
         raise click.UsageError("Give at least one value, for example --mode aml.")
     file = config if config.suffix == ".json" else config / CONFIG_NAME
     settings = Link.from_file(file if file.exists() else None, **values)
-    click.echo(f"{settings.save(file)}: mode {settings.mode}, registry {settings.registry}")
+    print_line(f"{settings.save(file)}: mode {settings.mode}, registry {settings.registry}")
 
 
 @link.command()

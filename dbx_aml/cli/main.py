@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import traceback
+from types import TracebackType
 from typing import Any
 
 import click
 
 from dbx_aml._common.errors import DbxAmlError
+from dbx_aml._common.log import PrintableFormatter
+from dbx_aml._common.text import printable
 from dbx_aml.cli.cluster import cluster
 from dbx_aml.cli.demo import demo
 from dbx_aml.cli.doctor import doctor
@@ -21,6 +26,7 @@ from dbx_aml.cli.mirror import mirror
 from dbx_aml.cli.notebook import notebook
 from dbx_aml.cli.runs import runs
 from dbx_aml.cli.score import score
+from dbx_aml.cli.tables import print_line
 
 __all__ = ["main", "score"]
 
@@ -46,8 +52,12 @@ class _Main(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.ClickException as err:
+            # The message may repeat an argument, for example a URI with a password.
+            err.message = printable(err.message)  # type: ignore[misc]
+            raise
         except DbxAmlError as err:
-            click.echo(f"dbx-aml: {err}", err=True)
+            print_line(f"dbx-aml: {err}", is_error=True)
             ctx.exit(2 if isinstance(err, ValueError) else 1)
 
 
@@ -56,6 +66,7 @@ class _Main(click.Group):
 @click.option("-v", "--verbose", is_flag=True, help="Log what is done, on stderr.")
 def main(verbose: bool) -> None:
     """Azure Databricks and Azure Machine Learning as one MLflow platform."""
+    sys.excepthook = _print_traceback
     _set_up_logging(verbose)
 
 
@@ -63,10 +74,17 @@ for _command in (cluster, demo, doctor, link, mirror, notebook, runs, score):
     main.add_command(_command)
 
 
+def _print_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Print the traceback of an unexpected error, which may hold the text of any library."""
+    print_line("".join(traceback.format_exception(kind, error, trace)).rstrip(), is_error=True)
+
+
 def _set_up_logging(verbose: bool) -> None:
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)-7s %(message)s"
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(levelname)-7s %(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
     if verbose:
         return
     # These libraries repeat the warnings and the error that the command prints once. MLflow sets

@@ -16,7 +16,7 @@ from dbx_aml._common.errors import DbxAmlError, MirrorError
 from dbx_aml._common.text import plural
 from dbx_aml.cli.options import add_options, config_option, json_option
 from dbx_aml.cli.progress import show_progress
-from dbx_aml.cli.tables import Column, print_json, print_table
+from dbx_aml.cli.tables import Column, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -123,7 +123,7 @@ def mirror(
         except DbxAmlError as err:
             if not watch:
                 raise
-            click.echo(f"dbx-aml: {err}", err=True)
+            print_line(f"dbx-aml: {err}", is_error=True)
         if not watch:
             return
         time.sleep(watch)
@@ -143,7 +143,7 @@ def status(experiments: tuple[str, ...], as_json: bool, **server_options: str | 
         print_json([asdict(row) for row in counts])
         return
     if not counts:
-        click.echo(f"no run of {source.display_name} is marked to be mirrored")
+        print_line(f"no run of {source.display_name} is marked to be mirrored")
         return
     columns = (
         Column("experiment"),
@@ -198,7 +198,7 @@ def verify(
         rows = [asdict(difference) for difference in differences]
         print_json({"runs": len(runs), "differences": rows})
     else:
-        click.echo(f"{plural(len(runs), 'run')} compared, {plural(len(differences), 'difference')}")
+        print_line(f"{plural(len(runs), 'run')} compared, {plural(len(differences), 'difference')}")
         if differences:
             names = ("run", "kind", "name", source.display_name, destination.display_name)
             columns = [Column(name, is_prose=position > 2) for position, name in enumerate(names)]
@@ -309,7 +309,7 @@ def _print_plan(
         print_json({"dry_run": True, "runs": rows})
         return
     if not rows:
-        click.echo("nothing to mirror")
+        print_line("nothing to mirror")
         return
     columns = (
         Column("run"),
@@ -359,7 +359,7 @@ def _print_results(
     if cells:
         print_table(columns, cells, title=f"{source.display_name} → {destination.display_name}")
     summary = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    click.echo(summary or "nothing to mirror")
+    print_line(summary or "nothing to mirror")
 
 
 def _format_age(seconds: float | None) -> str:

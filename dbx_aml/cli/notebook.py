@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dbx_aml.cli.tables import print_line
+
 if TYPE_CHECKING:
     from dbx_aml.local.notebook.cell_run import CellRun
 
@@ -60,7 +62,7 @@ def run(path: Path, widgets: dict[str, str], html: Path | None, run_pip_cells: b
     def print_progress(run: CellRun) -> None:
         progress = f"{run.cell.notebook.name}: cell {run.cell.number} of {run.cell_count}"
         seconds = "" if run.seconds is None else f": {run.seconds:.1f} s"
-        click.echo(progress + seconds, file=stderr)
+        print_line(progress + seconds, file=stderr)
 
     check_notebook(path, widgets)  # wrong usage is an error before Spark starts
     try:
@@ -75,7 +77,7 @@ def run(path: Path, widgets: dict[str, str], html: Path | None, run_pip_cells: b
             )
     finally:
         if html is not None and html.exists():
-            click.echo(f"page: {html}", err=True)
+            print_line(f"page: {html}", is_error=True)
     if result.exit_value is not None:
-        click.echo(result.exit_value)
-    click.echo(f"{path.name} ran to its end in {result.seconds:.1f} s", err=True)
+        print_line(result.exit_value)
+    print_line(f"{path.name} ran to its end in {result.seconds:.1f} s", is_error=True)

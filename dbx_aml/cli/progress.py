@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-import click
+from dbx_aml._common.text import printable
+from dbx_aml.cli.tables import print_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,7 +66,7 @@ class _DelayedProgress:
     """Keeps the last report until the delay is over, then hands each report on."""
 
     def __init__(self, step: str, view: _ProgressView, delay_s: float) -> None:
-        self._last: tuple[str, int, int, str] = (step, 0, 0, "")
+        self._last: tuple[str, int, int, str] = (printable(step), 0, 0, "")
         self._view = view
         self._is_shown = False
         self._is_closed = False
@@ -75,7 +76,7 @@ class _DelayedProgress:
 
     def report(self, step: str, done: int = 0, total: int = 0, detail: str = "") -> None:
         with self._lock:
-            self._last = (step, done, total, detail)
+            self._last = (printable(step), done, total, printable(detail))
             if self._is_shown and not self._is_closed:
                 self._view.update(*self._last)
 
@@ -115,7 +116,7 @@ class _ProgressLines:
         is_due = count and self._clock() - self._line_time >= _LINE_EVERY_S
         if step != self._step or is_due:
             self._step, self._line_time = step, self._clock()
-            click.echo(f"{step}: {count}" if count else f"{step} ...", err=True)
+            print_line(f"{step}: {count}" if count else f"{step} ...", is_error=True)
 
     def close(self) -> None:
         """Keep the printed lines."""

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dbx_aml._common.text import printable
 from dbx_aml.cli.options import json_option, tracking_uri_option
 from dbx_aml.cli.progress import show_progress
-from dbx_aml.cli.tables import Column, print_fields, print_json, print_table
+from dbx_aml.cli.tables import Column, print_fields, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -57,7 +58,7 @@ def runs(
         return
     if not rows:
         name = repr(experiment) if experiment else "MLflow's default experiment"
-        click.echo(f"no runs in {name}; choose another with --experiment")
+        print_line(f"no runs in {name}; choose another with --experiment")
         return
     columns = [
         Column("run id"),
@@ -118,7 +119,7 @@ def show(run_id: str, tracking_uri: str | None, as_json: bool) -> None:
         if rows:
             print_table(columns, rows, title=f"\n{title}")
         else:
-            click.echo(f"\n{title}: none")
+            print_line(f"\n{title}: none")
 
 
 def _resolve_tracking_uri(tracking_uri: str | None, stack: ExitStack) -> str | None:
@@ -151,9 +152,10 @@ def _format_metrics(metrics: dict[str, float]) -> str:
 
 
 def _linked_id(row: RunRow) -> Text:
+    from rich.style import Style
     from rich.text import Text
 
-    return Text(row.run_id, style=f"link {row.url}" if row.url else "")
+    return Text(row.run_id, style=Style(link=printable(row.url)) if row.url else "")
 
 
 def _format_size(size: int | None) -> str:

@@ -1,4 +1,8 @@
-"""Tables of the command: numbers, ids, URLs, paths and column heads are whole at every width.
+"""Everything that the command prints: lines, JSON, and tables.
+
+What others wrote (names of runs, tags, errors) is shown as text: brackets are no markup, control
+codes do not reach the terminal, secrets are replaced. Numbers, ids, URLs, paths and column heads
+are whole at every width.
 
 A table that is too wide for the terminal first leaves out its optional columns. If only a few rows
 are too wide, their long cells are whole and the cells after them stand on the next line. Else the
@@ -12,14 +16,18 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
+
+from dbx_aml._common.redact import redact
+from dbx_aml._common.text import CONTROL_CODES, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+_CODE_NAME = r"\\(?:r|x[0-9a-f]{2}|u[0-9a-f]{4})"
 _GAP = 2
 _MIN_PROSE_WIDTH = 24
 
@@ -40,6 +48,9 @@ class Column:
     is_prose: bool = False
     is_optional: bool = False
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "header", printable(self.header))
+
 
 def stdout_console() -> Console:
     """Return a console on stdout that colours nothing by itself."""
@@ -48,9 +59,26 @@ def stdout_console() -> Console:
     return Console(highlight=False)
 
 
+def print_line(
+    text: str, *, is_error: bool = False, file: TextIO | None = None, color: str | None = None
+) -> None:
+    """Print a text on stdout.
+
+    Args:
+        text: Text without markup.
+        is_error: Whether to print on stderr instead.
+        file: Another stream.
+        color: Colour of the text on a terminal, for example "green".
+    """
+    click.secho(printable(text), file=file, err=is_error, fg=color)
+
+
 def print_json(value: Any) -> None:
     """Print a value as one line of JSON on stdout; a time is written in ISO 8601."""
-    click.echo(json.dumps(value, default=_json_text, ensure_ascii=False))
+    plain = _redact_texts(json.loads(json.dumps(value, default=_json_text)))
+    line = json.dumps(plain, ensure_ascii=False)
+    # JSON itself escapes only the control codes below the blank.
+    click.echo(CONTROL_CODES.sub(lambda match: f"\\u{ord(match[0]):04x}", line))
 
 
 def print_table(
@@ -71,7 +99,15 @@ def print_table(
     """
     console = console or stdout_console()
     cells = [[_to_text(value) for value in row] for row in rows]
-    _print_title(title, console)
+    # The terminal gets the table in one write.
+    with console:
+        _print_title(title, console)
+        _print_rows(columns, cells, console)
+
+
+def _print_rows(
+    columns: Sequence[Column], cells: Sequence[Sequence[Text]], console: Console
+) -> None:
     if not console.file.isatty():
         cells = [[_on_one_line(cell) for cell in row] for row in cells]
         _print_columns(columns, cells, _natural_widths(columns, cells), console)
@@ -113,17 +149,19 @@ def print_fields(
         console: Console to print on; default stdout.
     """
     console = console or stdout_console()
-    _print_title(title, console)
     texts = [(Column(name, is_prose=is_prose), _to_text(value)) for name, value in fields]
     texts = [(column, text) for column, text in texts if text.plain]
-    _print_block([column for column, _ in texts], [text for _, text in texts], console)
+    with console:
+        _print_title(title, console)
+        _print_block([column for column, _ in texts], [text for _, text in texts], console)
 
 
 def _to_text(value: Any) -> Text:
     from rich.text import Text
 
     if isinstance(value, Text):
-        return value
+        text = _printable_text(value.plain)
+        return value if text.plain == value.plain else text
     if value is None:
         return Text()
     if isinstance(value, bool):
@@ -132,7 +170,27 @@ def _to_text(value: Any) -> Text:
         return Text(f"{value:,}")
     if isinstance(value, float):
         return Text(f"{value:,.1f}")
-    return Text(str(value))
+    return _printable_text(str(value))
+
+
+def _printable_text(text: str) -> Text:
+    """Return a printable text; a terminal shows the names of control codes in reverse."""
+    from rich.text import Text
+
+    shown = Text(printable(text))
+    if shown.plain != text:
+        shown.highlight_regex(_CODE_NAME, "reverse")
+    return shown
+
+
+def _redact_texts(value: Any) -> Any:
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, list):
+        return [_redact_texts(item) for item in value]
+    if isinstance(value, dict):
+        return {redact(name): _redact_texts(item) for name, item in value.items()}
+    return value
 
 
 def _json_text(value: Any) -> str:
@@ -146,8 +204,10 @@ def _on_one_line(cell: Text) -> Text:
 
 
 def _print_title(title: str, console: Console) -> None:
+    from rich.text import Text
+
     if title:
-        console.print(title, style="bold", markup=False, soft_wrap=True)
+        console.print(Text(printable(title), style="bold"), soft_wrap=True)
 
 
 def _longest(texts: Iterable[str]) -> int:

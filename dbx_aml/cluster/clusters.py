@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dbx_aml._common.errors import ClusterError, NotFoundError
@@ -24,7 +24,8 @@ class Cluster:
         spec: Answer of the clusters API, with all fields.
     """
 
-    spec: Mapping[str, Any]
+    # The variables of other people may be secrets.
+    spec: Mapping[str, Any] = field(repr=False)
 
     @property
     def cluster_id(self) -> str:

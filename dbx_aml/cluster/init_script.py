@@ -5,7 +5,7 @@ import shlex
 from importlib.resources import files
 
 from dbx_aml._common.errors import ArgumentError
-from dbx_aml._common.redact import environment_secrets, has_secret
+from dbx_aml._common.redact import has_secret
 from dbx_aml.link.link import Link
 
 SCRIPT_NAME = "dbx_aml_init.sh"
@@ -26,6 +26,7 @@ def render(link: Link, *, wheelhouse_path: str | None = None, on_failure: str = 
     Raises:
         ArgumentError: A setting is invalid, or the script would contain a secret. The message does
             not contain the secret.
+        LinkError: A value of the link is a secret, or a URI with a login.
     """
     if on_failure not in ON_FAILURE:
         raise ArgumentError(
@@ -40,10 +41,10 @@ def render(link: Link, *, wheelhouse_path: str | None = None, on_failure: str = 
         "WHEELHOUSE_PATH": wheelhouse_path or "",
         # Empty is the default of the script itself.
         "ON_FAILURE": "" if on_failure == "continue" else on_failure,
-        "CONFIG": link.to_json().strip(),
+        "CONFIG": link.to_json("rendered init script").strip(),
     }
     settings = "".join(f"BAKED_{name}={shlex.quote(value)}\n" for name, value in values.items())
-    if _SECRET_REFERENCE.search(settings) or has_secret(settings, environment_secrets()):
+    if _SECRET_REFERENCE.search(settings) or has_secret(settings):
         raise ArgumentError(
             "rendered init script must hold no secret: a setting is one, or looks like one; "
             "set it as {{secrets/<scope>/<key>}} in the cluster's spark_env_vars instead"

@@ -35,7 +35,7 @@ class ClusterSettings:
     """
 
     init_scripts: tuple[Script, ...] = ()
-    variables: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     libraries: tuple[Library, ...] = ()
     allowlist_entries: tuple[str, ...] = ()
     policy_id: str | None = None

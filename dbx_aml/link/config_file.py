@@ -5,7 +5,6 @@ folder or above it, may be a stranger's: it came with a cloned repository, or an
 """
 
 import json
-import logging
 import os
 import re
 import stat
@@ -17,8 +16,9 @@ from typing import Any
 
 from dbx_aml._common.errors import LinkError
 from dbx_aml._common.json_content import check_types, parse_json
+from dbx_aml._common.log import get_logger
 from dbx_aml._common.paths import write_atomically
-from dbx_aml._common.redact import redact_uri, refuse_secrets
+from dbx_aml._common.redact import has_secret, redact_uri
 
 CONFIG_NAME = "config.json"
 # Key of this package's settings in the file: Azure ML's tools ignore it.
@@ -54,7 +54,9 @@ _LOCAL_SERVER = re.compile(
 )
 _SERVER_SETTINGS = ("databricks_tracking_uri", "aml_tracking_uri")
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
+# Keys whose text is a secret, whatever it looks like.
+_SECRET_KEYS = ("secret", "password", "token")
 
 
 def find_config(path: str | Path = ".") -> Path | None:
@@ -183,6 +185,33 @@ def write_config(file: Path, content: Mapping[str, Any]) -> None:
         write_atomically(file, text)
     except OSError as err:
         raise LinkError(f"{file} must be writable: {err.strerror}; choose another path") from err
+
+
+def refuse_secrets(content: Mapping[str, Any], location: str) -> None:
+    """Refuse a secret's text in a place that others read, and that may only hold references.
+
+    Args:
+        content: Values by name; nested mappings and lists are checked too.
+        location: Name of the place in the message.
+
+    Raises:
+        LinkError: A value is a secret, or a URI with a login. The message has the name only.
+    """
+    for name, value in content.items():
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, Mapping):
+                refuse_secrets(item, location)
+            elif isinstance(item, str) and any(word in name.lower() for word in _SECRET_KEYS):
+                raise LinkError(
+                    f"{location} must hold no secret: got text under {name!r}; write a reference, "
+                    '{"scope": "<scope>", "key": "<key>"} or {"env": "<variable>"}'
+                )
+            elif isinstance(item, str) and has_secret(item, ()):
+                raise LinkError(
+                    f"{location} must hold no secret: got one in {name!r}; leave it out there, and "
+                    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+                    "MLFLOW_TRACKING_TOKEN"
+                )
 
 
 def _candidate_files(folder: Path) -> Iterator[Path]:

@@ -1,11 +1,12 @@
 """The link: which Azure ML workspace, which service tracks, which registers, and why."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from dbx_aml._common.errors import ArgumentError, LinkError
+from dbx_aml._common.redact import redact
 from dbx_aml._common.retry import RETRY_TIMEOUT_S, RETRY_TIMEOUT_VARIABLE, parse_retry_timeout
 from dbx_aml.link.config_file import (
     CONFIG_KEY,
@@ -107,6 +108,14 @@ class Link:
             uri = None
         if uri is None and self.aml_workspace is not None:
             self._set(aml_tracking_uri=self.aml_workspace.tracking_uri)
+
+    def __repr__(self) -> str:
+        values = {shown.name: getattr(self, shown.name) for shown in fields(self) if shown.repr}
+        texts = (
+            f"{name}={(redact(value) if isinstance(value, str) else value)!r}"
+            for name, value in values.items()
+        )
+        return f"Link({', '.join(texts)})"
 
     @property
     def tracking_uri(self) -> str | None:
@@ -216,10 +225,13 @@ class Link:
             settings["aml_tracking_uri"] = self.aml_tracking_uri
         return {**workspace, CONFIG_KEY: settings}
 
-    def to_json(self) -> str:
+    def to_json(self, location: str = CONFIG_NAME) -> str:
         """Return the text of a `config.json`; secrets are only references in it.
+
+        Args:
+            location: Name of the place for the text, in the error.
 
         Raises:
             LinkError: A value is a secret.
         """
-        return config_text(self.to_dict())
+        return config_text(self.to_dict(), location)

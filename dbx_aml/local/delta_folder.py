@@ -5,19 +5,19 @@ outlives a job. The JVM of each job holds a shared lock on the folder until it e
 """
 
 import fcntl
-import logging
 import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbx_aml._common.deadline import poll_until
+from dbx_aml._common.log import get_logger
 from dbx_aml._common.text import sql_identifier, sql_literal
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _locks: dict[Path, int] = {}
 

@@ -6,7 +6,6 @@ the loaded classes saves 4 of them.
 """
 
 import hashlib
-import logging
 import os
 import re
 from collections.abc import Sequence
@@ -15,10 +14,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dbx_aml._common.errors import LocalSparkError
+from dbx_aml._common.log import get_logger
 from dbx_aml._common.paths import write_atomically
 from dbx_aml.local.java import start_jvm, stop_jvm
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # Spark sends this logging API to its own log through jcl-over-slf4j; the jar would undo that.
 _UNWANTED_JARS = {"commons-logging"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbx_aml._common.errors import ArgumentError, RegistryError, ServiceError
 from dbx_aml._common.json_content import parse_json
+from dbx_aml._common.log import get_logger
 from dbx_aml._common.paths import sha256_of_folder
 from dbx_aml._common.text import first_line
 from dbx_aml.models.lineage import (
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import Model
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # Characters that every registry accepts as the value of a tag.
 _TAG_LENGTH = 1000

@@ -9,7 +9,6 @@ exists too: the first attempt may have ended between the two.
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from pyspark.sql import functions as F
 
 from dbx_aml._common.deadline import call_within
 from dbx_aml._common.errors import ScoringError
+from dbx_aml._common.log import get_logger
 from dbx_aml._common.text import sql_identifier
 from dbx_aml.scoring.bind import BoundRequest, bind_pinned_uri
 from dbx_aml.scoring.delta_table import SPARK_ERRORS, Commit
@@ -40,7 +40,7 @@ from dbx_aml.scoring.spark_settings import larger_arrow_batches
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, Observation
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # The commit of a write that has just ended is among the newest, even where other jobs write to
 # the same table.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from dbx_aml._common.errors import SchemaMismatchError
+from dbx_aml._common.log import get_logger
 from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring.delta_table import column_types
@@ -21,7 +21,7 @@ from dbx_aml.scoring.spark_progress import Report
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

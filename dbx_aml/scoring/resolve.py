@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbx_aml._common.errors import SchemaMismatchError, ScoringError, TableNotFoundError
+from dbx_aml._common.log import get_logger
 from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.models.model_files import registry_uri_of
 from dbx_aml.scoring.column_binding import PREDICTION, SCORING, check_outputs
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame, SparkSession
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def resolve_request(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from pyspark.errors import AnalysisException
 
+from dbx_aml._common.log import get_logger
 from dbx_aml.scoring.plan import DEFAULT_ARROW_ROWS
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _ARROW_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
 _exclusive_lock = threading.Lock()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from pyspark.errors import AnalysisException
 
 from dbx_aml._common import errors
 from dbx_aml._common.errors import ScoringError
+from dbx_aml._common.log import get_logger
 from dbx_aml.local.spark import is_connect
 from dbx_aml.scoring.batch import WrittenBatch, write_batch
 from dbx_aml.scoring.bind import BoundRequest, bind_pinned_uri
@@ -21,7 +21,7 @@ from dbx_aml.scoring.request import Batch, ResolvedRequest, ScoringRequest
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # The bound request of each running stream, and the batches that it has written. Spark calls back in
 # this process; with Spark Connect in a worker beside the server, which binds the model again.

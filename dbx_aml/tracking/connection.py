@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from dbx_aml._common.html import html_table
+from dbx_aml._common.redact import redact
 from dbx_aml.azure.credentials import get_credential
 from dbx_aml.azure.identity import Identity
 from dbx_aml.link.link import Link
@@ -53,7 +54,10 @@ class Connection:
         return str(self._resolved_link.registry_uri)
 
     def to_dict(self) -> dict[str, str]:
-        """Return the facts of the connection by their names; unknown facts are left out."""
+        """Return the facts of the connection for people; unknown facts are left out.
+
+        No fact has a secret: a URI is without the password that MLflow's URI may have.
+        """
         workspace = self._resolved_link.aml_workspace
         source = get_credential(self.link).selected_source() if self.identity else None
         facts = {
@@ -67,7 +71,7 @@ class Connection:
             "Azure ML studio": workspace.studio_url if workspace else "",
             "Azure portal": workspace.portal_url if workspace else "",
         }
-        return {name: text for name, text in facts.items() if text}
+        return {name: redact(text) for name, text in facts.items() if text}
 
     def borrowed(self) -> Connection:
         """Return an equal connection whose `close` restores nothing."""
@@ -100,7 +104,7 @@ class Connection:
         return "\n".join(f"{name:<{width}}  {text}" for name, text in facts.items())
 
     def __repr__(self) -> str:
-        return f"Connection(mode={self.link.mode!r}, tracking_uri={self.tracking_uri!r})"
+        return f"Connection(mode={self.link.mode!r}, tracking_uri={redact(self.tracking_uri)!r})"
 
     def _repr_html_(self) -> str:
         return html_table(self.to_dict().items())

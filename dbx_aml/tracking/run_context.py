@@ -9,7 +9,6 @@ asks no provider: `dbx-aml mirror --include-unmarked` finds such runs.
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import time
 from functools import lru_cache
@@ -20,6 +19,7 @@ from mlflow.tracking.context.abstract_context import RunContextProvider
 from mlflow.tracking.request_header.abstract_request_header_provider import RequestHeaderProvider
 
 from dbx_aml._common.errors import DbxAmlError
+from dbx_aml._common.log import get_logger
 from dbx_aml.link.link import Link
 from dbx_aml.link.uris import is_databricks_uri
 from dbx_aml.tracking.connect import connected_link
@@ -27,7 +27,7 @@ from dbx_aml.tracking.connect import connected_link
 if TYPE_CHECKING:
     from dbx_aml.tracking.mirror.live_mirror import LiveMirror
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 _LINK_CHECK_INTERVAL_S = 2.0
 _next_link_check = 0.0
 _live_mirror: LiveMirror | None = None

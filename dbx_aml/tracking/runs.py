@@ -11,7 +11,7 @@ from itertools import pairwise
 from math import isfinite
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from dbx_aml._common.errors import LinkError, RunError
 from dbx_aml._common.redact import redact_uri
@@ -147,14 +147,16 @@ def run_url(tracking_uri: str, experiment_id: str, run_id: str) -> str | None:
         None for a server without pages, and for a Databricks workspace that is not configured.
     """
     scheme = urlsplit(tracking_uri).scheme or tracking_uri
+    # The ids are the service's texts.
+    path = f"experiments/{quote(experiment_id, safe='')}/runs/{quote(run_id, safe='')}"
     if scheme == "azureml":
         return AmlWorkspace.from_tracking_uri(tracking_uri).run_url(run_id)
     if scheme in ("http", "https"):
         server_url = redact_uri(tracking_uri).rstrip("/")
-        return f"{server_url}/#/experiments/{experiment_id}/runs/{run_id}"
+        return f"{server_url}/#/{path}"
     if scheme == "databricks":
         host = _databricks_host_or_none(tracking_uri)
-        return f"{host}/ml/experiments/{experiment_id}/runs/{run_id}" if host else None
+        return f"{host}/ml/{path}" if host else None
     return None
 
 

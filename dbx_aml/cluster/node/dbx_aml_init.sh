@@ -43,6 +43,8 @@ MARKER="$HOME_FOLDER/dbx_aml/marker.json"
 SCRIPT="$(realpath -- "${BASH_SOURCE[0]:-/dev/null}")"
 # No attempt starts after this time.
 TIMEOUT_S=600
+SECRET_VARIABLES='SECRET|TOKEN|PASSWORD|(^|_)KEY$|ACCOUNT_KEY|API_KEY|IDENTITY_HEADER'
+SECRET_NAMES='(sig|signature|secret|passw(or)?d|pass|pwd|token|key)'
 TEMPORARY_FAILURE=75
 WRONG_SETTINGS=2
 
@@ -57,7 +59,28 @@ WORK_FOLDER=''
 WHEEL=''
 REASON=''
 
-log() { printf 'dbx-aml: %s\n' "$*" >&2; }
+# Print a text without secrets, by the rules of dbx_aml/_common/redact.py: logins in URIs, values in
+# queries, tokens, and values of variables that have the name of a secret.
+redact() {
+    local text="$1" name value
+    while read -r name; do
+        value="${!name}"
+        if ((${#value} >= 8)) && [[ "${name^^}" =~ $SECRET_VARIABLES ]] \
+            && [[ ! "${name^^}" =~ ^DBX_AML_|_(FILE|PATH)$ ]]; then
+            text="${text//"$value"/***}"
+        fi
+    done < <(compgen -e)
+    sed -E -e 's,(://)[^[:space:]<>]*@,\1***@,g' \
+        -e "s/([?&;][[:alnum:]_.-]*$SECRET_NAMES=)[^&[:space:]]+/\1***/Ig" \
+        -e "s/((password|_token|_secret|Key|Signature)=)[^;[:space:]]+/\1***/Ig" \
+        -e 's/(bearer|basic) +[[:alnum:]_.~+\/-]{16,}=*/\1 ***/Ig' \
+        -e 's/eyJ[[:alnum:]_-]{8,}(\.[[:alnum:]_-]*){1,4}/***/g' \
+        -e 's/(dapi|dose|dkea)[0-9a-f]{32}(-[0-9]+)?/***/g' \
+        -e 's/[[:alnum:]_.~-]{3}[0-9]Q~[[:alnum:]_.~-]{31,}/***/g' \
+        -e 's,[[:alnum:]+/]{86}==,***,g' <<<"$text"
+}
+
+log() { printf 'dbx-aml: %s\n' "$(redact "$*")" >&2; }
 
 clean_up() { [[ -z "$WORK_FOLDER" ]] || rm -rf -- "$WORK_FOLDER"; }
 
@@ -193,7 +216,9 @@ prepare_with_retries() {
 
 # Write the marker of a failure, if dbx-aml itself did not write one.
 write_failure_marker() {
-    local time reason="${REASON//[\\\"]/\'}"
+    local time reason
+    reason="$(redact "$REASON")"
+    reason="${reason//[\\\"]/\'}"
     [[ -z "$WORK_FOLDER" || ! -e "$WORK_FOLDER/reason" ]] || return 0
     # A killed run leaves this marker with the packages that the next run has to remove.
     [[ "$(cat -- "$MARKER" 2>/dev/null)" != *'"status": "started"'* ]] || return 0

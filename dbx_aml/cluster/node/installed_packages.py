@@ -2,7 +2,6 @@
 
 import compileall
 import importlib
-import logging
 import shutil
 import sys
 import sysconfig
@@ -14,10 +13,11 @@ from pathlib import Path, PurePosixPath
 from packaging.utils import canonicalize_name
 
 from dbx_aml._common.errors import ClusterError, UnsafePathError
+from dbx_aml._common.log import get_logger
 from dbx_aml._common.paths import check_relative_path, resolve_inside
 from dbx_aml.cluster.node.requirements import Wheel
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 _SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
 
 

@@ -1,10 +1,10 @@
 """Install the packages of a plan, check that nothing else changed, and roll back."""
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dbx_aml._common.errors import ClusterError
+from dbx_aml._common.log import get_logger
 from dbx_aml.cluster.node.installed_packages import (
     installed_packages,
     installed_versions,
@@ -18,7 +18,7 @@ from dbx_aml.cluster.node.package_plan import PackagePlan
 from dbx_aml.cluster.node.pip import run_pip
 from dbx_aml.cluster.node.requirements import unmet_requirements
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # The init script runs as root, against which pip would print a warning.
 _AS_ROOT = ("--root-user-action", "ignore")

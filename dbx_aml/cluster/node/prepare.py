@@ -22,8 +22,9 @@ from dbx_aml._common.errors import (
     ProgramError,
     WorkspaceError,
 )
+from dbx_aml._common.log import PrintableFormatter, get_logger
 from dbx_aml._common.paths import write_atomically
-from dbx_aml._common.text import one_line
+from dbx_aml._common.text import one_line, printable
 from dbx_aml.cluster.node.installed_packages import (
     compile_files,
     installed_versions,
@@ -44,7 +45,7 @@ from dbx_aml.cluster.node.verify import PluginCheck
 from dbx_aml.cluster.runtimes import newest_release
 from dbx_aml.link.link import Link
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # Exit codes, which the script has as well.
 FAILED, WRONG_SETTINGS, TEMPORARY_FAILURE = 1, 2, 75
@@ -196,7 +197,7 @@ def _roll_back(
 
 def _record_failure(node: Node, marker: NodeMarker, err: Exception, exit_code: int) -> int:
     """Write the marker of a failure; return the exit code."""
-    reason = one_line(err)
+    reason = printable(one_line(err))
     if isinstance(err, OSError):
         reason = f"{err.filename or 'node'} must be usable: {err.strerror}; check its disk or mount"
     elif not isinstance(err, DbxAmlError):
@@ -238,7 +239,10 @@ def is_prepared(home: Path, fingerprint: str) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the script's arguments and prepare the node; return the exit code."""
-    logging.basicConfig(level=logging.INFO, format="dbx-aml: %(message)s", stream=sys.stderr)
+    # The platform keeps the script's log as a file that others may read.
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter("dbx-aml: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     parser = argparse.ArgumentParser(prog="dbx_aml.cluster.node.prepare")
     for name in ("home", "work-folder", "wheel", "wheelhouse", "config"):
         parser.add_argument(f"--{name}", type=Path)

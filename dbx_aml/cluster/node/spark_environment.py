@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dbx_aml._common.errors import LinkError
 from dbx_aml._common.paths import write_atomically
-from dbx_aml.link.config_file import CONFIG_NAME, write_config
+from dbx_aml.link.config_file import CONFIG_NAME, refuse_secrets, write_config
 from dbx_aml.link.link import Link
 
 SPARK_ENV = Path("spark/conf/spark-env.sh")
@@ -20,14 +20,15 @@ _BLOCK = re.compile(rf"^{_BEGIN_LINE}$.*?^{_END_LINE}$\n?", re.DOTALL | re.MULTI
 def link_variables(link: Link, home: Path) -> dict[str, str]:
     """Return the environment variables through which MLflow and this package use a link.
 
-    No value is a secret.
+    No value is a secret: every user of the cluster can read them.
 
     Args:
         link: Link of the cluster.
         home: Databricks' folder on the node.
 
     Raises:
-        LinkError: A value has a line break, which a line of a shell file cannot hold.
+        LinkError: A value is a secret, or has a line break, which a line of a shell file cannot
+            hold.
     """
     variables = {"DBX_AML_CONFIG": str(home / OWN_FOLDER / CONFIG_NAME)}
     # Both are always set: the default of each depends on the other.
@@ -41,6 +42,7 @@ def link_variables(link: Link, home: Path) -> dict[str, str]:
         # Without it azureml-mlflow asks a host of the public cloud first, for up to 30 s.
         variables["AZUREML_CURRENT_CLOUD"] = link.aml_workspace.cloud
         variables["DBX_AML_RETRY_TIMEOUT_S"] = f"{link.retry_timeout_s:g}"
+    refuse_secrets(variables, "environment of the cluster")
     for name, value in variables.items():
         if not value.isprintable():
             raise LinkError(f"{name} must be printable text: got {value!r}; correct the link")

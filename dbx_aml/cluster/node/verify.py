@@ -5,7 +5,6 @@ nothing: the check calls the packages. It needs no network. `PluginCheck` starts
 pip is still installing, so that a node waits less; the process runs this module as a program.
 """
 
-import logging
 import os
 import subprocess
 import sys
@@ -17,9 +16,10 @@ from threading import Thread
 from typing import Any, Self
 
 from dbx_aml._common.errors import ClusterError
+from dbx_aml._common.log import get_logger
 from dbx_aml.cluster.node.requirements import ENTRY_POINT_GROUPS
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 TIMEOUT_S = 180
 # Packages of the runtime that MLflow and the plugin import: most of the check's time. MLflow itself

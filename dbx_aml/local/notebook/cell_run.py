@@ -111,6 +111,8 @@ class Record:
         elif isinstance(output, Table):
             output = replace(
                 output,
+                columns=tuple(map(self.redact, output.columns)),
+                types=tuple(map(self.redact, output.types)),
                 rows=tuple(
                     tuple(None if value is None else self.redact(value) for value in row)
                     for row in output.rows

@@ -18,7 +18,7 @@ _STYLE = Path(__file__).with_name("page.css")
 # The output of a cell can neither load nor send anything over the network.
 _POLICY = (
     "default-src 'none'; img-src data:; font-src data:; "
-    "style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    "style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 )
 _SCRIPT = """
 addEventListener("message", (event) => {

@@ -13,6 +13,10 @@ from dbx_aml.local.notebook.source import Cell
 
 _LEXERS = {"python": "python", "sql": "sql", "shell": "bash"}
 _MAGICS = {"sql": "%sql", "shell": "%sh", "pip": "%pip", "run": "%run"}
+# The last one is a picture, which has the same check.
+_SAFE_LINK = re.compile(
+    r"https?://|mailto:|#|data:image/(?:png|jpeg|gif|webp);base64,", re.IGNORECASE
+)
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # The page cannot know the height of the HTML in a frame: a script in the frame sends it.
 _FRAME = """<!doctype html><meta charset="utf-8"><style>
@@ -69,15 +73,23 @@ def code_style() -> str:
     )
 
 
+def _is_safe_link(url: str) -> bool:
+    return _SAFE_LINK.match(url) is not None
+
+
 @cache
 def _markdown() -> Any:
     from markdown_it import MarkdownIt
 
-    return MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    # The page's policy allows inline scripts, which frames need. So outside of the frames no HTML
+    # may come from a cell.
+    markdown_it = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    markdown_it.validateLink = _is_safe_link  # type: ignore[method-assign]
+    return markdown_it
 
 
 def markdown(text: str) -> str:
-    """Return markdown as HTML; tables scroll on their own."""
+    """Return markdown as HTML, HTML in it as text; tables scroll on their own."""
     html = str(_markdown().render(text.strip("\n")))
     return html.replace("<table>", '<div class="scroll"><table>').replace(
         "</table>", "</table></div>"

@@ -7,7 +7,6 @@ artifacts never change.
 """
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,6 +20,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_
 from mlflow.utils.rest_utils import MlflowHostCreds, verify_rest_response
 
 from dbx_aml._common.http import Transfer, paged
+from dbx_aml._common.log import get_logger
 from dbx_aml.tracking.azureml.blob_upload import (
     call_blob,
     download_blob,
@@ -30,7 +30,7 @@ from dbx_aml.tracking.azureml.blob_upload import (
 )
 from dbx_aml.tracking.azureml.mlflow_calls import send_request
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 # Folder of files that the store keeps in a run; they are not artifacts of the user.
 INTERNAL_FOLDER = "dbx_aml/"
 _RETRY_FOLDER = f"{INTERNAL_FOLDER}again/"

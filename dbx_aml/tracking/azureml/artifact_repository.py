@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-from dbx_aml._common.redact import redact_uri
+from dbx_aml._common.redact import redact, redact_uri
 from dbx_aml.link.uris import parse_azureml_uri
 from dbx_aml.tracking.azureml.artifact_container import INTERNAL_FOLDER, ArtifactContainer
 from dbx_aml.tracking.azureml.service_context import service_context_of, workspace_uri_of
@@ -133,8 +133,8 @@ def _workspace_uri(*uris: str | None) -> str:
         if parse_azureml_uri(uri):
             return str(uri)
     raise MlflowException(
-        f"artifact URI must name its workspace: got {uris[0]!r}; set the registry URI to the "
-        "workspace's, for example with mlflow.set_registry_uri",
+        f"artifact URI must name its workspace: got {redact(str(uris[0]))!r}; set the registry URI "
+        "to the workspace's, for example with mlflow.set_registry_uri",
         INVALID_PARAMETER_VALUE,
     )
 
@@ -148,7 +148,7 @@ def _container_and_path(artifact_uri: str, context: Any) -> tuple[ArtifactContai
     names = artifact_uri.split("?")[0].partition("://")[2].split("/", 3)
     if names[0] != "artifacts" or len(names) < 3:
         raise MlflowException(
-            f"artifact URI must be of a run or of an upload: got {artifact_uri!r}",
+            f"artifact URI must be of a run or of an upload: got {redact(artifact_uri)!r}",
             INVALID_PARAMETER_VALUE,
         )
     return _upload_container(context, names[1], names[2]), "/".join(names[3:]).strip("/")

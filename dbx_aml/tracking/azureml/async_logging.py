@@ -9,7 +9,6 @@ not return.
 """
 
 import atexit
-import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -20,7 +19,9 @@ from typing import Any
 from mlflow.exceptions import RestException
 from mlflow.utils.async_logging.run_operations import RunOperations
 
-log = logging.getLogger(__name__)
+from dbx_aml._common.log import get_logger
+
+log = get_logger(__name__)
 LogBatch = Callable[[str, list[Any], list[Any], list[Any]], None]
 _MAX_VALUES_PER_REQUEST = 1000
 

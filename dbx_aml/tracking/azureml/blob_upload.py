@@ -1,6 +1,5 @@
 """A blob: its transfer, failures of the account that are retried, errors without a signature."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from dbx_aml._common.errors import TemporaryError
 from dbx_aml._common.http import Transfer
 from dbx_aml._common.retry import parse_retry_after
+from dbx_aml._common.text import one_line
 from dbx_aml.link.clouds import check_storage_url, cloud_and_region
 from dbx_aml.tracking.azureml.mlflow_calls import host_errors, with_retries
 
@@ -25,7 +25,6 @@ _BLOCK_BYTES = 4 * _MIB
 _CONNECTIONS = 4
 # A new role assignment or network rule is refused for a while; then it works.
 _MAX_REFUSALS = 3
-_SIGNATURE = re.compile(r"\?[^\s'\")]+")
 
 
 def open_blob(uri: str, service_url: str) -> BlobClient:
@@ -122,7 +121,7 @@ def call_blob(operation: str, call: Callable[[Transfer], Any]) -> Any:
             headers = getattr(error.response, "headers", {})
             retry_after_s = parse_retry_after(headers.get("Retry-After"))
         except (AzureError, OSError) as error:
-            problem = f"{type(error).__name__}: {_SIGNATURE.sub('?...', str(error))}"
+            problem = f"{type(error).__name__}: {one_line(error)}"
         # Outside of the handlers: a caught error may show the signature that opens the blob.
         if refusals >= _MAX_REFUSALS:
             raise MlflowException(f"{operation} failed: {problem}")

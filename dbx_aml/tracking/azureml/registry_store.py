@@ -20,6 +20,7 @@ from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 from mlflow.store.entities.paged_list import PagedList
 
 from dbx_aml._common.http import paged
+from dbx_aml._common.redact import redact
 from dbx_aml.link.uris import parse_azureml_uri
 from dbx_aml.models.lineage import LOGGED_MODEL_ID, SOURCE_MODEL_URI, SOURCE_RUN_ID
 from dbx_aml.tracking.azureml.artifact_repository import create_upload
@@ -120,7 +121,7 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
         if is_in_workspace:
             version = self._create_version(name, source, run_id, tags, run_link, description)
             return self._with_aliases(version)
-        tags.append(ModelVersionTag(SOURCE_MODEL_URI, source_uri[:_MAX_TAG_LENGTH]))
+        tags.append(ModelVersionTag(SOURCE_MODEL_URI, redact(source_uri)[:_MAX_TAG_LENGTH]))
         if run_id:
             tags.append(ModelVersionTag(SOURCE_RUN_ID, run_id))
         with tempfile.TemporaryDirectory() as folder:
@@ -312,7 +313,7 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
         if not (path / "MLmodel").exists():
             raise MlflowException(
                 "source of a model version must be a folder with an MLmodel file: "
-                f"got {source_uri!r}",
+                f"got {redact(source_uri)!r}",
                 RESOURCE_DOES_NOT_EXIST,
             )
         return path

@@ -6,7 +6,6 @@ parameters. So does this store where the overflow of a run cannot be believed: i
 the service has it, and warns once.
 """
 
-import logging
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -16,6 +15,7 @@ from mlflow.entities import Metric, Param, Run, RunData, RunTag, ViewType
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, ErrorCode
 
+from dbx_aml._common.log import get_logger
 from dbx_aml._common.text import parse_count
 from dbx_aml.tracking.azureml.artifact_container import ArtifactContainer
 from dbx_aml.tracking.azureml.artifact_repository import container_of_run
@@ -34,7 +34,7 @@ from dbx_aml.tracking.azureml.tag_documents import (
     is_internal_tag,
 )
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 _METRICS_PER_CALL = 250
 _PARAMS_PER_CALL = 100
 _PARAMS_PER_RUN = 200

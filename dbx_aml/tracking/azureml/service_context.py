@@ -23,6 +23,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from dbx_aml._common.errors import UntrustedHostError
+from dbx_aml._common.redact import redact
 from dbx_aml.azure.credentials import get_credential
 from dbx_aml.link.clouds import check_data_plane_host, cloud_and_region
 from dbx_aml.link.link import Link
@@ -51,7 +52,7 @@ def service_context_of(uri: str, *known_uris: str | None) -> Any:
     if resource is None:
         raise MlflowException(
             "Azure ML URI must name subscription, resource group and workspace: "
-            f"got {uri.split('?')[0]!r}; copy the tracking URI from the workspace's page",
+            f"got {redact(uri)!r}; copy the tracking URI from the workspace's page",
             INVALID_PARAMETER_VALUE,
         )
     link = connected_link()

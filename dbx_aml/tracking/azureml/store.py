@@ -1,17 +1,17 @@
 """The highest layer of the tracking store for Azure ML: background logging, no traces."""
 
-import logging
 from threading import Lock
 from typing import Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.utils.async_logging.run_operations import RunOperations
 
+from dbx_aml._common.log import get_logger
 from dbx_aml.tracking.azureml.async_logging import AsyncLoggingQueue
 from dbx_aml.tracking.azureml.logged_model_store import LoggedModelStore
 from dbx_aml.tracking.azureml.service_context import service_context_of
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 # With this tag MLflow searches the spans of a trace in the tracking store, and uploads nothing.
 _SPANS_IN_STORE = {"mlflow.trace.spansLocation": "TRACKING_STORE"}
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import time
 
 from mlflow.entities import Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
 from dbx_aml._common.errors import is_not_found, is_retryable
+from dbx_aml._common.log import get_logger
 from dbx_aml.tracking.mirror import tags
 from dbx_aml.tracking.mirror.metric_points import MetricPoint
 from dbx_aml.tracking.mirror.metrics import PointWriter, point_pages, read_existing_points
 from dbx_aml.tracking.mirror.mirror_run import RunMirror
 from dbx_aml.tracking.mirror.run_data import compare_data, expected_tags, write_data
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 # After a request of this process.
 _INTERVAL_S = 4.0
 # Without a request: other processes may log to the run, and their requests are not observed.

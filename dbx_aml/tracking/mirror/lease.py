@@ -9,7 +9,6 @@ changed for `LEASE_S` seconds of the observer's own clock.
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
@@ -20,11 +19,12 @@ from threading import Lock, Thread
 from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 
+from dbx_aml._common.log import get_logger
 from dbx_aml._common.text import parse_count
 from dbx_aml.tracking.mirror import tags
 from dbx_aml.tracking.mirror.server import MlflowServer
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 LEASE_S = 60.0
 RELEASED = "free"
 _RENEW_S = LEASE_S / 3

@@ -10,7 +10,6 @@ stay pending: the queue is the tag, not this thread.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Iterable
@@ -21,6 +20,7 @@ from mlflow.tracking import fluent
 from mlflow.utils import rest_utils
 
 from dbx_aml._common.errors import is_retryable
+from dbx_aml._common.log import get_logger
 from dbx_aml._common.text import one_line
 from dbx_aml.link.link import Link
 from dbx_aml.tracking.mirror import tags
@@ -29,7 +29,7 @@ from dbx_aml.tracking.mirror.lease import Lease
 from dbx_aml.tracking.mirror.mirror_run import RunMirror
 from dbx_aml.tracking.mirror.server import servers_of_link
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 _TICK_S = 1.0
 # Longest time that the end of the process waits for unfinished runs.
 _EXIT_TIMEOUT_S = 5.0

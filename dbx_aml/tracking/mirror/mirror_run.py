@@ -15,7 +15,6 @@ them from the source.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from mlflow.entities import Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
 from dbx_aml._common.errors import RunMirrorError, is_permission_denied, is_retryable
+from dbx_aml._common.log import get_logger
 from dbx_aml._common.text import one_line
 from dbx_aml.models import lineage
 from dbx_aml.tracking.mirror import tags
@@ -41,7 +41,7 @@ from dbx_aml.tracking.mirror.mirrored_runs import MirroredRuns
 from dbx_aml.tracking.mirror.run_data import MissingData, compare_data, expected_tags, write_data
 from dbx_aml.tracking.mirror.server import MlflowServer
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 _MAX_REASON_CHARS = 400
 # A source run that changes while it is mirrored is read again.
 _MAX_ROUNDS = 3
@@ -429,4 +429,4 @@ class RunMirror:
                 stage = RunTag(lineage.SOURCE_LIFECYCLE_STAGE, "deleted")
                 self.destination.store.set_tag(run.info.run_id, stage)
         except (MlflowException, RunMirrorError) as error:
-            result.error, result.reason = error, str(error)
+            result.error, result.reason = error, one_line(error)
