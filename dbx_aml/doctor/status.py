@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dbx_aml._common.errors import LinkError
 from dbx_aml._common.html import StyledCell, html_table
+from dbx_aml._common.redact import redact
 from dbx_aml.cluster.node.marker import MARKER_PATH, read_marker
 from dbx_aml.local.spark import local_root
 from dbx_aml.tracking.connect import current_connection
@@ -85,4 +86,6 @@ def status(connection: Connection | None = None) -> Status:
             values["init script"] += f": {marker.reason or 'it did not end'}"
     if runtime is None:
         paths["local"] = local_root()
+    # The marker is a file of the node.
+    values = {name: redact(text) for name, text in values.items()}
     return Status(values=values, paths=paths, failed=frozenset(failed))

@@ -14,3 +14,10 @@ def test_with_columns_the_first_row_has_their_names_and_a_cell_may_have_a_style(
     html = html_table([("disk", StyledCell("failed", "color: red"))], ("check", "result"))
     assert html.count("<tr>") == html.count("<th ") == 2
     assert "color: red" in html
+
+
+def test_a_cell_has_no_secret() -> None:
+    html = html_table([("uri", "https://ana:s3cret@h.example"), ("b", StyledCell("?sig=abc", ""))])
+    assert "s3cret" not in html
+    assert "https://***@h.example" in html
+    assert "?sig=***" in html

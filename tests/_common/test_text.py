@@ -7,6 +7,7 @@ from dbx_aml._common.text import (
     one_line,
     parse_count,
     plural,
+    printable,
     sql_identifier,
     sql_literal,
 )
@@ -44,3 +45,14 @@ def test_any_other_count_is_an_error_without_its_text(text: str) -> None:
     for wrong in (text, "9" * 100_000):
         with pytest.raises(ValueError, match=r"^a count must be a number from 0 to 10 in ASCII"):
             parse_count(wrong, 10)
+
+
+def test_a_secret_is_replaced_before_a_text_is_cut_off() -> None:
+    error = ValueError("no answer of https://ana:s3cret@mlflow.example/api\nmore")
+    assert one_line(error, 35) == "no answer of https://***@mlflow...."
+    assert first_line(error) == "no answer of https://***@mlflow.example/api"
+
+
+def test_a_terminal_gets_no_control_code() -> None:
+    text = "a\tb\nc\r\nd\re\x1b]0;x\x07\x9b2J\x7f\u202e\ud800é"
+    assert printable(text) == "a\tb\nc\nd" + r"\re\x1b]0;x\x07\x9b2J\x7f\u202e\ud800" + "é"

@@ -112,3 +112,31 @@ def test_no_output_or_file_of_the_command_has_a_secret(
     assert "mlw-team" in output_text
     assert linked.environment()["AZURE_CLIENT_SECRET"] not in output_text
     assert "eyJ" not in output_text
+
+
+def test_a_uri_with_a_password_is_never_shown_and_not_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = "https://ana:pa/s3cret@mlflow.example"
+    done = run("set", "--mode", "databricks", "--databricks-tracking-uri", uri)
+    assert done.exit_code == 1
+    assert "config.json must hold no secret: got one in 'databricks_tracking_uri'" in done.stderr
+    assert "s3cret" not in done.output
+    assert not (tmp_path / "config.json").exists()
+    monkeypatch.setenv("DBX_AML_MODE", "databricks")
+    monkeypatch.setenv("DBX_AML_DATABRICKS_TRACKING_URI", uri)
+    for arguments in (["show"], ["show", "--json"], ["check"]):
+        output = run(*arguments).output
+        assert "mlflow.example" in output
+        assert "s3cret" not in output
+
+
+@pytest.mark.parametrize("experiment", ["/Users/[/red]", "[bold]x[/bold][link=https://a.b]y"])
+def test_brackets_of_a_setting_are_shown_as_they_are(
+    run: Run, monkeypatch: pytest.MonkeyPatch, experiment: str
+) -> None:
+    monkeypatch.setenv("DBX_AML_EXPERIMENT", experiment)
+    monkeypatch.setenv("DBX_AML_MODE", "databricks")
+    done = run("show")
+    assert done.exit_code == 0
+    assert experiment in done.stdout

@@ -46,3 +46,14 @@ def test_a_step_that_takes_longer_than_the_delay_is_shown_and_ends(
         report("Writing")
     report("After the end")
     assert capsys.readouterr().err.splitlines()[-1] == "Writing ..."
+
+
+def test_a_step_is_shown_without_secrets_and_control_codes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with show_progress("Reading a\x1b[2J", delay_s=0) as report:
+        report("Reading https://ana:s3cret@h.example", 1, 2, "b\x07")
+    lines = capsys.readouterr().err
+    assert "s3cret" not in lines
+    assert "\x1b" not in lines
+    assert r"Reading https://***@h.example: 1 of 2, b\x07" in lines

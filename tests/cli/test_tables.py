@@ -2,13 +2,16 @@
 
 import io
 import json
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 from rich.text import Text
 
-from dbx_aml.cli.tables import Column, print_fields, print_json, print_table
+from dbx_aml.cli import tables
+from dbx_aml.cli.tables import Column, print_fields, print_json, print_line, print_table
 
 RUN_ID = "0123456789abcdef0123456789abcdef"
 PATH = "/Volumes/main/flights/models/" + "long-folder-name/" * 4
@@ -136,3 +139,54 @@ def test_json_has_times_in_iso_8601(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert json.loads(printed) == {"started": "2026-11-24T08:00:00+00:00", "name": "é"}
     assert "é" in printed
+
+
+WILD = "good\x1b]0;owned\x1b[2J\x9b8m[/red]"
+SHOWN = r"good\x1b]0;owned\x1b[2J\x9b8m[/red]"
+
+
+@pytest.mark.parametrize("width", [None, 20, 200])
+def test_control_codes_of_cells_heads_and_titles_are_shown(width: int | None) -> None:
+    for cell in (WILD, Text(WILD, style="bold")):
+        lines = table_lines([Column("name"), Column(WILD)], [(cell, 1)], width=width, title=WILD)
+        text = "\n".join(lines)
+        assert text.count(SHOWN) == 3
+        assert "\x1b" not in text
+        assert "\x9b" not in text
+    file = io.StringIO()
+    print_fields([(WILD, WILD)], title=WILD, console=Console(file=file))
+    assert file.getvalue().count(SHOWN) == 3
+
+
+def test_a_terminal_shows_control_codes_in_reverse() -> None:
+    file = Terminal()
+    console = Console(file=file, width=80, force_terminal=True, color_system="standard")
+    print_table([Column("name")], [("a\x1b[2J",)], console=console)
+    assert file.getvalue().splitlines()[1] == "a\x1b[7m\\x1b\x1b[0m[2J"
+
+
+def test_json_has_no_secret_and_no_control_code(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"uri": ["https://ana:s3cret@h.example"], WILD: "a\x9b2J\ud800", "n": float("inf")}
+    print_json(value)
+    line = capsys.readouterr().out
+    assert "\x9b" not in line
+    assert json.loads(line) == {**value, "uri": ["https://***@h.example"]}
+
+
+def test_a_line_is_printed_without_secrets_and_control_codes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_line(f"https://ana:s3cret@h.example {WILD}", is_error=True)
+    assert capsys.readouterr().err == f"https://***@h.example {SHOWN}\n"
+
+
+def test_the_command_prints_through_this_module_only() -> None:
+    files = sorted(Path(tables.__file__).parent.glob("*.py"))
+    prints = {
+        file.name: text.count("click.echo(") + text.count("click.secho(")
+        for file in files
+        for text in [file.read_text(encoding="utf-8")]
+        if re.search(r"click\.s?echo\(|(?<!\w)print\(", text)
+    }
+    # The text of the init script is written as it is: `render` refuses a secret in it.
+    assert prints == {"tables.py": 2, "cluster.py": 1}

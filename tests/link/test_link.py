@@ -13,6 +13,7 @@ import pytest
 from dbx_aml import AmlWorkspace, Link
 from dbx_aml._common.errors import LinkError, WorkspaceError
 from dbx_aml.link import link_layers
+from dbx_aml.link.config_file import refuse_secrets
 from dbx_aml.link.secret_reference import SecretRef
 
 SUBSCRIPTION = "8c1e5a90-2b7d-4c8e-9f11-3d5a7b9c0e42"
@@ -338,3 +339,43 @@ def test_azure_mls_own_client_reads_a_saved_link(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [SUBSCRIPTION, "rg-ml", "mlw-team"]
+
+
+URI_WITH_PASSWORD = "https://ana:pa@s3cret@mlflow.example"
+
+
+def test_the_text_of_a_link_has_no_password() -> None:
+    link = Link(databricks_tracking_uri=URI_WITH_PASSWORD, experiment="iris")
+    assert "experiment='iris'" in repr(link)
+    assert "databricks_tracking_uri='https://***@mlflow.example'" in repr(link)
+    assert link.databricks_tracking_uri == URI_WITH_PASSWORD, "MLflow needs it"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"databricks_tracking_uri": URI_WITH_PASSWORD},
+        {"aml_tracking_uri": "sqlite:///m.db?token=s3cret"},
+        {"experiment": "dapi" + "0123456789abcdef" * 2},
+    ],
+)
+def test_a_file_with_a_secret_is_neither_read_nor_written(
+    tmp_path: Path, settings: dict[str, str]
+) -> None:
+    file = tmp_path / "config.json"
+    with pytest.raises(LinkError, match=r"config\.json must hold no secret: got one in"):
+        Link(**settings).save(file)
+    assert not file.exists()
+    file.write_text(json.dumps({"dbx_aml": settings}))
+    with pytest.raises(LinkError, match=r"config\.json must hold no secret: got one in") as caught:
+        Link.from_file(file)
+    assert not set(settings.values()) & set(str(caught.value).split("'"))
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_file_of_references_must_not_hold_the_secret_itself() -> None:
+    refuse_secrets({"dbx_aml": {"client_secret": {"scope": "ml", "key": "sp"}}}, "config.json")
+    for content in ({"client_secret": "correct-horse"}, {"a": [{"token": "correct-horse"}]}):
+        with pytest.raises(LinkError, match=r"config\.json must hold no secret") as caught:
+            refuse_secrets(content, "config.json")
+        assert "correct-horse" not in str(caught.value)

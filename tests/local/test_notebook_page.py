@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from dbx_aml._common.errors import NotebookError
+from dbx_aml.local.notebook.page_cells import markdown
 from dbx_aml.local.notebook.run import run_notebook
 from tests.support.notebook import write_notebook
 
@@ -205,3 +206,50 @@ def test_a_browser_opens_a_page_without_a_request(tmp_path: Path, proxy) -> None
     plain.write_text("<img src='http://picture.test/plain.png'>")
     dump_dom(plain)
     assert [line for line in requests if "picture.test" in line] != []
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("<script>1</script>", "&lt;script&gt;1&lt;/script&gt;"),
+        ("<img src=x onerror=1>", "&lt;img src=x onerror=1&gt;"),
+        ("[a](https://a.example)", '<a href="https://a.example">a</a>'),
+        ("[a](mailto:a@b.example)", '<a href="mailto:a@b.example">a</a>'),
+        ("[a](#x)", '<a href="#x">a</a>'),
+        ("![a](data:image/png;base64,iVBOR)", '<img src="data:image/png;base64,iVBOR" alt="a" />'),
+        ("[a](javascript:1)", "[a](javascript:1)"),
+        ("[a](&#106;avascript:1)", "[a](javascript:1)"),
+        ("<javascript:1>", "&lt;javascript:1&gt;"),
+        ("[a](data:text/html,x)", "[a](data:text/html,x)"),
+        ("[a](//a.example)", "[a](//a.example)"),
+        ("[a](file:///etc/passwd)", "[a](file:///etc/passwd)"),
+    ],
+)
+def test_markdown_has_no_html_and_links_only_to_pages_mail_and_anchors(
+    text: str, html: str
+) -> None:
+    assert markdown(text) == f"<p>{html}</p>\n"
+
+
+def test_the_policy_of_a_page_allows_no_form_and_no_other_base(page: str) -> None:
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert policy is not None
+    assert policy[1].split("; ")[-2:] == ["base-uri 'none'", "form-action 'none'"]
+
+
+def test_no_part_of_an_output_has_a_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DBX_AML_SECRET_ML_KEY", "s3cret")
+    path = write_notebook(
+        tmp_path / "main.py",
+        "import pandas as pd\nkey = dbutils.secrets.get('ml', 'key')\n"
+        "display(pd.DataFrame({key: [key], 'b': [1]}))",
+        "displayHTML(key)",
+        "print(key)",
+        "dbutils.notebook.exit(key)",
+    )
+    run_notebook(path, spark=None, html=tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("[REDACTED]") == 5
+    assert "s3cret" not in page + capsys.readouterr().out

@@ -16,7 +16,7 @@ from textwrap import dedent
 import mlflow
 import pytest
 
-from dbx_aml import AmlWorkspace, Connection, Link, connect
+from dbx_aml import AmlWorkspace, Connection, Link, connect, status
 from dbx_aml._common.errors import (
     CredentialError,
     DbxAmlError,
@@ -417,3 +417,13 @@ print([type(provider).__name__ for provider in providers])
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "MirrorTagProvider" in done.stdout
+
+
+def test_a_connection_shows_no_password() -> None:
+    uri = "https://ana:pa/s3cret@mlflow.example"
+    with connect(mode="databricks", databricks_tracking_uri=uri) as connection:
+        assert connection.tracking_uri == uri, "MLflow needs it"
+        for shown in (connection, status(connection)):
+            for text in (str(shown), repr(shown), shown._repr_html_()):
+                assert "s3cret" not in text
+            assert "https://***@mlflow.example" in str(shown)
