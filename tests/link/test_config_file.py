@@ -108,10 +108,7 @@ def test_files_of_the_databricks_workspace_have_their_own_access_lists(
     [
         "https://collector.example",
         "HTTP://collector.example:5000/",
-        "https://127.0.0.1@collector.example/",
-        "http://127.0.0.1:5000@collector.example/",
         "http://localhost.collector.example",
-        "http://collector.example\\@127.0.0.1/",
         "http://127.0.0.1/@collector.example",
         "uc:https://collector.example",
     ],
@@ -129,6 +126,24 @@ def test_a_found_file_chooses_no_server_on_another_machine(
     assert getattr(Link.load(config=config), name) == uri
     monkeypatch.setenv("DBX_AML_CONFIG", str(config))
     assert getattr(Link.load(), name) == uri
+
+
+@pytest.mark.parametrize("name", ["databricks_tracking_uri", "aml_tracking_uri"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://127.0.0.1@collector.example/",
+        "http://127.0.0.1:5000@collector.example/",
+        "http://collector.example\\@127.0.0.1/",
+    ],
+)
+def test_a_server_with_a_login_is_refused_also_in_a_file_that_was_named(
+    config: Path, name: str, uri: str
+) -> None:
+    choose_servers(config, **{name: uri})
+    for file in (None, config):
+        with pytest.raises(LinkError, match=rf"must hold no secret: got one in '{name}'"):
+            Link.load(config=file)
 
 
 @pytest.mark.parametrize(
