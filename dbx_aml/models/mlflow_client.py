@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dbx_aml._common.errors import ServiceError
 from dbx_aml._common.http import MAX_PAGES, bound_client, paged
+from dbx_aml._common.paths import check_relative_path
 from dbx_aml._common.text import one_line
 
 if TYPE_CHECKING:
@@ -57,11 +58,13 @@ def list_all_artifacts(
     Raises:
         ServiceError: A folder lies in itself, or there are more folders than could be: the list
             would never end.
+        UnsafePathError: A path leads out of the root.
     """
     folders: list[str | None] = [folder]
     known_folders = {folder}
     while folders:
         for info in list_folder(folders.pop()):
+            check_relative_path(info.path)
             if not info.is_dir:
                 yield info
                 continue

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from dbx_aml._common.http import paged
+from dbx_aml._common.paths import check_relative_path
 from dbx_aml.models.model_uri import ModelUri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import FileInfo, Run
     from mlflow.entities.logged_model import LoggedModel
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
@@ -165,7 +166,7 @@ def _newest_logged_model(run: Run, name: str, client: MlflowClient) -> LoggedMod
 
 
 def _artifact_repository(location: str, client: MlflowClient) -> ArtifactRepository:
-    """Return MLflow's access to files, with the servers of the client."""
+    """Return MLflow's access to files, with the servers of the client and a checked listing."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
     from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
@@ -175,9 +176,20 @@ def _artifact_repository(location: str, client: MlflowClient) -> ArtifactReposit
     # MLflow before 3.2 takes the process-wide tracking URI where a location names no server.
     if "tracking_uri" not in parameters and urlsplit(location).scheme == "mlflow-artifacts":
         location = MlflowArtifactsRepository.resolve_uri(location, client.tracking_uri)
-    return get_artifact_repository(
+    repository = get_artifact_repository(
         location, **{name: uri for name, uri in servers.items() if name in parameters}
     )
+    list_folder = repository.list_artifacts
+
+    def list_checked(path: str | None = None) -> list[FileInfo]:
+        infos = list(list_folder(path))
+        for info in infos:
+            check_relative_path(info.path)
+        return infos
+
+    # MLflow 2.19 and 3.0 download each listed file to wherever its path leads.
+    repository.list_artifacts = list_checked  # type: ignore[method-assign]
+    return repository
 
 
 def _with_databricks_profile(location: str, databricks_uri: str) -> str:

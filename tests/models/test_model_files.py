@@ -4,7 +4,9 @@ from types import SimpleNamespace
 
 import mlflow
 import pytest
+from mlflow.entities import FileInfo
 
+from dbx_aml._common.errors import UnsafePathError
 from dbx_aml.models.model_files import locate_model
 from dbx_aml.models.model_uri import ModelUri
 from tests.support.models import XY, save_model, weighted_sum
@@ -75,3 +77,18 @@ def test_a_version_in_databricks_is_read_with_the_profile_of_its_registry(
     repository = locate("models:/main.ml.delay/3", client).repository
     assert type(repository).__name__ == repository_class
     assert getattr(repository, attribute) == registry_uri
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/x", "model/../../x"])
+def test_a_model_with_a_file_outside_of_its_folder_is_not_downloaded(
+    client, tmp_path, monkeypatch, path
+):
+    repository = type(locate("models:/sum/1", client).repository)
+    list_artifacts = repository.list_artifacts
+
+    def list_with_foreign_path(self, folder=None):
+        return [*list_artifacts(self, folder), FileInfo(path, False, 5)]
+
+    monkeypatch.setattr(repository, "list_artifacts", list_with_foreign_path)
+    with pytest.raises(UnsafePathError, match="path must stay inside its folder: got "):
+        locate("models:/sum/1", client).repository.list_artifacts("")

@@ -7,20 +7,26 @@ artifacts never change.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 from azure.core.exceptions import ResourceExistsError
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_ALREADY_EXISTS,
+    RESOURCE_DOES_NOT_EXIST,
+)
 from mlflow.utils.rest_utils import MlflowHostCreds, verify_rest_response
 
+from dbx_aml._common.errors import UnsafePathError
 from dbx_aml._common.http import Transfer, paged
 from dbx_aml._common.log import get_logger
+from dbx_aml._common.paths import check_relative_path, quote_segment
 from dbx_aml.tracking.azureml.blob_upload import (
     call_blob,
     download_blob,
@@ -60,17 +66,24 @@ class ArtifactContainer:
     def from_run(cls, context: Any, experiment: str, run_id: str) -> "ArtifactContainer":
         """Return the artifacts of a run, by the identifier or the name of its experiment."""
         scope = context._get_scope()
-        path = f"/experiments/{quote(experiment)}/runs/{quote(run_id)}/artifacts"
+        with mlflow_error():
+            names = f"{quote_segment(experiment)}/runs/{quote_segment(run_id)}"
+        path = f"/experiments/{names}/artifacts"
         return cls(context, f"/history/v1.0{scope}{path}")
 
     @classmethod
     def from_upload(cls, context: Any, origin: str, container: str) -> "ArtifactContainer":
         """Return the artifacts of an upload without a run, for example of a registered model."""
-        path = f"/artifacts/{quote(origin)}/{quote(container)}"
+        with mlflow_error():
+            path = f"/artifacts/{quote_segment(origin)}/{quote_segment(container)}"
         return cls(context, f"/artifact/v2.0{context._get_scope()}{path}")
 
     def list_paths(self, folder: str = "") -> list[str]:
-        """Return every registered path in a folder, present or not, at any depth."""
+        """Return every registered path in a folder, present or not, at any depth.
+
+        Raises:
+            MlflowException: A path leads out of the folder that it would be downloaded to.
+        """
         prefix = f"{folder.strip('/')}/" if folder.strip("/") else ""
 
         def fetch_page(token: str | None) -> tuple[list[str], str | None]:
@@ -79,7 +92,9 @@ class ArtifactContainer:
             next_token = page.get("continuationToken") if page.get("nextLink") else None
             return [artifact["path"] for artifact in page.get("value") or []], next_token
 
-        return [path for path in paged(fetch_page, "artifacts") if path.startswith(prefix)]
+        paths = [path for path in paged(fetch_page, "artifacts") if str(path).startswith(prefix)]
+        with mlflow_error():
+            return [check_relative_path(path) for path in paths]
 
     def size(self, path: str) -> int | None:
         """Return the size of an artifact in bytes; None without bytes or without an entry."""
@@ -106,8 +121,11 @@ class ArtifactContainer:
         """Write an artifact to a file.
 
         Raises:
-            MlflowException: The artifact does not exist, or was registered but never uploaded.
+            MlflowException: The artifact does not exist, was registered but never uploaded, or its
+                path leads out of its run.
         """
+        with mlflow_error():
+            check_relative_path(path)
         target = Path(file)
         target.parent.mkdir(parents=True, exist_ok=True)
         if self._read_blob(
@@ -253,6 +271,15 @@ class ArtifactContainer:
     def _creds(self) -> MlflowHostCreds:
         token = self._context.auth.get_token(self._context.cloud._get_default_scope()).token
         return MlflowHostCreds(self._context.host_url, token=token)
+
+
+@contextmanager
+def mlflow_error() -> Iterator[None]:
+    """Raise MLflow's own error for a path that leads out of its folder."""
+    try:
+        yield
+    except UnsafePathError as err:
+        raise MlflowException(str(err), INVALID_PARAMETER_VALUE) from err
 
 
 def _retry_path(path: str, number: int) -> str:

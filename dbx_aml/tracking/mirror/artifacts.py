@@ -11,6 +11,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from dbx_aml._common.errors import is_not_found
+from dbx_aml._common.paths import check_relative_path, resolve_inside
 from dbx_aml.models.mlflow_client import list_all_artifacts
 
 _FILES_PER_CALL = 100
@@ -20,12 +21,16 @@ FileSizes = dict[str, int | None]
 
 
 def list_files(repository: Any) -> FileSizes:
-    """Return every file below a repository's root with its size."""
+    """Return every file below a repository's root with its size.
+
+    Raises:
+        UnsafePathError: A file's path leads out of the root.
+    """
     # Azure ML has one listing of everything; other repositories have one listing a folder.
     list_all = getattr(repository, "_iter_artifacts_recursive", None)
     files = list_all("") if list_all else list_all_artifacts(repository.list_artifacts)
     try:
-        return {info.path: info.file_size for info in files if not info.is_dir}
+        return {check_relative_path(info.path): info.file_size for info in files if not info.is_dir}
     except MlflowException as error:
         # A run without artifacts may have no folder.
         if is_not_found(error):
@@ -60,6 +65,9 @@ def copy_missing_files(
 
     Returns:
         Paths that the destination lacks even after the copy.
+
+    Raises:
+        UnsafePathError: A path leads out of the folder of its copy.
     """
     if not files:
         return []
@@ -70,15 +78,13 @@ def copy_missing_files(
         with tempfile.TemporaryDirectory(prefix="dbx-aml-mirror-") as root:
             size = 0
             for path in paths:
-                file = Path(root, path)
+                file = resolve_inside(root, path)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 source._download_file(path, str(file))
                 size += file.stat().st_size
             if len(paths) == 1:
                 folder = str(PurePosixPath(paths[0]).parent)
-                destination.log_artifact(
-                    str(Path(root, paths[0])), None if folder == "." else folder
-                )
+                destination.log_artifact(str(file), None if folder == "." else folder)
             else:
                 destination.log_artifacts(root, None)
             on_written(size)

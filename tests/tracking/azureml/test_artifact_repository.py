@@ -210,3 +210,29 @@ def test_an_artifact_with_endless_failed_uploads_is_missing_after_some_requests(
     (tmp_path / "a.txt").touch()
     with pytest.raises(MlflowException, match=r"'a\.txt' must be uploaded in at most 50 attempts"):
         container.upload({"a.txt": tmp_path / "a.txt"})
+
+
+@pytest.mark.parametrize(
+    "path", ["/home/u/.ssh/authorized_keys", "../x", "a/../../x", "a\\x", "a\x1bx", "", None, 7]
+)
+def test_a_listed_path_outside_of_its_run_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: object
+) -> None:
+    container = ArtifactContainer(SimpleNamespace(), "/artifacts")
+    page = {"value": [{"path": "model/MLmodel"}, {"path": path}]}
+    monkeypatch.setattr(container, "_call", lambda *_, **__: page)
+    with pytest.raises(MlflowException, match="path must stay inside its folder") as caught:
+        container.list_paths()
+    assert repr(path) in str(caught.value)
+    assert container.list_paths("model") == ["model/MLmodel"]
+    with pytest.raises(MlflowException, match="path must stay inside its folder"):
+        container.download(path, tmp_path / "file")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "a/b", "..\\x"])
+def test_a_run_id_or_an_experiment_is_one_segment_of_the_requests_path(name: str) -> None:
+    context = SimpleNamespace(_get_scope=lambda: "/subscriptions/s")
+    for experiment, run_id in ((name, "r"), ("e", name)):
+        with pytest.raises(MlflowException, match="path must stay inside its folder"):
+            ArtifactContainer.from_run(context, experiment, run_id)

@@ -1,10 +1,14 @@
 """Mirroring a run: everything arrives once, and an unmirrorable run keeps the reason."""
 
+from pathlib import Path
+from typing import Any
+
 import mlflow
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Metric
+from mlflow.entities import FileInfo, Metric
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from sklearn.linear_model import LinearRegression
 
 from dbx_aml.models import lineage
@@ -158,6 +162,35 @@ def test_an_unmirrorable_run_keeps_the_reason_and_other_runs_are_mirrored(
     source, destination = stores.servers()
     (result,) = mirror_runs(source, destination, get_runs(source, [bad_id]))
     assert result.status == "failed"
+
+
+@pytest.mark.parametrize(
+    "path", ["/home/u/.ssh/authorized_keys", "../x", "a/../../x", "a\\x", "a\nx"]
+)
+def test_a_run_with_an_artifact_outside_of_its_folder_fails_and_the_others_are_mirrored(
+    stores: MirrorStores, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    bad_id, _ = stores.create_run("bad"), stores.create_run("good")
+    list_artifacts = LocalArtifactRepository.list_artifacts
+    downloads: list[str] = []
+
+    def list_with_foreign_path(repository: Any, folder: str | None = None) -> list[FileInfo]:
+        infos = list_artifacts(repository, folder)
+        is_root_of_bad = bad_id in repository.artifact_uri and not folder
+        return [*infos, FileInfo(path, False, 5)] if is_root_of_bad else infos
+
+    def download_file(repository: Any, remote_file_path: str, local_path: str) -> None:
+        downloads.append(remote_file_path)
+        Path(local_path).write_bytes(Path(repository.artifact_dir, remote_file_path).read_bytes())
+
+    monkeypatch.setattr(LocalArtifactRepository, "list_artifacts", list_with_foreign_path)
+    monkeypatch.setattr(LocalArtifactRepository, "_download_file", download_file)
+    results = stores.mirror()
+    assert results["good"].status == "done"
+    assert results["bad"].status == "failed"
+    assert f"path must stay inside its folder: got {path!r}" in results["bad"].reason
+    assert repr(path) in stores.source_tags(bad_id)[AML_TAGS.error]
+    assert path not in downloads
 
 
 def test_a_deleted_run_stays_at_the_destination_and_a_new_name_is_copied(
