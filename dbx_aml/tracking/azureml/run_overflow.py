@@ -7,8 +7,8 @@ that meets an existing number takes the next number, so two programs can write a
 leaves its beginning and its hash in the service; the hash finds the full value in the overflow. A
 value that is written later to the service replaces the long value, because it has no such hash.
 
-Whoever may write to a run may write its tags and artifacts too. The overflow of a run counts as a
-whole or not at all: every artifact up to the count exists and is as this package writes it, and
+A user who may write to a run may also write its tags and artifacts. The overflow of a run counts
+as a whole or not at all: every artifact up to the count exists and is as this package writes it, and
 each long value has the hash under which it is kept.
 """
 

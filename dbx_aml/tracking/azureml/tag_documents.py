@@ -4,8 +4,8 @@ Azure ML has no place for logged models and for some inputs of runs. They are ke
 run: one call writes all tags, they can be read at once, and any client sees them. A run has 50
 tags of 1,000 characters, so documents are JSON, compressed where the JSON is long.
 
-Everybody who may write to a run may write its tags. A document counts only if it is one that this
-package could have written: its size, its depth and its types are checked where it is read.
+A user who may write to a run may also write its tags. A document counts only if this package could
+have written it: its size, its depth and its types are checked by the function that reads it.
 
 Source:
     Microsoft Learn, "Service limits in Azure Machine Learning", seen 2026-11.

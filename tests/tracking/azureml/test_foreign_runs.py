@@ -1,4 +1,4 @@
-"""Runs that somebody else wrote to: shown as the service has them, with one warning a run."""
+"""Runs that other users wrote to are shown as the service has them, with one warning a run."""
 
 import json
 import logging
