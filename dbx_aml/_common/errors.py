@@ -34,19 +34,19 @@ A message says: thing must rule: got value; next step. A class that is also a Va
 argument, before any service was called: the command `dbx-aml` then exits with 2, else with 1.
 """
 
-from dbx_aml._common.redact import redact
+from dbx_aml._common.text import printable
 
 
 class DbxAmlError(Exception):
     """Root of the tree: the command shows its message as one line.
 
     Args:
-        message: Text for people. Secrets in it are replaced, also those in the text of another
-            library's error.
+        message: Text for people. Secrets and control codes in it are replaced, also those in the
+            text of another library's error.
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(redact(message))
+        super().__init__(printable(message))
 
 
 class ArgumentError(DbxAmlError, ValueError):

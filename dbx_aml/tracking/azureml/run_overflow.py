@@ -8,8 +8,8 @@ leaves its beginning and its hash in the service; the hash finds the full value 
 value that is written later to the service replaces the long value, because it has no such hash.
 
 A user who may write to a run may also write its tags and artifacts. The overflow of a run counts
-as a whole or not at all: every artifact up to the count exists and is as this package writes it, and
-each long value has the hash under which it is kept.
+as a whole or not at all: every artifact up to the count exists and has the form that this package
+writes, and each long value has the hash under which it is kept.
 """
 
 import hashlib
