@@ -13,7 +13,7 @@ from dbx_aml.cluster.runtimes import known_runtimes
 from dbx_aml.cluster.wheelhouse import build_wheelhouse
 from tests.support.node.node import LINK, Node
 from tests.support.node.runtime import real_runtime
-from tests.support.node.wheel import own_wheel
+from tests.support.node.wheel import own_wheel, wheelhouse_variables
 
 RUNTIME = "18"
 
@@ -31,7 +31,7 @@ def run() -> list[Figure]:
     subprocess.run(
         [python / "bin" / "python", "-m", "compileall", "-q", python / "lib"], check=False
     )
-    variables = {**LINK, "DBX_AML_WHEELHOUSE_PATH": str(wheelhouse)}
+    variables = {**LINK, **wheelhouse_variables(wheelhouse)}
     nodes = [Node(folder / f"node{number}", python) for number in range(2 * (ROUNDS + 1))]
 
     def run_script(node: Node) -> None:

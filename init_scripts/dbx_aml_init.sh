@@ -6,8 +6,10 @@
 # Reads:  the settings below, which 'dbx-aml cluster init-script' writes into a copy of this file.
 #         An environment variable of the cluster (spark_env_vars) overrides a setting:
 #           DBX_AML_WHEELHOUSE_PATH
-#                                folder that 'dbx-aml cluster wheelhouse' filled; by default pip's
-#                                package index is used, with pip's own configuration
+#                                folder that 'dbx-aml cluster wheelhouse' filled
+#           DBX_AML_WHEELHOUSE_SHA256
+#                                SHA-256 of its requirements.txt, which has the hash of each wheel;
+#                                the script runs no other wheel
 #           DBX_AML_ON_FAILURE   "continue" (default): the cluster starts without dbx-aml;
 #                                "stop": the cluster does not start
 #           DBX_AML_<NAME>       values of the link, see 'dbx-aml link set --help'
@@ -22,16 +24,15 @@
 # Rerun:  safe at any time, also after the script was killed. A second run changes nothing.
 set -euo pipefail
 
-# Release that the package index is asked for. A wheelhouse has its own.
-VERSION=0.1.0
-
 # >>> settings >>>
 BAKED_WHEELHOUSE_PATH=''
+BAKED_WHEELHOUSE_SHA256=''
 BAKED_ON_FAILURE=''
 BAKED_CONFIG=''
 # <<< settings <<<
 
 WHEELHOUSE="${DBX_AML_WHEELHOUSE_PATH:-$BAKED_WHEELHOUSE_PATH}"
+WHEELHOUSE_SHA256="${DBX_AML_WHEELHOUSE_SHA256:-$BAKED_WHEELHOUSE_SHA256}"
 ON_FAILURE="${DBX_AML_ON_FAILURE:-${BAKED_ON_FAILURE:-continue}}"
 # Only tests set these: a root folder, the number of attempts, seconds before the second attempt.
 HOME_FOLDER="${TEST_DBX_AML_ROOT:-}/databricks"
@@ -94,26 +95,32 @@ check_settings() {
     [[ "$ON_FAILURE" == continue || "$ON_FAILURE" == stop ]] \
         || refuse_settings "DBX_AML_ON_FAILURE must be 'continue' or 'stop': got '$ON_FAILURE';" \
             "correct it"
-    [[ -z "$WHEELHOUSE" || "$WHEELHOUSE" == /* ]] \
-        || refuse_settings "DBX_AML_WHEELHOUSE_PATH must be an absolute path: got '$WHEELHOUSE';" \
-            "use /Volumes/... or /Workspace/..."
     if [[ -z "$BAKED_CONFIG" && -z "$(compgen -v DBX_AML_)" && ! -f "$HOME_FOLDER/config.json" \
         && "${MLFLOW_TRACKING_URI:-}" != *azureml://* ]]; then
         refuse_settings "init script must have settings: got no variable DBX_AML_*, which runtime" \
             "19 hides in standard access mode; attach the output of 'dbx-aml cluster init-script'"
     fi
+    [[ "$WHEELHOUSE" == /* ]] \
+        || refuse_settings "DBX_AML_WHEELHOUSE_PATH must be the absolute path of a wheelhouse: got" \
+            "'$WHEELHOUSE'; fill one with 'dbx-aml cluster wheelhouse', and attach the output of" \
+            "'dbx-aml cluster init-script'"
+    [[ "$WHEELHOUSE_SHA256" =~ ^[0-9a-f]{64}$ ]] \
+        || refuse_settings "DBX_AML_WHEELHOUSE_SHA256 must be the SHA-256 of the wheelhouse's" \
+            "requirements.txt: got '$WHEELHOUSE_SHA256'; attach the output of 'dbx-aml cluster" \
+            "init-script'"
 }
 
-# Print one hash of the script and of all its settings.
+# Print one hash of the script and of all its settings. Every user of the node may read it in the
+# marker, and could test guesses of a secret against it: secrets are left out.
 hash_settings() {
     local name
     {
         cat -- "$SCRIPT"
         while read -r name; do
-            printf '%s=%s\n' "$name" "${!name}"
+            [[ "$name" == DBX_AML_SECRET_* ]] || printf '%s=%s\n' "$name" "${!name}"
         done < <(compgen -v DBX_AML_)
         printf '%s\n' "${MLFLOW_TRACKING_URI:-}"
-        cat -- "$WHEELHOUSE/requirements.txt" "${DBX_AML_CONFIG:-/dev/null}" 2>/dev/null || true
+        cat -- "${DBX_AML_CONFIG:-/dev/null}" 2>/dev/null || true
     } | sha256sum | cut -d ' ' -f 1
 }
 
@@ -125,45 +132,41 @@ print_runtime() {
     fi
 }
 
-# Copy the wheel of dbx-aml to the work folder and set WHEEL, or set REASON and fail.
-fetch_from_wheelhouse() {
-    local file hash requirements
-    if ! requirements="$(cat -- "$WHEELHOUSE/requirements.txt" 2>/dev/null)"; then
+copy_file() {
+    cp -- "$1" "$2" 2>/dev/null && return
+    REASON="$1 must be readable, and ${2%/*} have room for it: copying failed; check both"
+    return "$TEMPORARY_FAILURE"
+}
+
+# Copy the list of hashes and the wheel of dbx-aml to the work folder and set WHEEL, or set REASON
+# and fail. Only the copies are read after their hashes were checked.
+fetch_wheel() {
+    local file hash list="$WORK_FOLDER/requirements.txt"
+    if [[ ! -r "$WHEELHOUSE/requirements.txt" ]]; then
         REASON="wheelhouse must have a readable requirements.txt: $WHEELHOUSE has none; fill it"
         REASON+=" with 'dbx-aml cluster wheelhouse', and check the path and its permissions"
         return "$TEMPORARY_FAILURE"
     fi
+    copy_file "$WHEELHOUSE/requirements.txt" "$list" || return
+    if [[ "$(sha256sum <"$list")" != "$WHEELHOUSE_SHA256  -" ]]; then
+        REASON="requirements.txt of the wheelhouse must have the SHA-256 of the script's settings:"
+        REASON+=" $WHEELHOUSE was changed; see who may write to it, then detach the cluster and"
+        REASON+=" attach it again, or render the script again"
+        return 1
+    fi
+    hash="$(sed -nE 's/^dbx-aml==[^ ]+ --hash=sha256:([0-9a-f]{64})$/\1/p' "$list")"
     for file in "$WHEELHOUSE"/dbx_aml-*.whl; do
         [[ -f "$file" ]] || continue
         WHEEL="$WORK_FOLDER/${file##*/}"
-        if ! cp -- "$file" "$WHEEL" 2>/dev/null || ! hash="$(sha256sum <"$WHEEL")"; then
-            REASON="$file must be readable, and $WORK_FOLDER have room for it: copying failed;"
-            REASON+=" check both"
-            return "$TEMPORARY_FAILURE"
-        fi
-        [[ "$requirements" == *"sha256:${hash%% *}"* ]] && return
+        copy_file "$file" "$WHEEL" || return
+        [[ "$(sha256sum <"$WHEEL")" != "$hash  -" ]] || return 0
     done
     REASON="wheelhouse must hold dbx-aml's wheel with the hash in its requirements.txt:"
     REASON+=" $WHEELHOUSE does not; fill it again with 'dbx-aml cluster wheelhouse'"
     return 1
 }
 
-# Download the wheel of dbx-aml from the package index and set WHEEL, or set REASON and fail.
-fetch_from_index() {
-    local output
-    if ! output="$("$PYTHON" -P -m pip download --quiet --disable-pip-version-check --no-input \
-        --retries 1 --no-deps --only-binary :all: --dest "$WORK_FOLDER" \
-        "dbx-aml==$VERSION" 2>&1)"; then
-        # Without the credentials in the URL of the index.
-        output="$(sed -e 's,://[^/@[:space:]]*@,://,g' -e 's/^ERROR: //' <<<"$output" | tail -n 1)"
-        REASON="package index must have dbx-aml $VERSION: got '${output:-no answer}'; check the"
-        REASON+=" index and the network, or set DBX_AML_WHEELHOUSE_PATH"
-        return "$TEMPORARY_FAILURE"
-    fi
-    WHEEL="$(printf '%s\n' "$WORK_FOLDER"/dbx_aml-*.whl)"
-}
-
-# Make one attempt. Errexit is off here and in the fetch functions, because the caller tests them.
+# Make one attempt. Errexit is off here and in what it calls, because the caller tests it.
 prepare_once() {
     local started status=0
     local -a arguments=()
@@ -174,20 +177,16 @@ prepare_once() {
         REASON+=" its permissions"
         return "$TEMPORARY_FAILURE"
     fi
-    if [[ -n "$WHEELHOUSE" ]]; then
-        fetch_from_wheelhouse || return
-        arguments+=(--wheelhouse "$WHEELHOUSE")
-    else
-        fetch_from_index || return
-    fi
+    fetch_wheel || return
     [[ "${DB_IS_DRIVER:-}" != TRUE ]] || arguments+=(--is-driver)
     if [[ -n "$BAKED_CONFIG" && -z "${DBX_AML_CONFIG:-}" ]]; then
         printf '%s\n' "$BAKED_CONFIG" >"$WORK_FOLDER/config.json"
         arguments+=(--config "$WORK_FOLDER/config.json")
     fi
     "$PYTHON" -P -c "$RUN_FROM_WHEEL" "$WHEEL" "$PREPARE" --home "$HOME_FOLDER" \
-        --work-folder "$WORK_FOLDER" --wheel "$WHEEL" --runtime "$(print_runtime)" \
-        --fingerprint "$FINGERPRINT" --started "$started" "${arguments[@]}" >&2 || status=$?
+        --work-folder "$WORK_FOLDER" --wheel "$WHEEL" --wheelhouse "$WHEELHOUSE" \
+        --runtime "$(print_runtime)" --fingerprint "$FINGERPRINT" --started "$started" \
+        "${arguments[@]}" >&2 || status=$?
     if ((status != 0)) && ! REASON="$(cat -- "$WORK_FOLDER/reason" 2>/dev/null)"; then
         REASON="dbx-aml must end by itself: got status $status; see the lines above"
     fi
@@ -224,8 +223,8 @@ write_failure_marker() {
     [[ "$(cat -- "$MARKER" 2>/dev/null)" != *'"status": "started"'* ]] || return 0
     time="$(date -u +%FT%TZ)"
     mkdir -p -- "${MARKER%/*}" \
-        && printf '{"status": "failed", "reason": "%s", "version": "%s", "time": "%s"}\n' \
-            "${reason//[[:cntrl:]]/ }" "$VERSION" "$time" >"$MARKER.new" \
+        && printf '{"status": "failed", "reason": "%s", "time": "%s"}\n' \
+            "${reason//[[:cntrl:]]/ }" "$time" >"$MARKER.new" \
         && mv -- "$MARKER.new" "$MARKER"
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from databricks.bundles.experiments import MlflowExperiment
 from databricks.bundles.jobs import Job
 from databricks.bundles.schemas import Schema
@@ -27,6 +29,7 @@ from dbx_aml.local.notebook.source import read_notebook, widget_names
 from tests.support.databricks import USER, Databricks, databricks_service
 from tests.support.databricks.wheel_task import WheelTasks
 from tests.support.models import XY, choosy_sum, save_model
+from tests.support.node.wheel import list_wheels, write_wheel
 
 ROOT = Path(__file__).parents[1]
 BUNDLE = ROOT / "databricks.yml"
@@ -34,6 +37,7 @@ RESOURCES = sorted((ROOT / "resources").glob("*.yml"))
 TARGETS, COMPUTES = ("dev", "prod"), ("serverless", "cluster")
 PRINCIPAL = "5e3b0000-0000-4000-8000-000000000001"
 CLI = shutil.which("databricks")
+INIT_FOLDER = "/Volumes/main/dbx_aml/files/init"
 
 each_target_and_compute = pytest.mark.parametrize(
     ("target", "compute"), [(target, compute) for target in TARGETS for compute in COMPUTES]
@@ -220,14 +224,11 @@ def test_all_paths_exist() -> None:
     for path in bundle["sync"]["paths"]:
         assert (ROOT / path).is_dir()
     files = "${workspace.file_path}/"
-    (script,) = bundle["variables"]["cluster"]["default"]["job_clusters"][0]["new_cluster"][
-        "init_scripts"
-    ]
-    for file in (script["workspace"]["destination"], bundle["variables"]["config"]["default"]):
-        assert file.startswith(files)
-        path = ROOT / file.removeprefix(files)
-        assert path.is_file()
-        assert str(path.parent.relative_to(ROOT)) in bundle["sync"]["paths"]
+    file = bundle["variables"]["config"]["default"]
+    assert file.startswith(files)
+    path = ROOT / file.removeprefix(files)
+    assert path.is_file()
+    assert str(path.parent.relative_to(ROOT)) in bundle["sync"]["paths"]
 
 
 def test_every_variable_is_described_and_used() -> None:
@@ -377,6 +378,8 @@ def test_the_cli_deploys_the_repository_and_removes_all_of_it(
     assert "Error" not in output and "Warning" not in output
     assert "14 to add, 0 to change, 0 to delete" in cli("plan")
     assert "14 created, 0 changed, 0 deleted" in cli("deploy")
+    if compute == "cluster":
+        upload_init_script(cli)
 
     jobs = {job["settings"]["name"]: job["settings"] for job in workspace.jobs.jobs.values()}
     prefix = "[dev ana] " if target == "dev" else ""
@@ -416,6 +419,19 @@ def test_the_cli_deploys_the_repository_and_removes_all_of_it(
     assert not [path for path in remaining if path.startswith(root)]
 
 
+def upload_init_script(cli: Deployer) -> None:
+    """Upload the script with its wheels to the bundle's volume, as docs/bundle.md says."""
+    wheelhouse = cli.folder.parent / "wheelhouse"
+    write_wheel(wheelhouse, "dbx-aml", "0.1.0")
+    list_wheels(wheelhouse)
+    arguments = [
+        "cluster", "snippet", "job", "--config", str(ROOT / "init_scripts"),
+        "--wheelhouse", str(wheelhouse), "--folder", INIT_FOLDER,
+    ]  # fmt: skip
+    result = CliRunner(env=cli.databricks.environment()).invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+
+
 def check_files(cli: Deployer, root: str) -> None:
     """Check that exactly the files of the repository were uploaded."""
     uploaded = {
@@ -452,11 +468,13 @@ def check_compute(cli: Deployer, score: dict[str, Any], root: str) -> None:
         assert not score.get("environments")
         (cluster,) = (entry["new_cluster"] for entry in score["job_clusters"])
         (script,) = cluster["init_scripts"]
-        destination = script["workspace"]["destination"]
-        content = (ROOT / "init_scripts" / "dbx_aml_init.sh").read_bytes()
-        assert cli.databricks.files.content(destination) == content
-        # Without any variable the script refuses to run.
-        assert "DBX_AML_ON_FAILURE" in cluster["spark_env_vars"]
+        files = cli.databricks.volumes.files
+        text = files[script["volumes"]["destination"]].decode()
+        folder = f"{INIT_FOLDER}/wheelhouse"
+        assert f"BAKED_WHEELHOUSE_PATH={folder}\n" in text
+        hashes = hashlib.sha256(files[f"{folder}/requirements.txt"]).hexdigest()
+        assert f"BAKED_WHEELHOUSE_SHA256={hashes}\n" in text
+        assert '"registry": "databricks-uc"' in text
         wheel = task["libraries"][0]["whl"]
     assert wheel.startswith(f"/Workspace{root}/artifacts/.internal/dbx_aml-")
     assert ("+" in wheel) == (cli.target == "dev")

@@ -147,6 +147,7 @@ def reader(
     databricks.volumes.add("main.ml.dbx_aml")
     databricks.volumes.add("main.flights.models")
     databricks.volumes.add("main.ops.init")
+    databricks.volumes.add("main.dbx_aml.files")
     databricks.volumes.files["/Volumes/main/ops/init/proxy.sh"] = b"#!/bin/bash\n"
     databricks.grants.grant("volume", "main.flights.models", USER, "READ_VOLUME", "WRITE_VOLUME")
     databricks.clusters.add(
@@ -162,7 +163,8 @@ def reader(
             f'#!/bin/sh\nexec {sys.executable} -m tests.support.documented_programs {name} "$@"\n'
         )
         (programs / name).chmod(0o755)
-    (folder / "notebooks").symlink_to(ROOT / "notebooks")
+    for name in ("notebooks", "init_scripts"):
+        (folder / name).symlink_to(ROOT / name)
     aml_workspace = AmlWorkspace.from_tracking_uri(azureml.tracking_uri)
     Link(mode="dual", aml_workspace=aml_workspace).save(folder)
     index_folder = tmp_path / "index"

@@ -42,6 +42,20 @@ def one_line(text: object, limit: int | None = None) -> str:
     return line
 
 
+def install_command(extra: str) -> str:
+    """Return the command that installs this package with an extra, from the wheel of 'make build'.
+
+    A message never names the package alone: on a package index the name is anybody's.
+
+    Args:
+        extra: Name of the extra, for example "cluster".
+    """
+    # Only errors need it, and its import takes longer than that of the package.
+    from importlib.metadata import version
+
+    return f"pip install './dist/dbx_aml-{version('dbx-aml')}-py3-none-any.whl[{extra}]'"
+
+
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun, for example "1 run" or "1,204 runs"."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

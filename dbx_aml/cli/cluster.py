@@ -8,7 +8,13 @@ import click
 
 from dbx_aml.cli.cluster_attach import attach, detach, status
 from dbx_aml.cli.cluster_files import snippet
-from dbx_aml.cli.options import add_options, config_option, json_option, on_failure_option
+from dbx_aml.cli.options import (
+    add_options,
+    config_option,
+    json_option,
+    on_failure_option,
+    wheelhouse_option,
+)
 from dbx_aml.cli.progress import show_progress
 from dbx_aml.cli.tables import Column, print_json, print_line, print_table
 
@@ -23,23 +29,32 @@ for _command in (attach, detach, status, snippet):
 
 
 @cluster.command("init-script")
-@add_options(config_option)
+@add_options(config_option, wheelhouse_option)
 @click.option(
     "--wheelhouse-path",
-    help="Folder of the wheels on the cluster, for example /Volumes/main/ml/wheelhouse.",
+    default="",
+    help="Folder on the cluster with the same wheels, for example /Volumes/main/ml/wheelhouse.  "
+    "[required]",
 )
 @add_options(on_failure_option)
-def init_script(config: str | None, wheelhouse_path: str | None, on_failure: str) -> None:
-    """Print the init script with the link in it.
+def init_script(
+    config: str | None, wheelhouse: Path | None, wheelhouse_path: str, on_failure: str
+) -> None:
+    """Print the init script with the link and the hash of the wheels in it.
 
-    The nodes then need no variable of the cluster: runtime 19 hides variables from init scripts in
-    standard access mode.
+    The nodes install no other wheels, even if the folder on the cluster was changed. They need no
+    variable of the cluster: runtime 19 hides variables from init scripts in standard access mode.
     """
     from dbx_aml.cluster.files import read_cluster_link
     from dbx_aml.cluster.init_script import render
+    from dbx_aml.cluster.wheelhouse import read_wheelhouse
 
-    link = read_cluster_link(config)
-    script = render(link, wheelhouse_path=wheelhouse_path, on_failure=on_failure)
+    script = render(
+        read_cluster_link(config),
+        wheelhouse_path=wheelhouse_path,
+        wheelhouse_sha256=read_wheelhouse(wheelhouse).sha256,
+        on_failure=on_failure,
+    )
     click.echo(script, nl=False)
 
 
@@ -62,7 +77,7 @@ def init_script(config: str | None, wheelhouse_path: str | None, on_failure: str
 @click.option(
     "--wheel",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Wheel of dbx-aml, from 'make build'.  [default: this release, from the package index]",
+    help="Wheel of dbx-aml, from 'make build'.  [default: the one that was installed]",
 )
 @add_options(json_option)
 def wheelhouse(
@@ -76,8 +91,8 @@ def wheelhouse(
     """Download the wheels for one runtime.
 
     The init script installs them on the nodes and checks their hashes. Give the folder to 'dbx-aml
-    cluster attach --wheelhouse'. Or upload it to a volume and name its path in
-    DBX_AML_WHEELHOUSE_PATH or 'dbx-aml cluster init-script --wheelhouse-path'.
+    cluster attach --wheelhouse'. Or upload it to a volume and give its path to 'dbx-aml cluster
+    init-script --wheelhouse-path'.
     """
     from dbx_aml.cluster.wheelhouse import build_wheelhouse, select_runtime
 

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 _change_options = add_options(
     click.option(
         "--folder",
-        help="Folder for script, wheels and record, best in a volume: "
-        "/Volumes/CATALOG/SCHEMA/VOLUME. Each cluster has a subfolder.  [default: .dbx_aml in "
-        "your workspace folder]",
+        help="Folder for script, wheels and record, in a volume: "
+        "/Volumes/CATALOG/SCHEMA/VOLUME. Each cluster has a subfolder. With --method libraries "
+        "it may be in the workspace.  [default: .dbx_aml in your workspace folder]",
     ),
     profile_option,
     click.option("--dry-run", is_flag=True, help="Show the change; write nothing."),
@@ -96,6 +96,7 @@ def attach(
     if plan.overriding_variables:
         names = ", ".join(plan.overriding_variables)
         _print_progress(f"variables of the cluster override the link: {names}")
+    print_other_writers(folder_files.folder)
     if dry_run:
         return
     if plan.is_empty:
@@ -164,6 +165,15 @@ def _cluster_folder(client: Client, cluster: Cluster, parent: str | None) -> Clu
         return ClusterFolder(client, path)
     parent = parent or f"/Workspace/Users/{client.user}/.dbx_aml"
     return ClusterFolder(client, f"{parent}/{cluster.cluster_id}")
+
+
+def print_other_writers(folder: ClusterFolder) -> None:
+    """Name the users and groups that could change script and wheels after they are uploaded."""
+    writers = folder.other_writers()
+    if writers:
+        _print_progress(
+            f"can write to {folder}, and so run code as root on its clusters: {', '.join(writers)}"
+        )
 
 
 def _print_change(change: SettingsChange) -> None:

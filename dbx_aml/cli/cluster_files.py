@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dbx_aml.cli.cluster_attach import print_other_writers
 from dbx_aml.cli.options import (
     add_options,
     config_option,
@@ -24,8 +25,8 @@ _folder_options = add_options(
     click.option(
         "--folder",
         required=True,
-        help="Folder for script, wheels and config.json, best in a volume: "
-        "/Volumes/CATALOG/SCHEMA/VOLUME.",
+        help="Folder for script, wheels and config.json, in a volume: "
+        "/Volumes/CATALOG/SCHEMA/VOLUME. Wheels as libraries may be in the workspace.",
     ),
     config_option,
     wheelhouse_option,
@@ -68,7 +69,7 @@ def serverless(
 ) -> None:
     """Print YAML for a job on serverless compute.
 
-    Serverless compute has no init scripts: it needs a wheelhouse.
+    Serverless compute has no init scripts: the wheels are its dependencies.
     """
     from dbx_aml.cluster.files import collect_files
     from dbx_aml.cluster.snippets import serverless_snippet
@@ -119,6 +120,7 @@ def _upload_files(
         print_line(message, is_error=True)
 
     folder_files = files.in_folder(ClusterFolder(Client(profile), folder))
+    print_other_writers(folder_files.folder)
     if not is_dry_run:
         folder_files.upload(print_progress)
     if folder_files.script and folder_files.folder.is_volume:

@@ -28,7 +28,7 @@ profile_option = click.option(
 wheelhouse_option = click.option(
     "--wheelhouse",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Local folder that 'dbx-aml cluster wheelhouse' filled.  [default: the package index]",
+    help="Local folder that 'dbx-aml cluster wheelhouse' filled.  [required]",
 )
 on_failure_option = click.option(
     "--on-failure",

@@ -22,7 +22,7 @@ from dbx_aml._common.errors import (
 )
 from dbx_aml._common.http import NoAnswerError, paged, send_within
 from dbx_aml._common.retry import service_policy
-from dbx_aml._common.text import first_line, one_line
+from dbx_aml._common.text import first_line, install_command, one_line
 
 # Seconds between two questions about the state of a cluster, a library or a command.
 POLL_INTERVAL_S = 2.0
@@ -54,8 +54,8 @@ class Client:
             from databricks.sdk.core import ApiClient, Config
         except ImportError as err:
             raise ClusterError(
-                "databricks-sdk must be installed for this command; run: pip install "
-                "'dbx-aml[cluster]'"
+                "databricks-sdk must be installed for this command; run: "
+                f"{install_command('cluster')}"
             ) from err
         self._policy = service_policy()
         self.poll_interval_s = POLL_INTERVAL_S

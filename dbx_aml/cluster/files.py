@@ -1,7 +1,6 @@
 """The files of an attached cluster: `config.json`, the init script, the wheels."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,10 @@ from dbx_aml.cluster.attach_record import CONFIG_VARIABLE, WHEELHOUSE_FOLDER, At
 from dbx_aml.cluster.clusters import Cluster, Reporter
 from dbx_aml.cluster.folder import ClusterFolder
 from dbx_aml.cluster.init_script import SCRIPT_NAME, render
-from dbx_aml.cluster.node.requirements import REQUIREMENTS_FILE
 from dbx_aml.cluster.node.spark_environment import link_variables
 from dbx_aml.cluster.runtimes import known_runtimes
 from dbx_aml.cluster.settings_change import Library, Script
-from dbx_aml.cluster.wheelhouse import WHEELHOUSE_FILE
+from dbx_aml.cluster.wheelhouse import WheelhouseFiles, read_wheelhouse
 from dbx_aml.link.config_file import (
     CONFIG_NAME,
     find_config,
@@ -83,39 +81,38 @@ class ClusterFiles:
     Args:
         link: Link of the clusters.
         method: "init-script", "libraries" or "policy".
-        wheelhouse: Local files of the wheelhouse by their name in the folder; the wheels first.
+        wheelhouse: Wheels and their list of hashes.
         on_failure: "continue" or "stop": whether a cluster starts if its init script fails.
     """
 
     link: Link
     method: AttachMethod
-    wheelhouse: Mapping[str, Path]
+    wheelhouse: WheelhouseFiles
     on_failure: str = "continue"
 
     def in_folder(self, folder: ClusterFolder) -> FolderFiles:
         """Return the files for a folder: the init script and the variables name paths in it.
 
         Raises:
-            ArgumentError: The init script could not read a wheelhouse in this folder.
+            ArgumentError: An init script could not read its wheels in this folder.
 
         Source:
             Databricks, "What files can I reference in an init script?": a script in a volume may
             read files in volumes, and no script may read workspace files.
         """
         is_script = self.method != "libraries"
-        if is_script and self.wheelhouse and not folder.is_volume:
+        if is_script and not folder.is_volume:
             raise ArgumentError(
-                "wheelhouse must be in a volume, where an init script can read it: got "
-                f"{folder.path!r}; give --folder /Volumes/<catalog>/<schema>/<volume>, leave out "
-                "--wheelhouse, or use --method libraries"
+                "folder must be in a volume, where the init script can read its wheels: got "
+                f"{folder.path!r}; give --folder /Volumes/<catalog>/<schema>/<volume>, or use "
+                "--method libraries"
             )
-        content: dict[str, bytes | Path] = {
-            **self.wheelhouse,
-            CONFIG_NAME: self.link.to_json().encode(),
-        }
+        wheelhouse = self.wheelhouse
+        content = {f"{WHEELHOUSE_FOLDER}/{name}": file for name, file in wheelhouse.content.items()}
+        content[CONFIG_NAME] = self.link.to_json().encode()
         environment = link_variables(self.link, _DATABRICKS_HOME)
         if not is_script:
-            wheels = [name for name in self.wheelhouse if name.endswith(".whl")]
+            wheels = [name for name in content if name.endswith(".whl")]
             return FolderFiles(
                 folder=folder,
                 method=self.method,
@@ -124,8 +121,12 @@ class ClusterFiles:
                 libraries=tuple({"whl": folder.file_path(name)} for name in wheels),
                 variables={**environment, CONFIG_VARIABLE: folder.file_path(CONFIG_NAME)},
             )
-        wheelhouse_path = folder.file_path(WHEELHOUSE_FOLDER) if self.wheelhouse else None
-        script = render(self.link, wheelhouse_path=wheelhouse_path, on_failure=self.on_failure)
+        script = render(
+            self.link,
+            wheelhouse_path=folder.file_path(WHEELHOUSE_FOLDER),
+            wheelhouse_sha256=wheelhouse.sha256,
+            on_failure=self.on_failure,
+        )
         content[SCRIPT_NAME] = script.encode()
         # The script writes config.json to each node, where any user may read it. Before the script
         # has run, a variable with the file's path would be wrong.
@@ -145,8 +146,7 @@ class ClusterFiles:
         Raises:
             ClusterError: The runtimes differ; missing packages would only show on the cluster.
         """
-        file = self.wheelhouse.get(f"{WHEELHOUSE_FOLDER}/{WHEELHOUSE_FILE}")
-        runtime = str(json.loads(file.read_text(encoding="utf-8"))["runtime"]) if file else ""
+        runtime = self.wheelhouse.runtime
         version = cluster.spark_version
         if runtime not in known_runtimes() or version.startswith(f"{runtime.split('-')[0]}."):
             return
@@ -172,26 +172,14 @@ def collect_files(
         on_failure: "continue" or "stop".
 
     Raises:
-        ArgumentError: The wheelhouse is incomplete, or missing with method "libraries".
+        ArgumentError: The wheelhouse is missing, or its wheels are not those of its list.
         LinkError: No `config.json` exists, or it cannot be read.
     """
-    files: dict[str, Path] = {}
-    if wheelhouse:
-        wheels = sorted(wheelhouse.glob("*.whl"))
-        paths = [*wheels, wheelhouse / WHEELHOUSE_FILE, wheelhouse / REQUIREMENTS_FILE]
-        if not wheels or not all(path.is_file() for path in paths):
-            raise ArgumentError(
-                f"wheelhouse must hold wheels and their hashes: got {str(wheelhouse)!r} without; "
-                "fill it with 'dbx-aml cluster wheelhouse'"
-            )
-        files = {f"{WHEELHOUSE_FOLDER}/{path.name}": path for path in paths}
-    if method == "libraries" and not files:
-        raise ArgumentError(
-            "libraries must come from wheels: got none; give --wheelhouse, which 'dbx-aml cluster "
-            "wheelhouse' fills"
-        )
     return ClusterFiles(
-        link=read_cluster_link(config), method=method, wheelhouse=files, on_failure=on_failure
+        link=read_cluster_link(config),
+        method=method,
+        wheelhouse=read_wheelhouse(wheelhouse),
+        on_failure=on_failure,
     )
 
 

@@ -18,6 +18,7 @@ from dbx_aml.cluster.client import Client
 
 _VOLUME_PATH = re.compile(r"/Volumes/([^/]+)/([^/]+)/([^/]+)(/.*)?")
 _WORKSPACE_PATH = re.compile(r"/(Workspace|Users|Shared|Repos)/.+")
+_WRITE_PRIVILEGES = {"WRITE_VOLUME", "ALL_PRIVILEGES", "MANAGE"}
 _MAX_WORKSPACE_FILE = 10 * 2**20
 
 
@@ -72,6 +73,30 @@ class ClusterFolder:
         """Return a file in the folder as the clusters API names an init script."""
         kind = "volumes" if self.is_volume else "workspace"
         return {kind: {"destination": self.file_path(name)}}
+
+    def other_writers(self) -> list[str]:
+        """Return the users and groups, besides the caller, that may write to the volume.
+
+        Returns:
+            Nobody for a folder in the workspace, and if the caller may not see the grants.
+        """
+        if not self.is_volume:
+            return []
+        try:
+            answer = self._client.call(
+                "GET",
+                f"/api/2.1/unity-catalog/effective-permissions/volume/{quote(self._volume)}",
+                operation=f"see who may write to {self.path}",
+            )
+        except ServiceError:
+            return []
+        return sorted(
+            str(assignment.get("principal"))
+            for assignment in answer.get("privilege_assignments", [])
+            if assignment.get("principal") != self._client.user
+            and _WRITE_PRIVILEGES
+            & {str(privilege.get("privilege")) for privilege in assignment.get("privileges", [])}
+        )
 
     def write_file(self, name: str, content: bytes) -> None:
         """Write a file, and make its folder.
@@ -165,8 +190,13 @@ class ClusterFolder:
         except NotFoundError:
             return
 
+    @property
+    def _volume(self) -> str:
+        """Full name of the volume, for example "main.ml.dbx_aml"."""
+        return ".".join(self.path.split("/")[2:5])
+
     def _make_volume_folder(self, path: str) -> None:
-        volume = ".".join(self.path.split("/")[2:5])
+        volume = self._volume
         try:
             self._client.call(
                 "PUT",

@@ -15,12 +15,16 @@ _SETTINGS = re.compile(r"(?<=^# >>> settings >>>\n).*?(?=^# <<< settings <<<$)",
 _SECRET_REFERENCE = re.compile(r"\{\{\s*secrets/")
 
 
-def render(link: Link, *, wheelhouse_path: str | None = None, on_failure: str = "continue") -> str:
+def render(
+    link: Link, *, wheelhouse_path: str, wheelhouse_sha256: str, on_failure: str = "continue"
+) -> str:
     """Return the init script with a link and settings in it.
 
     Args:
         link: Link of the cluster. Its secret stays a reference.
         wheelhouse_path: Folder on the cluster, for example "/Volumes/main/ml/wheelhouse".
+        wheelhouse_sha256: SHA-256 of its list of hashes. The script runs no wheel that this list
+            does not have.
         on_failure: "continue" to start the cluster without dbx-aml, or "stop".
 
     Raises:
@@ -32,13 +36,19 @@ def render(link: Link, *, wheelhouse_path: str | None = None, on_failure: str = 
         raise ArgumentError(
             f"on_failure must be one of {list(ON_FAILURE)}: got {on_failure!r}; use one of them"
         )
-    if wheelhouse_path is not None and not re.fullmatch(r"/[^\x00-\x1f]+", wheelhouse_path):
+    if not re.fullmatch(r"/[^\x00-\x1f]+", wheelhouse_path):
         raise ArgumentError(
             f"wheelhouse_path must be an absolute path on the cluster: got {wheelhouse_path!r}; "
             "use for example '/Volumes/<catalog>/<schema>/<volume>/wheelhouse'"
         )
+    if not re.fullmatch(r"[0-9a-f]{64}", wheelhouse_sha256):
+        raise ArgumentError(
+            "wheelhouse_sha256 must have 64 hexadecimal digits in lower case: got "
+            f"{wheelhouse_sha256!r}; use the output of 'sha256sum wheelhouse/requirements.txt'"
+        )
     values = {
-        "WHEELHOUSE_PATH": wheelhouse_path or "",
+        "WHEELHOUSE_PATH": wheelhouse_path,
+        "WHEELHOUSE_SHA256": wheelhouse_sha256,
         # Empty is the default of the script itself.
         "ON_FAILURE": "" if on_failure == "continue" else on_failure,
         "CONFIG": link.to_json("rendered init script").strip(),

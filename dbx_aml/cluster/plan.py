@@ -160,16 +160,10 @@ def _check_cluster(cluster: Cluster, files: FolderFiles) -> None:
             "cluster snippet job'"
         )
     folder = files.folder
-    if files.script and folder.is_volume and cluster.access_mode == "no isolation":
+    if files.script and cluster.access_mode == "no isolation":
         raise ClusterError(
-            "a cluster without Unity Catalog must have its init script in the workspace: got "
-            f"{folder.path!r} for cluster {cluster}; leave out --folder, or use /Workspace/..."
-        )
-    if files.script and cluster.is_standard and not folder.is_volume:
-        raise ClusterError(
-            "standard access mode must have its init script in a volume: got "
-            f"{folder.path!r} for cluster {cluster}; give --folder "
-            "/Volumes/<catalog>/<schema>/<volume>"
+            f"init script must be able to read a volume: cluster {cluster} has no Unity Catalog; "
+            "use --method libraries with --folder /Workspace/..., or change its access mode"
         )
     attached_path = attached_folder(cluster)
     if attached_path not in (None, folder.path):

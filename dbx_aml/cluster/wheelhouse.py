@@ -1,5 +1,6 @@
 """Build a wheelhouse: a folder with every wheel that the init script adds to a runtime's nodes."""
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -8,13 +9,16 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
+from zipfile import BadZipFile, ZipFile
 
 from dbx_aml._common.errors import ArgumentError, ClusterError, ProgramError
+from dbx_aml._common.json_content import check_types, parse_json
 from dbx_aml._common.paths import sha256_of_file
 from dbx_aml._common.programs import run_program
-from dbx_aml._common.text import one_line
+from dbx_aml._common.text import install_command, one_line
 from dbx_aml.cluster.node.marker import KeptPackage
 from dbx_aml.cluster.node.requirements import (
     PACKAGE,
@@ -22,8 +26,10 @@ from dbx_aml.cluster.node.requirements import (
     REQUIREMENTS_FILE,
     Requirements,
     Wheel,
+    WheelHash,
     constraints,
     missing_requirements,
+    read_hashes,
     read_pins,
 )
 from dbx_aml.cluster.runtimes import Runtime, known_runtimes
@@ -53,6 +59,35 @@ class Wheelhouse:
     python: str
     packages: Mapping[str, str]
     kept_packages: tuple[KeptPackage, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WheelhouseFiles:
+    """The files of a local wheelhouse, whose wheels are those of its list of hashes.
+
+    Args:
+        runtime: Name of the runtime, for example "17.3", or of a file of constraints.
+        wheels: Wheels in the order of their names.
+        description: Content of `wheelhouse.json`.
+        hashes: Content of the list of hashes. It is read once, so a cluster gets the list that the
+            wheels were compared with.
+    """
+
+    runtime: str
+    wheels: tuple[Path, ...]
+    description: bytes
+    hashes: bytes
+
+    @property
+    def content(self) -> Mapping[str, bytes | Path]:
+        """Content, or local file, of each file by its name, the wheels first."""
+        wheels = {wheel.name: wheel for wheel in self.wheels}
+        return {**wheels, WHEELHOUSE_FILE: self.description, REQUIREMENTS_FILE: self.hashes}
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the list of hashes, which an init script carries."""
+        return hashlib.sha256(self.hashes).hexdigest()
 
 
 def select_runtime(
@@ -104,17 +139,20 @@ def build_wheelhouse(folder: Path, runtime: Runtime, wheel: Path | None = None) 
     Args:
         folder: Folder to fill. It is created if missing, and its other wheels are removed.
         runtime: Runtime of the nodes; the wheelhouse has none of its packages.
-        wheel: Wheel of this package. By default this release is downloaded.
+        wheel: Wheel of this package; by default the one that it was installed from.
 
     Raises:
-        ClusterError: The package index lacks a package, or the runtime is too old.
+        ClusterError: The package index lacks a package, or the runtime is too old, or this package
+            was not installed from a wheel.
     """
     for module in ("pip", "uv"):
         if importlib.util.find_spec(module) is None:
             raise ClusterError(
                 f"wheelhouse needs {module}: it is not installed; "
-                "run: pip install 'dbx-aml[wheelhouse]'"
+                f"run: {install_command('wheelhouse')}"
             )
+    # Anybody may own the name of this package on a package index: the index is never asked for it.
+    wheel = wheel or installed_wheel()
     with tempfile.TemporaryDirectory() as temporary:
         work_folder = Path(temporary)
         requirements = _download_wheels(work_folder, runtime, wheel)
@@ -125,11 +163,13 @@ def build_wheelhouse(folder: Path, runtime: Runtime, wheel: Path | None = None) 
         (work_folder / WHEELHOUSE_FILE).write_text(
             json.dumps(content, indent=2) + "\n", encoding="utf-8"
         )
-        lines = [
-            f"{wheel.name}=={wheel.version} --hash=sha256:{sha256_of_file(file)}\n"
+        hashes = [
+            WheelHash(name=wheel.name, version=wheel.version, sha256=sha256_of_file(file))
             for file, wheel in wheels.items()
         ]
-        (work_folder / REQUIREMENTS_FILE).write_text("".join(lines), encoding="utf-8")
+        (work_folder / REQUIREMENTS_FILE).write_text(
+            "".join(f"{entry}\n" for entry in hashes), encoding="utf-8"
+        )
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for file in [*files, work_folder / WHEELHOUSE_FILE, work_folder / REQUIREMENTS_FILE]:
@@ -150,16 +190,80 @@ def build_wheelhouse(folder: Path, runtime: Runtime, wheel: Path | None = None) 
     )
 
 
-def _download_wheels(work_folder: Path, runtime: Runtime, wheel: Path | None) -> Requirements:
+def read_wheelhouse(folder: Path | None) -> WheelhouseFiles:
+    """Return the files of a wheelhouse.
+
+    Args:
+        folder: Local folder that 'dbx-aml cluster wheelhouse' has filled.
+
+    Raises:
+        ArgumentError: There is no folder, or its wheels are not those of its list.
+    """
+    if folder is None:
+        raise ArgumentError(
+            "packages must come from a wheelhouse: got none; run 'dbx-aml cluster wheelhouse "
+            "--runtime <runtime> --folder wheelhouse', and give --wheelhouse wheelhouse"
+        )
+    wheels = tuple(sorted(folder.glob("*.whl")))
+    try:
+        description = (folder / WHEELHOUSE_FILE).read_bytes()
+        hashes = (folder / REQUIREMENTS_FILE).read_bytes()
+        listed = read_hashes(hashes.decode())
+        if {sha256_of_file(wheel) for wheel in wheels} != {entry.sha256 for entry in listed}:
+            raise ClusterError(f"its wheels are not those of its {REQUIREMENTS_FILE}")
+        if PACKAGE not in {entry.name for entry in listed}:
+            raise ClusterError(f"it has no {PACKAGE}")
+        values = parse_json(description)
+        check_types(values, {"runtime": str})
+    except (OSError, ValueError, ClusterError) as err:
+        reason = f"{err.filename}: {err.strerror}" if isinstance(err, OSError) else one_line(err)
+        raise ArgumentError(
+            f"wheelhouse must hold wheels and their hashes: got {str(folder)!r}: {reason}; fill it "
+            "with 'dbx-aml cluster wheelhouse'"
+        ) from err
+    return WheelhouseFiles(
+        runtime=values.get("runtime", ""),
+        wheels=wheels,
+        description=description,
+        hashes=hashes,
+    )
+
+
+def installed_wheel() -> Path:
+    """Return the wheel that this package was installed from.
+
+    Raises:
+        ClusterError: It was installed in another way, or the wheel has changed or is gone.
+    """
+    try:
+        package = distribution(PACKAGE)
+        url = json.loads(package.read_text("direct_url.json") or "{}").get("url", "")
+        file = Path(unquote(urlsplit(url).path))
+        if _recorded_files(file) <= set((package.read_text("RECORD") or "").splitlines()):
+            return file
+    except (PackageNotFoundError, OSError, BadZipFile, StopIteration):
+        pass
+    raise ClusterError(
+        "wheel of dbx-aml must be given: it was not installed from a wheel that is still there; "
+        "run 'make build', and 'dbx-aml cluster wheelhouse' with --wheel dist/dbx_aml-*.whl"
+    )
+
+
+def _recorded_files(wheel: Path) -> set[str]:
+    """Return the lines of a wheel's RECORD, each with the name and the hash of a file."""
+    with ZipFile(wheel) as archive:
+        record = next(name for name in archive.namelist() if name.endswith(".dist-info/RECORD"))
+        lines = archive.read(record).decode().splitlines()
+    return {line for line in lines if not line.startswith(record)}
+
+
+def _download_wheels(work_folder: Path, runtime: Runtime, wheel: Path) -> Requirements:
     """Download every wheel that the runtime lacks; return the added packages' requirements."""
-    if wheel is None:
-        _pip_download(runtime, work_folder, f"{PACKAGE}=={version(PACKAGE)}")
-        wheel = next(work_folder.glob("dbx_aml-*.whl"))
-    elif not wheel.is_file():
-        raise ClusterError(f"wheel must be a file: got '{wheel}'; run: make build")
-    else:
-        wheel = Path(shutil.copy(wheel, work_folder))
-    _pip_download(runtime, work_folder, str(Wheel.from_file(wheel).requirement(PLUGIN)))
+    own_wheel = Wheel.from_file(wheel)
+    if own_wheel.name != PACKAGE:
+        raise ClusterError(f"wheel must be of {PACKAGE}: got '{wheel}'; run: make build")
+    shutil.copy(wheel, work_folder)
+    _pip_download(runtime, work_folder, str(own_wheel.requirement(PLUGIN)))
     wheels = [Wheel.from_file(file) for file in sorted(work_folder.glob("*.whl"))]
     packages = {**runtime.packages, **{wheel.name: wheel.version for wheel in wheels}}
     environment = {
@@ -215,5 +319,5 @@ def _run_module(arguments: list[str], stdin: str = "") -> str:
         message = one_line(err.stderr)[-600:].rpartition("ERROR: ")[2]
         raise ClusterError(
             f"package index must have what is added: got {message!r} from {arguments[0]}; "
-            "compare the index's settings, or give --wheel for dbx-aml itself"
+            "compare the index's settings"
         ) from err

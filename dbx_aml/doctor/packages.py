@@ -91,7 +91,7 @@ def check_stores(context: CheckContext) -> CheckResult:
             return failed(
                 f"MLflow finds {sorted(modules)} for '{_SCHEME}://' in {group}, not this "
                 "package's: logging a model of MLflow 3 to Azure ML will fail",
-                f"pip install {PACKAGE} (its folder on the path is not enough), {_RESTART}",
+                f"pip install its wheel (its folder on the path is not enough), {_RESTART}",
             )
     loaded = sys.modules.get("mlflow.tracking._tracking_service.utils")
     if loaded is None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from dbx_aml._common.errors import LocalSparkError
 from dbx_aml._common.log import get_logger
 from dbx_aml._common.paths import write_atomically
+from dbx_aml._common.text import install_command
 from dbx_aml.local.java import start_jvm, stop_jvm
 
 log = get_logger(__name__)
@@ -41,7 +42,7 @@ def delta_jars(*, fetch: bool = True) -> list[Path]:
     except PackageNotFoundError as err:
         raise LocalSparkError(
             f"local Spark must have pyspark and delta-spark: got no {err.name}; "
-            "run: pip install 'dbx-aml[local]'"
+            f"run: {install_command('local')}"
         ) from err
     minor = ".".join(spark.split(".")[:2])
     coordinate = f"io.delta:delta-spark_{minor}_2.13:{delta}"
@@ -99,7 +100,7 @@ def spark_home() -> Path:
     spec = find_spec("pyspark")
     if spec is None or spec.origin is None:
         raise LocalSparkError(
-            "local Spark must have pyspark: got none; run: pip install 'dbx-aml[local]'"
+            f"local Spark must have pyspark: got none; run: {install_command('local')}"
         )
     return Path(spec.origin).parent
 

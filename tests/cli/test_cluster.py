@@ -18,6 +18,7 @@ from dbx_aml.cluster.init_script import read_init_script
 from tests.support.azureml import Workspace
 from tests.support.databricks import TOKEN, USER, Databricks
 from tests.support.databricks.boot import leaves_marker
+from tests.support.node.wheel import list_wheels, sha256, write_wheel
 
 URI = Workspace().tracking_uri
 VOLUME = "/Volumes/main/ml/dbx_aml"
@@ -27,6 +28,10 @@ LINK_VARIABLES = {
     "AZUREML_CURRENT_CLOUD": "AzureCloud",
     "DBX_AML_RETRY_TIMEOUT_S": "120",
 }
+INIT_SCRIPT = (
+    "init-script", "--wheelhouse", "wheels", "--wheelhouse-path", "/Volumes/main/ml/w"
+)  # fmt: skip
+FILES = ("--wheelhouse", "wheels", "--folder", VOLUME)
 Run = Callable[..., Result]
 
 
@@ -35,10 +40,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a subcommand in a folder with a config.json and a wheelhouse."""
     monkeypatch.chdir(tmp_path)
     Link(mode="aml", aml_tracking_uri=URI, client_secret="ml/aml").save(tmp_path)
-    (tmp_path / "wheels").mkdir()
-    (tmp_path / "wheels" / "dbx_aml-0.1.0-py3-none-any.whl").write_bytes(b"PK")
-    (tmp_path / "wheels" / "requirements.txt").write_text("")
-    (tmp_path / "wheels" / "wheelhouse.json").write_text('{"runtime": "17.3"}')
+    write_wheel(tmp_path / "wheels", "dbx-aml", "0.1.0")
+    list_wheels(tmp_path / "wheels")
 
     def invoke(*arguments: str, input: str | None = None) -> Result:
         result = CliRunner().invoke(main, ["cluster", *arguments], input=input)
@@ -60,7 +63,7 @@ def workspace(databricks: Databricks, run: Run, monkeypatch: pytest.MonkeyPatch)
 def test_attach_prints_change_progress_and_result(workspace: Databricks, run: Run) -> None:
     team = workspace.clusters.add("team", spark_env_vars={"A": "1"})
     folder = f"{VOLUME}/{team.cluster_id}"
-    result = run("attach", "team", "--config", "config.json", "--folder", VOLUME, "--yes")
+    result = run("attach", "team", "--config", "config.json", *FILES, "--yes")
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines() == [
         f"team ({team.cluster_id}): RUNNING, dedicated, 17.3.x-scala2.13",
@@ -71,26 +74,49 @@ def test_attach_prints_change_progress_and_result(workspace: Databricks, run: Ru
         *(f"+   {name}: {value}" for name, value in LINK_VARIABLES.items()),
         f"  files in {folder} are written",
         f"team ({team.cluster_id}) is attached, RUNNING: init script ok, 1 package added from "
-        "index in 2.1 s",
+        "wheelhouse /Volumes/main/ml/wheelhouse in 2.1 s",
     ]
     assert result.stderr.splitlines() == [
         "team restarts: all work on it ends now",
-        f"uploaded 2 files to {folder}",
+        f"uploaded 5 files to {folder}",
         "team is RESTARTING, waiting",
     ]
-    result = run("attach", "team", "--yes")
+    result = run("attach", "team", "--wheelhouse", "wheels", "--yes")
     assert result.stdout.splitlines()[-1].endswith("is attached already: nothing to do")
     assert result.exit_code == 0
 
 
+def test_attach_and_snippets_name_whoever_may_write_to_the_volume(
+    workspace: Databricks, run: Run
+) -> None:
+    """They can run code as root on the clusters."""
+    workspace.clusters.add("team")
+    for principal, privileges in {
+        USER: ["WRITE_VOLUME"],
+        "readers": ["READ_VOLUME"],
+        "engineers": ["READ_VOLUME", "WRITE_VOLUME"],
+        "admins": ["ALL_PRIVILEGES"],
+    }.items():
+        workspace.grants.grant("volume", "main.ml.dbx_aml", principal, *privileges)
+    for command in (["attach", "team"], ["snippet", "job"]):
+        result = run(*command, *FILES, "--dry-run")
+        assert result.exit_code == 0, result.stderr
+        (line,) = (line for line in result.stderr.splitlines() if "as root" in line)
+        assert line.startswith(f"can write to {VOLUME}")
+        assert line.endswith(", and so run code as root on its clusters: admins, engineers")
+    workspace.deny("effective-permissions")
+    result = run("attach", "team", *FILES, "--dry-run")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
 def test_a_dry_run_prints_the_change_and_writes_nothing(workspace: Databricks, run: Run) -> None:
     workspace.clusters.add("team", spark_env_vars={"DBX_AML_MODE": "dual", "A": "1"})
-    result = run("attach", "team", "--folder", VOLUME, "--dry-run")
+    result = run("attach", "team", *FILES, "--dry-run")
     assert result.exit_code == 0
     assert "+ init_scripts:" in result.stdout
     assert result.stderr == "variables of the cluster override the link: DBX_AML_MODE\n"
     assert workspace.writes() == []
-    assert run("attach", "team", "--folder", VOLUME, "--yes").exit_code == 0
+    assert run("attach", "team", *FILES, "--yes").exit_code == 0
     workspace.forget_requests()
     result = run("detach", "team", "--dry-run")
     assert "- init_scripts:" in result.stdout
@@ -101,22 +127,22 @@ def test_attach_asks_on_a_terminal_and_needs_yes_without(
     workspace: Databricks, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     team = workspace.clusters.add("team")
-    result = run("attach", "team", "--folder", VOLUME)
+    result = run("attach", "team", *FILES)
     assert result.exit_code == 2
     assert "add --yes" in result.stderr
     monkeypatch.setattr(cluster_attach, "_is_interactive", lambda: True)
-    result = run("attach", "team", "--folder", VOLUME, input="n\n")
+    result = run("attach", "team", *FILES, input="n\n")
     assert result.exit_code == 1
     assert "team restarts: all work on it ends now\nContinue? [y/N]" in result.stderr
     assert workspace.writes() == []
-    assert run("attach", "team", "--folder", VOLUME, input="y\n").exit_code == 0
+    assert run("attach", "team", *FILES, input="y\n").exit_code == 0
     assert team.spec["init_scripts"]
 
 
 def test_detach_finds_the_folder_of_the_attach(workspace: Databricks, run: Run) -> None:
     asleep = workspace.clusters.add("asleep", state="TERMINATED", spark_env_vars={"A": "1"})
     spec_before = dict(asleep.spec)
-    result = run("attach", "asleep", "--folder", VOLUME, "--yes")
+    result = run("attach", "asleep", *FILES, "--yes")
     assert "asleep is TERMINATED and stays so" in result.stderr
     assert "asleep is TERMINATED: it will be prepared at its next start" in result.stderr
     assert result.stdout.splitlines()[-1] == f"asleep ({asleep.cluster_id}) is attached, TERMINATED"
@@ -130,9 +156,14 @@ def test_detach_finds_the_folder_of_the_attach(workspace: Databricks, run: Run) 
 
 def test_files_go_to_the_users_own_folder_by_default(workspace: Databricks, run: Run) -> None:
     team = workspace.clusters.add("team")
-    assert run("attach", team.cluster_id, "--yes").exit_code == 0
+    wheels = ["--wheelhouse", "wheels"]
+    result = run("attach", team.cluster_id, *wheels, "--yes")
+    assert result.exit_code == 2
+    assert "give --folder /Volumes/" in result.stderr
+    result = run("attach", team.cluster_id, *wheels, "--method", "libraries", "--yes")
+    assert result.exit_code == 0, result.stderr
     home = f"/Workspace/Users/{USER}/.dbx_aml/{team.cluster_id}"
-    assert team.spec["init_scripts"] == [{"workspace": {"destination": f"{home}/dbx_aml_init.sh"}}]
+    assert team.spec["spark_env_vars"]["DBX_AML_CONFIG"] == f"{home}/config.json"
 
 
 def test_status_prints_fields_or_json(workspace: Databricks, run: Run) -> None:
@@ -140,7 +171,7 @@ def test_status_prints_fields_or_json(workspace: Databricks, run: Run) -> None:
     result = run("status", "team")
     assert (result.exit_code, result.stderr) == (0, "")
     assert ["attached", "no"] in [line.split() for line in result.stdout.splitlines()]
-    run("attach", "team", "--folder", VOLUME, "--yes")
+    run("attach", "team", *FILES, "--yes")
     result = run("status", "team")
     assert re.search(r"^attached +by init-script, version 0\.1\.0$", result.stdout, re.MULTILINE)
     assert "azureml-mlflow 1.62.0.post6" in result.stdout
@@ -155,18 +186,22 @@ def test_status_prints_fields_or_json(workspace: Databricks, run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["attach", "nobody", "--yes"], 1, "cluster must exist: got 'nobody'"),
-        (["attach", "team", "--config", "none.json"], 1, "link must be a config.json"),
-        (["attach", "team", "--folder", "/tmp/x"], 2, "folder must be in a volume or in the work"),
-        (["attach", "team", "--method", "libraries"], 2, "must come from wheels: got none"),
+        (["attach", "nobody", *FILES, "--yes"], 1, "cluster must exist: got 'nobody'"),
+        (["attach", "team", *FILES, "--config", "none.json"], 1, "link must be a config.json"),
+        (["attach", "team", *FILES, "--folder", "/tmp/x"], 2, "folder must be in a volume or in"),
+        (["attach", "team", "--folder", VOLUME], 2, "must come from a wheelhouse: got none; run"),
+        (["attach", "team", "--method", "libraries"], 2, "must come from a wheelhouse: got none"),
         (["attach", "team", "--method", "magic"], 2, "'magic' is not one of"),
-        (["attach", "shared", "--yes"], 1, "must have its init script in a volume"),
+        (["attach", "shared", *FILES, "--folder", "/Shared/x"], 2, "folder must be in a volume,"),
         (["status", "team", "--profile", "nope"], 1, "Databricks must be set up"),
         (["detach", "team", "--yes"], 1, "must be attached: "),
         (["snippet", "job"], 2, "Missing option '--folder'"),
-        (["init-script", "--config", "/no/such"], 1, "link must be a config.json"),
-        (["init-script", "--on-failure", "maybe"], 2, "'maybe' is not one of 'continue', 'stop'"),
-        (["init-script", "--wheelhouse-path", "x"], 2, "wheelhouse_path must be an absolute path"),
+        (["snippet", "job", "--folder", VOLUME], 2, "must come from a wheelhouse: got none"),
+        (["init-script"], 2, "must come from a wheelhouse: got none; run 'dbx-aml cluster wheel"),
+        (INIT_SCRIPT[:-2], 2, "wheelhouse_path must be an absolute path on the cluster: got ''"),
+        ([*INIT_SCRIPT, "--config", "/no/such"], 1, "link must be a config.json"),
+        ([*INIT_SCRIPT, "--on-failure", "maybe"], 2, "'maybe' is not one of 'continue', 'stop'"),
+        ([*INIT_SCRIPT, "--wheelhouse-path", "x"], 2, "wheelhouse_path must be an absolute path"),
     ],
 )
 def test_a_wrong_argument_is_one_line_with_its_exit_code(
@@ -190,14 +225,18 @@ def test_a_wrong_argument_is_one_line_with_its_exit_code(
     assert workspace.writes() == []
 
 
-def test_init_script_prints_the_script_with_the_link_and_the_options(run: Run) -> None:
-    result = run("init-script", "--wheelhouse-path", "/Volumes/main/ml/w", "--on-failure", "stop")
+def test_init_script_prints_the_script_with_the_link_and_the_options(
+    run: Run, tmp_path: Path
+) -> None:
+    result = run(*INIT_SCRIPT, "--on-failure", "stop")
     assert (result.exit_code, result.stderr) == (0, "")
     lines, template = result.stdout.splitlines(), read_init_script().splitlines()
     assert [line for line in template if line not in lines] == [
-        "BAKED_WHEELHOUSE_PATH=''", "BAKED_ON_FAILURE=''", "BAKED_CONFIG=''",
+        "BAKED_WHEELHOUSE_PATH=''", "BAKED_WHEELHOUSE_SHA256=''",
+        "BAKED_ON_FAILURE=''", "BAKED_CONFIG=''",
     ]  # fmt: skip
     assert "BAKED_WHEELHOUSE_PATH=/Volumes/main/ml/w" in lines
+    assert f"BAKED_WHEELHOUSE_SHA256={sha256(tmp_path / 'wheels/requirements.txt')}" in lines
     assert "BAKED_ON_FAILURE=stop" in lines
     config = result.stdout.split("BAKED_CONFIG='")[1].split("'\n")[0]
     assert json.loads(config)["dbx_aml"]["client_secret"] == {"scope": "ml", "key": "aml"}
@@ -206,12 +245,12 @@ def test_init_script_prints_the_script_with_the_link_and_the_options(run: Run) -
 def test_the_policy_snippet_is_the_body_of_a_cluster_policy(
     workspace: Databricks, run: Run
 ) -> None:
-    result = run("snippet", "policy", "--folder", VOLUME, "--dry-run")
+    result = run("snippet", "policy", *FILES, "--dry-run")
     assert result.exit_code == 0, result.stderr
     assert workspace.writes() == []
-    result = run("snippet", "policy", "--folder", VOLUME)
+    result = run("snippet", "policy", *FILES)
     assert result.stderr.splitlines() == [
-        f"uploaded 2 files to {VOLUME}",
+        f"uploaded 5 files to {VOLUME}",
         f"in standard access mode the metastore's allowlist must have {VOLUME}/dbx_aml_init.sh",
     ]
     answer = WorkspaceClient().api_client.do(
@@ -228,9 +267,7 @@ def test_the_policy_snippet_is_the_body_of_a_cluster_policy(
             "value": f"{VOLUME}/dbx_aml_init.sh",
         },
     }
-    result = run(
-        "snippet", "policy", "--folder", VOLUME, "--method", "libraries", "--wheelhouse", "wheels"
-    )
+    result = run("snippet", "policy", *FILES, "--method", "libraries")
     body = json.loads(result.stdout)
     wheel = f"{VOLUME}/wheelhouse/dbx_aml-0.1.0-py3-none-any.whl"
     assert body["libraries"] == [{"whl": wheel}]
@@ -239,13 +276,13 @@ def test_the_policy_snippet_is_the_body_of_a_cluster_policy(
 
 
 def test_job_and_serverless_snippets_are_yaml_of_a_job(workspace: Databricks, run: Run) -> None:
-    result = run("snippet", "job", "--folder", VOLUME)
+    result = run("snippet", "job", *FILES)
     assert result.exit_code == 0, result.stderr
     assert yaml.safe_load(result.stdout)["job_clusters"][0]["new_cluster"] == {
         "init_scripts": [{"volumes": {"destination": f"{VOLUME}/dbx_aml_init.sh"}}],
         "spark_env_vars": LINK_VARIABLES,
     }
-    result = run("snippet", "serverless", "--folder", VOLUME, "--wheelhouse", "wheels")
+    result = run("snippet", "serverless", *FILES)
     (environment,) = yaml.safe_load(result.stdout)["environments"]
     wheel = f"{VOLUME}/wheelhouse/dbx_aml-0.1.0-py3-none-any.whl"
     assert environment["spec"]["dependencies"] == [wheel]

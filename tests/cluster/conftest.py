@@ -18,6 +18,7 @@ from dbx_aml.cluster.plan import AttachPlan, plan_attach
 from tests.support.azureml import Workspace
 from tests.support.databricks import Databricks
 from tests.support.databricks.boot import leaves_marker
+from tests.support.node.wheel import list_wheels, write_wheel
 
 URI = Workspace().tracking_uri
 VOLUME = "/Volumes/main/ml/dbx_aml"
@@ -57,12 +58,9 @@ def workspace(
 def wheelhouse(tmp_path: Path) -> Path:
     """A local wheelhouse with two wheels for runtime 17.3."""
     folder = tmp_path / "wheelhouse"
-    folder.mkdir()
-    for name in ("dbx_aml-0.1.0-py3-none-any.whl", "b-1-py3-none-any.whl"):
-        (folder / name).write_bytes(name.encode())
-    (folder / "requirements.txt").write_text("b==1 --hash=sha256:0\n")
-    (folder / "wheelhouse.json").write_text('{"runtime": "17.3"}')
-    return folder
+    write_wheel(folder, "dbx-aml", "0.1.0")
+    write_wheel(folder, "b", "1")
+    return list_wheels(folder)
 
 
 @pytest.fixture
@@ -72,7 +70,7 @@ def client(workspace: Databricks) -> Client:
 
 
 @pytest.fixture
-def plan(client: Client, tmp_path: Path) -> PlanAttach:
+def plan(client: Client, tmp_path: Path, wheelhouse: Path) -> PlanAttach:
     """Plan the attach of the cluster with an id, with the link in `tmp_path`."""
 
     def plan_cluster(
@@ -80,7 +78,6 @@ def plan(client: Client, tmp_path: Path) -> PlanAttach:
         *,
         folder: str = VOLUME,
         method: str = "init-script",
-        wheelhouse: Path | None = None,
         skip_allowlist_check: bool = False,
     ) -> AttachPlan:
         files = collect_files(tmp_path / "config.json", wheelhouse, method=method)

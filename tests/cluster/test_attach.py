@@ -1,7 +1,9 @@
 """Attach: the cluster's other settings stay, the result is read, and every kill can be repaired."""
 
+import hashlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,7 @@ from tests.cluster.conftest import (
 from tests.support.azureml import Workspace
 from tests.support.databricks import TOKEN, USER, Databricks
 from tests.support.databricks.boot import leaves_marker
+from tests.support.node.wheel import list_wheels, write_wheel
 
 LINK_VARIABLES = {
     "MLFLOW_TRACKING_URI": URI,
@@ -51,15 +54,20 @@ LINK_VARIABLES = {
 ATTACHED_VARIABLES = {"A": "1", **LINK_VARIABLES}
 
 
+def remove_own_wheel(wheelhouse: Path) -> None:
+    (wheelhouse / "dbx_aml-0.1.0-py3-none-any.whl").unlink()
+    list_wheels(wheelhouse)
+
+
 def script_location(cluster_id: str) -> dict[str, Any]:
     return {"volumes": {"destination": f"{VOLUME}/{cluster_id}/dbx_aml_init.sh"}}
 
 
 def test_attach_adds_to_the_settings_of_a_cluster_and_reads_the_scripts_marker(
-    workspace: Databricks, client: Client, plan: PlanAttach, team: str, wheelhouse: Path
+    workspace: Databricks, client: Client, plan: PlanAttach, team: str
 ) -> None:
     messages: list[str] = []
-    attach_plan = plan(team, wheelhouse=wheelhouse)
+    attach_plan = plan(team)
     assert attach_plan.restarts_cluster
     assert workspace.writes() == [], "a plan only reads"
     result = attach_cluster(client, attach_plan, messages.append)
@@ -83,17 +91,22 @@ def test_attach_adds_to_the_settings_of_a_cluster_and_reads_the_scripts_marker(
     assert attached_folder(get_cluster(client, team)) == folder
 
 
-def test_the_uploaded_script_holds_the_link_and_the_path_of_its_wheelhouse(
-    workspace: Databricks, attach: Attach, team: str, wheelhouse: Path
+def test_the_uploaded_script_holds_the_link_and_the_hash_of_its_wheelhouse(
+    workspace: Databricks, plan: PlanAttach, attach: Attach, team: str, wheelhouse: Path
 ) -> None:
-    attach(team, wheelhouse=wheelhouse)
-    script = workspace.volumes.files[f"{VOLUME}/{team}/dbx_aml_init.sh"].decode()
-    assert f"BAKED_WHEELHOUSE_PATH={VOLUME}/{team}/wheelhouse\n" in script
-    assert '"workspace_name": "mlw-team"' in script
     attach(team)
-    script = workspace.volumes.files[f"{VOLUME}/{team}/dbx_aml_init.sh"].decode()
-    assert "BAKED_WHEELHOUSE_PATH=''\n" in script
-    assert not [path for path in workspace.volumes.files if path.endswith(".whl")]
+    folder = f"{VOLUME}/{team}"
+    script = workspace.volumes.files[f"{folder}/dbx_aml_init.sh"].decode()
+    assert f"BAKED_WHEELHOUSE_PATH={folder}/wheelhouse\n" in script
+    hashes = workspace.volumes.files[f"{folder}/wheelhouse/requirements.txt"]
+    assert f"BAKED_WHEELHOUSE_SHA256={hashlib.sha256(hashes).hexdigest()}\n" in script
+    assert '"workspace_name": "mlw-team"' in script
+    (wheelhouse / "b-1-py3-none-any.whl").unlink()
+    list_wheels(wheelhouse)
+    assert plan(team).restarts_cluster
+    attach(team)
+    assert f"{folder}/wheelhouse/b-1-py3-none-any.whl" not in workspace.volumes.files
+    assert workspace.volumes.files[f"{folder}/dbx_aml_init.sh"].decode() != script
 
 
 def test_a_wheelhouse_for_another_runtime_is_refused(
@@ -106,7 +119,8 @@ def test_a_wheelhouse_for_another_runtime_is_refused(
     with pytest.raises(ClusterError, match=r"got one for 17\.3, .* has 18\.x-scala2\.13"):
         files.check_runtime(newer)
     # A wheelhouse for a file of constraints fits any cluster.
-    (wheelhouse / "wheelhouse.json").write_text('{"runtime": "frozen.txt"}')
+    list_wheels(wheelhouse, "frozen.txt")
+    files = collect_files(tmp_path / "config.json", wheelhouse, method="init-script")
     files.check_runtime(newer)
 
 
@@ -172,10 +186,10 @@ def test_an_attach_and_a_detach_that_fail_at_any_request_can_be_run_again(
     folder = ClusterFolder(client, f"{VOLUME}/{cluster.cluster_id}")
     workspace.clusters.start_s = 0.0
     (wheelhouse / "b-1-py3-none-any.whl").unlink()
-    arguments = {"method": method, "wheelhouse": wheelhouse if method == "libraries" else None}
+    list_wheels(wheelhouse)
 
     def attach_cluster() -> None:
-        attach(cluster.cluster_id, **arguments)
+        attach(cluster.cluster_id, method=method)
 
     def detach_cluster() -> None:
         detach(cluster.cluster_id)
@@ -339,7 +353,6 @@ def test_the_cluster_of_a_job_is_refused(workspace: Databricks, plan: PlanAttach
         ("POST .*clusters/update", VOLUME, "change cluster .*ask its owner for CAN MANAGE"),
         ("PUT .*fs/files", VOLUME, "write to .*WRITE VOLUME"),
         ("", "/Volumes/main/ml/none", "volume must exist: .*CREATE VOLUME main.ml.none"),
-        ("POST .*workspace/import", "/Workspace/Shared/x", "allowed to write to /Workspace/Sha"),
     ],
 )
 def test_a_missing_permission_or_volume_leaves_the_cluster_unchanged(
@@ -361,28 +374,21 @@ def test_a_folder_is_in_a_volume_or_in_the_workspace(client: Client) -> None:
     assert ClusterFolder(client, "/Users/a/x/").path == "/Workspace/Users/a/x"
 
 
-def test_the_workspace_holds_the_files_without_a_volume(
-    workspace: Databricks,
-    plan: PlanAttach,
-    attach: Attach,
-    detach: Detach,
-    team: str,
-    wheelhouse: Path,
+def test_the_workspace_holds_wheels_as_libraries_and_no_script(
+    workspace: Databricks, plan: PlanAttach, attach: Attach, detach: Detach, team: str
 ) -> None:
     home = f"/Workspace/Users/{USER}/.dbx_aml"
     paths_before = set(workspace.files.items)
-    with pytest.raises(ArgumentError, match="wheelhouse must be in a volume"):
-        plan(team, folder=home, wheelhouse=wheelhouse)
-    assert attach(team, folder=home).marker
-    script = f"{home}/{team}/dbx_aml_init.sh"
-    assert cluster_spec(workspace, team)["init_scripts"][-1] == {
-        "workspace": {"destination": script}
-    }
-    assert workspace.files.content(script), "a file, not a notebook"
+    with pytest.raises(ArgumentError, match=r"must be in a volume, .* or use --method libraries"):
+        plan(team, folder=home)
+    workspace.deny("POST .*workspace/import")
+    with pytest.raises(ClusterError, match="allowed to write to /Workspace/Users"):
+        attach(team, folder=home, method="libraries")
+    workspace.allow_all()
+    attach(team, folder=home, method="libraries")
+    assert workspace.files.content(f"{home}/{team}/wheelhouse/b-1-py3-none-any.whl")
     detach(team, home)
     assert set(workspace.files.items) - paths_before == {f"/Users/{USER}/.dbx_aml"}
-    attach(team, folder=home, wheelhouse=wheelhouse, method="libraries")
-    assert workspace.files.content(f"{home}/{team}/wheelhouse/b-1-py3-none-any.whl")
 
 
 def test_the_script_is_added_to_the_allowlist_in_standard_mode_and_removed_again(
@@ -428,24 +434,20 @@ def test_a_missing_right_on_the_allowlist_is_an_error_before_anything_is_written
     assert attach(shared, skip_allowlist_check=True).marker
 
 
-def test_a_cluster_without_unity_catalog_needs_its_script_in_the_workspace(
+def test_a_cluster_without_unity_catalog_gets_wheels_as_libraries_from_the_workspace(
     workspace: Databricks, plan: PlanAttach, attach: Attach, detach: Detach
 ) -> None:
     cluster = workspace.clusters.add("old", data_security_mode="NONE")
-    with pytest.raises(ClusterError, match="must have its init script in the workspace"):
+    with pytest.raises(ClusterError, match=r"able to read a volume: .* use --method libraries"):
         plan(cluster.cluster_id)
-    assert attach(cluster.cluster_id, folder="/Shared/x").marker
+    libraries = {"folder": "/Shared/x", "method": "libraries"}
+    attach(cluster.cluster_id, **libraries)
     # The API may leave out the prefix "/Workspace".
-    storage = cluster.spec["init_scripts"][0]["workspace"]
-    storage["destination"] = storage["destination"].removeprefix("/Workspace")
-    assert plan(cluster.cluster_id, folder="/Shared/x").is_empty
+    variables = cluster.spec["spark_env_vars"]
+    variables["DBX_AML_CONFIG"] = variables["DBX_AML_CONFIG"].removeprefix("/Workspace")
+    assert plan(cluster.cluster_id, **libraries).restarts_cluster
     detach(cluster.cluster_id, "/Shared/x")
-    assert "init_scripts" not in cluster.spec
-
-
-def test_standard_mode_needs_its_script_in_a_volume(plan: PlanAttach, shared: str) -> None:
-    with pytest.raises(ClusterError, match="must have its init script in a volume"):
-        plan(shared, folder="/Workspace/Shared/x")
+    assert workspace.files.content(f"/Shared/x/{cluster.cluster_id}/config.json") is None
 
 
 def test_a_script_that_stops_the_cluster_is_an_error_and_can_be_detached(
@@ -504,7 +506,7 @@ def test_wheels_as_libraries_need_no_script(
 ) -> None:
     spec_before = dict(cluster_spec(workspace, team))
     messages: list[str] = []
-    attach_plan = plan(team, method="libraries", wheelhouse=wheelhouse)
+    attach_plan = plan(team, method="libraries")
     result = attach_cluster(client, attach_plan, messages.append)
     assert (result.marker, result.unverified_reason) == (None, "")
     assert "0 of 2 libraries are installed, waiting" in messages
@@ -528,7 +530,7 @@ def test_wheels_as_libraries_need_no_script(
 def test_a_library_that_fails_is_an_error(
     workspace: Databricks, client: Client, plan: PlanAttach, team: str, wheelhouse: Path
 ) -> None:
-    attach_plan = plan(team, method="libraries", wheelhouse=wheelhouse)
+    attach_plan = plan(team, method="libraries")
     files = replace(attach_plan.files, libraries=({"whl": "/Volumes/x/y/z/gone.whl"},))
     desired = replace(attach_plan.change.desired, libraries=files.libraries)
     change = replace(attach_plan.change, desired=desired)
@@ -544,16 +546,16 @@ def test_a_library_that_failed_is_requested_again(
     team: str,
     wheelhouse: Path,
 ) -> None:
-    attach(team, method="libraries", wheelhouse=wheelhouse)
+    attach(team, method="libraries")
     wheel = f"{VOLUME}/{team}/wheelhouse/b-1-py3-none-any.whl"
     content = workspace.volumes.files.pop(wheel)
     workspace.clusters.find(team).boots += 1  # a restart, in which the library fails
     with pytest.raises(ClusterError, match=r"b-1-py3-none-any\.whl does not exist"):
         wait_for_libraries(client, get_cluster(client, team), ({"whl": wheel},), ignore_message)
     workspace.volumes.files[wheel] = content
-    assert not plan(team, method="libraries", wheelhouse=wheelhouse).restarts_cluster
-    attach(team, method="libraries", wheelhouse=wheelhouse)
-    assert plan(team, method="libraries", wheelhouse=wheelhouse).is_empty
+    assert not plan(team, method="libraries").restarts_cluster
+    attach(team, method="libraries")
+    assert plan(team, method="libraries").is_empty
 
 
 def test_a_policy_fixes_the_script_at_its_position(
@@ -592,7 +594,7 @@ def test_values_of_other_variables_and_secrets_are_neither_shown_nor_kept(
     assert "hunter2" not in "\n".join(lines)
     assert "  PASSWORD: (not shown)" in [line[2:] for line in lines]
     attach(cluster.cluster_id)
-    uploaded = b"".join(workspace.volumes.files.values()).decode()
+    uploaded = b"".join(workspace.volumes.files.values()).decode(errors="replace")
     assert "{{secrets/a/b}}" in uploaded, "a reference is not a secret"
     assert "hunter2" not in uploaded
     assert TOKEN not in uploaded
@@ -604,7 +606,7 @@ def test_values_of_other_variables_and_secrets_are_neither_shown_nor_kept(
 
 
 def test_a_config_from_the_portal_means_dual_on_a_cluster(
-    workspace: Databricks, tmp_path: Path, client: Client
+    workspace: Databricks, tmp_path: Path, client: Client, wheelhouse: Path
 ) -> None:
     config = {
         "subscription_id": Workspace().subscription_id,
@@ -612,7 +614,7 @@ def test_a_config_from_the_portal_means_dual_on_a_cluster(
         "workspace_name": "mlw-team",
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
-    files = collect_files(tmp_path, None, method="init-script")
+    files = collect_files(tmp_path, wheelhouse, method="init-script")
     assert files.link.mode == "dual"
     variables = files.in_folder(ClusterFolder(client, f"{VOLUME}/1")).variables
     assert variables["MLFLOW_TRACKING_URI"] == "databricks"
@@ -637,8 +639,35 @@ def test_missing_local_files_are_an_error_before_any_call(tmp_path: Path) -> Non
         collect_files(tmp_path / "none.json", None, method="init-script")
     with pytest.raises(ArgumentError, match="wheelhouse must hold wheels and their hashes: got"):
         collect_files(tmp_path, tmp_path, method="init-script")
-    with pytest.raises(ArgumentError, match="libraries must come from wheels: got none"):
-        collect_files(tmp_path, None, method="libraries")
+    for method in ("init-script", "libraries"):
+        with pytest.raises(ArgumentError, match="must come from a wheelhouse: got none; run 'dbx-"):
+            collect_files(tmp_path, None, method=method)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda folder: (folder / "b-1-py3-none-any.whl").unlink(), "wheels are not those of its"),
+        (lambda folder: write_wheel(folder, "b", "1", ("a",)), "wheels are not those of its"),
+        (lambda folder: write_wheel(folder, "c", "1"), "wheels are not those of its"),
+        (lambda folder: (folder / "requirements.txt").write_text("b==1\n"), "line 1 is none"),
+        (lambda folder: (folder / "requirements.txt").write_bytes(b"\xff"), "can't decode"),
+        (lambda folder: (folder / "wheelhouse.json").unlink(), "No such file or directory"),
+        (lambda folder: (folder / "wheelhouse.json").write_text("[[]]"), "it is a list"),
+        (lambda folder: (folder / "wheelhouse.json").write_text("[" * 9**5), "it is nested too de"),
+        (lambda folder: list_wheels(folder, 17), "runtime must be"),
+        (remove_own_wheel, "it has no dbx-aml"),
+    ],
+)
+def test_a_wheelhouse_that_is_not_as_its_list_is_refused(
+    tmp_path: Path, wheelhouse: Path, change: Callable[[Path], object], reason: str
+) -> None:
+    write_link(tmp_path)
+    change(wheelhouse)
+    with pytest.raises(ArgumentError, match=reason) as caught:
+        collect_files(tmp_path, wheelhouse, method="init-script")
+    assert "fill it with 'dbx-aml cluster wheelhouse'" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_outage_during_the_change_is_one_line_and_the_cluster_is_unchanged(

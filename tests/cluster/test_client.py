@@ -63,5 +63,5 @@ def test_a_missing_sdk_names_the_extra(
     workspace: Databricks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "databricks.sdk.core", None)
-    with pytest.raises(ClusterError, match=r"run: pip install 'dbx-aml\[cluster\]'"):
+    with pytest.raises(ClusterError, match=r"pip install '\./dist/dbx_aml-.*whl\[cluster\]'"):
         Client()

@@ -1,7 +1,5 @@
 """Detach: the earlier settings return, and later changes of other users stay."""
 
-from pathlib import Path
-
 import pytest
 
 from dbx_aml._common.errors import ClusterError
@@ -27,11 +25,11 @@ def plan(client: Client, cluster_id: str) -> DetachPlan:
 
 
 def test_detach_restores_settings_and_files(
-    workspace: Databricks, attach: Attach, detach: Detach, team: str, wheelhouse: Path
+    workspace: Databricks, attach: Attach, detach: Detach, team: str
 ) -> None:
     spec_before = dict(cluster_spec(workspace, team))
     files_before = dict(workspace.volumes.files)
-    attach(team, wheelhouse=wheelhouse)
+    attach(team)
     assert cluster_spec(workspace, team) != spec_before
     assert detach(team).state == "RUNNING"
     assert cluster_spec(workspace, team) == spec_before

@@ -1,6 +1,5 @@
 """The init script with the real packages of a runtime, real wheels and a real check."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +7,9 @@ import pytest
 
 from dbx_aml.cluster.runtimes import known_runtimes
 from dbx_aml.cluster.wheelhouse import build_wheelhouse
-from tests.support.node.index import serve
 from tests.support.node.node import LINK, Node
 from tests.support.node.runtime import PLUGIN, real_runtime
-from tests.support.node.wheel import own_wheel
+from tests.support.node.wheel import own_wheel, wheelhouse_variables
 
 pytestmark = [pytest.mark.shell, pytest.mark.slow]
 
@@ -42,23 +40,8 @@ def test_a_runtime_keeps_its_packages_and_gets_a_plugin_that_works(
     folder = build_wheelhouse(tmp_path / "wheelhouse", runtime, wheel).folder
     node = Node(tmp_path / "node", real_runtime(tmp_path / "python", runtime), version=name)
     assert node.versions().keys() >= {package.replace("-", "_") for package in runtime.packages}
-    result = node.run({**LINK, "DBX_AML_WHEELHOUSE_PATH": str(folder)})
+    result = node.run({**LINK, **wheelhouse_variables(folder)})
     assert result.last_line.startswith("done in"), result.lines
     assert node.added_packages["azureml_mlflow"] == PLUGIN
     kept = {package.package: package.version for package in node.marker.kept_packages}
     assert kept == KEPT_PACKAGES[name]
-
-
-@pytest.mark.nightly
-def test_the_package_index_gives_the_same_packages_as_a_wheelhouse(tmp_path: Path) -> None:
-    runtime = known_runtimes()["18"]
-    node = Node(tmp_path / "node", real_runtime(tmp_path / "python", runtime))
-    settings = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
-    own_wheel(tmp_path / "index")
-    with serve(tmp_path / "index") as index:
-        result = node.run({**LINK, **settings, "PIP_EXTRA_INDEX_URL": index.url})
-    assert result.last_line.startswith("done in"), result.lines
-    assert node.added_packages["azureml_mlflow"] == PLUGIN
-    assert dict(node.marker.installed).keys() == {
-        "azureml-mlflow", "dbx-aml", "jsonpickle", "msrest", "requests-oauthlib",
-    }  # fmt: skip

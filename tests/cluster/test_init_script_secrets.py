@@ -13,6 +13,7 @@ from dbx_aml.cluster.files import collect_files
 from dbx_aml.cluster.init_script import read_init_script, render
 from dbx_aml.cluster.node.spark_environment import link_variables
 
+WHEELHOUSE = {"wheelhouse_path": "/Volumes/main/ml/wheelhouse", "wheelhouse_sha256": "0" * 64}
 # Invented texts in the shapes of real secrets.
 SECRETS = (
     "dapi" + "0123456789abcdef" * 2,
@@ -28,13 +29,13 @@ def test_a_secret_is_refused_and_not_repeated(secret: str) -> None:
     with pytest.raises(
         (ArgumentError, LinkError), match="rendered init script must hold no secret"
     ) as caught:
-        render(Link(experiment=f"/Users/{secret}"))
+        render(Link(experiment=f"/Users/{secret}"), **WHEELHOUSE)
     assert secret not in str(caught.value)
 
 
 def test_a_password_in_a_uri_is_refused() -> None:
     with pytest.raises(LinkError, match="no secret: got one in 'databricks_tracking_uri'"):
-        render(Link(databricks_tracking_uri="https://ana:s3cret@mlflow.contoso.com"))
+        render(Link(databricks_tracking_uri="https://ana:s3cret@mlflow.contoso.com"), **WHEELHOUSE)
 
 
 @pytest.mark.parametrize("method", ["init-script", "libraries", "policy"])
@@ -89,7 +90,7 @@ def test_the_shell_of_a_node_redacts_as_the_package_does() -> None:
 
 def test_a_secret_of_this_machines_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     link = Link(databricks_tracking_uri="https://mlflow.contoso.com/correct-horse")
-    assert "correct-horse" in render(link)
+    assert "correct-horse" in render(link, **WHEELHOUSE)
     monkeypatch.setenv("TEAM_CLIENT_SECRET", "correct-horse")
     with pytest.raises(ArgumentError, match="must hold no secret"):
-        render(link)
+        render(link, **WHEELHOUSE)

@@ -9,7 +9,7 @@ from dbx_aml._common.errors import ClusterError
 from dbx_aml.cluster.node import installed_packages
 from dbx_aml.cluster.node.installed_packages import refuse_overwriting, remove_files
 from dbx_aml.cluster.node.package_changes import roll_back
-from dbx_aml.cluster.node.package_plan import plan_from_wheelhouse
+from dbx_aml.cluster.node.package_plan import plan_packages
 from tests.support.node.wheel import sha256, write_wheel
 
 
@@ -73,15 +73,16 @@ def test_a_wheel_without_the_right_hash_is_no_part_of_a_plan(tmp_path: Path) -> 
     work_folder.mkdir()
     own = write_wheel(wheelhouse, "dbx-aml", "0.1.0")
     wheel = write_wheel(wheelhouse, "team", "1")
-    line = f"team==1 --hash=sha256:{sha256(wheel)}"
-    (wheelhouse / "requirements.txt").write_text(line)
-    plan = plan_from_wheelhouse(wheelhouse, {"azureml-mlflow": "1.62"}, own, work_folder)
+    requirements = work_folder / "requirements.txt"
+    requirements.write_text(f"team==1 --hash=sha256:{sha256(wheel)}")
+    plan = plan_packages(wheelhouse, {"azureml-mlflow": "1.62"}, own, work_folder)
     (copy,) = plan.files
     assert copy.parent.parent == work_folder
     assert sha256(copy) == sha256(wheel)
     with wheel.open("ab") as stream:
         stream.write(b"changed")
-    for text in (line, "team==1", f"team==1 --hash=sha256:{'0' * 64}"):
-        (wheelhouse / "requirements.txt").write_text(text)
-        with pytest.raises(ClusterError, match=r"wheel must have the hash in requirements\.txt"):
-            plan_from_wheelhouse(wheelhouse, {"azureml-mlflow": "1.62"}, own, work_folder)
+    with pytest.raises(ClusterError, match=r"must hold team 1 with the hash in its requirements"):
+        plan_packages(wheelhouse, {"azureml-mlflow": "1.62"}, own, work_folder)
+    requirements.write_text("team==1")
+    with pytest.raises(ClusterError, match=r"must have one line 'name==version --hash=sha256:"):
+        plan_packages(wheelhouse, {"azureml-mlflow": "1.62"}, own, work_folder)

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from databricks.sdk import WorkspaceClient
 
 import dbx_aml
 from dbx_aml.cli.main import main
 from dbx_aml.cluster import client as client_module
-from dbx_aml.cluster.node.requirements import Wheel
 from tests.support.azureml import Workspace
 from tests.support.databricks import Databricks
 from tests.support.databricks.real_boot import RealNodes
 from tests.support.node.node import LINK
 from tests.support.node.runtime import PLUGIN, stand_in_runtime, write_additions, write_plugin
-from tests.support.node.wheel import own_wheel, sha256
+from tests.support.node.wheel import list_wheels, own_wheel, write_wheel
 
 pytestmark = [pytest.mark.shell, pytest.mark.slow]
 
@@ -25,13 +25,10 @@ VOLUME = "/Volumes/main/ml/dbx_aml"
 @pytest.fixture
 def wheelhouse(tmp_path: Path) -> Path:
     folder = tmp_path / "wheelhouse"
-    lines = []
-    for file in (own_wheel(folder), write_plugin(folder), *write_additions(folder)):
-        wheel = Wheel.from_file(file)
-        lines.append(f"{wheel.name}=={wheel.version} --hash=sha256:{sha256(file)}\n")
-    (folder / "requirements.txt").write_text("".join(lines))
-    (folder / "wheelhouse.json").write_text('{"runtime": "17.3"}')
-    return folder
+    own_wheel(folder)
+    write_plugin(folder)
+    write_additions(folder)
+    return list_wheels(folder)
 
 
 def test_attach_prepares_real_nodes_and_reports_the_result_of_their_script(
@@ -63,11 +60,23 @@ def test_attach_prepares_real_nodes_and_reports_the_result_of_their_script(
     ).read_text().replace("'", "")
     assert list(driver.glob(f"python/lib/python3*/site-packages/azureml_mlflow-{PLUGIN}.dist-info"))
 
-    (wheelhouse / "requirements.txt").write_text("dbx-aml==0.1.0 --hash=sha256:0\n")
+    # Somebody who may write to the volume changes a wheel and the list of hashes beside it.
+    changed = tmp_path / "changed"
+    write_wheel(changed, "dbx-aml", "0.1.0", (), {"dbx_aml/__init__.py": "raise SystemExit(0)"})
+    list_wheels(changed)
+    folder = f"{VOLUME}/{team.cluster_id}/wheelhouse"
+    for file in changed.iterdir():
+        databricks.volumes.files[f"{folder}/{file.name}"] = file.read_bytes()
+    WorkspaceClient().clusters.restart(team.cluster_id).result()
+    assert nodes.script_output[-1].startswith("dbx-aml: the cluster starts without dbx-aml: ")
+    assert "must have the SHA-256 of the script's settings" in nodes.script_output[-1]
+
+    (wheelhouse / "msrest-0.7.1-py3-none-any.whl").unlink()
+    list_wheels(wheelhouse)
     code, output = run(*attach)
     assert code == 1
     assert "init script must succeed on cluster team" in output
-    assert "wheelhouse must hold dbx-aml's wheel with the hash in its requirements.txt" in output
+    assert "azureml-mlflow 1.62.0.post6 requires msrest>=0.6.18, none is installed" in output
     code, output = run(*attach, "--on-failure", "stop")
     assert code == 1
     assert "it ended with 'INIT_SCRIPT_FAILURE: Cluster scoped init script" in output

@@ -9,6 +9,7 @@ from dbx_aml.cluster.node.marker import KeptPackage
 from dbx_aml.cluster.node.requirements import (
     Wheel,
     missing_requirements,
+    read_hashes,
     read_pins,
     unmet_requirements,
 )
@@ -88,6 +89,38 @@ def test_pins_are_read_from_a_freeze_and_from_requirements_with_hashes() -> None
         'a==1 ; python_version > "3"\nb==2 --hash=sha256:aa==bb\n\n'
     )
     assert read_pins(text) == {"azure-core": "1.41.0", "jinja2": "3.1.6", "a": "1", "b": "2"}
+
+
+def test_a_list_of_hashes_is_read_line_by_line() -> None:
+    line = f"azureml-mlflow==1.62.0.post6 --hash=sha256:{'0a' * 32}"
+    (entry,) = read_hashes(f"{line}\n")
+    assert (entry.name, entry.version) == ("azureml-mlflow", "1.62.0.post6")
+    assert str(entry) == line
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "b==1",
+        "b==1 --hash=sha256:0",
+        f"b==1 --hash=sha256:{'0' * 64} --hash=sha256:{'1' * 64}",
+        f"b>=1 --hash=sha256:{'0' * 64}",
+        f"b==1 ; python_version > '3' --hash=sha256:{'0' * 64}",
+        f"../b==1 --hash=sha256:{'0' * 64}",
+        f"b[x]==1 --hash=sha256:{'0' * 64}",
+        f"b==٣ --hash=sha256:{'0' * 64}",
+        f"a==2 --hash=sha256:{'0' * 64}",
+        "--index-url=https://x",
+        "-r other.txt",
+        "# comment",
+        " ",
+    ],
+)
+def test_any_other_line_in_a_list_of_hashes_is_refused_and_not_repeated(line: str) -> None:
+    text = f"a==1 --hash=sha256:{'0' * 64}\n{line}\n"
+    with pytest.raises(ClusterError, match="line 2 is none; fill the wheelhouse") as caught:
+        read_hashes(text)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_wheel_is_read_and_another_file_is_refused(tmp_path: Path) -> None:

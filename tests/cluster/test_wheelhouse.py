@@ -1,16 +1,22 @@
 """`dbx-aml cluster wheelhouse` fills a folder from an index, and the folder prepares a node."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 import dbx_aml
+from dbx_aml._common.errors import ClusterError
 from dbx_aml.cli.main import main
+from dbx_aml.cluster import wheelhouse as wheelhouse_module
 from dbx_aml.cluster.node.requirements import read_pins
 from dbx_aml.cluster.runtimes import known_runtimes
+from dbx_aml.cluster.wheelhouse import installed_wheel
 from tests.support.node.index import Index, serve
 from tests.support.node.node import LINK, Node
 from tests.support.node.runtime import (
@@ -20,7 +26,7 @@ from tests.support.node.runtime import (
     write_additions,
     write_plugin,
 )
-from tests.support.node.wheel import own_wheel, sha256, write_wheel
+from tests.support.node.wheel import own_wheel, sha256, wheelhouse_variables, write_wheel
 
 RunCommand = Callable[..., Result]
 PACKAGES = {
@@ -86,7 +92,7 @@ def test_the_command_fills_a_folder_that_prepares_a_node(
     content = json.loads((folder / "wheelhouse.json").read_text())
     assert content == {"runtime": "18", "python": "3.12", "packages": PACKAGES}
     node = Node(tmp_path / "node", stand_in_runtime(tmp_path / "python"))
-    script_result = node.run({**LINK, "DBX_AML_WHEELHOUSE_PATH": str(folder)})
+    script_result = node.run({**LINK, **wheelhouse_variables(folder)})
     assert script_result.exit_code == 0, script_result.lines
     added = {name.replace("_", "-"): version for name, version in node.added_packages.items()}
     assert added == PACKAGES
@@ -97,11 +103,12 @@ def test_a_freeze_of_a_cluster_replaces_a_known_runtime(
 ) -> None:
     write_wheel(index.folder, "jsonpickle", "4.9.0")
     write_wheel(index.folder, "requests-oauthlib", "1.3.1")
-    own_wheel(index.folder)
+    wheel = own_wheel(tmp_path / "own")
     freeze = tmp_path / "freeze.txt"
     lines = [f"{name}=={version}\n" for name, version in STAND_INS.items()]
     freeze.write_text("".join([*lines, "requests-oauthlib==1.3.1\n", "mine @ file:///x\n"]))
-    result = run_command("--constraints", str(freeze), "--python", "3.12", "--json")
+    arguments = ["--constraints", str(freeze), "--python", "3.12", "--wheel", str(wheel), "--json"]
+    result = run_command(*arguments)
     assert result.exit_code == 0, result.output
     wheelhouse = json.loads(result.stdout)
     assert (wheelhouse["runtime"], wheelhouse["python"]) == ("freeze.txt", "3.12")
@@ -112,15 +119,50 @@ def test_a_freeze_of_a_cluster_replaces_a_known_runtime(
     assert kept == ["azure-storage-blob"]
 
 
-def test_an_index_without_dbx_aml_fails_with_the_requirement(
-    run_command: RunCommand, index: Index
+def test_an_index_without_the_plugin_fails_with_the_requirement(
+    run_command: RunCommand, index: Index, tmp_path: Path
 ) -> None:
-    result = run_command("--runtime", "18")
+    (index.folder / f"azureml_mlflow-{PLUGIN}-py3-none-any.whl").unlink()
+    result = run_command("--runtime", "18", "--wheel", str(own_wheel(tmp_path / "own")))
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith("dbx-aml: package index must have what is added: got ")
-    assert f"dbx-aml=={dbx_aml.__version__}" in line
-    assert "--wheel" in line
+    assert "azureml-mlflow" in line
+
+
+def test_the_index_is_never_asked_for_dbx_aml(
+    run_command: RunCommand, index: Index, tmp_path: Path
+) -> None:
+    """Anybody may own its name there, and the nodes would run that package as root."""
+    write_wheel(index.folder, "dbx-aml", "99.0")
+    result = run_command("--runtime", "18")
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("dbx-aml: wheel of dbx-aml must be given: it was not installed from")
+    assert line.endswith("run 'make build', and 'dbx-aml cluster wheelhouse' with --wheel dist/"
+                         "dbx_aml-*.whl")  # fmt: skip
+    assert index.requests == []
+    result = run_command("--runtime", "18", "--wheel", str(own_wheel(tmp_path / "own")), "--json")
+    assert json.loads(result.stdout)["packages"] == PACKAGES
+    assert not [path for path in index.requests if "dbx" in path]
+
+
+def test_an_installed_wheel_is_taken_while_it_is_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = own_wheel(tmp_path / "it's built")
+    environment = tmp_path / "environment"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*command, "--target", str(environment), str(wheel)], check=True)
+    (installed,) = distributions(name="dbx-aml", path=[str(environment)])
+    monkeypatch.setattr(wheelhouse_module, "distribution", lambda _: installed)
+    assert installed_wheel() == wheel
+    write_wheel(wheel.parent, "dbx-aml", dbx_aml.__version__, (), {"dbx_aml/__init__.py": "1"})
+    with pytest.raises(ClusterError, match="wheel of dbx-aml must be given"):
+        installed_wheel()
+    wheel.unlink()
+    with pytest.raises(ClusterError, match="wheel of dbx-aml must be given"):
+        installed_wheel()
 
 
 @pytest.mark.parametrize(
@@ -131,6 +173,8 @@ def test_an_index_without_dbx_aml_fails_with_the_requirement(
         (["--runtime", "18", "--constraints", "{file}"], 2, "must be for one runtime"),
         (["--constraints", "{file}"], 2, "constraints must have lines 'name==version': got none"),
         (["--runtime", "15.4", "--wheel", "{wheel}"], 1, "mlflow-skinny must be <4,>=2.19 for dbx"),
+        (["--runtime", "18", "--wheel", "{other}"], 1, "wheel must be of dbx-aml: got"),
+        (["--runtime", "18", "--wheel", "{file}"], 1, "must be a wheel"),
     ],
 )
 def test_wrong_arguments_exit_with_one_line(
@@ -143,7 +187,11 @@ def test_wrong_arguments_exit_with_one_line(
 ) -> None:
     file = tmp_path / "empty.txt"
     file.write_text("nothing\n")
-    files = {"file": file, "wheel": own_wheel(tmp_path / "own")}
+    files = {
+        "file": file,
+        "wheel": own_wheel(tmp_path / "own"),
+        "other": write_wheel(tmp_path / "own", "other", "1"),
+    }
     result = run_command(*(argument.format(**files) for argument in arguments))
     assert result.exit_code == exit_code, result.output
     assert message in result.stderr

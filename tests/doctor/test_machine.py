@@ -71,13 +71,19 @@ def test_a_node_without_a_marker_is_a_warning(
 @pytest.mark.parametrize(
     ("marker_status", "reason", "check_status", "message", "fix"),
     [
-        ("ok", None, "ok", f"done at {TIME}, from index; it added dbx-aml 0.1.0", ""),
+        (
+            "ok",
+            None,
+            "ok",
+            f"done at {TIME}, from wheelhouse /w; it added dbx-aml 0.1.0",
+            "",
+        ),
         ("started", None, "warning", f"started at {TIME} and has not ended", "restart the cluster"),
         (
             "failed",
-            "index must answer: got 503; restart the cluster",
+            "wheelhouse must be readable: got 503; restart the cluster",
             "failed",
-            "index must answer: got 503",
+            "wheelhouse must be readable: got 503",
             "restart the cluster",
         ),
     ],
@@ -99,7 +105,7 @@ def test_the_marker_of_the_init_script_decides_the_result(
         status=marker_status,
         reason=reason,
         time=TIME,
-        packages_from="index",
+        packages_from="wheelhouse /w",
         installed={"dbx-aml": "0.1.0"},
     )
     file.write_text(node_marker.to_json())

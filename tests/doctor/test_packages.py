@@ -82,4 +82,4 @@ def test_stores_of_another_package_fail(
     install_packages(dbx_aml="0.1.0")  # a folder on the path, without entry points
     result = run_check("stores")
     assert (result.status, "not this package's" in result.message) == ("failed", True)
-    assert "pip install dbx-aml" in result.fix
+    assert "pip install its wheel" in result.fix

@@ -140,5 +140,7 @@ def test_the_local_root_is_the_argument_then_the_variable_then_a_folder_in_the_c
 def test_without_pyspark_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SPARK_HOME", raising=False)
     monkeypatch.setattr(jars, "find_spec", lambda _: None)
-    with pytest.raises(LocalSparkError, match=r"pyspark: got none; run: pip install '.*\[local\]'"):
+    with pytest.raises(
+        LocalSparkError, match=r"pyspark: got none; run: pip install '\./dist/dbx_aml-.*\[local\]'"
+    ):
         local_session.current_spark()

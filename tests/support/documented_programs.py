@@ -10,6 +10,8 @@ from pathlib import Path
 
 import yaml
 
+from tests.support.node.wheel import own_wheel
+
 ROOT = Path(__file__).parents[2]
 _BUNDLE_COMMANDS = {"validate", "deploy", "run", "summary", "destroy"}
 
@@ -19,27 +21,31 @@ def make(*targets: str) -> None:
     known = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(targets) <= set(known), (targets, known)
     if "build" in targets:
-        from tests.support.node.wheel import own_wheel
-
         own_wheel(Path("dist"))
 
 
 def pip(command: str, *requirements: str) -> None:
-    """Check that each requirement is a wheel of this package."""
+    """Check that each requirement is a wheel of this package, with extras that it has."""
     assert command == "install", command
+    setup = (ROOT / "setup.py").read_text()
     for requirement in requirements:
-        assert Path(requirement).name.startswith("dbx_aml-"), requirement
-        assert Path(requirement).is_file(), requirement
+        wheel, _, extras = requirement.partition("[")
+        assert Path(wheel).name.startswith("dbx_aml-"), requirement
+        assert Path(wheel).is_file(), requirement
+        for extra in filter(None, extras.rstrip("]").split(",")):
+            assert f'"{extra}": ' in setup, requirement
 
 
 def databricks(group: str, command: str, *arguments: str) -> None:
-    """Check subcommands, jobs, parameters, variables and local files."""
+    """Check subcommands, jobs, parameters, variables and local files; `deploy` builds the wheel."""
     if group == "fs":
         source, destination = arguments[-2:]
         assert command == "cp" and Path(source).exists(), source
         assert destination.startswith("dbfs:/Volumes/"), destination
         return
     assert group == "bundle" and command in _BUNDLE_COMMANDS, (group, command)
+    if command == "deploy":
+        own_wheel(Path("dist"))
     bundle = _read_yaml(ROOT / "databricks.yml")
     jobs = _read_yaml(ROOT / "resources" / "jobs.yml")["resources"]["jobs"]
     parameters: set[str] = set()

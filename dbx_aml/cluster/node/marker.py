@@ -62,12 +62,12 @@ class NodeMarker:
         status: "ok"; "failed", with a `reason`; "started" while the script runs, and after it was
             killed.
         reason: Cause of a failure with the next step, on one line.
-        version: Version of dbx-aml; "" if the script failed before it knew the version.
+        version: Version of dbx-aml; "" if the script failed before it ran dbx-aml's wheel.
         time: Time of writing, ISO 8601 in UTC.
         runtime: Databricks Runtime, for example "18.0"; None if the node does not set its variable.
         python: Version of the cluster's Python.
         is_driver: Whether the node is the driver.
-        packages_from: "index", or "wheelhouse <folder>".
+        packages_from: "wheelhouse <folder>".
         installed: Version by name of each added package. While `status` is "started", the packages
             that are being added.
         kept_packages: Packages of the runtime that an added package does not allow.

@@ -27,7 +27,7 @@ _AS_ROOT = ("--root-user-action", "ignore")
 def install_packages(
     plan: PackagePlan, runtime_packages: Mapping[str, str], path: list[str]
 ) -> None:
-    """Install the packages of a plan without a package index, and no other package.
+    """Install the wheels of a plan, and no other package.
 
     Args:
         plan: Packages to install.
@@ -40,11 +40,12 @@ def install_packages(
     if not plan.pins:
         return
     refuse_overwriting(plan.files, runtime_packages.keys(), path)
+    requirements_file = plan.requirements_file
     run_pip(
         *("install", "--no-index", "--no-deps", "--no-compile", "--no-warn-script-location"),
         *_AS_ROOT,
-        *plan.arguments,
-        is_isolated=True,
+        *("--find-links", str(requirements_file.parent), "--require-hashes"),
+        *("--requirement", str(requirements_file)),
     )
 
 
@@ -101,7 +102,7 @@ def roll_back(
     if installed:
         log.warning("removing %s", installed)
         try:
-            run_pip("uninstall", "--yes", *_AS_ROOT, *installed, is_isolated=True)
+            run_pip("uninstall", "--yes", *_AS_ROOT, *installed)
         except ClusterError as err:
             log.warning("%s", err)
     remove_files(files, path)

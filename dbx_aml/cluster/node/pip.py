@@ -9,30 +9,26 @@ from dbx_aml._common.errors import ClusterError, ProgramError
 from dbx_aml._common.programs import run_program
 from dbx_aml._common.redact import redact
 
-# For one command in all; pip's own timeout bounds each answer of the index.
 TIMEOUT_S = 300
-# Few retries, because the init script itself repeats a failed attempt after a longer wait.
-_OPTIONS = ("--disable-pip-version-check", "--no-input", "--quiet", "--retries", "1")
+_OPTIONS = ("--disable-pip-version-check", "--no-input", "--quiet", "--isolated")
 
 
-def run_pip(command: str, *arguments: str, is_isolated: bool = False) -> None:
-    """Run a command of pip.
+def run_pip(command: str, *arguments: str) -> None:
+    """Run a command of pip, without its variables and configuration files.
 
     Args:
         command: Name of the command, for example "install".
         arguments: Arguments of the command.
-        is_isolated: Whether pip ignores its variables and configuration files.
 
     Raises:
         ClusterError: pip failed or did not end in time. The message has pip's errors without
-            credentials; the cause is a `ProgramError`.
+            credentials.
     """
-    options = (*_OPTIONS, "--isolated") if is_isolated else _OPTIONS
     # Never in the home folder of root, which other users do not have on their path.
     environment = {**os.environ, "PIP_USER": "0"}
     try:
         run_program(
-            [sys.executable, "-P", "-m", "pip", command, *options, *arguments],
+            [sys.executable, "-P", "-m", "pip", command, *_OPTIONS, *arguments],
             TIMEOUT_S,
             environment=environment,
             # When a cluster ends the init script, pip has to end with it.
@@ -42,7 +38,7 @@ def run_pip(command: str, *arguments: str, is_isolated: bool = False) -> None:
         if err.exit_code is None:
             raise ClusterError(
                 f"pip {command} must end within {TIMEOUT_S} s: it did not; "
-                "compare the settings of the package index"
+                "look at the load and the disk of the node"
             ) from err
         raise ClusterError(f"pip {command} must succeed: {pip_errors(err.stderr)}") from err
 

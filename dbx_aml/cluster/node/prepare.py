@@ -15,13 +15,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from dbx_aml._common.errors import (
-    ClusterError,
-    DbxAmlError,
-    LinkError,
-    ProgramError,
-    WorkspaceError,
-)
+from dbx_aml._common.errors import ClusterError, DbxAmlError, LinkError, WorkspaceError
 from dbx_aml._common.log import PrintableFormatter, get_logger
 from dbx_aml._common.paths import write_atomically
 from dbx_aml._common.text import one_line, printable
@@ -32,7 +26,7 @@ from dbx_aml.cluster.node.installed_packages import (
 )
 from dbx_aml.cluster.node.marker import MARKER_NAME, NodeMarker, read_marker
 from dbx_aml.cluster.node.package_changes import check_packages, install_packages, roll_back
-from dbx_aml.cluster.node.package_plan import PackagePlan, plan_from_index, plan_from_wheelhouse
+from dbx_aml.cluster.node.package_plan import PackagePlan, plan_packages
 from dbx_aml.cluster.node.requirements import PACKAGE, Wheel
 from dbx_aml.cluster.node.spark_environment import (
     OWN_FOLDER,
@@ -48,7 +42,7 @@ from dbx_aml.link.link import Link
 log = get_logger(__name__)
 
 # Exit codes, which the script has as well.
-FAILED, WRONG_SETTINGS, TEMPORARY_FAILURE = 1, 2, 75
+FAILED, WRONG_SETTINGS = 1, 2
 
 _NO_REGION_MESSAGE = (
     "MLFLOW_TRACKING_URI is not set, because the link has no region: add it, or call "
@@ -62,9 +56,10 @@ class Node:
 
     Args:
         home: Databricks' folder, "/databricks".
-        work_folder: Folder for temporary files, which the script removes.
+        work_folder: Folder for temporary files, which the script removes. It has the list of hashes
+            that the script has checked.
         wheel: Wheel that this code runs from.
-        wheelhouse: Folder with the packages to add; None for the package index.
+        wheelhouse: Folder with the packages to add.
         config: File of the link; None if variables or the node's own file have the link.
         runtime: Version of the Databricks Runtime, if known.
         is_driver: Whether the node is the driver.
@@ -75,7 +70,7 @@ class Node:
     home: Path
     work_folder: Path
     wheel: Path
-    wheelhouse: Path | None
+    wheelhouse: Path
     config: Path | None
     runtime: str | None
     is_driver: bool
@@ -119,7 +114,7 @@ def prepare_node(node: Node) -> int:
         runtime=node.runtime,
         python=platform.python_version(),
         is_driver=node.is_driver,
-        packages_from=f"wheelhouse {node.wheelhouse}" if node.wheelhouse else "index",
+        packages_from=f"wheelhouse {node.wheelhouse}",
         messages=_runtime_messages(node.runtime),
         fingerprint=node.fingerprint,
     )
@@ -142,7 +137,7 @@ def prepare_node(node: Node) -> int:
             if name not in added and name != PACKAGE
         }
         with node.timed_step("plan"):
-            plan = _plan_packages(node, runtime_packages, path)
+            plan = _plan_packages(node, runtime_packages)
         installed = {**added, **plan.pins}
         marker = replace(marker, kept_packages=plan.kept_packages)
         node.write_marker(replace(marker, status="started", installed=installed))
@@ -164,23 +159,18 @@ def prepare_node(node: Node) -> int:
             log.exception("unexpected error of dbx-aml")
         if started_plan is not None:
             added = _roll_back(node, {**added, **started_plan.pins}, started_plan.files, path)
-        # A package index may answer again after a while.
-        is_temporary = node.wheelhouse is None and isinstance(err.__cause__, ProgramError)
-        exit_code = TEMPORARY_FAILURE if is_temporary else FAILED
-        return _record_failure(node, replace(marker, installed=added), err, exit_code)
+        return _record_failure(node, replace(marker, installed=added), err, FAILED)
     log.info("installed=%s", dict(plan.pins))
     for package in plan.kept_packages:
         log.info("%s", package)
     return 0
 
 
-def _plan_packages(node: Node, runtime_packages: Mapping[str, str], path: list[str]) -> PackagePlan:
+def _plan_packages(node: Node, runtime_packages: Mapping[str, str]) -> PackagePlan:
     site_packages = sysconfig.get_path("purelib")
     if not os.access(site_packages, os.W_OK):
         raise ClusterError(f"{site_packages} must be writable: it is not; run the script as root")
-    if node.wheelhouse is None:
-        return plan_from_index(runtime_packages, node.wheel, node.work_folder, path)
-    return plan_from_wheelhouse(node.wheelhouse, runtime_packages, node.wheel, node.work_folder)
+    return plan_packages(node.wheelhouse, runtime_packages, node.wheel, node.work_folder)
 
 
 def _roll_back(

@@ -6,6 +6,7 @@ error. A resolver that knew such a requirement would silently select a release o
 from years ago.
 """
 
+import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,11 @@ from dbx_aml.cluster.node.marker import KeptPackage
 PACKAGE = "dbx-aml"
 PLUGIN = "azureml-mlflow"
 REQUIREMENTS_FILE = "requirements.txt"
+_HASH_LINE = re.compile(
+    r"(?P<name>[a-z0-9]+(?:-[a-z0-9]+)*)==(?P<version>[\w.!+-]+)"
+    r" --hash=sha256:(?P<sha256>[0-9a-f]{64})",
+    re.ASCII,
+)
 # MLflow's entry points through which it finds a store for "azureml://".
 ENTRY_POINT_GROUPS = (
     "mlflow.tracking_store",
@@ -162,6 +168,43 @@ def read_pins(text: str) -> dict[str, str]:
         if equals and name.strip().replace("-", "").replace("_", "").replace(".", "").isalnum():
             pins[str(canonicalize_name(name.strip()))] = version
     return pins
+
+
+@dataclass(frozen=True, kw_only=True)
+class WheelHash:
+    """A line of a wheelhouse's list of hashes.
+
+    Args:
+        name: Normalized name of the package, for example "azureml-mlflow".
+        version: Version, for example "1.62.0.post6".
+        sha256: Hash of the wheel in 64 hexadecimal digits.
+    """
+
+    name: str
+    version: str
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"{self.name}=={self.version} --hash=sha256:{self.sha256}"
+
+
+def read_hashes(text: str) -> list[WheelHash]:
+    """Return the lines `name==version --hash=sha256:...` of a wheelhouse's list.
+
+    Raises:
+        ClusterError: A line is anything else, for example an option of pip, or a package has two.
+    """
+    hashes: list[WheelHash] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        match = _HASH_LINE.fullmatch(line)
+        if not match or match["name"] in {entry.name for entry in hashes}:
+            raise ClusterError(
+                f"{REQUIREMENTS_FILE} of a wheelhouse must have one line 'name==version "
+                f"--hash=sha256:...' for each package: line {number} is none; fill the wheelhouse "
+                "again with 'dbx-aml cluster wheelhouse'"
+            )
+        hashes.append(WheelHash(**match.groupdict()))
+    return hashes
 
 
 def constraints(versions: Mapping[str, str]) -> str:

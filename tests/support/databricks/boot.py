@@ -30,7 +30,7 @@ def leaves_marker(status: str = "ok", reason: str | None = None, code: int = 0) 
         marker = NodeMarker(
             status=status,
             reason=reason,
-            packages_from="index",
+            packages_from="wheelhouse /Volumes/main/ml/wheelhouse",
             installed={"azureml-mlflow": "1.62.0.post6"},
             steps={"install": 2.1},
         )

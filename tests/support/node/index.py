@@ -1,6 +1,5 @@
-"""A package index over HTTP that serves a folder of wheels, with delays, errors and wrong bytes."""
+"""A package index over HTTP that serves a folder of wheels."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,24 +11,18 @@ from tests.support.node.wheel import sha256
 
 
 class Index:
-    """The content of the index and its faults.
+    """The content of the index.
 
     Args:
         folder: Folder of the wheels; it is read at each request.
 
     Attributes:
-        delay_s: Seconds before each response.
-        failures: Number of requests that get the status 503.
-        corrupted_wheel: Beginning of the name of a wheel that is served with a wrong byte.
         requests: Path of each request.
         url: URL for pip's `--index-url`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.delay_s = 0.0
-        self.failures = 0
-        self.corrupted_wheel = ""
         self.requests: list[str] = []
         self.url = ""
 
@@ -45,12 +38,6 @@ class Index:
         )
         return f"<!DOCTYPE html><html><body>{''.join(links)}</body></html>".encode()
 
-    def wheel_content(self, name: str) -> bytes:
-        """Return the bytes of a wheel."""
-        content = (self.folder / name).read_bytes()
-        is_corrupted = self.corrupted_wheel and name.startswith(self.corrupted_wheel)
-        return content[:-1] + b"?" if is_corrupted else content
-
 
 @contextmanager
 def serve(folder: Path) -> Iterator[Index]:
@@ -60,21 +47,17 @@ def serve(folder: Path) -> Iterator[Index]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             index.requests.append(self.path)
-            time.sleep(index.delay_s)
-            if index.failures:
-                index.failures -= 1
-                return self.respond(503, b"")
             kind, _, name = self.path.strip("/").partition("/")
-            content = index.wheel_content(name) if kind == "files" else index.project_page(name)
-            return self.respond(404 if content is None else 200, content or b"")
-
-        def respond(self, status: int, content: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
+            if kind == "files":
+                content: bytes | None = (index.folder / name).read_bytes()
+            else:
+                content = index.project_page(name)
+            self.send_response(404 if content is None else 200)
+            self.send_header("Content-Length", str(len(content or b"")))
             self.send_header("Content-Type", "text/html")
             self.end_headers()
             if self.command == "GET":
-                self.wfile.write(content)
+                self.wfile.write(content or b"")
 
         def do_HEAD(self) -> None:
             self.do_GET()

@@ -2,12 +2,14 @@
 
 import base64
 import hashlib
+import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
 
 import dbx_aml
+from dbx_aml.cluster.node.requirements import Wheel, WheelHash
 
 
 def write_wheel(
@@ -43,6 +45,26 @@ def own_wheel(folder: Path) -> Path:
         files,
         installed.read_text("entry_points.txt") or "",
     )
+
+
+def list_wheels(folder: Path, runtime: object = "17.3") -> Path:
+    """Make a wheelhouse of a folder's wheels: list their hashes, and name the runtime."""
+    entries = (
+        WheelHash(name=wheel.name, version=wheel.version, sha256=sha256(file))
+        for file in sorted(folder.glob("*.whl"))
+        for wheel in [Wheel.from_file(file)]
+    )
+    (folder / "requirements.txt").write_text("".join(f"{entry}\n" for entry in entries))
+    (folder / "wheelhouse.json").write_text(json.dumps({"runtime": runtime}))
+    return folder
+
+
+def wheelhouse_variables(folder: Path) -> dict[str, str]:
+    """Return the variables of a cluster that name a wheelhouse and the hash of its list."""
+    return {
+        "DBX_AML_WHEELHOUSE_PATH": str(folder),
+        "DBX_AML_WHEELHOUSE_SHA256": sha256(folder / "requirements.txt"),
+    }
 
 
 def sha256(file: Path) -> str:
