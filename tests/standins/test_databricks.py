@@ -18,9 +18,9 @@ from databricks.sdk.service.compute import (
     VolumesStorageInfo,
     WorkspaceStorageInfo,
 )
-from databricks.sdk.service.workspace import ImportFormat, ObjectType
 
 from tests.support.databricks import USER, Databricks
+from tests.support.databricks.workspace_file import Item
 from tests.support.http.journal import Entry, Journal
 
 VOLUME = "/Volumes/main/default/dbx_aml"
@@ -74,18 +74,6 @@ def test_an_update_replaces_what_its_mask_names_and_restarts_a_running_cluster(
     assert not wait_until_at_rest(client, cluster.cluster_id).init_scripts, (
         "a masked field without a value is removed"
     )
-    kinds = [event.type.value for event in client.clusters.events(cluster.cluster_id) if event.type]
-    assert kinds[::-1] == [
-        "EDITED", "RESTARTING", "INIT_SCRIPTS_STARTED", "INIT_SCRIPTS_FINISHED", "RUNNING",
-        "EDITED", "RESTARTING", "RUNNING",
-    ]  # fmt: skip
-
-
-def test_an_edit_replaces_the_whole_spec(databricks: Databricks, client: WorkspaceClient) -> None:
-    cluster = databricks.clusters.add("team", state="TERMINATED", spark_env_vars={"A": "1"})
-    client.clusters.edit(cluster.cluster_id, "17.3.x-scala2.13", cluster_name="team", num_workers=1)
-    details = client.clusters.get(cluster.cluster_id)
-    assert (details.state, details.spark_env_vars) == (State.TERMINATED, None)
 
 
 @pytest.mark.parametrize("state", ["PENDING", "RESIZING", "TERMINATING", "ERROR"])
@@ -140,12 +128,10 @@ def test_a_start_fails_where_a_script_breaks_a_rule(
 ) -> None:
     databricks.volumes.add("main.default.dbx_aml")
     databricks.volumes.files |= {SCRIPT: b"true", f"{VOLUME}/big.sh": b"#" * 65537}
-    client.workspace.upload("/Shared/init.sh", b"true", format=ImportFormat.RAW)
+    databricks.files.items["/Shared/init.sh"] = Item("FILE", b"true")
     databricks.allowlists.set(*allowed)
-    cluster = databricks.clusters.add(
-        "c", state="TERMINATED", data_security_mode=mode, init_scripts=[script.as_dict()]
-    )
-    client.clusters.start(cluster.cluster_id)
+    cluster = databricks.clusters.add("c", data_security_mode=mode, init_scripts=[script.as_dict()])
+    client.clusters.restart(cluster.cluster_id)
     details = wait_until_at_rest(client, cluster.cluster_id)
     if error is None:
         assert details.state == State.RUNNING
@@ -170,11 +156,10 @@ def test_what_a_script_does_is_up_to_the_test_and_a_bad_end_stops_the_start(
     databricks.boot.run_script = run
     cluster = databricks.clusters.add(
         "c",
-        state="TERMINATED",
         init_scripts=[volume_script().as_dict()] * 2,
         spark_env_vars={"A": "1"},
     )
-    client.clusters.start(cluster.cluster_id)
+    client.clusters.restart(cluster.cluster_id)
     assert "exit status is non-zero: 3" in str(
         wait_until_at_rest(client, cluster.cluster_id).state_message
     )
@@ -220,34 +205,6 @@ def test_files_of_a_volume_need_volume_and_folder(
     with pytest.raises(NotFound):
         client.files.get_metadata(SCRIPT)
     assert client.volumes.read("main.default.dbx_aml").volume_type
-
-
-def test_an_import_makes_what_its_format_says(
-    databricks: Databricks, client: WorkspaceClient
-) -> None:
-    folder = f"/Users/{USER}/x"
-    with pytest.raises(NotFound, match="parent folder"):
-        client.workspace.upload(f"{folder}/a.sh", b"true", format=ImportFormat.RAW)
-    client.workspace.mkdirs(folder)
-    client.workspace.upload(f"/Workspace{folder}/a.sh", b"true", format=ImportFormat.RAW)
-    with pytest.raises(DatabricksError, match="language field is required"):
-        client.workspace.upload(f"{folder}/b.sh", b"true")
-    client.workspace.upload(f"{folder}/c.py", b"1")
-    client.workspace.upload(f"{folder}/d.whl", b"\x00\r\nPK", format=ImportFormat.AUTO)
-    kinds = {item.path: item.object_type for item in client.workspace.list(folder)}
-    assert kinds == {
-        f"{folder}/a.sh": ObjectType.FILE,
-        f"{folder}/c.py": ObjectType.NOTEBOOK,
-        f"{folder}/d.whl": ObjectType.FILE,
-    }
-    assert client.workspace.download(f"{folder}/d.whl").read() == b"\x00\r\nPK"
-    with pytest.raises(DatabricksError, match="already exists"):
-        client.workspace.upload(f"{folder}/a.sh", b"false", format=ImportFormat.RAW)
-    with pytest.raises(DatabricksError, match="is not empty"):
-        client.workspace.delete(folder)
-    client.workspace.delete(folder, recursive=True)
-    with pytest.raises(NotFound):
-        client.workspace.get_status(folder)
 
 
 def test_libraries_install_later_and_leave_at_a_restart(

@@ -1,9 +1,4 @@
-"""The part of the Databricks stand-in that bundles use, tested through the SDK and the real CLI."""
-
-import os
-import shutil
-import subprocess
-from pathlib import Path
+"""The part of the Databricks stand-in that bundles use, tested through the SDK."""
 
 import pytest
 from databricks.sdk import WorkspaceClient
@@ -13,47 +8,6 @@ from databricks.sdk.service import catalog, iam, jobs
 from tests.support.databricks import USER, Databricks
 from tests.support.databricks.job import TaskFailed
 from tests.support.databricks.workspace_file import Item
-
-CLI = os.environ.get("DATABRICKS_CLI") or shutil.which("databricks")
-
-BUNDLE = """
-bundle:
-  name: probe
-resources:
-  experiments:
-    runs: {name: "/Users/${workspace.current_user.userName}/probe"}
-  schemas:
-    ml:
-      catalog_name: main
-      name: ml
-      grants: [{principal: users, privileges: [USE_SCHEMA]}]
-  volumes:
-    files:
-      catalog_name: main
-      schema_name: ${resources.schemas.ml.name}
-      name: files
-  jobs:
-    score:
-      name: score
-      schedule: {quartz_cron_expression: "0 0 6 * * ?", timezone_id: UTC}
-      parameters: [{name: model_uri, default: "models:/a/1"}]
-      permissions: [{level: CAN_VIEW, group_name: users}]
-      environments:
-        - environment_key: main
-          spec: {environment_version: "4", dependencies: ["./dist/*.whl"]}
-      tasks:
-        - task_key: second
-          depends_on: [{task_key: first}]
-          notebook_task: {notebook_path: ./nb.py}
-        - task_key: first
-          environment_key: main
-          python_wheel_task: {package_name: pkg, entry_point: main}
-targets:
-  dev: {mode: development, default: true}
-  prod:
-    mode: production
-    workspace: {root_path: /Workspace/Shared/probe}
-"""
 
 
 @pytest.fixture
@@ -69,22 +23,6 @@ def two_tasks() -> list[jobs.Task]:
         jobs.Task(task_key="second", notebook_task=notebook, depends_on=after),
         jobs.Task(task_key="first", notebook_task=notebook),
     ]
-
-
-def test_a_job_is_made_replaced_and_removed(client: WorkspaceClient) -> None:
-    job_id = client.jobs.create(name="score", tasks=two_tasks(), description="old").job_id
-    assert job_id
-    client.jobs.reset(job_id, jobs.JobSettings(name="score", tasks=two_tasks()))
-    job = client.jobs.get(job_id)
-    assert job.settings
-    assert (job.creator_user_name, job.settings.description) == (USER, None)
-    assert job.settings.max_concurrent_runs == 1
-    assert [listed.job_id for listed in client.jobs.list(name="SCORE")] == [job_id]
-    access_list = client.permissions.get("jobs", str(job_id)).access_control_list
-    assert access_list and access_list[0].user_name == USER
-    client.jobs.delete(job_id)
-    with pytest.raises(NotFound, match=f"Job {job_id} does not exist"):
-        client.jobs.get(job_id)
 
 
 def test_a_run_does_its_tasks_in_their_order_with_its_parameters(
@@ -253,80 +191,3 @@ def test_permissions_are_replaced_by_put_and_added_to_by_patch(client: Workspace
     assert len(permissions.access_control_list or []) == 2
     permissions = client.permissions.set("jobs", job_id, access_control_list=[view])
     assert [entry.group_name for entry in permissions.access_control_list or []] == ["users"]
-
-
-@pytest.fixture
-def bundle(databricks: Databricks, tmp_path: Path):
-    """Run the real CLI on a bundle of a job, an experiment, a schema and a volume."""
-    if not CLI:
-        pytest.skip("needs the Databricks CLI on the PATH, or in DATABRICKS_CLI")
-    (tmp_path / "databricks.yml").write_text(BUNDLE)
-    (tmp_path / "nb.py").write_text("# Databricks notebook source\nprint(1)\n")
-    (tmp_path / "dist").mkdir()
-    (tmp_path / "dist" / "pkg-0.1-py3-none-any.whl").write_bytes(b"PK")
-    environment = {
-        **os.environ,
-        **databricks.environment(),
-        "HOME": str(tmp_path),
-        "DATABRICKS_CACHE_ENABLED": "false",
-    }
-
-    def run(*arguments: str) -> str:
-        process = subprocess.run(
-            [str(CLI), "bundle", *arguments],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        output = process.stdout + process.stderr
-        assert process.returncode == 0, output
-        return output
-
-    return run
-
-
-@pytest.mark.slow
-def test_the_cli_deploys_runs_and_removes_a_bundle(
-    databricks: Databricks, bundle, tmp_path: Path
-) -> None:
-    assert "Validation OK!" in bundle("validate", "--strict")
-    assert "6 to add" in bundle("plan")
-    assert "6 created" in bundle("deploy")
-    assert "0 to add, 0 to change, 0 to delete, 6 unchanged" in bundle("plan")
-    (job,) = databricks.jobs.jobs.values()
-    assert job["settings"]["schedule"]["pause_status"] == "PAUSED"
-    root = f"/Workspace/Users/{USER}/.bundle/probe/dev"
-    (wheel,) = job["settings"]["environments"][0]["spec"]["dependencies"]
-    assert wheel == f"{root}/artifacts/.internal/pkg-0.1-py3-none-any.whl"
-    assert databricks.files.content(wheel) == b"PK"
-    notebook = job["settings"]["tasks"][1]["notebook_task"]["notebook_path"]
-    assert databricks.files.items[notebook.removeprefix("/Workspace")].kind == "NOTEBOOK"
-    assert list(databricks.catalogs.schemas) == ["main.dev_ana_ml"]
-    assert databricks.catalogs.grants["schema", "main.dev_ana_ml"] == {"users": ["USE_SCHEMA"]}
-    assert "TERMINATED SUCCESS" in bundle("run", "score", "--params", "model_uri=models:/b/2")
-    (run,) = databricks.jobs.runs.values()
-    assert run["job_parameters"][0]["value"] == "models:/b/2"
-    text = (tmp_path / "databricks.yml").read_text().replace("models:/a/1", "models:/a/2")
-    (tmp_path / "databricks.yml").write_text(text)
-    assert "1 to change" in bundle("plan")
-    assert "1 changed" in bundle("deploy")
-    bundle("destroy", "--auto-approve")
-    assert databricks.jobs.jobs == {}
-    assert databricks.volumes.names == []
-    assert not [path for path in databricks.files.items if "probe/dev" in path]
-
-
-def test_the_cli_deploys_for_production_under_a_lock(databricks: Databricks, bundle) -> None:
-    bundle("deploy", "--target", "prod")
-    locks = [request for request in databricks.requests() if request.path.endswith("deploy.lock")]
-    assert locks[-1].status == 200
-    assert not [path for path in databricks.files.items if path.endswith("deploy.lock")]
-    (job,) = databricks.jobs.jobs.values()
-    assert job["settings"]["schedule"]["pause_status"] == "UNPAUSED"
-    assert list(databricks.catalogs.schemas) == ["main.ml"]
-    lock = b'{"ID": "1", "AcquisitionTime": "2026-11-24T12:00:00Z", "User": "bo@contoso.com"}'
-    state = "/Shared/probe/state"
-    databricks.files.items[f"{state}/deploy.lock"] = Item("FILE", lock)
-    with pytest.raises(AssertionError, match="lock"):
-        bundle("deploy", "--target", "prod")
-    del databricks.files.items[f"{state}/deploy.lock"]
-    bundle("destroy", "--target", "prod", "--auto-approve")
-    assert databricks.jobs.jobs == {}

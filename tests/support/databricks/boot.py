@@ -13,7 +13,6 @@ from tests.support.databricks.volume import Volumes
 from tests.support.databricks.workspace_file import WorkspaceFiles
 
 _MAX_SCRIPT_BYTES = 64 * 1024
-EventRecorder = Callable[..., None]
 # Arguments: path and text of the script, variables of the cluster, root folder of the driver.
 # Result: exit code.
 ScriptRunner = Callable[[str, bytes, Mapping[str, str], Path], int]
@@ -54,7 +53,6 @@ class Boot:
 
     Attributes:
         run_script: Effect of an init script; by default none, with exit code 0.
-        other_scripts: Init scripts in other storage, such as "abfss://...", by path.
     """
 
     def __init__(
@@ -65,7 +63,6 @@ class Boot:
         self._files = files
         self._allowlists = allowlists
         self.run_script: ScriptRunner = _succeed
-        self.other_scripts: dict[str, bytes] = {}
 
     def root(self, cluster_id: str) -> Path:
         """Return the folder that stands for the root of a cluster's driver."""
@@ -73,35 +70,22 @@ class Boot:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def run_scripts(
-        self, cluster_id: str, spec: Mapping[str, Any], record_event: EventRecorder
-    ) -> str | None:
+    def run_scripts(self, cluster_id: str, spec: Mapping[str, Any]) -> str | None:
         """Run a cluster's init scripts; return the error of the first script that fails.
 
         Args:
             cluster_id: Id of the cluster.
             spec: Settings of the cluster.
-            record_event: Receiver of the cluster's events.
         """
-        scripts = spec.get("init_scripts") or []
-        if not scripts:
-            return None
-        record_event("INIT_SCRIPTS_STARTED", init_scripts={"cluster": scripts})
-        statuses = []
-        message = None
-        for script in scripts:
+        for script in spec.get("init_scripts") or []:
             (kind, storage) = next(iter(script.items()))
             path = storage["destination"]
             failure = self._broken_rule(kind, path, spec) or self._script_failure(
                 path, kind, cluster_id, spec
             )
-            status = "SCRIPT_EXEC_FAILED" if failure else "SCRIPT_EXEC_SUCCEEDED"
-            statuses.append({**script, "status": status})
             if failure:
-                message = f"Cluster scoped init script {path} failed: {failure}"
-                break
-        record_event("INIT_SCRIPTS_FINISHED", init_scripts={"cluster": statuses})
-        return message
+                return f"Cluster scoped init script {path} failed: {failure}"
+        return None
 
     def _broken_rule(self, kind: str, path: str, spec: Mapping[str, Any]) -> str | None:
         if kind == "volumes" and spec.get("data_security_mode") in (None, "NONE"):
@@ -132,4 +116,4 @@ class Boot:
             return self._volumes.files.get(path)
         if kind == "workspace":
             return self._files.content(path)
-        return self.other_scripts.get(path)
+        return None

@@ -31,7 +31,6 @@ class Cluster:
         source: UI, API or JOB.
 
     Attributes:
-        events: Events, oldest first.
         boots: Number of starts and restarts.
         ready_at: Time on the monotonic clock at which a start ends.
         shows_at: Time on the monotonic clock until which the API reports RUNNING.
@@ -44,17 +43,10 @@ class Cluster:
         self.source = source
         self.message = ""
         self.reason: dict[str, Any] | None = None
-        self.events: list[dict[str, Any]] = []
         self.boots = 0
         self.ready_at = float("inf")
         self.shows_at = 0.0
         self.restarted = int(time.time() * 1000)
-
-    def add_event(self, kind: str, **details: Any) -> None:
-        """Append an event."""
-        now = int(time.time() * 1000) + len(self.events)
-        event = {"cluster_id": self.cluster_id, "timestamp": now, "type": kind}
-        self.events.append({**event, "details": details})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer of `clusters/get`."""
@@ -123,14 +115,8 @@ class Clusters:
         return {
             "GET /api/2.*/clusters/get": lambda call: self._requested_cluster(call).to_dict(),
             "GET /api/2.*/clusters/list": self._list,
-            "POST /api/2.*/clusters/create": self._create,
-            "POST /api/2.*/clusters/edit": self._edit,
             "POST /api/2.*/clusters/update": self._update,
-            "POST /api/2.*/clusters/start": self._start,
             "POST /api/2.*/clusters/restart": self._restart,
-            "POST /api/2.*/clusters/delete": self._terminate,
-            "POST /api/2.*/clusters/permanent-delete": self._delete,
-            "POST /api/2.*/clusters/events": self._events,
         }
 
     def _requested_cluster(self, call: Call) -> Cluster:
@@ -143,20 +129,6 @@ class Clusters:
         sources = call.query.get("filter_by.cluster_sources")
         rows = [row for row in rows if not sources or row["cluster_source"] == sources]
         return page_of(rows, call, size=20, key="clusters", field_of_size="page_size")
-
-    def _create(self, call: Call) -> dict[str, Any]:
-        spec = call.body
-        name = spec.pop("cluster_name", "")
-        cluster = self.add(name, state="TERMINATED", source="API", **spec)
-        cluster.add_event("CREATING")
-        self._begin_start(cluster, "PENDING")
-        return {"cluster_id": cluster.cluster_id}
-
-    def _edit(self, call: Call) -> None:
-        """Replace the whole spec: fields that the request lacks are removed."""
-        cluster = self._requested_cluster(call)
-        spec = {name: value for name, value in call.body.items() if name not in _SERVICE_FIELDS}
-        self._change(cluster, spec)
 
     def _update(self, call: Call) -> None:
         """Replace the fields of the mask; a masked field that the request lacks is removed."""
@@ -183,21 +155,9 @@ class Clusters:
                 f"Cannot edit cluster {cluster.cluster_id} in state {cluster.state}; "
                 "it must be RUNNING or TERMINATED.",
             )
-        before, cluster.spec = cluster.spec, spec
-        cluster.add_event("EDITED", previous_attributes=before, attributes=deep_copy(spec))
+        cluster.spec = spec
         if cluster.state == "RUNNING":
-            self._begin_start(cluster, "RESTARTING")
-
-    def _start(self, call: Call) -> None:
-        cluster = self._requested_cluster(call)
-        if cluster.state != "TERMINATED":
-            raise Problem(
-                400,
-                "INVALID_STATE",
-                f"Cluster {cluster.cluster_id} is in unexpected state {cluster.state.title()}.",
-            )
-        cluster.add_event("STARTING", user=call.user)
-        self._begin_start(cluster, "PENDING")
+            self._begin_restart(cluster)
 
     def _restart(self, call: Call) -> None:
         cluster = self._requested_cluster(call)
@@ -207,46 +167,23 @@ class Clusters:
                 "INVALID_STATE",
                 f"Cluster {cluster.cluster_id} is in unexpected state {cluster.state.title()}.",
             )
-        self._begin_start(cluster, "RESTARTING")
+        self._begin_restart(cluster)
 
-    def _terminate(self, call: Call) -> None:
-        cluster = self._requested_cluster(call)
-        self._stop(cluster, {"code": "USER_REQUEST", "type": "SUCCESS"}, "")
-
-    def _delete(self, call: Call) -> None:
-        del self._clusters[self._requested_cluster(call).cluster_id]
-
-    def _events(self, call: Call) -> dict[str, Any]:
-        events = list(self._requested_cluster(call).events)
-        if call.body.get("order", "DESC") == "DESC":
-            events.reverse()
-        kinds = call.body.get("event_types")
-        events = [event for event in events if not kinds or event["type"] in kinds]
-        limit = call.body.get("limit") or 50
-        return {"events": events[:limit], "total_count": len(events)}
-
-    def _begin_start(self, cluster: Cluster, state: str) -> None:
-        cluster.state, cluster.reason, cluster.message = state, None, ""
-        cluster.ready_at = time.monotonic() + self.start_s
-        if state == "RESTARTING":
-            cluster.shows_at = time.monotonic() + self.lag_s
-            cluster.ready_at += self.lag_s
-            cluster.add_event(state)
+    def _begin_restart(self, cluster: Cluster) -> None:
+        cluster.state, cluster.reason, cluster.message = "RESTARTING", None, ""
+        cluster.shows_at = time.monotonic() + self.lag_s
+        cluster.ready_at = cluster.shows_at + self.start_s
 
     def _advance(self, cluster: Cluster) -> None:
         """End a start whose time has passed: the cluster runs, or an init script has failed."""
         if cluster.state not in _STARTING_STATES or time.monotonic() < cluster.ready_at:
             return
         cluster.boots += 1
-        message = self._boot.run_scripts(cluster.cluster_id, cluster.spec, cluster.add_event)
+        message = self._boot.run_scripts(cluster.cluster_id, cluster.spec)
         if message:
             parameters = {"databricks_error_message": message}
             reason = {"code": "INIT_SCRIPT_FAILURE", "type": "CLIENT_ERROR"}
-            self._stop(cluster, {**reason, "parameters": parameters}, message)
+            cluster.state, cluster.message = "TERMINATED", message
+            cluster.reason = {**reason, "parameters": parameters}
             return
         cluster.state, cluster.restarted = "RUNNING", int(time.time() * 1000)
-        cluster.add_event("RUNNING", current_num_workers=cluster.spec.get("num_workers", 0))
-
-    def _stop(self, cluster: Cluster, reason: dict[str, Any], message: str) -> None:
-        cluster.state, cluster.reason, cluster.message = "TERMINATED", reason, message
-        cluster.add_event("TERMINATING", reason=reason)

@@ -69,7 +69,7 @@ class TaskCheck:
         cluster = _cluster_of(task, settings)
         if cluster is None:
             return None
-        return self._boot.run_scripts(f"job-{run_id}", cluster, lambda *_, **__: None)
+        return self._boot.run_scripts(f"job-{run_id}", cluster)
 
 
 def _files_of(task: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:

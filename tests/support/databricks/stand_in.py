@@ -120,7 +120,7 @@ class Databricks:
 
     def writes(self) -> list[Entry]:
         """Return the requests that change something."""
-        reads = ("/clusters/events", "/contexts/", "/commands/")
+        reads = ("/contexts/", "/commands/")
         return [
             entry
             for entry in self.requests()

@@ -8,8 +8,6 @@ import base64
 import posixpath
 import time
 from dataclasses import dataclass, field
-from email.parser import BytesParser
-from email.policy import HTTP
 from itertools import count
 from typing import Any
 
@@ -23,7 +21,6 @@ from tests.support.databricks.route import (
 )
 from tests.support.http.messages import Response
 
-_LANGUAGES = {".py": "PYTHON", ".sql": "SQL", ".scala": "SCALA", ".r": "R"}
 _NOTEBOOK = b"# Databricks notebook source"
 _ids = count(4_000_000_001)
 
@@ -100,11 +97,9 @@ class WorkspaceFiles:
         return {"content": base64.b64encode(item.content).decode(), "file_type": "auto"}
 
     def _import(self, call: Call) -> None:
-        fields = _form(call) or call.body
+        fields = call.body
         path = without_prefix(str(fields.get("path") or ""))
-        content = fields.get("content") or b""
-        if isinstance(content, str):
-            content = base64.b64decode(content)
+        content = base64.b64decode(fields.get("content") or "")
         overwrite = str(fields.get("overwrite", "")).lower() == "true"
         item = _imported_item(
             path, str(fields.get("format") or "SOURCE"), fields.get("language"), content
@@ -192,18 +187,3 @@ def _imported_item(path: str, format: str, language: Any, content: bytes) -> Ite
         is_notebook = content.startswith(_NOTEBOOK) and suffix == ".py"
         return Item("NOTEBOOK", content, "PYTHON") if is_notebook else Item("FILE", content)
     raise invalid_parameter(f"Unsupported format: {format}")
-
-
-def _form(call: Call) -> dict[str, Any]:
-    """Return the fields of a multipart form: a file's bytes, everything else as text."""
-    kind = call.request.headers.get("content-type", "")
-    if not kind.startswith("multipart/form-data"):
-        return {}
-    head = f"Content-Type: {kind}\r\n\r\n".encode()
-    message = BytesParser(policy=HTTP).parsebytes(head + call.request.body)
-    fields: dict[str, Any] = {}
-    for part in message.iter_parts():
-        name = part.get_param("name", header="content-disposition")
-        content = part.get_payload(decode=True)
-        fields[name] = content if name == "content" else content.decode()
-    return fields
