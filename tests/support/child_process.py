@@ -35,15 +35,7 @@ def start_child(
     folder: Path | None = None,
     pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a process that the kernel kills when the process of this thread ends.
-
-    Args:
-        command: Program and arguments.
-        log: File for stdout and stderr.
-        environment: All variables of the process.
-        folder: Current folder of the process.
-        pass_fds: File descriptors that stay open in the process.
-    """
+    """Start a process that the kernel kills when the process of this thread ends."""
     with log.open("wb") as stream:
         child = subprocess.Popen(
             command,

@@ -2,11 +2,7 @@
 
 
 class FakeClock:
-    """Clock and sleep for code that waits.
-
-    Args:
-        now_s: Time at the start.
-    """
+    """Clock and sleep for code that waits."""
 
     def __init__(self, now_s: float = 1000.0) -> None:
         self.now_s = now_s

@@ -26,11 +26,7 @@ EXPERIMENT_PATH = "/Users/ana@contoso.com/größe/イリス"
 
 
 class MirrorStores:
-    """Two SQLite stores, source and destination, each with one empty experiment.
-
-    Args:
-        folder: Folder for databases and artifacts.
-    """
+    """Two SQLite stores, source and destination, each with one empty experiment."""
 
     def __init__(self, folder: Path) -> None:
         uris = []

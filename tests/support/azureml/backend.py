@@ -21,9 +21,6 @@ from tests.support.mlflow_database import empty_mlflow_database
 class Backend:
     """An MLflow server on loopback with its store in SQLite.
 
-    Args:
-        folder: Folder of its database and its log.
-
     Attributes:
         port: Port of the server.
     """

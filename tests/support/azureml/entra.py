@@ -18,15 +18,10 @@ from tests.support.http.messages import Request, Response, json_response, match_
 
 _GUEST_TENANTS = ("common", "organizations")
 _ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-_DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 
 
 class Entra:
     """A tenant with one application.
-
-    Args:
-        tokens: Issuer of the tokens.
-        certificate: The application's certificate, PEM.
 
     Attributes:
         client_secret: The application's secret, new at each start.
@@ -61,8 +56,6 @@ class Entra:
             return _configuration(tenant)
         if call == "oauth2/v2.0/token" and request.method == "POST":
             return self._token(request.form(), tenant)
-        if call == "oauth2/v2.0/devicecode" and request.method == "POST":
-            return _device_code()
         return Response(status=404)
 
     def managed_identity(self, request: Request) -> Response:
@@ -86,8 +79,6 @@ class Entra:
         )
 
     def _token(self, form: dict[str, str], tenant: str) -> Response:
-        if form.get("grant_type") == _DEVICE_CODE:
-            return _error(400, "authorization_pending", 70016, "Authorization is pending.")
         if form.get("grant_type") != "client_credentials":
             return _error(400, "unsupported_grant_type", 70003, "The grant type is unsupported.")
         client_id = form.get("client_id", "")
@@ -176,21 +167,6 @@ def _configuration(tenant: str) -> Response:
             "jwks_uri": f"{url}/discovery/v2.0/keys",
             "cloud_instance_name": "microsoftonline.com",
             "tenant_region_scope": "EU",
-        }
-    )
-
-
-def _device_code() -> Response:
-    """Return a login code that no user enters: a client with such a code waits 15 minutes."""
-    return json_response(
-        {
-            "user_code": "STANDIN01",
-            "device_code": token_urlsafe(32),
-            "verification_uri": "https://microsoft.com/devicelogin",
-            "expires_in": 900,
-            "interval": 5,
-            "message": "To sign in, use a web browser to open https://microsoft.com/devicelogin "
-            "and enter the code STANDIN01 to authenticate.",
         }
     )
 

@@ -11,11 +11,7 @@ _RUN = r".*/experiments/[^/]+/runs/([^/]+)/artifacts(?:/(.+))?"
 
 
 class SourceCheck:
-    """Looks for the files of a model version before it is made.
-
-    Args:
-        artifacts: Registered artifacts.
-    """
+    """Looks for the files of a model version before it is made."""
 
     def __init__(self, artifacts: Artifacts) -> None:
         self._artifacts = artifacts

@@ -26,12 +26,7 @@ from tests.support.http.messages import Request, Response, json_response
 
 
 class Server:
-    """A running stand-in.
-
-    Args:
-        folder: Folder of its database, certificates and logs.
-        workspace: Workspace that it serves.
-    """
+    """A running stand-in."""
 
     def __init__(self, folder: Path, workspace: Workspace) -> None:
         folder.mkdir(parents=True, exist_ok=True)

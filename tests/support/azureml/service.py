@@ -26,16 +26,7 @@ _RUN_TOKEN = r"/(?:experiments|experimentids)/[^/]+/runs/[^/]+/token"
 
 
 class Service:
-    """Everything of Azure that the stand-in has, by host.
-
-    Args:
-        workspace: The only workspace.
-        tokens: Tokens that the admin port can revoke.
-        permissions: Permissions that the admin port can deny.
-        entra: Service of the login host.
-        tracking: Service of runs and models.
-        blobs: Storage account.
-    """
+    """Everything of Azure that the stand-in has, by host."""
 
     def __init__(
         self,

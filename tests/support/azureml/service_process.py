@@ -177,14 +177,7 @@ class AzureMl:
     def run(
         self, code: str, *arguments: str, timeout_s: float = 120, **options: Any
     ) -> subprocess.CompletedProcess[str]:
-        """Run Python code as a client to its end; see `start` for the rest.
-
-        Args:
-            code: The program.
-            arguments: Further arguments.
-            timeout_s: Seconds that it may take; it is killed then.
-            options: Further arguments of `start`.
-        """
+        """Run Python code as a client to its end; see `start` for the rest."""
         with self.start(code, *arguments, **options) as process:
             try:
                 output, errors = process.communicate(timeout=timeout_s)
@@ -224,9 +217,6 @@ def azureml_service(folder: Path) -> Iterator[AzureMl]:
     """Start a stand-in in a new process, and end it with all its children afterwards.
 
     Its process ends when its input does, so not even a killed test leaves it behind.
-
-    Args:
-        folder: Unused folder for its database, certificates and logs.
 
     Example:
         with azureml_service(tmp_path / "azureml") as azureml:

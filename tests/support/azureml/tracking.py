@@ -48,12 +48,7 @@ _UNKNOWN_FIELDS = {
 
 
 class Tracking:
-    """Runs, metrics and the model registry of the workspace.
-
-    Args:
-        workspace: Workspace, for the artifact URIs.
-        server: MLflow server that stores the data.
-    """
+    """Runs, metrics and the model registry of the workspace."""
 
     def __init__(self, workspace: Workspace, server: Upstream) -> None:
         self._workspace = workspace

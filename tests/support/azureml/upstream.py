@@ -18,11 +18,7 @@ _CONNECTION_HEADERS = {
 
 
 class Upstream:
-    """A server on loopback.
-
-    Args:
-        port: Port of the server.
-    """
+    """A server on loopback."""
 
     def __init__(self, port: int) -> None:
         self._pool = urllib3.HTTPConnectionPool(

@@ -45,14 +45,9 @@ def leaves_marker(status: str = "ok", reason: str | None = None, code: int = 0) 
 class Boot:
     """The nodes of all clusters.
 
-    Args:
-        folder: Parent of the drivers' root folders.
-        volumes: Volumes with init scripts.
-        files: Workspace files with init scripts.
-        allowlists: Init scripts that standard access mode allows.
-
     Attributes:
         run_script: Effect of an init script; by default none, with exit code 0.
+        other_scripts: Init scripts in other storage, such as "abfss://...", by path.
     """
 
     def __init__(
@@ -63,6 +58,7 @@ class Boot:
         self._files = files
         self._allowlists = allowlists
         self.run_script: ScriptRunner = _succeed
+        self.other_scripts: dict[str, bytes] = {}
 
     def root(self, cluster_id: str) -> Path:
         """Return the folder that stands for the root of a cluster's driver."""
@@ -71,12 +67,7 @@ class Boot:
         return folder
 
     def run_scripts(self, cluster_id: str, spec: Mapping[str, Any]) -> str | None:
-        """Run a cluster's init scripts; return the error of the first script that fails.
-
-        Args:
-            cluster_id: Id of the cluster.
-            spec: Settings of the cluster.
-        """
+        """Run a cluster's init scripts; return the error of the first script that fails."""
         for script in spec.get("init_scripts") or []:
             (kind, storage) = next(iter(script.items()))
             path = storage["destination"]
@@ -116,4 +107,4 @@ class Boot:
             return self._volumes.files.get(path)
         if kind == "workspace":
             return self._files.content(path)
-        return None
+        return self.other_scripts.get(path)

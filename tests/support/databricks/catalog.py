@@ -13,9 +13,6 @@ _PATH = "/api/2.1/unity-catalog"
 class Catalogs:
     """Catalogs, their schemas, and the privileges on both.
 
-    Args:
-        volumes: Volumes of the schemas.
-
     Attributes:
         names: Names of the catalogs.
         schemas: Schemas by full name, as the API returns them.

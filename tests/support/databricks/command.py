@@ -16,12 +16,7 @@ _TIMEOUT_S = 30
 
 
 class Commands:
-    """Contexts and commands of all clusters.
-
-    Args:
-        clusters: Clusters; a command needs a running cluster.
-        boot: Nodes with the drivers' folders.
-    """
+    """Contexts and commands of all clusters."""
 
     def __init__(self, clusters: Clusters, boot: Boot) -> None:
         self._clusters = clusters

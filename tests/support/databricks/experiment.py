@@ -14,10 +14,6 @@ _TAG_PATH = "mlflow.experimentType"
 class Experiments:
     """All experiments of the workspace.
 
-    Args:
-        permissions: Access lists, in which the creator becomes the owner.
-        files: Workspace folders; an experiment needs its folder.
-
     Attributes:
         experiments: Experiments by id, as `experiments/get` returns them.
     """

@@ -11,10 +11,6 @@ from tests.support.databricks.volume import Volumes
 class Grants:
     """The effective privileges on registered models and volumes.
 
-    Args:
-        catalogs: Catalogs, which keep the privileges.
-        volumes: Volumes on which a principal may hold privileges.
-
     Attributes:
         models: Owners of registered models, by full name.
     """

@@ -8,11 +8,7 @@ WORKSPACE_ID = "7405600000000001"
 
 
 class Identity:
-    """The signed-in user and the host.
-
-    Args:
-        user: Name of the signed-in user.
-    """
+    """The signed-in user and the host."""
 
     def __init__(self, user: str) -> None:
         self.user = user

@@ -39,10 +39,6 @@ def _succeed(task: Mapping[str, Any], parameters: Mapping[str, str]) -> str:
 class Jobs:
     """All jobs of the workspace, with their runs.
 
-    Args:
-        permissions: Access lists, in which the creator of a job becomes its owner.
-        check: Check of a task's files before it starts.
-
     Attributes:
         jobs: Jobs by id, as `jobs/get` returns them.
         runs: Runs by id, as `jobs/runs/get` returns them.

@@ -41,13 +41,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
 
 class TaskCheck:
-    """Checks that a task finds its notebook, its wheels and its init scripts when it starts.
-
-    Args:
-        boot: Nodes of the task's cluster.
-        files: Workspace files with notebooks and wheels.
-        volumes: Volumes with wheels.
-    """
+    """Checks that a task finds its notebook, its wheels and its init scripts when it starts."""
 
     def __init__(self, boot: Boot, files: WorkspaceFiles, volumes: Volumes) -> None:
         self._boot = boot

@@ -12,13 +12,7 @@ _STEPS = ("PENDING", "INSTALLING", "INSTALLED")
 
 
 class Libraries:
-    """The requested libraries of each cluster.
-
-    Args:
-        clusters: Clusters; libraries install on running clusters only.
-        volumes: Volumes with wheels.
-        files: Workspace files with wheels.
-    """
+    """The requested libraries of each cluster."""
 
     def __init__(self, clusters: Clusters, volumes: Volumes, files: WorkspaceFiles) -> None:
         self._clusters = clusters

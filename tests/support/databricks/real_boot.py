@@ -11,10 +11,6 @@ from tests.support.node.node import Node
 class RealNodes:
     """Nodes with their own Python, which see the files of the stand-in's volumes.
 
-    Args:
-        volumes: Volumes whose files are deep_copy to each node's disk.
-        runtime: Virtual environment that each node starts from.
-
     Attributes:
         script_output: Output of the last init script, line by line.
     """

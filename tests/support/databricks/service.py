@@ -30,11 +30,6 @@ _OPEN = ("/.well-known/", "/oidc/")
 class Service:
     """All path_values of the API. A new part needs a module and two lines in this class.
 
-    Args:
-        folder: Parent of the drivers' root folders.
-        user: Signed-in user.
-        token: Token that a request must carry.
-
     Attributes:
         denied: Pairs of a regular expression for "METHOD path" and the message of the error 403.
     """

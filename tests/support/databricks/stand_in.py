@@ -51,11 +51,7 @@ class Databricks:
         self.reset(folder)
 
     def reset(self, folder: Path) -> None:
-        """Replace all data by the data of a new workspace; switch off faults, forget requests.
-
-        Args:
-            folder: Parent of the root folders of the new clusters' drivers.
-        """
+        """Replace all data by the data of a new workspace; switch off faults, forget requests."""
         self._faults.clear()
         self._server.release_requests()
         self._journal.clear()
@@ -149,9 +145,6 @@ def _fault_response(fault: Fault, request: Request) -> Response:
 @contextmanager
 def databricks_service(folder: Path) -> Iterator[Databricks]:
     """Start a stand-in and stop it afterwards.
-
-    Args:
-        folder: Parent of the root folders of its clusters' drivers.
 
     Example:
         with databricks_service(tmp_path) as databricks:

@@ -45,9 +45,6 @@ class Item:
 class WorkspaceFiles:
     """Everything under /Workspace.
 
-    Args:
-        user: User with a home folder.
-
     Attributes:
         items: Items by path without "/Workspace", for example "/Users/ana@contoso.com/a.sh".
     """

@@ -15,15 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class Server(ThreadingHTTPServer):
-    """An HTTP server in threads of this process; it serves from the first moment.
-
-    Args:
-        respond: Function that responds to a request.
-        fault_response: Function that returns the response for a fault of kind "status".
-        faults: Active faults.
-        journal: Journal of the requests.
-        connection: Class of its connections.
-    """
+    """An HTTP server in threads of this process; it serves from the first moment."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -86,11 +78,7 @@ class Connection(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _handle_request
 
     def answer(self, request: Request) -> None:
-        """Send the response, or close the connection without one; add the request to the journal.
-
-        Args:
-            request: Request that was read from the connection.
-        """
+        """Send a response or close the connection; add the request to the journal."""
         started = time.monotonic()
         fault = self.server.faults.next_fault(request.host, request.method, request.path)
         response = self._with_fault(request, fault)
