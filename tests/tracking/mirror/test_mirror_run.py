@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import FileInfo, Metric
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from sklearn.linear_model import LinearRegression
 
@@ -269,3 +270,21 @@ def test_a_child_brings_its_parent_also_an_unmarked_parent(stores: MirrorStores)
     stores.source.delete_run(orphan_id)
     stores.destination.delete_run(stores.mirrored_ids(orphan_id)[0])
     stores.assert_equal()
+
+
+def test_the_reason_in_the_tags_of_a_run_has_no_password(
+    stores: MirrorStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = stores.create_run("bad")
+
+    def refuse(*_: object, **__: object) -> None:
+        long_path = "path/" * 100
+        raise MlflowException(f"no answer of https://ana:pa/s3cret@mlflow.example/{long_path}")
+
+    monkeypatch.setattr(metrics, "write_points", refuse)
+
+    (result,) = stores.mirror().values()
+
+    error = stores.source_tags(run_id)[AML_TAGS.error]
+    assert error == result.reason
+    assert error.startswith("no answer of https://***@mlflow.example/path/")
