@@ -113,3 +113,28 @@ def test_every_public_name_loads_on_demand() -> None:
 def test_an_unknown_name_is_an_attribute_error_as_of_any_module() -> None:
     with pytest.raises(AttributeError, match=r"module 'dbx_aml' has no attribute 'score'"):
         dbx_aml.score  # noqa: B018 - reading it is the test
+
+
+def test_only_the_places_of_the_http_policy_send_requests() -> None:
+    """A client that is created elsewhere waits as long as a server asks."""
+    places = {
+        "MlflowClient": {
+            "cluster.node.verify",
+            "local.notebook.workspace_stub",
+            "models.mlflow_client",
+        },
+        "http_request": {"tracking.azureml.mlflow_calls", "tracking.mirror.server"},
+        "HTTPAdapter": {"_common.http"},
+        "ApiClient": {"cluster.client"},
+        "WorkspaceClient": set(),
+        "urlopen": set(),
+    }
+    callers: dict[str, set[str]] = {name: set() for name in places}
+    for module, tree in modules().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                function = node.func
+                name = getattr(function, "id", None) or getattr(function, "attr", "")
+                if name in callers:
+                    callers[name].add(module)
+    assert callers == places

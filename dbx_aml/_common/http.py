@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, wraps
 from http.cookiejar import DefaultCookiePolicy
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -185,9 +186,21 @@ def send_within(policy: RetryPolicy | None, *, is_idempotent: bool | None = None
 
 
 class Transfer:
-    """A transfer of files, which may last as long as it takes at the lowest rate."""
+    """A transfer of files, which may last as long as it takes at the lowest rate.
 
-    def __init__(self) -> None:
+    Args:
+        start_s: Time until the first bytes must be on their way.
+        measure_size: Function that returns the bytes so far; None if the call tells them.
+    """
+
+    def __init__(
+        self,
+        *,
+        start_s: float = TRANSFER_START_S,
+        measure_size: Callable[[], int] | None = None,
+    ) -> None:
+        self._start_s = start_s
+        self._measure_size = measure_size
         self._size = 0
 
     def expect(self, size: int) -> None:
@@ -198,7 +211,7 @@ class Transfer:
         """Return the result of the call that transfers, or stop waiting for it.
 
         Args:
-            call: Function without arguments. It calls `expect` as the transfer goes on.
+            call: Function without arguments.
 
         Raises:
             TimeoutError: The transfer is slower than the lowest rate.
@@ -206,16 +219,20 @@ class Transfer:
         start = time.monotonic()
         future = start_in_thread(call)
         while True:
+            if self._measure_size is not None:
+                self._size = self._measure_size()
             size = self._size
-            end = start + TRANSFER_START_S + size / LOWEST_BYTES_PER_S
+            end = start + self._start_s + size / LOWEST_BYTES_PER_S
             try:
                 return future.result(max(0.0, end - time.monotonic()))
             except FutureTimeoutError:
                 # The call itself may have raised the error.
                 if future.done():
                     raise
-            if self._size <= size:
-                raise TimeoutError(f"less than {LOWEST_BYTES_PER_S // 2**10} KiB a second")
+            if (self._measure_size() if self._measure_size else self._size) <= size:
+                raise TimeoutError(
+                    f"files must come with {LOWEST_BYTES_PER_S // 2**10} KiB a second: got less"
+                )
 
 
 class _BoundedCalls:
@@ -362,6 +379,8 @@ def _read_body(response: Response, host: str) -> None:
     Raises:
         ServiceError: The answer is larger than 64 MiB.
     """
+    from urllib3 import HTTPResponse
+
     is_error = response.status_code >= 400
     most_bytes = MAX_ERROR_BYTES if is_error else MAX_ANSWER_BYTES
     body = bytearray()
@@ -380,6 +399,8 @@ def _read_body(response: Response, host: str) -> None:
     # As requests' own `content` does it, which has no limit.
     response._content = bytes(body)
     response._content_consumed = True  # type: ignore[attr-defined]
+    # Azure's SDKs read from here.
+    response.raw = HTTPResponse(BytesIO(body), status=response.status_code, preload_content=False)
 
 
 @cache

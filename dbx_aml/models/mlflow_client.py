@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from dbx_aml._common.errors import ServiceError
-from dbx_aml._common.http import MAX_PAGES, bound_client, paged
+from dbx_aml._common.http import MAX_PAGES, TRANSFER_START_S, Transfer, bound_client, paged
 from dbx_aml._common.paths import check_relative_path
+from dbx_aml._common.retry import retry_timeout_s
 from dbx_aml._common.text import one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import FileInfo, Metric
+
+Result = TypeVar("Result")
 
 _POINTS_PER_PAGE = 25_000
 
@@ -75,3 +80,29 @@ def list_all_artifacts(
                 )
             known_folders.add(info.path)
             folders.append(info.path)
+
+
+def transfer_files(call: Callable[[], Result], folder: Path) -> Result:
+    """Return the result of a call of MLflow that downloads to a folder, or uploads what is in it.
+
+    MLflow's repositories use many clients, whose timeouts count from packet to packet. Whatever
+    they do, the files must come or go at the lowest rate.
+
+    Args:
+        call: Function without arguments.
+        folder: Folder of the files.
+
+    Raises:
+        TimeoutError: The transfer is slower than the lowest rate.
+    """
+    start_s = max(TRANSFER_START_S, retry_timeout_s())
+    return Transfer(start_s=start_s, measure_size=lambda: _size_of_folder(folder)).run(call)
+
+
+def _size_of_folder(folder: Path) -> int:
+    size = 0
+    for file in folder.rglob("*"):
+        # MLflow renames and deletes files of its own on the way.
+        with suppress(OSError):
+            size += file.stat().st_size
+    return size

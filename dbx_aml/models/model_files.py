@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from dbx_aml._common.http import paged
 from dbx_aml._common.paths import check_relative_path
+from dbx_aml.models.mlflow_client import transfer_files
 from dbx_aml.models.model_uri import ModelUri
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ class ModelLocation:
     def download(self, folder: Path) -> Path:
         """Download the model into a folder; return the folder of its MLmodel file."""
         folder.mkdir(parents=True, exist_ok=True)
-        return Path(self.repository.download_artifacts(self.path, dst_path=str(folder)))
+        return transfer_files(
+            lambda: Path(self.repository.download_artifacts(self.path, dst_path=str(folder))),
+            folder,
+        )
 
 
 def locate_model(uri: ModelUri, client: MlflowClient) -> ModelLocation:

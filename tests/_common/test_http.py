@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from requests.adapters import HTTPAdapter, Retry
 
 from dbx_aml._common import http
 from dbx_aml._common.errors import ServiceError
-from dbx_aml._common.http import NoAnswerError, bound_client, paged, send, send_within
+from dbx_aml._common.http import NoAnswerError, Transfer, bound_client, paged, send, send_within
 from dbx_aml._common.retry import RetryPolicy
 from tests.support.clock import FakeClock
 from tests.support.http.scripted_server import ScriptedServer
@@ -209,6 +210,54 @@ def test_outside_of_the_block_other_libraries_keep_their_own_policy(server: Scri
     with send_within(POLICY), send_within(None):
         server.responses = [(500, {})]
         assert send_with_other_library(server.url).status_code == 500
+
+
+def test_a_library_that_reads_the_raw_body_gets_all_of_it(server: ScriptedServer) -> None:
+    server.chunks = [b"x" * 100_000]
+    with send_within(POLICY):
+        response = requests.get(server.url, stream=True, timeout=5)
+    assert b"".join(response.raw.stream(4096)) == b"x" * 100_000
+
+
+def test_a_large_body_has_the_time_that_it_takes_at_the_lowest_rate(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.drip_s = 0.5
+    with pytest.raises(NoAnswerError):
+        send("GET", server.url, RetryPolicy(timeout_s=0.2))
+    monkeypatch.setattr(http, "LOWEST_BYTES_PER_S", 100)
+    policy = RetryPolicy(timeout_s=0.2)
+    assert send("POST", server.url, policy, data=b"x" * 1000).status_code == 200
+
+
+def test_a_transfer_goes_on_as_long_as_bytes_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "LOWEST_BYTES_PER_S", 100)
+    received: list[bytes] = []
+
+    def receive_slowly() -> str:
+        for _ in range(10):
+            time.sleep(0.1)
+            received.append(b"x" * 20)
+        return "done"
+
+    transfer = Transfer(start_s=0.5, measure_size=lambda: sum(map(len, received)))
+    assert transfer.run(receive_slowly) == "done"
+
+
+def test_a_transfer_that_stands_still_is_left() -> None:
+    released = Event()
+    transfer = Transfer(start_s=0.2)
+    started = time.monotonic()
+    with pytest.raises(TimeoutError, match="files must come with 64 KiB a second: got less"):
+        transfer.run(lambda: released.wait(30))
+    assert time.monotonic() - started < 5
+    released.set()
+    with pytest.raises(TimeoutError, match="of the call"):
+        Transfer().run(_raise_timeout)
+
+
+def _raise_timeout() -> None:
+    raise TimeoutError("of the call")
 
 
 def test_pages_are_read_to_the_last() -> None:

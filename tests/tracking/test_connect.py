@@ -338,6 +338,35 @@ def test_a_workspace_host_in_a_black_hole_is_one_line_within_seconds(
 
 
 @pytest.mark.azureml
+def test_all_steps_of_connect_share_one_time_limit(
+    azureml: AzureMl,
+    set_identity: SetIdentity,
+    workspace: AmlWorkspace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_identity()
+    monkeypatch.setattr("dbx_aml.tracking.connect.CONNECT_TIMEOUT_S", 1.0)
+    azureml.fault("delay", host="api.azureml.ms", delay_s=3.0)
+    started = time.monotonic()
+    fails(Link(mode="aml", aml_workspace=workspace), ServiceUnavailableError)
+    assert time.monotonic() - started < 2.5
+
+
+@pytest.mark.azureml
+def test_imports_that_take_long_are_no_part_of_the_time_for_the_services(
+    azureml: AzureMl,
+    set_identity: SetIdentity,
+    workspace: AmlWorkspace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_identity()
+    monkeypatch.setattr("dbx_aml.azure.credentials.TOKEN_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("dbx_aml.azure.credentials.import_client_modules", lambda: time.sleep(1.2))
+    with connect(Link(mode="aml", aml_workspace=workspace)) as connection:
+        assert connection.identity is not None
+
+
+@pytest.mark.azureml
 def test_a_missing_host_is_one_line(
     azureml: AzureMl, set_identity: SetIdentity, workspace: AmlWorkspace
 ) -> None:

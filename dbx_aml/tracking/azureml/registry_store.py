@@ -23,6 +23,7 @@ from dbx_aml._common.http import paged
 from dbx_aml._common.redact import redact
 from dbx_aml.link.uris import parse_azureml_uri
 from dbx_aml.models.lineage import LOGGED_MODEL_ID, SOURCE_MODEL_URI, SOURCE_RUN_ID
+from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.tracking.azureml.artifact_repository import create_upload
 from dbx_aml.tracking.azureml.mlflow_calls import (
     AnswerLostError,
@@ -256,7 +257,7 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
         self, model_uri: str, run_id: str | None, model_id: str | None
     ) -> tuple[str, str | None, str | None]:
         """Return the artifact URI, the run id and the model id of a `models:/` URI."""
-        client = mlflow.MlflowClient(self._tracking_uri, self._uri)
+        client = create_client(self._tracking_uri, self._uri)
         name = model_uri.removeprefix("models:/")
         if "/" in name or "@" in name:
             from mlflow.store.artifact.utils.models import get_model_name_and_version

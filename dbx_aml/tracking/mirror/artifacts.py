@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlflow.exceptions import MlflowException
 
 from dbx_aml._common.errors import is_not_found
+from dbx_aml._common.http import bound_client
 from dbx_aml._common.paths import check_relative_path, resolve_inside
-from dbx_aml.models.mlflow_client import list_all_artifacts
+from dbx_aml.models.mlflow_client import list_all_artifacts, transfer_files
 
 _FILES_PER_CALL = 100
 _BYTES_PER_CALL = 64 * 2**20
@@ -26,9 +28,14 @@ def list_files(repository: Any) -> FileSizes:
     Raises:
         UnsafePathError: A file's path leads out of the root.
     """
-    # Azure ML has one listing of everything; other repositories have one listing a folder.
-    list_all = getattr(repository, "_iter_artifacts_recursive", None)
-    files = list_all("") if list_all else list_all_artifacts(repository.list_artifacts)
+    # Azure ML has one listing of everything; other repositories have one listing a folder, and
+    # MLflow's own way through the folders does not end where a folder lies in itself.
+    has_own_list = "_iter_artifacts_recursive" in vars(type(repository))
+    files = (
+        repository._iter_artifacts_recursive("")
+        if has_own_list
+        else list_all_artifacts(bound_client(repository).list_artifacts)
+    )
     try:
         return {check_relative_path(info.path): info.file_size for info in files if not info.is_dir}
     except MlflowException as error:
@@ -80,13 +87,16 @@ def copy_missing_files(
             for path in paths:
                 file = resolve_inside(root, path)
                 file.parent.mkdir(parents=True, exist_ok=True)
-                source._download_file(path, str(file))
+                transfer_files(partial(source._download_file, path, str(file)), Path(root))
                 size += file.stat().st_size
             if len(paths) == 1:
                 folder = str(PurePosixPath(paths[0]).parent)
-                destination.log_artifact(str(file), None if folder == "." else folder)
+                upload = partial(
+                    destination.log_artifact, str(file), None if folder == "." else folder
+                )
             else:
-                destination.log_artifacts(root, None)
+                upload = partial(destination.log_artifacts, root, None)
+            transfer_files(upload, Path(root))
             on_written(size)
     return sorted(missing_files(files, list_files(destination)))
 
@@ -112,6 +122,6 @@ def file_digest(repository: Any, path: str) -> str:
     """Return the SHA-256 of a file's content."""
     with tempfile.TemporaryDirectory(prefix="dbx-aml-mirror-") as root:
         file = Path(root, "file")
-        repository._download_file(path, str(file))
+        transfer_files(partial(repository._download_file, path, str(file)), file.parent)
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
