@@ -40,7 +40,7 @@ for _command in (attach, detach, status, snippet):
 def init_script(
     config: str | None, wheelhouse: Path | None, wheelhouse_path: str, on_failure: str
 ) -> None:
-    """Print the init script with the link and the hash of the wheels in it.
+    """Print the init script with the link and the wheels' hash.
 
     The nodes install no other wheels, even if the folder on the cluster was changed. They need no
     variable of the cluster: runtime 19 hides variables from init scripts in standard access mode.

@@ -33,6 +33,7 @@ class ActiveRun:
 
     Attributes:
         experiment_id: Id of the run's experiment, None before the first update.
+        process_token: Text of the process that created the run, None before the first update.
         is_finished: Whether the run has ended and is mirrored.
         is_untracked: Whether the run is not to be mirrored, or lies on another server.
     """
@@ -47,6 +48,7 @@ class ActiveRun:
         self._has_new_requests = True
         self._updated_at = float("-inf")
         self.experiment_id: str | None = None
+        self.process_token: str | None = None
         self.is_finished = False
         self.is_untracked = False
 
@@ -74,8 +76,10 @@ class ActiveRun:
                 raise
             # MLflow now tracks to another server than the link's.
             self.is_untracked = True
+            self.process_token = ""
             return
         self.experiment_id = source_run.info.experiment_id
+        self.process_token = source_run.data.tags.get(tags.PROCESS_TOKEN, "")
         if tags.STATUS not in source_run.data.tags:
             # The run is older than the connection.
             self.is_untracked = True

@@ -37,6 +37,8 @@ _EXIT_TIMEOUT_S = 5.0
 _REST_FACTOR = 3.0
 _FIRST_RETRY_S = 5.0
 _MAX_RETRY_S = 300.0
+# Within this time after it was told about a run, MLflow has created it or failed.
+_CREATION_TIMEOUT_S = 600.0
 
 
 class LiveMirror:
@@ -63,9 +65,10 @@ class LiveMirror:
         self._finished_ids: set[str] = set()
         # MLflow asks header providers for each request, but a database is read without a request.
         self._observes_requests = True
-        # Runs that were about to be created, and their number at the last search.
+        # Number of runs that were about to be created, time of the last one, and ids of those found.
         self._expected_runs = 0
-        self._searched_runs = 0
+        self._expected_at = 0.0
+        self._created_ids: set[str] = set()
         self._has_new_requests = Event()
         self._stop_requested = Event()
         self._stopped = Event()
@@ -105,7 +108,9 @@ class LiveMirror:
 
     def expect_run(self, link: Link) -> dict[str, str]:
         """Start the thread for a run that is about to be created; return tags for that run."""
-        self._expected_runs += 1
+        with self._lock:
+            self._expected_runs += 1
+            self._expected_at = time.monotonic()
         self._has_new_requests.set()
         self.start(link)
         lease = Lease.start(self.process_token)
@@ -159,16 +164,14 @@ class LiveMirror:
         self._finished_ids -= active_ids
         known_ids = self._finished_ids | self._untracked_ids | set(self._active_runs)
         new_ids = (active_ids | ended_ids) - known_ids
-        if new_ids or self._active_runs or self._expected_runs > self._searched_runs:
+        if new_ids or self._active_runs or self._has_unknown_runs:
             run_mirror = self._current_run_mirror()
             if run_mirror is None:
                 return
             for run_id in new_ids:
                 self._active_runs[run_id] = ActiveRun(run_mirror, run_id)
-            expected_runs = self._expected_runs
-            if expected_runs - self._searched_runs > len(new_ids):
+            if self._has_unknown_runs and (has_new_requests or is_last):
                 self._search_runs(run_mirror)
-            self._searched_runs = expected_runs
             self._observes_requests = run_mirror.source.is_remote
         permanent_error: Exception | None = None
         for run_id, active_run in list(self._active_runs.items()):
@@ -181,6 +184,8 @@ class LiveMirror:
                 if is_retryable(error):
                     raise
                 permanent_error = error
+            if active_run.process_token == self.process_token:
+                self._created_ids.add(run_id)
             if active_run.is_finished or active_run.is_untracked:
                 del self._active_runs[run_id]
                 skipped = self._finished_ids if active_run.is_finished else self._untracked_ids
@@ -188,13 +193,23 @@ class LiveMirror:
         if permanent_error is not None:
             raise permanent_error
 
+    @property
+    def _has_unknown_runs(self) -> bool:
+        """Whether runs may have been created and ended between two updates."""
+        with self._lock:
+            if time.monotonic() - self._expected_at > _CREATION_TIMEOUT_S:
+                # MLflow did not create them.
+                self._expected_runs = len(self._created_ids)
+        new_runs = [run for run in self._active_runs.values() if run.process_token is None]
+        return self._expected_runs > len(self._created_ids) + len(new_runs)
+
     def _current_run_mirror(self) -> RunMirror | None:
         if self._run_mirror is None and self._link is not None:
             self._run_mirror = RunMirror(*servers_of_link(self._link), nonce=self.process_token)
         return self._run_mirror
 
     def _search_runs(self, run_mirror: RunMirror) -> None:
-        """Find runs of this process that were created and ended between two updates."""
+        """Find runs of this process that are not in MLflow's memory any more."""
         candidates = {active_run.experiment_id for active_run in self._active_runs.values()}
         candidates |= {fluent._active_experiment_id, os.environ.get("MLFLOW_EXPERIMENT_ID")}
         experiment_ids = sorted(candidate for candidate in candidates if candidate)

@@ -2,9 +2,12 @@
 
 import os
 from contextlib import nullcontext
+from typing import Any
 
 import mlflow
 import pytest
+from mlflow.entities import Run
+from mlflow.tracking._tracking_service.client import TrackingServiceClient
 
 from dbx_aml import connect
 from dbx_aml.tracking import run_context
@@ -55,6 +58,38 @@ def test_a_run_is_mirrored_while_it_runs_and_whole_after_its_end(stores: MirrorS
         # Child processes mark their runs too.
         assert os.environ["DBX_AML_MODE"] == "dual"
     assert "DBX_AML_MODE" not in os.environ
+
+
+def test_a_run_that_is_created_during_a_search_is_mirrored_after_the_next_run(
+    stores: MirrorStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The thread does nothing by itself here.
+    monkeypatch.setattr(live_mirror, "_TICK_S", 3600.0)
+    create_run = TrackingServiceClient.create_run
+
+    def search_and_create_run(*args: Any, **kwargs: Any) -> Run:
+        mirror = run_context.current_live_mirror()
+        assert mirror is not None
+        mirror._update_runs(is_last=False)
+        return create_run(*args, **kwargs)
+
+    monkeypatch.setattr(TrackingServiceClient, "create_run", search_and_create_run)
+    uris = {
+        "databricks_tracking_uri": stores.source_uri,
+        "aml_tracking_uri": stores.destination_uri,
+    }
+    with connect(mode="dual", **uris):
+        mlflow.set_experiment(EXPERIMENT_PATH)
+        with mlflow.start_run(run_name="first"):
+            pass
+        monkeypatch.setattr(TrackingServiceClient, "create_run", create_run)
+        with mlflow.start_run(run_name="second"):
+            pass
+        mirror = run_context.current_live_mirror()
+        assert mirror is not None
+        mirror._update_runs(is_last=False)
+        assert not stores.pending_runs()
+        stores.assert_equal()
 
 
 @pytest.mark.parametrize("mode", ["databricks", "aml", None])
