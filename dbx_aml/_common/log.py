@@ -18,11 +18,13 @@ def get_logger(name: str) -> logging.Logger:
 
 
 def _redact_record(record: logging.LogRecord) -> bool:
-    # The arguments may be errors of other libraries.
-    record.msg, record.args = redact(record.getMessage()), ()
-    if record.exc_info and not record.exc_text:
-        # A formatter takes this text instead of formatting the error.
-        record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
+    # The arguments may be errors of other libraries. Formatters such as pyspark's read the error
+    # itself, so the record has its text alone.
+    text = record.getMessage()
+    if record.exc_info:
+        text += "\n" + logging.Formatter().formatException(record.exc_info)
+    record.msg, record.args = redact(text), ()
+    record.exc_info = record.exc_text = None
     return True
 
 

@@ -94,6 +94,7 @@ def test_config_selects_the_file(run_command: RunCommand, tmp_path: Path) -> Non
 
 
 @pytest.mark.azureml
+@pytest.mark.slow
 def test_black_holes_end_in_time_and_no_secret_is_written(
     dual_link: AzureMl, databricks: Databricks
 ) -> None:

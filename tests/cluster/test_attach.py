@@ -171,6 +171,7 @@ def test_a_second_attach_changes_nothing_and_a_new_link_keeps_the_earlier_values
     ("method", "mode"),
     [("init-script", "USER_ISOLATION"), ("libraries", "SINGLE_USER"), ("policy", "SINGLE_USER")],
 )
+@pytest.mark.slow
 def test_an_attach_and_a_detach_that_fail_at_any_request_can_be_run_again(
     workspace: Databricks,
     client: Client,

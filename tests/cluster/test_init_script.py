@@ -239,6 +239,7 @@ def test_a_second_run_changes_nothing_within_a_second(
     assert modification_times() == times
 
 
+@pytest.mark.slow
 def test_the_fingerprint_depends_on_settings_and_on_no_secret(
     prepared_node: Node, shared_wheelhouse: Path
 ) -> None:
@@ -264,6 +265,7 @@ def test_other_settings_replace_the_block_of_variables(
     assert (values["MLFLOW_TRACKING_URI"], values["MLFLOW_REGISTRY_URI"]) == ("databricks",) * 2
 
 
+@pytest.mark.slow
 def test_a_removed_block_and_a_removed_package_are_restored(
     prepared_node: Node, shared_wheelhouse: Path
 ) -> None:
@@ -275,6 +277,7 @@ def test_a_removed_block_and_a_removed_package_are_restored(
     assert exported_variables(prepared_node)["MLFLOW_TRACKING_URI"] == URI
 
 
+@pytest.mark.slow
 def test_two_nodes_can_read_one_wheelhouse_at_the_same_time(
     make_node: MakeNode, shared_wheelhouse: Path
 ) -> None:
@@ -287,6 +290,7 @@ def test_two_nodes_can_read_one_wheelhouse_at_the_same_time(
     assert {file: file.stat().st_mtime_ns for file in shared_wheelhouse.iterdir()} == times
 
 
+@pytest.mark.slow
 def test_a_newer_runtime_keeps_its_packages_and_the_marker_has_a_message(
     make_node: MakeNode, shared_wheelhouse: Path
 ) -> None:
@@ -325,6 +329,7 @@ def change_runtime_package(node: Node, name: str, version: str) -> None:
 # Settings.
 
 
+@pytest.mark.slow
 def test_a_rendered_script_needs_no_variables_and_variables_override_it(
     node: Node, wheelhouse: Path
 ) -> None:
@@ -548,6 +553,7 @@ def test_a_wheelhouse_without_a_dependency_is_rolled_back(node: Node, wheelhouse
     assert "removing [" in "\n".join(result.lines)
 
 
+@pytest.mark.slow
 def test_a_plugin_that_does_not_work_is_rolled_back_with_all_earlier_packages(
     prepared_node: Node, wheelhouse: Path
 ) -> None:

@@ -20,6 +20,7 @@ def test_a_link_to_databricks_skips_the_check(run_check: RunCheck) -> None:
     assert run_check("MLflow server").status == "skipped"
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     report = check_link(Link(databricks_tracking_uri="http://127.0.0.1:9"))

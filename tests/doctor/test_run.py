@@ -114,6 +114,7 @@ def test_a_wrong_secret_is_one_failure_and_checks_that_need_a_token_are_skipped(
 
 
 @pytest.mark.azureml
+@pytest.mark.slow
 def test_a_check_that_raises_or_hangs_does_not_delay_the_others(
     databricks: Databricks, aml: AzureMl, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,6 +162,7 @@ def proxy():
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+@pytest.mark.slow
 def test_a_browser_opens_a_page_without_a_request(tmp_path: Path, proxy) -> None:
     address, requests = proxy
     path = write_notebook(

@@ -402,6 +402,7 @@ def test_a_dry_run_returns_the_plan_and_writes_nothing(
     assert not exists(output_table)
 
 
+@pytest.mark.slow
 def test_an_empty_table_makes_an_empty_output_of_the_right_columns(spark, view, score, xy_model):
     result = score(xy_model, view(xy_rows(spark)))
     assert (result.status, result.rows_read) == ("scored", 0)
@@ -409,6 +410,7 @@ def test_an_empty_table_makes_an_empty_output_of_the_right_columns(spark, view, 
     assert columns == ["x", "y", "prediction", "_scoring"]
 
 
+@pytest.mark.slow
 def test_unusual_column_names_reach_the_model_and_the_output_unchanged(
     spark, view, score, tmp_path
 ):
@@ -448,7 +450,16 @@ def test_large_integers_stay_exact_beside_a_null(spark, view, score, tmp_path):
 
 
 @pytest.mark.connect
-@pytest.mark.parametrize("kind", ["string", "struct", "array", "double", "bigint", "boolean"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "struct",
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in ("string", "array", "double", "bigint", "boolean")
+        ),
+    ],
+)
 def test_every_type_of_prediction_keeps_its_values_and_its_nulls(
     spark, view, score, tmp_path, kind
 ):
@@ -540,6 +551,7 @@ def test_dates_times_and_decimals_reach_the_model_as_they_are(spark, view, score
 
 
 @pytest.mark.connect
+@pytest.mark.slow
 def test_a_timestamp_is_the_wall_time_of_the_session_in_every_zone(spark, view, score, tmp_path):
     example = pd.DataFrame({"at": [pd.Timestamp("2013-10-27")] * 2})
     model = save_model(tmp_path, lambda rows: rows["at"].dt.strftime("%H:%M"), example)

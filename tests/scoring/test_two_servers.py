@@ -48,6 +48,7 @@ def in_two_threads(stores, call):
         return dict(zip(stores, pool.map(rounds, stores), strict=True))
 
 
+@pytest.mark.slow
 def test_models_registered_at_the_same_time_go_to_the_registry_of_their_call(stores):
     before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
 

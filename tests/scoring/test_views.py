@@ -39,6 +39,7 @@ def test_the_day_is_that_of_the_first_timestamp_of_the_table(spark) -> None:
     assert_df_equality(got, days(spark, may_1, may_2), ignore_nullable=True)
 
 
+@pytest.mark.slow
 def test_without_a_date_it_is_the_day_of_scoring(spark) -> None:
     rows = [(1, 5, (datetime(2026, 5, 3, 23, 59),))]
 

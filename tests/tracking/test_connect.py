@@ -328,6 +328,7 @@ def test_each_wrong_setting_is_one_line_within_seconds(
 
 
 @pytest.mark.azureml
+@pytest.mark.slow
 def test_a_workspace_host_in_a_black_hole_is_one_line_within_seconds(
     azureml: AzureMl, set_identity: SetIdentity, workspace: AmlWorkspace
 ) -> None:

@@ -43,6 +43,7 @@ def test_an_experiment_is_found_by_its_path_and_by_its_mapped_name(
     assert plain.tags == {"dbx_aml.experiment_path": PATH}
 
 
+@pytest.mark.slow
 def test_values_beyond_the_limits_of_a_run_come_back_with_it(
     azureml: AzureMl, azureml_client: MlflowClient
 ) -> None:

@@ -31,6 +31,7 @@ LONG = {"params": {f"name {number}": str(number**7) for number in range(200)}}
 
 
 @given(st.dictionaries(st.text(max_size=20), _JSON))
+@pytest.mark.slow
 def test_a_document_comes_back_from_tags_as_long_as_a_tag_may_be(document: dict[str, Any]) -> None:
     tags = document_tags("dbx_aml.run_inputs", document)
 
