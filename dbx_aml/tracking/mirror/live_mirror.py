@@ -65,7 +65,7 @@ class LiveMirror:
         self._finished_ids: set[str] = set()
         # MLflow asks header providers for each request, but a database is read without a request.
         self._observes_requests = True
-        # Number of runs that were about to be created, time of the last one, and ids of those found.
+        # Runs that were about to be created: their number, the time of the last, the known ids.
         self._expected_runs = 0
         self._expected_at = 0.0
         self._created_ids: set[str] = set()
