@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import distributions
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
@@ -131,9 +132,11 @@ def test_an_index_without_the_plugin_fails_with_the_requirement(
 
 
 def test_the_index_is_never_asked_for_dbx_aml(
-    run_command: RunCommand, index: Index, tmp_path: Path
+    run_command: RunCommand, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Anybody may own its name there, and the nodes would run that package as root."""
+    checkout = SimpleNamespace(read_text=lambda _: None)
+    monkeypatch.setattr(wheelhouse_module, "distribution", lambda _: checkout)
     write_wheel(index.folder, "dbx-aml", "99.0")
     result = run_command("--runtime", "18")
     assert result.exit_code == 1

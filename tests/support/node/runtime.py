@@ -5,6 +5,7 @@ import ensurepip
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from collections.abc import Mapping
 from importlib.metadata import distribution
@@ -85,7 +86,15 @@ def stand_in_runtime(folder: Path) -> Path:
     packages = site_packages(folder)
     wheels = folder.parent / "runtime-wheels"
     # Extracting the wheel that Python has takes a tenth of the time of installing it.
-    pip_wheel = next((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
+    pip_wheel = next(
+        wheel
+        # Debian's Python has its wheels elsewhere.
+        for wheels_folder in (
+            Path(ensurepip.__file__).parent / "_bundled",
+            Path(sysconfig.get_config_var("WHEEL_PKG_DIR") or "/usr/share/python-wheels"),
+        )
+        for wheel in wheels_folder.glob("pip-*.whl")
+    )
     stand_ins = (
         write_wheel(wheels, name, version, (), _FILES.get(name))
         for name, version in STAND_INS.items()
