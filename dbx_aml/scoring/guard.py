@@ -7,9 +7,13 @@ where dbx-aml is not installed and import nothing of it. MLflow loads the model 
 
 from __future__ import annotations
 
+import copy
 import gc
+import importlib
 import json
 import os
+import pickle
+import sys
 from typing import Any
 
 import numpy as np
@@ -43,6 +47,8 @@ _LIBRARIES_WITHOUT_MODELS = (
 # The model of this worker process by its hash. MLflow calls `_load_pyfunc` once a task, and most of
 # a task would be loading. Only one model is kept: a worker outlives many jobs.
 _loaded_models: dict[str, Any] = {}
+# Folders of the models that this process has tried to load since it forgot the last ones.
+_model_folders: list[str] = []
 # The job in which this process has scored a row.
 _verified_jobs: list[str] = []
 
@@ -54,9 +60,11 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Guard
     if model_hash not in _loaded_models:
         import mlflow.pyfunc
 
-        model = mlflow.pyfunc.load_model(os.path.join(path, MODEL_FOLDER), suppress_warnings=True)
+        _forget_models()
+        folder = os.path.join(path, MODEL_FOLDER)
+        _model_folders.append(folder)
+        model = mlflow.pyfunc.load_model(folder, suppress_warnings=True)
         use_one_thread(model)
-        _loaded_models.clear()
         _loaded_models[model_hash] = model
         # PySpark's daemon collects garbage in the worker after every task. With a library and a
         # model on the heap that takes longer than a small task; frozen objects are skipped.
@@ -66,6 +74,23 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Guard
     return Guard(
         _loaded_models[model_hash], spec["outputs"], spec["unscorable_reasons"], strict_job
     )
+
+
+def _forget_models() -> None:
+    """Forget the loaded model and the modules that it brought.
+
+    Another version may bring a module of the same name with other code.
+    """
+    _loaded_models.clear()
+    for folder in _model_folders:
+        below = os.path.join(os.path.abspath(folder), "")
+        for name, module in list(sys.modules.items()):
+            files = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+            if any(file and os.path.abspath(file).startswith(below) for file in files):
+                del sys.modules[name]
+        sys.path[:] = [entry for entry in sys.path if not os.path.abspath(entry).startswith(below)]
+    _model_folders.clear()
+    importlib.invalidate_caches()
 
 
 class Guard:
@@ -114,16 +139,23 @@ class Guard:
                 reasons[position] = self._unscorable_reasons[int(codes[position]) - 1]
             scorable = np.flatnonzero(~quarantined)
 
-        def predict_rows(positions: np.ndarray) -> Exception | None:
+        original = _Original(rows)
+        is_first = True
+
+        def predict_rows(positions: np.ndarray) -> BaseException | None:
             """Store the fields of these rows; return the model's error if it fails on one."""
+            nonlocal is_first
+            # The first call gets the batch itself where no row is unscorable.
+            part = rows if is_first and len(positions) == size else original.take(positions)
+            is_first = False
             try:
-                # Without a copy where no row is unscorable.
-                is_whole_batch = len(positions) == size
-                fields = self._predict_fields(rows if is_whole_batch else rows.iloc[positions])
-            except Exception as err:  # noqa: BLE001 - a user's model may raise any error
+                fields = self._predict_fields(part)
+                for name, values in fields.items():
+                    result[name][positions] = values
+            except KeyboardInterrupt:
+                raise
+            except BaseException as err:  # noqa: BLE001 - sys.exit, or a panic of a Rust library
                 return err
-            for name, values in fields.items():
-                result[name][positions] = values
             return None
 
         def predict_or_split(positions: np.ndarray) -> None:
@@ -151,6 +183,40 @@ class Guard:
         return fields
 
 
+class _Original:
+    """The rows of a batch as the model gets them at first, whatever a failed call did to them.
+
+    Args:
+        rows: Rows of the batch, with the index 0 to n - 1.
+    """
+
+    def __init__(self, rows: pd.DataFrame) -> None:
+        nested = [name for name in rows.columns if _is_nested(rows[name])]
+        self._columns = rows.columns
+        self._rows = rows.drop(columns=nested).copy()
+        self._pickled = {name: pickle.dumps(list(rows[name])) for name in nested}
+        self._nested: dict[str, list[Any]] = {}
+
+    def take(self, positions: np.ndarray) -> pd.DataFrame:
+        """Return a copy of some rows, with the index 0 to n - 1 as Spark gives it."""
+        part = self._rows.iloc[positions].reset_index(drop=True)
+        for name, text in self._pickled.items():
+            if name not in self._nested:
+                self._nested[name] = pickle.loads(text)
+            values = np.empty(len(positions), object)
+            values[:] = [copy.deepcopy(self._nested[name][position]) for position in positions]
+            part[name] = values
+        return part[list(self._columns)]
+
+
+def _is_nested(column: pd.Series) -> bool:
+    """Return whether a column holds values that a model can change in place."""
+    if column.dtype != object:
+        return False
+    first = next((value for value in column if value is not None), None)
+    return isinstance(first, (dict, list, np.ndarray))
+
+
 def _split_failing_rows(rows: pd.DataFrame, positions: np.ndarray) -> list[np.ndarray]:
     """Split rows on which the model failed together.
 
@@ -174,7 +240,7 @@ def _unusual_rows(rows: pd.DataFrame) -> np.ndarray:
     return np.asarray(unusual)
 
 
-def _reason(err: Exception) -> str:
+def _reason(err: BaseException) -> str:
     text = " ".join(f"{type(err).__name__}: {err}".split())
     return text if len(text) <= _REASON_LENGTH else text[: _REASON_LENGTH - 1] + "…"
 

@@ -49,18 +49,17 @@ def columns_of_prediction(prediction: Any, outputs: list[dict[str, Any]], size: 
     Raises:
         ValueError: The prediction has other columns or another number of rows.
     """
+    if isinstance(prediction, list) and prediction and isinstance(prediction[0], dict):
+        prediction = pd.DataFrame(prediction)
+    if isinstance(prediction, (pd.DataFrame, dict)):
+        names = [str(name) for name in prediction]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"the model must return each column once: got {repeated} twice")
     if len(outputs) == 1 and (outputs[0]["is_list"] or outputs[0]["length"] is not None):
-        values = prediction
-        if isinstance(prediction, dict):
-            values = next(iter(prediction.values()))
-        if isinstance(prediction, pd.DataFrame):
-            # One column of lists, or the list's elements as columns.
-            values = prediction.iloc[:, 0] if prediction.shape[1] == 1 else prediction.to_numpy()
-        columns = [values]
-    elif isinstance(prediction, (pd.DataFrame, dict)) or (
-        isinstance(prediction, list) and prediction and isinstance(prediction[0], dict)
-    ):
-        frame = prediction if isinstance(prediction, dict) else pd.DataFrame(prediction)
+        columns = [_lists_of_prediction(prediction, outputs[0])]
+    elif isinstance(prediction, (pd.DataFrame, dict)):
+        frame = prediction
         names = [output["name"] for output in outputs]
         if len(outputs) == 1 and len(frame.keys()) == 1:
             names = list(frame.keys())
@@ -86,7 +85,41 @@ def columns_of_prediction(prediction: Any, outputs: list[dict[str, Any]], size: 
             raise ValueError(
                 f"the model must return one row for each row: got {len(values)} for {size}"
             )
-    return columns
+    return [_in_order_of_rows(values) for values in columns]
+
+
+def _lists_of_prediction(prediction: Any, output: dict[str, Any]) -> Any:
+    """Return the values of an output that is a list, by its name where there are several."""
+    if not isinstance(prediction, (pd.DataFrame, dict)):
+        return prediction
+    if output["name"] in prediction:
+        return prediction[output["name"]]
+    if len(prediction.keys()) == 1:
+        return prediction[next(iter(prediction.keys()))]
+    if isinstance(prediction, pd.DataFrame) and prediction.shape[1] == output["length"]:
+        # Each element of the list is a column.
+        return pd.Series(list(prediction.to_numpy()), index=prediction.index)
+    raise ValueError(
+        f"the model must return the columns of its signature: missing {[output['name']]}; "
+        f"got {[str(name) for name in prediction]}"
+    )
+
+
+def _in_order_of_rows(values: Any) -> Any:
+    """Return values in the order of the rows, whose index is 0 to n - 1.
+
+    Raises:
+        ValueError: The index of the values does not say to which rows they belong.
+    """
+    index = getattr(values, "index", None)
+    if not isinstance(index, pd.Index) or index.equals(pd.RangeIndex(len(values))):
+        return values
+    if index.dtype.kind not in "iu" or not index.sort_values().equals(pd.RangeIndex(len(values))):
+        raise ValueError(
+            "the index of a prediction must be that of the rows, 0 to n - 1: got "
+            f"{[str(label) for label in index[:3]]}; return values without an index"
+        )
+    return values.sort_index()
 
 
 def cast_exactly(output: dict[str, Any], values: Any, size: int) -> dict[str, np.ndarray]:

@@ -89,10 +89,85 @@ def test_a_model_that_drops_rows_never_shifts_predictions_to_other_rows():
     assert "must return one row for each row: got 0 for 1" in result[REASON][1]
 
 
-def test_the_index_of_what_a_model_returns_does_not_matter():
-    frame = pd.DataFrame({"x": [1.0, 2.0, 3.0]}, index=[7, 7, 9])
-    model = Model(lambda rows: pd.Series(rows["x"].to_numpy(), index=[5, 6, 7]))
-    assert list(Guard(model, [DOUBLE], []).predict(frame)["p0"]) == [1.0, 2.0, 3.0]
+@pytest.mark.parametrize("wrap", [lambda values: values, lambda values: values.to_frame("p")])
+def test_an_answer_in_another_order_is_put_in_the_order_of_the_rows(wrap):
+    frame = pd.DataFrame({"x": [1.0, 2.0, 3.0]})
+    model = Model(lambda rows: wrap(rows["x"].sort_values(ascending=False) * 10))
+    assert list(Guard(model, [DOUBLE], []).predict(frame)["p0"]) == [10.0, 20.0, 30.0]
+
+
+@pytest.mark.parametrize("index", [[5, 6, 7], [1, 1, 2], ["a", "b", "c"]])
+def test_an_answer_whose_index_is_not_that_of_the_rows_is_refused(index):
+    frame = pd.DataFrame({"x": [1.0, 2.0, 3.0]})
+    model = Model(lambda rows: pd.Series(rows["x"].to_numpy(), index=index[: len(rows)]))
+    result = Guard(model, [DOUBLE], []).predict(frame)
+    assert result[QUARANTINED][2]
+    assert "the index of a prediction must be that of the rows, 0 to n - 1" in result[REASON][2]
+
+
+def test_each_call_gets_rows_numbered_from_zero():
+    def predict(rows):
+        assert list(rows.index) == list(range(len(rows)))
+        return choosy(rows)
+
+    frame = pd.DataFrame({"x": [0.0, 1.0, -1.0, 3.0, 4.0], UNSCORABLE: [1, 0, 0, 0, 0]})
+    result = Guard(Model(predict), [DOUBLE], ["no"]).predict(frame)
+    assert list(result[REASON]) == ["no", "", "ValueError: x is invalid", "", ""]
+    assert list(result["p0"][[1, 3, 4]]) == [2.0, 6.0, 8.0]
+
+
+def test_a_failed_call_leaves_the_rows_as_they_were():
+    def predict(rows):
+        rows["x"] *= 2
+        for who in rows["who"]:
+            who["a"] *= 2
+        if (rows["x"] < 0).any():
+            raise ValueError("x is negative")
+        return rows["x"] + pd.Series([who["a"] for who in rows["who"]])
+
+    frame = pd.DataFrame({"x": [0.0, 1.0, -1.0, 3.0]})
+    frame["who"] = [{"a": value * 100} for value in frame["x"]]
+    result = Guard(Model(predict), [DOUBLE], []).predict(frame)
+    assert list(result[QUARANTINED]) == [False, False, True, False]
+    assert list(result["p0"][[0, 1, 3]]) == [0.0, 202.0, 606.0]
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), BaseException("panic")])
+def test_an_error_that_is_no_exception_is_the_reason_of_its_row(error):
+    def predict(rows):
+        if (rows["x"] < 0).any():
+            raise error
+        return rows["x"]
+
+    result = Guard(Model(predict), [DOUBLE], []).predict(pd.DataFrame({"x": [1.0, -1.0, 3.0]}))
+    assert list(result[REASON]) == ["", f"{type(error).__name__}: {error}", ""]
+
+
+def test_a_name_that_is_there_twice_is_the_reason_of_its_rows():
+    def predict(rows):
+        columns = ["a", "a"] if (rows["x"] < 0).any() else ["a", "b"]
+        return pd.DataFrame(np.stack([rows["x"], rows["x"]], axis=1), columns=columns)
+
+    outputs = [output("double", name="a"), output("double", name="b", field="p1")]
+    result = Guard(Model(predict), outputs, []).predict(pd.DataFrame({"x": [1.0, -1.0, 3.0]}))
+    assert list(result[QUARANTINED]) == [False, True, False]
+    assert "the model must return each column once: got ['a'] twice" in result[REASON][1]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda n: {"logits": [[-7.0, -7.0]] * n, "probs": [[0.5, 0.5]] * n},
+        lambda n: [{"logits": -7.0, "probs": [0.5, 0.5]}] * n,
+        lambda n: pd.DataFrame({"logits": [[-7.0, -7.0]] * n, "probs": [[0.5, 0.5]] * n}),
+        lambda n: pd.DataFrame([[0.5, 0.5]] * n),
+    ],
+)
+def test_a_list_is_taken_by_the_name_of_the_signature(answer):
+    probabilities = output("double", name="probs", length=2)
+    model = Model(lambda rows: answer(len(rows)))
+    result = Guard(model, [probabilities], []).predict(pd.DataFrame({"x": [1.0, 2.0]}))
+    assert list(result["p0_0"]) == list(result["p0_1"]) == [0.5, 0.5]
 
 
 def test_several_outputs_are_taken_by_name_and_a_missing_one_is_said():
@@ -216,6 +291,33 @@ def test_a_worker_loads_a_model_once_and_keeps_one_only(tmp_path, monkeypatch):
     assert len(loads) == 1
     guard._load_pyfunc(str(tmp_path / "b"))
     assert list(guard._loaded_models) == ["b"]
+
+
+@pytest.mark.slow
+def test_a_worker_runs_the_code_of_the_version_that_it_loads(tmp_path):
+    import mlflow.pyfunc
+
+    class Delay(mlflow.pyfunc.PythonModel):
+        def predict(self, context, model_input):
+            from delay_features import FACTOR
+
+            return model_input["x"] * FACTOR
+
+    def predict(factor):
+        code = tmp_path / "delay_features.py"
+        code.write_text(f"FACTOR = {factor}")
+        folder = tmp_path / str(factor)
+        folder.mkdir()
+        model = folder / guard.MODEL_FOLDER
+        mlflow.pyfunc.save_model(model, python_model=Delay(), code_paths=[str(code)])
+        spec = {"model": str(factor), "job": "1", "outputs": [DOUBLE], "unscorable_reasons": []}
+        (folder / guard.SPEC_FILE).write_text(json.dumps(spec))
+        return list(guard._load_pyfunc(str(folder)).predict(pd.DataFrame({"x": [1.0]}))["p0"])
+
+    try:
+        assert [predict(10), predict(100)] == [[10.0], [100.0]]
+    finally:
+        guard._forget_models()
 
 
 def test_a_strict_guard_raises_if_its_first_rows_all_fail_and_not_after_a_scored_row(
