@@ -193,7 +193,7 @@ class _Original:
     def __init__(self, rows: pd.DataFrame) -> None:
         nested = [name for name in rows.columns if _is_nested(rows[name])]
         self._columns = rows.columns
-        self._rows = rows.drop(columns=nested).copy()
+        self._rows = (rows.drop(columns=nested) if nested else rows).copy()
         self._pickled = {name: pickle.dumps(list(rows[name])) for name in nested}
         self._nested: dict[str, list[Any]] = {}
 
