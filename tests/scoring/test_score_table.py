@@ -477,7 +477,9 @@ def test_every_type_of_prediction_keeps_its_values_and_its_nulls(
             "string",
         ),
         "struct": (
-            lambda rows: values_for(rows, two_outputs.iloc)[["label", "value"]],
+            lambda rows: values_for(rows, two_outputs.iloc)[["label", "value"]].reset_index(
+                drop=True
+            ),
             two_outputs,
             "[Row(value=1.5, label='a'), Row(value=2.5, label='b')]",
             "struct<value:double,label:string>",
