@@ -200,8 +200,8 @@ class Transfer:
         measure_size: Callable[[], int] | None = None,
     ) -> None:
         self._start_s = start_s
-        self._measure_size = measure_size
         self._size = 0
+        self._measure_size = measure_size or (lambda: self._size)
 
     def expect(self, size: int) -> None:
         """Set the bytes from the start that the transfer has time for, for example the file's."""
@@ -218,10 +218,8 @@ class Transfer:
         """
         start = time.monotonic()
         future = start_in_thread(call)
+        size = self._measure_size()
         while True:
-            if self._measure_size is not None:
-                self._size = self._measure_size()
-            size = self._size
             end = start + self._start_s + size / LOWEST_BYTES_PER_S
             try:
                 return future.result(max(0.0, end - time.monotonic()))
@@ -229,7 +227,8 @@ class Transfer:
                 # The call itself may have raised the error.
                 if future.done():
                     raise
-            if (self._measure_size() if self._measure_size else self._size) <= size:
+            last_size, size = size, self._measure_size()
+            if size <= last_size:
                 raise TimeoutError(
                     f"files must come with {LOWEST_BYTES_PER_S // 2**10} KiB a second: got less"
                 )

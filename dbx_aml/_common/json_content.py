@@ -6,9 +6,9 @@ No message of this module repeats text of the JSON: it may be a secret.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 # Levels of nesting; the files of this package have at most four.
 _MAX_DEPTH = 32
@@ -49,6 +49,24 @@ def check_types(value: object, type_hints: Mapping[str, Any]) -> None:
     for key, hint in type_hints.items():
         if key in value and not has_type(value[key], hint):
             raise ValueError(f"{key} must be {_describe(hint)}")
+
+
+def read_fields(value: object, kind: type, required: str) -> dict[str, Any]:
+    """Return the values of a dataclass's fields in a JSON object; other keys are ignored.
+
+    Args:
+        value: Value of `parse_json`.
+        kind: Dataclass; the types of its fields are those of `has_type`.
+        required: Field that the object must have.
+
+    Raises:
+        ValueError: A type is wrong, or the required field is missing.
+    """
+    check_types(value, get_type_hints(kind))
+    content = cast(Mapping[str, Any], value)
+    if required not in content:
+        raise ValueError(f"it has no {required}")
+    return {field.name: content[field.name] for field in fields(kind) if field.name in content}
 
 
 def has_type(value: object, hint: Any) -> bool:

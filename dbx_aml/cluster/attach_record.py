@@ -8,10 +8,10 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Self, TypeVar, get_type_hints
+from typing import Any, Literal, Self, TypeVar
 
 from dbx_aml._common.errors import ClusterError, UnsafePathError
-from dbx_aml._common.json_content import check_types, parse_json
+from dbx_aml._common.json_content import parse_json, read_fields
 from dbx_aml._common.paths import check_relative_path
 from dbx_aml.cluster.clusters import Cluster
 from dbx_aml.cluster.folder import ClusterFolder, absolute_path, is_cluster_folder
@@ -107,14 +107,10 @@ class AttachRecord:
                 repeats no text of the file.
         """
         try:
-            content = parse_json(text)
-            check_types(content, get_type_hints(cls))
-            if "method" not in content:
-                raise ValueError("it has no method")
-            fields = {name: content[name] for name in cls.__dataclass_fields__ if name in content}
+            values = read_fields(parse_json(text), cls, "method")
             for name in ("libraries", "allowlist_entries"):
-                fields[name] = tuple(fields.get(name, ()))
-            record = cls(**fields)
+                values[name] = tuple(values.get(name, ()))
+            record = cls(**values)
             record._check_paths(folder)
         except ValueError as err:
             problem = str(err)

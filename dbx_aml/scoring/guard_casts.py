@@ -51,25 +51,11 @@ def columns_of_prediction(prediction: Any, outputs: list[dict[str, Any]], size: 
     """
     if isinstance(prediction, list) and prediction and isinstance(prediction[0], dict):
         prediction = pd.DataFrame(prediction)
+    is_list = len(outputs) == 1 and (outputs[0]["is_list"] or outputs[0]["length"] is not None)
     if isinstance(prediction, (pd.DataFrame, dict)):
-        names = [str(name) for name in prediction]
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise ValueError(f"the model must return each column once: got {repeated} twice")
-    if len(outputs) == 1 and (outputs[0]["is_list"] or outputs[0]["length"] is not None):
-        columns = [_lists_of_prediction(prediction, outputs[0])]
-    elif isinstance(prediction, (pd.DataFrame, dict)):
-        frame = prediction
-        names = [output["name"] for output in outputs]
-        if len(outputs) == 1 and len(frame.keys()) == 1:
-            names = list(frame.keys())
-        missing = [name for name in names if name not in frame]
-        if missing:
-            raise ValueError(
-                f"the model must return the columns of its signature: missing {missing}; "
-                f"got {[str(name) for name in frame]}"
-            )
-        columns = [frame[name] for name in names]
+        columns = _columns_by_name(prediction, outputs)
+    elif is_list:
+        columns = [prediction]
     else:
         array = prediction if isinstance(prediction, pd.Series) else np.asarray(prediction)
         if array.ndim == 2 and array.shape[1] == len(outputs):
@@ -88,20 +74,29 @@ def columns_of_prediction(prediction: Any, outputs: list[dict[str, Any]], size: 
     return [_in_order_of_rows(values) for values in columns]
 
 
-def _lists_of_prediction(prediction: Any, output: dict[str, Any]) -> Any:
-    """Return the values of an output that is a list, by its name where there are several."""
-    if not isinstance(prediction, (pd.DataFrame, dict)):
-        return prediction
-    if output["name"] in prediction:
-        return prediction[output["name"]]
-    if len(prediction.keys()) == 1:
-        return prediction[next(iter(prediction.keys()))]
-    if isinstance(prediction, pd.DataFrame) and prediction.shape[1] == output["length"]:
+def _columns_by_name(
+    prediction: pd.DataFrame | dict[Any, Any], outputs: list[dict[str, Any]]
+) -> list[Any]:
+    """Return the values of each output, taken by its name in the signature."""
+    shown = [str(name) for name in prediction]
+    repeated = sorted({name for name in shown if shown.count(name) > 1})
+    if repeated:
+        raise ValueError(f"the model must return each column once: got {repeated} twice")
+    names = [output["name"] for output in outputs]
+    missing = [name for name in names if name not in prediction]
+    if not missing:
+        return [prediction[name] for name in names]
+    if len(outputs) == 1 and len(shown) == 1:
+        return [prediction[next(iter(prediction))]]
+    if (
+        len(outputs) == 1
+        and isinstance(prediction, pd.DataFrame)
+        and prediction.shape[1] == outputs[0]["length"]
+    ):
         # Each element of the list is a column.
-        return pd.Series(list(prediction.to_numpy()), index=prediction.index)
+        return [pd.Series(list(prediction.to_numpy()), index=prediction.index)]
     raise ValueError(
-        f"the model must return the columns of its signature: missing {[output['name']]}; "
-        f"got {[str(name) for name in prediction]}"
+        f"the model must return the columns of its signature: missing {missing}; got {shown}"
     )
 
 

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, get_type_hints
+from typing import Literal, Self
 
-from dbx_aml._common.json_content import check_types, parse_json
+from dbx_aml._common.json_content import parse_json, read_fields
 
 MARKER_NAME = "marker.json"
 MARKER_PATH = Path("/databricks/dbx_aml") / MARKER_NAME
@@ -110,15 +110,11 @@ class NodeMarker:
         content = parse_json(text)
         if content is None:
             return None
-        check_types(content, get_type_hints(cls))
-        if "status" not in content:
-            raise ValueError("it has no status")
-        values = _known_values(cls, content)
-        kept_packages = (
-            KeptPackage(**_known_values(KeptPackage, package))
+        values = read_fields(content, cls, "status")
+        values["kept_packages"] = tuple(
+            KeptPackage(**read_fields(package, KeptPackage, "package"))
             for package in values.get("kept_packages", ())
         )
-        values["kept_packages"] = tuple(kept_packages)
         values["messages"] = tuple(values.get("messages", ()))
         return cls(**values)
 
@@ -150,7 +146,3 @@ def read_marker(path: str | Path = MARKER_PATH) -> NodeMarker | None:
         status="failed",
         reason=f"{file} must be readable: {problem}; restart the cluster to write it again",
     )
-
-
-def _known_values(cls: Any, content: Mapping[str, Any]) -> dict[str, Any]:
-    return {field.name: content[field.name] for field in fields(cls) if field.name in content}

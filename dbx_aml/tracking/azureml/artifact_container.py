@@ -7,9 +7,8 @@ artifacts never change.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,13 +16,11 @@ from typing import Any, TypeVar
 from azure.core.exceptions import ResourceExistsError
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
-    INVALID_PARAMETER_VALUE,
     RESOURCE_ALREADY_EXISTS,
     RESOURCE_DOES_NOT_EXIST,
 )
 from mlflow.utils.rest_utils import MlflowHostCreds, verify_rest_response
 
-from dbx_aml._common.errors import UnsafePathError
 from dbx_aml._common.http import Transfer, paged
 from dbx_aml._common.log import get_logger
 from dbx_aml._common.paths import check_relative_path, quote_segment
@@ -34,7 +31,7 @@ from dbx_aml.tracking.azureml.blob_upload import (
     open_blob,
     upload_blob,
 )
-from dbx_aml.tracking.azureml.mlflow_calls import send_request
+from dbx_aml.tracking.azureml.mlflow_calls import mlflow_errors, send_request
 
 log = get_logger(__name__)
 # Folder of files that the store keeps in a run; they are not artifacts of the user.
@@ -66,7 +63,7 @@ class ArtifactContainer:
     def from_run(cls, context: Any, experiment: str, run_id: str) -> "ArtifactContainer":
         """Return the artifacts of a run, by the identifier or the name of its experiment."""
         scope = context._get_scope()
-        with mlflow_error():
+        with mlflow_errors():
             names = f"{quote_segment(experiment)}/runs/{quote_segment(run_id)}"
         path = f"/experiments/{names}/artifacts"
         return cls(context, f"/history/v1.0{scope}{path}")
@@ -74,7 +71,7 @@ class ArtifactContainer:
     @classmethod
     def from_upload(cls, context: Any, origin: str, container: str) -> "ArtifactContainer":
         """Return the artifacts of an upload without a run, for example of a registered model."""
-        with mlflow_error():
+        with mlflow_errors():
             path = f"/artifacts/{quote_segment(origin)}/{quote_segment(container)}"
         return cls(context, f"/artifact/v2.0{context._get_scope()}{path}")
 
@@ -93,7 +90,7 @@ class ArtifactContainer:
             return [artifact["path"] for artifact in page.get("value") or []], next_token
 
         paths = [path for path in paged(fetch_page, "artifacts") if str(path).startswith(prefix)]
-        with mlflow_error():
+        with mlflow_errors():
             return [check_relative_path(path) for path in paths]
 
     def size(self, path: str) -> int | None:
@@ -124,7 +121,7 @@ class ArtifactContainer:
             MlflowException: The artifact does not exist, was registered but never uploaded, or its
                 path leads out of its run.
         """
-        with mlflow_error():
+        with mlflow_errors():
             check_relative_path(path)
         target = Path(file)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -271,15 +268,6 @@ class ArtifactContainer:
     def _creds(self) -> MlflowHostCreds:
         token = self._context.auth.get_token(self._context.cloud._get_default_scope()).token
         return MlflowHostCreds(self._context.host_url, token=token)
-
-
-@contextmanager
-def mlflow_error() -> Iterator[None]:
-    """Raise MLflow's own error for a path that leads out of its folder."""
-    try:
-        yield
-    except UnsafePathError as err:
-        raise MlflowException(str(err), INVALID_PARAMETER_VALUE) from err
 
 
 def _retry_path(path: str, number: int) -> str:

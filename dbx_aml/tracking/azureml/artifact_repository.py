@@ -23,11 +23,8 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from dbx_aml._common.paths import check_relative_path
 from dbx_aml._common.redact import redact, redact_uri
 from dbx_aml.link.uris import parse_azureml_uri
-from dbx_aml.tracking.azureml.artifact_container import (
-    INTERNAL_FOLDER,
-    ArtifactContainer,
-    mlflow_error,
-)
+from dbx_aml.tracking.azureml.artifact_container import INTERNAL_FOLDER, ArtifactContainer
+from dbx_aml.tracking.azureml.mlflow_calls import mlflow_errors
 from dbx_aml.tracking.azureml.service_context import service_context_of, workspace_uri_of
 
 
@@ -122,7 +119,7 @@ class AmlArtifactRepository(ArtifactRepository):  # type: ignore[misc,unused-ign
         """Return the path in the container for a path relative to this repository."""
         folders = [name.replace("\\", "/").strip("/") for name in (self.root, *names) if name]
         path = "/".join(folder for folder in folders if folder not in ("", "."))
-        with mlflow_error():
+        with mlflow_errors():
             return check_relative_path(path) if path else ""
 
     def _relative_path(self, path: str) -> str:

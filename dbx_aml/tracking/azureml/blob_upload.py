@@ -18,7 +18,7 @@ from dbx_aml._common.http import Transfer
 from dbx_aml._common.retry import parse_retry_after
 from dbx_aml._common.text import one_line
 from dbx_aml.link.clouds import check_storage_url, cloud_and_region
-from dbx_aml.tracking.azureml.mlflow_calls import host_errors, with_retries
+from dbx_aml.tracking.azureml.mlflow_calls import mlflow_errors, with_retries
 
 _MIB = 2**20
 _BLOCK_BYTES = 4 * _MIB
@@ -37,7 +37,7 @@ def open_blob(uri: str, service_url: str) -> BlobClient:
     Raises:
         MlflowException: The URI is not of the cloud's storage; nothing was sent there.
     """
-    with host_errors():
+    with mlflow_errors():
         check_storage_url(uri, cloud_and_region(service_url.partition("://")[2])[0])
     return BlobClient.from_blob_url(
         uri,

@@ -31,6 +31,7 @@ from dbx_aml._common.errors import (
     ArgumentError,
     ServiceUnavailableError,
     TemporaryError,
+    UnsafePathError,
     UntrustedHostError,
 )
 from dbx_aml._common.http import (
@@ -60,15 +61,15 @@ class AnswerLostError(MlflowException):
 
 
 @contextmanager
-def host_errors(prefix: str = "") -> Iterator[None]:
-    """Raise MLflow's error for a host that is not Azure's, as MLflow's callers expect.
+def mlflow_errors(prefix: str = "") -> Iterator[None]:
+    """Raise MLflow's error, as its callers expect, for a host or a path that is refused.
 
     Args:
         prefix: Begin of the message.
     """
     try:
         yield
-    except UntrustedHostError as error:
+    except (UnsafePathError, UntrustedHostError) as error:
         raise MlflowException(f"{prefix}{error}", INVALID_PARAMETER_VALUE) from error
 
 

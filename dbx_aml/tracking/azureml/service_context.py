@@ -28,7 +28,7 @@ from dbx_aml.azure.credentials import get_credential
 from dbx_aml.link.clouds import check_data_plane_host, cloud_and_region
 from dbx_aml.link.link import Link
 from dbx_aml.link.uris import AzuremlUri, parse_azureml_uri
-from dbx_aml.tracking.azureml.mlflow_calls import host_errors
+from dbx_aml.tracking.azureml.mlflow_calls import mlflow_errors
 from dbx_aml.tracking.connect import connected_link
 
 _lock = Lock()
@@ -71,7 +71,7 @@ def service_context_of(uri: str, *known_uris: str | None) -> Any:
 
 def _trusted_host(resource: AzuremlUri, *known_uris: str | None) -> str:
     """Return the host to call for a workspace or a registry, once it may get a token."""
-    with host_errors(
+    with mlflow_errors(
         f"artifacts of run {resource.run_artifact[1]}: " if resource.run_artifact else ""
     ):
         host = check_data_plane_host(resource.host)
@@ -116,7 +116,7 @@ def shared_registry_context(host: str, name: str) -> Any:
     Raises:
         MlflowException: The host is not Azure ML's.
     """
-    with host_errors():
+    with mlflow_errors():
         host = check_data_plane_host(host)
     return RegistryServiceContext(
         subscription_id=None,

@@ -8,7 +8,7 @@ from azureml.mlflow._store.artifact.artifact_repo import AzureMLflowArtifactRepo
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 from dbx_aml.link.clouds import check_azure_url
-from dbx_aml.tracking.azureml.mlflow_calls import host_errors
+from dbx_aml.tracking.azureml.mlflow_calls import mlflow_errors
 from dbx_aml.tracking.azureml.service_context import shared_registry_context
 
 
@@ -34,6 +34,6 @@ class SharedRegistryRepository(AzureMLflowArtifactRepository):  # type: ignore[m
         name = url.path.partition("/registries/")[2].partition("/")[0]
         context = shared_registry_context(url.netloc, name)
         self.artifacts = RegistryArtifactClient(context, url.path[1:])
-        with host_errors():
+        with mlflow_errors():
             # Azure ML itself says at which host the registry is.
             check_azure_url(self.artifacts._client._client._base_url)

@@ -109,6 +109,9 @@ class LiveMirror:
     def expect_run(self, link: Link) -> dict[str, str]:
         """Start the thread for a run that is about to be created; return tags for that run."""
         with self._lock:
+            if self._is_creation_over:
+                # MLflow did not create the runs that are not known.
+                self._expected_runs = len(self._created_ids)
             self._expected_runs += 1
             self._expected_at = time.monotonic()
         self._has_new_requests.set()
@@ -196,12 +199,14 @@ class LiveMirror:
     @property
     def _has_unknown_runs(self) -> bool:
         """Whether runs may have been created and ended between two updates."""
-        with self._lock:
-            if time.monotonic() - self._expected_at > _CREATION_TIMEOUT_S:
-                # MLflow did not create them.
-                self._expected_runs = len(self._created_ids)
+        if self._is_creation_over:
+            return False
         new_runs = [run for run in self._active_runs.values() if run.process_token is None]
         return self._expected_runs > len(self._created_ids) + len(new_runs)
+
+    @property
+    def _is_creation_over(self) -> bool:
+        return time.monotonic() - self._expected_at > _CREATION_TIMEOUT_S
 
     def _current_run_mirror(self) -> RunMirror | None:
         if self._run_mirror is None and self._link is not None:
