@@ -366,7 +366,10 @@ class RunMirror:
         source, latest = verified.mirrored.source, verified.latest_source_run
         if not self.leases.has_lease(latest):
             result.status, result.reason = "locked", "another process has taken it over"
-            return True
+            # That process may have finished before this one created its mirrored run.
+            return self.mirrored_runs.delete_duplicates(
+                latest, verified.mirrored.run, verified.mirrored.parent_id
+            )
         if tags.run_digest(latest) != source.digest:
             return False
         if not self.mirrored_runs.delete_duplicates(

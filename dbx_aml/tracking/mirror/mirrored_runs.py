@@ -99,7 +99,8 @@ class MirroredRuns:
             parent_id: Parent on the destination that this process set.
 
         Returns:
-            Whether the mirrored run and its parent are the runs that stay.
+            Whether the mirrored run and its parent stay, and no other run was deleted. Else the
+            caller has to bring the run that stays up to date.
         """
         mirrored_id = mirrored_run.info.run_id
         copies = self._search_copies(source_run)
@@ -112,7 +113,7 @@ class MirroredRuns:
             if copy.info.run_id != kept_id:
                 self._move_children(copy, kept_id)
                 self._destination.store.delete_run(copy.info.run_id)
-        if kept_id != mirrored_id:
+        if len(copies) > 1 or kept_id != mirrored_id:
             self._source.store.set_tag(source_run.info.run_id, RunTag(self._run_id_tag, kept_id))
             return False
         return parent_id is None or self.find_parent_id(source_run) == parent_id

@@ -2,10 +2,14 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mlflow.entities import Run
 
+from dbx_aml.tracking.mirror.lease import Lease
 from dbx_aml.tracking.mirror.mirror_runs import Progress
+from dbx_aml.tracking.mirror.mirrored_runs import MirroredRuns
 from tests.support.mirror import MirrorStores
 
 
@@ -23,6 +27,28 @@ def test_two_mirrors_at_once_create_no_second_run(stores: MirrorStores) -> None:
     assert {result.status for result in results} <= {"done", "up_to_date"}, results
     assert all(result.error is None for result in results)
     stores.assert_equal()
+
+
+def test_a_mirror_that_creates_its_run_after_another_has_finished_leaves_one_run(
+    stores: MirrorStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source_run_id = stores.create_run("run")
+    create_run = MirroredRuns._create
+
+    def mirror_and_create_run(self: MirroredRuns, *args: Any) -> Run:
+        monkeypatch.setattr(MirroredRuns, "_create", create_run)
+        with monkeypatch.context() as patch:
+            # Both have read the run before one of them set the lease.
+            patch.setattr(Lease, "is_expired", True)
+            assert {result.status for result in stores.mirror().values()} == {"done"}
+        return create_run(self, *args)
+
+    monkeypatch.setattr(MirroredRuns, "_create", mirror_and_create_run)
+    stores.mirror()
+
+    stores.assert_equal()
+    assert len(stores.mirrored_ids(source_run_id)) == 1
+    assert not stores.pending_runs()
 
 
 def test_the_progress_counts_runs_points_and_bytes(stores: MirrorStores) -> None:
