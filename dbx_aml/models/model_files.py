@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import FileInfo, Run
     from mlflow.entities.logged_model import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 _MLMODEL = "MLmodel"
@@ -38,6 +39,7 @@ class ModelLocation:
         path: Folder of the model in `repository`.
         run_id: Run that logged the model.
         model_id: Logged model of MLflow 3.
+        created_at: Time at which a registered version was created, in milliseconds.
     """
 
     uri: ModelUri
@@ -46,6 +48,7 @@ class ModelLocation:
     path: str = ""
     run_id: str | None = None
     model_id: str | None = None
+    created_at: int | None = None
 
     def download(self, folder: Path) -> Path:
         """Download the model into a folder; return the folder of its MLmodel file."""
@@ -66,10 +69,10 @@ def locate_model(uri: ModelUri, client: MlflowClient) -> ModelLocation:
         case "alias":
             version = client.get_model_version_by_alias(str(uri.name), str(uri.alias))
             pinned = ModelUri(kind="version", name=uri.name, version=str(version.version))
-            return _registered_version(pinned, version.run_id, client)
+            return _registered_version(pinned, version, client)
         case "version":
             version = client.get_model_version(str(uri.name), str(uri.version))
-            return _registered_version(uri, version.run_id, client)
+            return _registered_version(uri, version, client)
         case "logged_model":
             return _logged_model(uri, client.get_logged_model(str(uri.model_id)), client)
         case "run":
@@ -85,7 +88,9 @@ def registry_uri_of(client: MlflowClient) -> str:
     return str(client._registry_uri)
 
 
-def _registered_version(uri: ModelUri, run_id: str | None, client: MlflowClient) -> ModelLocation:
+def _registered_version(
+    uri: ModelUri, version: ModelVersion, client: MlflowClient
+) -> ModelLocation:
     from mlflow.utils.uri import is_databricks_unity_catalog_uri, is_databricks_uri
 
     registry_uri = registry_uri_of(client)
@@ -105,7 +110,13 @@ def _registered_version(uri: ModelUri, run_id: str | None, client: MlflowClient)
     else:
         location = client.get_model_version_download_uri(str(uri.name), str(uri.version))
         repository = _artifact_repository(location, client)
-    return ModelLocation(uri=uri, source=str(uri), repository=repository, run_id=run_id)
+    return ModelLocation(
+        uri=uri,
+        source=str(uri),
+        repository=repository,
+        run_id=version.run_id,
+        created_at=version.creation_timestamp,
+    )
 
 
 def _logged_model(uri: ModelUri, model: LoggedModel, client: MlflowClient) -> ModelLocation:

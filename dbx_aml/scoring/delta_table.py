@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 # Errors of Spark: its own classes, or py4j's for a Java error that has no class in Python.
 SPARK_ERRORS = (PySparkException, Py4JError)
 
-_PATH = re.compile(r"(?:delta|parquet)\.`(?P<path>[^`]+)`", re.IGNORECASE)
+_PATH = re.compile(
+    r"(?:(?:delta|parquet)\.`(?P<path>[^`]+)`|\w+\.`(?P<other_path>[^`]*/[^`]*)`)", re.IGNORECASE
+)
 # Newest commits that a look-up of an earlier attempt reads. Delta itself refuses a transaction of
 # an older commit.
 _RECENT_COMMITS = 200
@@ -67,7 +69,7 @@ class Table:
     def path(self) -> str | None:
         """Path of a table that is named by its path, else None."""
         match = _PATH.fullmatch(self.name)
-        return match["path"] if match else None
+        return (match["path"] or match["other_path"]) if match else None
 
     def sibling(self, suffix: str) -> Table:
         """Return the table whose name or path ends with "_<suffix>" after this table's."""

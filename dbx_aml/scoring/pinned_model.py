@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from dbx_aml._common.http import send
 from dbx_aml._common.redact import redact_uri
 from dbx_aml._common.retry import RetryPolicy
 from dbx_aml._common.text import first_line
-from dbx_aml.models.model_files import locate_model, registry_uri_of
+from dbx_aml.models.model_files import ModelLocation, locate_model, registry_uri_of
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring.column_binding import ModelColumn, ModelOutput
 from dbx_aml.scoring.environments import check_flavor
@@ -46,6 +47,8 @@ class PinnedModel:
         folder: Folder with the model's files.
         inputs: Input columns of the signature.
         outputs: Outputs of the signature.
+        content: Digest of what the model is: of a registered version its creation and its MLmodel
+            file, of any other model all its files.
     """
 
     uri: str
@@ -55,6 +58,7 @@ class PinnedModel:
     folder: Path
     inputs: tuple[ModelColumn, ...]
     outputs: tuple[ModelOutput, ...]
+    content: str
 
 
 def pin_model(uri: ModelUri, client: MlflowClient, folder: Path) -> PinnedModel:
@@ -90,7 +94,34 @@ def pin_model(uri: ModelUri, client: MlflowClient, folder: Path) -> PinnedModel:
         folder=path,
         inputs=_inputs(metadata, uri),
         outputs=_outputs(metadata, uri),
+        content=_digest_version(location, path) if location.created_at else digest_files(path),
     )
+
+
+def _digest_version(location: ModelLocation, folder: Path) -> str:
+    """Return the digest of a registered version: its files do not change after its creation.
+
+    A version that was deleted and made again has the number of the old one, but another time. The
+    MLmodel file tells a local registry's version whose source folder was saved again.
+    """
+    digest = hashlib.sha256(f"{location.uri} {location.created_at}\n".encode())
+    digest.update((folder / "MLmodel").read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def digest_files(folder: Path) -> str:
+    """Return a digest of the names and the content of all files of a model.
+
+    Files that Python itself writes beside a model's code are left out.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder)
+        if file.is_file() and "__pycache__" not in name.parts:
+            with file.open("rb") as content:
+                digest.update(f"{name.as_posix()}\n".encode())
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def _must_exist(uri: ModelUri) -> str:

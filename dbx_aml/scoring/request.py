@@ -10,6 +10,7 @@ from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring.delta_table import Table
 from dbx_aml.scoring.pinned_model import PinnedModel
 from dbx_aml.scoring.plan import WRITE_MODES, QuarantineLimit, WriteMode
+from dbx_aml.scoring.table_identity import TableIdentity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,13 @@ class ResolvedRequest:
         tracking_uri: MLflow tracking URI.
         registry_uri: MLflow registry URI.
         output_columns: Input columns that go into the output table.
-        input_version: Version of the input table; None for a stream, a view or a file.
+        input: Input table; its versions are None for a stream, a view or a file.
+        output: Output table; None if it does not exist yet.
+        quarantine: Quarantine table; None if it does not exist yet.
+        quarantine_name: Name of the quarantine table with catalog and schema.
+        input_version: Version of the input table that is read: the newest one, with the rows of
+            `input.data_version`. None for a stream, a view or a file.
+        time_zone: Time zone of the session.
     """
 
     request: ScoringRequest
@@ -99,7 +106,12 @@ class ResolvedRequest:
     tracking_uri: str = field(repr=False)
     registry_uri: str = field(repr=False)
     output_columns: tuple[str, ...]
+    input: TableIdentity
+    output: TableIdentity | None
+    quarantine: TableIdentity | None
+    quarantine_name: str
     input_version: int | None
+    time_zone: str
 
 
 @dataclass(frozen=True, kw_only=True)

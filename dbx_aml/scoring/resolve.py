@@ -16,6 +16,12 @@ from dbx_aml.scoring.environments import requirement_differences
 from dbx_aml.scoring.pinned_model import pin_model
 from dbx_aml.scoring.request import ResolvedRequest, ScoringRequest
 from dbx_aml.scoring.spark_progress import Report
+from dbx_aml.scoring.table_identity import (
+    TableIdentity,
+    identify_table,
+    resolve_name,
+    with_versions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,15 +45,15 @@ def resolve_request(
     client = create_client(request.tracking_uri, request.registry_uri)
     # Delta's stream keeps its own position.
     is_stream = request.write_mode == "incremental" and not request.dry_run
-    # Spark looks up the table's version while the model is downloaded.
+    # Spark looks up the tables while the model is downloaded.
     with ThreadPoolExecutor(1) as pool:
         report("checking the tables")
-        version = None if is_stream else pool.submit(request.input_table.version, spark)
+        tables = pool.submit(_identify_tables, spark, request, with_version=not is_stream)
         input_columns = _read_input(spark, request).columns
         report("resolving the model")
         model = pin_model(request.model_uri, client, folder)
         check_outputs(model.outputs)
-        input_version = version.result() if version else None
+        input_identity, output, quarantine = tables.result()
     output_columns = _output_columns(request, input_columns)
     if request.is_local_environment:
         differences = requirement_differences(model.folder)
@@ -59,8 +65,34 @@ def resolve_request(
         tracking_uri=client.tracking_uri,
         registry_uri=registry_uri_of(client),
         output_columns=output_columns,
-        input_version=input_version,
+        input=input_identity,
+        output=output,
+        quarantine=quarantine,
+        quarantine_name=resolve_name(spark, request.quarantine_table),
+        input_version=input_identity.version,
+        time_zone=str(spark.conf.get("spark.sql.session.timeZone")),
     )
+
+
+def _identify_tables(
+    spark: SparkSession, request: ScoringRequest, *, with_version: bool
+) -> tuple[TableIdentity, TableIdentity | None, TableIdentity | None]:
+    """Return what the input, the output and the quarantine are.
+
+    Raises:
+        TableNotFoundError: The input table does not exist.
+    """
+    source = identify_table(spark, request.input_table)
+    if source is None:
+        raise TableNotFoundError(
+            f"input table must exist and be readable: got {request.input_table.name!r}"
+        )
+    if with_version:
+        source = with_versions(spark, request.input_table, source)
+    output, quarantine = (
+        identify_table(spark, table) for table in (request.output_table, request.quarantine_table)
+    )
+    return source, output, quarantine
 
 
 def _read_input(spark: SparkSession, request: ScoringRequest) -> DataFrame:

@@ -15,12 +15,12 @@ from dbx_aml.local.spark import current_spark
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring import plan, stream
 from dbx_aml.scoring.batch import WrittenBatch, write_batch
+from dbx_aml.scoring.batch_identity import batch_identity
 from dbx_aml.scoring.bind import BoundRequest, bind_request
 from dbx_aml.scoring.column_binding import PREDICTION, SCORING
 from dbx_aml.scoring.delta_table import Table
 from dbx_aml.scoring.request import (
     Batch,
-    ResolvedRequest,
     ScoringRequest,
     require_value,
     split_names,
@@ -146,7 +146,7 @@ def score_table(
 
 def _batch_result(bound: BoundRequest, start_time: float) -> ScoringResult:
     resolved = bound.resolved
-    batch_id = _batch_id(resolved)
+    batch_id = _batch_id(bound)
     batch = Batch(
         batch_id=batch_id,
         app_id=f"dbx_aml/{batch_id}",
@@ -221,9 +221,9 @@ def _check_quarantine_limit(request: ScoringRequest, result: ScoringResult) -> N
         )
 
 
-def _batch_id(resolved: ResolvedRequest) -> str:
+def _batch_id(bound: BoundRequest) -> str:
     """Return the batch id of the request, or one of everything that decides the rows."""
-    request = resolved.request
+    request, resolved = bound.request, bound.resolved
     if request.batch_id:
         return request.batch_id
     if resolved.input_version is None:
@@ -237,17 +237,7 @@ def _batch_id(resolved: ResolvedRequest) -> str:
             f"batch_id must be given where row_filter changes by itself: got {functions} in "
             f"{request.row_filter!r}; pass one that names these rows, for example their date"
         )
-    return plan.batch_id(
-        {
-            "model_uri": resolved.model.uri,
-            "input_table": request.input_table.name,
-            "input_version": resolved.input_version,
-            "row_filter": request.row_filter,
-            "output_table": request.output_table.name,
-            "write_mode": request.write_mode,
-            "replace_where": request.replace_where,
-        }
-    )
+    return plan.batch_id(batch_identity(bound))
 
 
 def _read_rows(bound: BoundRequest, version: int | None) -> DataFrame:
@@ -283,7 +273,7 @@ def _plan(bound: BoundRequest) -> dict[str, Any]:
             versions = f"{last_version + 1} to {resolved.input_version}"
         result["input_versions_to_read"] = versions
     else:
-        result["batch_id"] = _batch_id(resolved)
+        result["batch_id"] = _batch_id(bound)
         result["rows_to_read"] = rows.count()
         result["files_to_read"] = len(rows.inputFiles())
     return result
