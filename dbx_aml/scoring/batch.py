@@ -22,7 +22,7 @@ from dbx_aml._common.errors import ScoringError
 from dbx_aml._common.log import get_logger
 from dbx_aml._common.text import sql_identifier
 from dbx_aml.scoring.bind import BoundRequest, bind_pinned_uri
-from dbx_aml.scoring.delta_table import SPARK_ERRORS, Commit
+from dbx_aml.scoring.delta_table import Commit
 from dbx_aml.scoring.delta_write import (
     StrictGuardError,
     batch_writer,
@@ -35,6 +35,7 @@ from dbx_aml.scoring.model_trial import require_scorable_row, try_model
 from dbx_aml.scoring.output_rows import quarantined_rows, scored_rows
 from dbx_aml.scoring.partitions import partition_rows
 from dbx_aml.scoring.request import Batch
+from dbx_aml.scoring.spark_errors import SPARK_ERRORS
 from dbx_aml.scoring.spark_settings import larger_arrow_batches
 
 if TYPE_CHECKING:

@@ -8,17 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from py4j.protocol import Py4JError
-from pyspark.errors import AnalysisException, PySparkException
+from pyspark.errors import AnalysisException
 
 from dbx_aml._common.errors import ArgumentError
 from dbx_aml._common.json_content import parse_json
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
-
-# Errors of Spark: its own classes, or py4j's for a Java error that has no class in Python.
-SPARK_ERRORS = (PySparkException, Py4JError)
 
 _PATH = re.compile(
     r"(?:(?:delta|parquet)\.`(?P<path>[^`]+)`|\w+\.`(?P<other_path>[^`]*/[^`]*)`)", re.IGNORECASE
@@ -27,15 +23,6 @@ _PATH = re.compile(
 # an older commit.
 _RECENT_COMMITS = 200
 _METADATA_KEY = "dbx_aml"
-_CAUSES = (
-    "No space left on device",
-    "Permission denied",
-    "Read-only file system",
-    "Not a directory",
-    "ConcurrentTransactionException",
-    "ConcurrentAppendException",
-    "CONCURRENT_STREAM_LOG_UPDATE",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,18 +144,3 @@ def parse_commit_metadata(text: str | None) -> dict[str, Any] | None:
         return None
     metadata = data.get(_METADATA_KEY) if isinstance(data, dict) else None
     return metadata if isinstance(metadata, dict) else None
-
-
-def spark_error_line(err: Exception) -> str:
-    """Return the cause of a Spark error in one line, without the stacks of Java and Python."""
-    text = f"{err}\n{getattr(err, '_stackTrace', '') or ''}"
-    for cause in _CAUSES:
-        if cause in text:
-            return cause
-    python = re.findall(r"^(?:\w+\.)*(\w*(?:Error|Exception)): (.*)$", text, re.MULTILINE)
-    if "Traceback (most recent call last)" in text and python:
-        return ": ".join(python[-1])
-    java = re.search(r"^: (?:[\w$]+\.)*([\w$]+: .*)$", str(err), re.MULTILINE)
-    message = java[1] if java else str(err).partition("JVM stacktrace")[0].strip()
-    line = next((line.strip() for line in message.splitlines() if line.strip()), "")
-    return line.partition(" SQLSTATE")[0].rstrip(". ") or type(err).__name__

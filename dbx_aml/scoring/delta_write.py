@@ -12,14 +12,10 @@ from pyspark.sql import types as T
 from dbx_aml._common.errors import ScoringError
 from dbx_aml._common.text import sql_identifier
 from dbx_aml.scoring.column_binding import SCORING
-from dbx_aml.scoring.delta_table import (
-    SPARK_ERRORS,
-    Table,
-    format_commit_metadata,
-    spark_error_line,
-)
+from dbx_aml.scoring.delta_table import Table, format_commit_metadata
 from dbx_aml.scoring.guard import EVERY_ROW_FAILED
 from dbx_aml.scoring.request import Batch
+from dbx_aml.scoring.spark_errors import SPARK_ERRORS, spark_error_line
 from dbx_aml.scoring.spark_settings import exclusive_settings
 
 if TYPE_CHECKING:

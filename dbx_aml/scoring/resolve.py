@@ -11,10 +11,10 @@ from dbx_aml._common.log import get_logger
 from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.models.model_files import registry_uri_of
 from dbx_aml.scoring.column_binding import PREDICTION, SCORING, check_outputs
-from dbx_aml.scoring.delta_table import SPARK_ERRORS, spark_error_line
 from dbx_aml.scoring.environments import requirement_differences
 from dbx_aml.scoring.pinned_model import pin_model
 from dbx_aml.scoring.request import ResolvedRequest, ScoringRequest
+from dbx_aml.scoring.spark_errors import SPARK_ERRORS, spark_error_line
 from dbx_aml.scoring.spark_progress import Report
 from dbx_aml.scoring.table_identity import (
     TableIdentity,

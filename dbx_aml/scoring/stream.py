@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pyspark.errors import AnalysisException
 
-from dbx_aml._common import errors
 from dbx_aml._common.errors import ScoringError
 from dbx_aml._common.log import get_logger
 from dbx_aml.local.spark import is_connect
 from dbx_aml.scoring.batch import WrittenBatch, write_batch
 from dbx_aml.scoring.bind import BoundRequest, bind_pinned_uri
-from dbx_aml.scoring.delta_table import SPARK_ERRORS, Commit, Table, spark_error_line
+from dbx_aml.scoring.delta_table import Commit, Table
 from dbx_aml.scoring.request import Batch, ResolvedRequest, ScoringRequest
+from dbx_aml.scoring.spark_errors import SPARK_ERRORS
+from dbx_aml.scoring.stream_errors import stream_error
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -60,7 +60,7 @@ def score_new_rows(bound: BoundRequest) -> list[WrittenBatch]:
         )
         query.awaitTermination()
     except SPARK_ERRORS as err:
-        raise _stream_error(err, request) from err
+        raise stream_error(err, request) from err
     finally:
         del _streams[resolved]
     if is_connect(spark):
@@ -165,27 +165,3 @@ def _version_of_offset(offset: dict[str, Any]) -> int:
     """
     version = int(offset["reservoirVersion"])
     return version - 1 if int(offset["index"]) < 0 else version
-
-
-def _stream_error(err: Exception, request: ScoringRequest) -> ScoringError:
-    """Return a `ScoringError` for the error of a stream, with the text of the callback's error."""
-    text = str(err)
-    callback_errors = re.findall(r"dbx_aml\._common\.errors\.(\w+): (.*)", text)
-    if callback_errors:
-        name, message = callback_errors[-1]
-        error_class = getattr(errors, name, ScoringError)
-        if issubclass(error_class, ScoringError):
-            return error_class(message)
-    cause = spark_error_line(err)
-    if "CONCURRENT" in text or "Concurrent" in cause:
-        return ScoringError(
-            f"checkpoint_location must be used by one job at a time: got "
-            f"{request.checkpoint!r}, which another job is using; wait for it to end"
-        )
-    if "DELTA_SOURCE_TABLE_IGNORE_CHANGES" in text or "DELTA_SOURCE_IGNORE_DELETE" in text:
-        return ScoringError(
-            f"input table must only be appended to for write_mode 'incremental': got "
-            f"{request.input_table.name!r}, where rows were changed or deleted; use write_mode "
-            "'merge', or a new checkpoint_location and output_table"
-        )
-    return ScoringError(f"stream must run to its end: got {request.input_table.name!r}; {cause}")

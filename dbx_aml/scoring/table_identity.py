@@ -11,7 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 from dbx_aml._common.errors import ArgumentError, ScoringError
 from dbx_aml._common.text import sql_identifier
-from dbx_aml.scoring.delta_table import SPARK_ERRORS, Table, spark_error_line
+from dbx_aml.scoring.delta_table import Table
+from dbx_aml.scoring.spark_errors import SPARK_ERRORS, spark_error_line
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
