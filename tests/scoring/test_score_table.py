@@ -341,7 +341,7 @@ def test_incremental_scores_the_new_rows_and_no_others(spark, delta_table, score
     dry_run = score(choosy_model, table, **incremental, dry_run=True)
     assert dry_run.plan["input_versions_to_read"] == "none"
     spark.sql(f"DELETE FROM {table} WHERE id = 1")
-    with pytest.raises(ScoringError, match="input table must only be appended to"):
+    with pytest.raises(ScoringError, match="must only be appended to"):
         score(choosy_model, table, **incremental)
 
 
