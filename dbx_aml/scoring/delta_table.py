@@ -87,14 +87,6 @@ class Table:
             return None
         return int(rows[0][0]) if rows else None
 
-    def has_versions(self, spark: SparkSession) -> bool:
-        """Return whether it is a Delta table; faster than `version`."""
-        try:
-            properties = spark.sql(f"SHOW TBLPROPERTIES {self.name}").collect()
-        except AnalysisException:
-            return False
-        return any(key == "delta.minReaderVersion" for key, _ in properties)
-
     def read(self, spark: SparkSession, version: int | None = None) -> DataFrame:
         """Return the table's rows, by default of its newest version."""
         reader = spark.read if version is None else spark.read.option("versionAsOf", str(version))

@@ -108,6 +108,8 @@ def batch_writer(rows: DataFrame, batch: Batch, metadata: dict[str, Any]) -> Dat
         .option("txnVersion", batch.app_version)
         .option("userMetadata", format_commit_metadata(metadata))
         .option("mergeSchema", "true")
+        # The session's own mode may be "dynamic", which keeps the partitions without new rows.
+        .option("partitionOverwriteMode", "static")
     )
 
 

@@ -14,12 +14,6 @@ from dbx_aml._common.errors import ArgumentError
 WriteMode = Literal["append", "incremental", "merge", "replace"]
 WRITE_MODES: tuple[WriteMode, ...] = get_args(WriteMode)
 
-# Functions whose value changes from one run to the next, while the table's version does not.
-_UNSTABLE = re.compile(
-    r"\b(current_date|current_timestamp|localtimestamp|current_time|now|curdate|rand|random|randn"
-    r"|uuid|current_user|session_user|user)\b\s*(\(|$|[-+<>=)\s])",
-    re.IGNORECASE,
-)
 # Measured with and without a shuffle of 1M rows x 10 doubles: about a second for 80 MB.
 _SHUFFLE_S_PER_BYTE = 12e-9
 # A task costs 0.1 to 0.4 core seconds, whatever is in it: it gets at least this much data.
@@ -74,19 +68,13 @@ def batch_id(identity: Mapping[str, Any]) -> str:
     """Return the id of the batch that scores exactly these rows with exactly this model.
 
     Args:
-        identity: Input table and version, pinned model, filter, output.
+        identity: Everything that decides the rows, as plain JSON values.
 
     Returns:
         16 hexadecimal digits.
     """
     text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def unstable_functions(row_filter: str) -> list[str]:
-    """Return the functions in a filter whose value changes from run to run."""
-    unquoted = re.sub(r"'(?:[^'\\]|\\.)*'|`[^`]*`", "''", row_filter)
-    return sorted({match[1].lower() for match in _UNSTABLE.finditer(unquoted)})
 
 
 def merged_partitions(size_bytes: int, cores: int) -> int:

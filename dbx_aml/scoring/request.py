@@ -10,7 +10,7 @@ from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring.delta_table import Table
 from dbx_aml.scoring.pinned_model import PinnedModel
 from dbx_aml.scoring.plan import WRITE_MODES, QuarantineLimit, WriteMode
-from dbx_aml.scoring.table_identity import TableIdentity
+from dbx_aml.scoring.table_identity import TableIdentity, split_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +38,10 @@ class ScoringRequest:
         mode = self.write_mode
         if mode not in WRITE_MODES:
             raise ArgumentError(f"write_mode must be one of {', '.join(WRITE_MODES)}: got {mode!r}")
-        if self.input_table == self.output_table:
-            raise ArgumentError(
-                f"output_table must not be the input table: got {self.output_table.name!r} twice"
-            )
+        for name in ("input_table", "output_table", "quarantine_table"):
+            table = getattr(self, name)
+            if not table.path:
+                split_name(table.name, argument=name)
         for name, required_mode in (
             ("key_columns", "merge"),
             ("replace_where", "replace"),

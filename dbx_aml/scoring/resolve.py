@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +17,8 @@ from dbx_aml.scoring.pinned_model import pin_model
 from dbx_aml.scoring.request import ResolvedRequest, ScoringRequest
 from dbx_aml.scoring.spark_errors import SPARK_ERRORS, spark_error_line
 from dbx_aml.scoring.spark_progress import Report
-from dbx_aml.scoring.table_identity import (
-    TableIdentity,
-    identify_table,
-    resolve_name,
-    with_versions,
-)
+from dbx_aml.scoring.table_checks import check_tables
+from dbx_aml.scoring.table_identity import resolve_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,13 +45,13 @@ def resolve_request(
     # Spark looks up the tables while the model is downloaded.
     with ThreadPoolExecutor(1) as pool:
         report("checking the tables")
-        tables = pool.submit(_identify_tables, spark, request, with_version=not is_stream)
-        input_columns = _read_input(spark, request).columns
+        rows = _read_input(spark, request)
+        tables = pool.submit(check_tables, spark, request, rows, with_versions=not is_stream)
         report("resolving the model")
         model = pin_model(request.model_uri, client, folder)
         check_outputs(model.outputs)
-        input_identity, output, quarantine = tables.result()
-    output_columns = _output_columns(request, input_columns)
+        source, output, quarantine = tables.result()
+    output_columns = _output_columns(request, rows.columns)
     if request.is_local_environment:
         differences = requirement_differences(model.folder)
         if differences:
@@ -65,34 +62,13 @@ def resolve_request(
         tracking_uri=client.tracking_uri,
         registry_uri=registry_uri_of(client),
         output_columns=output_columns,
-        input=input_identity,
+        input=source,
         output=output,
         quarantine=quarantine,
         quarantine_name=resolve_name(spark, request.quarantine_table),
-        input_version=input_identity.version,
+        input_version=source.version,
         time_zone=str(spark.conf.get("spark.sql.session.timeZone")),
     )
-
-
-def _identify_tables(
-    spark: SparkSession, request: ScoringRequest, *, with_version: bool
-) -> tuple[TableIdentity, TableIdentity | None, TableIdentity | None]:
-    """Return what the input, the output and the quarantine are.
-
-    Raises:
-        TableNotFoundError: The input table does not exist.
-    """
-    source = identify_table(spark, request.input_table)
-    if source is None:
-        raise TableNotFoundError(
-            f"input table must exist and be readable: got {request.input_table.name!r}"
-        )
-    if with_version:
-        source = with_versions(spark, request.input_table, source)
-    output, quarantine = (
-        identify_table(spark, table) for table in (request.output_table, request.quarantine_table)
-    )
-    return source, output, quarantine
 
 
 def _read_input(spark: SparkSession, request: ScoringRequest) -> DataFrame:
@@ -100,7 +76,7 @@ def _read_input(spark: SparkSession, request: ScoringRequest) -> DataFrame:
 
     Raises:
         TableNotFoundError: The input table does not exist, or the user may not read it.
-        ScoringError: The filter is no SQL predicate, or the table has no versions for a stream.
+        ScoringError: The filter is no SQL predicate.
     """
     table = request.input_table
     try:
@@ -109,11 +85,6 @@ def _read_input(spark: SparkSession, request: ScoringRequest) -> DataFrame:
         raise TableNotFoundError(
             f"input table must exist and be readable: got {table.name!r}; {spark_error_line(err)}"
         ) from err
-    if request.write_mode == "incremental" and not table.has_versions(spark):
-        raise ScoringError(
-            "input table must be a Delta table for write_mode 'incremental': got "
-            f"{table.name!r}, which has no versions; use 'append' with a batch_id"
-        )
     try:
         filtered = rows.where(request.row_filter) if request.row_filter else rows
         filtered.schema  # noqa: B018 - Spark Connect checks the filter only now
@@ -133,7 +104,14 @@ def _output_columns(request: ScoringRequest, input_columns: Sequence[str]) -> tu
         if unknown_names:
             raise SchemaMismatchError(
                 f"{argument} must be input columns: got {unknown_names}; the input has "
-                f"{input_columns}"
+                f"{list(input_columns)}"
+            )
+        counts = Counter(name.lower() for name in names)
+        repeated_names = [name for name, count in counts.items() if count > 1]
+        if repeated_names:
+            raise SchemaMismatchError(
+                f"{argument} must name each column once: got {repeated_names} more than once; "
+                "upper and lower case are the same"
             )
     reserved_names = [name for name in columns if name.lower() in (PREDICTION, SCORING)]
     if reserved_names:

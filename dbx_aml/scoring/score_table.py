@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from dbx_aml._common.errors import ScoringError, TooManyQuarantinedRowsError
+from dbx_aml._common.errors import TooManyQuarantinedRowsError
 from dbx_aml._common.log import get_logger
 from dbx_aml.local.spark import current_spark
 from dbx_aml.models.model_uri import ModelUri
@@ -79,8 +79,8 @@ def score_table(
             write_mode "replace".
         checkpoint_location: Folder, for write_mode "incremental". Default for an output table
             that is named by its path: that path with "_checkpoint".
-        batch_id: Name of the batch. Default: derived from input table and version, pinned model,
-            filter and output table.
+        batch_id: Name of the batch. Default: derived from what decides the rows: the pinned model's
+            content, the input's id and the version of its data, filter, columns and write mode.
         max_quarantined_rows: Count or percentage, for example 100 or "1%".
         env_manager: Environment of the model: "local" (this machine's packages), or a value of
             `env_manager` in MLflow's `spark_udf`.
@@ -223,21 +223,7 @@ def _check_quarantine_limit(request: ScoringRequest, result: ScoringResult) -> N
 
 def _batch_id(bound: BoundRequest) -> str:
     """Return the batch id of the request, or one of everything that decides the rows."""
-    request, resolved = bound.request, bound.resolved
-    if request.batch_id:
-        return request.batch_id
-    if resolved.input_version is None:
-        raise ScoringError(
-            "batch_id must be given for an input without versions: got "
-            f"{request.input_table.name!r}; pass one that names these rows, for example their date"
-        )
-    functions = plan.unstable_functions(request.row_filter or "")
-    if functions:
-        raise ScoringError(
-            f"batch_id must be given where row_filter changes by itself: got {functions} in "
-            f"{request.row_filter!r}; pass one that names these rows, for example their date"
-        )
-    return plan.batch_id(batch_identity(bound))
+    return bound.request.batch_id or plan.batch_id(batch_identity(bound))
 
 
 def _read_rows(bound: BoundRequest, version: int | None) -> DataFrame:

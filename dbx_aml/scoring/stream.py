@@ -10,6 +10,7 @@ from pyspark.errors import AnalysisException
 
 from dbx_aml._common.errors import ScoringError
 from dbx_aml._common.log import get_logger
+from dbx_aml._common.text import sql_identifier
 from dbx_aml.local.spark import is_connect
 from dbx_aml.scoring.batch import WrittenBatch, write_batch
 from dbx_aml.scoring.bind import BoundRequest, bind_pinned_uri
@@ -81,8 +82,8 @@ def _score_micro_batch(resolved: ResolvedRequest, rows: DataFrame, number: int) 
         _streams[resolved] = bind_pinned_uri(spark, resolved, resolved.model.uri, log.info), []
     bound, written = _streams[resolved]
     # One query for both files: the stream's identity, and the offset of this micro-batch.
-    checkpoint = resolved.request.checkpoint
-    lines = _read_lines(spark, f"{checkpoint}/{{metadata,offsets/{number}}}")
+    folder = _glob_pattern(resolved.request.checkpoint)
+    lines = _read_lines(spark, f"{folder}/{{metadata,offsets/{number}}}")
     documents = [json.loads(line) for line in lines if line.startswith("{")]
     query_id = next(document["id"] for document in documents if "id" in document)
     offset = next(document for document in documents if "reservoirVersion" in document)
@@ -139,20 +140,30 @@ def _app_id(query_id: str) -> str:
     return f"dbx_aml/{query_id}"
 
 
-def _read_lines(spark: SparkSession, file: str) -> list[str]:
-    return [line for (line,) in spark.sql(f"SELECT value FROM text.`{file}`").collect()]
+def _glob_pattern(folder: str) -> str:
+    """Return the pattern that stands for a folder of this name alone.
+
+    Spark reads each path as a pattern of Hadoop's file systems, also "ck [1]" or "ck*".
+    """
+    return re.sub(r"([\\*?\[\]{},])", r"\\\1", folder)
+
+
+def _read_lines(spark: SparkSession, pattern: str) -> list[str]:
+    files = sql_identifier(pattern)
+    return [line for (line,) in spark.sql(f"SELECT value FROM text.{files}").collect()]
 
 
 def last_offset(spark: SparkSession, checkpoint_location: str) -> int | None:
     """Return the table version that a checkpoint's micro-batches have scored, or None."""
+    folder = _glob_pattern(checkpoint_location)
     try:
         files = spark.sql(
             "SELECT max(CAST(element_at(split(_metadata.file_path, '/'), -1) AS INT)) "
-            f"FROM text.`{checkpoint_location}/commits`"
+            f"FROM text.{sql_identifier(f'{folder}/commits')}"
         ).collect()
         if files[0][0] is None:
             return None
-        last_line = _read_lines(spark, f"{checkpoint_location}/offsets/{files[0][0]}")[-1]
+        last_line = _read_lines(spark, f"{folder}/offsets/{files[0][0]}")[-1]
         return _version_of_offset(json.loads(last_line))
     except AnalysisException:
         return None

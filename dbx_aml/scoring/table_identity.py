@@ -63,6 +63,8 @@ _NOT_FOUND = (
     "DELTA_PATH_DOES_NOT_EXIST",
     "SCHEMA_NOT_FOUND",
     "PATH_NOT_FOUND",
+    # A folder inside another Delta table.
+    "DELTA_INVALID_PARTITION_PATH",
     "doesn't exist",
 )
 
@@ -102,6 +104,9 @@ def identify_table(spark: SparkSession, table: Table) -> TableIdentity | None:
     """
     name = resolve_name(spark, table)
     try:
+        # Spark answers this five times as fast as it fails to describe what does not exist.
+        if not table.path and not spark.catalog.tableExists(table.name):
+            return None
         (detail,) = spark.sql(f"DESCRIBE DETAIL {table.name}").collect()
     except SPARK_ERRORS as err:
         return _identify_other(spark, table, name, err)
@@ -129,8 +134,6 @@ def _identify_other(
         location = normalize_location(table.path)
         return TableIdentity(name=name, id=None, location=location, kind="file")
     try:
-        if not spark.catalog.tableExists(table.name):
-            return None
         found = spark.catalog.getTable(table.name)
     except SPARK_ERRORS as error:
         if any(text in str(error) for text in _NOT_FOUND):
@@ -147,7 +150,7 @@ def _unreadable(table: Table, err: Exception) -> ScoringError:
     return ScoringError(f"table must be readable: got {table.name!r}; {spark_error_line(err)}")
 
 
-def with_versions(spark: SparkSession, table: Table, identity: TableIdentity) -> TableIdentity:
+def read_versions(spark: SparkSession, table: Table, identity: TableIdentity) -> TableIdentity:
     """Return the identity with the newest version and the version of the data.
 
     A history of maintenance alone, for example of a thousand nights, is read in pages.
@@ -211,8 +214,12 @@ def resolve_name(spark: SparkSession, table: Table) -> str:
     return sql_name(parts)
 
 
-def split_name(name: str) -> list[str]:
+def split_name(name: str, argument: str = "table") -> list[str]:
     """Return the parts of a table's name without quotes, for example of "main.ml.`a-b`".
+
+    Args:
+        name: Name as the caller gave it.
+        argument: Argument that an error names.
 
     Raises:
         ArgumentError: SQL cannot read the name.
@@ -220,8 +227,8 @@ def split_name(name: str) -> list[str]:
     parts = _NAME_PART.findall(name)
     if not parts or ".".join(parts) != name:
         raise ArgumentError(
-            f"table name must be one of SQL: got {name!r}; "
-            "put backticks around each part that has other characters than letters, digits and _"
+            f"{argument} must be a name that SQL can read: got {name!r}; put backticks around each "
+            "part with other characters than letters, digits and _, for example main.ml.`a-b`"
         )
     return [p[1:-1].replace("``", "`") if p.startswith("`") else p for p in parts]
 

@@ -64,21 +64,6 @@ def test_a_batch_id_changes_with_everything_that_changes_the_rows_and_with_nothi
 
 
 @pytest.mark.parametrize(
-    ("row_filter", "functions"),
-    [
-        ("day >= current_date()", ["current_date"]),
-        ("day >= current_date", ["current_date"]),
-        ("rand() < 0.1 AND NOW() > t", ["now", "rand"]),
-        ("name = 'rand()'", []),
-        ("`now` > 3 AND brand = 1 AND operand(x)", []),
-        ("month = 10", []),
-    ],
-)
-def test_a_filter_that_changes_by_itself_is_recognised(row_filter, functions):
-    assert plan.unstable_functions(row_filter) == functions
-
-
-@pytest.mark.parametrize(
     ("size", "cores", "partitions"),
     [
         (10_000, 2, 2),
