@@ -1,4 +1,4 @@
-"""What a batch is: everything that decides its rows and what is written for them.
+"""The identity of a batch: the facts that decide its rows and their predictions.
 
 Pure functions of a bound request. The output table is no part of it: the ledger that holds the
 batches belongs to the output table.
@@ -72,8 +72,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 def job_identity(identity: Mapping[str, Any]) -> str:
     """Return a digest of the facts that are the same in each attempt at a job.
 
-    A new version of the model or of the input leaves it as it is: so a batch is found that an
-    earlier attempt has not finished.
+    A new version of the model or of the input does not change the digest. It finds the batch that
+    an earlier attempt has not finished.
     """
     return plan.batch_id(
         {name: fact for name, fact in identity.items() if name not in _CHANGES_BETWEEN_ATTEMPTS}
@@ -81,7 +81,7 @@ def job_identity(identity: Mapping[str, Any]) -> str:
 
 
 def _depends_on_time_zone(bound: BoundRequest) -> bool:
-    """Return whether the session's time zone may change what the model sees or what is written.
+    """Return whether the session's time zone may change the predictions or the rows.
 
     The model sees timestamps as wall time. A filter may compare them with text.
     """

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from dbx_aml._common.text import sql_identifier, sql_literal
-from dbx_aml.scoring.delta_table import SPARK_ERRORS
+from dbx_aml.scoring.spark_errors import SPARK_ERRORS
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -53,9 +53,9 @@ def unstable_parts(
 ) -> list[str]:
     """Return what in a filter may select other rows of the same table another time.
 
-    That is what Spark calls non-deterministic, what depends on the time, the user or the session,
-    a query of another table, and a function that is no part of Spark: anybody may replace it. A
-    filter of columns and constants alone costs no query.
+    These are non-deterministic functions, functions of the time, the user or the session, session
+    variables, queries of other tables, and functions that are no part of Spark, whose owner may
+    replace them. A filter of columns and constants alone costs no query.
 
     Args:
         spark: Session that runs the query.
@@ -73,7 +73,7 @@ def unstable_parts(
 
 
 def _read_filter(row_filter: str) -> tuple[set[str], set[str], set[str]]:
-    """Return the words of a filter in lower case, its functions, and what is unstable by itself."""
+    """Return a filter's words in lower case, its functions, and its queries and moving dates."""
     tokens = [m for m in _TOKEN.finditer(row_filter) if m.lastgroup != "comment"]
     words, functions, parts = set(), set(), set()
     for index, match in enumerate(tokens):
@@ -113,7 +113,7 @@ def _moving_parts(
 ) -> set[str]:
     """Return what Spark's analysis of the filter shows to be unstable.
 
-    The condition of a join must be deterministic: Spark itself refuses what is not.
+    Spark refuses a join whose condition is not deterministic.
     """
     # PySpark formats the query; the filter may end with a comment.
     condition = row_filter.replace("{", "{{").replace("}", "}}")

@@ -1,4 +1,4 @@
-"""Check the tables of a request before anything is written: what they are, and that they differ."""
+"""Check the tables of a request before the first write: their kinds, places and columns."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _CONSTRAINT = "delta.constraints."
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where an argument reads or writes.
+    """Table or folder that an argument names.
 
     Args:
         argument: Name of the argument.
@@ -130,7 +130,7 @@ def _places(
 
 
 def check_places(places: Sequence[Place]) -> None:
-    """Refuse two arguments that name one place, or a place inside another one's folder.
+    """Refuse two arguments that name one place, and a place inside the folder of a second place.
 
     Raises:
         ArgumentError: Two of the places are the same, or one is inside the other.
@@ -139,7 +139,7 @@ def check_places(places: Sequence[Place]) -> None:
         has_one_name = first.name is not None and first.name == second.name
         has_one_location = first.location is not None and first.location == second.location
         if has_one_name or has_one_location:
-            next_step = "use another one"
+            next_step = "name another place"
             if (first.argument, second.argument) == ("input_table", "quarantine_table"):
                 next_step = (
                     f"to score its rows again, pass a view of it without the column {QUARANTINE} "
@@ -179,7 +179,7 @@ def _check_is_delta(argument: str, table: Table, identity: TableIdentity | None)
 def _check_quarantine(
     spark: SparkSession, request: ScoringRequest, rows: DataFrame, identity: TableIdentity | None
 ) -> None:
-    """Refuse a quarantine that cannot take each row of the input as it is."""
+    """Refuse a quarantine whose columns or constraints keep out rows of the input."""
     reserved_names = [name for name in rows.columns if name.lower() == QUARANTINE]
     if reserved_names:
         raise SchemaMismatchError(

@@ -1,4 +1,4 @@
-"""What a table is, however it is spelled: its id, its place, and the version of its data."""
+"""The identity of a table in every spelling: its id, its folder, and the version of its data."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _ROW_METRICS: Mapping[str, tuple[str, ...]] = {
     "UPDATE": ("numUpdatedRows",),
     "WRITE": ("numOutputRows",),
 }
-# Commits that one query reads: nearly always the newest has changed rows.
+# Commits that each query reads. In most tables one of the newest 20 has changed rows.
 _PAGES = (20, 500, 10_000, None)
 _NAME_PART = re.compile(r"`(?:[^`]|``)+`|\w+")
 _NOT_FOUND = (
@@ -77,9 +77,9 @@ class TableIdentity:
         name: Name with catalog and schema, quoted where needed; or delta.`path`.
         id: Delta's id of the table (`metaData.id`); None for a view or a file.
         location: Folder of the table, for example "/data/t" or "abfss://..."; None for a view.
-        kind: What it is.
+        kind: Kind of the table.
         version: Newest version: it has the rows of `data_version`, and its files are there even
-            where older ones were removed. None where it was not asked for or there are none.
+            where older ones were removed. None for a table without versions.
         data_version: Newest version whose commit changed rows or columns; None as for `version`.
         is_data_version_certain: False where the history no longer holds that commit:
             `data_version` is then the oldest version of the history.
@@ -180,7 +180,7 @@ def read_versions(spark: SparkSession, table: Table, identity: TableIdentity) ->
 
 
 def find_data_version(commits: Iterable[Sequence[Any]]) -> int | None:
-    """Return the newest version whose commit changed rows or columns; None if there is none.
+    """Return the newest version whose commit changed rows or columns, or None.
 
     An operation that is not known to keep the rows counts as a change.
 

@@ -12,18 +12,16 @@ COLUMNS = "id bigint, x double, s string, day date, at timestamp, now int, m str
 
 @pytest.fixture(scope="module")
 def parts_of(spark):
-    rows = spark.createDataFrame([], StructType.fromDDL(COLUMNS))
-    spark.udf.register("python_function", lambda x: x, "int")
+    """Return the unstable parts of a filter in a session with functions and a variable."""
+    session = spark.newSession()
+    rows = session.createDataFrame([], StructType.fromDDL(COLUMNS))
+    session.udf.register("python_function", lambda x: x, "int")
     # A name of Spark's own for a function of the user.
-    spark.udf.register("floor", lambda x: x, "int")
-    spark.sql("CREATE TEMPORARY FUNCTION today() RETURNS DATE RETURN current_date()")
-    spark.sql("CREATE OR REPLACE TABLE allowed USING delta AS SELECT 1 AS n")
-    spark.sql("DECLARE VARIABLE lowest INT DEFAULT 3")
-    yield lambda row_filter: unstable_parts(spark, row_filter, rows, "t")
-    spark.sql("DROP TEMPORARY VARIABLE lowest")
-    spark.sql("DROP TABLE allowed")
-    for name in ("python_function", "today", "floor"):
-        spark.sql(f"DROP TEMPORARY FUNCTION IF EXISTS {name}")
+    session.udf.register("floor", lambda x: x, "int")
+    session.sql("CREATE TEMPORARY FUNCTION today() RETURNS DATE RETURN current_date()")
+    session.sql("CREATE TEMP VIEW allowed AS SELECT 1 AS n")
+    session.sql("DECLARE VARIABLE lowest INT DEFAULT 3")
+    return lambda row_filter: unstable_parts(session, row_filter, rows, "t")
 
 
 @pytest.mark.parametrize(
