@@ -6,12 +6,12 @@ Types are Spark's own names ("bigint", "decimal(10,2)") and MLflow's ("long", "d
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dbx_aml._common.errors import SchemaMismatchError
 from dbx_aml._common.text import sql_identifier, sql_literal
-from dbx_aml.scoring.guard import QUARANTINED, REASON, UNSCORABLE
+from dbx_aml.scoring.guard import MISSING, QUARANTINED, REASON, UNSCORABLE
 
 # Columns that scoring adds to the output table and to the quarantine table.
 PREDICTION = "prediction"
@@ -45,6 +45,7 @@ _DECIMAL_DIGITS = {"integer": 9, "long": 18, "double": 15}
 _DECIMAL = re.compile(r"decimal\((\d+),(-?\d+)\)")
 # Range of pandas' nanosecond timestamps.
 _MIN_TIME, _MAX_TIME = "1677-09-22 00:00:00", "2262-04-11 00:00:00"
+_TIME_RANGE = f"TIMESTAMP_NTZ'{_MIN_TIME}' AND TIMESTAMP_NTZ'{_MAX_TIME}'"
 _OUTPUT_TYPES = ("boolean", "integer", "long", "float", "double", "string")
 
 
@@ -92,6 +93,7 @@ class BoundColumn:
         source_type: Spark type in the table.
         type: Type in the model's signature.
         expression: SQL of the value that the model gets.
+        missing_when: SQL condition of the rows in which an optional integer is missing.
         unscorable_when: SQL condition of the rows that the model cannot get at all.
         reason: Text for the quarantine table where the condition is true.
     """
@@ -101,6 +103,7 @@ class BoundColumn:
     source_type: str
     type: str
     expression: str
+    missing_when: str | None = None
     unscorable_when: str | None = None
     reason: str | None = None
 
@@ -110,8 +113,9 @@ def bind_columns(
 ) -> tuple[BoundColumn, ...]:
     """Bind the model's columns to the table's, by name.
 
-    An exact name wins; otherwise upper and lower case are the same, as in Spark. Timestamps
-    and dates reach the model as the session's wall time, as in `toPandas`.
+    An exact name wins; otherwise upper and lower case are the same, as in Spark. A column of the
+    table goes to one column of the model. Timestamps and dates reach the model as the session's
+    wall time, as in `toPandas`.
 
     Args:
         model_columns: Input columns of the signature.
@@ -123,11 +127,11 @@ def bind_columns(
         SchemaMismatchError: Required columns are missing, or types do not convert without loss;
             the message names all of them.
     """
-    names_by_lower_case = {name.lower(): name for name in columns}
+    columns_by_name = _match_names([column.name for column in model_columns], list(columns))
     bound_columns, missing, lossy = [], [], []
     for model_column in model_columns:
         name = model_column.name
-        column = name if name in columns else names_by_lower_case.get(name.lower())
+        column = columns_by_name.get(name)
         if column is None:
             if model_column.required:
                 missing.append(f"{name!r} ({model_column.type})")
@@ -150,6 +154,29 @@ def bind_columns(
     return tuple(bound_columns)
 
 
+def _match_names(names: Sequence[str], columns: Sequence[str]) -> dict[str, str]:
+    """Return the table's column for each of the model's names that has exactly one.
+
+    Where several names or several columns differ only in upper and lower case, only exact names
+    match: any other choice would be a guess.
+    """
+    columns_by_name = {name: name for name in names if name in columns}
+    inexact_names = _group_by_lower_case(name for name in names if name not in columns)
+    free_columns = _group_by_lower_case(name for name in columns if name not in names)
+    for lower_case, group in inexact_names.items():
+        candidates = free_columns.get(lower_case, [])
+        if len(group) == len(candidates) == 1:
+            columns_by_name[group[0]] = candidates[0]
+    return columns_by_name
+
+
+def _group_by_lower_case(names: Iterable[str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.lower(), []).append(name)
+    return groups
+
+
 def _bind_column(
     model_column: ModelColumn, column: str, source_type: str, as_json: bool
 ) -> BoundColumn | None:
@@ -160,26 +187,39 @@ def _bind_column(
     spark_type = _SPARK_TYPE.get(model_type, model_type)
     identifier = sql_identifier(column)
     value = identifier if source_type == spark_type else f"CAST({identifier} AS {spark_type})"
-    unscorable_when = reason = None
+    missing_when = unscorable_when = reason = None
     if model_type in ("integer", "long"):
         # pandas has no missing integer: one null would turn all integers of a batch into floats.
-        unscorable_when = f"{identifier} IS NULL"
-        reason = f"column {column!r} must not be null: the model takes {_with_article(model_type)}"
+        # The guard turns those into floats that remain what they are.
+        if model_column.required:
+            unscorable_when = f"{identifier} IS NULL"
+            reason = (
+                f"column {column!r} must not be null: the model takes {_with_article(model_type)}"
+            )
+        else:
+            missing_when = f"{identifier} IS NULL"
         value = f"coalesce({value}, CAST(0 AS {spark_type}))"
     elif model_type == "boolean" and as_json:
         unscorable_when = f"{identifier} IS NULL"
         reason = f"column {column!r} must not be null: with this env_manager it would become false"
     elif model_type == "datetime":
-        first, last = (f"TIMESTAMP_NTZ'{time}'" for time in (_MIN_TIME, _MAX_TIME))
-        unscorable_when = f"{value} NOT BETWEEN {first} AND {last}"
+        unscorable_when = f"{value} NOT BETWEEN {_TIME_RANGE}"
         reason = f"column {column!r} must lie between {_MIN_TIME} and {_MAX_TIME}"
-        value = f"CASE WHEN {value} BETWEEN {first} AND {last} THEN {value} END"
+        value = f"CASE WHEN {value} BETWEEN {_TIME_RANGE} THEN {value} END"
+    elif "<" in model_type:
+        conditions = list(_nested_conditions(model_type, identifier))
+        if conditions:
+            unscorable_when = " OR ".join(condition for condition, _ in conditions)
+            rules = dict.fromkeys(rule for _, rule in conditions)
+            reason = f"column {column!r} must hold {' and '.join(rules)}"
+            value = f"CASE WHEN {unscorable_when} THEN NULL ELSE {value} END"
     return BoundColumn(
         name=model_column.name,
         column=column,
         source_type=source_type,
         type=model_type,
         expression=value,
+        missing_when=missing_when,
         unscorable_when=unscorable_when,
         reason=reason,
     )
@@ -195,6 +235,49 @@ def _is_lossless(source_type: str, model_type: str) -> bool:
     if model_type in _LOSSLESS:
         return re.sub(r"^(var)?char\(\d+\)$", "string", source_type) in _LOSSLESS[model_type]
     return source_type == model_type
+
+
+def _nested_conditions(data_type: str, value: str, depth: int = 0) -> Iterator[tuple[str, str]]:
+    """Yield SQL conditions of nested values that would reach the model as others, and the rules.
+
+    A null in a list becomes the text 'None' among texts, and a float among integers; among floats
+    it is NaN, as in a column. A time out of pandas' range ends the query.
+
+    Args:
+        data_type: Spark type, for example "array<struct<at:timestamp>>".
+        value: SQL of the value.
+        depth: Number of lists around the value.
+    """
+    kind, _, inner = data_type.removesuffix(">").partition("<")
+    element = f"element_{depth}"
+    if kind == "array":
+        if inner not in ("float", "double"):
+            yield f"exists({value}, {element} -> {element} IS NULL)", "no null in a list"
+        for condition, rule in _nested_conditions(inner, element, depth + 1):
+            yield f"exists({value}, {element} -> {condition})", rule
+    elif kind == "map":
+        values = f"map_values({value})"
+        for condition, rule in _nested_conditions(_split_types(inner)[1], element, depth + 1):
+            yield f"exists({values}, {element} -> {condition})", rule
+    elif kind == "struct":
+        for text in _split_types(inner):
+            name, _, field_type = text.partition(":")
+            yield from _nested_conditions(field_type, f"{value}.{sql_identifier(name)}", depth)
+    elif kind in _LOSSLESS["datetime"]:
+        rule = f"only times between {_MIN_TIME} and {_MAX_TIME}"
+        yield f"CAST({value} AS timestamp_ntz) NOT BETWEEN {_TIME_RANGE}", rule
+
+
+def _split_types(text: str) -> list[str]:
+    """Split "string,array<map<string,int>>" at the commas that stand outside of brackets."""
+    parts, level = [""], 0
+    for character in text:
+        level += (character in "<(") - (character in ">)")
+        if character == "," and level == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 def _with_article(noun: str) -> str:
@@ -217,6 +300,11 @@ def unscorable(bound_columns: Sequence[BoundColumn]) -> tuple[str | None, tuple[
 def udf_argument(bound_columns: Sequence[BoundColumn]) -> str:
     """Return the SQL of the one struct that the model gets."""
     fields = [f"{column.expression} AS {sql_identifier(column.name)}" for column in bound_columns]
+    fields += [
+        f"{column.missing_when} AS {sql_identifier(MISSING + column.name)}"
+        for column in bound_columns
+        if column.missing_when
+    ]
     code, _ = unscorable(bound_columns)
     if code:
         fields.append(f"{code} AS {sql_identifier(UNSCORABLE)}")

@@ -14,6 +14,8 @@ import json
 import os
 import pickle
 import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -33,11 +35,15 @@ MODEL_FOLDER = "model"
 QUARANTINED = "quarantined"
 REASON = "reason"
 UNSCORABLE = "_dbx_aml_unscorable"
+# Start of the columns that say where an optional integer is missing; the column's name follows.
+MISSING = "_dbx_aml_missing_"
 STRICT = "strict"
 # Start of a strict guard's error; the reason of the first row follows.
 EVERY_ROW_FAILED = "dbx_aml: an error on every row, "
 # For fewer rows, one call a row costs less than more halving.
 _MAX_SINGLE_ROWS = 8
+# Largest integer up to which a float holds every one.
+_LARGEST_EXACT_FLOAT = 2**53
 _REASON_LENGTH = 300
 _THREAD_PARAMETERS = ("n_jobs", "nthread", "num_threads", "thread_count")
 _LIBRARIES_WITHOUT_MODELS = (
@@ -139,6 +145,13 @@ class Guard:
                 reasons[position] = self._unscorable_reasons[int(codes[position]) - 1]
             scorable = np.flatnonzero(~quarantined)
 
+        missing = {
+            str(name).removeprefix(MISSING): rows[name].to_numpy().astype(np.bool_)
+            for name in rows.columns
+            if str(name).startswith(MISSING)
+        }
+        rows = rows.drop(columns=[MISSING + name for name in missing]) if missing else rows
+        missing = {name: flags for name, flags in missing.items() if flags.any()}
         original = _Original(rows)
         is_first = True
 
@@ -148,8 +161,13 @@ class Guard:
             # The first call gets the batch itself where no row is unscorable.
             part = rows if is_first and len(positions) == size else original.take(positions)
             is_first = False
+            floats = {
+                name: part[name].astype(np.float64).mask(flags[positions])
+                for name, flags in missing.items()
+                if flags[positions].any()
+            }
             try:
-                fields = self._predict_fields(part)
+                fields = self._predict_fields(part.assign(**floats) if floats else part, floats)
                 for name, values in fields.items():
                     result[name][positions] = values
             except KeyboardInterrupt:
@@ -165,22 +183,64 @@ class Guard:
             if len(positions) == 1:
                 quarantined[positions[0]], reasons[positions[0]] = True, _reason(err)
                 return
-            for part in _split_failing_rows(rows, positions):
+            for part in _split_failing_rows(rows, missing, positions):
                 predict_or_split(part)
 
-        predict_or_split(scorable)
+        for positions in _split_inexact_floats(rows, missing, scorable):
+            predict_or_split(positions)
         if self._strict_job and self._strict_job not in _verified_jobs and size:
             if quarantined.all():
                 raise RuntimeError(f"{EVERY_ROW_FAILED}{reasons[0]}")
             _verified_jobs[:] = [self._strict_job]
         return pd.DataFrame({**result, QUARANTINED: quarantined, REASON: reasons}, copy=False)
 
-    def _predict_fields(self, rows: pd.DataFrame) -> dict[str, np.ndarray]:
-        columns = columns_of_prediction(self._model.predict(rows), self._outputs, len(rows))
+    def _predict_fields(
+        self, rows: pd.DataFrame, float_names: Collection[str]
+    ) -> dict[str, np.ndarray]:
+        with _accept_floats(self._model, float_names):
+            prediction = self._model.predict(rows)
+        columns = columns_of_prediction(prediction, self._outputs, len(rows))
         fields: dict[str, np.ndarray] = {}
         for output, values in zip(self._outputs, columns, strict=True):
             fields.update(cast_exactly(output, values, len(rows)))
         return fields
+
+
+@contextmanager
+def _accept_floats(model: Any, names: Collection[str]) -> Iterator[None]:
+    """Let MLflow's check pass these columns of integers as floats, with NaN where one is missing.
+
+    The check refuses every missing integer, also in a column that the signature calls optional.
+    """
+    signature = getattr(getattr(model, "metadata", None), "signature", None)
+    if not names or signature is None:
+        yield
+        return
+    from mlflow.types.schema import ColSpec, DataType, Schema
+
+    inputs = signature.inputs
+    signature.inputs = Schema(
+        [
+            ColSpec(DataType.double, spec.name, required=False) if spec.name in names else spec
+            for spec in inputs
+        ]
+    )
+    try:
+        yield
+    finally:
+        signature.inputs = inputs
+
+
+def _split_inexact_floats(
+    rows: pd.DataFrame, missing: dict[str, np.ndarray], positions: np.ndarray
+) -> list[np.ndarray]:
+    """Split rows so that no integer above 2**53 becomes a float beside a missing one."""
+    parts = [positions]
+    for name, flags in missing.items():
+        values = rows[name].to_numpy()
+        if ((values > _LARGEST_EXACT_FLOAT) | (values < -_LARGEST_EXACT_FLOAT)).any():
+            parts = [half for part in parts for half in (part[~flags[part]], part[flags[part]])]
+    return [part for part in parts if len(part)]
 
 
 class _Original:
@@ -217,7 +277,9 @@ def _is_nested(column: pd.Series) -> bool:
     return isinstance(first, (dict, list, np.ndarray))
 
 
-def _split_failing_rows(rows: pd.DataFrame, positions: np.ndarray) -> list[np.ndarray]:
+def _split_failing_rows(
+    rows: pd.DataFrame, missing: dict[str, np.ndarray], positions: np.ndarray
+) -> list[np.ndarray]:
     """Split rows on which the model failed together.
 
     Missing and infinite values are the usual reason. So these rows are split off first: the
@@ -225,6 +287,8 @@ def _split_failing_rows(rows: pd.DataFrame, positions: np.ndarray) -> list[np.nd
     ones single rows.
     """
     unusual = _unusual_rows(rows.iloc[positions])
+    for flags in missing.values():
+        unusual |= flags[positions]
     if 0 < unusual.sum() < len(positions):
         return [positions[~unusual], positions[unusual]]
     if len(positions) <= _MAX_SINGLE_ROWS:

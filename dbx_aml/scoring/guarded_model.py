@@ -73,7 +73,12 @@ def wrap_in_guard(
     }
     if env_manager != "local":
         code_column = {"type": "integer", "name": guard.UNSCORABLE, "required": False}
-        columns = [*json.loads(inner["signature"]["inputs"]), code_column]
+        flag_columns = [
+            {"type": "boolean", "name": guard.MISSING + column.name, "required": False}
+            for column in model.inputs
+            if column.type in ("integer", "long") and not column.required
+        ]
+        columns = [*json.loads(inner["signature"]["inputs"]), *flag_columns, code_column]
         mlmodel["signature"] = {"inputs": json.dumps(columns), "outputs": None, "params": None}
     (folder / "MLmodel").write_text(yaml.safe_dump(mlmodel), encoding="utf-8")
     return folder

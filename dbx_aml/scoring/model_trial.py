@@ -23,7 +23,7 @@ def try_model(bound: BoundRequest, rows: DataFrame) -> None:
     Raises:
         NoScorableRowError: The model fails on every row.
     """
-    model_rows = bound.model_udf.model_columns(rows)
+    model_rows = bound.model_udf.readable_columns(rows)
     first_rows = model_rows.limit(_TRIED_ROWS).collect()
     if not first_rows:
         return

@@ -104,6 +104,23 @@ class ModelUdf:
         names = dict.fromkeys(column.column for column in self.bound_columns)
         return rows.select(*(F.col(sql_identifier(name)) for name in names))
 
+    def readable_columns(self, rows: DataFrame) -> DataFrame:
+        """Return the columns that the model reads, with null for a value that it cannot get.
+
+        Python has no date for some of these values: a driver that collects them ends in an error.
+        """
+        return rows.select(
+            *(
+                F.expr(
+                    f"CASE WHEN {column.unscorable_when} THEN NULL "
+                    f"ELSE {sql_identifier(column.column)} END"
+                    if column.unscorable_when
+                    else sql_identifier(column.column)
+                ).alias(column.column)
+                for column in self.bound_columns
+            )
+        )
+
     def measure_seconds_per_row(self, rows: DataFrame) -> float:
         """Return the model's seconds a row on this machine, measured on a few rows."""
         import mlflow.pyfunc

@@ -7,6 +7,7 @@ from dbx_aml.scoring.column_binding import (
     bind_columns,
     check_outputs,
     prediction_expression,
+    udf_argument,
     unscorable,
 )
 
@@ -90,6 +91,54 @@ def test_an_optional_column_may_be_missing_and_is_used_where_it_is_there():
 def test_an_exact_name_wins_over_one_in_another_case():
     assert bind_columns(columns(x="double"), {"X": "double", "x": "double"})[0].column == "x"
     assert bind_columns(columns(Delay="double"), {"delay": "double"})[0].column == "delay"
+
+
+def test_a_column_of_the_table_goes_to_one_column_of_the_model():
+    with pytest.raises(ScoringError, match=r"missing 'X' \(double\)"):
+        bind_columns(columns(x="double", X="double"), {"x": "double"})
+    with pytest.raises(ScoringError, match=r"missing 'aB' \(double\), 'Ab' \(double\)"):
+        bind_columns(columns(aB="double", Ab="double"), {"ab": "double"})
+    bound = bind_columns(columns(x="double", X="double"), {"X": "double", "x": "double"})
+    assert [(one.name, one.column) for one in bound] == [("x", "x"), ("X", "X")]
+
+
+def test_a_model_column_that_matches_two_table_columns_inexactly_is_refused():
+    with pytest.raises(ScoringError, match=r"missing 'Delay' \(double\)"):
+        bind_columns(columns(Delay="double"), {"delay": "double", "DELAY": "double"})
+
+
+def test_an_optional_integer_may_be_null_and_the_guard_is_told_where():
+    inputs = [ModelColumn(name="n", type="long", required=False)]
+    bound = bind_columns(inputs, {"n": "bigint"})
+    assert unscorable(bound) == (None, ())
+    assert udf_argument(bound) == (
+        "struct(coalesce(`n`, CAST(0 AS bigint)) AS `n`, `n` IS NULL AS `_dbx_aml_missing_n`)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("data_type", "condition"),
+    [
+        ("array<double>", None),
+        ("struct<a:double,b:map<string,array<float>>>", None),
+        ("array<bigint>", "exists(`x`, element_0 -> element_0 IS NULL)"),
+        (
+            "map<string,array<string>>",
+            "exists(map_values(`x`), element_0 -> "
+            "exists(element_0, element_1 -> element_1 IS NULL))",
+        ),
+        (
+            "struct<a:decimal(9,2),b:struct<at:timestamp>>",
+            "CAST(`x`.`b`.`at` AS timestamp_ntz) NOT BETWEEN "
+            "TIMESTAMP_NTZ'1677-09-22 00:00:00' AND TIMESTAMP_NTZ'2262-04-11 00:00:00'",
+        ),
+    ],
+)
+def test_a_nested_value_that_would_reach_the_model_as_another_is_unscorable(data_type, condition):
+    (bound,) = bind_columns(columns(x=data_type), {"x": data_type})
+    assert bound.unscorable_when == condition
+    expression = f"CASE WHEN {condition} THEN NULL ELSE `x` END" if condition else "`x`"
+    assert bound.expression == expression
 
 
 def test_rows_a_model_cannot_be_given_have_a_code_and_a_reason():

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from dbx_aml.scoring import guard
-from dbx_aml.scoring.guard import QUARANTINED, REASON, UNSCORABLE, Guard
+from dbx_aml.scoring.guard import MISSING, QUARANTINED, REASON, UNSCORABLE, Guard
+from tests.support.models import save_model
 
 DOUBLE = {"name": None, "field": "p0", "type": "double", "is_list": False, "length": None}
 
@@ -64,6 +65,63 @@ def test_rows_with_missing_values_are_split_off_so_that_many_cost_few_calls():
     model = Model(choosy)
     assert Guard(model, [DOUBLE], []).predict(frame)[QUARANTINED].sum() == 250
     assert len(model.batch_sizes) < 2 * 250
+
+
+def missing_n(values, flags):
+    return pd.DataFrame({"n": np.array(values, np.int64), f"{MISSING}n": flags})
+
+
+def test_a_missing_optional_integer_is_nan_and_the_flag_column_is_gone():
+    frames = []
+    model = Model(lambda rows: frames.append(rows.copy()) or rows["n"].fillna(-1.0))
+    result = Guard(model, [DOUBLE], []).predict(missing_n([5, 0], [False, True]))
+    assert list(result["p0"]) == [5.0, -1.0]
+    pd.testing.assert_frame_equal(frames[0], pd.DataFrame({"n": [5.0, np.nan]}))
+
+
+def test_a_large_integer_stays_exact_beside_a_missing_one():
+    big = 2**53 + 1
+    model = Model(lambda rows: rows["n"].fillna(-1))
+    result = Guard(model, [output("long")], []).predict(
+        missing_n([big, 0, 7, 0], [False, True, False, True])
+    )
+    assert list(result["p0"]) == [big, -1, 7, -1]
+    assert model.batch_sizes == [2, 2]
+
+
+def test_integers_stay_integers_where_none_is_missing():
+    dtypes = []
+    model = Model(lambda rows: dtypes.append(rows["n"].dtype) or rows["n"] * 1.0)
+    Guard(model, [DOUBLE], []).predict(missing_n([5, 0], [False, False]))
+    assert dtypes == [np.int64]
+
+
+def test_rows_with_a_missing_integer_that_the_model_refuses_are_split_off_first():
+    def refuse_missing(rows):
+        if rows["n"].isna().any():
+            raise ValueError("n is missing")
+        return rows["n"] * 1.0
+
+    model = Model(refuse_missing)
+    flags = np.arange(1000) % 500 == 0
+    result = Guard(model, [DOUBLE], []).predict(missing_n(np.arange(1000), flags))
+    assert list(np.flatnonzero(result[QUARANTINED])) == [0, 500]
+    assert model.batch_sizes == [1000, 998, 2, 1, 1]
+
+
+def test_mlflow_passes_a_missing_integer_of_an_optional_column(tmp_path):
+    import mlflow.pyfunc
+    from mlflow.types import ColSpec, Schema
+
+    inputs = Schema([ColSpec("double", "x"), ColSpec("long", "n", required=False)])
+    example = pd.DataFrame({"x": [1.0], "n": [5]})
+    folder = save_model(
+        tmp_path, lambda rows: rows["x"] + rows["n"].fillna(0), example, inputs=inputs
+    )
+    model = mlflow.pyfunc.load_model(folder)
+    frame = pd.DataFrame({"x": [1.0, 2.0], **missing_n([5, 0], [False, True])})
+    assert list(Guard(model, [DOUBLE], []).predict(frame)["p0"]) == [6.0, 2.0]
+    assert model.metadata.get_input_schema() == inputs
 
 
 def test_a_row_that_the_table_made_unscorable_is_quarantined_without_the_model():

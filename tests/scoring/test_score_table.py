@@ -541,14 +541,17 @@ def test_dates_times_and_decimals_reach_the_model_as_they_are(spark, view, score
         "SELECT DATE'2013-10-27' AS day, TIMESTAMP'2013-10-27 02:30:00' AS at, "
         "TIMESTAMP_NTZ'2013-10-27 02:30:00' AS wall, CAST('19.99' AS DECIMAL(10,2)) AS price, "
         "true AS flag UNION ALL SELECT DATE'9999-12-31', TIMESTAMP'2013-10-27 02:30:00', "
+        "TIMESTAMP_NTZ'2013-10-27 02:30:00', 1.00, false UNION ALL "
+        "SELECT DATE'2013-10-27', TIMESTAMP'+10000-01-01 00:00:00', "
         "TIMESTAMP_NTZ'2013-10-27 02:30:00', 1.00, false"
     )
-    result = score(model, view(frame), max_quarantined_rows=1)
+    result = score(model, view(frame), max_quarantined_rows=2)
     assert rows_of(spark, result.output_table, "prediction") == [
         ("2013-10-27 02:30 02:30 19.99 True",)
     ]
     assert rows_of(spark, result.quarantine_table, "_quarantine.reason") == [
-        ("column 'day' must lie between 1677-09-22 00:00:00 and 2262-04-11 00:00:00",)
+        (f"column '{name}' must lie between 1677-09-22 00:00:00 and 2262-04-11 00:00:00",)
+        for name in ("at", "day")
     ]
 
 
