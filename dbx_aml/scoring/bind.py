@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +16,7 @@ from dbx_aml.scoring.delta_table import column_types
 from dbx_aml.scoring.model_udf import ModelUdf
 from dbx_aml.scoring.output_rows import output_types
 from dbx_aml.scoring.pinned_model import pin_model
+from dbx_aml.scoring.plan import is_utc
 from dbx_aml.scoring.request import ResolvedRequest, ScoringRequest
 from dbx_aml.scoring.spark_progress import Report
 
@@ -49,6 +51,7 @@ def bind_request(spark: SparkSession, resolved: ResolvedRequest, report: Report)
     """
     rows = resolved.request.input_table.read(spark)
     bound = _bind_model(spark, resolved, rows, report)
+    _warn_of_time_zone(bound)
     return replace(bound, new_columns=_check_output_columns(bound, rows))
 
 
@@ -73,6 +76,23 @@ def _bind_model(
 ) -> BoundRequest:
     model_udf = ModelUdf(spark, resolved.model, column_types(rows), resolved.request.env_manager)
     return BoundRequest(spark=spark, resolved=resolved, model_udf=model_udf, report=report)
+
+
+def _warn_of_time_zone(bound: BoundRequest) -> None:
+    """Say what a model sees of timestamps where the session's time zone is not UTC."""
+    columns = [
+        column.name
+        for column in bound.model_udf.bound_columns
+        if re.search(r"\btimestamp\b", column.source_type)
+    ]
+    time_zone = bound.resolved.time_zone
+    if columns and not is_utc(time_zone):
+        log.warning(
+            "model sees timestamps as wall time in time_zone=%s, not in UTC: columns=%s; set "
+            "spark.sql.session.timeZone to the zone that the model was trained with",
+            time_zone,
+            columns,
+        )
 
 
 def _check_output_columns(bound: BoundRequest, rows: DataFrame) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from dbx_aml.scoring.column_binding import SCORING
 from dbx_aml.scoring.delta_table import Table, format_commit_metadata
 from dbx_aml.scoring.guard import EVERY_ROW_FAILED
 from dbx_aml.scoring.request import Batch
-from dbx_aml.scoring.spark_errors import SPARK_ERRORS, spark_error_line
+from dbx_aml.scoring.spark_errors import SPARK_ERRORS, process_end_error, spark_error_line
 from dbx_aml.scoring.spark_settings import exclusive_settings
 
 if TYPE_CHECKING:
@@ -148,6 +148,9 @@ def _column_names(data_type: T.DataType) -> list[str]:
 
 
 def _write_error(table: Table, err: Exception) -> ScoringError:
+    process_end = process_end_error(err)
+    if process_end is not None:
+        return process_end
     every_row_failed = re.search(f"{re.escape(EVERY_ROW_FAILED)}(.*)", str(err))
     if every_row_failed:
         return StrictGuardError(every_row_failed[1])

@@ -10,6 +10,7 @@ from dbx_aml._common.errors import NoScorableRowError
 from dbx_aml.scoring.bind import BoundRequest
 from dbx_aml.scoring.guard import QUARANTINED, REASON
 from dbx_aml.scoring.model_udf import RESULT
+from dbx_aml.scoring.spark_errors import name_process_end
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _TRIED_ROWS = 64
 
 
+@name_process_end()
 def try_model(bound: BoundRequest, rows: DataFrame) -> None:
     """Run the model on a few rows, and on all rows if it fails on each of the few.
 
@@ -34,6 +36,7 @@ def try_model(bound: BoundRequest, rows: DataFrame) -> None:
         require_scorable_row(bound, rows, results[0][1])
 
 
+@name_process_end()
 def require_scorable_row(bound: BoundRequest, rows: DataFrame, first_reason: str) -> None:
     """Search all rows for one that the model scores.
 

@@ -14,6 +14,11 @@ from dbx_aml._common.errors import ArgumentError
 WriteMode = Literal["append", "incremental", "merge", "replace"]
 WRITE_MODES: tuple[WriteMode, ...] = get_args(WriteMode)
 
+# Names of UTC in Java; "Europe/London" is another zone.
+_UTC = re.compile(
+    r"(Etc/)?(UTC|UCT|Universal|Zulu|GMT|Greenwich)|Z|(UTC|GMT)?[+-]00?(:00){0,2}|GMT0"
+    r"|Etc/GMT[+-]?0"
+)
 # Measured with and without a shuffle of 1M rows x 10 doubles: about a second for 80 MB.
 _SHUFFLE_S_PER_BYTE = 12e-9
 # A task costs 0.1 to 0.4 core seconds, whatever is in it: it gets at least this much data.
@@ -75,6 +80,11 @@ def batch_id(identity: Mapping[str, Any]) -> str:
     """
     text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def is_utc(time_zone: str) -> bool:
+    """Return whether a Spark session's time zone has the wall time of UTC, now and ever."""
+    return _UTC.fullmatch(time_zone) is not None
 
 
 def merged_partitions(size_bytes: int, cores: int) -> int:

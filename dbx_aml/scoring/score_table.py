@@ -247,6 +247,7 @@ def _plan(bound: BoundRequest) -> dict[str, Any]:
         "output_columns": [*resolved.output_columns, PREDICTION, SCORING],
         "output_gains_columns": list(bound.new_columns),
         "max_quarantined_rows": request.max_quarantined_rows.text,
+        "time_zone": resolved.time_zone,
     }
     if request.write_mode == "incremental":
         last_version = stream.last_offset(bound.spark, request.checkpoint)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
+
+from dbx_aml._common.errors import ScoringError
 
 # Errors of Spark: its own classes, or py4j's for a Java error that has no class in Python.
 SPARK_ERRORS = (PySparkException, Py4JError)
@@ -21,9 +25,59 @@ _CAUSES = (
 )
 
 
+# Text in an error of Spark -> how the model ended the process that it ran in.
+_PROCESS_ENDS = (
+    (
+        "Python worker exited unexpectedly|WORKER_EXITED_UNEXPECTEDLY",
+        "which ended while the model scored, for example by os._exit, a crash of native code or "
+        "too little memory",
+    ),
+    (
+        "ExecutorLostFailure|exit code 137|Container killed|OutOfMemoryError",
+        "whose executor was lost or ran out of memory",
+    ),
+)
+
+
+def process_end_error(err: Exception) -> ScoringError | None:
+    """Return the error that says how the model ended Spark's Python worker, or None."""
+    text = _full_text(err)
+    for pattern, process_end in _PROCESS_ENDS:
+        if re.search(pattern, text):
+            fatal = re.search(r"(?:Fatal Python error|Windows fatal exception): (.*)", text)
+            details = f" ({fatal[1].strip()})" if fatal else ""
+            return ScoringError(
+                f"model must leave Spark's Python worker running: got one {process_end}{details}; "
+                "predict a few rows outside Spark, or set "
+                "spark.sql.execution.pyspark.udf.faulthandler.enabled to 'true' for the cause, or "
+                "lower spark.sql.execution.arrow.maxRecordsPerBatch for less memory"
+            )
+    return None
+
+
+@contextmanager
+def name_process_end() -> Iterator[None]:
+    """Turn Spark's error about a worker that the model ended into one line.
+
+    Raises:
+        ScoringError: The model ended the worker.
+    """
+    try:
+        yield
+    except SPARK_ERRORS as err:
+        known_error = process_end_error(err)
+        if known_error is None:
+            raise
+        raise known_error from err
+
+
+def _full_text(err: Exception) -> str:
+    return f"{err}\n{getattr(err, '_stackTrace', '') or ''}"
+
+
 def spark_error_line(err: Exception) -> str:
     """Return the cause of a Spark error in one line, without the stacks of Java and Python."""
-    text = f"{err}\n{getattr(err, '_stackTrace', '') or ''}"
+    text = _full_text(err)
     for cause in _CAUSES:
         if cause in text:
             return cause
@@ -31,6 +85,10 @@ def spark_error_line(err: Exception) -> str:
     if "Traceback (most recent call last)" in text and python:
         return ": ".join(python[-1])
     java = re.search(r"^: (?:[\w$]+\.)*([\w$]+: .*)$", str(err), re.MULTILINE)
+    if "TASK_WRITE_FAILED" in text:
+        # It says only that a task failed; the last cause says why.
+        causes = list(re.finditer(r"^Caused by: (?:[\w$]+\.)*([\w$]+: .*)$", text, re.MULTILINE))
+        java = causes[-1] if causes else java
     message = java[1] if java else str(err).partition("JVM stacktrace")[0].strip()
     line = next((line.strip() for line in message.splitlines() if line.strip()), "")
     return line.partition(" SQLSTATE")[0].rstrip(". ") or type(err).__name__

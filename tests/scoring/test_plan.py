@@ -90,3 +90,13 @@ def test_small_data_is_merged_to_what_a_task_is_worth_but_never_below_the_cores(
 def test_a_shuffle_is_planned_only_where_the_model_pays_for_it(files, cores, cost_s, partitions):
     planned = plan.shuffle_partitions(files, cores, 1_000_000, 80_000_000, cost_s)
     assert planned == partitions
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Etc/UTC", "GMT", "Z", "+00:00", "UTC+00:00", "Etc/GMT"])
+def test_names_of_utc_are_utc(zone):
+    assert plan.is_utc(zone)
+
+
+@pytest.mark.parametrize("zone", ["Europe/London", "Asia/Tokyo", "+01:00", "UTC+9", "Etc/GMT+5"])
+def test_other_zones_are_not_utc(zone):
+    assert not plan.is_utc(zone)

@@ -570,6 +570,24 @@ def test_a_timestamp_is_the_wall_time_of_the_session_in_every_zone(spark, view, 
     assert rows_of(spark, result.output_table, "prediction") == [("08:00",)]
 
 
+@pytest.mark.parametrize(("zone", "warnings"), [("UTC", 0), ("Asia/Tokyo", 1)])
+def test_the_time_zone_is_in_the_plan_and_one_warning_says_what_the_model_sees(
+    spark, view, score, tmp_path, caplog, zone, warnings
+):
+    example = pd.DataFrame({"at": [pd.Timestamp("2013-10-27")] * 2})
+    model = save_model(tmp_path, lambda rows: rows["at"].dt.strftime("%H:%M"), example)
+    table = view(spark.sql("SELECT TIMESTAMP'2013-07-01 12:00:00 UTC' AS at"))
+    old_zone = spark.conf.get("spark.sql.session.timeZone")
+    try:
+        spark.conf.set("spark.sql.session.timeZone", zone)
+        result = score(model, table, dry_run=True)
+    finally:
+        spark.conf.set("spark.sql.session.timeZone", old_zone)
+    assert result.plan["time_zone"] == zone
+    text = "model sees timestamps as wall time in time_zone=Asia/Tokyo, not in UTC: columns=['at']"
+    assert caplog.text.count(text) == warnings
+
+
 def test_an_output_column_of_another_type_is_refused_before_any_work(
     spark, view, delta_table, score, xy_model
 ):
