@@ -656,3 +656,32 @@ def test_many_tiny_partitions_are_merged_without_a_shuffle(spark, view, score, x
     result = score(xy_model, view(frame))
     assert result.rows_scored == 1000
     assert spark.sql(f"DESCRIBE DETAIL {result.output_table}").collect()[0]["numFiles"] <= 2
+
+
+@pytest.mark.slow
+def test_replace_replaces_all_partitions_where_the_session_overwrites_them_dynamically(
+    spark, delta_table, score, xy_model, output_table
+):
+    spark.sql(
+        f"CREATE TABLE {output_table} (x DOUBLE, day STRING, prediction DOUBLE) "
+        "USING delta PARTITIONED BY (day)"
+    )
+    spark.conf.set("spark.sql.sources.partitionOverwriteMode", "dynamic")
+    try:
+        for number, day in ((1.0, "mon"), (2.0, "tue")):
+            rows = spark.createDataFrame([(number, 0.0, day)], "x double, y double, day string")
+            score(xy_model, delta_table(rows), write_mode="replace", output_columns="x,day")
+    finally:
+        spark.conf.unset("spark.sql.sources.partitionOverwriteMode")
+    assert [row.x for row in spark.sql(f"SELECT x FROM {output_table}").collect()] == [2.0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["ck [1]", "ck{a,b}", "ck*", "ck?#%20", "ck`a"])
+def test_a_checkpoint_folder_may_have_any_name(
+    spark, delta_table, score, xy_model, tmp_path, folder
+):
+    table = delta_table(xy_rows(spark, (1.0, 2.0)))
+    arguments = {"write_mode": "incremental", "checkpoint_location": f"{tmp_path}/{folder}"}
+    statuses = [score(xy_model, table, **arguments).status for _ in range(2)]
+    assert statuses == ["scored", "no_new_rows"]

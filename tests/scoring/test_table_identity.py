@@ -103,6 +103,7 @@ def table(spark):
     spark.sql(f"DROP TABLE IF EXISTS {name}")
 
 
+@pytest.mark.connect
 @pytest.mark.spark
 def test_every_spelling_of_a_table_gives_one_identity_and_a_new_table_another(spark, table):
     first = identify_table(spark, Table(table))
@@ -118,6 +119,7 @@ def test_every_spelling_of_a_table_gives_one_identity_and_a_new_table_another(sp
     assert identify_table(spark, Table(table)).id != first.id
 
 
+@pytest.mark.connect
 @pytest.mark.spark
 def test_a_temporary_view_that_hides_a_table_is_a_view(spark, table, tmp_path):
     spark.sql(f"CREATE TEMP VIEW {table} AS SELECT 7 AS id")
@@ -134,6 +136,7 @@ def test_a_temporary_view_that_hides_a_table_is_a_view(spark, table, tmp_path):
     assert identify_table(spark, Table(f"parquet.`{tmp_path}/p`")).kind == "file"
 
 
+@pytest.mark.connect
 @pytest.mark.spark
 def test_the_version_of_the_data_is_that_of_the_last_change(spark, table):
     spark.sql(f"INSERT INTO {table} VALUES (2)")
