@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -74,8 +76,27 @@ def bind_pinned_uri(
 def _bind_model(
     spark: SparkSession, resolved: ResolvedRequest, rows: DataFrame, report: Report
 ) -> BoundRequest:
-    model_udf = ModelUdf(spark, resolved.model, column_types(rows), resolved.request.env_manager)
+    types = column_types(rows)
+    model_udf = ModelUdf(spark, resolved.model, types, resolved.request.env_manager)
+    _require_one_meaning(spark, [column.column for column in model_udf.bound_columns], list(types))
     return BoundRequest(spark=spark, resolved=resolved, model_udf=model_udf, report=report)
+
+
+def _require_one_meaning(
+    spark: SparkSession, bound_names: Sequence[str], input_names: Sequence[str]
+) -> None:
+    """Refuse bound columns that Spark cannot tell from another column of the input table.
+
+    Raises:
+        SchemaMismatchError: Two names differ only in case, and the session ignores case.
+    """
+    counts = Counter(name.lower() for name in input_names)
+    ambiguous_names = [name for name in bound_names if counts[name.lower()] > 1]
+    if ambiguous_names and spark.conf.get("spark.sql.caseSensitive") != "true":
+        raise SchemaMismatchError(
+            "input columns must differ in more than upper and lower case: got "
+            f"{ambiguous_names} more than once; set spark.sql.caseSensitive to 'true'"
+        )
 
 
 def _warn_of_time_zone(bound: BoundRequest) -> None:

@@ -588,6 +588,19 @@ def test_the_time_zone_is_in_the_plan_and_one_warning_says_what_the_model_sees(
     assert caplog.text.count(text) == warnings
 
 
+def test_columns_that_differ_only_in_case_are_refused_in_a_session_that_ignores_case(
+    spark, view, score, xy_model
+):
+    spark.conf.set("spark.sql.caseSensitive", "true")
+    try:
+        schema = "id int, x double, X double, y double"
+        table = view(spark.createDataFrame([(1, 2.0, 3.0, 4.0)], schema))
+    finally:
+        spark.conf.unset("spark.sql.caseSensitive")
+    with pytest.raises(SchemaMismatchError, match=r"got \['x'\] more than once"):
+        score(xy_model, table, output_columns="id")
+
+
 def test_an_output_column_of_another_type_is_refused_before_any_work(
     spark, view, delta_table, score, xy_model
 ):
