@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dbx_aml.local.samples import sample_flights
     from dbx_aml.local.spark import local_spark
     from dbx_aml.models.register import register_model
+    from dbx_aml.scoring.ledger import batches
     from dbx_aml.scoring.result import ScoringResult
     from dbx_aml.scoring.score_table import score_table
     from dbx_aml.tracking.connect import connect
@@ -55,6 +56,7 @@ __all__ = [
     "Link",
     "ScoringResult",
     "__version__",
+    "batches",
     "connect",
     "local_spark",
     "register_model",
@@ -69,6 +71,7 @@ _HOMES = {
     "Connection": "dbx_aml.tracking.connection",
     "Link": "dbx_aml.link.link",
     "ScoringResult": "dbx_aml.scoring.result",
+    "batches": "dbx_aml.scoring.ledger",
     "connect": "dbx_aml.tracking.connect",
     "run_doctor": "dbx_aml.doctor.run",
     "local_spark": "dbx_aml.local.spark",

@@ -18,6 +18,7 @@ import click
 from dbx_aml._common.errors import DbxAmlError
 from dbx_aml._common.log import PrintableFormatter
 from dbx_aml._common.text import printable
+from dbx_aml.cli.batches import batches
 from dbx_aml.cli.cluster import cluster
 from dbx_aml.cli.demo import demo
 from dbx_aml.cli.doctor import doctor
@@ -70,7 +71,7 @@ def main(verbose: bool) -> None:
     _set_up_logging(verbose)
 
 
-for _command in (cluster, demo, doctor, link, mirror, notebook, runs, score):
+for _command in (batches, cluster, demo, doctor, link, mirror, notebook, runs, score):
     main.add_command(_command)
 
 

@@ -66,6 +66,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Environment of the model: local, or a value of env_manager in MLflow's spark_udf.",
 )
+@click.option(
+    "--rescore",
+    is_flag=True,
+    help="Score a batch again whose rows were removed, or whose batch id named other rows.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan; write nothing.")
 @json_option
 def score(config: str | None, as_json: bool, **arguments: Any) -> None:
@@ -97,12 +102,14 @@ def _print_result(result: ScoringResult) -> None:
             ("rows read", result.rows_read),
             ("rows scored", result.rows_scored),
             ("rows quarantined", result.rows_quarantined),
+            *([("rows removed since", _removed_text(result))] if result.rows_removed else []),
             ("seconds", result.seconds),
             ("rows a second", round(result.rows_per_second)),
         ]
     version = "" if result.model_version is None else f" (version {result.model_version})"
     fields += [
         ("model", f"{result.model_uri}{version}"),
+        ("batch", result.batch),
         ("batch id", result.batch_id),
         ("write mode", result.write_mode),
         ("input", _table_with_version(result.input_table, result.input_version)),
@@ -124,6 +131,10 @@ _TITLES = {
 
 def _table_with_version(table: str, version: int | None) -> str:
     return table if version is None else f"{table} at version {version}"
+
+
+def _removed_text(result: ScoringResult) -> str:
+    return f"{result.rows_removed:,}" + (f" by {result.removed_by}" if result.removed_by else "")
 
 
 def _plan_text(value: Any) -> str:

@@ -37,7 +37,7 @@ class DemoStep:
         rows_scored: Rows that it wrote to the output table.
         rows_quarantined: Rows that it wrote to the quarantine table.
         model_version: Version that it registered or scored with, for example "1".
-        batch_id: Value of `_scoring.batch_id` in the rows that it wrote.
+        batch_id: Name of the batch that it wrote.
         seconds: Wall clock of the step.
     """
 

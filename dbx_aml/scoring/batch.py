@@ -1,53 +1,40 @@
-"""Write one batch: its scored rows into the output table, the others into the quarantine, once.
+"""Score a batch into its tables once: decide what the tables have of it, and write the rest.
 
-The output table is committed first, in one transaction that carries the batch's id; then, if rows
-could not be scored, the quarantine table, in a transaction with the same id. When the same batch
-is started again, its commit is found in the output table's history and nothing is written twice.
-If that commit has fewer rows than the input, the quarantine's part is written, unless its commit
-exists too: the first attempt may have ended between the two.
+A batch is done where the ledger has it and its rows are in the tables now. A batch that is in the
+output without an entry in the ledger was interrupted: its rest is written first.
 """
 
 from __future__ import annotations
 
-import uuid
+import socket
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pyspark.sql import functions as F
-
-from dbx_aml._common.deadline import call_within
 from dbx_aml._common.errors import ScoringError
 from dbx_aml._common.log import get_logger
-from dbx_aml._common.text import sql_identifier
+from dbx_aml._common.redact import redact_uri
+from dbx_aml._common.text import plural, sql_literal
+from dbx_aml.scoring.batch_identity import batch_identity, differences, job_identity
+from dbx_aml.scoring.batch_writer import BatchWriter, is_under_way
 from dbx_aml.scoring.bind import BoundRequest, bind_pinned_uri
-from dbx_aml.scoring.delta_table import Commit
-from dbx_aml.scoring.delta_write import (
-    StrictGuardError,
-    batch_writer,
-    create_table,
-    merge_rows,
-    write_table,
-)
-from dbx_aml.scoring.guard import QUARANTINED
-from dbx_aml.scoring.model_trial import require_scorable_row, try_model
-from dbx_aml.scoring.output_rows import quarantined_rows, scored_rows
-from dbx_aml.scoring.partitions import partition_rows
-from dbx_aml.scoring.request import Batch
+from dbx_aml.scoring.delta_table import Commit, Table
+from dbx_aml.scoring.ledger import REBUILT, Ledger, LedgerEntry, interrupted_commits
+from dbx_aml.scoring.request import BatchFacts, Transaction
 from dbx_aml.scoring.spark_errors import SPARK_ERRORS
-from dbx_aml.scoring.spark_settings import larger_arrow_batches
+from dbx_aml.scoring.table_identity import identify_table
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, Observation
+    from pyspark.sql import DataFrame
 
 log = get_logger(__name__)
 
-# The commit of a write that has just ended is among the newest, even where other jobs write to
-# the same table.
-_LATEST_COMMITS = 20
-# Spark delivers observed counts when the write returns, or a moment later.
-_OBSERVATION_TIMEOUT_S = 10.0
+_POLL_INTERVAL_S = 0.5
+# Longest wait for another job that has committed the same batch.
+_LONGEST_WAIT_S = 600.0
+# Operations that may take a batch's rows out of a table.
+_REMOVING_OPERATIONS = ("DELETE", "RESTORE", "WRITE", "MERGE", "UPDATE", "TRUNCATE")
 
 # Returns a batch's rows as of a version of the input table.
 ReadRows = Callable[[int | None], "DataFrame"]
@@ -58,215 +45,323 @@ class WrittenBatch:
     """A batch that is in its tables.
 
     Args:
-        rows_scored: Rows in the output table.
-        rows_quarantined: Rows in the quarantine table.
-        output_version: Version of the output table with this batch.
+        entry: Entry of the ledger.
         is_new: False if an earlier attempt had written all of it.
-        metadata: Facts about the batch, from its commit.
+        rows_removed: Rows of the batch that are no longer in the tables.
+        removed_by: Commit that removed them, for example "version 5 (RESTORE) of main.ml.scored".
     """
 
-    rows_scored: int
-    rows_quarantined: int
-    output_version: int | None
+    entry: LedgerEntry
     is_new: bool
-    metadata: dict[str, Any]
+    rows_removed: int = 0
+    removed_by: str | None = None
 
 
-def write_batch(bound: BoundRequest, read_rows: ReadRows, batch: Batch) -> WrittenBatch:
-    """Score a batch into both tables, unless an earlier attempt has done it.
+def batch_facts(
+    bound: BoundRequest, batch_id: str, number: int, versions: tuple[int | None, int | None]
+) -> BatchFacts:
+    """Return the facts about a batch of this request.
+
+    Args:
+        bound: Bound request.
+        batch_id: Name of the batch.
+        number: Number of the batch.
+        versions: First and last version of the input table with rows of the batch.
+    """
+    request, resolved = bound.request, bound.resolved
+    identity = batch_identity(bound)
+    return BatchFacts(
+        batch=number,
+        batch_id=batch_id,
+        identity=identity,
+        job=job_identity(identity),
+        run=resolved.run,
+        model_uri=resolved.model.uri,
+        model_name=resolved.model.name,
+        model_version=resolved.model.version,
+        model_run_id=resolved.model.run_id,
+        registry_uri=redact_uri(resolved.registry_uri),
+        input_table=resolved.input.name,
+        input_id=resolved.input.id,
+        input_version_from=versions[0],
+        input_version_to=versions[1],
+        row_filter=request.row_filter,
+        write_mode=request.write_mode,
+        quarantine_table=request.quarantine_table.name,
+        compute=_compute(bound),
+    )
+
+
+def _compute(bound: BoundRequest) -> str:
+    """Return the id of the cluster, or the name of this machine."""
+    try:
+        return str(bound.spark.conf.get("spark.databricks.clusterUsageTags.clusterId"))
+    except SPARK_ERRORS:
+        return socket.gethostname()
+
+
+def score_batch(bound: BoundRequest, batch_id: str, read_rows: ReadRows) -> WrittenBatch:
+    """Score the request's rows as one batch, unless the tables have it.
 
     Raises:
         NoScorableRowError: The model fails on every row; nothing is written then.
-        ScoringError: A table cannot be written.
+        ScoringError: A table cannot be written, the batch id names other rows, or the batch's
+            rows were removed from the output.
     """
-    spark, request = bound.spark, bound.request
-    output = request.output_table
-    exists = output.exists(spark)
-    rows = read_rows(batch.input_version)
-    allows_all = request.max_quarantined_rows.allows_all
-    # Not for a new table: a first write that fails would leave its folder behind. Not with a
-    # model server: it hides the reason.
-    is_strict = exists and not allows_all and request.is_local_environment
-    # Each of these is a small query that mostly waits: they run at the same time.
-    with ThreadPoolExecutor(1) as pool:
-        partitioning = pool.submit(partition_rows, bound, rows)
-        # No look-up for streams: the checkpoint replays a micro-batch only after a crash, and
-        # Delta's transaction id rejects the second write.
-        if exists and request.write_mode != "incremental":
-            commit = output.find_commit(spark, batch.batch_id)
-            if commit is not None:
-                return _finish_quarantine(bound, read_rows, batch, commit)
-        if not is_strict and not allows_all:
-            bound.report("trying the model")
-            try_model(bound, rows)
-        bound.model_udf.prepare(strict=is_strict)
-        partitioned_rows, arrow_rows = partitioning.result()
-    row_count = _check_keys(bound, rows) if request.write_mode == "merge" else None
-
-    def write_output(*, strict: bool) -> tuple[Commit, int] | None:
-        return _write_output(bound, rows, partitioned_rows, batch, exists, row_count, strict=strict)
-
-    bound.report("scoring")
-    with larger_arrow_batches(partitioned_rows.sparkSession, arrow_rows):
-        try:
-            written = write_output(strict=is_strict)
-        except StrictGuardError as err:
-            require_scorable_row(bound, rows, str(err))
-            written = write_output(strict=False)
-    if written is None:
-        # Delta refused the transaction: its commit is older than the newest 200.
-        commit = output.find_commit(spark, batch.batch_id, limit=None)
-        if commit is None:
-            raise ScoringError(
-                f"batch must be written once: got {batch.batch_id!r}, which the output table "
-                "holds without its commit in the history; pass another batch_id"
-            )
-        return _finish_quarantine(bound, read_rows, batch, commit)
-    output_commit, rows_quarantined = written
-    if rows_quarantined:
-        rows_quarantined = _write_quarantine(bound, rows, batch)
-    return WrittenBatch(
-        rows_scored=output_commit.rows,
-        rows_quarantined=rows_quarantined,
-        output_version=output_commit.version,
-        is_new=True,
-        metadata=output_commit.metadata,
-    )
+    resolved = bound.resolved
+    version = resolved.input_version
+    facts = batch_facts(bound, batch_id, resolved.run, (version, version))
+    earlier: list[LedgerEntry] = []
+    if resolved.output is not None:
+        ledger = Ledger(bound.spark, bound.request.output_table, resolved.output.id)
+        earlier, finished = _finish_interrupted(bound, ledger, facts, read_rows)
+        for entry in finished:
+            if entry.facts.batch_id == batch_id:
+                return WrittenBatch(entry=entry, is_new=True)
+        if earlier:
+            done = _find_done(bound, earlier[0], facts, read_rows)
+            if done is not None:
+                return done
+    transaction = Transaction(app_id=f"dbx_aml/{batch_id}", app_version=len(earlier) + 1)
+    return write_batch(bound, facts, read_rows(version), transaction)
 
 
-def _finish_quarantine(
-    bound: BoundRequest, read_rows: ReadRows, batch: Batch, commit: Commit
+def write_batch(
+    bound: BoundRequest, facts: BatchFacts, rows: DataFrame, transaction: Transaction
 ) -> WrittenBatch:
-    """Write the quarantine's part of a batch whose output is committed, if it is missing.
-
-    The rows are read from the commit's version of the input table and scored with the commit's
-    model: the table may have grown since, and the alias may name another version.
-    """
-    metadata = _commit_metadata(bound, batch)
-    for name in ("input_table", "row_filter"):
-        if commit.metadata.get(name) != metadata[name]:
-            raise ScoringError(
-                f"batch_id must name one set of rows: got {batch.batch_id!r}, which the output "
-                f"holds for {name} {commit.metadata.get(name)!r}; pass another batch_id"
-            )
-    spark, quarantine = bound.spark, bound.request.quarantine_table
-    quarantine_commit = None
-    if quarantine.exists(spark):
-        quarantine_commit = quarantine.find_commit(spark, batch.batch_id)
-    rows_quarantined = quarantine_commit.rows if quarantine_commit else 0
-    is_new = False
-    batch = replace(batch, input_version=commit.metadata.get("input_version"))
-    rows = read_rows(batch.input_version)
-    if quarantine_commit is None and rows.count() > commit.rows:
-        model_uri = str(commit.metadata["model_uri"])
-        if model_uri != bound.resolved.model.uri:
-            bound = bind_pinned_uri(spark, bound.resolved, model_uri, bound.report)
-        rows_quarantined, is_new = _write_quarantine(bound, rows, batch), True
-    return WrittenBatch(
-        rows_scored=commit.rows,
-        rows_quarantined=rows_quarantined,
-        output_version=commit.version,
-        is_new=is_new,
-        metadata=commit.metadata,
+    """Score a batch that the tables do not have; a batch that another job commits is its batch."""
+    exists = bound.resolved.output is not None or bound.request.output_table.exists(bound.spark)
+    is_repeatable = facts.input_version_to is not None
+    with BatchWriter(bound, rows, facts, exists=exists, is_repeatable=is_repeatable) as writer:
+        entry = writer.write(transaction)
+    if entry is not None:
+        return WrittenBatch(entry=entry, is_new=True)
+    identity = identify_table(bound.spark, bound.request.output_table)
+    ledger = Ledger(bound.spark, bound.request.output_table, identity.id if identity else None)
+    commit = bound.request.output_table.find_commit(bound.spark, "batch_id", facts.batch_id, None)
+    if commit is not None:
+        bound.report("waiting for another job that writes the same batch")
+        entry = _await_entry(ledger, commit, _LONGEST_WAIT_S)
+        if entry is not None:
+            return WrittenBatch(entry=entry, is_new=False)
+    raise ScoringError(
+        f"batch must be written by one job at a time: got {facts.batch_id!r}, which another job "
+        "has committed and not finished; run the job again"
     )
 
 
-def _check_keys(bound: BoundRequest, rows: DataFrame) -> int:
-    """Return the number of rows; refuse two with the same key."""
-    keys = [F.col(sql_identifier(name)) for name in bound.request.key_columns]
-    counted = rows.groupBy(*keys).agg(F.count(F.lit(1)).alias("n"))
-    example = F.max_by(F.to_json(F.struct(*keys)), "n")
-    row_count, largest_count, key = counted.agg(F.sum("n"), F.max("n"), example).collect()[0]
-    if largest_count is not None and largest_count > 1:
-        raise ScoringError(
-            f"key_columns must name each input row once: got {largest_count} rows with {key}; "
-            "add a column to the key or remove the duplicates"
-        )
-    return int(row_count or 0)
+def _await_entry(ledger: Ledger, commit: Commit, timeout_s: float) -> LedgerEntry | None:
+    """Return the entry of a batch as soon as its job has ended; None if the job wrote no entry."""
+    number = commit.metadata["batch"]
+    end_time = time.monotonic() + timeout_s
+    while True:
+        may_come = is_under_way(commit) and time.monotonic() < end_time
+        for entry in ledger.read(f"batch = {int(number)}"):
+            if entry.facts.batch == number:
+                return entry
+        if not may_come:
+            return None
+        time.sleep(_POLL_INTERVAL_S)
 
 
-def _write_output(
-    bound: BoundRequest,
-    rows: DataFrame,
-    partitioned_rows: DataFrame,
-    batch: Batch,
-    exists: bool,
-    row_count: int | None,
-    *,
-    strict: bool,
-) -> tuple[Commit, int] | None:
-    """Commit the scored rows, and count those for the quarantine.
+# Interrupted batches
+
+
+def _finish_interrupted(
+    bound: BoundRequest, ledger: Ledger, facts: BatchFacts, read_rows: ReadRows
+) -> tuple[list[LedgerEntry], list[LedgerEntry]]:
+    """Finish the batches that earlier attempts at this job have left.
 
     Returns:
-        The commit and the count; None if the output table has this batch already.
+        Earlier entries of the same batch id, newest first, and the entries of finished batches.
     """
-    spark, request = bound.spark, bound.request
-    output = request.output_table
-    frame, observation = scored_rows(bound, partitioned_rows, batch, strict=strict)
-    attempt = uuid.uuid4().hex
-    metadata = {**_commit_metadata(bound, batch), "attempt": attempt}
-    if not exists and (output.path is None or request.write_mode == "merge"):
-        # A first write that dies leaves files in the folder of a named table, and Spark refuses
-        # to create a table there: so the empty table is created before.
-        create_table(spark, output, frame.schema)
-    if request.write_mode == "merge":
-        merged = merge_rows(spark, output, frame, request.key_columns, batch, metadata)
-        if merged is None:
-            return None
-        version = output.version(spark) or 0
-        commit = Commit(version=version, rows=merged, metadata=metadata)
-        return commit, int(row_count or 0) - merged
-    mode = "overwrite" if request.write_mode == "replace" else "append"
-    writer = batch_writer(frame, batch, metadata).mode(mode)
-    if request.replace_where:
-        writer = writer.option("replaceWhere", request.replace_where)
-    write_table(writer, output, frame.schema, exists=exists)
-    commits = output.commits(spark, _LATEST_COMMITS)
-    own_commit = next((c for c in commits if c.metadata.get("attempt") == attempt), None)
-    if own_commit is None:
-        return None
-    observed = _observed_counts(observation).get(QUARANTINED)
-    return own_commit, rows.count() - own_commit.rows if observed is None else int(observed)
+    commits = bound.request.output_table.history(bound.spark)
+    entries = ledger.read(f"batch_id = {sql_literal(facts.batch_id)}")
+    finished = []
+    for commit in interrupted_commits(commits, entries):
+        if commit.metadata.get("job") != facts.job:
+            log.warning(
+                "output has an interrupted batch of another job, batch=%s batch_id=%s",
+                commit.metadata.get("batch"), commit.metadata.get("batch_id"),
+            )  # fmt: skip
+            continue
+        bound.report("waiting for an interrupted batch")
+        entry = _await_entry(ledger, commit, _LONGEST_WAIT_S)
+        if entry is None:
+            try:
+                entry = finish_batch(bound, commit, read_rows)
+            except ScoringError:
+                if not bound.request.rescore:
+                    raise
+                new_facts = replace(facts, batch=commit.metadata["batch"])
+                rows = read_rows(facts.input_version_to)
+                entry = _replace_batch(bound, new_facts, rows)
+            if entry.state != REBUILT:
+                finished.append(entry)
+        entries.append(entry)
+    earlier = [entry for entry in entries if entry.facts.batch_id == facts.batch_id]
+    return sorted(earlier, key=lambda entry: entry.facts.batch, reverse=True), finished
 
 
-def _write_quarantine(bound: BoundRequest, rows: DataFrame, batch: Batch) -> int:
-    """Commit the rows that cannot be scored; return how many they are."""
-    bound.report("writing the quarantine")
-    spark, quarantine = bound.spark, bound.request.quarantine_table
-    frame = quarantined_rows(bound, rows, batch)
-    metadata = {**_commit_metadata(bound, batch), "attempt": uuid.uuid4().hex}
-    exists = quarantine.exists(spark)
-    if not exists and quarantine.path is None:
-        create_table(spark, quarantine, frame.schema)
-    writer = batch_writer(frame, batch, metadata).mode("append")
-    write_table(writer, quarantine, frame.schema, exists=exists)
-    commit = quarantine.find_commit(spark, batch.batch_id)
-    return commit.rows if commit else 0
+def finish_batch(bound: BoundRequest, commit: Commit, read_rows: ReadRows) -> LedgerEntry:
+    """Write the quarantine and the entry of a batch whose output is committed.
 
+    Args:
+        bound: Bound request.
+        commit: Newest commit of the batch in the output table.
+        read_rows: Returns the batch's rows.
 
-def _commit_metadata(bound: BoundRequest, batch: Batch) -> dict[str, Any]:
-    model = bound.resolved.model
-    return {
-        "batch_id": batch.batch_id,
-        "app_id": batch.app_id,
-        "model_uri": model.uri,
-        "model_name": model.name,
-        "model_version": model.version,
-        "model_run_id": model.run_id,
-        "input_table": bound.request.input_table.name,
-        "input_version": batch.input_version,
-        "row_filter": bound.request.row_filter,
-    }
-
-
-def _observed_counts(observation: Observation) -> dict[str, Any]:
-    """Return the observed counts, or nothing where Spark does not deliver them.
-
-    A write runs several queries, and Spark may take the counts from one that read no row
-    (`replaceWhere` is such a write), or, before Spark 4, wait for a query that never comes.
+    Raises:
+        ScoringError: The batch's rows cannot be read any more.
     """
+    facts = BatchFacts.from_metadata(commit.metadata)
+    log.warning("finishing an interrupted batch, batch=%s batch_id=%s", facts.batch, facts.batch_id)
+    bound.report("finishing an interrupted batch")
+    spark, output = bound.spark, bound.request.output_table
+    staging = commit.metadata.get("staging")
+    rows = read_rows(_readable_version(bound, facts))
+    with BatchWriter(bound, rows, facts, exists=True, is_repeatable=False) as writer:
+        if staging and Table(staging).exists(spark):
+            return writer.finish_from(Table(staging), commit)
+        quarantine, quarantine_commit = Table(facts.quarantine_table), None
+        if quarantine.exists(spark):
+            quarantine_commit = quarantine.find_commit(spark, "batch", facts.batch)
+        scored = output.read(spark, commit.version).where(f"_scoring.batch = {facts.batch}")
+        commit = replace(commit, rows=scored.count())
+        quarantined = quarantine_commit.rows if quarantine_commit else 0
+        if facts.input_version_to is None:
+            # The staging table of a view is dropped last: only the entry is missing.
+            return writer.write_entry(commit, quarantine_commit, REBUILT)
+        try:
+            if rows.count() == commit.rows + quarantined:
+                return writer.write_entry(commit, quarantine_commit, REBUILT)
+        except SPARK_ERRORS as err:
+            raise _unreadable(facts, commit) from err
+    bound = _bind_own_model(bound, facts)
     try:
-        return call_within(lambda: dict(observation.get), _OBSERVATION_TIMEOUT_S)
-    except (*SPARK_ERRORS, TimeoutError):
-        log.debug("Spark delivered no observed counts", exc_info=True)
-        return {}
+        return _replace_batch(bound, facts, rows)
+    except ScoringError as err:
+        raise _unreadable(facts, commit) from err
+
+
+def _unreadable(facts: BatchFacts, commit: Commit) -> ScoringError:
+    return ScoringError(
+        f"interrupted batch must be finished before the next: got batch {facts.batch} "
+        f"({facts.batch_id!r}) of version {facts.input_version_to} of {facts.input_table}, "
+        f"which cannot be scored any more; the output has {plural(commit.rows, 'row')} of it "
+        f"(_scoring.batch = {facts.batch}), its other rows have no verdict; pass rescore=True to "
+        "score the input's newest version in the place of that batch"
+    )
+
+
+def _bind_own_model(bound: BoundRequest, facts: BatchFacts) -> BoundRequest:
+    """Return the request with the model of an earlier batch."""
+    if facts.model_uri != bound.resolved.model.uri:
+        bound = bind_pinned_uri(bound.spark, bound.resolved, facts.model_uri, bound.report)
+    if bound.resolved.model.content != facts.identity.get("model_content"):
+        raise ScoringError(
+            f"interrupted batch must be finished with its own model: got {facts.model_uri!r}, "
+            "which is another model now; pass rescore=True to score with the model as it is now"
+        )
+    return bound
+
+
+def _replace_batch(bound: BoundRequest, facts: BatchFacts, rows: DataFrame) -> LedgerEntry:
+    with BatchWriter(bound, rows, facts, exists=True, is_repeatable=False) as writer:
+        return writer.write_again()
+
+
+def _readable_version(bound: BoundRequest, facts: BatchFacts) -> int | None:
+    """Return a version of the input with a batch's rows: the newest one, if it has them.
+
+    The files of an older version may have been removed, though it has the same rows.
+    """
+    source = bound.resolved.input
+    if (
+        source.id == facts.input_id
+        and source.data_version == facts.identity.get("input_data_version")
+        and bound.resolved.input_version is not None
+    ):
+        return bound.resolved.input_version
+    return facts.input_version_to
+
+
+# Batches that are done
+
+
+def _find_done(
+    bound: BoundRequest, entry: LedgerEntry, facts: BatchFacts, read_rows: ReadRows
+) -> WrittenBatch | None:
+    """Return the batch of this id if the tables have it; None where it is to be written.
+
+    Raises:
+        ScoringError: The batch id names other rows, or no row of the batch is in the output.
+    """
+    request = bound.request
+    changes = differences(entry.facts.identity, facts.identity)
+    if changes and not request.rescore:
+        raise ScoringError(
+            f"batch_id must name one set of rows: got {facts.batch_id!r}, under which "
+            f"{request.output_table.name!r} has other facts: {changes}; pass another batch_id, or "
+            "rescore=True to replace that batch"
+        )
+    scored, quarantined, total = _count_rows(bound, entry)
+    missing = max(entry.rows_scored - scored, 0)
+    missing_quarantined = max(entry.rows_quarantined - quarantined, 0)
+    if request.write_mode == "replace" and (missing or changes or total != entry.rows_scored):
+        return None
+    if request.write_mode == "merge" and (missing or changes):
+        return None
+    if request.rescore and (changes or missing or missing_quarantined):
+        new_facts = replace(facts, batch=entry.facts.batch)
+        rows = read_rows(bound.resolved.input_version)
+        return WrittenBatch(entry=_replace_batch(bound, new_facts, rows), is_new=True)
+    removed_by = None
+    if missing:
+        removed_by = _find_removal(bound, request.output_table, entry)
+        if not scored:
+            raise ScoringError(
+                f"batch must be in the output table: got {facts.batch_id!r}, whose "
+                f"{plural(missing, 'row')} {removed_by} removed; pass rescore=True to score them "
+                "again"
+            )
+        log.warning("%s removed %s of the batch", removed_by, plural(missing, "row"))
+    return WrittenBatch(
+        entry=entry,
+        is_new=False,
+        rows_removed=missing + missing_quarantined,
+        removed_by=removed_by,
+    )
+
+
+def _count_rows(bound: BoundRequest, entry: LedgerEntry) -> tuple[int, int, int]:
+    """Return the batch's rows in the output and in the quarantine, and the rows to be replaced."""
+    request, number = bound.request, entry.facts.batch
+    output = request.output_table.name
+    counts = [f"(SELECT count(*) FROM {output} WHERE _scoring.batch = {number})", "0L", "0L"]
+    if bound.resolved.quarantine is not None:
+        quarantine = request.quarantine_table.name
+        counts[1] = f"(SELECT count(*) FROM {quarantine} WHERE _quarantine.batch = {number})"
+    if request.write_mode == "replace":
+        counts[2] = f"(SELECT count(*) FROM {output} WHERE {request.replace_where or 'true'})"
+    scored, quarantined, total = bound.spark.sql(f"SELECT {', '.join(counts)}").collect()[0]
+    return int(scored), int(quarantined), int(total)
+
+
+def _find_removal(bound: BoundRequest, table: Table, entry: LedgerEntry) -> str:
+    """Return the commit that removed rows of a batch, in words."""
+    later = [
+        commit
+        for commit in reversed(table.history(bound.spark))
+        if commit.version > (entry.output_version or 0)
+        and commit.operation.startswith(_REMOVING_OPERATIONS)
+    ]
+    condition = f"_scoring.batch = {entry.facts.batch}"
+    for commit in later:
+        try:
+            count = table.read(bound.spark, commit.version).where(condition).count()
+        except SPARK_ERRORS:
+            continue
+        if count < entry.rows_scored:
+            return f"version {commit.version} ({commit.operation}) of {table.name}"
+    return f"a commit after version {entry.output_version} of {table.name}"

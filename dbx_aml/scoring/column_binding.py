@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dbx_aml._common.errors import SchemaMismatchError
 from dbx_aml._common.text import sql_identifier, sql_literal
-from dbx_aml.scoring.guard import MISSING, QUARANTINED, REASON, UNSCORABLE
+from dbx_aml.scoring.guard import MISSING, REASON, UNSCORABLE
 
 # Columns that scoring adds to the output table and to the quarantine table.
 PREDICTION = "prediction"
@@ -312,7 +312,10 @@ def udf_argument(bound_columns: Sequence[BoundColumn]) -> str:
 
 
 def udf_fields(outputs: Sequence[ModelOutput]) -> tuple[tuple[str, str], ...]:
-    """Return names and Spark types of the fields that the output table needs from the guard."""
+    """Return names and Spark types of the guard's fields: the predictions, and the reason.
+
+    The reason is "" for a row that the model scores.
+    """
     fields = []
     for output in outputs:
         spark_type = _SPARK_TYPE[output.type]
@@ -324,12 +327,7 @@ def udf_fields(outputs: Sequence[ModelOutput]) -> tuple[tuple[str, str], ...]:
             fields.append((output.field, spark_type))
             if output.type not in ("float", "double"):
                 fields.append((f"{output.field}_null", "boolean"))
-    return (*fields, (QUARANTINED, "boolean"))
-
-
-# Fields that the quarantine table needs: with a text in each row, the output would be written
-# more slowly.
-REASON_FIELDS = ((QUARANTINED, "boolean"), (REASON, "string"))
+    return (*fields, (REASON, "string"))
 
 
 def prediction_expression(outputs: Sequence[ModelOutput], result: str) -> str:

@@ -27,15 +27,19 @@ _METADATA_KEY = "dbx_aml"
 
 @dataclass(frozen=True, kw_only=True)
 class Commit:
-    """A commit of a Delta table that scoring made.
+    """A commit of a Delta table.
 
     Args:
         version: Version of the table after the commit.
-        rows: Rows that the commit wrote.
-        metadata: Facts about the batch, in Delta's `userMetadata`.
+        operation: Delta's name of the operation, for example "WRITE".
+        timestamp_s: Time of the commit, in seconds since 1970.
+        rows: Rows that a write wrote; no meaning for other operations.
+        metadata: Facts about the batch, in Delta's `userMetadata`; empty for others' commits.
     """
 
     version: int
+    operation: str
+    timestamp_s: float
     rows: int
     metadata: dict[str, Any]
 
@@ -94,28 +98,34 @@ class Table:
             return reader.format("delta").load(self.path)
         return reader.table(self.name)
 
-    def commits(self, spark: SparkSession, limit: int | None = _RECENT_COMMITS) -> list[Commit]:
-        """Return scoring's commits among the `limit` newest, newest first."""
+    def history(self, spark: SparkSession, limit: int | None = _RECENT_COMMITS) -> list[Commit]:
+        """Return the `limit` newest commits, newest first."""
         newest = f" LIMIT {limit}" if limit else ""
-        history = spark.sql(f"DESCRIBE HISTORY {self.name}{newest}")
-        rows = history.select("version", "userMetadata", "operationMetrics").collect()
+        rows = spark.sql(f"DESCRIBE HISTORY {self.name}{newest}").selectExpr(
+            "version", "operation", "unix_micros(timestamp)", "userMetadata", "operationMetrics"
+        )
         commits = []
-        for version, text, metrics in rows:
-            metadata = parse_commit_metadata(text)
-            if metadata is not None:
-                metrics = metrics or {}
-                # These numbers include rows that a merge or a replace only copied.
-                count = int(metrics.get("numSourceRows", metrics.get("numOutputRows", 0)))
-                count -= int(metrics.get("numCopiedRows", 0))
-                commits.append(Commit(version=int(version), rows=count, metadata=metadata))
+        for version, operation, micros, text, metrics in rows.collect():
+            # This number includes rows that a replace only copied.
+            count = int((metrics or {}).get("numOutputRows", 0))
+            count -= int((metrics or {}).get("numCopiedRows", 0))
+            commits.append(
+                Commit(
+                    version=int(version),
+                    operation=operation or "",
+                    timestamp_s=micros / 1e6,
+                    rows=count,
+                    metadata=parse_commit_metadata(text) or {},
+                )
+            )
         return commits
 
     def find_commit(
-        self, spark: SparkSession, batch_id: str, limit: int | None = _RECENT_COMMITS
+        self, spark: SparkSession, key: str, value: object, limit: int | None = _RECENT_COMMITS
     ) -> Commit | None:
-        """Return the newest commit of a batch among the `limit` newest commits, or None."""
-        commits = self.commits(spark, limit)
-        return next((c for c in commits if c.metadata.get("batch_id") == batch_id), None)
+        """Return the newest commit of scoring with a fact, among the `limit` newest commits."""
+        commits = self.history(spark, limit)
+        return next((c for c in commits if c.metadata.get(key) == value), None)
 
 
 def column_types(frame: DataFrame) -> dict[str, str]:

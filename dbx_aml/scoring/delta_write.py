@@ -3,32 +3,48 @@
 from __future__ import annotations
 
 import re
-import uuid
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import types as T
 
 from dbx_aml._common.errors import ScoringError
 from dbx_aml._common.text import sql_identifier
-from dbx_aml.scoring.column_binding import SCORING
 from dbx_aml.scoring.delta_table import Table, format_commit_metadata
-from dbx_aml.scoring.guard import EVERY_ROW_FAILED
-from dbx_aml.scoring.request import Batch
+from dbx_aml.scoring.guard import EVERY_ROW_FAILED, TOO_MANY_REASONS
+from dbx_aml.scoring.request import Transaction
 from dbx_aml.scoring.spark_errors import SPARK_ERRORS, process_end_error, spark_error_line
 from dbx_aml.scoring.spark_settings import exclusive_settings
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
+    from pyspark.sql import DataFrameWriter, SparkSession
 
-# Default of delta.dataSkippingNumIndexedCols.
-_DEFAULT_INDEXED_COLUMNS = 32
 # Characters that a column's name may have only with column mapping.
 _NEEDS_COLUMN_MAPPING = re.compile(r"[ ,;{}()\n\t=]")
 
 
+# Parts of the errors of a job that created a table a moment later than another job.
+_CREATED_MEANWHILE = (
+    "TABLE_OR_VIEW_ALREADY_EXISTS",
+    "DELTA_PROTOCOL_CHANGED",
+    "DELTA_METADATA_CHANGED",
+    "ProtocolChangedException",
+    "MetadataChangedException",
+    "DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION",
+)
+
+
 class StrictGuardError(ScoringError):
     """A strict guard ended the write before any commit; the message is the first row's reason."""
+
+
+class ConcurrentBatchError(ScoringError):
+    """Another job has committed the same transaction at the same time."""
+
+
+class TooManyReasonsError(ScoringError):
+    """A limited guard ended the write before any commit: too many rows are to be quarantined."""
 
 
 def create_table(spark: SparkSession, table: Table, schema: T.StructType) -> None:
@@ -49,68 +65,105 @@ def write_table(
         for key, value in _table_properties(schema).items():
             writer = writer.option(key, value)
     try:
-        if table.path:
-            writer.save(table.path)
-        else:
-            writer.saveAsTable(table.name)
+        _save(writer, table)
     except SPARK_ERRORS as err:
-        raise _write_error(table, err) from err
+        if exists or not any(text in str(err) for text in _CREATED_MEANWHILE):
+            raise _write_error(table, err) from err
+        # Another job has just created the table.
+        try:
+            _save(writer, table)
+        except SPARK_ERRORS as second_err:
+            raise _write_error(table, second_err) from second_err
+
+
+def _save(writer: DataFrameWriter, table: Table) -> None:
+    if table.path:
+        writer.save(table.path)
+    else:
+        writer.saveAsTable(table.name)
 
 
 def merge_rows(
     spark: SparkSession,
     table: Table,
-    rows: DataFrame,
+    source: str,
+    columns: Sequence[str],
     key_columns: Sequence[str],
-    batch: Batch,
-    metadata: dict[str, Any],
-) -> int | None:
-    """Merge rows into a table by their key.
+    deleted_when: str,
+    settings: Mapping[str, str],
+) -> None:
+    """Merge rows into a table by their key, in one transaction.
 
-    Returns:
-        Number of rows written; None if the table has this batch already.
+    Args:
+        spark: Session.
+        table: Table.
+        source: SQL query of the rows.
+        columns: Columns that the table gets.
+        key_columns: Columns that identify a row.
+        deleted_when: Boolean column of the source: a row of the table that such a row matches is
+            deleted, and the row itself is not inserted.
+        settings: Spark settings of the transaction.
 
     Raises:
         ScoringError: The table cannot be written; the message is one line.
     """
-    view = f"dbx_aml_{uuid.uuid4().hex}"
-    rows.createOrReplaceTempView(view)
     # Not "=": each run would insert a row with a null key again.
     has_same_key = " AND ".join(
         f"destination.{key} <=> source.{key}" for key in map(sql_identifier, key_columns)
     )
-    settings = {
-        "spark.databricks.delta.write.txnAppId": batch.app_id,
-        "spark.databricks.delta.write.txnVersion": str(batch.app_version),
-        "spark.databricks.delta.commitInfo.userMetadata": format_commit_metadata(metadata),
-    }
+    names = [sql_identifier(name) for name in columns]
+    values = [f"source.{name}" for name in names]
+    updates = ", ".join(f"{name} = {value}" for name, value in zip(names, values, strict=True))
     try:
         # MERGE takes no options. Where the compute does not allow the settings, the merge can
         # still be repeated without harm; only its commit does not name the batch.
-        with exclusive_settings(spark, settings):
-            counts = spark.sql(
+        with exclusive_settings(spark, settings) as session:
+            session.sql(
                 f"MERGE WITH SCHEMA EVOLUTION INTO {table.name} AS destination "
-                f"USING {view} AS source ON {has_same_key} "
-                "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
+                f"USING ({source}) AS source ON {has_same_key} "
+                f"WHEN MATCHED AND source.{deleted_when} THEN DELETE "
+                f"WHEN MATCHED THEN UPDATE SET {updates} "
+                f"WHEN NOT MATCHED AND NOT source.{deleted_when} THEN "
+                f"INSERT ({', '.join(names)}) VALUES ({', '.join(values)})"
             ).collect()
     except SPARK_ERRORS as err:
         raise _write_error(table, err) from err
-    finally:
-        spark.catalog.dropTempView(view)
-    return int(counts[0]["num_affected_rows"]) if counts else None
 
 
-def batch_writer(rows: DataFrame, batch: Batch, metadata: dict[str, Any]) -> DataFrameWriter:
-    """Return a writer whose Delta transaction is the batch, with facts about it for the commit."""
-    return (
-        rows.write.format("delta")
-        .option("txnAppId", batch.app_id)
-        .option("txnVersion", batch.app_version)
-        .option("userMetadata", format_commit_metadata(metadata))
-        .option("mergeSchema", "true")
-        # The session's own mode may be "dynamic", which keeps the partitions without new rows.
-        .option("partitionOverwriteMode", "static")
-    )
+def batch_transaction(batch: int, *, replaces: bool) -> Transaction:
+    """Return the transaction of a batch in its quarantine or in the ledger.
+
+    A job that replaces the batch commits a later version, so a slow first job adds nothing more.
+    """
+    version = time.time_ns() // 1000 if replaces else 1
+    return Transaction(app_id=f"dbx_aml/batch/{batch}", app_version=version)
+
+
+def transaction_options(
+    metadata: Mapping[str, Any], transaction: Transaction | None
+) -> dict[str, str]:
+    """Return Delta's options for a write whose commit carries these facts.
+
+    Args:
+        metadata: Facts about the batch.
+        transaction: Transaction that the table accepts once; None for a write that replaces rows.
+    """
+    options = {"userMetadata": format_commit_metadata(metadata)}
+    if transaction is not None:
+        options["txnAppId"] = transaction.app_id
+        options["txnVersion"] = str(transaction.app_version)
+    return options
+
+
+def transaction_settings(
+    metadata: Mapping[str, Any], transaction: Transaction | None
+) -> dict[str, str]:
+    """Return the same as `transaction_options` for statements, which take settings only."""
+    prefixes = {"userMetadata": "commitInfo."}
+    return {
+        f"spark.databricks.delta.{prefixes.get(name, 'write.')}{name}": value
+        for name, value in transaction_options(metadata, transaction).items()
+    }
 
 
 def _table_properties(schema: T.StructType) -> dict[str, str]:
@@ -118,19 +171,7 @@ def _table_properties(schema: T.StructType) -> dict[str, str]:
     properties = {}
     if _NEEDS_COLUMN_MAPPING.search("".join(_column_names(schema))):
         properties["delta.columnMapping.mode"] = "name"
-    # The last column is `_scoring`. Its first field, the batch, gets statistics: they find a batch.
-    # Statistics of its texts, equal in all rows, would cost a fifth of a write.
-    indexed_columns = _count_leaf_columns(T.StructType(schema.fields[:-1])) + 1
-    if indexed_columns < _DEFAULT_INDEXED_COLUMNS and schema.fields[-1].name == SCORING:
-        properties["delta.dataSkippingNumIndexedCols"] = str(indexed_columns)
     return properties
-
-
-def _count_leaf_columns(data_type: T.DataType) -> int:
-    """Return how many columns Delta counts in a type: the leaves of its structs."""
-    if not isinstance(data_type, T.StructType):
-        return 1
-    return sum(_count_leaf_columns(field.dataType) for field in data_type.fields)
 
 
 def _column_names(data_type: T.DataType) -> list[str]:
@@ -154,6 +195,10 @@ def _write_error(table: Table, err: Exception) -> ScoringError:
     every_row_failed = re.search(f"{re.escape(EVERY_ROW_FAILED)}(.*)", str(err))
     if every_row_failed:
         return StrictGuardError(every_row_failed[1])
+    if "ConcurrentTransactionException" in str(err) or "CONCURRENT_TRANSACTION" in str(err):
+        return ConcurrentBatchError(f"batch must be written by one job: got {table.name!r}")
+    if TOO_MANY_REASONS in str(err):
+        return TooManyReasonsError(TOO_MANY_REASONS)
     if "DELTA_REPLACE_WHERE_MISMATCH" in str(err):
         return ScoringError(
             f"replace_where must hold for every scored row: got {spark_error_line(err)}; "

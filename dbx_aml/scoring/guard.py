@@ -38,8 +38,12 @@ UNSCORABLE = "_dbx_aml_unscorable"
 # Start of the columns that say where an optional integer is missing; the column's name follows.
 MISSING = "_dbx_aml_missing_"
 STRICT = "strict"
+LIMITED = "limited"
 # Start of a strict guard's error; the reason of the first row follows.
 EVERY_ROW_FAILED = "dbx_aml: an error on every row, "
+# Start of a limited guard's error: so many quarantined rows in one task would fill the driver.
+TOO_MANY_REASONS = "dbx_aml: a task has more quarantined rows than the driver takes"
+_MOST_REASONS = 1000
 # For fewer rows, one call a row costs less than more halving.
 _MAX_SINGLE_ROWS = 8
 # Largest integer up to which a float holds every one.
@@ -76,9 +80,13 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Guard
         # model on the heap that takes longer than a small task; frozen objects are skipped.
         gc.collect()
         gc.freeze()
-    strict_job = spec["job"] if (model_config or {}).get(STRICT) else None
+    config = model_config or {}
     return Guard(
-        _loaded_models[model_hash], spec["outputs"], spec["unscorable_reasons"], strict_job
+        _loaded_models[model_hash],
+        spec["outputs"],
+        spec["unscorable_reasons"],
+        strict_job=spec["job"] if config.get(STRICT) else None,
+        most_reasons=_MOST_REASONS if config.get(LIMITED) else None,
     )
 
 
@@ -108,6 +116,7 @@ class Guard:
         unscorable_reasons: Reasons by code, for rows that the input table made unscorable.
         strict_job: Job to end with an error if this process scores no row of the first that it
             gets. A model that always fails then ends its job without a trial before it.
+        most_reasons: Most rows that this guard, one a task, quarantines before it ends the query.
     """
 
     def __init__(
@@ -116,11 +125,14 @@ class Guard:
         outputs: list[dict[str, Any]],
         unscorable_reasons: list[str],
         strict_job: str | None = None,
+        most_reasons: int | None = None,
     ) -> None:
         self._model = model
         self._outputs = outputs
         self._unscorable_reasons = unscorable_reasons
         self._strict_job = strict_job
+        self._most_reasons = most_reasons
+        self._quarantined_rows = 0
 
     def predict(self, rows: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Return the predictions, and for each row whether and why it goes to the quarantine.
@@ -192,7 +204,12 @@ class Guard:
             if quarantined.all():
                 raise RuntimeError(f"{EVERY_ROW_FAILED}{reasons[0]}")
             _verified_jobs[:] = [self._strict_job]
-        return pd.DataFrame({**result, QUARANTINED: quarantined, REASON: reasons}, copy=False)
+        self._quarantined_rows += int(quarantined.sum())
+        if self._most_reasons is not None and self._quarantined_rows > self._most_reasons:
+            raise RuntimeError(TOO_MANY_REASONS)
+        # A category: MLflow converts each category to text once, and not each row's value.
+        texts = pd.Categorical(reasons) if quarantined.any() else _no_reasons(size)
+        return pd.DataFrame({**result, QUARANTINED: quarantined, REASON: texts}, copy=False)
 
     def _predict_fields(
         self, rows: pd.DataFrame, float_names: Collection[str]
@@ -241,6 +258,10 @@ def _split_inexact_floats(
         if ((values > _LARGEST_EXACT_FLOAT) | (values < -_LARGEST_EXACT_FLOAT)).any():
             parts = [half for part in parts for half in (part[~flags[part]], part[flags[part]])]
     return [part for part in parts if len(part)]
+
+
+def _no_reasons(size: int) -> pd.Categorical:
+    return pd.Categorical([""], categories=pd.Index([""])).take(np.zeros(size, np.intp))
 
 
 class _Original:

@@ -60,7 +60,7 @@ def wrap_in_guard(
         "data": "guarded",
         "code": "code",
         "python_version": inner_pyfunc.get("python_version"),
-        "config": {guard.STRICT: False},
+        "config": {guard.STRICT: False, guard.LIMITED: False},
     }
     for name in _ENVIRONMENT_FILES:
         if (inner_folder / name).exists():

@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from dbx_aml._common.errors import NoScorableRowError
 from dbx_aml.scoring.bind import BoundRequest
-from dbx_aml.scoring.guard import QUARANTINED, REASON
+from dbx_aml.scoring.guard import REASON
 from dbx_aml.scoring.model_udf import RESULT
 from dbx_aml.scoring.spark_errors import name_process_end
 
@@ -30,10 +30,9 @@ def try_model(bound: BoundRequest, rows: DataFrame) -> None:
     if not first_rows:
         return
     sample = bound.spark.createDataFrame(first_rows, model_rows.schema)
-    verdicts = bound.model_udf.with_reason(sample)
-    results = verdicts.select(f"{RESULT}.{QUARANTINED}", f"{RESULT}.{REASON}").collect()
-    if all(is_quarantined for is_quarantined, _ in results):
-        require_scorable_row(bound, rows, results[0][1])
+    results = bound.model_udf.with_result(sample).select(f"{RESULT}.{REASON}").collect()
+    if all(reason for (reason,) in results):
+        require_scorable_row(bound, rows, results[0][0])
 
 
 @name_process_end()
@@ -43,8 +42,8 @@ def require_scorable_row(bound: BoundRequest, rows: DataFrame, first_reason: str
     Raises:
         NoScorableRowError: The model fails on every row.
     """
-    verdicts = bound.model_udf.with_reason(bound.model_udf.model_columns(rows))
-    if not verdicts.where(~F.col(f"{RESULT}.{QUARANTINED}")).head(1):
+    results = bound.model_udf.with_result(bound.model_udf.model_columns(rows))
+    if not results.where(F.col(f"{RESULT}.{REASON}") == "").head(1):
         raise NoScorableRowError(
             f"model must score at least one row: got an error on every row, {first_reason}; "
             "correct the model or the rows, or pass max_quarantined_rows '100%' to quarantine "

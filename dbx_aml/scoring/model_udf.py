@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from pyspark.sql import Observation
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from dbx_aml._common.text import sql_identifier
 from dbx_aml.scoring.column_binding import (
-    REASON_FIELDS,
     bind_columns,
     udf_argument,
     udf_fields,
     unscorable,
 )
-from dbx_aml.scoring.guard import QUARANTINED, STRICT
+from dbx_aml.scoring.guard import LIMITED, STRICT
 from dbx_aml.scoring.guarded_model import wrap_in_guard
 from dbx_aml.scoring.pinned_model import PinnedModel
 
@@ -72,32 +69,29 @@ class ModelUdf:
         self._guarded_model = wrap_in_guard(
             model, reasons, Path(self._folder.name) / "guarded", env_manager
         )
-        self._output_fields = udf_fields(model.outputs)
-        self._udfs: dict[tuple[Fields, bool], Callable[[Column], Column]] = {}
+        self._result_type = _struct_type(udf_fields(model.outputs))
+        self._udfs: dict[tuple[bool, bool], Callable[[Column], Column]] = {}
 
-    def prepare(self, *, strict: bool) -> None:
-        """Create the function for the output table, so that it is there when the rows are."""
-        self._udf(self._output_fields, strict=strict)
+    def prepare(self, *, strict: bool, limited: bool) -> None:
+        """Create the function, so that it is there when the rows are."""
+        self._udf(strict=strict, limited=limited)
 
-    def with_result(self, rows: DataFrame, *, strict: bool) -> tuple[DataFrame, Observation]:
-        """Return rows with the struct `RESULT` of predictions, and the count of quarantined rows.
-
-        Observing also keeps Spark from moving a filter on the result below the model, which would
-        run the model twice.
+    def with_result(
+        self, rows: DataFrame, *, strict: bool = False, limited: bool = False
+    ) -> DataFrame:
+        """Return rows with the struct `RESULT`: the predictions, and the reason of a failing row.
 
         Args:
             rows: Rows of the input table.
             strict: Whether the query fails if a worker cannot score any of its first rows.
+            limited: Whether the query fails if a task has too many rows with a reason.
         """
-        return self._apply(rows, self._udf(self._output_fields, strict=strict))
-
-    def with_reason(self, rows: DataFrame) -> DataFrame:
-        """Return rows with the struct `RESULT` of whether and why a row cannot be scored."""
-        return self._apply(rows, self._udf(REASON_FIELDS, strict=False))[0]
+        udf = self._udf(strict=strict, limited=limited)
+        return rows.withColumn(RESULT, udf(F.expr(udf_argument(self.bound_columns))))
 
     def with_empty_result(self, rows: DataFrame) -> DataFrame:
         """Return rows with a null of `RESULT`'s type: enough for a schema, without the model."""
-        return rows.withColumn(RESULT, F.lit(None).cast(_struct_type(self._output_fields)))
+        return rows.withColumn(RESULT, F.lit(None).cast(self._result_type))
 
     def model_columns(self, rows: DataFrame) -> DataFrame:
         """Return just the columns of the table that the model reads."""
@@ -133,30 +127,22 @@ class ModelUdf:
         model.predict(sample)
         return (time.perf_counter() - start_time) / max(len(sample), 1)
 
-    def _udf(self, fields: Fields, *, strict: bool) -> Callable[[Column], Column]:
-        """Return the guarded model as a Spark function that returns a struct of these fields.
+    def _udf(self, *, strict: bool, limited: bool) -> Callable[[Column], Column]:
+        """Return the guarded model as a Spark function.
 
         It is created once, when it is needed: on a cluster, that sends the model to every worker.
         """
         import mlflow.pyfunc
 
-        if (fields, strict) not in self._udfs:
-            self._udfs[fields, strict] = mlflow.pyfunc.spark_udf(
+        if (strict, limited) not in self._udfs:
+            self._udfs[strict, limited] = mlflow.pyfunc.spark_udf(
                 self._spark,
                 str(self._guarded_model),
-                result_type=_struct_type(fields),
+                result_type=self._result_type,
                 env_manager=self._env_manager,
-                model_config={STRICT: True} if strict else None,
+                model_config={STRICT: strict, LIMITED: limited} if strict or limited else None,
             )
-        return self._udfs[fields, strict]
-
-    def _apply(
-        self, rows: DataFrame, udf: Callable[[Column], Column]
-    ) -> tuple[DataFrame, Observation]:
-        observation = Observation(f"dbx_aml_{uuid.uuid4().hex}")
-        frame = rows.withColumn(RESULT, udf(F.expr(udf_argument(self.bound_columns))))
-        quarantined = F.sum(F.col(f"{RESULT}.{QUARANTINED}").cast("bigint"))
-        return frame.observe(observation, quarantined.alias(QUARANTINED)), observation
+        return self._udfs[strict, limited]
 
 
 def _struct_type(fields: Fields) -> T.StructType:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from dbx_aml._common.text import sql_identifier
+from dbx_aml._common.text import sql_identifier, sql_literal
 from dbx_aml.scoring.column_binding import (
     PREDICTION,
     QUARANTINE,
@@ -15,14 +15,20 @@ from dbx_aml.scoring.column_binding import (
     prediction_expression,
 )
 from dbx_aml.scoring.delta_table import column_types
-from dbx_aml.scoring.guard import QUARANTINED, REASON
+from dbx_aml.scoring.guard import REASON
 from dbx_aml.scoring.model_udf import RESULT
-from dbx_aml.scoring.request import Batch
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, Observation
+    from pyspark.sql import DataFrame
 
     from dbx_aml.scoring.bind import BoundRequest
+    from dbx_aml.scoring.request import BatchFacts
+
+# SQL conditions on a row with the model's result.
+IS_SCORED = f"{RESULT}.{REASON} = ''"
+IS_QUARANTINED = f"{RESULT}.{REASON} <> ''"
+# Start of the columns that scoring adds to rows on their way.
+_OWN_PREFIX = "_dbx_aml_"
 
 
 def needed_columns(bound: BoundRequest, rows: DataFrame) -> DataFrame:
@@ -32,59 +38,66 @@ def needed_columns(bound: BoundRequest, rows: DataFrame) -> DataFrame:
     return rows.select(*(F.col(sql_identifier(name)) for name in names))
 
 
-def scored_rows(
-    bound: BoundRequest, rows: DataFrame, batch: Batch, *, strict: bool
-) -> tuple[DataFrame, Observation]:
-    """Return the rows for the output table, and the observed count of quarantined rows.
+def output_expressions(
+    bound: BoundRequest, batch: int, model_version: str | None
+) -> dict[str, str]:
+    """Return the output's columns and their SQL, on rows with the model's result.
 
-    Shape: n rows -> n minus the quarantined rows; `output_columns`, `prediction`, `_scoring`.
+    Two integers a row: seven texts doubled the cost of writing. The ledger has the rest.
     """
-    frame, observation = bound.model_udf.with_result(needed_columns(bound, rows), strict=strict)
-    return _output_columns(bound, frame, batch), observation
+    version = model_version if model_version and model_version.isdigit() else "NULL"
+    return {
+        **{name: sql_identifier(name) for name in bound.resolved.output_columns},
+        PREDICTION: prediction_expression(bound.resolved.model.outputs, RESULT),
+        SCORING: f"named_struct('batch', {batch}L, 'model_version', CAST({version} AS INT))",
+    }
+
+
+def scored_rows(bound: BoundRequest, results: DataFrame, facts: BatchFacts) -> DataFrame:
+    """Return the rows for the output table.
+
+    Shape: n rows with the model's result -> n minus the quarantined rows; `output_columns`,
+        `prediction`, `_scoring`.
+    """
+    return _select_output(bound, results.where(IS_SCORED), facts.batch, facts.model_version)
 
 
 def output_types(bound: BoundRequest, rows: DataFrame) -> dict[str, str]:
     """Return columns and Spark types of the output rows without running the model."""
-    no_batch = Batch(batch_id="", app_id="", app_version=0, input_version=None)
-    frame = bound.model_udf.with_empty_result(needed_columns(bound, rows))
-    return column_types(_output_columns(bound, frame, no_batch))
+    results = bound.model_udf.with_empty_result(needed_columns(bound, rows))
+    return column_types(_select_output(bound, results, 0, None))
 
 
-def quarantined_rows(bound: BoundRequest, rows: DataFrame, batch: Batch) -> DataFrame:
+def _select_output(
+    bound: BoundRequest, results: DataFrame, batch: int, model_version: str | None
+) -> DataFrame:
+    expressions = output_expressions(bound, batch, model_version)
+    return results.selectExpr(
+        *(f"{expression} AS {sql_identifier(name)}" for name, expression in expressions.items())
+    )
+
+
+def quarantined_rows(rows: DataFrame, reason: str, facts: BatchFacts) -> DataFrame:
     """Return the rows for the quarantine table.
 
-    Shape: n rows -> the quarantined rows; every input column, `_quarantine`.
+    Args:
+        rows: Rows to quarantine: the input's columns, and at most scoring's own.
+        reason: SQL of the reason.
+        facts: Batch.
+
+    Shape: n rows -> n rows; every input column, `_quarantine`.
     """
-    quarantine = F.struct(
-        F.col(f"{RESULT}.{REASON}").alias("reason"),
-        F.lit(batch.batch_id).alias("batch_id"),
-        F.lit(bound.resolved.model.uri).alias("model_uri"),
-        F.lit(batch.input_version).cast("bigint").alias("input_version"),
-        _current_time().alias("quarantined_at"),
-    )
-    columns = [F.col(sql_identifier(name)) for name in rows.columns]
-    frame = bound.model_udf.with_reason(rows).where(F.col(f"{RESULT}.{QUARANTINED}"))
-    return frame.select(*columns, quarantine.alias(QUARANTINE))
-
-
-def _output_columns(bound: BoundRequest, frame: DataFrame, batch: Batch) -> DataFrame:
-    model = bound.resolved.model
-    # The batch first: it is the one field of these that Delta keeps statistics of.
-    scoring = F.struct(
-        F.lit(batch.batch_id).alias("batch_id"),
-        F.lit(model.uri).alias("model_uri"),
-        F.lit(model.name).cast("string").alias("model_name"),
-        F.lit(model.version).cast("string").alias("model_version"),
-        F.lit(model.run_id).cast("string").alias("model_run_id"),
-        F.lit(batch.input_version).cast("bigint").alias("input_version"),
-        _current_time().alias("scored_at"),
-    )
-    return frame.where(~F.col(f"{RESULT}.{QUARANTINED}")).select(
-        *(F.col(sql_identifier(name)) for name in bound.resolved.output_columns),
-        F.expr(prediction_expression(model.outputs, RESULT)).alias(PREDICTION),
-        scoring.alias(SCORING),
-    )
-
-
-def _current_time() -> Column:
-    return F.timestamp_micros(F.lit(int(datetime.now(UTC).timestamp() * 1e6)))
+    version = "NULL" if facts.input_version_to is None else str(facts.input_version_to)
+    micros = int(datetime.now(UTC).timestamp() * 1e6)
+    fields = {
+        "reason": reason,
+        "batch": f"{facts.batch}L",
+        "batch_id": sql_literal(facts.batch_id),
+        "model_uri": sql_literal(facts.model_uri),
+        "input_table": sql_literal(facts.input_table),
+        "input_version": f"CAST({version} AS BIGINT)",
+        "quarantined_at": f"timestamp_micros({micros})",
+    }
+    struct = ", ".join(f"'{name}', {expression}" for name, expression in fields.items())
+    columns = [sql_identifier(name) for name in rows.columns if not name.startswith(_OWN_PREFIX)]
+    return rows.selectExpr(*columns, f"named_struct({struct}) AS {QUARANTINE}")

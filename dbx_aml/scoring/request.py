@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from dbx_aml._common.errors import ArgumentError
+from dbx_aml._common.json_content import parse_json
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring.delta_table import Table
 from dbx_aml.scoring.pinned_model import PinnedModel
@@ -32,6 +35,7 @@ class ScoringRequest:
     batch_id: str | None
     max_quarantined_rows: QuarantineLimit
     env_manager: str
+    rescore: bool
     dry_run: bool
 
     def __post_init__(self) -> None:
@@ -99,6 +103,7 @@ class ResolvedRequest:
         input_version: Version of the input table that is read: the newest one, with the rows of
             `input.data_version`. None for a stream, a view or a file.
         time_zone: Time zone of the session.
+        run: Number of this call of `score_table`: microseconds since 1970 at its start.
     """
 
     request: ScoringRequest
@@ -112,23 +117,85 @@ class ResolvedRequest:
     quarantine_name: str
     input_version: int | None
     time_zone: str
+    run: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
-    """A set of rows that is scored and written once.
+class BatchFacts:
+    """A batch: what decides its rows, and how they were scored.
+
+    It travels in the commits of the tables, and in the ledger.
 
     Args:
-        batch_id: Name of the batch in both tables.
-        app_id: Delta's `txnAppId`.
-        app_version: Delta's `txnVersion`: a table accepts each pair once.
-        input_version: Version of the input table that the rows are of.
+        batch: Number of the batch: microseconds since 1970 at its start. `_scoring.batch`.
+        batch_id: Name of the batch.
+        identity: Everything that decides the batch's rows and its target.
+        job: Digest of the facts that each run of the job shares.
+        run: Number of the call of `score_table`; a call of write_mode "incremental" may write
+            several batches.
+        model_uri: URI of the pinned model.
+        model_name: Registered model; None for a model that is not registered.
+        model_version: Version of the registered model.
+        model_run_id: Run that logged the model.
+        registry_uri: MLflow registry URI, without secrets.
+        input_table: Input table by its full name.
+        input_id: Id of the input table; None for an input without versions.
+        input_version_from: First version of the input table with rows of the batch.
+        input_version_to: Version of the input table that the rows are of.
+        row_filter: SQL predicate of the request.
+        write_mode: Write mode of the request.
+        quarantine_table: Quarantine table as it was named.
+        compute: Cluster or machine.
     """
 
+    batch: int
     batch_id: str
+    identity: Mapping[str, Any] = field(hash=False)
+    job: str
+    run: int
+    model_uri: str
+    model_name: str | None
+    model_version: str | None
+    model_run_id: str | None
+    registry_uri: str | None
+    input_table: str
+    input_id: str | None
+    input_version_from: int | None
+    input_version_to: int | None
+    row_filter: str | None
+    write_mode: str
+    quarantine_table: str
+    compute: str | None
+
+    @property
+    def identity_text(self) -> str:
+        """The identity as JSON."""
+        return json.dumps(self.identity, sort_keys=True, ensure_ascii=False)
+
+    def to_metadata(self) -> dict[str, Any]:
+        """Return the facts as plain data, for a commit."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> BatchFacts:
+        """Return the facts from a commit, or from a row of the ledger."""
+        values: dict[str, Any] = {field.name: metadata.get(field.name) for field in fields(cls)}
+        if isinstance(values["identity"], str):
+            values["identity"] = parse_json(values["identity"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transaction:
+    """A transaction that a Delta table accepts once.
+
+    Args:
+        app_id: Delta's `txnAppId`.
+        app_version: Delta's `txnVersion`.
+    """
+
     app_id: str
     app_version: int
-    input_version: int | None
 
 
 def require_value(name: str, value: str) -> str:

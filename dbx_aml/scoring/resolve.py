@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -68,6 +69,7 @@ def resolve_request(
         quarantine_name=resolve_name(spark, request.quarantine_table),
         input_version=source.version,
         time_zone=str(spark.conf.get("spark.sql.session.timeZone")),
+        run=time.time_ns() // 1000,
     )
 
 

@@ -25,11 +25,15 @@ class ScoringResult:
         output_version: Delta version with this batch; None where nothing was written.
         quarantine_table: Quarantine table.
         write_mode: Write mode of the request.
-        batch_id: Batch in both tables; None where nothing was scored.
+        batch: Number of the batch, in `_scoring.batch` and in the ledger; None where nothing was
+            scored.
+        batch_id: Name of the batch in the ledger; None where nothing was scored.
         rows_read: Rows of the batch.
         rows_scored: Rows of the batch in the output table.
         rows_quarantined: Rows of the batch in the quarantine table.
         seconds: Time from start to end.
+        rows_removed: Rows of a batch that was scored before, which are no longer in the tables.
+        removed_by: Commit that removed them from the output table, where it is known.
         plan: Plan of a dry run, else None.
     """
 
@@ -44,11 +48,14 @@ class ScoringResult:
     output_version: int | None
     quarantine_table: str
     write_mode: str
+    batch: int | None
     batch_id: str | None
     rows_read: int
     rows_scored: int
     rows_quarantined: int
     seconds: float
+    rows_removed: int = 0
+    removed_by: str | None = None
     plan: dict[str, Any] | None = None
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,13 @@ from dbx_aml._common.log import get_logger
 from dbx_aml.local.spark import current_spark
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring import plan, stream
-from dbx_aml.scoring.batch import WrittenBatch, write_batch
+from dbx_aml.scoring.batch import score_batch
 from dbx_aml.scoring.batch_identity import batch_identity
 from dbx_aml.scoring.bind import BoundRequest, bind_request
 from dbx_aml.scoring.column_binding import PREDICTION, SCORING
 from dbx_aml.scoring.delta_table import Table
+from dbx_aml.scoring.ledger import LedgerEntry
 from dbx_aml.scoring.request import (
-    Batch,
     ScoringRequest,
     require_value,
     split_names,
@@ -52,6 +53,7 @@ def score_table(
     batch_id: str | None = None,
     max_quarantined_rows: str | int = "1%",
     env_manager: str = "local",
+    rescore: bool = False,
     dry_run: bool = False,
     spark: SparkSession | None = None,
     progress: Progress | None = None,
@@ -84,6 +86,9 @@ def score_table(
         max_quarantined_rows: Count or percentage, for example 100 or "1%".
         env_manager: Environment of the model: "local" (this machine's packages), or a value of
             `env_manager` in MLflow's `spark_udf`.
+        rescore: Whether to score a batch again whose rows were removed, or whose batch id named
+            other rows, in its place. For write_mode "incremental": whether a new checkpoint scores
+            all rows, though the output has rows of this input.
         dry_run: Whether to return the plan only and write nothing.
         spark: Session. Default: the active one, else a local one.
         progress: Function that receives a step's name, its tasks done and all its tasks (0 if
@@ -123,6 +128,7 @@ def score_table(
         batch_id=batch_id or None,
         max_quarantined_rows=plan.parse_quarantine_limit(max_quarantined_rows),
         env_manager=env_manager or "local",
+        rescore=rescore,
         dry_run=dry_run,
     )
     report_progress = progress or _log_progress
@@ -135,73 +141,67 @@ def score_table(
         resolved = resolve_request(spark, request, Path(folder) / "model", report)
         bound = bind_request(spark, resolved, report)
         if dry_run:
-            return replace(_result(bound, "planned", start_time), plan=_plan(bound))
+            return replace(_result(bound, "planned", start_time, []), plan=_plan(bound))
         if request.write_mode == "incremental":
-            result = _stream_result(bound, start_time)
-        else:
-            result = _batch_result(bound, start_time)
-    _check_quarantine_limit(request, result)
-    return result
+            return _stream_result(bound, start_time)
+        return _batch_result(bound, start_time)
 
 
 def _batch_result(bound: BoundRequest, start_time: float) -> ScoringResult:
-    resolved = bound.resolved
-    batch_id = _batch_id(bound)
-    batch = Batch(
-        batch_id=batch_id,
-        app_id=f"dbx_aml/{batch_id}",
-        app_version=1,
-        input_version=resolved.input_version,
-    )
-    written = write_batch(bound, lambda version: _read_rows(bound, version), batch)
-    return _result(bound, "scored" if written.is_new else "already_scored", start_time, written)
+    written = score_batch(bound, _batch_id(bound), partial(_read_rows, bound))
+    status: ScoringStatus = "scored" if written.is_new else "already_scored"
+    result = _result(bound, status, start_time, [written.entry])
+    result = replace(result, rows_removed=written.rows_removed, removed_by=written.removed_by)
+    _check_quarantine_limit(bound.request, result)
+    return result
 
 
 def _stream_result(bound: BoundRequest, start_time: float) -> ScoringResult:
-    batches = stream.score_new_rows(bound)
-    if not batches:
+    streamed = stream.score_new_rows(bound)
+    entries = streamed.entries
+    result = _result(bound, "scored" if entries else "no_new_rows", start_time, entries)
+    result = replace(result, rows_removed=streamed.rows_removed)
+    if not entries:
         version = bound.request.input_table.version(bound.spark)
-        resolved = replace(bound.resolved, input_version=version)
-        return _result(replace(bound, resolved=resolved), "no_new_rows", start_time)
-    first_id, last_id = (str(batches[i].metadata["batch_id"]) for i in (0, -1))
-    if len(batches) > 1:
-        last_id = f"{first_id}-{last_id.rpartition('/')[2]}"
-    total = replace(
-        batches[-1],
-        rows_scored=sum(batch.rows_scored for batch in batches),
-        rows_quarantined=sum(batch.rows_quarantined for batch in batches),
-        metadata={**batches[-1].metadata, "batch_id": last_id},
-    )
-    return _result(bound, "scored", start_time, total)
+        result = replace(result, input_version=version)
+    # A run that failed for too many such rows does not turn green by being started again.
+    total = _result(bound, "scored", start_time, [*streamed.pending, *entries])
+    try:
+        _check_quarantine_limit(bound.request, total)
+    except TooManyQuarantinedRowsError:
+        stream.mark_runs(bound, streamed, is_over_limit=True)
+        raise
+    stream.mark_runs(bound, streamed, is_over_limit=False)
+    return result
 
 
 def _result(
-    bound: BoundRequest,
-    status: ScoringStatus,
-    start_time: float,
-    written: WrittenBatch | None = None,
+    bound: BoundRequest, status: ScoringStatus, start_time: float, entries: Sequence[LedgerEntry]
 ) -> ScoringResult:
-    """Return the result; for a written batch with the facts in its commit."""
+    """Return the result; for written batches with the facts of the newest one."""
     request, model = bound.request, bound.resolved.model
-    metadata = written.metadata if written else {}
-    rows_scored = written.rows_scored if written else 0
-    rows_quarantined = written.rows_quarantined if written else 0
+    newest = entries[-1] if entries else None
+    facts = newest.facts if newest else None
+    batch_id = facts.batch_id if facts else None
+    if len(entries) > 1:
+        batch_id = f"{entries[0].facts.batch_id}-{str(batch_id).rpartition('/')[2]}"
     return ScoringResult(
         status=status,
-        model_uri=metadata.get("model_uri", model.uri),
-        model_name=metadata.get("model_name", model.name),
-        model_version=metadata.get("model_version", model.version),
-        model_run_id=metadata.get("model_run_id", model.run_id),
+        model_uri=facts.model_uri if facts else model.uri,
+        model_name=facts.model_name if facts else model.name,
+        model_version=facts.model_version if facts else model.version,
+        model_run_id=facts.model_run_id if facts else model.run_id,
         input_table=request.input_table.name,
-        input_version=metadata.get("input_version", bound.resolved.input_version),
+        input_version=facts.input_version_to if facts else bound.resolved.input_version,
         output_table=request.output_table.name,
-        output_version=written.output_version if written else None,
+        output_version=newest.output_version if newest else None,
         quarantine_table=request.quarantine_table.name,
         write_mode=request.write_mode,
-        batch_id=metadata.get("batch_id"),
-        rows_read=rows_scored + rows_quarantined,
-        rows_scored=rows_scored,
-        rows_quarantined=rows_quarantined,
+        batch=facts.batch if facts else None,
+        batch_id=batch_id,
+        rows_read=sum(entry.rows_read for entry in entries),
+        rows_scored=sum(entry.rows_scored for entry in entries),
+        rows_quarantined=sum(entry.rows_quarantined for entry in entries),
         seconds=time.monotonic() - start_time,
     )
 

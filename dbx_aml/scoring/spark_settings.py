@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pyspark.errors import AnalysisException
 
 from dbx_aml._common.log import get_logger
+from dbx_aml.local.spark import is_connect
 from dbx_aml.scoring.plan import DEFAULT_ARROW_ROWS
 
 if TYPE_CHECKING:
@@ -25,12 +26,22 @@ _arrow_jobs = 0
 
 
 @contextmanager
-def exclusive_settings(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
-    """Set these in the block; they apply to the whole session, so one block runs at a time."""
+def exclusive_settings(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[SparkSession]:
+    """Yield a session with these settings, which reach no other query of the user's session.
+
+    A session of Spark Connect has no sibling: there they are set for the block, one at a time.
+    """
+    if not is_connect(spark):
+        session = spark.newSession()
+        session.catalog.setCurrentCatalog(spark.catalog.currentCatalog())
+        session.catalog.setCurrentDatabase(spark.catalog.currentDatabase())
+        _change_settings(session, settings)
+        yield session
+        return
     with _exclusive_lock:
         restore = _change_settings(spark, settings)
         try:
-            yield
+            yield spark
         finally:
             restore()
 

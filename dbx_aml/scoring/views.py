@@ -13,20 +13,21 @@ if TYPE_CHECKING:
 
 
 def sample_of_output(result: ScoringResult, spark: SparkSession, rows: int = 5) -> DataFrame:
-    """Return a few rows that this version of the model scored, with their provenance.
+    """Return a few rows that the job scored, with their provenance.
 
     Shape:
-        At most `rows` x (prediction, model_version string, batch_id string, scored_at
-        timestamp); no rows where the output table does not exist.
+        At most `rows` x (prediction, model_version int, batch bigint) of the newest batch of the
+        result; no rows where the output table does not exist.
     """
     table = Table(result.output_table)
     if not table.exists(spark):
         return spark.createDataFrame([], "prediction double")
     from pyspark.sql import functions as F
 
-    scored = table.read(spark).where(F.col("_scoring.model_uri") == result.model_uri)
-    source = [f"_scoring.{name}" for name in ("model_version", "batch_id", "scored_at")]
-    return scored.select("prediction", *source).limit(rows)
+    scored = table.read(spark)
+    if result.batch is not None:
+        scored = scored.where(F.col("_scoring.batch") == result.batch)
+    return scored.select("prediction", "_scoring.model_version", "_scoring.batch").limit(rows)
 
 
 def predictions_by_day(result: ScoringResult, spark: SparkSession) -> DataFrame:
@@ -49,7 +50,8 @@ def predictions_by_day(result: ScoringResult, spark: SparkSession) -> DataFrame:
 
     scored = table.read(spark)
     dated = [name for name, kind in scored.dtypes if kind in ("date", "timestamp", "timestamp_ntz")]
-    day = F.to_date(F.col(f"`{dated[0]}`" if dated else "_scoring.scored_at"))
+    # The number of a batch is its time in microseconds.
+    day = F.to_date(F.col(f"`{dated[0]}`") if dated else F.expr("timestamp_micros(_scoring.batch)"))
     is_number = isinstance(scored.schema["prediction"].dataType, NumericType)
     number = (F.col("prediction") if is_number else F.lit(None)).cast("double")
     return (

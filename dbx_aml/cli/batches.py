@@ -1,0 +1,69 @@
+"""`dbx-aml batches`: the batches of an output table, from its ledger."""
+
+from __future__ import annotations
+
+import click
+
+from dbx_aml.cli.options import json_option
+from dbx_aml.cli.progress import show_progress
+from dbx_aml.cli.tables import Column, print_json, print_line, print_table
+
+
+@click.command()
+@click.argument("output_table")
+@click.option(
+    "--max-results",
+    type=click.IntRange(1, 1000),
+    default=20,
+    show_default=True,
+    help="Largest number of batches.",
+)
+@json_option
+def batches(output_table: str, max_results: int, as_json: bool) -> None:
+    """List the newest batches of an output table of `dbx-aml score`.
+
+    Each batch has its rows, its model version and the version of its input. The number of a batch
+    is `_scoring.batch` in the output table.
+    """
+    from dbx_aml.scoring.ledger import batches as read_batches
+
+    with show_progress("Reading the ledger"):
+        rows = [row.asDict() for row in read_batches(output_table).limit(max_results).collect()]
+    if as_json:
+        print_json([{**row, "started_at": row["started_at"].isoformat()} for row in rows])
+        return
+    if not rows:
+        print_line(f"no batches in {output_table}")
+        return
+    columns = [
+        Column("batch"),
+        Column("started (UTC)", is_optional=True),
+        Column("state"),
+        Column("read", is_number=True),
+        Column("scored", is_number=True),
+        Column("quarantined", is_number=True),
+        Column("model"),
+        Column("input", is_optional=True),
+        Column("batch id", is_optional=True),
+    ]
+    cells = [
+        (
+            str(row["batch"]),
+            f"{row['started_at']:%Y-%m-%d %H:%M:%S}",
+            row["state"],
+            *(_count_text(row[name]) for name in ("rows_read", "rows_scored", "rows_quarantined")),
+            row["model_uri"],
+            _input_text(row["input_table"], row["input_version_to"]),
+            row["batch_id"],
+        )
+        for row in rows
+    ]
+    print_table(columns, cells)
+
+
+def _count_text(count: int | None) -> str:
+    return "" if count is None else f"{count:,}"
+
+
+def _input_text(table: str, version: int | None) -> str:
+    return table if version is None else f"{table} at version {version}"

@@ -1,0 +1,460 @@
+"""Write one batch: its scored rows into the output, the others into the quarantine, then its entry.
+
+Each row has one verdict. Where the input has versions, one pass writes the scored rows and observes
+the others, which are read again, but not asked again. Elsewhere all rows go into a staging table
+with the model's result, and both tables are written from it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import functions as F
+
+from dbx_aml._common.errors import ScoringError
+from dbx_aml._common.log import get_logger
+from dbx_aml._common.text import sql_identifier
+from dbx_aml.scoring.bind import BoundRequest
+from dbx_aml.scoring.delta_table import Commit, Table
+from dbx_aml.scoring.delta_write import (
+    ConcurrentBatchError,
+    StrictGuardError,
+    TooManyReasonsError,
+    batch_transaction,
+    create_table,
+    merge_rows,
+    transaction_options,
+    transaction_settings,
+    write_table,
+)
+from dbx_aml.scoring.guard import REASON
+from dbx_aml.scoring.ledger import SCORED, Ledger, LedgerEntry
+from dbx_aml.scoring.model_trial import require_scorable_row, try_model
+from dbx_aml.scoring.model_udf import RESULT
+from dbx_aml.scoring.output_rows import (
+    IS_QUARANTINED,
+    needed_columns,
+    output_expressions,
+    quarantined_rows,
+    scored_rows,
+)
+from dbx_aml.scoring.partitions import partition_rows
+from dbx_aml.scoring.request import BatchFacts, Transaction
+from dbx_aml.scoring.spark_settings import larger_arrow_batches
+from dbx_aml.scoring.staging import drop_staging, staging_table, write_staging
+from dbx_aml.scoring.table_identity import identify_table
+from dbx_aml.scoring.verdicts import (
+    FOUND_REASON,
+    Verdicts,
+    can_hash,
+    find_quarantined,
+    observe_verdicts,
+    read_verdicts,
+)
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+    from pyspark.sql.types import StructType
+
+log = get_logger(__name__)
+
+# The commit of a write that has just ended is among the newest, even where other jobs write to
+# the same table.
+_LATEST_COMMITS = 20
+# Attempts of this process that are under way.
+_running_attempts: set[str] = set()
+# Longest times between the commit of a batch and its entry: for a process of another machine, and
+# for a process that exists on this machine. Later, the batch counts as interrupted.
+_GRACE_S, _LONG_GRACE_S = 15.0, 3600.0
+
+
+def is_under_way(commit: Commit) -> bool:
+    """Return whether the job that made a commit may still be writing the rest of the batch."""
+    if commit.metadata.get("attempt") in _running_attempts:
+        return True
+    age_s = time.time() - commit.timestamp_s
+    host, _, process_id = str(commit.metadata.get("process")).rpartition("/")
+    if host != socket.gethostname():
+        return age_s < _GRACE_S
+    if process_id == str(os.getpid()):
+        return False
+    try:
+        os.kill(int(process_id), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    return age_s < _LONG_GRACE_S
+
+
+class BatchWriter:
+    """Writer of a batch, for a single attempt.
+
+    Args:
+        bound: Bound request.
+        rows: Rows of the batch: all columns of the input.
+        facts: Batch.
+        exists: Whether the output table existed before.
+        is_repeatable: Whether a second query reads the same rows.
+    """
+
+    def __init__(
+        self,
+        bound: BoundRequest,
+        rows: DataFrame,
+        facts: BatchFacts,
+        *,
+        exists: bool,
+        is_repeatable: bool,
+    ) -> None:
+        self._bound = bound
+        self._spark = bound.spark
+        self._rows = rows
+        self._facts = facts
+        self._exists = exists
+        self._is_repeatable = is_repeatable
+        self._output = bound.request.output_table
+        self._quarantine = bound.request.quarantine_table
+        self._attempt = uuid.uuid4().hex
+        self._start_time = time.monotonic()
+        self._plan: dict[str, Any] = {}
+
+    def __enter__(self) -> BatchWriter:
+        _running_attempts.add(self._attempt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _running_attempts.discard(self._attempt)
+
+    def write(self, transaction: Transaction) -> LedgerEntry | None:
+        """Write a batch that no table has.
+
+        Returns:
+            The entry; None if another job has committed the transaction.
+
+        Raises:
+            NoScorableRowError: The model fails on every row; nothing is written then.
+            ScoringError: A table cannot be written.
+        """
+        is_new_table = False
+        if not self._exists:
+            is_new_table = self._create_output()
+        try:
+            return self._write(transaction)
+        except ConcurrentBatchError:
+            return None
+        except ScoringError:
+            if is_new_table and self._output.version(self._spark) == 0:
+                self._spark.sql(f"DROP TABLE {self._output.name}").collect()
+            raise
+
+    def write_again(self) -> LedgerEntry:
+        """Write a batch in the place of what the tables have of it."""
+        staging = self._stage(strict=False)
+        self._write_output_from(staging, None)
+        return self._finish_from(staging, None, replaces=True)
+
+    def finish_from(self, staging: Table, output_commit: Commit) -> LedgerEntry:
+        """Write the rest of a batch whose output was written from its staging table."""
+        return self._finish_from(staging, output_commit, replaces=True)
+
+    def write_entry(
+        self, commit: Commit, quarantine: Commit | None, state: str = SCORED
+    ) -> LedgerEntry:
+        """Write the entry of a batch whose tables are written."""
+        quarantined = quarantine.rows if quarantine else 0
+        return self._write_entry(
+            commit.rows + quarantined,
+            quarantined,
+            commit.version,
+            quarantine.version if quarantine else None,
+            replaces=True,
+            state=state,
+        )
+
+    def _create_output(self) -> bool:
+        """Create the output table; return whether a failing job may drop it again."""
+        bound, output = self._bound, self._output
+        if output.path:
+            # The first write creates the folder, because Spark Connect cannot remove a folder.
+            if not bound.request.max_quarantined_rows.allows_all:
+                bound.report("trying the model")
+                try_model(bound, self._rows)
+            return False
+        # A first write that dies leaves files in the folder of a named table, and Spark refuses
+        # to create a table there: so the empty table is created before.
+        create_table(self._spark, output, self._output_schema())
+        self._exists = True
+        return True
+
+    def _output_schema(self) -> StructType:
+        bound = self._bound
+        empty = bound.model_udf.with_empty_result(needed_columns(bound, self._rows))
+        return scored_rows(bound, empty, self._facts).schema
+
+    def _write(self, transaction: Transaction) -> LedgerEntry | None:
+        bound, request = self._bound, self._bound.request
+        allows_all = request.max_quarantined_rows.allows_all
+        # Not with a model server: it hides the reason.
+        is_strict = self._exists and not allows_all and request.is_local_environment
+        can_observe = (
+            self._is_repeatable
+            and request.write_mode != "merge"
+            # Spark delivers no observed values of a query that overwrites a named table.
+            and not (request.write_mode == "replace" and self._output.path is None)
+            and request.is_local_environment
+            and can_hash(needed_columns(bound, self._rows))
+        )
+        if self._exists and not is_strict and not allows_all:
+            bound.report("trying the model")
+            try_model(bound, self._rows)
+        if can_observe:
+            try:
+                return self._write_observed(transaction, strict=is_strict)
+            except StrictGuardError as err:
+                require_scorable_row(bound, self._rows, str(err))
+                is_strict = False
+            except TooManyReasonsError:
+                log.info("many rows are to be quarantined: the batch goes through a staging table")
+                is_strict = False
+        try:
+            staging = self._stage(strict=is_strict)
+        except StrictGuardError as err:
+            require_scorable_row(bound, self._rows, str(err))
+            staging = self._stage(strict=False)
+        commit = self._write_output_from(staging, transaction)
+        if commit is None:
+            drop_staging(self._spark, staging)
+            return None
+        return self._finish_from(staging, commit, replaces=False)
+
+    def _metadata(self, staging: Table | None) -> dict[str, Any]:
+        return {
+            **self._facts.to_metadata(),
+            "attempt": self._attempt,
+            "process": f"{socket.gethostname()}/{os.getpid()}",
+            "staging": staging.name if staging else None,
+        }
+
+    # In one pass
+
+    def _write_observed(self, transaction: Transaction, *, strict: bool) -> LedgerEntry | None:
+        bound = self._bound
+        partitioned, arrow_rows = partition_rows(bound, self._rows)
+        columns = partitioned.columns
+        bound.model_udf.prepare(strict=strict, limited=True)
+        results = bound.model_udf.with_result(partitioned, strict=strict, limited=True)
+        observed, observation = observe_verdicts(results, columns)
+        frame = scored_rows(bound, observed, self._facts)
+        bound.report("scoring")
+        with larger_arrow_batches(partitioned.sparkSession, arrow_rows):
+            self._save_output(frame, transaction, None)
+        commit = self._own_commit(self._output)
+        if commit is None:
+            return None
+        verdicts = read_verdicts(observation)
+        self._plan["passes"] = 1
+        if verdicts is None or verdicts.rows_read != commit.rows + len(verdicts.quarantined):
+            log.info("Spark did not count the rows of the batch: it is written again, counted")
+            return self.write_again()
+        quarantine_version = None
+        if verdicts.quarantined:
+            quarantine_version = self._write_quarantined(columns, verdicts)
+            if quarantine_version is None:
+                log.info("rows of the batch are equal, and their verdicts are not: written again")
+                return self.write_again()
+        return self._write_entry(
+            verdicts.rows_read,
+            len(verdicts.quarantined),
+            commit.version,
+            quarantine_version,
+            replaces=False,
+        )
+
+    def _write_quarantined(self, columns: list[str], verdicts: Verdicts) -> int | None:
+        """Write the rows that a pass has found; return the version, None if they are too many."""
+        self._bound.report("writing the quarantine")
+        found = find_quarantined(self._rows, columns, verdicts)
+        commit = self._save_quarantine(quarantined_rows(found, FOUND_REASON, self._facts), None)
+        return commit.version if commit.rows == len(verdicts.quarantined) else None
+
+    # Through a staging table
+
+    def _stage(self, *, strict: bool) -> Table:
+        """Write all rows with the model's result, and return the table."""
+        bound = self._bound
+        staging = staging_table(self._spark, self._output, self._facts.batch)
+        bound.model_udf.prepare(strict=strict, limited=False)
+        results = bound.model_udf.with_result(self._rows, strict=strict)
+        bound.report("scoring")
+        write_staging(self._spark, staging, results)
+        self._plan["passes"] = 2
+        if bound.request.write_mode == "merge":
+            try:
+                _check_keys(staging.read(self._spark), bound.request.key_columns)
+            except ScoringError:
+                drop_staging(self._spark, staging)
+                raise
+        return staging
+
+    def _write_output_from(self, staging: Table, transaction: Transaction | None) -> Commit | None:
+        """Write the output from a staging table; return its commit.
+
+        Args:
+            staging: Staging table.
+            transaction: Transaction; None replaces what the output has of the batch.
+
+        Returns:
+            None if another job has committed the transaction.
+        """
+        bound, request, facts = self._bound, self._bound.request, self._facts
+        if request.write_mode == "merge" and transaction is not None:
+            expressions = output_expressions(bound, facts.batch, facts.model_version)
+            if not self._exists:
+                create_table(self._spark, self._output, self._output_schema())
+            deleted_when = "_dbx_aml_is_quarantined"
+            columns = [f"{sql} AS {sql_identifier(name)}" for name, sql in expressions.items()]
+            columns.append(f"{IS_QUARANTINED} AS {deleted_when}")
+            merge_rows(
+                self._spark,
+                self._output,
+                f"SELECT {', '.join(columns)} FROM {staging.name}",
+                list(expressions),
+                request.key_columns,
+                deleted_when,
+                transaction_settings(self._metadata(staging), transaction),
+            )
+            commit = self._own_commit(self._output)
+            return commit or self._foreign_merge(transaction)
+        frame = scored_rows(bound, staging.read(self._spark), facts)
+        self._save_output(frame, transaction, staging)
+        return self._own_commit(self._output)
+
+    def _foreign_merge(self, transaction: Transaction) -> Commit | None:
+        """Return the newest commit where the compute lets no merge carry the batch's facts."""
+        newest = self._output.history(self._spark, 1)[0]
+        other = self._output.find_commit(self._spark, "batch_id", self._facts.batch_id)
+        return newest if newest.operation == "MERGE" and other is None else None
+
+    def _finish_from(self, staging: Table, commit: Commit | None, *, replaces: bool) -> LedgerEntry:
+        """Write the quarantine from the staging table, then the entry; drop the staging table."""
+        spark = self._spark
+        commit = commit or self._own_commit(self._output)
+        staged = staging.read(spark)
+        counts = staged.selectExpr("count(*)", f"count_if({IS_QUARANTINED})").collect()[0]
+        rows_read, rows_quarantined = int(counts[0]), int(counts[1])
+        quarantine_version = None
+        if rows_quarantined or (replaces and self._quarantine.exists(spark)):
+            self._bound.report("writing the quarantine")
+            rows = staged.where(IS_QUARANTINED)
+            frame = quarantined_rows(rows, f"{RESULT}.{REASON}", self._facts)
+            quarantine_version = self._save_quarantine(frame, staging, replaces=replaces).version
+        entry = self._write_entry(
+            rows_read,
+            rows_quarantined,
+            commit.version if commit else None,
+            quarantine_version,
+            replaces=replaces,
+        )
+        drop_staging(spark, staging)
+        return entry
+
+    # Both
+
+    def _save_output(
+        self, frame: DataFrame, transaction: Transaction | None, staging: Table | None
+    ) -> None:
+        request = self._bound.request
+        mode, replaced = "append", None
+        if request.write_mode == "replace":
+            # Without a condition, Spark would make a named table again, and lose its properties.
+            mode, replaced = "overwrite", request.replace_where or "true"
+        if transaction is None:
+            mode, replaced = "overwrite", f"_scoring.batch = {self._facts.batch}"
+        options = transaction_options(self._metadata(staging), transaction)
+        writer = frame.write.format("delta").mode(mode).options(**options)
+        writer = writer.option("mergeSchema", "true").option("partitionOverwriteMode", "static")
+        if replaced:
+            writer = writer.option("replaceWhere", replaced)
+        write_table(writer, self._output, frame.schema, exists=self._exists)
+
+    def _save_quarantine(
+        self, frame: DataFrame, staging: Table | None, *, replaces: bool = False
+    ) -> Commit:
+        exists = self._quarantine.exists(self._spark)
+        if not exists:
+            create_table(self._spark, self._quarantine, frame.schema)
+        transaction = batch_transaction(self._facts.batch, replaces=replaces)
+        options = transaction_options(self._metadata(staging), transaction)
+        mode = "overwrite" if replaces else "append"
+        writer = frame.write.format("delta").mode(mode).options(**options)
+        writer = writer.option("mergeSchema", "true").option("partitionOverwriteMode", "static")
+        if replaces:
+            writer = writer.option("replaceWhere", f"_quarantine.batch = {self._facts.batch}")
+        write_table(writer, self._quarantine, frame.schema, exists=True)
+        commit = self._own_commit(self._quarantine)
+        if commit is None:
+            raise self._finished_elsewhere()
+        return commit
+
+    def _finished_elsewhere(self) -> ScoringError:
+        """Return the error of a job that was so slow that another job has finished its batch."""
+        request = self._bound.request
+        if request.write_mode == "incremental":
+            return ScoringError(
+                f"checkpoint_location must be used by one job at a time: got "
+                f"{request.checkpoint!r}, which another job is using; wait for it to end"
+            )
+        return ScoringError(
+            f"batch must be written by one job at a time: got {self._facts.batch_id!r}, which "
+            "another job has finished meanwhile; run the job again"
+        )
+
+    def _own_commit(self, table: Table) -> Commit | None:
+        return table.find_commit(self._spark, "attempt", self._attempt, _LATEST_COMMITS)
+
+    def _write_entry(
+        self,
+        rows_read: int,
+        rows_quarantined: int,
+        output_version: int | None,
+        quarantine_version: int | None,
+        *,
+        replaces: bool,
+        state: str = SCORED,
+    ) -> LedgerEntry:
+        identity = self._bound.resolved.output or identify_table(self._spark, self._output)
+        output_id = identity.id if identity else None
+        entry = LedgerEntry(
+            facts=self._facts,
+            state=state,
+            rows_read=rows_read,
+            rows_scored=rows_read - rows_quarantined,
+            rows_quarantined=rows_quarantined,
+            output_id=output_id,
+            output_version=output_version,
+            quarantine_version=quarantine_version,
+            seconds=time.monotonic() - self._start_time,
+            plan=json.dumps(self._plan),
+        )
+        self._bound.report("writing the ledger")
+        Ledger(self._spark, self._output, output_id).write(entry, replaces=replaces)
+        return entry
+
+
+def _check_keys(rows: DataFrame, key_columns: tuple[str, ...]) -> None:
+    """Refuse two rows with the same key."""
+    keys = [F.col(sql_identifier(name)) for name in key_columns]
+    counted = rows.groupBy(*keys).agg(F.count(F.lit(1)).alias("n"))
+    example = F.max_by(F.to_json(F.struct(*keys)), "n")
+    largest_count, key = counted.agg(F.max("n"), example).collect()[0]
+    if largest_count is not None and largest_count > 1:
+        raise ScoringError(
+            f"key_columns must name each input row once: got {largest_count} rows with {key}; "
+            "add a column to the key or remove the duplicates"
+        )

@@ -1,0 +1,251 @@
+"""The ledger of an output table, `<output>_batches`: one row a batch, with everything about it.
+
+A batch's row is written last, after the output and the quarantine. A batch that is in the output
+without a row here was interrupted, or its row was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dbx_aml._common.errors import TableNotFoundError
+from dbx_aml._common.text import sql_literal
+from dbx_aml.local.spark import current_spark
+from dbx_aml.scoring.delta_table import Commit, Table
+from dbx_aml.scoring.delta_write import batch_transaction, transaction_options, write_table
+from dbx_aml.scoring.request import BatchFacts
+from dbx_aml.scoring.spark_errors import SPARK_ERRORS, spark_error_line
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+# More batches than a job looks at commits of the output table.
+_NEWEST_BATCHES = 400
+# Values of `state`.
+SCORED, OVER_LIMIT, INTERRUPTED, REBUILT = "scored", "over_limit", "interrupted", "rebuilt"
+# Columns and their Spark types, in the order of the table.
+COLUMNS = {
+    "batch": "bigint",
+    "batch_id": "string",
+    "state": "string",
+    "started_at": "timestamp",
+    "seconds": "double",
+    "rows_read": "bigint",
+    "rows_scored": "bigint",
+    "rows_quarantined": "bigint",
+    "model_uri": "string",
+    "model_name": "string",
+    "model_version": "string",
+    "model_run_id": "string",
+    "registry_uri": "string",
+    "input_table": "string",
+    "input_id": "string",
+    "input_version_from": "bigint",
+    "input_version_to": "bigint",
+    "row_filter": "string",
+    "write_mode": "string",
+    "output_id": "string",
+    "output_version": "bigint",
+    "quarantine_table": "string",
+    "quarantine_version": "bigint",
+    "identity": "string",
+    "job": "string",
+    "run": "bigint",
+    "plan": "string",
+    "scored_by": "string",
+    "compute": "string",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerEntry:
+    """A batch in the ledger.
+
+    Args:
+        facts: Model, tables, filter and machine of the batch.
+        state: "scored"; "over_limit" (more rows in the quarantine than the job allowed);
+            "rebuilt" (the row was lost, and was made again from the tables' commits).
+        rows_read: Rows of the batch.
+        rows_scored: Rows of the batch in the output table when it was written.
+        rows_quarantined: Rows of the batch in the quarantine when it was written.
+        output_id: Id of the output table.
+        output_version: Version of the output table with the batch.
+        quarantine_version: Version of the quarantine with the batch; None without such rows.
+        seconds: Time from the batch's start to this entry.
+        plan: How the batch was scored, as JSON.
+    """
+
+    facts: BatchFacts
+    state: str
+    rows_read: int
+    rows_scored: int
+    rows_quarantined: int
+    output_id: str | None
+    output_version: int | None
+    quarantine_version: int | None
+    seconds: float
+    plan: str
+
+
+class Ledger:
+    """The ledger of one output table.
+
+    Args:
+        spark: Session.
+        output: Output table.
+        output_id: Id of the output table: the batches of a table that had its name before are not
+            its own.
+    """
+
+    def __init__(self, spark: SparkSession, output: Table, output_id: str | None) -> None:
+        self._spark = spark
+        self._output_id = output_id
+        self.table = output.sibling("batches")
+
+    def read(self, condition: str = "true") -> list[LedgerEntry]:
+        """Return the newest batches and the batches of a condition, newest first.
+
+        Args:
+            condition: SQL predicate on the ledger.
+        """
+        if not self.table.exists(self._spark):
+            return []
+        rows = self.table.read(self._spark)
+        if self._output_id is not None:
+            rows = rows.where(f"output_id = {sql_literal(self._output_id)}")
+        newest = rows.orderBy(rows.batch.desc()).limit(_NEWEST_BATCHES)
+        found = {row.batch: row for row in rows.where(condition).union(newest).collect()}
+        return [_entry(found[batch].asDict()) for batch in sorted(found, reverse=True)]
+
+    def write(self, entry: LedgerEntry, *, replaces: bool) -> None:
+        """Write a batch's row.
+
+        Args:
+            entry: Row.
+            replaces: Whether the ledger may have a row of this batch already.
+        """
+        facts = entry.facts
+        values: dict[str, Any] = {
+            **facts.to_metadata(),
+            "identity": facts.identity_text,
+            "state": entry.state,
+            "seconds": round(entry.seconds, 3),
+            "rows_read": entry.rows_read,
+            "rows_scored": entry.rows_scored,
+            "rows_quarantined": entry.rows_quarantined,
+            "output_id": entry.output_id,
+            "output_version": entry.output_version,
+            "quarantine_version": entry.quarantine_version,
+            "plan": entry.plan,
+        }
+        expressions = {
+            name: f"CAST({_literal(values.get(name))} AS {COLUMNS[name]})" for name in COLUMNS
+        }
+        expressions["started_at"] = f"timestamp_micros({facts.batch})"
+        expressions["scored_by"] = "current_user()"
+        row = self._spark.sql(
+            "SELECT " + ", ".join(f"{value} AS {name}" for name, value in expressions.items())
+        )
+        writer = row.write.format("delta").mode("append")
+        exists = self.table.exists(self._spark)
+        if exists and replaces:
+            condition = f"batch = {facts.batch}"
+            writer = row.write.format("delta").mode("overwrite").option("replaceWhere", condition)
+        transaction = batch_transaction(facts.batch, replaces=replaces)
+        writer = writer.options(**transaction_options({}, transaction)).option(
+            "mergeSchema", "true"
+        )
+        write_table(writer, self.table, row.schema, exists=exists)
+
+    def set_state(self, batches: Sequence[int], state: str) -> None:
+        """Set the state of some batches."""
+        numbers = ", ".join(map(str, batches))
+        self._spark.sql(
+            f"UPDATE {self.table.name} SET state = {sql_literal(state)} WHERE batch IN ({numbers})"
+        ).collect()
+
+
+def _literal(value: str | float | None) -> str:
+    if value is None:
+        return "NULL"
+    return sql_literal(value) if isinstance(value, str) else repr(value)
+
+
+def _entry(row: dict[str, Any]) -> LedgerEntry:
+    names = ("state", "output_id", "output_version", "quarantine_version", "seconds", "plan")
+    return LedgerEntry(
+        facts=BatchFacts.from_metadata(row),
+        rows_read=row["rows_read"] or 0,
+        rows_scored=row["rows_scored"] or 0,
+        rows_quarantined=row["rows_quarantined"] or 0,
+        **{name: row[name] for name in names},
+    )
+
+
+def interrupted_commits(commits: Sequence[Commit], entries: Sequence[LedgerEntry]) -> list[Commit]:
+    """Return each batch's newest commit, where the ledger has no row of the batch."""
+    numbers = {entry.facts.batch for entry in entries}
+    newest: dict[int, Commit] = {}
+    for commit in commits:
+        number = commit.metadata.get("batch")
+        if isinstance(number, int) and number not in numbers:
+            newest.setdefault(number, commit)
+    return list(newest.values())
+
+
+def batches(output_table: str, spark: SparkSession | None = None) -> DataFrame:
+    """Return the batches of an output table, newest first.
+
+    `_scoring.batch` of a row in the output is `batch` here.
+
+    Args:
+        output_table: Output table of `score_table`.
+        spark: Session. Default: the active one, else a local one.
+
+    Shape:
+        One row a batch with the columns of `COLUMNS`, for example batch bigint, batch_id,
+        state, started_at, rows_read, rows_scored, rows_quarantined, model_uri, input_table,
+        input_version_to. A batch that was interrupted has the state "interrupted" and no counts.
+
+    Raises:
+        TableNotFoundError: The table does not exist, or scoring has not written to it.
+    """
+    spark = spark or current_spark()
+    output = Table(output_table)
+    ledger = Ledger(spark, output, None)
+    if not ledger.table.exists(spark):
+        raise TableNotFoundError(
+            f"output table must have a ledger: got {output_table!r} without "
+            f"{ledger.table.name}; name the output_table of a scoring job"
+        )
+    rows = ledger.table.read(spark)
+    try:
+        commits = output.history(spark)
+    except SPARK_ERRORS as err:
+        raise TableNotFoundError(
+            f"output table must be readable: got {output_table!r}; {spark_error_line(err)}"
+        ) from err
+    names = [name for name in COLUMNS if name in rows.columns]
+    missing = interrupted_commits(commits, ledger.read())
+    if missing:
+        lost = []
+        for commit in missing:
+            facts = BatchFacts.from_metadata(commit.metadata)
+            values = {**facts.to_metadata(), "identity": facts.identity_text}
+            lost.append(tuple([*(values.get(name) for name in names), INTERRUPTED]))
+        schema = ", ".join(
+            [*(f"{name} {COLUMNS[name]}" for name in names), "interrupted_state string"]
+        )
+        frame = spark.createDataFrame(lost, schema).selectExpr(
+            *(
+                {
+                    "state": "interrupted_state AS state",
+                    "started_at": "timestamp_micros(batch) AS started_at",
+                }.get(name, name)
+                for name in names
+            )
+        )
+        rows = rows.select(*names).unionByName(frame)
+    return rows.select(*names).orderBy("batch", ascending=False)
