@@ -37,6 +37,7 @@ RESULT = ScoringResult(
     output_version=0,
     quarantine_table="flights_scored_quarantine",
     write_mode="append",
+    batch=1795699234051020,
     batch_id="0123456789abcdef",
     rows_read=281_300,
     rows_scored=281_299,
@@ -82,7 +83,7 @@ def test_the_options_are_the_arguments_of_score_table():
 
 def test_the_parameters_of_the_jobs_are_the_options():
     jobs = yaml.safe_load((ROOT / "resources" / "jobs.yml").read_text())["resources"]["jobs"]
-    options = {option.name for option in score.params} - {"as_json", "dry_run"}
+    options = {option.name for option in score.params} - {"as_json", "dry_run", "rescore"}
     for name in ("score", "score_on_update"):
         assert {parameter["name"] for parameter in jobs[name]["parameters"]} == options
 
@@ -90,7 +91,9 @@ def test_the_parameters_of_the_jobs_are_the_options():
 def test_the_widgets_of_the_notebook_are_the_arguments_of_score_table():
     notebook = (ROOT / "notebooks" / "04_score.py").read_text()
     widgets = re.findall(r'dbutils\.widgets\.\w+\(\s*"(\w+)"', notebook)
-    assert sorted(widgets) == sorted(arguments_of_score_table() - PYTHON_ONLY - {"dry_run"})
+    assert sorted(widgets) == sorted(
+        arguments_of_score_table() - PYTHON_ONLY - {"dry_run", "rescore"}
+    )
 
 
 def test_options_reach_score_table_as_its_arguments(scoring):

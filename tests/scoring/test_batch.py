@@ -67,20 +67,22 @@ def add_tables(*batches):
 
 def read_tables(spark, output, quarantine=None):
     """Read every row of both tables, without the time and the stream's id, which always differ."""
-    tables = []
-    for path, struct, columns in (
-        (output, "_scoring", ["prediction", "_scoring.model_uri", "_scoring.model_version"]),
-        (
-            quarantine or f"{output}_quarantine",
-            "_quarantine",
-            ["_quarantine.reason", "_quarantine.model_uri"],
-        ),
-    ):
-        batch_id = f"regexp_replace({struct}.batch_id, '^.*/', 'stream/')"
-        expressions = ["id", "month", "x", "y", *columns, f"{struct}.input_version", batch_id]
-        frame = spark.read.format("delta").load(str(path)).selectExpr(*expressions)
-        tables.append(Counter(tuple(row) for row in frame.collect()))
-    return tables
+    batch_id = "regexp_replace(batch_id, '^.*/', 'stream/') AS batch_id"
+    ledger = spark.read.format("delta").load(f"{output}_batches")
+    facts = ledger.selectExpr(
+        "batch", "model_uri", "model_version", "input_version_to AS input_version", batch_id
+    )
+    scored = spark.read.format("delta").load(str(output)).select("*", "_scoring.batch")
+    columns = ["prediction", "model_uri", "model_version", "input_version", "batch_id"]
+    quarantine = spark.read.format("delta").load(str(quarantine or f"{output}_quarantine"))
+    reasons = ["reason", "model_uri", "input_version", batch_id]
+    return [
+        Counter(tuple(row) for row in frame.collect())
+        for frame in (
+            scored.join(facts, "batch", "left").select("id", "month", "x", "y", *columns),
+            quarantine.select("*", "_quarantine.*").selectExpr("id", "month", "x", "y", *reasons),
+        )
+    ]
 
 
 def assert_same_tables(actual_tables, expected_tables, description):
@@ -165,7 +167,8 @@ def make_jobs(root, model, input_path, earlier_output):
     """Return a job for each way to write, and copy the earlier batch's tables for them."""
     for name in JOBS_WITH_EARLIER_ROWS:
         shutil.copytree(earlier_output, root / name)
-        shutil.copytree(f"{earlier_output}_quarantine", root / f"{name}_quarantine")
+        for suffix in ("quarantine", "batches"):
+            shutil.copytree(f"{earlier_output}_{suffix}", root / f"{name}_{suffix}")
     return {
         name: {
             "model_uri": str(model),
@@ -389,7 +392,7 @@ def test_two_equal_jobs_at_once_leave_one_set_of_rows(nights, names):
     results = {**first.results(), **second.results()}
     assert set(results) == {*names, "held"}, description
     for line in (*first.failures().values(), *second.failures().values()):
-        assert re.match("(table|checkpoint_location) must be ", line), description
+        assert re.match("(table|batch|checkpoint_location) must be ", line), description
     assert re.fullmatch(
         r"checkpoint_location must be used by one job at a time: got '\S+/held_checkpoint', "
         "which another job is using; wait for it to end",

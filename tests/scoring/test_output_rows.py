@@ -6,12 +6,14 @@ import io
 import pytest
 
 from dbx_aml.models.model_uri import ModelUri
+from dbx_aml.scoring.batch import batch_facts
 from dbx_aml.scoring.bind import bind_request
 from dbx_aml.scoring.delta_table import Table
-from dbx_aml.scoring.output_rows import quarantined_rows, scored_rows
+from dbx_aml.scoring.output_rows import needed_columns, quarantined_rows, scored_rows
 from dbx_aml.scoring.plan import parse_quarantine_limit
-from dbx_aml.scoring.request import Batch, ScoringRequest
+from dbx_aml.scoring.request import ScoringRequest
 from dbx_aml.scoring.resolve import resolve_request
+from dbx_aml.scoring.verdicts import FOUND_REASON, Verdicts, find_quarantined, observe_verdicts
 
 pytestmark = pytest.mark.spark
 
@@ -44,15 +46,19 @@ def test_the_queries_read_only_the_columns_they_need_and_run_the_model_once(
         batch_id=None,
         max_quarantined_rows=parse_quarantine_limit(0),
         env_manager="local",
+        rescore=False,
         dry_run=False,
     )
     steps = []
     resolved = resolve_request(spark, request, tmp_path / "model", steps.append)
     bound = bind_request(spark, resolved, steps.append)
-    batch = Batch(batch_id="b", app_id="a", app_version=1, input_version=0)
+    facts = batch_facts(bound, "b", 1, (0, 0))
     rows = table.read(spark)
-    scored, _ = scored_rows(bound, rows, batch, strict=False)
-    plan = plan_of(scored)
+    needed = needed_columns(bound, rows)
+    results, _ = observe_verdicts(bound.model_udf.with_result(needed), needed.columns)
+    plan = plan_of(scored_rows(bound, results, facts))
     assert plan.count("ArrowEvalPython") == 1
     assert "ReadSchema: struct<x:double,y:double,c3:int>" in plan
-    assert plan_of(quarantined_rows(bound, rows, batch)).count("ArrowEvalPython") == 1
+    verdicts = Verdicts(rows_read=1, quarantined=((1, 2, "reason"),))
+    found = find_quarantined(rows, needed.columns, verdicts)
+    assert "ArrowEvalPython" not in plan_of(quarantined_rows(found, FOUND_REASON, facts))

@@ -1,6 +1,5 @@
 """`score_table` on real tables. The marker `connect` runs a test on Spark Connect too."""
 
-import json
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -11,7 +10,7 @@ from chispa import assert_df_equality
 from mlflow.models import infer_signature
 from pyspark.sql import functions as F
 
-from dbx_aml import score_table
+from dbx_aml import batches, score_table
 from dbx_aml._common.errors import (
     ArgumentError,
     ModelUriError,
@@ -53,7 +52,7 @@ def test_scoring_matches_columns_by_name_not_by_position(spark, view, score, xy_
 
 
 @pytest.mark.slow
-def test_a_row_and_its_commit_name_the_model_version_the_run_and_the_batch(
+def test_a_row_names_its_batch_whose_model_run_and_versions_are_in_the_ledger(
     spark, delta_table, score, mlflow_store
 ):
     import mlflow
@@ -75,20 +74,29 @@ def test_a_row_and_its_commit_name_the_model_version_the_run_and_the_batch(
     start = datetime.now(UTC).replace(tzinfo=None)
     result = score("models:/sum@champion", table)
     (row,) = spark.sql(f"SELECT DISTINCT _scoring.* FROM {result.output_table}").collect()
-    scoring = row.asDict()
-    assert start <= scoring.pop("scored_at") <= datetime.now(UTC).replace(tzinfo=None)
+    assert row.asDict() == {"batch": result.batch, "model_version": 1}
+    (entry,) = batches(result.output_table, spark).collect()
+    assert start <= entry.started_at <= datetime.now(UTC).replace(tzinfo=None)
+    history = spark.sql(f"DESCRIBE HISTORY {result.output_table} LIMIT 1").collect()[0]
     expected = {
+        "batch": result.batch,
+        "batch_id": result.batch_id,
+        "state": "scored",
+        "rows_read": 3,
+        "rows_scored": 3,
+        "rows_quarantined": 0,
         "model_uri": "models:/sum/1",
         "model_name": "sum",
         "model_version": "1",
         "model_run_id": run.info.run_id,
-        "batch_id": result.batch_id,
-        "input_version": 1,
+        "input_table": table,
+        "input_version_from": 1,
+        "input_version_to": 1,
+        "write_mode": "append",
+        "output_version": history["version"],
+        "quarantine_version": None,
     }
-    assert scoring == expected
-    history = spark.sql(f"DESCRIBE HISTORY {result.output_table} LIMIT 1").collect()[0]
-    commit = json.loads(history["userMetadata"])["dbx_aml"]
-    assert {key: commit[key] for key in expected} == expected
+    assert {name: entry[name] for name in expected} == expected
     assert result.output_version == history["version"]
     assert result.model_uri == "models:/sum/1"
 
@@ -126,7 +134,8 @@ def test_rows_that_fail_are_quarantined_unchanged_and_every_row_is_in_one_table(
     rows[150] = (150, -2.0, None, Decimal("2.20"))
     schema = "id int, x double, y double, `a note.of` decimal(5,2)"
     frame = spark.createDataFrame(rows, schema).repartition(4)
-    result = score(choosy_model, delta_table(frame, **{"delta.columnMapping.mode": "name"}))
+    frame_table = delta_table(frame, **{"delta.columnMapping.mode": "name"})
+    result = score(choosy_model, frame_table)
     assert (result.rows_read, result.rows_scored, result.rows_quarantined) == (200, 198, 2)
     quarantine = spark.sql(f"SELECT * FROM {result.quarantine_table}")
     # Sorted by one column: chispa would sort by the dotted one, which it does not quote.
@@ -140,8 +149,10 @@ def test_rows_that_fail_are_quarantined_unchanged_and_every_row_is_in_one_table(
         quarantine.select("_quarantine.*").drop("reason", "quarantined_at").distinct().collect()
     )
     assert row.asDict() == {
+        "batch": result.batch,
         "batch_id": result.batch_id,
         "model_uri": choosy_model,
+        "input_table": frame_table,
         "input_version": 0,
     }
     scored = rows_of(spark, result.output_table, "id", "prediction")
@@ -333,10 +344,10 @@ def test_incremental_scores_the_new_rows_and_no_others(spark, delta_table, score
     second = score(choosy_model, table, **incremental)
     assert (second.rows_scored, second.rows_quarantined) == (2, 0)
     assert second.batch_id == first.batch_id[:-1] + "1"
-    assert rows_of(spark, first.output_table, "id", "prediction", "_scoring.batch_id") == [
-        (1, 11.0, first.batch_id),
-        (3, 33.0, second.batch_id),
-        (4, 44.0, second.batch_id),
+    assert rows_of(spark, first.output_table, "id", "prediction", "_scoring.batch") == [
+        (1, 11.0, first.batch),
+        (3, 33.0, second.batch),
+        (4, 44.0, second.batch),
     ]
     dry_run = score(choosy_model, table, **incremental, dry_run=True)
     assert dry_run.plan["input_versions_to_read"] == "none"

@@ -7,12 +7,12 @@ ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
 pytestmark = pytest.mark.spark
 
 
-def test_a_setting_is_put_back_after_an_error_and_one_that_was_none_is_none_again(spark):
+def test_settings_of_a_statement_do_not_reach_the_users_session(spark):
     key = "spark.databricks.delta.commitInfo.userMetadata"
-    with pytest.raises(RuntimeError), exclusive_settings(spark, {key: "mine"}):
-        assert spark.conf.get(key) == "mine"
-        raise RuntimeError
-    assert spark.conf.get(key, None) is None
+    with exclusive_settings(spark, {key: "mine"}) as session:
+        assert session.conf.get(key) == "mine"
+        assert session.catalog.currentDatabase() == spark.catalog.currentDatabase()
+        assert spark.conf.get(key, None) is None
 
 
 def test_two_jobs_at_once_share_the_larger_batches_and_the_last_one_puts_them_back(spark):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +13,7 @@ from dbx_aml.scoring.views import predictions_by_day
 
 pytestmark = pytest.mark.spark
 BY_DAY = "day date, rows bigint, mean double, p10 double, p90 double"
-SCORED_AT = "_scoring struct<scored_at: timestamp>"
+SCORING = "_scoring struct<batch: bigint>"
 
 
 def summarize_by_day(spark: Any, name: str, rows: list[Any], schema: str) -> Any:
@@ -21,15 +21,19 @@ def summarize_by_day(spark: Any, name: str, rows: list[Any], schema: str) -> Any
     return predictions_by_day(SimpleNamespace(output_table=name), spark)
 
 
+def batch_number(start: datetime) -> int:
+    return int(start.replace(tzinfo=UTC).timestamp() * 1_000_000)
+
+
 def days(spark: Any, *rows: Any) -> Any:
     return spark.createDataFrame(list(rows), BY_DAY)
 
 
 def test_the_day_is_that_of_the_first_timestamp_of_the_table(spark) -> None:
-    at = (datetime(2030, 1, 1),)
+    at = (batch_number(datetime(2030, 1, 1)),)
     noon, later = datetime(2026, 5, 1, 12), datetime(2026, 5, 2, 1)
     rows = [(1, noon, later, 1.0, at), (2, noon, later, 3.0, at), (3, later, noon, None, at)]
-    schema = f"id int, `at.time` timestamp, other timestamp, prediction double, {SCORED_AT}"
+    schema = f"id int, `at.time` timestamp, other timestamp, prediction double, {SCORING}"
 
     got = summarize_by_day(spark, "look_timestamp", rows, schema)
 
@@ -41,18 +45,18 @@ def test_the_day_is_that_of_the_first_timestamp_of_the_table(spark) -> None:
 
 @pytest.mark.slow
 def test_without_a_date_it_is_the_day_of_scoring(spark) -> None:
-    rows = [(1, 5, (datetime(2026, 5, 3, 23, 59),))]
+    rows = [(1, 5, (batch_number(datetime(2026, 5, 3, 23, 59)),))]
 
-    got = summarize_by_day(spark, "look_scored_at", rows, f"id int, prediction int, {SCORED_AT}")
+    got = summarize_by_day(spark, "look_scored_at", rows, f"id int, prediction int, {SCORING}")
 
     may_3 = (date(2026, 5, 3), 1, 5.0, 5.0, 5.0)
     assert_df_equality(got, days(spark, may_3), ignore_nullable=True)
 
 
 def test_predictions_that_are_no_numbers_are_only_counted(spark) -> None:
-    rows = [(date(2026, 5, 4), "7", (datetime(2030, 1, 1),))]
+    rows = [(date(2026, 5, 4), "7", (batch_number(datetime(2030, 1, 1)),))]
 
-    got = summarize_by_day(spark, "look_text", rows, f"day date, prediction string, {SCORED_AT}")
+    got = summarize_by_day(spark, "look_text", rows, f"day date, prediction string, {SCORING}")
 
     may_4 = (date(2026, 5, 4), 1, None, None, None)
     assert_df_equality(got, days(spark, may_4), ignore_nullable=True)

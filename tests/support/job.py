@@ -17,7 +17,8 @@ from typing import Any
 
 from dbx_aml import local_spark, score_table
 from dbx_aml._common.errors import DbxAmlError
-from dbx_aml.scoring import batch, stream
+from dbx_aml.scoring import stream
+from dbx_aml.scoring.batch_writer import BatchWriter
 
 BEFORE_QUARANTINE = "before the quarantine"
 BEFORE_STREAM_COMMIT = "before the stream's commit"
@@ -72,18 +73,18 @@ class Jobs:
 
 def add_stops(jobs: Jobs) -> None:
     """Replace two functions of the package by ones at which a job can stop."""
-    write_quarantine, write_batch = batch._write_quarantine, stream.write_batch
+    write_quarantine, write_batch = BatchWriter._save_quarantine, stream.write_batch
 
-    def stop_and_write_quarantine(bound: Any, *args: Any) -> Any:
-        jobs.stop(BEFORE_QUARANTINE, bound.request.output_table.name)
-        return write_quarantine(bound, *args)
+    def stop_and_write_quarantine(writer: Any, *args: Any, **kwargs: Any) -> Any:
+        jobs.stop(BEFORE_QUARANTINE, writer._output.name)
+        return write_quarantine(writer, *args, **kwargs)
 
     def write_batch_and_stop(bound: Any, *args: Any) -> Any:
         written = write_batch(bound, *args)
         jobs.stop(BEFORE_STREAM_COMMIT, bound.request.output_table.name)
         return written
 
-    batch._write_quarantine = stop_and_write_quarantine
+    BatchWriter._save_quarantine = stop_and_write_quarantine
     stream.write_batch = write_batch_and_stop
 
 
