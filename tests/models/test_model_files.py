@@ -72,7 +72,9 @@ def test_a_version_in_databricks_is_read_with_the_profile_of_its_registry(
     client = SimpleNamespace(
         tracking_uri="databricks://west",
         _registry_uri=registry_uri,
-        get_model_version=lambda name, version: SimpleNamespace(run_id="4be1"),
+        get_model_version=lambda name, version: SimpleNamespace(
+            run_id="4be1", creation_timestamp=1_790_000_000_000
+        ),
     )
     repository = locate("models:/main.ml.delay/3", client).repository
     assert type(repository).__name__ == repository_class
