@@ -538,7 +538,7 @@ def test_the_scheduled_job_scores_new_rows_with_the_deployed_wheel(
     rows = scored.select("id", "prediction", "_scoring.model_version").collect()
     expected = {number: number * 10 + 2.0 for number in range(200) if number != 7}
     assert {row.id: row.prediction for row in rows} == expected
-    assert {row.model_version for row in rows} == {"1"}
+    assert {row.model_version for row in rows} == {1}
     quarantined = (
         spark.read.format("delta").load(str(tables / "flights_scored_quarantine")).collect()
     )
