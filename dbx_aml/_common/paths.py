@@ -128,10 +128,16 @@ def sha256_of_file(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def sha256_of_folder(folder: Path) -> str:
-    """Return one SHA-256 over the names and contents of all files in a folder, at any depth."""
+def sha256_of_folder(folder: Path, *, skipped_folder: str | None = None) -> str:
+    """Return one SHA-256 over the names and contents of all files in a folder, at any depth.
+
+    Args:
+        folder: Folder.
+        skipped_folder: Name of the folders inside it that are left out.
+    """
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = file.relative_to(folder).as_posix()
-        digest.update(f"{name}\0{sha256_of_file(file)}\n".encode())
+        name = file.relative_to(folder)
+        if skipped_folder not in name.parts:
+            digest.update(f"{name.as_posix()}\0{sha256_of_file(file)}\n".encode())
     return digest.hexdigest()

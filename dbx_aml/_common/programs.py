@@ -1,4 +1,4 @@
-"""Programs that are run to their end, with a deadline."""
+"""Programs that are run to their end, with a deadline, and processes that still run."""
 
 import os
 import signal
@@ -10,6 +10,17 @@ from pathlib import Path
 from dbx_aml._common.errors import ProgramError
 from dbx_aml._common.redact import redact
 from dbx_aml._common.text import one_line
+
+
+def is_process_running(process_id: int) -> bool:
+    """Return whether a process of this id runs on this machine, also one of another user."""
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def run_program(

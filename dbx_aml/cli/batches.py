@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import click
 
-from dbx_aml.cli.options import json_option
+from dbx_aml.cli.options import json_option, max_results_option
 from dbx_aml.cli.progress import show_progress
-from dbx_aml.cli.tables import Column, print_json, print_line, print_table
+from dbx_aml.cli.tables import Column, print_json, print_line, print_table, table_with_version
 
 
 @click.command()
 @click.argument("output_table")
-@click.option(
-    "--max-results",
-    type=click.IntRange(1, 1000),
-    default=20,
-    show_default=True,
-    help="Largest number of batches.",
-)
+@max_results_option("batches")
 @json_option
 def batches(output_table: str, max_results: int, as_json: bool) -> None:
     """List the newest batches of an output table of `dbx-aml score`.
@@ -51,19 +45,11 @@ def batches(output_table: str, max_results: int, as_json: bool) -> None:
             str(row["batch"]),
             f"{row['started_at']:%Y-%m-%d %H:%M:%S}",
             row["state"],
-            *(_count_text(row[name]) for name in ("rows_read", "rows_scored", "rows_quarantined")),
+            *(row[name] for name in ("rows_read", "rows_scored", "rows_quarantined")),
             row["model_uri"],
-            _input_text(row["input_table"], row["input_version_to"]),
+            table_with_version(row["input_table"], row["input_version_to"]),
             row["batch_id"],
         )
         for row in rows
     ]
     print_table(columns, cells)
-
-
-def _count_text(count: int | None) -> str:
-    return "" if count is None else f"{count:,}"
-
-
-def _input_text(table: str, version: int | None) -> str:
-    return table if version is None else f"{table} at version {version}"

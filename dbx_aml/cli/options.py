@@ -39,6 +39,17 @@ on_failure_option = click.option(
 )
 
 
+def max_results_option(noun: str) -> Option:
+    """Return the option for the largest number of rows, for example of "runs"."""
+    return click.option(
+        "--max-results",
+        type=click.IntRange(1, 1000),
+        default=20,
+        show_default=True,
+        help=f"Largest number of {noun}.",
+    )
+
+
 def add_options(*options: Option) -> Callable[[_Command], _Command]:
     """Return a decorator that adds options to a command, in the order of its help text."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dbx_aml._common.text import printable
-from dbx_aml.cli.options import json_option, tracking_uri_option
+from dbx_aml.cli.options import json_option, max_results_option, tracking_uri_option
 from dbx_aml.cli.progress import show_progress
 from dbx_aml.cli.tables import Column, print_fields, print_json, print_line, print_table
 
@@ -25,13 +25,7 @@ _MAX_METRICS = 4
 
 @click.group(invoke_without_command=True)
 @click.option("--experiment", help="Name, or path in Databricks.  [default: MLflow's]")
-@click.option(
-    "--max-results",
-    type=click.IntRange(1, 1000),
-    default=20,
-    show_default=True,
-    help="Largest number of runs.",
-)
+@max_results_option("runs")
 @tracking_uri_option
 @json_option
 @click.pass_context

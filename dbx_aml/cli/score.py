@@ -8,7 +8,7 @@ import click
 
 from dbx_aml.cli.options import json_option, registry_uri_option, tracking_uri_option
 from dbx_aml.cli.progress import show_progress
-from dbx_aml.cli.tables import print_fields, print_json
+from dbx_aml.cli.tables import print_fields, print_json, table_with_version
 from dbx_aml.scoring.plan import WRITE_MODES
 
 if TYPE_CHECKING:
@@ -112,8 +112,8 @@ def _print_result(result: ScoringResult) -> None:
         ("batch", result.batch),
         ("batch id", result.batch_id),
         ("write mode", result.write_mode),
-        ("input", _table_with_version(result.input_table, result.input_version)),
-        ("output", _table_with_version(result.output_table, result.output_version)),
+        ("input", table_with_version(result.input_table, result.input_version)),
+        ("output", table_with_version(result.output_table, result.output_version)),
         ("quarantine", result.quarantine_table),
     ]
     for name, value in (result.plan or {}).items():
@@ -127,10 +127,6 @@ _TITLES = {
     "no_new_rows": "No new rows in the input table since the last run, nothing was written",
     "planned": "Dry run: nothing was written",
 }
-
-
-def _table_with_version(table: str, version: int | None) -> str:
-    return table if version is None else f"{table} at version {version}"
 
 
 def _removed_text(result: ScoringResult) -> str:

@@ -339,3 +339,8 @@ def _print_block(columns: Sequence[Column], row: Sequence[Text], console: Consol
             line = Text().append_text(line).append_text(text)
             line.rstrip()
             console.print(line, soft_wrap=True)
+
+
+def table_with_version(table: str, version: int | None) -> str:
+    """Return a table with its version, if it has one, for example "flights at version 7"."""
+    return table if version is None else f"{table} at version {version}"

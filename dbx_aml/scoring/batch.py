@@ -131,8 +131,7 @@ def write_batch(
 ) -> WrittenBatch:
     """Score a batch that the tables do not have; a batch that another job commits is its batch."""
     exists = bound.resolved.output is not None or bound.request.output_table.exists(bound.spark)
-    is_repeatable = facts.input_version_to is not None
-    with BatchWriter(bound, rows, facts, exists=exists, is_repeatable=is_repeatable) as writer:
+    with BatchWriter(bound, rows, facts, exists=exists) as writer:
         entry = writer.write(transaction)
     if entry is not None:
         return WrittenBatch(entry=entry, is_new=True)
@@ -220,7 +219,7 @@ def finish_batch(bound: BoundRequest, commit: Commit, read_rows: ReadRows) -> Le
     spark, output = bound.spark, bound.request.output_table
     staging = commit.metadata.get("staging")
     rows = read_rows(_readable_version(bound, facts))
-    with BatchWriter(bound, rows, facts, exists=True, is_repeatable=False) as writer:
+    with BatchWriter(bound, rows, facts, exists=True) as writer:
         if staging and Table(staging).exists(spark):
             return writer.finish_from(Table(staging), commit)
         quarantine, quarantine_commit = Table(facts.quarantine_table), None
@@ -267,7 +266,7 @@ def _bind_own_model(bound: BoundRequest, facts: BatchFacts) -> BoundRequest:
 
 
 def _replace_batch(bound: BoundRequest, facts: BatchFacts, rows: DataFrame) -> LedgerEntry:
-    with BatchWriter(bound, rows, facts, exists=True, is_repeatable=False) as writer:
+    with BatchWriter(bound, rows, facts, exists=True) as writer:
         return writer.write_again()
 
 

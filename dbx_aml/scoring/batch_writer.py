@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 
 from dbx_aml._common.errors import ScoringError
 from dbx_aml._common.log import get_logger
+from dbx_aml._common.programs import is_process_running
 from dbx_aml._common.text import sql_identifier
 from dbx_aml.scoring.bind import BoundRequest
 from dbx_aml.scoring.delta_table import Commit, Table
@@ -30,7 +31,7 @@ from dbx_aml.scoring.delta_write import (
     merge_rows,
     transaction_options,
     transaction_settings,
-    write_table,
+    write_rows,
 )
 from dbx_aml.scoring.guard import REASON
 from dbx_aml.scoring.ledger import SCORED, Ledger, LedgerEntry
@@ -47,6 +48,7 @@ from dbx_aml.scoring.partitions import partition_rows
 from dbx_aml.scoring.request import BatchFacts, Transaction
 from dbx_aml.scoring.spark_settings import larger_arrow_batches
 from dbx_aml.scoring.staging import drop_staging, staging_table, write_staging
+from dbx_aml.scoring.stream_errors import checkpoint_in_use_error
 from dbx_aml.scoring.table_identity import identify_table
 from dbx_aml.scoring.verdicts import (
     FOUND_REASON,
@@ -84,12 +86,9 @@ def is_under_way(commit: Commit) -> bool:
     if process_id == str(os.getpid()):
         return False
     try:
-        os.kill(int(process_id), 0)
-    except (ValueError, ProcessLookupError):
+        return is_process_running(int(process_id)) and age_s < _LONG_GRACE_S
+    except ValueError:
         return False
-    except PermissionError:
-        pass
-    return age_s < _LONG_GRACE_S
 
 
 class BatchWriter:
@@ -100,24 +99,16 @@ class BatchWriter:
         rows: Rows of the batch: all columns of the input.
         facts: Batch.
         exists: Whether the output table existed before.
-        is_repeatable: Whether a second query reads the same rows.
     """
 
     def __init__(
-        self,
-        bound: BoundRequest,
-        rows: DataFrame,
-        facts: BatchFacts,
-        *,
-        exists: bool,
-        is_repeatable: bool,
+        self, bound: BoundRequest, rows: DataFrame, facts: BatchFacts, *, exists: bool
     ) -> None:
         self._bound = bound
         self._spark = bound.spark
         self._rows = rows
         self._facts = facts
         self._exists = exists
-        self._is_repeatable = is_repeatable
         self._output = bound.request.output_table
         self._quarantine = bound.request.quarantine_table
         self._attempt = uuid.uuid4().hex
@@ -156,8 +147,8 @@ class BatchWriter:
     def write_again(self) -> LedgerEntry:
         """Write a batch in the place of what the tables have of it."""
         staging = self._stage(strict=False)
-        self._write_output_from(staging, None)
-        return self._finish_from(staging, None, replaces=True)
+        commit = self._write_output_from(staging, None)
+        return self._finish_from(staging, commit, replaces=True)
 
     def finish_from(self, staging: Table, output_commit: Commit) -> LedgerEntry:
         """Write the rest of a batch whose output was written from its staging table."""
@@ -203,7 +194,8 @@ class BatchWriter:
         # Not with a model server: it hides the reason.
         is_strict = self._exists and not allows_all and request.is_local_environment
         can_observe = (
-            self._is_repeatable
+            # A second query reads the same rows only of a version.
+            self._facts.input_version_to is not None
             and request.write_mode != "merge"
             # Spark delivers no observed values of a query that overwrites a named table.
             and not (request.write_mode == "replace" and self._output.path is None)
@@ -329,13 +321,12 @@ class BatchWriter:
                 deleted_when,
                 transaction_settings(self._metadata(staging), transaction),
             )
-            commit = self._own_commit(self._output)
-            return commit or self._foreign_merge(transaction)
+            return self._own_commit(self._output) or self._foreign_merge()
         frame = scored_rows(bound, staging.read(self._spark), facts)
         self._save_output(frame, transaction, staging)
         return self._own_commit(self._output)
 
-    def _foreign_merge(self, transaction: Transaction) -> Commit | None:
+    def _foreign_merge(self) -> Commit | None:
         """Return the newest commit where the compute lets no merge carry the batch's facts."""
         newest = self._output.history(self._spark, 1)[0]
         other = self._output.find_commit(self._spark, "batch_id", self._facts.batch_id)
@@ -344,7 +335,6 @@ class BatchWriter:
     def _finish_from(self, staging: Table, commit: Commit | None, *, replaces: bool) -> LedgerEntry:
         """Write the quarantine from the staging table, then the entry; drop the staging table."""
         spark = self._spark
-        commit = commit or self._own_commit(self._output)
         staged = staging.read(spark)
         counts = staged.selectExpr("count(*)", f"count_if({IS_QUARANTINED})").collect()[0]
         rows_read, rows_quarantined = int(counts[0]), int(counts[1])
@@ -370,18 +360,14 @@ class BatchWriter:
         self, frame: DataFrame, transaction: Transaction | None, staging: Table | None
     ) -> None:
         request = self._bound.request
-        mode, replaced = "append", None
-        if request.write_mode == "replace":
-            # Without a condition, Spark would make a named table again, and lose its properties.
-            mode, replaced = "overwrite", request.replace_where or "true"
+        replaced = None
         if transaction is None:
-            mode, replaced = "overwrite", f"_scoring.batch = {self._facts.batch}"
+            replaced = f"_scoring.batch = {self._facts.batch}"
+        elif request.write_mode == "replace":
+            # Without a condition, Spark would make a named table again, and lose its properties.
+            replaced = request.replace_where or "true"
         options = transaction_options(self._metadata(staging), transaction)
-        writer = frame.write.format("delta").mode(mode).options(**options)
-        writer = writer.option("mergeSchema", "true").option("partitionOverwriteMode", "static")
-        if replaced:
-            writer = writer.option("replaceWhere", replaced)
-        write_table(writer, self._output, frame.schema, exists=self._exists)
+        write_rows(frame, self._output, options, exists=self._exists, replaced=replaced)
 
     def _save_quarantine(
         self, frame: DataFrame, staging: Table | None, *, replaces: bool = False
@@ -391,12 +377,8 @@ class BatchWriter:
             create_table(self._spark, self._quarantine, frame.schema)
         transaction = batch_transaction(self._facts.batch, replaces=replaces)
         options = transaction_options(self._metadata(staging), transaction)
-        mode = "overwrite" if replaces else "append"
-        writer = frame.write.format("delta").mode(mode).options(**options)
-        writer = writer.option("mergeSchema", "true").option("partitionOverwriteMode", "static")
-        if replaces:
-            writer = writer.option("replaceWhere", f"_quarantine.batch = {self._facts.batch}")
-        write_table(writer, self._quarantine, frame.schema, exists=True)
+        replaced = f"_quarantine.batch = {self._facts.batch}" if replaces else None
+        write_rows(frame, self._quarantine, options, exists=True, replaced=replaced)
         commit = self._own_commit(self._quarantine)
         if commit is None:
             raise self._finished_elsewhere()
@@ -406,10 +388,7 @@ class BatchWriter:
         """Return the error of a job that was so slow that another job has finished its batch."""
         request = self._bound.request
         if request.write_mode == "incremental":
-            return ScoringError(
-                f"checkpoint_location must be used by one job at a time: got "
-                f"{request.checkpoint!r}, which another job is using; wait for it to end"
-            )
+            return checkpoint_in_use_error(request)
         return ScoringError(
             f"batch must be written by one job at a time: got {self._facts.batch_id!r}, which "
             "another job has finished meanwhile; run the job again"

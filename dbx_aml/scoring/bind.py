@@ -119,7 +119,7 @@ def _warn_of_time_zone(bound: BoundRequest) -> None:
 def _check_output_columns(bound: BoundRequest, rows: DataFrame) -> tuple[str, ...]:
     """Return the columns that an existing output table gains; refuse a column of another type."""
     table = bound.request.output_table
-    if not table.exists(bound.spark):
+    if bound.resolved.output is None:
         return ()
     new_types = output_types(bound, rows)
     old_types = column_types(table.read(bound.spark))

@@ -18,7 +18,7 @@ from dbx_aml.scoring.spark_errors import SPARK_ERRORS, process_end_error, spark_
 from dbx_aml.scoring.spark_settings import exclusive_settings
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrameWriter, SparkSession
+    from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 
 # Characters that a column's name may have only with column mapping.
 _NEEDS_COLUMN_MAPPING = re.compile(r"[ ,;{}()\n\t=]")
@@ -74,6 +74,36 @@ def write_table(
             _save(writer, table)
         except SPARK_ERRORS as second_err:
             raise _write_error(table, second_err) from second_err
+
+
+def write_rows(
+    rows: DataFrame,
+    table: Table,
+    options: Mapping[str, str],
+    *,
+    exists: bool,
+    replaced: str | None = None,
+) -> None:
+    """Add rows to a table, or put them in the place of the rows of a condition.
+
+    The table gains new columns of the rows. The session's own mode of overwriting, which may keep
+    the partitions without new rows, has no effect.
+
+    Args:
+        rows: Rows.
+        table: Table.
+        options: Options of the transaction.
+        exists: Whether the table exists.
+        replaced: SQL predicate on the rows that are replaced; None adds the rows.
+
+    Raises:
+        ScoringError: The table cannot be written; the message is one line.
+    """
+    writer = rows.write.format("delta").mode("append" if replaced is None else "overwrite")
+    writer = writer.options(mergeSchema="true", partitionOverwriteMode="static", **options)
+    if replaced is not None:
+        writer = writer.option("replaceWhere", replaced)
+    write_table(writer, table, rows.schema, exists=exists)
 
 
 def _save(writer: DataFrameWriter, table: Table) -> None:

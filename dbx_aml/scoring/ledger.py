@@ -6,15 +6,15 @@ without a row here was interrupted, or its row was lost.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from dbx_aml._common.errors import TableNotFoundError
 from dbx_aml._common.text import sql_literal
 from dbx_aml.local.spark import current_spark
 from dbx_aml.scoring.delta_table import Commit, Table
-from dbx_aml.scoring.delta_write import batch_transaction, transaction_options, write_table
+from dbx_aml.scoring.delta_write import batch_transaction, transaction_options, write_rows
 from dbx_aml.scoring.request import BatchFacts
 from dbx_aml.scoring.spark_errors import SPARK_ERRORS, spark_error_line
 
@@ -127,37 +127,13 @@ class Ledger:
             replaces: Whether the ledger may have a row of this batch already.
         """
         facts = entry.facts
-        values: dict[str, Any] = {
-            **facts.to_metadata(),
-            "identity": facts.identity_text,
-            "state": entry.state,
-            "seconds": round(entry.seconds, 3),
-            "rows_read": entry.rows_read,
-            "rows_scored": entry.rows_scored,
-            "rows_quarantined": entry.rows_quarantined,
-            "output_id": entry.output_id,
-            "output_version": entry.output_version,
-            "quarantine_version": entry.quarantine_version,
-            "plan": entry.plan,
-        }
-        expressions = {
-            name: f"CAST({_literal(values.get(name))} AS {COLUMNS[name]})" for name in COLUMNS
-        }
-        expressions["started_at"] = f"timestamp_micros({facts.batch})"
-        expressions["scored_by"] = "current_user()"
-        row = self._spark.sql(
-            "SELECT " + ", ".join(f"{value} AS {name}" for name, value in expressions.items())
-        )
-        writer = row.write.format("delta").mode("append")
+        values = {field.name: getattr(entry, field.name) for field in fields(entry)}
+        values["seconds"] = round(entry.seconds, 3)
+        row = self._spark.sql(_select_row(facts, values, scored_by="current_user()"))
         exists = self.table.exists(self._spark)
-        if exists and replaces:
-            condition = f"batch = {facts.batch}"
-            writer = row.write.format("delta").mode("overwrite").option("replaceWhere", condition)
-        transaction = batch_transaction(facts.batch, replaces=replaces)
-        writer = writer.options(**transaction_options({}, transaction)).option(
-            "mergeSchema", "true"
-        )
-        write_table(writer, self.table, row.schema, exists=exists)
+        options = transaction_options({}, batch_transaction(facts.batch, replaces=replaces))
+        replaced = f"batch = {facts.batch}" if exists and replaces else None
+        write_rows(row, self.table, options, exists=exists, replaced=replaced)
 
     def set_state(self, batches: Sequence[int], state: str) -> None:
         """Set the state of some batches."""
@@ -165,6 +141,23 @@ class Ledger:
         self._spark.sql(
             f"UPDATE {self.table.name} SET state = {sql_literal(state)} WHERE batch IN ({numbers})"
         ).collect()
+
+
+def _select_row(facts: BatchFacts, values: Mapping[str, Any], scored_by: str) -> str:
+    """Return the SQL query of a row of the ledger.
+
+    Args:
+        facts: Facts about the batch.
+        values: Values of the other columns; a column without a value is null.
+        scored_by: SQL of the user.
+    """
+    values = {**facts.to_metadata(), "identity": facts.identity_text, **values}
+    expressions = {
+        **{name: f"CAST({_literal(values.get(name))} AS {COLUMNS[name]})" for name in COLUMNS},
+        "started_at": f"timestamp_micros({facts.batch})",
+        "scored_by": scored_by,
+    }
+    return "SELECT " + ", ".join(f"{value} AS {name}" for name, value in expressions.items())
 
 
 def _literal(value: str | float | None) -> str:
@@ -228,24 +221,15 @@ def batches(output_table: str, spark: SparkSession | None = None) -> DataFrame:
             f"output table must be readable: got {output_table!r}; {spark_error_line(err)}"
         ) from err
     names = [name for name in COLUMNS if name in rows.columns]
-    missing = interrupted_commits(commits, ledger.read())
-    if missing:
-        lost = []
-        for commit in missing:
-            facts = BatchFacts.from_metadata(commit.metadata)
-            values = {**facts.to_metadata(), "identity": facts.identity_text}
-            lost.append(tuple([*(values.get(name) for name in names), INTERRUPTED]))
-        schema = ", ".join(
-            [*(f"{name} {COLUMNS[name]}" for name in names), "interrupted_state string"]
+    interrupted_rows = [
+        _select_row(
+            BatchFacts.from_metadata(commit.metadata),
+            {"state": INTERRUPTED},
+            scored_by="CAST(NULL AS STRING)",
         )
-        frame = spark.createDataFrame(lost, schema).selectExpr(
-            *(
-                {
-                    "state": "interrupted_state AS state",
-                    "started_at": "timestamp_micros(batch) AS started_at",
-                }.get(name, name)
-                for name in names
-            )
-        )
-        rows = rows.select(*names).unionByName(frame)
+        for commit in interrupted_commits(commits, ledger.read())
+    ]
+    if interrupted_rows:
+        interrupted = spark.sql(" UNION ALL ".join(interrupted_rows))
+        rows = rows.select(*names).unionByName(interrupted.select(*names))
     return rows.select(*names).orderBy("batch", ascending=False)

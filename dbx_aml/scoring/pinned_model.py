@@ -15,6 +15,7 @@ from dbx_aml._common.errors import (
     ServiceUnavailableError,
 )
 from dbx_aml._common.http import send
+from dbx_aml._common.paths import sha256_of_folder
 from dbx_aml._common.redact import redact_uri
 from dbx_aml._common.retry import RetryPolicy
 from dbx_aml._common.text import first_line
@@ -114,14 +115,7 @@ def digest_files(folder: Path) -> str:
 
     Files that Python itself writes beside a model's code are left out.
     """
-    digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*")):
-        name = file.relative_to(folder)
-        if file.is_file() and "__pycache__" not in name.parts:
-            with file.open("rb") as content:
-                digest.update(f"{name.as_posix()}\n".encode())
-                digest.update(hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()[:16]
+    return sha256_of_folder(folder, skipped_folder="__pycache__")[:16]
 
 
 def _must_exist(uri: ModelUri) -> str:

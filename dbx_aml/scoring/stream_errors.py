@@ -45,15 +45,20 @@ _INPUT_PROBLEMS = (
 )
 
 
+def checkpoint_in_use_error(request: ScoringRequest) -> ScoringError:
+    """Return the error of a job whose checkpoint another job is using."""
+    return ScoringError(
+        f"checkpoint_location must be used by one job at a time: got "
+        f"{request.checkpoint!r}, which another job is using; wait for it to end"
+    )
+
+
 def stream_error(err: Exception, request: ScoringRequest) -> ScoringError:
     """Return a `ScoringError` for the error of a stream, with the text of the callback's error."""
     text = str(err)
     cause = spark_error_line(err)
     if "CONCURRENT" in text or "Concurrent" in cause:
-        return ScoringError(
-            f"checkpoint_location must be used by one job at a time: got "
-            f"{request.checkpoint!r}, which another job is using; wait for it to end"
-        )
+        return checkpoint_in_use_error(request)
     for pattern, rule, problem in _INPUT_PROBLEMS:
         if re.search(pattern, text):
             return ScoringError(

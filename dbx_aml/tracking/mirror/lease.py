@@ -20,6 +20,7 @@ from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from dbx_aml._common.log import get_logger
+from dbx_aml._common.programs import is_process_running
 from dbx_aml._common.text import parse_count
 from dbx_aml.tracking.mirror import tags
 from dbx_aml.tracking.mirror.server import MlflowServer
@@ -80,15 +81,7 @@ class Lease:
         """Whether the lease has ended, or its process on this machine no longer runs."""
         if self.until < time.time():
             return True
-        if self.host != socket.gethostname():
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
-        return False
+        return self.host == socket.gethostname() and not is_process_running(self.pid)
 
 
 class Leases:
