@@ -109,7 +109,8 @@ def _print_result(result: ScoringResult) -> None:
     version = "" if result.model_version is None else f" (version {result.model_version})"
     fields += [
         ("model", f"{result.model_uri}{version}"),
-        ("batch", result.batch),
+        # As text: a number that is copied into a query has no separators.
+        ("batch", None if result.batch is None else str(result.batch)),
         ("batch id", result.batch_id),
         ("write mode", result.write_mode),
         ("input", table_with_version(result.input_table, result.input_version)),

@@ -116,7 +116,8 @@ def test_the_table_has_every_number_whole(scoring):
     assert finished.exit_code == 0
     for text in (
         "rows read", "281,300", "rows scored", "281,299", "rows quarantined", "seconds", "12.5",
-        "rows a second", "22,504", "models:/delay/3 (version 3)", "0123456789abcdef",
+        "rows a second", "22,504", "models:/delay/3 (version 3)", "1795699234051020",
+        "0123456789abcdef",
         "flights at version 7", "flights_scored at version 0", "flights_scored_quarantine",
     ):  # fmt: skip
         assert text in finished.stdout

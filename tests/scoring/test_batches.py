@@ -179,6 +179,20 @@ def test_a_job_that_dies_before_the_quarantine_is_finished_with_its_own_verdicts
     assert (entry.batch, entry.rows_read, entry.state) == (result.batch, 2, "scored")
 
 
+def test_the_ledger_shows_an_interrupted_batch_with_its_facts_and_without_counts(
+    spark, numbers, score, choosy_model
+):
+    result = score(choosy_model, numbers((1, 1.0)))
+    table = numbers((2, 2.0), (3, -1.0))
+    with pytest.raises(DeadJobError):
+        score(choosy_model, table, progress=die_at("writing the quarantine"), **HALF)
+    interrupted, first = batches(result.output_table, spark).collect()
+    assert (first.batch, first.state) == (result.batch, "scored")
+    assert (interrupted.state, interrupted.input_table) == ("interrupted", table)
+    assert (interrupted.rows_read, interrupted.scored_by) == (None, None)
+    assert interrupted.started_at > first.started_at
+
+
 def test_a_batch_whose_ledger_is_lost_is_not_written_again(spark, numbers, score, xy_model):
     table = numbers((1, 1.0))
     result = score(xy_model, table)
