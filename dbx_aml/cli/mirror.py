@@ -215,8 +215,8 @@ def _connect_servers(
     config: str | None, source_tracking_uri: str | None, destination_tracking_uri: str | None
 ) -> tuple[MlflowServer, MlflowServer]:
     """Return source and destination after both have answered."""
+    from dbx_aml.link.connected_link import set_connected_link
     from dbx_aml.link.link import Link
-    from dbx_aml.tracking.connect import set_connected_link
     from dbx_aml.tracking.mirror.server import check_server, servers_of_link
 
     link = Link.load(config=config)

@@ -1,7 +1,6 @@
 """Apply a link to MLflow: set this process's tracking and registry URI, and restore them later.
 
-This is the only module that changes MLflow's process-wide state. The connected link is the only
-process-wide setting of this package.
+This is the only module that changes MLflow's process-wide state.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from dbx_aml.azure.credentials import get_credential
 from dbx_aml.azure.identity import Identity
 from dbx_aml.azure.workspaces import check_workspace, with_tracking_uri
 from dbx_aml.link.clouds import ALLOWED_HOSTS_VARIABLE
+from dbx_aml.link.connected_link import connected_link, set_connected_link
 from dbx_aml.link.link import Link
 from dbx_aml.link.uris import is_databricks_uri
 from dbx_aml.tracking.connection import Connection
@@ -47,7 +47,6 @@ _VARIABLES = (
 CONNECT_TIMEOUT_S = 20.0
 _lock = RLock()
 _connection: Connection | None = None
-_connected_link: Link | None = None
 
 
 def connect(
@@ -143,22 +142,6 @@ def current_connection() -> Connection | None:
     return _connection
 
 
-def connected_link() -> Link | None:
-    """Return the link that `connect` applied to this process, or None.
-
-    MLflow builds the store for Azure ML from a URI alone, and the store takes its credential from
-    this link.
-    """
-    return _connected_link
-
-
-def set_connected_link(link: Link | None) -> None:
-    """Set the link that `connected_link` returns."""
-    global _connected_link
-    with _lock:
-        _connected_link = link
-
-
 def reset_for_tests() -> None:
     """Forget connection and link; a test's fixture restores MLflow."""
     global _connection
@@ -235,7 +218,7 @@ def _save_state() -> Callable[[], None]:
     from mlflow.tracking._model_registry import utils as registry
     from mlflow.tracking._tracking_service import utils as tracking
 
-    link = _connected_link
+    link = connected_link()
     variables = {name: os.environ.get(name) for name in _VARIABLES}
     experiment_id = fluent._active_experiment_id
     # MLflow's functions return a default for a URI that was not set; only these variables tell.

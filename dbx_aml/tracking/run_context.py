@@ -20,9 +20,9 @@ from mlflow.tracking.request_header.abstract_request_header_provider import Requ
 
 from dbx_aml._common.errors import DbxAmlError
 from dbx_aml._common.log import get_logger
+from dbx_aml.link.connected_link import connected_link
 from dbx_aml.link.link import Link
 from dbx_aml.link.uris import is_databricks_uri
-from dbx_aml.tracking.connect import connected_link
 
 if TYPE_CHECKING:
     from dbx_aml.tracking.mirror.live_mirror import LiveMirror

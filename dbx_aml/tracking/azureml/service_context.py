@@ -26,10 +26,10 @@ from dbx_aml._common.errors import UntrustedHostError
 from dbx_aml._common.redact import redact
 from dbx_aml.azure.credentials import get_credential
 from dbx_aml.link.clouds import check_data_plane_host, cloud_and_region
+from dbx_aml.link.connected_link import connected_link
 from dbx_aml.link.link import Link
 from dbx_aml.link.uris import AzuremlUri, parse_azureml_uri
 from dbx_aml.tracking.azureml.mlflow_calls import mlflow_errors
-from dbx_aml.tracking.connect import connected_link
 
 _lock = Lock()
 

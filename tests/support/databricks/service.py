@@ -16,6 +16,7 @@ from tests.support.databricks.identity import Identity
 from tests.support.databricks.job import Jobs
 from tests.support.databricks.job_check import TaskCheck
 from tests.support.databricks.library import Libraries
+from tests.support.databricks.model_registry import ModelRegistry
 from tests.support.databricks.permission import Permissions
 from tests.support.databricks.policy import Policies
 from tests.support.databricks.route import Call, Problem, Routes
@@ -52,6 +53,7 @@ class Service:
         self.experiments = Experiments(self.permissions, self.files)
         self.catalogs = Catalogs(self.volumes)
         self.grants = Grants(self.catalogs, self.volumes)
+        self.model_registry = ModelRegistry(self.catalogs)
         for path, principal in ((f"/Users/{user}", user), ("/Shared", "users")):
             folder = str(self.files.items[path].object_id)
             self.permissions.set_managers("directories", folder, principal)
@@ -59,6 +61,8 @@ class Service:
         for part in (
             self.identity,
             self.files,
+            # Its folder of files is no volume.
+            self.model_registry,
             self.volumes,
             self.allowlists,
             self.clusters,

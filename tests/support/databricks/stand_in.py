@@ -41,7 +41,8 @@ class Databricks:
         experiments: MLflow experiments.
         catalogs: Catalogs, schemas and grants.
         permissions: Access lists of jobs, experiments and folders.
-        grants: Registered models, and effective privileges.
+        grants: Owners of registered models, and effective privileges.
+        model_registry: Registered models of Unity Catalog with their files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -69,6 +70,7 @@ class Databricks:
         self.catalogs = service.catalogs
         self.permissions = service.permissions
         self.grants = service.grants
+        self.model_registry = service.model_registry
 
     @property
     def host(self) -> str:

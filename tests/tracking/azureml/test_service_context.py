@@ -11,12 +11,12 @@ from mlflow.deployments import get_deploy_client
 from mlflow.exceptions import MlflowException
 
 from dbx_aml import AmlWorkspace
+from dbx_aml.link.connected_link import set_connected_link
 from dbx_aml.link.link import Link
 from dbx_aml.tracking.azureml import service_context
 from dbx_aml.tracking.azureml.plugin import artifact_repository
 from dbx_aml.tracking.azureml.registry_store import AmlModelRegistryStore
 from dbx_aml.tracking.azureml.store import AmlTrackingStore
-from dbx_aml.tracking.connect import set_connected_link
 
 URI = (
     "azureml://westeurope.api.azureml.ms/mlflow/v1.0"
