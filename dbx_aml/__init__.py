@@ -6,7 +6,7 @@ folders above its own in this list.
     _common     errors, deadlines and text; knows neither MLflow nor Spark nor Azure
     link        step 1: which Azure ML workspace, who tracks, who registers: `Link`
     azure       credentials without a sign-in page, and Azure ML's REST API
-    models      step 3: a new registered model or its next version: `register_model`
+    models      step 3: a version in either registry: `register_model`, `copy_model_version`
     tracking    step 2: plain MLflow code goes where the link says: `connect`
     local       Spark with Delta, Databricks notebooks and the demo on a laptop: `local_spark`
     scoring     step 4: a table in, a table out: `score_table`
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dbx_aml.link.workspace import AmlWorkspace
     from dbx_aml.local.samples import sample_flights
     from dbx_aml.local.spark import local_spark
+    from dbx_aml.models.copy import copy_model_version
     from dbx_aml.models.register import register_model
     from dbx_aml.scoring.ledger import batches
     from dbx_aml.scoring.result import ScoringResult
@@ -58,6 +59,7 @@ __all__ = [
     "__version__",
     "batches",
     "connect",
+    "copy_model_version",
     "local_spark",
     "register_model",
     "run_doctor",
@@ -73,6 +75,7 @@ _HOMES = {
     "ScoringResult": "dbx_aml.scoring.result",
     "batches": "dbx_aml.scoring.ledger",
     "connect": "dbx_aml.tracking.connect",
+    "copy_model_version": "dbx_aml.models.copy",
     "run_doctor": "dbx_aml.doctor.run",
     "local_spark": "dbx_aml.local.spark",
     "register_model": "dbx_aml.models.register",

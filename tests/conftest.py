@@ -24,6 +24,7 @@ os.environ["TZ"] = "UTC"
 time.tzset()
 
 _MODULES_WITH_STATE = (
+    "dbx_aml.link.connected_link",
     "dbx_aml.tracking.run_context",
     "dbx_aml.tracking.connect",
     "dbx_aml.tracking.azureml.service_context",

@@ -20,3 +20,8 @@ def set_connected_link(link: Link | None) -> None:
     """Set the link that `connected_link` returns."""
     global _link
     _link = link
+
+
+def reset_for_tests() -> None:
+    """Forget the link."""
+    set_connected_link(None)

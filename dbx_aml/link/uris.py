@@ -95,3 +95,8 @@ def is_adbazureml_uri(uri: object) -> bool:
 def is_databricks_uri(uri: str | None) -> bool:
     """Tell whether an MLflow URI leads to Databricks or to Unity Catalog."""
     return (uri or "").partition("://")[0] in ("databricks", "databricks-uc")
+
+
+def is_unity_catalog_uri(uri: str | None) -> bool:
+    """Tell whether an MLflow registry URI leads to Unity Catalog."""
+    return (uri or "").partition("://")[0] == "databricks-uc"

@@ -96,10 +96,11 @@ def transfer_files(call: Callable[[], Result], folder: Path) -> Result:
         TimeoutError: The transfer is slower than the lowest rate.
     """
     start_s = max(TRANSFER_START_S, retry_timeout_s())
-    return Transfer(start_s=start_s, measure_size=lambda: _size_of_folder(folder)).run(call)
+    return Transfer(start_s=start_s, measure_size=lambda: size_of_folder(folder)).run(call)
 
 
-def _size_of_folder(folder: Path) -> int:
+def size_of_folder(folder: Path) -> int:
+    """Return the bytes of all files in a folder, at any depth."""
     size = 0
     for file in folder.rglob("*"):
         # MLflow renames and deletes files of its own on the way.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,10 +18,17 @@ from dbx_aml.models.lineage import (
     SIGNATURE,
     SOURCE_MODEL_URI,
     SOURCE_RUN_ID,
+    version_tags_for,
 )
 from dbx_aml.models.mlflow_client import create_client
-from dbx_aml.models.model_files import ModelLocation, locate_model
+from dbx_aml.models.model_files import ModelLocation, locate_model, registry_uri_of
 from dbx_aml.models.model_uri import ModelUri
+from dbx_aml.models.registration import (
+    READY_TIMEOUT_S,
+    create_registered_model,
+    delete_if_empty,
+    signature_tag,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,10 +37,6 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-# Characters that every registry accepts as the value of a tag.
-_TAG_LENGTH = 1000
-# Azure ML and Unity Catalog copy the files before a version is ready.
-_READY_TIMEOUT_S = 300
 # Tag of MLflow 3 on a logged model: the versions that were registered from it.
 _VERSIONS_TAG = "mlflow.modelVersions"
 
@@ -90,6 +92,7 @@ def register_model(
         except (MlflowException, OSError) as err:
             raise RegistryError(f"model must exist: got {model_uri!r}; {first_line(err)}") from err
         lineage = _lineage_tags(location, model, path)
+        lineage = version_tags_for(registry_uri_of(client), lineage)
         version = _create_version(client, location, path, model_name, {**lineage, **(tags or {})})
     if alias:
         try:
@@ -108,11 +111,8 @@ def _lineage_tags(location: ModelLocation, model: Model, path: Path) -> dict[str
     run_id = location.run_id or model.run_id
     if run_id:
         tags[SOURCE_RUN_ID] = run_id
-    if model.signature is not None:
-        signature = json.dumps(model.signature.to_dict(), ensure_ascii=False)
-        if len(signature) > _TAG_LENGTH:
-            # A hash still shows whether two versions have the same signature.
-            signature = f"sha256:{hashlib.sha256(signature.encode()).hexdigest()}"
+    signature = signature_tag(path)
+    if signature:
         tags[SIGNATURE] = signature
     return tags
 
@@ -126,7 +126,7 @@ def _create_version(
     logged_model = {"model_id": location.model_id} if location.model_id else {}
     is_new_name = False
     try:
-        is_new_name = _create_registered_model(client, name)
+        is_new_name = create_registered_model(client, name)
         # Not `create_model_version`: it would make Unity Catalog's and Azure ML's stores download
         # the files again.
         version = client._create_model_version(
@@ -134,13 +134,13 @@ def _create_version(
             location.source,
             run_id=location.run_id,
             tags=tags,
-            await_creation_for=_READY_TIMEOUT_S,
+            await_creation_for=READY_TIMEOUT_S,
             local_model_path=str(path),
             **logged_model,
         )
     except Exception as err:
         if is_new_name:
-            _delete_if_empty(client, name)
+            delete_if_empty(client, name)
         if isinstance(err, MlflowException):
             raise RegistryError(
                 f"model must be registrable: got {str(location.uri)!r} as {name!r}; "
@@ -150,7 +150,7 @@ def _create_version(
     if version.status != "READY":
         raise RegistryError(
             f"model version must be ready: got {version.status} for version {version.version} of "
-            f"{name!r} after {_READY_TIMEOUT_S} s; "
+            f"{name!r} after {READY_TIMEOUT_S} s; "
             f"{version.status_message or 'look at the registry'}"
         )
     if location.model_id:
@@ -178,36 +178,3 @@ def _parse_versions(text: str) -> list[Any]:
     except ValueError:
         return []
     return versions if isinstance(versions, list) else []
-
-
-def _create_registered_model(client: MlflowClient, name: str) -> bool:
-    """Create a registered model unless it exists; return whether it was created."""
-    from mlflow.exceptions import MlflowException
-
-    # A user may be allowed to create versions of a registered model, and no registered models.
-    try:
-        client.get_registered_model(name)
-    except MlflowException as err:
-        if err.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-    else:
-        return False
-    try:
-        client.create_registered_model(name)
-    except MlflowException as err:
-        if err.error_code in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
-            return False  # another process created it meanwhile
-        raise
-    return True
-
-
-def _delete_if_empty(client: MlflowClient, name: str) -> None:
-    """Delete a registered model unless another process created a version of it meanwhile."""
-    from mlflow.exceptions import MlflowException
-
-    quoted = name.replace("'", "\\'")
-    try:
-        if not client.search_model_versions(f"name = '{quoted}'"):
-            client.delete_registered_model(name)
-    except (MlflowException, ServiceError):
-        log.warning("could not delete the empty registered model name=%s", name, exc_info=True)

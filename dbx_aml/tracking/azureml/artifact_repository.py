@@ -55,13 +55,25 @@ class AmlArtifactRepository(ArtifactRepository):  # type: ignore[misc,unused-ign
 
     def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
         """Upload the files of a local folder, at any depth, into a folder."""
+        self.container.upload(self._files_to_upload(local_dir, artifact_path))
+
+    def log_missing_artifacts(self, local_dir: str) -> None:
+        """Upload the files of a local folder that are not there with the same size."""
+        files = self._files_to_upload(local_dir, None)
+        sizes = self.container.sizes(self.container.list_paths(self.root))
+        self.container.upload(
+            {path: file for path, file in files.items() if sizes.get(path) != file.stat().st_size}
+        )
+
+    def _files_to_upload(self, local_dir: str, artifact_path: str | None) -> dict[str, Path]:
+        """Return the files of a local folder by their paths in the container."""
         files = {}
         for root, _, names in os.walk(local_dir):
             relative = PurePosixPath(Path(root).relative_to(local_dir).as_posix())
             for name in sorted(names):
                 path = self._container_path(artifact_path, (relative / name).as_posix())
                 files[path] = Path(root) / name
-        self.container.upload(files)
+        return files
 
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
         """Return the files and folders directly in a folder; an empty list for a file.
@@ -164,14 +176,19 @@ def _upload_container(context: Any, origin: str, container: str) -> ArtifactCont
     return ArtifactContainer.from_upload(context, origin, container)
 
 
-def create_upload(workspace_uri: str, name: str) -> AmlArtifactRepository:
-    """Return an empty repository for files without a run.
+def create_upload(
+    workspace_uri: str, name: str, sha256: str | None = None
+) -> AmlArtifactRepository:
+    """Return a repository for files without a run: an empty one, or that of a hash.
 
     Args:
         workspace_uri: Registry or tracking URI of the workspace.
         name: Name of the folder, for example "model".
+        sha256: Hash over all files, if it is known.
     """
     container = f"{datetime.now(UTC):%y%m%dT%H%M%S}-{uuid4().hex[:8]}"
+    if sha256 is not None:
+        container = f"dbx-aml-{sha256[:32]}"
     return AmlArtifactRepository(
         f"azureml://artifacts/LocalUpload/{container}/{name}", registry_uri=workspace_uri
     )

@@ -22,7 +22,12 @@ from mlflow.store.entities.paged_list import PagedList
 from dbx_aml._common.http import paged
 from dbx_aml._common.redact import redact
 from dbx_aml.link.uris import parse_azureml_uri
-from dbx_aml.models.lineage import LOGGED_MODEL_ID, SOURCE_MODEL_URI, SOURCE_RUN_ID
+from dbx_aml.models.lineage import (
+    ARTIFACTS_SHA256,
+    LOGGED_MODEL_ID,
+    SOURCE_MODEL_URI,
+    SOURCE_RUN_ID,
+)
 from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.tracking.azureml.artifact_repository import create_upload
 from dbx_aml.tracking.azureml.mlflow_calls import (
@@ -122,12 +127,15 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
         if is_in_workspace:
             version = self._create_version(name, source, run_id, tags, run_link, description)
             return self._with_aliases(version)
-        tags.append(ModelVersionTag(SOURCE_MODEL_URI, redact(source_uri)[:_MAX_TAG_LENGTH]))
-        if run_id:
+        tag_keys = {tag.key for tag in tags}
+        if SOURCE_MODEL_URI not in tag_keys:
+            tags.append(ModelVersionTag(SOURCE_MODEL_URI, redact(source_uri)[:_MAX_TAG_LENGTH]))
+        if run_id and SOURCE_RUN_ID not in tag_keys:
             tags.append(ModelVersionTag(SOURCE_RUN_ID, run_id))
+        sha256 = next((tag.value for tag in tags if tag.key == ARTIFACTS_SHA256), None)
         with tempfile.TemporaryDirectory() as folder:
             model_folder = self._download_model(source, source_uri, local_model_path, folder)
-            source = self._upload_model(model_folder)
+            source = self._upload_model(model_folder, sha256)
             version = self._create_version(name, source, None, tags, run_link, description)
         return self._with_aliases(version)
 
@@ -319,8 +327,14 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
             )
         return path
 
-    def _upload_model(self, folder: Path) -> str:
-        """Upload a model, and return the URI that the service registers from."""
-        repository = create_upload(self._uri, folder.name or "model")
-        repository.log_artifacts(str(folder))
+    def _upload_model(self, folder: Path, sha256: str | None) -> str:
+        """Upload a model, and return the URI that the service registers from.
+
+        Args:
+            folder: Folder of the model.
+            sha256: Hash over all files, if it is known. A model of the same hash goes to the same
+                place: what a killed upload wrote is not sent again.
+        """
+        repository = create_upload(self._uri, "model" if sha256 else folder.name, sha256)
+        repository.log_missing_artifacts(str(folder))
         return str(repository.artifact_uri)
