@@ -59,7 +59,7 @@ class CopiedModelVersion:
         version: Number of the copy.
         model_uri: URI of the copy in its registry, for example "models:/main-ml-delay/1".
         registry: Registry of the copy, as tags name it.
-        is_new: Whether this call created the copy; False if it was there already.
+        is_new: Whether this call created the copy; False if an earlier call did.
         source_model_uri: URI of the source in its registry.
         source_registry: Registry of the source, as tags name it.
         artifacts_sha256: Hash over the names and contents of all files.
@@ -92,7 +92,7 @@ def copy_model_version(
     with_aliases: bool = False,
     report: ReportBytes = _report_nothing,
 ) -> CopiedModelVersion:
-    """Copy a registered version to another registry; return the copy that is there already.
+    """Copy a registered version to another registry, or return its existing copy.
 
     The copy has the files of the source byte by byte, its signature, tags and description, and tags
     for its lineage: source registry, model and version, run and the page of the run, and one hash
@@ -154,7 +154,7 @@ def copy_model_version(
 
 
 class _Copy:
-    """One copy of a version: found, continued or created."""
+    """Finds, continues or creates the copy of a version."""
 
     def __init__(
         self,
@@ -308,7 +308,7 @@ class _Copy:
 
 
 def tags_of_copy(version: ModelVersion, registry: Registry, folder: Path) -> dict[str, str]:
-    """Return the tags of a copy: those of its source, and its lineage.
+    """Return the tags of a copy: the tags of its source, and its lineage.
 
     Args:
         version: Source version.
@@ -362,7 +362,7 @@ def list_versions(registry: Registry, name: str) -> list[ModelVersion]:
 
 
 def source_run(version: ModelVersion, registry: Registry) -> tuple[str, str]:
-    """Return the id and the page of the run that logged a version; "" for what is not known."""
+    """Return the id and the page of the run that logged a version; an unknown value is ""."""
     tags = lineage.read_lineage(version.tags)
     run_id = version.run_id or tags.get(lineage.SOURCE_RUN_ID) or ""
     return run_id, version.run_link or tags.get(lineage.SOURCE_URL) or ""

@@ -51,7 +51,7 @@ class DownloadedModel:
 def locked_folder(key: str) -> Iterator[Path]:
     """Yield a folder of this user for a key, which no other process has at the same time.
 
-    The folder outlives a killed process. The caller deletes what is in it when it is done.
+    The folder outlives a killed process. The caller deletes the folder at the end of the copy.
 
     Args:
         key: Text that names the source, for example registry, model and version.

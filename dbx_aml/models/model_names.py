@@ -13,7 +13,7 @@ _UNITY_CATALOG_PART = r"[^./\s\x00-\x1f\x7f]{1,255}"
 _UNITY_CATALOG_NAME = re.compile(rf"{_UNITY_CATALOG_PART}(?:\.{_UNITY_CATALOG_PART}){{2}}")
 _WORKSPACE_NAME = re.compile(r"[^./:\x00-\x1f\x7f]{1,256}")
 _MLFLOW_NAME = re.compile(r"[^/:\x00-\x1f\x7f]{1,256}")
-# A name of three parts whose parts can be told apart again after "." became "-".
+# A name of three parts without "-", so that "-" can stand for each ".".
 _PLAIN_PARTS = re.compile(r"[A-Za-z0-9]\w*(?:\.\w+){2}", re.ASCII)
 _HASH_LENGTH = 8
 

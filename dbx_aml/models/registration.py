@@ -1,4 +1,4 @@
-"""What registering and copying a model have in common: names, signatures, remains of a failure."""
+"""Parts that registering and copying a model share: names, signatures, remains of a failure."""
 
 from __future__ import annotations
 

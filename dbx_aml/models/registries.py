@@ -85,7 +85,7 @@ class Registry:
         return self.uri if is_databricks_uri(self.uri) else redact_uri(self.uri)
 
     def is_same(self, other: Registry) -> bool:
-        """Tell whether another registry is this one."""
+        """Tell whether two objects stand for one registry."""
         return self.uri == other.uri or self.identity == other.identity
 
 
@@ -175,8 +175,8 @@ def other_registries(registry_uri: str, name: str) -> list[Registry]:
     """Return the registries of the current link that a `models:/` URI may mean as well.
 
     Args:
-        registry_uri: Registry that was asked.
-        name: Registered model. Only names of three parts are asked for in Unity Catalog.
+        registry_uri: Registry that does not have the model.
+        name: Registered model. Unity Catalog has only names of three parts.
     """
     link = connected_link()
     if link is None:
@@ -197,14 +197,14 @@ def find_elsewhere(uri: ModelUri, registry_uri: str) -> tuple[Registry, ModelVer
 
     Args:
         uri: URI of a version or an alias that the registry does not have.
-        registry_uri: Registry that was asked.
+        registry_uri: Registry that does not have the version.
     """
     for registry in other_registries(registry_uri, str(uri.name)):
         try:
             with time_limit(_LOOKUP_TIMEOUT_S):
                 version = get_version(uri, registry)
         except DbxAmlError:
-            # The answer of the registry that was asked is the one to show.
+            # The caller shows the answer of the first registry.
             continue
         if version is not None:
             return registry, version

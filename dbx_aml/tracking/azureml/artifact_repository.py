@@ -179,7 +179,7 @@ def _upload_container(context: Any, origin: str, container: str) -> ArtifactCont
 def create_upload(
     workspace_uri: str, name: str, sha256: str | None = None
 ) -> AmlArtifactRepository:
-    """Return a repository for files without a run: an empty one, or that of a hash.
+    """Return a repository for files without a run, a new one unless the hash is known.
 
     Args:
         workspace_uri: Registry or tracking URI of the workspace.
