@@ -193,6 +193,7 @@ _PERMANENT_CODES = _MISSING_RESOURCE_CODES | {
     "RESOURCE_CONFLICT",
     "RESOURCE_LIMIT_EXCEEDED",
 }
+_OUTAGE_CODES = frozenset({"REQUEST_LIMIT_EXCEEDED", "TEMPORARILY_UNAVAILABLE"})
 # Errors of this package after which a later call may succeed.
 _RETRYABLE_ERRORS = (
     CredentialError,
@@ -223,6 +224,14 @@ def is_retryable(error: BaseException) -> bool:
     if code:
         return code not in _PERMANENT_CODES
     return not isinstance(error, DbxAmlError) or isinstance(error, _RETRYABLE_ERRORS)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Tell whether a server gave no answer, or only temporary errors: another call may fail too."""
+    if isinstance(error, PermissionDeniedError | CredentialError) or _error_code(error):
+        return _error_code(error) in _OUTAGE_CODES
+    outages = ConnectionError | TimeoutError | ServiceUnavailableError | TemporaryError
+    return isinstance(error, outages)
 
 
 def _error_code(error: BaseException) -> str:

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
     from dbx_aml.tracking.mirror.mirror_run import MirrorResult
     from dbx_aml.tracking.mirror.mirror_runs import Progress
+    from dbx_aml.tracking.mirror.run_states import RunStates
     from dbx_aml.tracking.mirror.server import MlflowServer
 
 _WATCH_INTERVAL_S = 30.0
+_MAX_ADVISED_RUNS = 3
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -73,7 +75,7 @@ _server_options = add_options(
 @click.option(
     "--include-unmarked",
     is_flag=True,
-    help="Also runs that were never marked, and runs that are done.",
+    help="Also runs that were never marked; compare all files, also of runs that are done.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the runs; write nothing.")
 @click.option(
@@ -98,9 +100,11 @@ def mirror(
     as_json: bool,
     **server_options: str | None,
 ) -> None:
-    """Bring pending runs up to date in the other service.
+    """Bring runs up to date in the other service: new, changed, renamed and deleted ones.
 
-    The command may be stopped and repeated at any time: it writes only data that is missing.
+    The command finds changes by searches alone. A search does not show files: --include-unmarked
+    and --run-id also find a file that was logged after its run was mirrored. The command may be
+    stopped and repeated at any time: it writes only data that is missing.
     """
     if ctx.invoked_subcommand:
         return
@@ -109,17 +113,19 @@ def mirror(
     while True:
         try:
             source, destination = _connect_servers(**server_options)
-            runs = _find_runs(
+            runs, states = _find_runs(
                 source,
+                destination,
                 experiments=experiments,
                 run_ids=run_ids,
                 since=since,
                 include_unmarked=include_unmarked,
             )
             if dry_run:
-                _print_plan(source, destination, runs, as_json=as_json)
+                _print_plan(source, destination, runs, states, as_json=as_json)
             else:
-                _mirror_once(source, destination, runs, as_json=as_json)
+                is_full = include_unmarked or bool(run_ids)
+                _mirror_once(source, destination, runs, states, is_full=is_full, as_json=as_json)
         except DbxAmlError as err:
             if not watch:
                 raise
@@ -134,7 +140,7 @@ def mirror(
 @_server_options
 def status(experiments: tuple[str, ...], as_json: bool, **server_options: str | None) -> None:
     """Count the pending, done and failed runs of each experiment."""
-    from dbx_aml.tracking.mirror.pending_runs import find_experiment_ids
+    from dbx_aml.tracking.mirror.source_runs import find_experiment_ids
     from dbx_aml.tracking.mirror.status import count_runs
 
     source, destination = _connect_servers(**server_options)
@@ -151,6 +157,7 @@ def status(experiments: tuple[str, ...], as_json: bool, **server_options: str | 
         Column("oldest", is_number=True),
         Column("done", is_number=True),
         Column("failed", is_number=True),
+        Column("unmarked", is_number=True),
         Column("reason", is_prose=True),
     )
     rows = [
@@ -160,6 +167,7 @@ def status(experiments: tuple[str, ...], as_json: bool, **server_options: str | 
             _format_age(row.oldest_pending_s),
             row.done,
             row.failed,
+            row.unmarked,
             "\n".join(row.reasons),
         )
         for row in counts
@@ -181,19 +189,27 @@ def verify(
 ) -> None:
     """Compare done runs value by value; exit 1 if any differs."""
     from dbx_aml.tracking.mirror import tags
-    from dbx_aml.tracking.mirror.compare import compare_runs
+    from dbx_aml.tracking.mirror.compare import compare_models_without_run, compare_runs
 
     source, destination = _connect_servers(**server_options)
+    found_runs, states = _find_runs(
+        source,
+        destination,
+        experiments=experiments,
+        run_ids=run_ids,
+        since=since,
+        include_unmarked=include_pending,
+    )
     runs = [
         run
-        for run in _find_runs(
-            source, experiments=experiments, run_ids=run_ids, since=since, include_unmarked=True
-        )
+        for run in found_runs
         if include_pending
         or run_ids
         or (run.info.lifecycle_stage == "active" and run.data.tags.get(tags.STATUS) == tags.DONE)
     ]
     differences = list(compare_runs(source, destination, runs))
+    if states:
+        differences += compare_models_without_run(source, destination, states.experiment_ids)
     if as_json:
         rows = [asdict(difference) for difference in differences]
         print_json({"runs": len(runs), "differences": rows})
@@ -204,11 +220,19 @@ def verify(
             columns = [Column(name, is_prose=position > 2) for position, name in enumerate(names)]
             print_table(columns, [tuple(asdict(row).values()) for row in differences])
     if differences:
-        different_runs = len({difference.run_id for difference in differences})
+        different_ids = sorted({difference.run_id for difference in differences})
         raise MirrorError(
-            f"both sides must be equal: got differences in {different_runs} of {len(runs)} runs; "
-            "mirror them with 'dbx-aml mirror --include-unmarked'"
+            f"both sides must be equal: got differences in {len(different_ids)} of "
+            f"{plural(len(runs), 'run')}; "
+            f"mirror them with 'dbx-aml mirror {_advice(different_ids)}'"
         )
+
+
+def _advice(run_ids: list[str]) -> str:
+    """Return the options that mirror some runs and compare each of their files."""
+    if len(run_ids) > _MAX_ADVISED_RUNS or any(run_id.startswith("m-") for run_id in run_ids):
+        return "--include-unmarked"
+    return " ".join(f"--run-id {run_id}" for run_id in run_ids)
 
 
 def _connect_servers(
@@ -239,28 +263,34 @@ def _connect_servers(
 
 def _find_runs(
     source: MlflowServer,
+    destination: MlflowServer,
     *,
     experiments: tuple[str, ...],
     run_ids: tuple[str, ...],
     since: int | None,
     include_unmarked: bool,
-) -> Iterator[Run]:
-    from dbx_aml.tracking.mirror.pending_runs import (
-        all_runs,
-        find_experiment_ids,
-        get_runs,
-        pending_runs,
-    )
+) -> tuple[Iterator[Run], RunStates | None]:
+    """Return the runs, and their states unless the runs were named."""
+    from dbx_aml.tracking.mirror.run_states import RunStates
+    from dbx_aml.tracking.mirror.source_runs import find_experiment_ids, find_runs, get_runs
 
     if run_ids:
-        return iter(get_runs(source, run_ids))
-    search = all_runs if include_unmarked else pending_runs
-    return search(source, find_experiment_ids(source, experiments), since=since)
+        return iter(get_runs(source, run_ids)), None
+    ids = find_experiment_ids(source, experiments)
+    runs = find_runs(source, ids, since=since, include_unmarked=include_unmarked)
+    return runs, RunStates(source, destination, ids)
 
 
 def _mirror_once(
-    source: MlflowServer, destination: MlflowServer, runs: Iterator[Run], *, as_json: bool
+    source: MlflowServer,
+    destination: MlflowServer,
+    runs: Iterator[Run],
+    states: RunStates | None,
+    *,
+    is_full: bool,
+    as_json: bool,
 ) -> None:
+    """Mirror, with a report of the progress; `is_full` compares every run and every file."""
     from dbx_aml.tracking.mirror.mirror_runs import mirror_runs
 
     results: list[MirrorResult] = []
@@ -274,7 +304,9 @@ def _mirror_once(
             report_step("Mirroring", progress.finished_runs, progress.runs, amounts)
 
         try:
-            for result in mirror_runs(source, destination, runs, report=report):
+            for result in mirror_runs(
+                source, destination, runs, states=states, is_full=is_full, report=report
+            ):
                 results.append(result)
         except MirrorError as err:
             stopped_by = err
@@ -290,10 +322,13 @@ def _mirror_once(
 
 
 def _print_plan(
-    source: MlflowServer, destination: MlflowServer, runs: Iterator[Run], *, as_json: bool
+    source: MlflowServer,
+    destination: MlflowServer,
+    runs: Iterator[Run],
+    states: RunStates | None,
+    *,
+    as_json: bool,
 ) -> None:
-    from dbx_aml.tracking.mirror.pending_runs import is_up_to_date
-
     rows = [
         {
             "run_id": run.info.run_id,
@@ -303,7 +338,7 @@ def _print_plan(
             "metrics": len(run.data.metrics),
         }
         for run in runs
-        if not is_up_to_date(run, destination)
+        if states is None or not states.is_unchanged(run)
     ]
     if as_json:
         print_json({"dry_run": True, "runs": rows})
@@ -327,7 +362,7 @@ def _print_plan(
 def _print_results(
     source: MlflowServer, destination: MlflowServer, results: list[MirrorResult], *, as_json: bool
 ) -> None:
-    """Print the result of each run; runs that were up to date only as a count."""
+    """Print the result of each run; runs without a change only as a count."""
     counts = Counter(result.status for result in results)
     if as_json:
         rows = [
@@ -354,7 +389,7 @@ def _print_results(
             result.reason,
         )
         for result in results
-        if result.status != "up_to_date"
+        if result.status != "unchanged"
     ]
     if cells:
         print_table(columns, cells, title=f"{source.display_name} → {destination.display_name}")

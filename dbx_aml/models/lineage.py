@@ -29,8 +29,14 @@ SOURCE_CREATED_AT = "dbx_aml.source_created_at"
 # Of a mirrored logged model.
 SOURCE_LOGGED_MODEL_ID = "dbx_aml.source_logged_model_id"
 
+# Of a mirrored experiment: server and id of the experiment at the source.
+SOURCE_EXPERIMENT_ID = "dbx_aml.source_experiment_id"
+
 # Of a mirrored run; of a copied model version SOURCE_URL is the page of its run.
 SOURCE_EXPERIMENT = "dbx_aml.source_experiment"
+# Digest of the source run as it was mirrored, and the names of the tags that the source run had.
+SOURCE_DIGEST = "dbx_aml.source_digest"
+SOURCE_TAGS = "dbx_aml.source_tags"
 SOURCE_WORKSPACE = "dbx_aml.source_workspace"
 SOURCE_URL = "dbx_aml.source_url"
 SOURCE_USER = "dbx_aml.source_user"

@@ -2,8 +2,8 @@
 
 MLflow loads both classes by their entry points. It asks `MirrorTagProvider` at each run that its
 fluent API or autologging creates, and `RequestObserver` at each request that it sends. Neither
-calls a server, and in another mode both only read environment variables. `MlflowClient.create_run`
-asks no provider: `dbx-aml mirror --include-unmarked` finds such runs.
+calls a server, and in another mode both only read environment variables. `MlflowClient.create_run`,
+by which Ray Tune, Optuna and MLflow projects create runs, asks no provider, so it is patched here.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from __future__ import annotations
 import atexit
 import os
 import time
-from functools import lru_cache
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from mlflow.tracking._tracking_service.client import TrackingServiceClient
 from mlflow.tracking.context.abstract_context import RunContextProvider
 from mlflow.tracking.request_header.abstract_request_header_provider import RequestHeaderProvider
 
@@ -25,10 +26,14 @@ from dbx_aml.link.link import Link
 from dbx_aml.link.uris import is_databricks_uri
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
+
     from dbx_aml.tracking.mirror.live_mirror import LiveMirror
 
 log = get_logger(__name__)
 _LINK_CHECK_INTERVAL_S = 2.0
+# As in `dbx_aml.tracking.mirror.tags`, which is imported only in mode "dual".
+_STATUS_TAG = "dbx_aml.mirror"
 _next_link_check = 0.0
 _live_mirror: LiveMirror | None = None
 
@@ -121,6 +126,16 @@ def _stop_at_exit() -> None:
 atexit.register(_stop_at_exit)
 
 
+def _tags_of_new_run(experiment_id: str | None = None) -> dict[str, str]:
+    from dbx_aml.tracking.mirror import tags
+
+    run_tags = {tags.STATUS: tags.PENDING}
+    link = find_dual_link()
+    if link is not None:
+        run_tags |= _get_live_mirror().expect_run(link, experiment_id)
+    return run_tags
+
+
 class MirrorTagProvider(RunContextProvider):
     """Marks each run that MLflow creates as pending for the mirror."""
 
@@ -130,13 +145,35 @@ class MirrorTagProvider(RunContextProvider):
 
     def tags(self) -> dict[str, str]:
         """Return the tags for a run that is about to be created."""
-        from dbx_aml.tracking.mirror import tags
+        return _tags_of_new_run()
 
-        run_tags = {tags.STATUS: tags.PENDING}
-        link = find_dual_link()
-        if link is not None:
-            run_tags |= _get_live_mirror().expect_run(link)
-        return run_tags
+
+def mark_client_runs() -> None:
+    """Let `MlflowClient.create_run` mark its run, where the client tracks to the link's source."""
+    create_run = TrackingServiceClient.create_run
+
+    @wraps(create_run)
+    def create_marked_run(
+        client: TrackingServiceClient,
+        experiment_id: str,
+        start_time: int | None = None,
+        tags: dict[str, Any] | None = None,
+        run_name: str | None = None,
+    ) -> Run:
+        import mlflow
+
+        run_tags = dict(tags or {})
+        # The fluent API has asked the provider already.
+        if _STATUS_TAG not in run_tags and client.tracking_uri == mlflow.get_tracking_uri():
+            run_tags |= _tags_of_new_run(experiment_id) if _marks_runs() else {}
+        run: Run = create_run(client, experiment_id, start_time, run_tags, run_name)
+        return run
+
+    TrackingServiceClient.create_run = create_marked_run  # type: ignore[assignment,method-assign]
+
+
+# MLflow imports this module while it is imported itself, before a program can create a run.
+mark_client_runs()
 
 
 class RequestObserver(RequestHeaderProvider):

@@ -54,12 +54,12 @@ def test_pending_runs_are_mirrored_and_other_runs_only_if_they_are_included(
     # A value that is logged after the run was mirrored changes the digest of the run.
     stores.source.log_metric(marked_id, "late", 2.0)
     output = json_output(dbx_aml_mirror(stores, "--include-unmarked", "--json"))
-    assert output["counts"] == {"done": 1, "up_to_date": 1}
-    (run,) = [run for run in output["runs"] if run["status"] == "done"]
+    assert output["counts"] == {"done": 2}
+    (run,) = [run for run in output["runs"] if run["run_id"] == marked_id]
     assert (run["run_id"], run["metric_points"]) == (marked_id, 1)
     assert run["destination_run_id"] == stores.mirrored_ids(marked_id)[0]
     stores.assert_equal()
-    assert dbx_aml_mirror(stores).output == "nothing to mirror\n"
+    assert dbx_aml_mirror(stores).output == "2 unchanged\n"
     since = ("--since", "2099-01-01", "--include-unmarked")
     assert dbx_aml_mirror(stores, *since).output == "nothing to mirror\n"
 
@@ -93,7 +93,7 @@ def test_verify_prints_each_difference_and_exits_1(stores: MirrorStores) -> None
     assert table.exit_code == output.exit_code == 1
     assert "1 run compared, 1 difference" in table.stdout
     assert run_id in table.stdout
-    assert "got differences in 1 of 1 runs" in output.stderr
+    assert f"in 1 of 1 run; mirror them with 'dbx-aml mirror --run-id {run_id}'" in output.stderr
     assert json_output(output) == {
         "runs": 1,
         "differences": [

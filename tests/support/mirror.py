@@ -18,8 +18,9 @@ from dbx_aml.models import lineage
 from dbx_aml.tracking.mirror import tags
 from dbx_aml.tracking.mirror.mirror_run import MirrorResult
 from dbx_aml.tracking.mirror.mirror_runs import mirror_runs
-from dbx_aml.tracking.mirror.pending_runs import pending_runs
+from dbx_aml.tracking.mirror.run_states import RunStates
 from dbx_aml.tracking.mirror.server import MlflowServer
+from dbx_aml.tracking.mirror.source_runs import find_runs
 from tests.support.mlflow_database import empty_mlflow_database
 
 EXPERIMENT_PATH = "/Users/ana@contoso.com/größe/イリス"
@@ -54,15 +55,20 @@ class MirrorStores:
             self.destination_uri, "aml"
         )
 
-    def pending_runs(self) -> list[Any]:
-        """Return the pending runs of the source."""
-        return list(pending_runs(self.servers()[0], [self.experiment_id]))
+    def unfinished_runs(self) -> list[str]:
+        """Return the names of the marked runs that are not done."""
+        runs = self.source.search_runs([self.experiment_id])
+        statuses = {run.info.run_name: run.data.tags.get(tags.STATUS) for run in runs}
+        return [name for name, status in statuses.items() if status not in (None, tags.DONE)]
 
     def mirror(self, **options: Any) -> dict[str, MirrorResult]:
-        """Mirror the pending runs; return the results by the runs' names."""
+        """Mirror the marked runs; return the results of runs with a change by the runs' names."""
         options = {"lock_timeout_s": 0.0, "lock_poll_s": 0.1, **options}
-        results = mirror_runs(*self.servers(), self.pending_runs(), **options)
-        return {result.name: result for result in results}
+        servers, experiment_ids = self.servers(), [self.experiment_id]
+        states = RunStates(*servers, experiment_ids)
+        runs = find_runs(servers[0], experiment_ids)
+        results = mirror_runs(*servers, runs, states=states, **options)
+        return {result.name: result for result in results if result.status != "unchanged"}
 
     def create_run(self, name: str, **run_tags: str) -> str:
         """Create a pending run that has ended, with a little of everything; return its id."""

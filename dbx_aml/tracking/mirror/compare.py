@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +10,15 @@ from typing import Any
 from mlflow.entities import Run
 
 from dbx_aml.models import lineage
-from dbx_aml.tracking.mirror.artifacts import file_digest, list_files
-from dbx_aml.tracking.mirror.logged_models import logged_models_of_run, model_folders
+from dbx_aml.tracking.mirror import tags
+from dbx_aml.tracking.mirror.artifacts import different_files, list_files
+from dbx_aml.tracking.mirror.experiments import MirroredExperiments
+from dbx_aml.tracking.mirror.logged_models import (
+    copies_by_source,
+    logged_models_of_run,
+    model_folders,
+    models_by_run,
+)
 from dbx_aml.tracking.mirror.metric_points import MetricPoint, MetricPoints
 from dbx_aml.tracking.mirror.metrics import point_pages, read_existing_points
 from dbx_aml.tracking.mirror.mirrored_runs import MirroredRuns
@@ -48,54 +55,95 @@ def compare_runs(
 
     def compare_run(source_run: Run) -> list[Difference]:
         mirrored_run = mirrored_runs.find(source_run)
-        comparison = _RunDifferences(source, destination, source_run)
+        comparison = _Comparison(source, destination, source_run.info.run_id)
         if mirrored_run is None:
             return [comparison.difference("run", source_run.info.run_id, "present", None)]
         parent_id = mirrored_runs.find_parent_id(source_run)
-        return list(comparison.differences(mirrored_run, parent_id))
+        return [
+            *_compare_experiment(mirrored_runs.experiments, comparison, source_run, mirrored_run),
+            *comparison.compare_run(source_run, mirrored_run, parent_id),
+        ]
 
     with ThreadPoolExecutor(_RUNS_AT_ONCE) as pool:
         for differences in pool.map(compare_run, runs):
             yield from differences
 
 
-class _RunDifferences:
-    """Differences of one source run.
+def compare_models_without_run(
+    source: MlflowServer, destination: MlflowServer, experiment_ids: Sequence[str]
+) -> Iterator[Difference]:
+    """Yield all differences of logged models without a run, of experiments that are mirrored."""
+    experiments = MirroredExperiments(source, destination)
+    for model in models_by_run(source, experiment_ids).get(None, []):
+        experiment = experiments.find(model.experiment_id)
+        if experiment is not None:
+            copies = models_by_run(destination, [experiment.experiment_id]).get(None, [])
+            comparison = _Comparison(source, destination, model.model_id)
+            copied_model = copies_by_source(copies).get(model.model_id)
+            yield from comparison.compare_model(model, copied_model)
+
+
+def _compare_experiment(
+    experiments: MirroredExperiments, comparison: _Comparison, source_run: Run, mirrored_run: Run
+) -> Iterator[Difference]:
+    experiment_id = source_run.info.experiment_id
+    experiment = experiments.find(experiment_id)
+    name = experiments.destination_name(experiment_id)
+    if experiment is None or experiment.experiment_id != mirrored_run.info.experiment_id:
+        yield comparison.difference(
+            "experiment", "id", name, f"experiment {mirrored_run.info.experiment_id}"
+        )
+    elif experiment.name != name:
+        yield comparison.difference("experiment", "name", name, experiment.name)
+
+
+class _Comparison:
+    """Comparison of a run, or of a logged model without a run.
 
     Args:
         source: Server of the source run.
         destination: Server of the mirrored run.
-        source_run: Run on the source.
+        source_id: Id of the source run, or of the logged model.
     """
 
-    def __init__(self, source: MlflowServer, destination: MlflowServer, source_run: Run) -> None:
+    def __init__(self, source: MlflowServer, destination: MlflowServer, source_id: str) -> None:
         self._source = source
         self._destination = destination
-        self._source_run = source_run
+        self._source_id = source_id
 
     def difference(self, kind: str, name: str, source: Any, destination: Any) -> Difference:
-        """Return a difference of this run; None is no value."""
+        """Return a difference; None is no value."""
         return Difference(
-            run_id=self._source_run.info.run_id,
+            run_id=self._source_id,
             kind=kind,
             name=name,
             source="" if source is None else str(source),
             destination="" if destination is None else str(destination),
         )
 
-    def differences(self, mirrored_run: Run, parent_id: str | None) -> Iterator[Difference]:
-        """Yield the differences between the source run and its mirrored run."""
-        for kind, name, source, destination in self._values(mirrored_run, parent_id):
+    def compare_run(
+        self, source_run: Run, mirrored_run: Run, parent_id: str | None
+    ) -> Iterator[Difference]:
+        """Yield the differences between a source run and its mirrored run."""
+        for kind, name, source, destination in self._values(source_run, mirrored_run, parent_id):
             if source != destination:
                 yield self.difference(kind, name, source, destination)
-        for key in sorted({*self._source_run.data.metrics, *mirrored_run.data.metrics}):
-            yield from self._metric(mirrored_run, key)
-        yield from self._artifacts_and_models(mirrored_run)
+        for key in sorted({*source_run.data.metrics, *mirrored_run.data.metrics}):
+            yield from self._metric(source_run, mirrored_run, key)
+        models = logged_models_of_run(self._source, source_run)
+        yield from self._files(
+            "artifact",
+            source_run.info.artifact_uri,
+            mirrored_run.info.artifact_uri,
+            skipped_folders=model_folders(models, source_run),
+        )
+        copies = copies_by_source(logged_models_of_run(self._destination, mirrored_run))
+        for model in models:
+            yield from self.compare_model(model, copies.get(model.model_id))
 
     def _values(
-        self, mirrored_run: Run, parent_id: str | None
+        self, source_run: Run, mirrored_run: Run, parent_id: str | None
     ) -> Iterator[tuple[str, str, Any, Any]]:
-        source_run = self._source_run
         for name in ("status", "start_time", "end_time", "run_name"):
             yield "run", name, getattr(source_run.info, name), getattr(mirrored_run.info, name)
         source_params, params = source_run.data.params, mirrored_run.data.params
@@ -105,18 +153,21 @@ class _RunDifferences:
             **expected_tags(self._destination, source_run, parent_id),
             lineage.SOURCE_RUN_ID: source_run.info.run_id,
         }
-        for key, value in run_tags.items():
-            yield "tag", key, value, mirrored_run.data.tags.get(key)
+        existing_tags = mirrored_run.data.tags
+        for key in [*run_tags, *tags.deleted_names(existing_tags, run_tags)]:
+            # The list of the names shows a difference of a tag, and is none itself.
+            if not key.startswith(lineage.SOURCE_TAGS):
+                yield "tag", key, run_tags.get(key), existing_tags.get(key)
         for entry in missing_datasets(source_run, mirrored_run):
             yield "dataset", entry.dataset.name, entry.dataset.digest, None
 
-    def _metric(self, mirrored_run: Run, key: str) -> Iterator[Difference]:
+    def _metric(self, source_run: Run, mirrored_run: Run, key: str) -> Iterator[Difference]:
         existing = read_existing_points(self._destination, mirrored_run, key)
         source_points = MetricPoints()
         first_missing: MetricPoint | None = None
         missing = 0
-        if key in self._source_run.data.metrics:
-            for page, _ in point_pages(self._source, self._source_run.info.run_id, key):
+        if key in source_run.data.metrics:
+            for page, _ in point_pages(self._source, source_run.info.run_id, key):
                 for point in page:
                     if source_points.add(point) and point not in existing:
                         missing += 1
@@ -129,31 +180,25 @@ class _RunDifferences:
         elif source_count != count:
             yield self.difference("metric", key, f"{source_count} points", f"{count} points")
 
-    def _artifacts_and_models(self, mirrored_run: Run) -> Iterator[Difference]:
-        models = logged_models_of_run(self._source, self._source_run)
+    def compare_model(self, model: Any, copied_model: Any | None) -> Iterator[Difference]:
+        """Yield the differences between a logged model and its copy."""
+        if copied_model is None:
+            yield self.difference("model", model.name, model.model_id, None)
+            return
+        values, copied_values = tags.model_values(model), tags.model_values(copied_model)
+        expected_tags = tags.with_names(tags.user_tags(model.tags))
+        deleted_names = tags.deleted_names(copied_model.tags, expected_tags)
+        for kind, name in sorted(values.keys() | {("model tag", name) for name in deleted_names}):
+            source, destination = values.get((kind, name)), copied_values.get((kind, name))
+            if source != destination:
+                label = f"{model.name}/{name}" if name else model.name
+                yield self.difference(kind, label, source, destination)
         yield from self._files(
-            "artifact",
-            self._source_run.info.artifact_uri,
-            mirrored_run.info.artifact_uri,
-            skipped_folders=model_folders(models, self._source_run),
+            "model file",
+            model.artifact_location,
+            copied_model.artifact_location,
+            prefix=f"{model.name}/",
         )
-        copies = {
-            copied_model.tags.get(lineage.SOURCE_LOGGED_MODEL_ID): copied_model
-            for copied_model in logged_models_of_run(self._destination, mirrored_run)
-        }
-        for model in models:
-            copied_model = copies.get(model.model_id)
-            if copied_model is None:
-                yield self.difference("model", model.name, model.model_id, None)
-                continue
-            if model.status != copied_model.status:
-                yield self.difference("model", model.name, model.status, copied_model.status)
-            yield from self._files(
-                "model file",
-                model.artifact_location,
-                copied_model.artifact_location,
-                prefix=f"{model.name}/",
-            )
 
     def _files(
         self,
@@ -165,16 +210,16 @@ class _RunDifferences:
         skipped_folders: tuple[str, ...] = (),
     ) -> Iterator[Difference]:
         source_files = self._source.artifact_repository(source_uri)
-        destination_files = self._destination.artifact_repository(destination_uri)
-        existing = list_files(destination_files)
-        for path, size in sorted(list_files(source_files).items()):
-            if path.startswith(skipped_folders):
-                continue
-            source_text, text = f"{size} bytes", None
-            if path in existing:
-                text = f"{existing[path]} bytes"
-            if source_text == text:
-                source_text = file_digest(source_files, path)
-                text = file_digest(destination_files, path)
-            if source_text != text:
-                yield self.difference(kind, prefix + path, source_text, text)
+        expected = {
+            path: size
+            for path, size in list_files(source_files).items()
+            if not path.startswith(skipped_folders)
+        }
+        differences = different_files(
+            source_files,
+            self._destination.artifact_repository(destination_uri),
+            expected,
+            compares_content=True,
+        )
+        for path, texts in differences.items():
+            yield self.difference(kind, prefix + path, *texts)

@@ -68,6 +68,7 @@ class LiveMirror:
         # Runs that were about to be created: their number, the time of the last, the known ids.
         self._expected_runs = 0
         self._expected_at = 0.0
+        self._expected_experiment_ids: set[str | None] = set()
         self._created_ids: set[str] = set()
         self._has_new_requests = Event()
         self._stop_requested = Event()
@@ -106,13 +107,19 @@ class LiveMirror:
                 # The interpreter is ending.
                 self._thread = None
 
-    def expect_run(self, link: Link) -> dict[str, str]:
-        """Start the thread for a run that is about to be created; return tags for that run."""
+    def expect_run(self, link: Link, experiment_id: str | None = None) -> dict[str, str]:
+        """Start the thread for a run that is about to be created; return tags for that run.
+
+        Args:
+            link: Link of the process.
+            experiment_id: Id of the run's experiment; None for MLflow's active experiment.
+        """
         with self._lock:
             if self._is_creation_over:
                 # MLflow did not create the runs that are not known.
                 self._expected_runs = len(self._created_ids)
             self._expected_runs += 1
+            self._expected_experiment_ids.add(experiment_id)
             self._expected_at = time.monotonic()
         self._has_new_requests.set()
         self.start(link)
@@ -216,6 +223,7 @@ class LiveMirror:
     def _search_runs(self, run_mirror: RunMirror) -> None:
         """Find runs of this process that are not in MLflow's memory any more."""
         candidates = {active_run.experiment_id for active_run in self._active_runs.values()}
+        candidates |= self._expected_experiment_ids
         candidates |= {fluent._active_experiment_id, os.environ.get("MLFLOW_EXPERIMENT_ID")}
         experiment_ids = sorted(candidate for candidate in candidates if candidate)
         if not experiment_ids:

@@ -1,4 +1,4 @@
-"""Logged models of a run: models that its mirrored run lacks, and copying them.
+"""Logged models, of a run or without one: their copies at the destination, kept up to date.
 
 A logged model of MLflow 3 lies outside its run. Its copy is a logged model of the destination,
 which Azure ML keeps in a folder of the run; the metrics of the model are linked to the copy.
@@ -8,7 +8,8 @@ that never are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from mlflow.entities import Run
@@ -16,8 +17,10 @@ from mlflow.exceptions import MlflowException
 
 from dbx_aml.models import lineage
 from dbx_aml.tracking.mirror import tags
-from dbx_aml.tracking.mirror.artifacts import copy_missing_files, list_files
-from dbx_aml.tracking.mirror.server import MlflowServer, read_pages
+from dbx_aml.tracking.mirror.artifacts import copy_files, list_files
+from dbx_aml.tracking.mirror.server import MlflowServer, read_pages, split
+
+_EXPERIMENTS_PER_SEARCH = 100
 
 try:
     from mlflow.entities import (
@@ -31,80 +34,188 @@ except ImportError:  # MLflow 2 has no logged models
     LoggedModelOutput = None  # type: ignore[assignment,misc]
 
 
-def logged_models_of_run(server: MlflowServer, run: Run) -> list[Any]:
-    """Return the logged models that a run created, oldest first."""
-    if LoggedModelOutput is None:
-        return []
-    try:
-        models = list(
-            read_pages(
-                lambda token: server.store.search_logged_models(
-                    [run.info.experiment_id],
-                    filter_string=f"source_run_id = '{run.info.run_id}'",
-                    page_token=token,
-                ),
-                "logged-models/search",
-            )
-        )
-    except MlflowException as error:
-        # A server of MLflow 2 has no such call.
-        if str(error.error_code) == "ENDPOINT_NOT_FOUND":
-            return []
-        raise
-    return sorted(models, key=lambda model: (model.creation_timestamp, model.model_id))
-
-
-def copy_logged_models(
-    source: MlflowServer,
-    destination: MlflowServer,
-    models: list[Any],
-    source_run: Run,
-    mirrored_run: Run,
-    *,
-    on_written: Callable[[int], None],
-) -> list[str]:
-    """Copy the logged models of a run that its mirrored run lacks.
+def models_by_run(
+    server: MlflowServer, experiment_ids: Sequence[str], run_id: str | None = None
+) -> dict[str | None, list[Any]]:
+    """Return the logged models of experiments by the run that created them, oldest first.
 
     Args:
-        source: Server of the source run.
-        destination: Server of the mirrored run.
-        models: Logged models of the source run.
-        source_run: Run on the source.
-        mirrored_run: Run on the destination.
-        on_written: Function that gets the number of bytes after each call.
-
-    Returns:
-        Differences that remain, one text a model.
+        server: Server of the models.
+        experiment_ids: Ids of the experiments.
+        run_id: Run whose models to return alone; by default all models, those without a run
+            under None.
     """
-    if not models:
-        return []
-    copies = {
-        copied_model.tags.get(lineage.SOURCE_LOGGED_MODEL_ID): copied_model
-        for copied_model in logged_models_of_run(destination, mirrored_run)
-    }
-    steps: dict[str, Any] = {output.model_id: output.step for output in _outputs(source_run)}
-    existing_outputs = {output.model_id for output in _outputs(mirrored_run)}
-    differences = []
-    for model in models:
-        copied_model = copies.get(model.model_id) or _create_copy(destination, model, mirrored_run)
-        source_files = source.artifact_repository(model.artifact_location)
-        missing = copy_missing_files(
+    models: dict[str | None, list[Any]] = {}
+    if LoggedModelOutput is None:
+        return models
+    condition = None if run_id is None else f"source_run_id = '{run_id}'"
+    try:
+        for ids in split(experiment_ids, _EXPERIMENTS_PER_SEARCH):
+            search = partial(server.store.search_logged_models, ids, condition, None, None, None)
+            for model in read_pages(search, "logged-models/search"):
+                models.setdefault(model.source_run_id or None, []).append(model)
+    except MlflowException as error:
+        # A server of MLflow 2 has no such call.
+        if str(error.error_code) != "ENDPOINT_NOT_FOUND":
+            raise
+    for run_models in models.values():
+        run_models.sort(key=lambda model: (model.creation_timestamp, model.model_id))
+    return models
+
+
+def logged_models_of_run(server: MlflowServer, run: Run) -> list[Any]:
+    """Return the logged models that a run created, oldest first."""
+    return models_by_run(server, [run.info.experiment_id], run.info.run_id).get(run.info.run_id, [])
+
+
+def copies_by_source(models: Iterable[Any]) -> dict[str | None, Any]:
+    """Return the logged models of a destination by the id of the model at the source."""
+    return {model.tags.get(lineage.SOURCE_LOGGED_MODEL_ID): model for model in models}
+
+
+class LoggedModelMirror:
+    """Brings logged models of a destination up to date with those of the source.
+
+    Args:
+        source: Server of the models.
+        destination: Server of the copies.
+        find_run_id: Function from the id of a source run to the id of its mirrored run.
+    """
+
+    def __init__(
+        self,
+        source: MlflowServer,
+        destination: MlflowServer,
+        find_run_id: Callable[[str], str | None],
+    ) -> None:
+        self._source = source
+        self._destination = destination
+        self._find_run_id = find_run_id
+
+    def mirror_models_of_run(
+        self,
+        models: list[Any],
+        source_run: Run,
+        mirrored_run: Run,
+        *,
+        compares_content: bool,
+        on_written: Callable[[int], None],
+    ) -> list[str]:
+        """Copy what the copies of a run's models lack.
+
+        Args:
+            models: Logged models of the source run.
+            source_run: Run on the source.
+            mirrored_run: Run on the destination.
+            compares_content: Whether files of one size are compared by content.
+            on_written: Function that gets the number of bytes after each call.
+
+        Returns:
+            Differences that remain, one text each.
+        """
+        if not models:
+            return []
+        copies = copies_by_source(logged_models_of_run(self._destination, mirrored_run))
+        steps: dict[str, Any] = {output.model_id: output.step for output in _outputs(source_run)}
+        existing_outputs = {output.model_id for output in _outputs(mirrored_run)}
+        differences = []
+        for model in models:
+            copied_model, model_differences = self.mirror_model(
+                model,
+                copies.get(model.model_id),
+                mirrored_run.info.experiment_id,
+                mirrored_run.info.run_id,
+                compares_content=compares_content,
+                on_written=on_written,
+            )
+            differences += model_differences
+            if model.model_id in steps and copied_model.model_id not in existing_outputs:
+                output = LoggedModelOutput(copied_model.model_id, steps[model.model_id])
+                self._destination.store.log_outputs(mirrored_run.info.run_id, [output])
+        return differences
+
+    def mirror_model(
+        self,
+        model: Any,
+        copied_model: Any | None,
+        experiment_id: str,
+        run_id: str | None,
+        *,
+        compares_content: bool,
+        on_written: Callable[[int], None],
+    ) -> tuple[Any, list[str]]:
+        """Bring the copy of one model up to date; return the copy and the differences that remain.
+
+        Args:
+            model: Logged model of the source.
+            copied_model: Its copy, None if there is none yet.
+            experiment_id: Experiment of the copy.
+            run_id: Run of the copy; None for a model without a run.
+            compares_content: Whether files of one size are compared by content.
+            on_written: Function that gets the number of bytes after each call.
+        """
+        store = self._destination.store
+        expected_tags = tags.with_names(tags.user_tags(model.tags))
+        if copied_model is None:
+            source_tag = {lineage.SOURCE_LOGGED_MODEL_ID: model.model_id}
+            copied_model = store.create_logged_model(
+                experiment_id=experiment_id,
+                name=model.name,
+                source_run_id=run_id,
+                tags=_entities(LoggedModelTag, {**expected_tags, **source_tag}),
+                params=_entities(LoggedModelParameter, model.params or {}),
+                model_type=model.model_type,
+            )
+        copied_id = copied_model.model_id
+        source_files = self._source.artifact_repository(model.artifact_location)
+        differences = copy_files(
             source_files,
-            destination.artifact_repository(copied_model.artifact_location),
+            self._destination.artifact_repository(copied_model.artifact_location),
             list_files(source_files),
+            compares_content=compares_content,
             on_written=on_written,
         )
-        if missing:
-            differences.append(
-                f"model {model.name!r} must have the source's files: missing {missing[:5]}"
-            )
-        _link_metrics(destination, model, copied_model, mirrored_run)
+        for name in tags.deleted_names(copied_model.tags, expected_tags):
+            store.delete_logged_model_tag(copied_id, name)
+        if new_tags := _entities(LoggedModelTag, expected_tags, copied_model.tags):
+            store.set_logged_model_tags(copied_id, new_tags)
+        params = _entities(LoggedModelParameter, model.params or {}, copied_model.params or {})
+        if params:
+            store.log_logged_model_params(copied_id, params)
+        self._link_metrics(model, copied_model)
         if copied_model.status != model.status and model.status != LoggedModelStatus.PENDING:
-            destination.store.finalize_logged_model(copied_model.model_id, model.status)
-        if model.model_id in steps and copied_model.model_id not in existing_outputs:
-            output = LoggedModelOutput(copied_model.model_id, steps[model.model_id])
-            destination.store.log_outputs(mirrored_run.info.run_id, [output])
-    return differences
+            store.finalize_logged_model(copied_id, model.status)
+        return copied_model, [f"model {model.name!r}: {text}" for text in differences]
+
+    def _link_metrics(self, model: Any, copied_model: Any) -> None:
+        """Link the points of mirrored runs that belong to a model to the copy of the model."""
+        store = self._destination.store
+        linked = {_metric_identity(metric) for metric in copied_model.metrics or []}
+        metrics_by_run: dict[str, list[Any]] = {}
+        for metric in model.metrics or []:
+            # MLflow's own server refuses a NaN that it already has.
+            if _metric_identity(metric) in linked or metric.value != metric.value:
+                continue
+            run_id = self._find_run_id(metric.run_id)
+            if run_id is None:
+                continue
+            linked_metric = Metric(
+                key=metric.key,
+                value=metric.value,
+                timestamp=metric.timestamp,
+                step=metric.step,
+                model_id=copied_model.model_id,
+                dataset_name=metric.dataset_name,
+                dataset_digest=metric.dataset_digest,
+                run_id=run_id,
+            )
+            metrics_by_run.setdefault(run_id, []).append(linked_metric)
+        for run_id, metrics in metrics_by_run.items():
+            link_metrics = getattr(store, "link_metrics", None)
+            if link_metrics:
+                link_metrics(run_id, metrics)
+            else:
+                store.log_batch(run_id, metrics, [], [])
 
 
 def model_folders(models: list[Any], run: Run) -> tuple[str, ...]:
@@ -121,45 +232,13 @@ def _outputs(run: Run) -> list[Any]:
     return list(run.outputs.model_outputs) if run.outputs else []
 
 
-def _create_copy(destination: MlflowServer, model: Any, mirrored_run: Run) -> Any:
-    model_tags = {**tags.user_tags(model.tags), lineage.SOURCE_LOGGED_MODEL_ID: model.model_id}
-    return destination.store.create_logged_model(
-        experiment_id=mirrored_run.info.experiment_id,
-        name=model.name,
-        source_run_id=mirrored_run.info.run_id,
-        tags=[LoggedModelTag(key, value) for key, value in model_tags.items()],
-        params=[LoggedModelParameter(key, value) for key, value in (model.params or {}).items()],
-        model_type=model.model_type,
-    )
+def _entities(
+    entity: Any, values: Mapping[str, str], existing: Mapping[str, str] | None = None
+) -> list[Any]:
+    """Return tags or params of a logged model, without those that it has already."""
+    existing = existing or {}
+    return [entity(key, value) for key, value in values.items() if existing.get(key) != value]
 
 
-def _link_metrics(
-    destination: MlflowServer, model: Any, copied_model: Any, mirrored_run: Run
-) -> None:
-    """Link the mirrored run's points that belong to a model to the copy of the model."""
-    linked = {
-        (metric.key, metric.dataset_name, metric.step) for metric in copied_model.metrics or []
-    }
-    metrics = [
-        Metric(
-            key=metric.key,
-            value=metric.value,
-            timestamp=metric.timestamp,
-            step=metric.step,
-            model_id=copied_model.model_id,
-            dataset_name=metric.dataset_name,
-            dataset_digest=metric.dataset_digest,
-            run_id=mirrored_run.info.run_id,
-        )
-        for metric in model.metrics or []
-        # MLflow's own server refuses a NaN that it already has.
-        if (metric.key, metric.dataset_name, metric.step) not in linked
-        and metric.value == metric.value
-    ]
-    if not metrics:
-        return
-    link_metrics = getattr(destination.store, "link_metrics", None)
-    if link_metrics:
-        link_metrics(mirrored_run.info.run_id, metrics)
-    else:
-        destination.store.log_batch(mirrored_run.info.run_id, metrics, [], [])
+def _metric_identity(metric: Any) -> tuple[Any, ...]:
+    return metric.key, metric.value, metric.timestamp, metric.step, metric.dataset_name

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from mlflow.entities import Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
@@ -29,10 +29,10 @@ from dbx_aml._common.log import get_logger
 from dbx_aml._common.text import one_line
 from dbx_aml.models import lineage
 from dbx_aml.tracking.mirror import tags
-from dbx_aml.tracking.mirror.artifacts import copy_missing_files, list_files
+from dbx_aml.tracking.mirror.artifacts import copy_files, list_files
 from dbx_aml.tracking.mirror.lease import Lease, Leases
 from dbx_aml.tracking.mirror.logged_models import (
-    copy_logged_models,
+    LoggedModelMirror,
     logged_models_of_run,
     model_folders,
 )
@@ -48,7 +48,7 @@ _MAX_ROUNDS = 3
 # The destination sets it to the caller.
 _UNVERIFIED_TAGS = frozenset({"mlflow.user"})
 
-MirrorStatus = Literal["done", "up_to_date", "running", "locked", "deleted", "pending", "failed"]
+MirrorStatus = Literal["done", "unchanged", "running", "locked", "deleted", "pending", "failed"]
 # Function that gets the name of a counter of `MirrorResult` and the amount that was written.
 OnWritten = Callable[[str, int], None]
 
@@ -58,13 +58,14 @@ class MirrorResult:
     """Result of mirroring one run.
 
     Args:
-        run_id: Id of the source run.
+        run_id: Id of the source run, or of a logged model without a run.
         name: Name of the run.
         experiment_id: Id of the source run's experiment.
-        status: "done"; "up_to_date" (done before, unchanged since); "running" (up to date, the
-            run has not ended); "locked" (another process mirrors it); "deleted" (at the source);
-            "pending" (an outage, a later try may succeed); "failed" (a later try fails too).
-        reason: Reason for the status, empty for "done" and "up_to_date".
+        status: "done"; "unchanged" (done before, and searches show no change since; artifacts
+            were not compared); "running" (up to date, the run has not ended); "locked" (another
+            process mirrors it); "deleted" (at the source); "pending" (an outage, a later try may
+            succeed); "failed" (a later try fails too).
+        reason: Reason for the status, empty for "done" and "unchanged".
         destination_run_id: Id of the mirrored run, None before it was created.
         metric_points: Number of points of metrics that were written.
         artifact_bytes: Bytes of artifacts that were written.
@@ -97,7 +98,8 @@ class SourceRun:
 
     Args:
         run: Run on the source.
-        digest: Digest of the run.
+        models: Logged models of the run.
+        digest: Digest of the run and its models.
         is_terminated: Whether the run's status is a final one.
         copies_files: Whether artifacts and logged models are copied: the run has ended, or its
             process no longer runs. Azure ML never changes an artifact, so the files of a running
@@ -105,6 +107,7 @@ class SourceRun:
     """
 
     run: Run
+    models: list[Any]
     digest: str
     is_terminated: bool
     copies_files: bool
@@ -194,14 +197,24 @@ class RunMirror:
         self.mirrored_runs = MirroredRuns(source, destination)
         self._tags = tags.DestinationTags(destination.name)
         self._metric_pool = metric_pool
+        self.logged_models = LoggedModelMirror(
+            source, destination, self.mirrored_runs.find_or_create_id
+        )
 
-    def mirror(self, source_run: Run, on_written: OnWritten = lambda _, __: None) -> MirrorResult:
+    def mirror(
+        self,
+        source_run: Run,
+        on_written: OnWritten = lambda _, __: None,
+        *,
+        compares_content: bool = False,
+    ) -> MirrorResult:
         """Bring the mirrored run of one source run up to date, and record the result in tags.
 
         Args:
             source_run: Run on the source, as a search returned it.
             on_written: Function that gets "metric_points" or "artifact_bytes" and the amount,
                 after each call that writes.
+            compares_content: Whether files that are there already are compared by content.
 
         Returns:
             The result; an error of this run is in it and not raised.
@@ -222,7 +235,9 @@ class RunMirror:
                 holder = previous_lease.holder if previous_lease else "another process"
                 result.status, result.reason = "locked", f"{holder} mirrors it"
             else:
-                self._mirror_locked(locked_run, result, count, is_new=is_new)
+                self._mirror_locked(
+                    locked_run, result, count, is_new=is_new, compares_content=compares_content
+                )
         except Exception as error:  # noqa: BLE001 - one run that fails stops no other run
             self._record_failure(source_run, result, error)
         return result
@@ -240,7 +255,13 @@ class RunMirror:
         return self.leases.confirm(source_run.info.run_id), is_new
 
     def _mirror_locked(
-        self, run: Run, result: MirrorResult, count: OnWritten, *, is_new: bool
+        self,
+        run: Run,
+        result: MirrorResult,
+        count: OnWritten,
+        *,
+        is_new: bool,
+        compares_content: bool,
     ) -> None:
         for round_number in range(_MAX_ROUNDS):
             source_run = self._read_source(run)
@@ -248,7 +269,9 @@ class RunMirror:
             result.destination_run_id = mirrored_run.run.info.run_id
             comparison = self._compare(mirrored_run)
             try:
-                written_run = self._write_missing(comparison, count)
+                written_run = self._write_missing(
+                    comparison, count, compares_content=compares_content
+                )
                 verified_run = self._verify(written_run)
             except MlflowException:
                 if self.mirrored_runs.is_mirror(mirrored_run.run.info.run_id, run.info.run_id):
@@ -260,15 +283,18 @@ class RunMirror:
                 return
             run = self.source.get_run(run.info.run_id)
         result.reason = "the run changes while it is read"
-        self._set_status(run, result, digest="")
+        self._set_status(run, result)
 
     def _read_source(self, run: Run) -> SourceRun:
         is_terminated = tags.is_terminated(run)
+        copies_files = is_terminated or self.leases.is_abandoned(run.info.run_id)
+        models = logged_models_of_run(self.source, run) if copies_files else []
         return SourceRun(
             run=run,
-            digest=tags.run_digest(run),
+            models=models,
+            digest=tags.run_digest(run, models),
             is_terminated=is_terminated,
-            copies_files=is_terminated or self.leases.is_abandoned(run.info.run_id),
+            copies_files=copies_files,
         )
 
     def _find_or_create(self, source: SourceRun, *, is_new: bool) -> MirroredRun:
@@ -285,7 +311,9 @@ class RunMirror:
         missing = compare_data(source_run, mirrored.run, run_tags)
         return RunComparison(mirrored=mirrored, tags=run_tags, missing=missing)
 
-    def _write_missing(self, comparison: RunComparison, count: OnWritten) -> WrittenRun:
+    def _write_missing(
+        self, comparison: RunComparison, count: OnWritten, *, compares_content: bool
+    ) -> WrittenRun:
         mirrored = comparison.mirrored
         source_run, run = mirrored.source.run, mirrored.run
         write_data(self.destination, run.info.run_id, comparison.missing)
@@ -298,17 +326,25 @@ class RunMirror:
             on_written=partial(count, "metric_points"),
         )
         if mirrored.source.copies_files:
-            on_bytes = partial(count, "artifact_bytes")
-            models = logged_models_of_run(self.source, source_run)
-            differences += self._copy_artifacts(source_run, run, models, on_bytes)
-            differences += copy_logged_models(
-                self.source, self.destination, models, source_run, run, on_written=on_bytes
+            # A run that was resumed may have written its files once more.
+            is_resumed = (
+                run.data.tags.get(lineage.SOURCE_DIGEST, "none") != "none"
+                and source_run.info.end_time != run.info.end_time
+            )
+            options: dict[str, Any] = {
+                "on_written": partial(count, "artifact_bytes"),
+                "compares_content": compares_content or is_resumed,
+            }
+            models = mirrored.source.models
+            differences += self._copy_artifacts(source_run, run, models, options)
+            differences += self.logged_models.mirror_models_of_run(
+                models, source_run, run, **options
             )
         self._write_run_info(source_run, run)
         return WrittenRun(mirrored=mirrored, tags=comparison.tags, differences=differences)
 
     def _copy_artifacts(
-        self, source_run: Run, run: Run, models: list[object], on_bytes: Callable[[int], None]
+        self, source_run: Run, run: Run, models: list[Any], options: dict[str, Any]
     ) -> list[str]:
         """Copy the artifacts outside the folders of logged models; return the differences left."""
         source_files = self.source.artifact_repository(source_run.info.artifact_uri)
@@ -319,8 +355,7 @@ class RunMirror:
             if not path.startswith(skipped)
         }
         destination_files = self.destination.artifact_repository(run.info.artifact_uri)
-        missing = copy_missing_files(source_files, destination_files, expected, on_written=on_bytes)
-        return [f"artifacts must be at the destination: missing {missing[:5]}"] if missing else []
+        return copy_files(source_files, destination_files, expected, **options)
 
     def _write_run_info(self, source_run: Run, run: Run) -> None:
         """Write name, status and end time, if they differ."""
@@ -340,12 +375,15 @@ class RunMirror:
         run = self.destination.get_run(mirrored.run.info.run_id)
         missing = compare_data(source_run, run, written.tags)
         names = {
-            "tags": [tag.key for tag in missing.tags if tag.key not in _UNVERIFIED_TAGS],
+            "tags": [
+                *missing.deleted_tags,
+                *(tag.key for tag in missing.tags if tag.key not in _UNVERIFIED_TAGS),
+            ],
             "params": [param.key for param in missing.params],
             "datasets": [entry.dataset.name for entry in missing.datasets],
         }
         differences = [
-            f"{kind} must be at the destination: missing {sorted(keys)[:5]}"
+            f"{kind} must be the source's: different {sorted(keys)[:5]}"
             for kind, keys in names.items()
             if keys
         ]
@@ -370,7 +408,7 @@ class RunMirror:
             return self.mirrored_runs.delete_duplicates(
                 latest, verified.mirrored.run, verified.mirrored.parent_id
             )
-        if tags.run_digest(latest) != source.digest:
+        if tags.run_digest(latest, source.models) != source.digest:
             return False
         if not self.mirrored_runs.delete_duplicates(
             latest, verified.mirrored.run, verified.mirrored.parent_id
@@ -379,15 +417,16 @@ class RunMirror:
         if verified.differences:
             raise RunMirrorError("; ".join(verified.differences))
         result.status = "done" if source.is_terminated else "running"
-        self._set_status(latest, result, digest=source.digest)
+        digest = RunTag(lineage.SOURCE_DIGEST, source.digest)
+        self.destination.store.set_tag(verified.mirrored.run.info.run_id, digest)
+        self._set_status(latest, result)
         return True
 
-    def _set_status(self, source_run: Run, result: MirrorResult, *, digest: str) -> None:
+    def _set_status(self, source_run: Run, result: MirrorResult) -> None:
         status = tags.DONE if result.status == "done" else tags.PENDING
         run_tags = [
             RunTag(tags.STATUS, status),
             RunTag(self._tags.run_id, str(result.destination_run_id)),
-            RunTag(self._tags.digest, digest),
             self.leases.release(source_run.info.run_id),
         ]
         if source_run.data.tags.get(self._tags.error):
@@ -428,8 +467,11 @@ class RunMirror:
                 result.reason = "it was deleted at the source before it was mirrored"
                 return
             result.destination_run_id = run.info.run_id
-            if run.data.tags.get(lineage.SOURCE_LIFECYCLE_STAGE) != "deleted":
-                stage = RunTag(lineage.SOURCE_LIFECYCLE_STAGE, "deleted")
-                self.destination.store.set_tag(run.info.run_id, stage)
+            models = logged_models_of_run(self.source, source_run)
+            run_tags = [
+                RunTag(lineage.SOURCE_LIFECYCLE_STAGE, "deleted"),
+                RunTag(lineage.SOURCE_DIGEST, tags.run_digest(source_run, models)),
+            ]
+            self.destination.store.log_batch(run.info.run_id, [], [], run_tags)
         except (MlflowException, RunMirrorError) as error:
             result.error, result.reason = error, one_line(error)

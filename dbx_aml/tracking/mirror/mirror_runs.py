@@ -10,13 +10,14 @@ from threading import Lock
 
 from mlflow.entities import Run
 
-from dbx_aml._common.errors import MirrorError, is_permission_denied, is_retryable
-from dbx_aml._common.text import first_line
+from dbx_aml._common.errors import MirrorError, RunMirrorError, is_permission_denied, is_retryable
+from dbx_aml._common.text import first_line, one_line
 from dbx_aml.tracking.mirror import tags
 from dbx_aml.tracking.mirror.lease import LEASE_S, RELEASED
 from dbx_aml.tracking.mirror.mirror_run import MirrorResult, RunMirror
-from dbx_aml.tracking.mirror.pending_runs import get_runs, is_up_to_date
+from dbx_aml.tracking.mirror.run_states import RunStates
 from dbx_aml.tracking.mirror.server import MlflowServer
+from dbx_aml.tracking.mirror.source_runs import get_runs
 
 _RUNS_AT_ONCE = 8
 _METRIC_THREADS = 16
@@ -65,6 +66,8 @@ def mirror_runs(
     destination: MlflowServer,
     runs: Iterable[Run],
     *,
+    states: RunStates | None = None,
+    is_full: bool = False,
     report: ProgressReporter = lambda _: None,
     lock_timeout_s: float = LEASE_S,
     lock_poll_s: float = _LOCK_POLL_S,
@@ -75,6 +78,9 @@ def mirror_runs(
         source: Server of the source runs.
         destination: Server of the mirrored runs.
         runs: Runs on the source, for example all pending runs.
+        states: States of the runs, by which runs without a change are found; None for runs of
+            which each is compared with its mirrored run.
+        is_full: Whether each run is compared all the same, and each of its files by content.
         report: Function that gets the progress after each change.
         lock_timeout_s: Seconds to wait for runs that another process holds; a process that was
             killed holds a run until its lease expires.
@@ -92,8 +98,10 @@ def mirror_runs(
         run_mirror = RunMirror(source, destination, metric_pool=metrics)
 
         def mirror_one(source_run: Run) -> MirrorResult:
-            unchanged = _unchanged_result(source_run, destination)
-            return unchanged or run_mirror.mirror(source_run, progress.add)
+            unchanged = _unchanged_result(source_run, states) if states and not is_full else None
+            return unchanged or run_mirror.mirror(
+                source_run, progress.add, compares_content=is_full
+            )
 
         def mirror_batch(batch: Iterable[Run], *, waits_for_locks: bool) -> Iterator[MirrorResult]:
             nonlocal failures_in_a_row
@@ -111,12 +119,16 @@ def mirror_runs(
                 progress.add("runs", 1)
                 yield source_run
 
+        for experiment_id in states.experiment_ids if states else ():
+            run_mirror.mirrored_runs.experiments.update_name(experiment_id)
         yield from mirror_batch(count(runs), waits_for_locks=True)
-        while run_mirror.mirrored_runs.unmarked_parent_ids:
-            parent_ids = set(run_mirror.mirrored_runs.unmarked_parent_ids)
-            run_mirror.mirrored_runs.unmarked_parent_ids = []
-            parents = get_runs(source, sorted(parent_ids - finished_ids - set(locked_ids)))
-            yield from mirror_batch(count(parents), waits_for_locks=True)
+        if states:
+            yield from _mirror_models_without_run(run_mirror, states, compares_content=is_full)
+        while run_mirror.mirrored_runs.newly_marked_ids:
+            marked_ids = set(run_mirror.mirrored_runs.newly_marked_ids)
+            run_mirror.mirrored_runs.newly_marked_ids = []
+            marked_runs = get_runs(source, sorted(marked_ids - finished_ids - set(locked_ids)))
+            yield from mirror_batch(count(marked_runs), waits_for_locks=True)
         deadline = time.monotonic() + lock_timeout_s
         while locked_ids:
             time.sleep(min(lock_poll_s, max(0.0, deadline - time.monotonic())))
@@ -126,22 +138,64 @@ def mirror_runs(
             yield from mirror_batch(locked_runs, waits_for_locks=not is_last_try)
 
 
-def _unchanged_result(source_run: Run, destination: MlflowServer) -> MirrorResult | None:
+def _unchanged_result(source_run: Run, states: RunStates) -> MirrorResult | None:
     """Return the result of a run that has not changed since it was mirrored, without any call."""
-    run_tags = source_run.data.tags
-    destination_tags = tags.DestinationTags(destination.name)
     result = MirrorResult.from_run(source_run)
-    result.destination_run_id = run_tags.get(destination_tags.run_id)
-    if is_up_to_date(source_run, destination):
-        result.status = "up_to_date"
+    result.destination_run_id = states.mirrored_run_id(source_run)
+    is_deleted = source_run.info.lifecycle_stage != "active"
+    if is_deleted and result.destination_run_id is None:
+        result.status, result.reason = "deleted", "it was deleted before it was mirrored"
         return result
-    is_running = run_tags.get(tags.STATUS) == tags.PENDING and not tags.is_terminated(source_run)
-    is_unchanged = run_tags.get(destination_tags.digest) == tags.run_digest(source_run)
+    if not states.is_unchanged(source_run):
+        return None
+    if is_deleted or tags.is_terminated(source_run):
+        result.status = "unchanged"
+        return result
     # A lease that was not released means that a process was killed while it mirrored the run.
-    if is_running and is_unchanged and run_tags.get(tags.LEASE) == RELEASED:
+    if source_run.data.tags.get(tags.LEASE) == RELEASED:
         result.status = "running"
         return result
     return None
+
+
+def _mirror_models_without_run(
+    run_mirror: RunMirror, states: RunStates, *, compares_content: bool
+) -> Iterator[MirrorResult]:
+    """Mirror the logged models without a run, of experiments that the destination has."""
+    for model in states.models.get(None, []):
+        experiment = run_mirror.mirrored_runs.experiments.find(model.experiment_id)
+        if experiment is None:
+            continue
+        result = MirrorResult(
+            run_id=model.model_id, name=model.name, experiment_id=model.experiment_id
+        )
+        try:
+            copied_model = states.copies_without_run(experiment.experiment_id).get(model.model_id)
+            if (
+                copied_model
+                and not compares_content
+                and tags.model_values(model) == tags.model_values(copied_model)
+            ):
+                result.status = "unchanged"
+                yield result
+                continue
+            written: list[int] = []
+            _, differences = run_mirror.logged_models.mirror_model(
+                model,
+                copied_model,
+                experiment.experiment_id,
+                None,
+                compares_content=compares_content,
+                on_written=written.append,
+            )
+            result.artifact_bytes = sum(written)
+            if differences:
+                raise RunMirrorError("; ".join(differences))
+            result.status = "done"
+        except Exception as error:  # noqa: BLE001 - one model that fails stops no other model
+            result.status = "pending" if is_retryable(error) else "failed"
+            result.error, result.reason = error, one_line(error)
+        yield result
 
 
 def _in_parallel(

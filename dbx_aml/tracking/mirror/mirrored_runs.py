@@ -12,9 +12,10 @@ from threading import Lock
 from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from dbx_aml._common.errors import RunMirrorError, is_not_found
+from dbx_aml._common.errors import is_not_found
 from dbx_aml.models import lineage
 from dbx_aml.tracking.mirror import tags
+from dbx_aml.tracking.mirror.experiments import MirroredExperiments
 from dbx_aml.tracking.mirror.run_data import expected_tags
 from dbx_aml.tracking.mirror.server import MlflowServer
 
@@ -29,8 +30,8 @@ class MirroredRuns:
         destination: Server of the mirrored runs.
 
     Attributes:
-        unmarked_parent_ids: Parents without the tag `dbx_aml.mirror` that were marked because a
-            child was mirrored, and that are still to be mirrored themselves.
+        newly_marked_ids: Runs without the tag `dbx_aml.mirror` that were marked because a child
+            or a logged model was mirrored, and that are still to be mirrored themselves.
     """
 
     def __init__(self, source: MlflowServer, destination: MlflowServer) -> None:
@@ -41,10 +42,9 @@ class MirroredRuns:
         self._creation_locks: dict[str, Lock] = {}
         # By source run id.
         self._mirrored_run_ids: dict[str, str] = {}
-        self._marked_parent_ids: set[str] = set()
-        # By source experiment id: id at the destination, name at the source.
-        self._experiments: dict[str, tuple[str, str]] = {}
-        self.unmarked_parent_ids: list[str] = []
+        self._marked_ids: set[str] = set()
+        self.experiments = MirroredExperiments(source, destination)
+        self.newly_marked_ids: list[str] = []
 
     def find(self, source_run: Run) -> Run | None:
         """Return the mirrored run of a source run, or None."""
@@ -130,7 +130,8 @@ class MirroredRuns:
 
     def find_parent_id(self, source_run: Run) -> str | None:
         """Return the id of the parent's mirrored run, or None."""
-        parent = self._get_source_parent(source_run)
+        parent_id = source_run.data.tags.get(tags.PARENT_RUN_ID)
+        parent = _get_run_or_none(self._source, parent_id) if parent_id else None
         mirrored_parent = self.find(parent) if parent else None
         return mirrored_parent.info.run_id if mirrored_parent else None
 
@@ -144,66 +145,40 @@ class MirroredRuns:
         Returns:
             None for a run without a parent, and for a deleted parent that was never mirrored.
         """
-        parent = self._get_source_parent(source_run) if depth <= _MAX_DEPTH else None
-        if parent is None:
-            return None
-        if parent.info.lifecycle_stage != "active":
-            mirrored_parent = self.find(parent)
-            return mirrored_parent.info.run_id if mirrored_parent else None
-        if tags.STATUS not in parent.data.tags:
-            self._mark_parent(parent.info.run_id)
-        return str(self.find_or_create(parent, depth=depth + 1).info.run_id)
-
-    def _get_source_parent(self, source_run: Run) -> Run | None:
         parent_id = source_run.data.tags.get(tags.PARENT_RUN_ID)
-        return _get_run_or_none(self._source, parent_id) if parent_id else None
+        if not parent_id or depth > _MAX_DEPTH:
+            return None
+        return self.find_or_create_id(parent_id, depth=depth + 1)
 
-    def _mark_parent(self, parent_id: str) -> None:
-        """Mark a parent that is older than the link; unmarked, its mirrored run stays empty."""
+    def find_or_create_id(self, source_run_id: str, *, depth: int = 0) -> str | None:
+        """Return the id of the mirrored run of a run that another run or a logged model names.
+
+        Args:
+            source_run_id: Id of the run on the source.
+            depth: Number of child runs that wait for this run.
+
+        Returns:
+            None for a run that the source lacks, and for a deleted run that was never mirrored.
+        """
+        source_run = _get_run_or_none(self._source, source_run_id)
+        if source_run is None:
+            return None
+        if source_run.info.lifecycle_stage != "active":
+            mirrored_run = self.find(source_run)
+            return mirrored_run.info.run_id if mirrored_run else None
+        if tags.STATUS not in source_run.data.tags:
+            self._mark(source_run_id)
+        return str(self.find_or_create(source_run, depth=depth).info.run_id)
+
+    def _mark(self, run_id: str) -> None:
+        """Mark a run that is older than the link; unmarked, its mirrored run stays empty."""
         with self._lock:
             # MLflow's own server refuses two requests that set one tag at the same moment.
-            if parent_id in self._marked_parent_ids:
+            if run_id in self._marked_ids:
                 return
-            self._marked_parent_ids.add(parent_id)
-        self._source.store.set_tag(parent_id, RunTag(tags.STATUS, tags.PENDING))
-        self.unmarked_parent_ids.append(parent_id)
-
-    def _find_or_create_experiment(self, experiment_id: str) -> tuple[str, str]:
-        """Return the id of an experiment at the destination, and its name at the source."""
-        with self._lock:
-            experiment = self._experiments.get(experiment_id)
-            if experiment is None:
-                name = self._source.store.get_experiment(experiment_id).name
-                destination_id = self._find_experiment(name) or self._create_experiment(name)
-                experiment = self._experiments[experiment_id] = (destination_id, name)
-            return experiment
-
-    def _find_experiment(self, name: str) -> str | None:
-        experiment = self._destination.store.get_experiment_by_name(self._destination_name(name))
-        if experiment is not None and experiment.lifecycle_stage != "active":
-            raise RunMirrorError(
-                f"experiment must not be deleted at the destination: got {name!r}; restore it there"
-            )
-        return str(experiment.experiment_id) if experiment else None
-
-    def _create_experiment(self, name: str) -> str:
-        try:
-            experiment_id = self._destination.store.create_experiment(
-                self._destination_name(name), artifact_location=None, tags=[]
-            )
-        except MlflowException as error:
-            # Another process may have created it since the search.
-            experiment_id = self._find_experiment(name)
-            if experiment_id is None:
-                raise error
-        return str(experiment_id)
-
-    def _destination_name(self, name: str) -> str:
-        # Databricks accepts only paths, and names of Azure ML have none. In the other direction
-        # the store of Azure ML turns a path into a name.
-        if not self._destination.is_databricks or name.startswith("/"):
-            return name
-        return f"/Shared/{name}"
+            self._marked_ids.add(run_id)
+        self._source.store.set_tag(run_id, RunTag(tags.STATUS, tags.PENDING))
+        self.newly_marked_ids.append(run_id)
 
     def _get_mirror(self, mirrored_id: str, source_run_id: str) -> Run | None:
         """Return a run of the destination; None unless it is active and mirrors the source run."""
@@ -213,29 +188,23 @@ class MirroredRuns:
         return run if run.data.tags.get(lineage.SOURCE_RUN_ID) == source_run_id else None
 
     def _search_copies(self, source_run: Run) -> list[Run]:
-        with self._lock:
-            experiment = self._experiments.get(source_run.info.experiment_id)
-        if experiment:
-            destination_id: str | None = experiment[0]
-        else:
-            name = self._source.store.get_experiment(source_run.info.experiment_id).name
-            destination_id = self._find_experiment(name)
-        if destination_id is None:
+        experiment = self.experiments.find(source_run.info.experiment_id)
+        if experiment is None:
             return []
         filter_string = f"tags.`{lineage.SOURCE_RUN_ID}` = '{source_run.info.run_id}'"
-        return list(self._destination.search_runs([destination_id], filter_string))
+        return list(self._destination.search_runs([experiment.experiment_id], filter_string))
 
     def _create(self, source_run: Run, depth: int) -> Run:
-        experiment_id, experiment_name = self._find_or_create_experiment(
-            source_run.info.experiment_id
-        )
+        experiment = self.experiments.find_or_create(source_run.info.experiment_id)
         parent_id = self.find_or_create_parent_id(source_run, depth=depth)
         run_tags = {
-            **self._source_tags(source_run, experiment_name),
+            **self._source_tags(source_run),
+            # From the start, so that a full run of Azure ML has room for it.
+            lineage.SOURCE_DIGEST: "none",
             **expected_tags(self._destination, source_run, parent_id),
         }
         run: Run = self._destination.store.create_run(
-            experiment_id=experiment_id,
+            experiment_id=experiment.experiment_id,
             user_id=source_run.info.user_id or source_run.data.tags.get("mlflow.user", ""),
             start_time=source_run.info.start_time,
             tags=[RunTag(key, value) for key, value in run_tags.items()],
@@ -243,12 +212,12 @@ class MirroredRuns:
         )
         return run
 
-    def _source_tags(self, source_run: Run, experiment_name: str) -> dict[str, str]:
+    def _source_tags(self, source_run: Run) -> dict[str, str]:
         """Return the tags that tell at the destination from where a run was mirrored."""
         user = source_run.data.tags.get("mlflow.user") or source_run.info.user_id
         values = {
             lineage.SOURCE_RUN_ID: source_run.info.run_id,
-            lineage.SOURCE_EXPERIMENT: experiment_name,
+            lineage.SOURCE_EXPERIMENT: self.experiments.source_name(source_run.info.experiment_id),
             lineage.SOURCE_WORKSPACE: self._source.display_name,
             lineage.SOURCE_URL: self._source.run_url(source_run),
             lineage.SOURCE_USER: user,

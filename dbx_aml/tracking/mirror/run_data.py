@@ -10,7 +10,7 @@ from mlflow.entities import Param, Run, RunTag
 
 from dbx_aml._common.errors import RunMirrorError
 from dbx_aml.tracking.mirror import tags
-from dbx_aml.tracking.mirror.server import MlflowServer
+from dbx_aml.tracking.mirror.server import MlflowServer, split
 
 _ENTRIES_PER_CALL = 100
 
@@ -22,21 +22,23 @@ class MissingData:
     Args:
         params: Params that the mirrored run lacks.
         tags: Tags that the mirrored run lacks, or has with another value.
+        deleted_tags: Names of tags that came from the source run, which has them no more.
         datasets: MLflow's dataset inputs that the mirrored run lacks.
     """
 
     params: list[Param]
     tags: list[RunTag]
+    deleted_tags: list[str]
     datasets: list[Any]
 
     def __bool__(self) -> bool:
-        return bool(self.params or self.tags or self.datasets)
+        return bool(self.params or self.tags or self.deleted_tags or self.datasets)
 
 
 def expected_tags(
     destination: MlflowServer, source_run: Run, parent_id: str | None
 ) -> dict[str, str]:
-    """Return the tags of the user that a mirrored run must have.
+    """Return the tags of the user that a mirrored run must have, and the list of their names.
 
     Args:
         destination: Server of the mirrored run.
@@ -48,7 +50,9 @@ def expected_tags(
         skipped |= tags.SET_BY_DATABRICKS
     user_tags = tags.user_tags(source_run.data.tags)
     expected = {key: value for key, value in user_tags.items() if key not in skipped}
-    return {**expected, tags.PARENT_RUN_ID: parent_id} if parent_id else expected
+    if parent_id:
+        expected[tags.PARENT_RUN_ID] = parent_id
+    return tags.with_names(expected)
 
 
 def compare_data(source_run: Run, mirrored_run: Run, run_tags: dict[str, str]) -> MissingData:
@@ -74,6 +78,7 @@ def compare_data(source_run: Run, mirrored_run: Run, run_tags: dict[str, str]) -
     return MissingData(
         params=[Param(key, value) for key, value in source_params.items() if key not in params],
         tags=[RunTag(k, value) for k, value in run_tags.items() if existing_tags.get(k) != value],
+        deleted_tags=tags.deleted_names(existing_tags, run_tags),
         datasets=missing_datasets(source_run, mirrored_run),
     )
 
@@ -86,7 +91,11 @@ def write_data(destination: MlflowServer, run_id: str, missing: MissingData) -> 
         run_id: Id of the mirrored run.
         missing: Data to write.
     """
-    for params, run_tags in zip_longest(_split(missing.params), _split(missing.tags), fillvalue=()):
+    # The list of the names is written last: a tag that it does not name is never deleted.
+    for name in missing.deleted_tags:
+        destination.store.delete_tag(run_id, name)
+    entries = split(missing.params, _ENTRIES_PER_CALL), split(missing.tags, _ENTRIES_PER_CALL)
+    for params, run_tags in zip_longest(*entries, fillvalue=()):
         destination.store.log_batch(run_id, [], list(params), list(run_tags))
     if missing.datasets:
         destination.store.log_inputs(run_id, datasets=missing.datasets)
@@ -99,13 +108,6 @@ def missing_datasets(source_run: Run, mirrored_run: Run) -> list[Any]:
         dataset
         for dataset in _dataset_inputs(source_run)
         if _dataset_identity(dataset) not in existing
-    ]
-
-
-def _split(entries: list[Any]) -> list[list[Any]]:
-    return [
-        entries[first : first + _ENTRIES_PER_CALL]
-        for first in range(0, len(entries), _ENTRIES_PER_CALL)
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeVar
 
 from mlflow.entities import Experiment, Run, ViewType
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -26,6 +26,7 @@ from dbx_aml.link.workspace import AmlWorkspace
 from dbx_aml.tracking.runs import run_url
 from dbx_aml.tracking.servers import check_tracking_server
 
+Item = TypeVar("Item")
 _EXPERIMENTS_PER_SEARCH = 100
 _RUNS_PER_PAGE = 1000
 _CHECK_TIMEOUT_S = 10.0
@@ -104,10 +105,10 @@ class MlflowServer:
         view_type: int = ViewType.ACTIVE_ONLY,
     ) -> Iterator[Run]:
         """Yield the runs of experiments that match a filter, each experiment's oldest run first."""
-        for first in range(0, len(experiment_ids), _EXPERIMENTS_PER_SEARCH):
+        for ids in split(experiment_ids, _EXPERIMENTS_PER_SEARCH):
             search = partial(
                 self.store.search_runs,
-                list(experiment_ids[first : first + _EXPERIMENTS_PER_SEARCH]),
+                ids,
                 filter_string,
                 view_type,
                 _RUNS_PER_PAGE,
@@ -115,11 +116,20 @@ class MlflowServer:
             )
             yield from read_pages(search, "runs/search")
 
-    def search_experiments(self) -> Iterator[Experiment]:
-        """Yield every active experiment."""
+    def stored_runs(self, experiment_ids: Sequence[str]) -> Iterator[Run]:
+        """Yield active runs as the service has them: in Azure ML without their overflow."""
+        if not self.is_azureml:
+            yield from self.search_runs(experiment_ids, "")
+            return
+        for ids in split(experiment_ids, _EXPERIMENTS_PER_SEARCH):
+            search = partial(self.store._search_stored_runs, ids, "", _RUNS_PER_PAGE)
+            yield from paged(search, "runs/search")
+
+    def search_experiments(self, *, view_type: int = ViewType.ACTIVE_ONLY) -> Iterator[Experiment]:
+        """Yield every experiment, by default every active one."""
         return read_pages(
             lambda token: self.store.search_experiments(
-                view_type=ViewType.ACTIVE_ONLY, max_results=_RUNS_PER_PAGE, page_token=token
+                view_type=view_type, max_results=_RUNS_PER_PAGE, page_token=token
             ),
             "experiments/search",
         )
@@ -142,6 +152,12 @@ class MlflowServer:
         if page:
             return page.partition("/#/")[0].partition("/ml/")[0]
         return redact_uri(self.tracking_uri)
+
+
+def split(entries: Sequence[Item], size: int) -> Iterator[list[Item]]:
+    """Yield the entries in lists of a size."""
+    for first in range(0, len(entries), size):
+        yield list(entries[first : first + size])
 
 
 def read_pages(fetch_page: Callable[[str | None], Any], operation: str) -> Iterator[Any]:

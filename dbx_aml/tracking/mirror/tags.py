@@ -2,9 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mlflow.entities import Run, RunStatus
+
+from dbx_aml.models import lineage
 
 # All tags of this package.
 _PREFIX = "dbx_aml."
@@ -16,14 +19,11 @@ PENDING, DONE, FAILED = "pending", "done", "failed"
 LEASE = "dbx_aml.mirror.lease"
 PROCESS_TOKEN = "dbx_aml.mirror.process"
 
-PARENT_RUN_ID = "dbx_aml.source_parent_run_id"
-SOURCE_LIFECYCLE_STAGE = "dbx_aml.source_lifecycle_stage"
-# Tag of a mirrored logged model.
-SOURCE_MODEL_ID = "dbx_aml.source_model_id"
-
 PARENT_RUN_ID = "mlflow.parentRunId"
 # Azure ML sets this tag on each run in its workspace.
 ROOT_RUN_ID = "mlflow.rootRunId"
+# Azure ML takes tags of 1,000 characters.
+_NAMES_LENGTH = 900
 # Databricks sets these tags itself and refuses them from a client.
 SET_BY_DATABRICKS = frozenset({"mlflow.user", "mlflow.log-model.history"})
 
@@ -36,13 +36,11 @@ class DestinationTags:
 
     Attributes:
         run_id: Tag with the mirrored run's id, for example "dbx_aml.mirror.aml.run_id".
-        digest: Tag with the digest that the source run had when both runs were compared.
         error: Tag with the reason for which the run is not done, or "none".
     """
 
     def __init__(self, destination: str) -> None:
         self.run_id = f"{STATUS}.{destination}.run_id"
-        self.digest = f"{STATUS}.{destination}.digest"
         self.error = f"{STATUS}.{destination}.error"
 
 
@@ -51,11 +49,15 @@ def is_terminated(run: Run) -> bool:
     return bool(RunStatus.is_terminated(RunStatus.from_string(run.info.status)))
 
 
-def run_digest(run: Run) -> str:
-    """Return a hash of everything that a search for runs returns about a run.
+def run_digest(run: Run, models: Sequence[Any]) -> str:
+    """Return a hash of everything that searches return about a run and its logged models.
 
     Each logged value changes the hash, with two exceptions: an artifact, and a point that is not
     the last point of its metric.
+
+    Args:
+        run: Run that has ended, or a running run, whose models are mirrored after its end.
+        models: Logged models of the run.
     """
     data, info = run.data, run.info
     inputs = run.inputs.dataset_inputs if run.inputs else []
@@ -67,9 +69,65 @@ def run_digest(run: Run) -> str:
         metrics,
         sorted((entry.dataset.name, entry.dataset.digest) for entry in inputs),
     ]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    if models and is_terminated(run):
+        content.append([[model.name, *model_values(model).items()] for model in models])
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
+
+
+def model_values(model: Any) -> dict[tuple[str, str], str]:
+    """Return the values of a logged model as texts, by their kind and name.
+
+    Of several points of a metric, the last one counts.
+    """
+    points = sorted(
+        (metric.key, metric.dataset_name or "", metric.timestamp, metric.step, repr(metric.value))
+        for metric in model.metrics or []
+    )
+    return {
+        ("model status", ""): str(model.status),
+        ("model type", ""): model.model_type or "",
+        **{("model param", key): value for key, value in sorted((model.params or {}).items())},
+        **{("model tag", key): value for key, value in sorted(user_tags(model.tags).items())},
+        **{
+            ("model metric", f"{key} {dataset}".strip()): f"{value} at step {step}"
+            for key, dataset, _, step, value in points
+        },
+    }
 
 
 def user_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Return the tags that this package did not set."""
     return {key: value for key, value in tags.items() if not key.startswith(_PREFIX)}
+
+
+def with_names(expected_tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags with the list of their names, which a mirrored run or logged model keeps.
+
+    By the list, a tag that is deleted at the source is told from a tag that somebody has set at
+    the destination alone.
+    """
+    names = json.dumps(sorted(expected_tags), ensure_ascii=False)
+    pieces = [names[i : i + _NAMES_LENGTH] for i in range(0, len(names), _NAMES_LENGTH)]
+    return {**expected_tags, **{_names_tag(i): piece for i, piece in enumerate(pieces, 1)}}
+
+
+def deleted_names(existing_tags: Mapping[str, str], expected_tags: Mapping[str, str]) -> list[str]:
+    """Return the names of the tags that came from the source, which has them no more.
+
+    Args:
+        existing_tags: Tags at the destination.
+        expected_tags: Tags that the source gives.
+    """
+    text, number = "", 1
+    while piece := existing_tags.get(_names_tag(number)):
+        text, number = text + piece, number + 1
+    try:
+        # Pieces of an earlier, longer list may follow the list.
+        names = json.JSONDecoder().raw_decode(text)[0]
+        return sorted(set(names) & existing_tags.keys() - expected_tags.keys())
+    except (TypeError, ValueError):
+        return []
+
+
+def _names_tag(number: int) -> str:
+    return lineage.SOURCE_TAGS if number == 1 else f"{lineage.SOURCE_TAGS}.{number}"

@@ -48,7 +48,7 @@ def test_a_run_is_mirrored_while_it_runs_and_whole_after_its_end(stores: MirrorS
         for number in range(5):
             with mlflow.start_run(run_name=f"short {number}"):
                 mlflow.log_metric("m", number)
-        assert_soon(lambda: not stores.pending_runs())
+        assert_soon(lambda: not stores.unfinished_runs())
         stores.assert_equal()
         with mlflow.start_run(run_id=run_id):
             mlflow.log_metric("m", 3.0, step=3)
@@ -88,7 +88,7 @@ def test_a_run_that_is_created_during_a_search_is_mirrored_after_the_next_run(
         mirror = run_context.current_live_mirror()
         assert mirror is not None
         mirror._update_runs(is_last=False)
-        assert not stores.pending_runs()
+        assert not stores.unfinished_runs()
         stores.assert_equal()
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from dbx_aml.tracking.mirror import metrics, tags
 from dbx_aml.tracking.mirror.mirror_runs import mirror_runs
-from dbx_aml.tracking.mirror.pending_runs import get_runs
 from dbx_aml.tracking.mirror.server import MlflowServer
+from dbx_aml.tracking.mirror.source_runs import get_runs
 from tests.support.mirror import MirrorStores
 
 

@@ -1,4 +1,4 @@
-"""Searches for the runs to mirror: pending runs, all runs, runs by id."""
+"""Searches for the runs to mirror: marked runs, all runs, runs by id."""
 
 from __future__ import annotations
 
@@ -33,40 +33,29 @@ def find_experiment_ids(source: MlflowServer, names: Sequence[str]) -> list[str]
     return experiment_ids
 
 
-def pending_runs(
-    source: MlflowServer, experiment_ids: Sequence[str], *, since: int | None = None
+def find_runs(
+    source: MlflowServer,
+    experiment_ids: Sequence[str],
+    *,
+    since: int | None = None,
+    include_unmarked: bool = False,
 ) -> Iterator[Run]:
-    """Yield the pending runs of experiments, also deleted runs.
-
-    A run that is done and has the status RUNNING was resumed by a program that does not set the
-    tag; it counts as pending. Each search reads all its pages before the first run is yielded:
-    mirroring changes the tag, and with it the pages that follow.
+    """Yield the marked runs of experiments and their children, also runs that are done or deleted.
 
     Args:
         source: Server of the runs.
         experiment_ids: Ids on the source.
         since: Earliest start time of a run, ms since 1970.
+        include_unmarked: Whether to yield every run.
     """
-    pending = f"tags.`{tags.STATUS}` = '{tags.PENDING}'"
-    yield from list(
-        source.search_runs(experiment_ids, _add_since(pending, since), view_type=ViewType.ALL)
-    )
-    resumed = f"tags.`{tags.STATUS}` = '{tags.DONE}' and attributes.status = 'RUNNING'"
-    yield from list(source.search_runs(experiment_ids, _add_since(resumed, since)))
-
-
-def all_runs(
-    source: MlflowServer, experiment_ids: Sequence[str], *, since: int | None = None
-) -> Iterator[Run]:
-    """Yield all runs of experiments, also deleted runs; arguments as for `pending_runs`."""
-    yield from source.search_runs(experiment_ids, _add_since("", since), view_type=ViewType.ALL)
-
-
-def is_up_to_date(source_run: Run, destination: MlflowServer) -> bool:
-    """Tell whether a run is done and has not changed since, as far as a search can tell."""
-    run_tags = source_run.data.tags
-    digest = run_tags.get(tags.DestinationTags(destination.name).digest)
-    return bool(run_tags.get(tags.STATUS) == tags.DONE and digest == tags.run_digest(source_run))
+    filter_string = "" if since is None else f"attributes.start_time >= {since}"
+    found_ids: set[str | None] = set()
+    # The oldest run comes first, so a parent comes before its children.
+    for run in source.search_runs(experiment_ids, filter_string, view_type=ViewType.ALL):
+        is_marked = tags.STATUS in run.data.tags
+        if include_unmarked or is_marked or run.data.tags.get(tags.PARENT_RUN_ID) in found_ids:
+            found_ids.add(run.info.run_id)
+            yield run
 
 
 def get_runs(source: MlflowServer, run_ids: Sequence[str]) -> list[Run]:
@@ -84,10 +73,3 @@ def get_runs(source: MlflowServer, run_ids: Sequence[str]) -> list[Run]:
                 f"run must exist in {source.display_name}: got {run_id!r}; {first_line(err)}"
             ) from err
     return runs
-
-
-def _add_since(filter_string: str, since: int | None) -> str:
-    if since is None:
-        return filter_string
-    started = f"attributes.start_time >= {since}"
-    return f"{filter_string} and {started}" if filter_string else started

@@ -1,0 +1,153 @@
+"""The mirrored experiment of each source experiment: found by its id, whatever its name.
+
+A tag of the experiment at the destination says for which experiment of the source it stands. An
+experiment that was mirrored before this tag was written is found by its name.
+"""
+
+from __future__ import annotations
+
+from threading import RLock
+
+from mlflow.entities import Experiment, ExperimentTag, ViewType
+from mlflow.exceptions import MlflowException
+
+from dbx_aml._common.errors import RunMirrorError
+from dbx_aml._common.log import get_logger
+from dbx_aml._common.text import one_line
+from dbx_aml.models import lineage
+from dbx_aml.tracking.mirror.server import MlflowServer
+
+log = get_logger(__name__)
+
+
+class MirroredExperiments:
+    """Experiments of a destination by the id of their source experiment.
+
+    Args:
+        source: Server of the source experiments.
+        destination: Server of the mirrored experiments.
+    """
+
+    def __init__(self, source: MlflowServer, destination: MlflowServer) -> None:
+        self._source = source
+        self._destination = destination
+        self._lock = RLock()
+        # Names at the source, and names at the destination after a refused change of the name.
+        self._source_names: dict[str, str] = {}
+        self._kept_names: set[str] = set()
+        # By the tag of the source experiment; None before the first search.
+        self._by_source: dict[str, Experiment] | None = None
+
+    def source_name(self, experiment_id: str) -> str:
+        """Return the name of an experiment at the source."""
+        with self._lock:
+            if experiment_id not in self._source_names:
+                name = self._source.store.get_experiment(experiment_id).name
+                self._source_names[experiment_id] = str(name)
+            return self._source_names[experiment_id]
+
+    def destination_name(self, experiment_id: str) -> str:
+        """Return the name that the mirrored experiment must have."""
+        # Databricks accepts only paths, and names of Azure ML have none. In the other direction
+        # the store of Azure ML turns a path into a name.
+        name = self.source_name(experiment_id)
+        if not self._destination.is_databricks or name.startswith("/"):
+            return name
+        return f"/Shared/{name}"
+
+    def find(self, experiment_id: str) -> Experiment | None:
+        """Return the mirrored experiment; None if the destination has none.
+
+        Raises:
+            RunMirrorError: The mirrored experiment is deleted.
+        """
+        with self._lock:
+            experiment = self._mirrored().get(self._source_tag(experiment_id))
+            if experiment is None:
+                experiment = self._find_by_name(self.destination_name(experiment_id))
+                tag = (experiment.tags if experiment else {}).get(lineage.SOURCE_EXPERIMENT_ID)
+                if tag not in (None, self._source_tag(experiment_id)):
+                    # It stands for another experiment, which had this name before.
+                    return None
+        if experiment is not None and experiment.lifecycle_stage != "active":
+            raise RunMirrorError(
+                "experiment must not be deleted at the destination: got "
+                f"{experiment.name!r}; restore it there"
+            )
+        return experiment
+
+    def find_or_create(self, experiment_id: str) -> Experiment:
+        """Return the mirrored experiment under the source's name; create it if there is none."""
+        with self._lock:
+            experiment = self.find(experiment_id) or self._create(experiment_id)
+            tag = self._source_tag(experiment_id)
+            if experiment.tags.get(lineage.SOURCE_EXPERIMENT_ID) != tag:
+                self._destination.store.set_experiment_tag(
+                    experiment.experiment_id, ExperimentTag(lineage.SOURCE_EXPERIMENT_ID, tag)
+                )
+                experiment._add_tag(ExperimentTag(lineage.SOURCE_EXPERIMENT_ID, tag))
+                self._mirrored()[tag] = experiment
+            self._rename(experiment, experiment_id)
+            return experiment
+
+    def update_name(self, experiment_id: str) -> None:
+        """Give the mirrored experiment, if there is one, the name of its source experiment."""
+        with self._lock:
+            if self._source_tag(experiment_id) in self._mirrored():
+                self.find_or_create(experiment_id)
+
+    def _rename(self, experiment: Experiment, experiment_id: str) -> None:
+        name = self.destination_name(experiment_id)
+        if experiment.name == name or experiment.name in self._kept_names:
+            return
+        try:
+            self._destination.store.rename_experiment(experiment.experiment_id, name)
+        except MlflowException as error:
+            self._kept_names.add(experiment.name)
+            log.warning(
+                "experiment %r keeps its name at the destination, although it is %r now: %s",
+                experiment.name,
+                name,
+                one_line(error, 300),
+            )
+        else:
+            experiment._set_name(name)
+
+    def _create(self, experiment_id: str) -> Experiment:
+        store, name = self._destination.store, self.destination_name(experiment_id)
+        other = self._find_by_name(name)
+        other_id = (other.tags if other else {}).get(lineage.SOURCE_EXPERIMENT_ID, "")
+        if other_id.startswith(self._source_tag("")):
+            # That experiment was renamed at the source, and this one has its old name.
+            self.find_or_create(other_id.removeprefix(self._source_tag("")))
+        tag = self._source_tag(experiment_id)
+        tags = [ExperimentTag(lineage.SOURCE_EXPERIMENT_ID, tag)]
+        if self._find_by_name(name):
+            name = f"{name}-{experiment_id}"
+        try:
+            created_id = store.create_experiment(name, artifact_location=None, tags=tags)
+        except MlflowException as error:
+            # Another process may have created it since the search.
+            existing = self.find(experiment_id)
+            if existing is None:
+                raise error
+            return existing
+        experiment: Experiment = store.get_experiment(created_id)
+        self._mirrored()[tag] = experiment
+        return experiment
+
+    def _find_by_name(self, name: str) -> Experiment | None:
+        experiment: Experiment | None = self._destination.store.get_experiment_by_name(name)
+        return experiment
+
+    def _mirrored(self) -> dict[str, Experiment]:
+        if self._by_source is None:
+            self._by_source = {
+                experiment.tags[lineage.SOURCE_EXPERIMENT_ID]: experiment
+                for experiment in self._destination.search_experiments(view_type=ViewType.ALL)
+                if lineage.SOURCE_EXPERIMENT_ID in experiment.tags
+            }
+        return self._by_source
+
+    def _source_tag(self, experiment_id: str) -> str:
+        return f"{self._source.display_name} {experiment_id}"
