@@ -42,13 +42,15 @@ MIRROR = "import sys; from dbx_aml.cli.main import main; main(['mirror', *sys.ar
 IDLE = """
 import sys, time
 from dbx_aml.tracking.mirror.mirror_runs import mirror_runs
-from dbx_aml.tracking.mirror.pending_runs import find_experiment_ids, pending_runs
+from dbx_aml.tracking.mirror.run_states import RunStates
 from dbx_aml.tracking.mirror.server import MlflowServer
+from dbx_aml.tracking.mirror.source_runs import find_experiment_ids, find_runs
 source, destination = MlflowServer(sys.argv[1], "databricks"), MlflowServer(sys.argv[2], "aml")
 started = time.perf_counter()
-runs = pending_runs(source, find_experiment_ids(source, []))
-results = list(mirror_runs(source, destination, runs))
-assert not results, results
+ids = find_experiment_ids(source, [])
+states = RunStates(source, destination, ids)
+results = list(mirror_runs(source, destination, find_runs(source, ids), states=states))
+assert {result.status for result in results} == {"unchanged"}, results[:3]
 print(time.perf_counter() - started)
 """
 LOOP = """
