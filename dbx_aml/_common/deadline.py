@@ -8,9 +8,26 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from threading import Thread
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from dbx_aml._common.fork_gate import (
+    REQUEST_TIMEOUT_S,
+    allow_forks,
+    delay_forks,
+    is_background,
+)
 
 Result = TypeVar("Result")
+
+
+class BackgroundFuture(Future[Result]):
+    """The future of a call in another thread; the process may fork while a caller waits for it."""
+
+    def result(self, timeout: float | None = None) -> Result:
+        """Return the result, as of any future."""
+        with allow_forks():
+            return super().result(timeout)
+
 
 _end: ContextVar[float] = ContextVar("end", default=math.inf)
 
@@ -66,29 +83,38 @@ def start_in_thread(call: Callable[[], Result]) -> Future[Result]:
     Args:
         call: Function without arguments.
     """
-    future: Future[Result] = Future()
-
-    def run_call() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as err:  # noqa: BLE001 - raised by future.result()
-            future.set_exception(err)
-
-    run_in_background(run_call)
+    future: Future[Result] = BackgroundFuture()
+    run_in_background(lambda: set_result(future, call))
     return future
+
+
+def set_result(future: Future[Any], call: Callable[[], Any]) -> None:
+    """Make a call; give its result or its error to a future."""
+    try:
+        result = call()
+    except BaseException as err:  # noqa: BLE001 - raised by future.result()
+        future.set_exception(err)
+    else:
+        future.set_result(result)
 
 
 def run_in_background(call: Callable[[], None]) -> None:
     """Start a call in a thread without waiting for it.
 
     While the interpreter ends, no thread can start: the call then runs here, so that the last
-    metrics of a program are not lost.
+    metrics of a program are not lost. A call of a thread that delays forks delays them too.
 
     Args:
         call: Function without arguments.
     """
+
+    def call_behind_gate() -> None:
+        with delay_forks(REQUEST_TIMEOUT_S):
+            call()
+
+    target = call_behind_gate if is_background() else call
     try:
-        Thread(target=call, name="dbx-aml", daemon=True).start()
+        Thread(target=target, name="dbx-aml", daemon=True).start()
     except RuntimeError:
         call()
 

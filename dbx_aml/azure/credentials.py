@@ -58,6 +58,17 @@ def get_credential(link: Link) -> Credential:
         return _credentials_by_key.setdefault(key, Credential(link))
 
 
+def _renew_locks() -> None:
+    """Renew every lock in a forked process: a thread of its parent may have held it."""
+    global _lock
+    _lock = Lock()
+    for credential in _credentials_by_key.values():
+        credential.renew_locks()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
+
+
 def reset_for_tests() -> None:
     """Forget all credentials and their tokens."""
     with _lock:
@@ -104,6 +115,13 @@ class Credential:
 
     def __repr__(self) -> str:
         return f"Credential(source={self._source.name if self._source else None!r})"
+
+    def renew_locks(self) -> None:
+        """Renew the locks in a forked process; the client may hold a lock, so it goes too."""
+        self._lock = Lock()
+        self._azure_credential = None
+        for cached in self._tokens.values():
+            cached.refresh_lock = Lock()
 
     @property
     def scope(self) -> str:

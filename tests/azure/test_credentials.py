@@ -323,6 +323,41 @@ def test_a_valid_token_is_used_through_an_outage_and_renewed_after_it(
     assert token() == f"token {service.requests}"
 
 
+def test_a_forked_process_gets_a_token_although_a_thread_of_its_parent_requests_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    requested, answered = threading.Event(), threading.Event()
+    parent = os.getpid()
+
+    def get_token(*scopes: str, **options: Any) -> AccessToken:
+        if os.getpid() == parent:
+            requested.set()
+            answered.wait(30)
+        return AccessToken("token", int(time.time()) + 3600)
+
+    source = CredentialSource(
+        name="test",
+        is_configured=True,
+        reason="",
+        create_credential=lambda secrets: SimpleNamespace(get_token=get_token),
+    )
+    monkeypatch.setattr(credentials, "credential_sources", lambda link: [source])
+    credential = get_credential(Link())
+    thread = threading.Thread(target=credential.get_token, daemon=True)
+    thread.start()
+    assert requested.wait(30)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            status = 0 if credential.get_token().token == "token" else 1
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    answered.set()
+    thread.join(30)
+
+
 @pytest.mark.azureml
 def test_threads_that_wait_for_one_request_all_end_at_its_deadline(
     azureml: AzureMl, become: Become, monkeypatch: pytest.MonkeyPatch

@@ -8,7 +8,6 @@ artifacts never change.
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +20,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.utils.rest_utils import MlflowHostCreds, verify_rest_response
 
+from dbx_aml._common.daemon_threads import DaemonThreadPool
 from dbx_aml._common.http import Transfer, paged
 from dbx_aml._common.log import get_logger
 from dbx_aml._common.paths import check_relative_path, quote_segment
@@ -277,11 +277,6 @@ def _retry_path(path: str, number: int) -> str:
 def _map_in_threads(function: Callable[[str], Result], paths: Sequence[str]) -> list[Result]:
     """Return the results of a function for all paths; several calls run at once."""
     if len(paths) > 1:
-        with ThreadPoolExecutor(_THREADS) as pool:
-            try:
-                futures = [pool.submit(function, path) for path in paths]
-            except RuntimeError:
-                log.debug("cannot start threads: the interpreter is ending")
-            else:
-                return [future.result() for future in futures]
+        with DaemonThreadPool(_THREADS) as pool:
+            return list(pool.map(function, paths))
     return [function(path) for path in paths]

@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
+from dbx_aml._common.daemon_threads import DaemonThreadPool
 from dbx_aml._common.paths import check_relative_path
 from dbx_aml._common.redact import redact, redact_uri
 from dbx_aml.link.uris import parse_azureml_uri
@@ -47,6 +48,9 @@ class AmlArtifactRepository(ArtifactRepository):  # type: ignore[misc,unused-ign
         uris = (registry_uri, tracking_uri, mlflow.get_registry_uri(), mlflow.get_tracking_uri())
         self.context = service_context_of(_workspace_uri(artifact_uri, *uris), *uris)
         self.container, self.root = _container_and_path(artifact_uri, self.context)
+
+    def _create_thread_pool(self) -> DaemonThreadPool:
+        return DaemonThreadPool(self.max_workers)
 
     def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
         """Upload one file into a folder."""

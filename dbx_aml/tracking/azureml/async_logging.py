@@ -19,6 +19,7 @@ from typing import Any
 from mlflow.exceptions import RestException
 from mlflow.utils.async_logging.run_operations import RunOperations
 
+from dbx_aml._common.fork_gate import delay_forks
 from dbx_aml._common.log import get_logger
 
 log = get_logger(__name__)
@@ -53,6 +54,7 @@ class AsyncLoggingQueue:
         self._items: list[_Item] = []
         self._is_sending = False
         self._pid = 0
+        self._has_thread = False
 
     def log_batch_async(
         self, run_id: str, params: Sequence[Any], tags: Sequence[Any], metrics: Sequence[Any]
@@ -64,10 +66,13 @@ class AsyncLoggingQueue:
             if self._pid != os.getpid():
                 # The first call, or a forked process, which does not have its parent's thread.
                 self._pid, self._items, self._is_sending = os.getpid(), [], False
-                Thread(target=self._send_items, name="dbx-aml-async-log", daemon=True).start()
-                atexit.register(self.flush)
-            self._items.append(item)
-            self._changed.notify_all()
+                self._has_thread = self._start_thread()
+            if self._has_thread:
+                self._items.append(item)
+                self._changed.notify_all()
+        if not self._has_thread:
+            # The interpreter is ending.
+            self._send([item])
         return RunOperations(operation_futures=[future])
 
     def flush(self) -> None:
@@ -96,21 +101,35 @@ class AsyncLoggingQueue:
         with self._changed:
             return not self._items and not self._is_sending
 
+    def _start_thread(self) -> bool:
+        """Start the thread that sends; return False where no thread can start any more."""
+        try:
+            Thread(target=self._send_items, name="dbx-aml-async-log", daemon=True).start()
+        except RuntimeError:
+            return False
+        atexit.register(self.flush)
+        return True
+
     def _send_items(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._items))
                 batch = self._pop_batch()
                 self._is_sending = True
-            errors = self._send_batch(batch)
-            with self._changed:
-                self._is_sending = False
-                self._changed.notify_all()
-            for item, error in zip(batch, errors, strict=True):
-                if error is None:
-                    item.future.set_result(None)
-                else:
-                    item.future.set_exception(error)
+            with delay_forks():
+                self._send(batch)
+
+    def _send(self, batch: list[_Item]) -> None:
+        """Send items; tell their callers the result."""
+        errors = self._send_batch(batch)
+        with self._changed:
+            self._is_sending = False
+            self._changed.notify_all()
+        for item, error in zip(batch, errors, strict=True):
+            if error is None:
+                item.future.set_result(None)
+            else:
+                item.future.set_exception(error)
 
     def _pop_batch(self) -> list[_Item]:
         """Return the first items of the queue, as far as they are of one run and fit."""

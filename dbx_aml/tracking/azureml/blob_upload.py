@@ -14,6 +14,7 @@ from azure.storage.blob import BlobClient
 from mlflow.exceptions import MlflowException
 
 from dbx_aml._common.errors import TemporaryError
+from dbx_aml._common.fork_gate import is_background
 from dbx_aml._common.http import Transfer
 from dbx_aml._common.retry import parse_retry_after
 from dbx_aml._common.text import one_line
@@ -55,11 +56,15 @@ def open_blob(uri: str, service_url: str) -> BlobClient:
 
 def upload_blob(blob: BlobClient, file: Path, transfer: Transfer) -> bool:
     """Upload the content of a file; return True."""
-    # A stream of its own for each attempt: an attempt that was left may still read.
-    with file.open("rb") as stream:
-        size = file.stat().st_size
-        transfer.expect(size)
-        blob.upload_blob(stream, length=size, max_concurrency=_CONNECTIONS)
+    size = file.stat().st_size
+    transfer.expect(size)
+
+    def upload(connections: int) -> None:
+        # A stream of its own for each attempt: an attempt that was left may still read.
+        with file.open("rb") as stream:
+            blob.upload_blob(stream, length=size, max_concurrency=connections)
+
+    _transfer_in_threads(upload)
     return True
 
 
@@ -69,12 +74,33 @@ def download_blob(blob: BlobClient, file: Path, transfer: Transfer) -> bool:
     def allow_time(received: int, _size: int | None) -> None:
         transfer.expect(received + _CONNECTIONS * _BLOCK_BYTES)
 
-    transfer.expect(_BLOCK_BYTES)
-    downloader = blob.download_blob(max_concurrency=_CONNECTIONS, progress_hook=allow_time)
-    allow_time(_BLOCK_BYTES, None)
-    with file.open("wb") as stream:
-        downloader.readinto(stream)
+    def download(connections: int) -> None:
+        transfer.expect(_BLOCK_BYTES)
+        downloader = blob.download_blob(max_concurrency=connections, progress_hook=allow_time)
+        allow_time(_BLOCK_BYTES, None)
+        with file.open("wb") as stream:
+            downloader.readinto(stream)
+
+    _transfer_in_threads(download)
     return True
+
+
+def _transfer_in_threads(transfer: Callable[[int], None]) -> None:
+    """Transfer a blob over several connections where a program may wait for their threads.
+
+    The end of a program waits for the threads of Azure's client without a limit.
+
+    Args:
+        transfer: Function that transfers the blob over a number of connections.
+    """
+    if is_background():
+        transfer(1)
+        return
+    try:
+        transfer(_CONNECTIONS)
+    except RuntimeError:
+        # The interpreter is ending: no thread can start.
+        transfer(1)
 
 
 def has_content(blob: BlobClient, file: Path, transfer: Transfer) -> bool:

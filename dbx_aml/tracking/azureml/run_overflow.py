@@ -16,7 +16,6 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -24,6 +23,7 @@ from threading import Lock
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
+from dbx_aml._common.daemon_threads import DaemonThreadPool
 from dbx_aml._common.json_content import check_types, parse_json
 from dbx_aml.tracking.azureml.artifact_container import INTERNAL_FOLDER, ArtifactContainer
 from dbx_aml.tracking.azureml.tag_documents import OVERFLOW_COUNT
@@ -189,7 +189,7 @@ class RunOverflow:
         return content
 
     def _read_parts(self, run_id: str, count: int) -> Iterator[tuple[OverflowPart, int]]:
-        with ThreadPoolExecutor(8) as pool:
+        with DaemonThreadPool(8) as pool:
             # In groups, so that little is read after an error.
             for first in range(1, count + 1, _ARTIFACTS_PER_GROUP):
                 numbers = range(first, min(first + _ARTIFACTS_PER_GROUP, count + 1))

@@ -19,6 +19,7 @@ from threading import Lock, Thread
 from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 
+from dbx_aml._common.fork_gate import delay_forks
 from dbx_aml._common.log import get_logger
 from dbx_aml._common.programs import is_process_running
 from dbx_aml._common.text import parse_count
@@ -180,14 +181,18 @@ class Leases:
                     self._is_renewing = False
                     return
             for run_id in run_ids:
-                try:
-                    if self.has_lease(self._source.get_run(run_id)):
-                        with self._lock:
-                            if run_id in self._held_run_ids:
-                                self._source.store.set_tag(run_id, self._lease_tag())
-                        continue
-                except MlflowException as error:
-                    log.debug("failed to renew a lease run=%s: %s", run_id, error)
-                    continue
+                with delay_forks():
+                    self._renew_lease(run_id)
+
+    def _renew_lease(self, run_id: str) -> None:
+        try:
+            if self.has_lease(self._source.get_run(run_id)):
                 with self._lock:
-                    self._held_run_ids.discard(run_id)
+                    if run_id in self._held_run_ids:
+                        self._source.store.set_tag(run_id, self._lease_tag())
+                return
+        except MlflowException as error:
+            log.debug("failed to renew a lease run=%s: %s", run_id, error)
+            return
+        with self._lock:
+            self._held_run_ids.discard(run_id)

@@ -20,6 +20,7 @@ from mlflow.tracking import fluent
 from mlflow.utils import rest_utils
 
 from dbx_aml._common.errors import is_retryable
+from dbx_aml._common.fork_gate import delay_forks
 from dbx_aml._common.log import get_logger
 from dbx_aml._common.text import one_line
 from dbx_aml.link.link import Link
@@ -145,7 +146,8 @@ class LiveMirror:
             is_last = self._stop_requested.wait(rest_s)
             started = time.monotonic()
             if is_last or started >= self._paused_until:
-                self._try_update_runs(is_last=is_last)
+                with delay_forks():
+                    self._try_update_runs(is_last=is_last)
             if is_last:
                 self._stopped.set()
             rest_s = max(_TICK_S, _REST_FACTOR * (time.monotonic() - started))

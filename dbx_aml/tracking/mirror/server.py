@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
 from mlflow.entities import Experiment, Run, ViewType
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.tracking.rest_store import RestStore
 from mlflow.tracking._tracking_service.utils import _get_store
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
 
+from dbx_aml._common.daemon_threads import DaemonThreadPool
 from dbx_aml._common.errors import MirrorError
 from dbx_aml._common.http import bound_client, paged, send_within
 from dbx_aml._common.redact import redact_uri
@@ -137,7 +140,9 @@ class MlflowServer:
     def artifact_repository(self, artifact_uri: str) -> Any:
         """Return the repository of the artifacts below a URI of this server."""
         uri = add_databricks_profile_info_to_artifact_uri(artifact_uri, self.tracking_uri)
-        return get_artifact_repository(uri, tracking_uri=self.tracking_uri)
+        repository = get_artifact_repository(uri, tracking_uri=self.tracking_uri)
+        _use_daemon_threads(repository)
+        return repository
 
     def run_url(self, run: Run) -> str | None:
         """Return the URL of a run's page, or None where the server has no pages."""
@@ -158,6 +163,20 @@ def split(entries: Sequence[Item], size: int) -> Iterator[list[Item]]:
     """Yield the entries in lists of a size."""
     for first in range(0, len(entries), size):
         yield list(entries[first : first + size])
+
+
+def _use_daemon_threads(repository: ArtifactRepository) -> None:
+    """Let the end of the process wait for no thread of a repository and of those in it."""
+
+    def create_pool() -> DaemonThreadPool:
+        return DaemonThreadPool(repository.max_workers)
+
+    for name, value in list(vars(repository).items()):
+        if isinstance(value, ThreadPoolExecutor):
+            setattr(repository, name, create_pool())
+        elif isinstance(value, ArtifactRepository):
+            _use_daemon_threads(value)
+    repository._create_thread_pool = create_pool  # type: ignore[method-assign]
 
 
 def read_pages(fetch_page: Callable[[str | None], Any], operation: str) -> Iterator[Any]:

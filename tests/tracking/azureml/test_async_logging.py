@@ -49,3 +49,18 @@ def test_a_refused_value_does_not_discard_the_values_of_the_same_request() -> No
     good.wait()
     with pytest.raises(MlflowException, match="INVALID_PARAMETER_VALUE: no"):
         bad.wait()
+
+
+def test_where_no_thread_can_start_values_are_sent_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    sent: list[int] = []
+    queue = AsyncLoggingQueue(lambda _run, metrics, _params, _tags: sent.extend(metrics))
+    for number in range(3):
+        queue.log_batch_async("r", [], [], [number]).wait()
+    queue.flush()
+    assert sent == [0, 1, 2]

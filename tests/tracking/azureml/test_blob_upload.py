@@ -1,10 +1,13 @@
 """Blobs: bytes go to the storage of the workspace's cloud, and nowhere else."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from mlflow.exceptions import MlflowException
 
+from dbx_aml._common.fork_gate import delay_forks
 from dbx_aml.tracking.azureml import blob_upload
 from dbx_aml.tracking.azureml.blob_upload import call_blob, open_blob, upload_blob
 from tests.support.http.redirecting_server import redirecting_server
@@ -55,3 +58,37 @@ def test_a_redirect_of_the_storage_is_not_followed(
         with pytest.raises(MlflowException, match="storage answered 307"):
             call_blob("PUT a.txt", lambda transfer: upload_blob(blob, file, transfer))
     assert requests_elsewhere == []
+
+
+class StubBlob:
+    """A blob that takes a number of connections, as Azure's client does."""
+
+    def __init__(self, *, is_interpreter_ending: bool = False) -> None:
+        self.is_interpreter_ending = is_interpreter_ending
+        self.connections: list[int] = []
+        self.content = b""
+
+    def upload_blob(self, stream: BinaryIO, *, length: int, max_concurrency: int) -> None:
+        self.connections.append(max_concurrency)
+        self.content = stream.read(length)
+        if self.is_interpreter_ending and max_concurrency > 1:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+
+@pytest.mark.parametrize(
+    ("is_interpreter_ending", "is_in_background", "connections"),
+    [(False, False, [4]), (True, False, [4, 1]), (False, True, [1])],
+)
+def test_an_upload_starts_threads_only_where_the_program_may_wait_for_them(
+    *,
+    is_interpreter_ending: bool,
+    is_in_background: bool,
+    connections: list[int],
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("rows")
+    blob = StubBlob(is_interpreter_ending=is_interpreter_ending)
+    with delay_forks() if is_in_background else nullcontext():
+        assert call_blob("PUT a.txt", lambda transfer: upload_blob(blob, file, transfer))  # type: ignore[arg-type]
+    assert (blob.connections, blob.content) == (connections, b"rows")

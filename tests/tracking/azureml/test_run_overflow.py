@@ -1,5 +1,6 @@
 """Values that do not fit into a run, and artifacts that others wrote."""
 
+import concurrent.futures.thread
 import json
 from pathlib import Path
 from typing import Any
@@ -176,3 +177,11 @@ def test_the_limit_of_artifacts_is_one_clear_error_for_who_writes() -> None:
         overflow.append("r", OverflowPart(params={"b": "2"}), MAX_ARTIFACTS)
     with pytest.raises(MlflowException, match="16,777,216 bytes in one call"):
         overflow.append("r", OverflowPart(params={"b": "x" * 2**24}), 0)
+
+
+def test_after_the_last_line_of_the_main_thread_the_overflow_is_still_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(concurrent.futures.thread, "_shutdown", True)
+    overflow, _ = overflow_of(artifact(params={"a": "1"}), artifact(params={"b": "2"}))
+    assert overflow.read("run", 2).params == {"a": "1", "b": "2"}

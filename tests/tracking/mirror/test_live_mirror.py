@@ -10,8 +10,10 @@ from mlflow.entities import Run
 from mlflow.tracking._tracking_service.client import TrackingServiceClient
 
 from dbx_aml import connect
+from dbx_aml._common.fork_gate import is_background
 from dbx_aml.tracking import run_context
 from dbx_aml.tracking.mirror import active_run, live_mirror, tags
+from dbx_aml.tracking.mirror.live_mirror import LiveMirror
 from tests.support.mirror import EXPERIMENT_PATH, MirrorStores, assert_soon
 
 
@@ -144,3 +146,28 @@ def test_a_forked_process_has_no_thread_and_leaves_its_parents_runs_alone(
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
             assert mirror.is_running
             assert mirror.process_token == process_token
+
+
+def test_a_process_forks_only_while_the_thread_is_between_two_requests(
+    stores: MirrorStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delays: set[bool] = set()
+    update_runs = LiveMirror._update_runs
+
+    def record_update(mirror: LiveMirror, *, is_last: bool) -> None:
+        delays.add(is_background())
+        update_runs(mirror, is_last=is_last)
+
+    monkeypatch.setattr(LiveMirror, "_update_runs", record_update)
+    uris = {
+        "databricks_tracking_uri": stores.source_uri,
+        "aml_tracking_uri": stores.destination_uri,
+    }
+    with connect(mode="dual", **uris):
+        mlflow.set_experiment(EXPERIMENT_PATH)
+        with mlflow.start_run():
+            pass
+        mirror = run_context.current_live_mirror()
+        assert mirror is not None
+        mirror.stop()
+    assert delays == {True}
