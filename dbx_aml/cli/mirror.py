@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dbx_aml._common.errors import DbxAmlError, MirrorError
-from dbx_aml._common.text import plural
+from dbx_aml._common.text import one_line, plural
 from dbx_aml.cli.options import add_options, config_option, json_option
 from dbx_aml.cli.progress import show_progress
 from dbx_aml.cli.tables import Column, print_json, print_line, print_table
@@ -70,6 +71,19 @@ _server_options = add_options(
 )
 
 
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Turn the error of a search, which is MLflow's own, into one that the command shows."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as err:
+        raise MirrorError(
+            f"both services must answer: got {one_line(err, 300)}; unfinished runs stay pending"
+        ) from err
+
+
 @click.group(invoke_without_command=True)
 @_run_options
 @click.option(
@@ -113,19 +127,22 @@ def mirror(
     while True:
         try:
             source, destination = _connect_servers(**server_options)
-            runs, states = _find_runs(
-                source,
-                destination,
-                experiments=experiments,
-                run_ids=run_ids,
-                since=since,
-                include_unmarked=include_unmarked,
-            )
-            if dry_run:
-                _print_plan(source, destination, runs, states, as_json=as_json)
-            else:
-                is_full = include_unmarked or bool(run_ids)
-                _mirror_once(source, destination, runs, states, is_full=is_full, as_json=as_json)
+            with _one_line_errors():
+                runs, states = _find_runs(
+                    source,
+                    destination,
+                    experiments=experiments,
+                    run_ids=run_ids,
+                    since=since,
+                    include_unmarked=include_unmarked,
+                )
+                if dry_run:
+                    _print_plan(source, destination, runs, states, as_json=as_json)
+                else:
+                    is_full = include_unmarked or bool(run_ids)
+                    _mirror_once(
+                        source, destination, runs, states, is_full=is_full, as_json=as_json
+                    )
         except DbxAmlError as err:
             if not watch:
                 raise
@@ -144,7 +161,8 @@ def status(experiments: tuple[str, ...], as_json: bool, **server_options: str | 
     from dbx_aml.tracking.mirror.status import count_runs
 
     source, destination = _connect_servers(**server_options)
-    counts = list(count_runs(source, destination, find_experiment_ids(source, experiments)))
+    with _one_line_errors():
+        counts = list(count_runs(source, destination, find_experiment_ids(source, experiments)))
     if as_json:
         print_json([asdict(row) for row in counts])
         return
@@ -192,24 +210,19 @@ def verify(
     from dbx_aml.tracking.mirror.compare import compare_models_without_run, compare_runs
 
     source, destination = _connect_servers(**server_options)
-    found_runs, states = _find_runs(
-        source,
-        destination,
-        experiments=experiments,
-        run_ids=run_ids,
-        since=since,
-        include_unmarked=include_pending,
-    )
-    runs = [
-        run
-        for run in found_runs
-        if include_pending
-        or run_ids
-        or (run.info.lifecycle_stage == "active" and run.data.tags.get(tags.STATUS) == tags.DONE)
-    ]
-    differences = list(compare_runs(source, destination, runs))
-    if states:
-        differences += compare_models_without_run(source, destination, states.experiment_ids)
+    with _one_line_errors():
+        found_runs, states = _find_runs(
+            source,
+            destination,
+            experiments=experiments,
+            run_ids=run_ids,
+            since=since,
+            include_unmarked=include_pending,
+        )
+        runs = [run for run in found_runs if include_pending or run_ids or tags.is_done(run)]
+        differences = list(compare_runs(source, destination, runs))
+        if states:
+            differences += compare_models_without_run(source, destination, states.experiment_ids)
     if as_json:
         rows = [asdict(difference) for difference in differences]
         print_json({"runs": len(runs), "differences": rows})

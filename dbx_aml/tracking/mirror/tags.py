@@ -49,6 +49,11 @@ def is_terminated(run: Run) -> bool:
     return bool(RunStatus.is_terminated(RunStatus.from_string(run.info.status)))
 
 
+def is_done(run: Run) -> bool:
+    """Tell whether a run of the source is not deleted and was mirrored whole."""
+    return bool(run.info.lifecycle_stage == "active" and run.data.tags.get(STATUS) == DONE)
+
+
 def run_digest(run: Run, models: Sequence[Any]) -> str:
     """Return a hash of everything that searches return about a run and its logged models.
 

@@ -171,3 +171,28 @@ def test_a_process_forks_only_while_the_thread_is_between_two_requests(
         assert mirror is not None
         mirror.stop()
     assert delays == {True}
+
+
+def test_runs_of_the_client_are_marked_and_mirrored_as_those_of_the_fluent_api(
+    stores: MirrorStores,
+) -> None:
+    uris = {
+        "databricks_tracking_uri": stores.source_uri,
+        "aml_tracking_uri": stores.destination_uri,
+    }
+    with connect(mode="dual", **uris):
+        # Ray Tune, Optuna and MLflow projects create their runs in this way.
+        alone = mlflow.MlflowClient().create_run(stores.experiment_id, run_name="alone")
+        mlflow.MlflowClient().set_terminated(alone.info.run_id)
+        with mlflow.start_run(experiment_id=stores.experiment_id, run_name="parent") as parent:
+            parent_tag = {tags.PARENT_RUN_ID: parent.info.run_id}
+            trial = mlflow.MlflowClient().create_run(
+                stores.experiment_id, run_name="trial", tags=parent_tag
+            )
+            mlflow.MlflowClient().set_terminated(trial.info.run_id)
+            assert trial.data.tags.items() >= {**parent_tag, tags.STATUS: tags.PENDING}.items()
+        other = mlflow.MlflowClient(stores.destination_uri).create_run("0")
+        assert tags.STATUS not in other.data.tags
+        assert_soon(lambda: not stores.unfinished_runs())
+    assert set(stores.destination_content()) == {"alone", "parent", "trial"}
+    assert tags.STATUS not in mlflow.MlflowClient().create_run("0").data.tags
