@@ -21,8 +21,13 @@ from dbx_aml._common.paths import sha256_of_folder
 from dbx_aml._common.text import first_line
 from dbx_aml.link.uris import is_azureml_uri, is_unity_catalog_uri
 from dbx_aml.models import lineage
-from dbx_aml.models.model_download import ReportBytes, download_model, locked_folder
-from dbx_aml.models.model_files import locate_model
+from dbx_aml.models.model_download import (
+    DownloadedModel,
+    ReportBytes,
+    download_model,
+    locked_folder,
+)
+from dbx_aml.models.model_files import locate_model, registry_uri_of
 from dbx_aml.models.model_names import check_model_name, map_model_name
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.models.registration import (
@@ -34,12 +39,14 @@ from dbx_aml.models.registration import (
 from dbx_aml.models.registries import (
     Registry,
     current_link,
+    find_elsewhere,
     find_registry,
     get_version,
     linked_registries,
 )
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
 log = get_logger(__name__)
@@ -153,6 +160,30 @@ def copy_model_version(
     return _describe(copy, target, version, registry, is_new=is_new)
 
 
+def copy_from_other_registry(uri: ModelUri, client: MlflowClient, name: str) -> ModelVersion | None:
+    """Copy a version that only the other registry of the link has; return None if it has none.
+
+    Args:
+        uri: URI of a version or an alias.
+        client: Client of the registry that MLflow uses.
+        name: Registered model of the copy.
+    """
+    registry_uri = registry_uri_of(client)
+    if get_version(uri, Registry(registry_uri, client.tracking_uri)) is not None:
+        return None
+    elsewhere = find_elsewhere(uri, registry_uri)
+    if elsewhere is None:
+        return None
+    registry, version = elsewhere
+    copy = copy_model_version(
+        f"models:/{version.name}/{version.version}",
+        name,
+        source_registry=registry.uri,
+        destination_registry=registry_uri,
+    )
+    return client.get_model_version(copy.name, copy.version)
+
+
 class _Copy:
     """Finds, continues or creates the copy of a version."""
 
@@ -189,8 +220,7 @@ class _Copy:
                 return self._await_ready(copy), True
             # The registry gave up this version.
             client.delete_model_version(copy.name, str(copy.version))
-        location = locate_model(self._source_uri, self._registry.client)
-        model = download_model(location, self._folder, self._report)
+        model = self._download()
         tags = tags_of_copy(self._version, self._registry, model.folder)
         self._report("Uploading", 0, model.size)
         is_new_name = create_registered_model(client, self._name)
@@ -201,6 +231,18 @@ class _Copy:
                 delete_if_empty(client, self._name)
             raise
         return self._drop_second_copy(self._await_ready(copy)), True
+
+    def _download(self) -> DownloadedModel:
+        try:
+            location = locate_model(self._source_uri, self._registry.client)
+            return download_model(location, self._folder, self._report)
+        except Exception as err:
+            if not _is_of_service(err):
+                raise
+            raise RegistryError(
+                f"files of {str(self._source_uri)!r} must be readable in {self._registry.title}: "
+                f"got {first_line(err)}; run the copy again: it goes on where it stopped"
+            ) from err
 
     def _create_version(self, folder: Path, tags: dict[str, str]) -> ModelVersion:
         client, uri = self._target.client, self._target.uri
@@ -248,8 +290,7 @@ class _Copy:
 
     def _continue_in_unity_catalog(self, copy: ModelVersion) -> ModelVersion:
         """Upload the files of a version whose upload was killed, and end its registration."""
-        location = locate_model(self._source_uri, self._registry.client)
-        model = download_model(location, self._folder, self._report)
+        model = self._download()
         self._report("Uploading", 0, model.size)
         client, name, number = self._target.client, copy.name, str(copy.version)
         store = client._get_registry_client().store

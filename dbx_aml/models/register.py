@@ -13,6 +13,7 @@ from dbx_aml._common.json_content import parse_json
 from dbx_aml._common.log import get_logger
 from dbx_aml._common.paths import sha256_of_folder
 from dbx_aml._common.text import first_line
+from dbx_aml.models.copy import copy_from_other_registry
 from dbx_aml.models.lineage import (
     ARTIFACTS_SHA256,
     SIGNATURE,
@@ -20,6 +21,7 @@ from dbx_aml.models.lineage import (
     SOURCE_RUN_ID,
     version_tags_for,
 )
+from dbx_aml.models.mirrored_source import find_mirrored_source
 from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.models.model_files import ModelLocation, locate_model, registry_uri_of
 from dbx_aml.models.model_uri import ModelUri
@@ -29,6 +31,7 @@ from dbx_aml.models.registration import (
     delete_if_empty,
     signature_tag,
 )
+from dbx_aml.models.registries import current_link, find_registry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,12 +51,16 @@ def register_model(
     alias: str | None = None,
     tags: Mapping[str, str] | None = None,
     tracking_uri: str | None = None,
+    registry: str | None = None,
     registry_uri: str | None = None,
 ) -> ModelVersion:
     """Register a model as a new registered model, or as the next version of one.
 
     Waits until the version is ready. If the registry refuses the version, a registered model
     without any version is deleted again. MLflow's process-wide URIs do not change.
+
+    A version that only the other registry of the link has is copied, see `copy_model_version`. In
+    mode "dual" the id of a mirrored run, or of its model, stands for the run in Databricks.
 
     Args:
         model_uri: Model to register, for example "runs:/4be1.../model", "models:/m-5f0c..." or
@@ -64,8 +71,8 @@ def register_model(
         tags: Tags of the version, beside those for its lineage: source run, model URI,
             signature, and one hash over all files.
         tracking_uri: MLflow tracking URI of the run. Default: MLflow's current one.
-        registry_uri: MLflow registry URI, for example "databricks-uc". Default: MLflow's current
-            one.
+        registry: Registry of the link: "databricks-uc", "databricks" or "aml".
+        registry_uri: Another registry by its MLflow URI. Default: MLflow's current one.
 
     Returns:
         The version as the registry shows it: ready, with its tags and alias.
@@ -83,7 +90,16 @@ def register_model(
         raise ArgumentError(
             f"model_name must not be empty: got {model_name!r}; pass for example 'delay'"
         )
+    if registry is not None:
+        registry_uri = find_registry(registry, current_link()).uri
     client = create_client(tracking_uri, registry_uri)
+    if uri.kind in ("version", "alias"):
+        copied_version = copy_from_other_registry(uri, client, model_name)
+        if copied_version is not None:
+            for key, text in (tags or {}).items():
+                client.set_model_version_tag(model_name, copied_version.version, key, text)
+            return _with_alias(client, copied_version, alias)
+    uri = find_mirrored_source(uri, client)
     with TemporaryDirectory(prefix="dbx_aml_") as folder:
         try:
             location = locate_model(uri, client)
@@ -94,15 +110,23 @@ def register_model(
         lineage = _lineage_tags(location, model, path)
         lineage = version_tags_for(registry_uri_of(client), lineage)
         version = _create_version(client, location, path, model_name, {**lineage, **(tags or {})})
+    return _with_alias(client, version, alias)
+
+
+def _with_alias(client: MlflowClient, version: ModelVersion, alias: str | None) -> ModelVersion:
+    """Set an alias, if there is one, and return the version as the registry shows it."""
+    from mlflow.exceptions import MlflowException
+
+    name = version.name
     if alias:
         try:
-            client.set_registered_model_alias(model_name, alias, version.version)
+            client.set_registered_model_alias(name, alias, version.version)
         except MlflowException as err:
             raise RegistryError(
                 f"alias must be settable: got {alias!r} for version {version.version} of "
-                f"{model_name!r}, which is registered without it; {first_line(err)}"
+                f"{name!r}, which is registered without it; {first_line(err)}"
             ) from err
-    return client.get_model_version(model_name, version.version)
+    return client.get_model_version(name, version.version)
 
 
 def _lineage_tags(location: ModelLocation, model: Model, path: Path) -> dict[str, str]:

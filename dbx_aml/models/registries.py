@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 UNITY_CATALOG = "databricks-uc"
 AML = "aml"
 # Longest time for a question to a registry that the user did not name.
-_LOOKUP_TIMEOUT_S = 10.0
+LOOKUP_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def find_elsewhere(uri: ModelUri, registry_uri: str) -> tuple[Registry, ModelVer
     """
     for registry in other_registries(registry_uri, str(uri.name)):
         try:
-            with time_limit(_LOOKUP_TIMEOUT_S):
+            with time_limit(LOOKUP_TIMEOUT_S):
                 version = get_version(uri, registry)
         except DbxAmlError:
             # The caller shows the answer of the first registry.
@@ -211,17 +211,22 @@ def find_elsewhere(uri: ModelUri, registry_uri: str) -> tuple[Registry, ModelVer
     return None
 
 
-def describe_missing_version(uri: ModelUri, registry_uri: str) -> str:
-    """Return a sentence for a version that a registry does not have, and where it is instead."""
-    asked = Registry(registry_uri, registry_uri)
-    text = f"{asked.title} has no model version {str(uri)!r}"
-    found = find_elsewhere(uri, registry_uri)
-    if found is None:
-        return text
-    registry, version = found
+def describe_version_elsewhere(uri: ModelUri, registry_uri: str) -> str:
+    """Return a sentence about a version that only the other registry has; "" if that has none.
+
+    Args:
+        uri: URI of a version or an alias.
+        registry_uri: Registry that does not have the version.
+    """
+    elsewhere = find_elsewhere(uri, registry_uri)
+    if elsewhere is None:
+        return ""
+    registry, version = elsewhere
+    model_uri = f"models:/{version.name}/{version.version}"
     return (
-        f"{text}; {registry.title} has it: copy it with 'dbx-aml models copy "
-        f"models:/{version.name}/{version.version}', or set the registry URI to {registry.word!r}"
+        f"model version must be in {Registry(registry_uri, registry_uri).title}: got "
+        f"{str(uri)!r}, which is in {registry.title}; copy it with 'dbx-aml models copy "
+        f"{model_uri}', or set MLflow's registry URI to {redact_uri(registry.uri)!r}"
     )
 
 

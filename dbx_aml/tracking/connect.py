@@ -26,6 +26,7 @@ from dbx_aml.link.clouds import ALLOWED_HOSTS_VARIABLE
 from dbx_aml.link.connected_link import connected_link, set_connected_link
 from dbx_aml.link.link import Link
 from dbx_aml.link.uris import is_databricks_uri
+from dbx_aml.models.register_patch import patch_register_model
 from dbx_aml.tracking.connection import Connection
 from dbx_aml.tracking.servers import databricks_host
 
@@ -201,6 +202,8 @@ def _apply(link: Link) -> Callable[[], None]:
             os.environ[_RETRY_TIMEOUT] = f"{link.retry_timeout_s:g}"
         mlflow.set_tracking_uri(str(link.tracking_uri))
         mlflow.set_registry_uri(str(link.registry_uri))
+        if link.uses_azure_ml:
+            patch_register_model()
         if link.experiment is not None:
             # MLflow's own retries would wait for minutes.
             with send_within(service_policy(), is_idempotent=True):

@@ -5,7 +5,8 @@ neither `models:/m-...` nor runs of another server, and it has no aliases.
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,6 +20,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 from mlflow.store.entities.paged_list import PagedList
 
+from dbx_aml._common.errors import is_not_found
 from dbx_aml._common.http import paged
 from dbx_aml._common.redact import redact
 from dbx_aml.link.uris import parse_azureml_uri
@@ -29,6 +31,8 @@ from dbx_aml.models.lineage import (
     SOURCE_RUN_ID,
 )
 from dbx_aml.models.mlflow_client import create_client
+from dbx_aml.models.model_uri import ModelUri
+from dbx_aml.models.registries import describe_version_elsewhere
 from dbx_aml.tracking.azureml.artifact_repository import create_upload
 from dbx_aml.tracking.azureml.mlflow_calls import (
     AnswerLostError,
@@ -162,17 +166,35 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
                 return self._with_aliases(super().get_model_version_by_alias(name, alias))
             except CallNotSupportedError:
                 self._has_aliases = False
-        super().get_registered_model(name)
-        version = versions_by_alias(self._stored_versions(name)).get(alias)
-        if version is None:
-            raise MlflowException(
-                f"Registered model alias {alias} not found.", RESOURCE_DOES_NOT_EXIST
-            )
+        with self._naming_other_registry(ModelUri(kind="alias", name=name, alias=alias)):
+            super().get_registered_model(name)
+            version = versions_by_alias(self._stored_versions(name)).get(alias)
+            if version is None:
+                raise MlflowException(
+                    f"Registered model alias {alias} not found.", RESOURCE_DOES_NOT_EXIST
+                )
         return self.get_model_version(name, version)
 
     def get_model_version(self, name: str, version: str) -> ModelVersion:
         """Return a version with its aliases."""
-        return self._with_aliases(super().get_model_version(name, version))
+        with self._naming_other_registry(ModelUri(kind="version", name=name, version=str(version))):
+            return self._with_aliases(super().get_model_version(name, version))
+
+    def get_model_version_download_uri(self, name: str, version: str) -> str:
+        """Return the location of a version's files."""
+        with self._naming_other_registry(ModelUri(kind="version", name=name, version=str(version))):
+            return str(super().get_model_version_download_uri(name, version))
+
+    @contextmanager
+    def _naming_other_registry(self, uri: ModelUri) -> Iterator[None]:
+        """Let the error for a missing version name the other registry of the link that has it."""
+        try:
+            yield
+        except MlflowException as error:
+            message = describe_version_elsewhere(uri, self._uri) if is_not_found(error) else ""
+            if not message:
+                raise
+            raise MlflowException(message, RESOURCE_DOES_NOT_EXIST) from None
 
     def get_registered_model(self, name: str) -> RegisteredModel:
         """Return a registered model with its aliases."""
