@@ -63,7 +63,10 @@ def test_link_has_the_same_names_in_python_on_the_command_and_as_widgets() -> No
 
 
 def test_register_has_the_same_names_in_python_and_as_widgets() -> None:
-    assert widgets_of("03_register.py") == argument_names(dbx_aml.register_model) - {"tags"}
+    assert widgets_of("03_register.py") == argument_names(dbx_aml.register_model) - {
+        "tags",
+        "registry",
+    }
 
 
 @pytest.mark.parametrize("subcommand", ["status", "verify"])

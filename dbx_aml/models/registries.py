@@ -211,23 +211,34 @@ def find_elsewhere(uri: ModelUri, registry_uri: str) -> tuple[Registry, ModelVer
     return None
 
 
-def describe_version_elsewhere(uri: ModelUri, registry_uri: str) -> str:
-    """Return a sentence about a version that only the other registry has; "" if that has none.
+def describe_model_elsewhere(name: str, version: str | None, registry_uri: str) -> str:
+    """Return a sentence about a model that only the other registry has; "" if that has none.
 
     Args:
-        uri: URI of a version or an alias.
-        registry_uri: Registry that does not have the version.
+        name: Registered model.
+        version: Its version; None for the registered model alone.
+        registry_uri: Registry that does not have it.
     """
-    elsewhere = find_elsewhere(uri, registry_uri)
-    if elsewhere is None:
-        return ""
-    registry, version = elsewhere
-    model_uri = f"models:/{version.name}/{version.version}"
-    return (
-        f"model version must be in {Registry(registry_uri, registry_uri).title}: got "
-        f"{str(uri)!r}, which is in {registry.title}; copy it with 'dbx-aml models copy "
-        f"{model_uri}', or set MLflow's registry URI to {redact_uri(registry.uri)!r}"
-    )
+    from mlflow.exceptions import MlflowException
+
+    for registry in other_registries(registry_uri, name):
+        try:
+            with time_limit(LOOKUP_TIMEOUT_S):
+                if version is None:
+                    registry.client.get_registered_model(name)
+                else:
+                    registry.client.get_model_version(name, version)
+        except (MlflowException, DbxAmlError):
+            # The caller shows the answer of the first registry.
+            continue
+        uri = f"models:/{name}/{version or '<version>'}"
+        return (
+            f"model must be in {Registry(registry_uri, registry_uri).title}: got "
+            f"{uri if version else name!r}, which is in {registry.title}; copy it with "
+            f"'dbx-aml models copy {uri}', or set MLflow's registry URI to "
+            f"{redact_uri(registry.uri)!r}"
+        )
+    return ""
 
 
 def _is_same_service(uri: str, other_uri: str) -> bool:

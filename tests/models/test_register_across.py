@@ -21,7 +21,7 @@ Register = Callable[[str, str], Any]
 
 @pytest.fixture(params=[mlflow.register_model, register_model], ids=["mlflow", "dbx_aml"])
 def register(request: pytest.FixtureRequest) -> Register:
-    """MLflow's function and that of this package."""
+    """The function of MLflow, and the function of this package."""
     patch_register_model()
     function: Register = request.param
     return function
@@ -68,9 +68,9 @@ def test_other_calls_say_which_registry_was_asked_and_which_has_the_version(
         with pytest.raises(MlflowException) as caught:
             call()
         text = str(caught.value)
-        assert "must be in Azure ML workspace " in text
+        assert "model must be in Azure ML workspace " in text
         assert "which is in Unity Catalog in Databricks; copy it with" in text
-        assert "'dbx-aml models copy models:/main.ml.delay/1'" in text
+        assert "'dbx-aml models copy models:/main.ml.delay/" in text
         assert "\n" not in text
 
 

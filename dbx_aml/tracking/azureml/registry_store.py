@@ -31,8 +31,7 @@ from dbx_aml.models.lineage import (
     SOURCE_RUN_ID,
 )
 from dbx_aml.models.mlflow_client import create_client
-from dbx_aml.models.model_uri import ModelUri
-from dbx_aml.models.registries import describe_version_elsewhere
+from dbx_aml.models.registries import describe_model_elsewhere
 from dbx_aml.tracking.azureml.artifact_repository import create_upload
 from dbx_aml.tracking.azureml.mlflow_calls import (
     AnswerLostError,
@@ -166,39 +165,41 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
                 return self._with_aliases(super().get_model_version_by_alias(name, alias))
             except CallNotSupportedError:
                 self._has_aliases = False
-        with self._naming_other_registry(ModelUri(kind="alias", name=name, alias=alias)):
-            super().get_registered_model(name)
-            version = versions_by_alias(self._stored_versions(name)).get(alias)
-            if version is None:
-                raise MlflowException(
-                    f"Registered model alias {alias} not found.", RESOURCE_DOES_NOT_EXIST
-                )
+        super().get_registered_model(name)
+        version = versions_by_alias(self._stored_versions(name)).get(alias)
+        if version is None:
+            raise MlflowException(
+                f"Registered model alias {alias} not found.", RESOURCE_DOES_NOT_EXIST
+            )
         return self.get_model_version(name, version)
 
     def get_model_version(self, name: str, version: str) -> ModelVersion:
         """Return a version with its aliases."""
-        with self._naming_other_registry(ModelUri(kind="version", name=name, version=str(version))):
+        with self._naming_other_registry(name, str(version)):
             return self._with_aliases(super().get_model_version(name, version))
 
     def get_model_version_download_uri(self, name: str, version: str) -> str:
         """Return the location of a version's files."""
-        with self._naming_other_registry(ModelUri(kind="version", name=name, version=str(version))):
+        with self._naming_other_registry(name, str(version)):
             return str(super().get_model_version_download_uri(name, version))
 
     @contextmanager
-    def _naming_other_registry(self, uri: ModelUri) -> Iterator[None]:
-        """Let the error for a missing version name the other registry of the link that has it."""
+    def _naming_other_registry(self, name: str, version: str | None = None) -> Iterator[None]:
+        """Let the error for a missing model name the other registry of the link that has it."""
         try:
             yield
         except MlflowException as error:
-            message = describe_version_elsewhere(uri, self._uri) if is_not_found(error) else ""
+            if not is_not_found(error):
+                raise
+            message = describe_model_elsewhere(name, version, self._uri)
             if not message:
                 raise
             raise MlflowException(message, RESOURCE_DOES_NOT_EXIST) from None
 
     def get_registered_model(self, name: str) -> RegisteredModel:
         """Return a registered model with its aliases."""
-        model: RegisteredModel = super().get_registered_model(name)
+        with self._naming_other_registry(name):
+            model: RegisteredModel = super().get_registered_model(name)
         model._latest_version = [
             self._with_aliases(version) for version in model.latest_versions or []
         ]

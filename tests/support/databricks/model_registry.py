@@ -54,7 +54,7 @@ class ModelRegistry:
         self.files: dict[str, bytes] = {}
 
     def handlers(self) -> dict[str, Handler]:
-        """Return the handlers of the API; those of files come before those of volumes."""
+        """Return the handlers of the API; the routes of files come before the routes of volumes."""
         registry = "/api/2.0/mlflow/unity-catalog"
         models, versions = f"{registry}/registered-models", f"{registry}/model-versions"
         file = "/api/2.0/fs/files/Models/{path:path}"
