@@ -132,16 +132,19 @@ def _bulk() -> Iterator[Figure]:
 
 def _idle() -> Figure:
     """Nothing to do, on many runs that are done."""
-    with TemporaryDirectory() as folder, _server(Path(folder) / "src") as (src, database):
-        _fill_done(src, database)
-        with _server(Path(folder) / "dst") as (dst, _):
-            times = [float(_python(IDLE, src, dst)) for _ in range(ROUNDS)]
-            started = time.perf_counter()
-            _python(MIRROR, "--source-tracking-uri", src, "--destination-tracking-uri", dst)
-            whole = time.perf_counter() - started
-            started = time.perf_counter()
-            _python("import mlflow")
-            bare = time.perf_counter() - started
+    with (
+        TemporaryDirectory() as folder,
+        _server(Path(folder) / "src") as (src, src_database),
+        _server(Path(folder) / "dst") as (dst, dst_database),
+    ):
+        _fill_done(src, src_database, dst, dst_database)
+        times = [float(_python(IDLE, src, dst)) for _ in range(ROUNDS)]
+        started = time.perf_counter()
+        _python(MIRROR, "--source-tracking-uri", src, "--destination-tracking-uri", dst)
+        whole = time.perf_counter() - started
+        started = time.perf_counter()
+        _python("import mlflow")
+        bare = time.perf_counter() - started
     ours = statistics.median(times)
     note = f"the whole command {whole:.1f} s, of which `import mlflow` alone is {bare:.1f} s"
     return Figure(
@@ -226,28 +229,27 @@ def _fill(uri: str, database: Path) -> None:
                 )
 
 
-def _fill_done(uri: str, database: Path) -> None:
-    """Make one run that is done, and copies of it in the database."""
+def _fill_done(src: str, src_database: Path, dst: str, dst_database: Path) -> None:
+    """Mirror one run, and make copies of it and of its mirrored run in both databases."""
     from mlflow import MlflowClient
 
-    client = MlflowClient(uri)
+    client = MlflowClient(src)
     experiment = client.create_experiment(PATH)
-    made = client.create_run(
-        experiment, tags={"dbx_aml.mirror": "done", "dbx_aml.mirror.aml.run_id": "x"}
-    )
-    client.set_terminated(made.info.run_id)
-    with sqlite3.connect(database, timeout=60) as connection:
-        for table in ("runs", "tags"):
-            cursor = connection.execute(f"SELECT * FROM {table}")
-            names = [one[0] for one in cursor.description]
-            rows = [row for row in cursor.fetchall() if made.info.run_id in row]
-            marks = ",".join("?" * len(names))
-            for number in range(1, DONE_RUNS):
-                copies = [
-                    [f"{number:032x}" if one == made.info.run_id else one for one in row]
-                    for row in rows
-                ]
-                connection.executemany(f"INSERT INTO {table} VALUES ({marks})", copies)
+    made = client.create_run(experiment, tags={"dbx_aml.mirror": "pending"})
+    run_id = made.info.run_id
+    client.set_terminated(run_id)
+    _python(MIRROR, "--source-tracking-uri", src, "--destination-tracking-uri", dst)
+    mirrored_id = client.get_run(run_id).data.tags["dbx_aml.mirror.aml.run_id"]
+    for database, copied_id in ((src_database, run_id), (dst_database, mirrored_id)):
+        with sqlite3.connect(database, timeout=60) as connection:
+            for table in ("runs", "tags"):
+                cursor = connection.execute(f"SELECT * FROM {table}")
+                rows = [row for row in cursor.fetchall() if copied_id in row]
+                marks = ",".join("?" * len(cursor.description))
+                for number in range(1, DONE_RUNS):
+                    new_ids = {run_id: f"{number:032x}", mirrored_id: f"f{number:031x}"}
+                    copies = [[new_ids.get(value, value) for value in row] for row in rows]
+                    connection.executemany(f"INSERT INTO {table} VALUES ({marks})", copies)
 
 
 def _limit(uri: str) -> float:
