@@ -24,6 +24,7 @@ from dbx_aml.cli.demo import demo
 from dbx_aml.cli.doctor import doctor
 from dbx_aml.cli.link import link
 from dbx_aml.cli.mirror import mirror
+from dbx_aml.cli.models import models
 from dbx_aml.cli.notebook import notebook
 from dbx_aml.cli.runs import runs
 from dbx_aml.cli.score import score
@@ -71,7 +72,7 @@ def main(verbose: bool) -> None:
     _set_up_logging(verbose)
 
 
-for _command in (batches, cluster, demo, doctor, link, mirror, notebook, runs, score):
+for _command in (batches, cluster, demo, doctor, link, mirror, models, notebook, runs, score):
     main.add_command(_command)
 
 
