@@ -114,7 +114,7 @@ def register_model(
 
 
 def _with_alias(client: MlflowClient, version: ModelVersion, alias: str | None) -> ModelVersion:
-    """Set an alias, if there is one, and return the version as the registry shows it."""
+    """Set an alias unless it is None; return the version as the registry shows it."""
     from mlflow.exceptions import MlflowException
 
     name = version.name

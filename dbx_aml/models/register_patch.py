@@ -1,8 +1,8 @@
 """A patch of `mlflow.register_model`: a source is found in either service of the link.
 
 MLflow asks one registry and one tracking server. The patch changes only a source that these do not
-have: the id of a mirrored run or model becomes that of its source, and a version of the other
-registry is copied.
+have: the id of a mirrored run or model is replaced by the id of its source, and a version of the
+other registry is copied.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class ModelVersionRow:
         created: Time of creation in UTC.
         run_id: Run that logged the model.
         run_url: Page of the run.
-        copied_from: URI of the version that this one is a copy of, with its registry.
+        copied_from: URI of the source of a copy, with its registry.
         copies: URIs of the copies of this version, each with its registry.
     """
 
