@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from dbx_aml.scoring.score_table import score_table
     from dbx_aml.tracking.connect import connect
     from dbx_aml.tracking.connection import Connection
+    from dbx_aml.tracking.pages import experiment_url, model_version_url, run_url
 
     __version__: str
 
@@ -60,9 +61,12 @@ __all__ = [
     "batches",
     "connect",
     "copy_model_version",
+    "experiment_url",
     "local_spark",
+    "model_version_url",
     "register_model",
     "run_doctor",
+    "run_url",
     "sample_flights",
     "score_table",
     "status",
@@ -75,6 +79,9 @@ _HOMES = {
     "ScoringResult": "dbx_aml.scoring.result",
     "batches": "dbx_aml.scoring.ledger",
     "connect": "dbx_aml.tracking.connect",
+    "experiment_url": "dbx_aml.tracking.pages",
+    "model_version_url": "dbx_aml.tracking.pages",
+    "run_url": "dbx_aml.tracking.pages",
     "copy_model_version": "dbx_aml.models.copy",
     "run_doctor": "dbx_aml.doctor.run",
     "local_spark": "dbx_aml.local.spark",

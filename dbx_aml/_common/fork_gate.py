@@ -74,7 +74,7 @@ os.register_at_fork(
 
 
 def is_background() -> bool:
-    """Tell whether the caller is in a block of `delay_forks`, or in a call that one has started."""
+    """Tell whether a block of `delay_forks` made or started this call."""
     return _is_background.get()
 
 

@@ -103,14 +103,15 @@ class Credential:
 
     Args:
         link: Link whose settings choose the source of the tokens and the cloud.
+        source: Source of the tokens, whatever the settings are.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, source: CredentialSource | None = None) -> None:
         self._link = link
         self._lock = Lock()
         self._tokens: dict[Hashable, _CachedToken] = {}
         self._secrets: set[str] = set()
-        self._source: CredentialSource | None = None
+        self._source = source
         self._azure_credential: Any = None
 
     def __repr__(self) -> str:
@@ -172,6 +173,8 @@ class Credential:
     def describe_sources(self) -> list[CredentialSource]:
         """Return every source in order, each with its setting; one of them may be selected."""
         sources = credential_sources(self._link)
+        if self._source is not None and self._source.name not in {s.name for s in sources}:
+            sources.insert(0, self._source)
         configured = (source for source in sources if source.is_configured)
         selected = self._source or next(configured, None)
         name = selected.name if selected else None

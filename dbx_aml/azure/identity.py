@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from dbx_aml._common.redact import redact
 from dbx_aml._common.text import one_line
@@ -53,12 +54,7 @@ def identity_of_token(token: str) -> Identity:
 
     The token is not verified: the service that it is sent to does that.
     """
-    payload = [*token.split("."), ""][1]
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except ValueError:
-        # An opaque token has no claims.
-        claims = {}
+    claims = token_claims(token)
     user = claims.get("upn") or claims.get("preferred_username") or claims.get("unique_name")
     application = claims.get("appid") or claims.get("azp")
     return Identity(
@@ -66,6 +62,16 @@ def identity_of_token(token: str) -> Identity:
         tenant_id=str(claims.get("tid") or "unknown"),
         is_user=bool(user),
     )
+
+
+def token_claims(token: str) -> dict[str, Any]:
+    """Return the claims of an access token; an opaque token has none."""
+    payload = [*token.split("."), ""][1]
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except ValueError:
+        return {}
+    return claims if isinstance(claims, dict) else {}
 
 
 def short_message(error: BaseException, tenant_id: str | None, secrets: Iterable[str]) -> str:

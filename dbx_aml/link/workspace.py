@@ -206,9 +206,29 @@ class AmlWorkspace:
         """The workspace's page in the Azure portal."""
         return f"https://{self.hosts.portal}/#resource{self.arm_id}/overview"
 
-    def run_url(self, run_id: str) -> str:
-        """Return a run's page in Azure ML studio, for example of "0b9a6c1d-..."."""
-        return f"https://{self.hosts.studio}/runs/{quote(run_id, safe='')}?wsid={self.arm_id}"
+    def run_url(self, run_id: str, *, tenant_id: str | None = None) -> str:
+        """Return a run's page in Azure ML studio, for example of "0b9a6c1d-...".
+
+        Args:
+            run_id: Id of the run.
+            tenant_id: Tenant of the workspace; without it the studio opens the person's own.
+        """
+        return self._studio_page(f"runs/{quote(run_id, safe='')}", tenant_id)
+
+    def experiment_url(self, experiment_id: str, *, tenant_id: str | None = None) -> str:
+        """Return an experiment's page in Azure ML studio; arguments as of `run_url`."""
+        return self._studio_page(f"experiments/id/{quote(experiment_id, safe='')}", tenant_id)
+
+    def model_version_url(
+        self, name: str, version: str | int, *, tenant_id: str | None = None
+    ) -> str:
+        """Return the page of a model version in Azure ML studio; arguments as of `run_url`."""
+        model = f"{quote(name, safe='')}:{quote(str(version), safe='')}"
+        return self._studio_page(f"model/{model}/details", tenant_id)
+
+    def _studio_page(self, path: str, tenant_id: str | None) -> str:
+        tenant = f"&tid={quote(tenant_id, safe='')}" if tenant_id else ""
+        return f"https://{self.hosts.studio}/{path}?wsid={self.arm_id}{tenant}"
 
 
 def workspace_fields(config: Mapping[str, Any]) -> dict[str, Any]:

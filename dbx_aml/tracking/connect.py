@@ -19,13 +19,14 @@ from dbx_aml._common.errors import LinkError
 from dbx_aml._common.http import send_within
 from dbx_aml._common.retry import service_policy
 from dbx_aml.azure.client import AzureClient
-from dbx_aml.azure.credentials import get_credential
+from dbx_aml.azure.credentials import Credential, get_credential
 from dbx_aml.azure.identity import Identity
+from dbx_aml.azure.job_token import get_tracking_credential
 from dbx_aml.azure.workspaces import check_workspace, with_tracking_uri
 from dbx_aml.link.clouds import ALLOWED_HOSTS_VARIABLE
 from dbx_aml.link.connected_link import connected_link, set_connected_link
 from dbx_aml.link.link import Link
-from dbx_aml.link.uris import is_databricks_uri
+from dbx_aml.link.uris import is_databricks_uri, parse_azureml_uri
 from dbx_aml.models.register_patch import patch_register_model
 from dbx_aml.tracking.connection import Connection
 from dbx_aml.tracking.servers import databricks_host
@@ -34,14 +35,26 @@ _CLOUD = "AZUREML_CURRENT_CLOUD"
 _RETRY_TIMEOUT = "DBX_AML_RETRY_TIMEOUT_S"
 _MODE = "DBX_AML_MODE"
 _EXPERIMENT_ID = "MLFLOW_EXPERIMENT_ID"
+_EXPERIMENT_NAME = "MLFLOW_EXPERIMENT_NAME"
+_RUN_ID = "MLFLOW_RUN_ID"
+_TRACKING_URI = "MLFLOW_TRACKING_URI"
+# The variables by which a child process gets the credential of the link; no secret is in them.
+_CREDENTIAL_VARIABLES = {
+    "tenant_id": "DBX_AML_TENANT_ID",
+    "client_id": "DBX_AML_CLIENT_ID",
+    "client_secret": "DBX_AML_CLIENT_SECRET",
+    "service_credential": "DBX_AML_SERVICE_CREDENTIAL",
+}
 # Variables that `connect` or MLflow's functions set.
 _VARIABLES = (
     _CLOUD,
     _RETRY_TIMEOUT,
     _MODE,
     _EXPERIMENT_ID,
-    "MLFLOW_EXPERIMENT_NAME",
-    "MLFLOW_TRACKING_URI",
+    _RUN_ID,
+    _TRACKING_URI,
+    *_CREDENTIAL_VARIABLES.values(),
+    _EXPERIMENT_NAME,
     "MLFLOW_REGISTRY_URI",
 )
 # Longest time for all steps together: token, workspace, hosts, experiment.
@@ -115,7 +128,7 @@ def _connect(
             return _connection.borrowed()
         _import_clients(link)
         with time_limit(CONNECT_TIMEOUT_S):
-            resolved_link, identity = _verify_link(link)
+            resolved_link, credential, identity = _verify_link(link)
             uris = (resolved_link.tracking_uri, resolved_link.registry_uri)
             host = next((databricks_host(uri) for uri in uris if is_databricks_uri(uri)), None)
             old_connection = _connection
@@ -131,6 +144,7 @@ def _connect(
         _connection = Connection(
             link=link,
             resolved_link=resolved_link,
+            credential=credential,
             identity=identity,
             databricks_host=host,
             restore=restore,
@@ -150,16 +164,15 @@ def reset_for_tests() -> None:
     set_connected_link(None)
 
 
-def _verify_link(link: Link) -> tuple[Link, Identity | None]:
-    """Return the link with its tracking URI, and the caller's identity if MLflow calls Azure ML."""
+def _verify_link(link: Link) -> tuple[Link, Credential | None, Identity | None]:
+    """Return the link with its tracking URI; credential and identity if MLflow calls Azure ML."""
     if not link.calls_azure_ml or link.aml_workspace is None:
-        return link, None
-    credential = get_credential(link)
+        return link, None, None
+    credential = get_tracking_credential(link)
     identity = credential.verify()
-    client = AzureClient(credential)
-    workspace = with_tracking_uri(client, link.aml_workspace)
-    check_workspace(client, workspace)
-    return replace(link, aml_workspace=workspace, aml_tracking_uri=None), identity
+    workspace = with_tracking_uri(AzureClient(get_credential(link)), link.aml_workspace)
+    check_workspace(AzureClient(credential), workspace)
+    return replace(link, aml_workspace=workspace, aml_tracking_uri=None), credential, identity
 
 
 def _import_clients(link: Link) -> None:
@@ -192,6 +205,7 @@ def _apply(link: Link) -> Callable[[], None]:
             fluent._active_experiment_id = None
             if os.environ.get(_EXPERIMENT_ID) == experiment_id:
                 del os.environ[_EXPERIMENT_ID]
+        _remove_run_of_other_server(str(link.tracking_uri))
         if link.mode == "dual":
             # Child processes mark their runs too.
             os.environ[_MODE] = link.mode
@@ -200,6 +214,7 @@ def _apply(link: Link) -> Callable[[], None]:
             os.environ[_CLOUD] = link.aml_workspace.cloud
             # The store for Azure ML reads this variable, also in child processes.
             os.environ[_RETRY_TIMEOUT] = f"{link.retry_timeout_s:g}"
+            _set_credential_variables(link)
         mlflow.set_tracking_uri(str(link.tracking_uri))
         mlflow.set_registry_uri(str(link.registry_uri))
         if link.uses_azure_ml:
@@ -212,6 +227,38 @@ def _apply(link: Link) -> Callable[[], None]:
         restore()
         raise
     return restore
+
+
+def _remove_run_of_other_server(tracking_uri: str) -> None:
+    """Remove the run and the experiment that variables name, if they are of another server.
+
+    An Azure ML job, a Databricks job and an MLflow project set the three variables.
+
+    Args:
+        tracking_uri: Tracking URI that MLflow gets.
+    """
+    old_uri = os.environ.get(_TRACKING_URI)
+    if old_uri is None or _RUN_ID not in os.environ:
+        return
+    old_workspace, workspace = parse_azureml_uri(old_uri), parse_azureml_uri(tracking_uri)
+    if old_workspace is not None and workspace is not None:
+        is_same = old_workspace.has_same_names(workspace)
+    else:
+        is_same = old_uri == tracking_uri
+    if not is_same:
+        for name in (_RUN_ID, _EXPERIMENT_ID, _EXPERIMENT_NAME):
+            os.environ.pop(name, None)
+
+
+def _set_credential_variables(link: Link) -> None:
+    """Let child processes find the credential of the link, by its reference."""
+    if not any(getattr(link, field) for field in _CREDENTIAL_VARIABLES):
+        return
+    values = {
+        variable: str(getattr(link, field)) if getattr(link, field) else None
+        for field, variable in _CREDENTIAL_VARIABLES.items()
+    }
+    set_variables(values)
 
 
 def _save_state() -> Callable[[], None]:

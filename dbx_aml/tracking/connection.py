@@ -8,7 +8,7 @@ from typing import Self
 
 from dbx_aml._common.html import html_table
 from dbx_aml._common.redact import redact
-from dbx_aml.azure.credentials import get_credential
+from dbx_aml.azure.credentials import Credential
 from dbx_aml.azure.identity import Identity
 from dbx_aml.link.link import Link
 
@@ -23,7 +23,8 @@ class Connection:
     Args:
         link: Link as the caller gave it.
         resolved_link: Link with the values that only the services know.
-        identity: Identity of the caller in Azure ML; None if MLflow does not call Azure ML.
+        credential: Credential that Azure ML has accepted; None if MLflow does not call Azure ML.
+        identity: Identity of the caller in Azure ML; None as for the credential.
         databricks_host: URL of the Databricks workspace; None if MLflow does not call one.
         restore: Function that restores the state before the connection.
     """
@@ -33,6 +34,7 @@ class Connection:
         *,
         link: Link,
         resolved_link: Link,
+        credential: Credential | None,
         identity: Identity | None,
         databricks_host: str | None = None,
         restore: Callable[[], None] = _restore_nothing,
@@ -41,6 +43,7 @@ class Connection:
         self.identity = identity
         self.databricks_host = databricks_host
         self._resolved_link = resolved_link
+        self._credential = credential
         self._restore = restore
 
     @property
@@ -59,7 +62,7 @@ class Connection:
         No fact has a secret: a URI is without the password that MLflow's URI may have.
         """
         workspace = self._resolved_link.aml_workspace
-        source = get_credential(self.link).selected_source() if self.identity else None
+        source = self._credential.selected_source() if self._credential else None
         facts = {
             "mode": self.link.mode,
             "tracking URI": self.tracking_uri,
@@ -78,6 +81,7 @@ class Connection:
         return Connection(
             link=self.link,
             resolved_link=self._resolved_link,
+            credential=self._credential,
             identity=self.identity,
             databricks_host=self.databricks_host,
         )

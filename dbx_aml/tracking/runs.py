@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from itertools import pairwise
 from math import isfinite
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote, urlsplit
 
-from dbx_aml._common.errors import LinkError, RunError
-from dbx_aml._common.redact import redact_uri
+from dbx_aml._common.errors import RunError
 from dbx_aml._common.text import first_line
-from dbx_aml.link.workspace import AmlWorkspace
 from dbx_aml.models.mlflow_client import create_client, get_metric_history, list_all_artifacts
-from dbx_aml.tracking.servers import databricks_host
+from dbx_aml.tracking.pages import run_url
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -135,46 +130,6 @@ def sparkline(values: list[float]) -> str:
     )
 
 
-def run_url(tracking_uri: str, experiment_id: str, run_id: str) -> str | None:
-    """Return the URL of a run's page: in Databricks, in Azure ML studio or in MLflow's server.
-
-    Args:
-        tracking_uri: For example "https://mlflow.contoso.com" or "databricks".
-        experiment_id: Id of the run's experiment.
-        run_id: Id of the run.
-
-    Returns:
-        None for a server without pages, and for a Databricks workspace that is not configured.
-    """
-    scheme = urlsplit(tracking_uri).scheme or tracking_uri
-    # The ids are the service's texts.
-    path = f"experiments/{quote(experiment_id, safe='')}/runs/{quote(run_id, safe='')}"
-    if scheme == "azureml":
-        return AmlWorkspace.from_tracking_uri(tracking_uri).run_url(run_id)
-    if scheme in ("http", "https"):
-        server_url = redact_uri(tracking_uri).rstrip("/")
-        return f"{server_url}/#/{path}"
-    if scheme == "databricks":
-        host = _databricks_host_or_none(tracking_uri)
-        return f"{host}/ml/{path}" if host else None
-    return None
-
-
-def _databricks_host_or_none(tracking_uri: str) -> str | None:
-    if tracking_uri == "databricks" and "DATABRICKS_HOST" in os.environ:
-        return os.environ["DATABRICKS_HOST"].rstrip("/")
-    return _profile_host(tracking_uri)
-
-
-@cache
-def _profile_host(tracking_uri: str) -> str | None:
-    """Return the workspace's URL; MLflow may call the host to find it, so the URL is kept."""
-    try:
-        return databricks_host(tracking_uri).rstrip("/")
-    except LinkError:
-        return None
-
-
 def _call_mlflow(call: Callable[[], Result], rule: str, name: str) -> Result:
     from mlflow.exceptions import MlflowException
 
@@ -212,5 +167,5 @@ def _to_row(run: Run, tracking_uri: str) -> RunRow:
         started=datetime.fromtimestamp(start_ms / 1000, UTC) if start_ms else None,
         seconds=(end_ms - start_ms) / 1000 if start_ms and end_ms else None,
         metrics=dict(sorted(run.data.metrics.items())),
-        url=run_url(tracking_uri, info.experiment_id, info.run_id),
+        url=run_url(info.run_id, info.experiment_id, tracking_uri=tracking_uri),
     )

@@ -162,7 +162,7 @@ def test_a_host_is_allowed_until_the_connection_ends(
     workspace: AmlWorkspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variable = "DBX_AML_ALLOWED_HOSTS"
-    monkeypatch.setattr("dbx_aml.tracking.connect._verify_link", lambda link: (link, None))
+    monkeypatch.setattr("dbx_aml.tracking.connect._verify_link", lambda link: (link, None, None))
     uri = str(workspace.tracking_uri).replace("westeurope.api.azureml.ms", "ml.contoso.com")
     with connect(allowed_hosts=["ml.contoso.com"], mode="aml", aml_tracking_uri=uri) as connection:
         assert connection.tracking_uri == uri
@@ -457,3 +457,107 @@ def test_a_connection_shows_no_password() -> None:
             for text in (str(shown), repr(shown), shown._repr_html_()):
                 assert "s3cret" not in text
             assert "https://***@mlflow.example" in str(shown)
+
+
+JOB_RUN = "11111111-1111-4111-8111-111111111111"
+
+
+@pytest.fixture
+def job(azureml: AzureMl, set_identity: SetIdentity, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the variables of an Azure ML job, whose token is the only credential."""
+    set_identity("none")
+    for name, value in {
+        "MLFLOW_TRACKING_URI": azureml.tracking_uri,
+        "MLFLOW_TRACKING_TOKEN": azureml.token(),
+        "MLFLOW_RUN_ID": JOB_RUN,
+        "MLFLOW_EXPERIMENT_ID": "7",
+        "MLFLOW_EXPERIMENT_NAME": "nightly",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.azureml
+@pytest.mark.usefixtures("job")
+def test_in_an_azure_ml_job_connect_uses_the_token_and_the_run_of_the_job(
+    azureml: AzureMl,
+) -> None:
+    before = state()
+    with connect(mode="aml") as connection:
+        assert connection.to_dict()["credential"] == ("Azure ML job (MLFLOW_TRACKING_TOKEN is set)")
+        assert os.environ["MLFLOW_RUN_ID"] == JOB_RUN
+        assert mlflow.MlflowClient().search_experiments() is not None
+        assert azureml.requests(host="login") == []
+    assert state() == before
+
+
+@pytest.mark.azureml
+@pytest.mark.usefixtures("job")
+def test_the_run_of_an_azure_ml_job_is_put_aside_while_another_server_tracks(
+    tmp_path: Path,
+) -> None:
+    before = state()
+    for mode in ("databricks", "dual"):
+        with connect(mode=mode, **stores(tmp_path)):
+            names = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+            assert not os.environ.keys() & set(names)
+            with mlflow.start_run() as run:
+                assert run.info.run_id != JOB_RUN
+        assert state() == before
+
+
+@pytest.mark.azureml
+@pytest.mark.usefixtures("job")
+def test_the_token_of_a_job_is_not_used_for_another_workspace(azureml: AzureMl) -> None:
+    uri = azureml.tracking_uri.replace("mlw-team", "mlw-other")
+    with pytest.raises(CredentialError, match="managed identity of this machine"):
+        connect(mode="aml", aml_tracking_uri=uri)
+
+
+def test_a_run_of_the_same_server_stays_the_run_of_the_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    uris = stores(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uris["databricks_tracking_uri"])
+    monkeypatch.setenv("MLFLOW_RUN_ID", JOB_RUN)
+    with connect(mode="databricks", **uris):
+        assert os.environ["MLFLOW_RUN_ID"] == JOB_RUN
+    with connect(mode="aml", **uris):
+        assert "MLFLOW_RUN_ID" not in os.environ
+    assert os.environ["MLFLOW_RUN_ID"] == JOB_RUN
+
+
+@pytest.mark.azureml
+def test_child_processes_get_the_reference_of_the_service_principal_but_no_secret(
+    set_identity: SetIdentity, workspace: AmlWorkspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_identity()
+    secret = os.environ["AZURE_CLIENT_SECRET"]
+    monkeypatch.setenv("TEAM_SECRET", secret)
+    for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"):
+        monkeypatch.delenv(name)
+    variables = {
+        "DBX_AML_TENANT_ID": TENANT_ID,
+        "DBX_AML_CLIENT_ID": CLIENT_ID,
+        "DBX_AML_CLIENT_SECRET": "env:TEAM_SECRET",
+    }
+    with connect(
+        mode="aml",
+        aml_workspace=workspace,
+        tenant_id=TENANT_ID,
+        client_id=CLIENT_ID,
+        client_secret="env:TEAM_SECRET",
+    ) as connection:
+        assert {name: os.environ.get(name) for name in variables} == variables
+        # What a child process loads.
+        link = Link.load()
+        assert link.client_secret == connection.link.client_secret
+        assert (link.tenant_id, link.client_id) == (TENANT_ID, CLIENT_ID)
+    assert not os.environ.keys() & variables.keys()
+
+
+def test_without_a_named_credential_child_processes_keep_theirs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DBX_AML_TENANT_ID", "of-the-cluster")
+    with connect(Link(mode="dual", **stores(tmp_path))):  # type: ignore[arg-type]
+        assert os.environ["DBX_AML_TENANT_ID"] == "of-the-cluster"

@@ -4,7 +4,7 @@ import mlflow
 import pytest
 
 from dbx_aml._common.errors import RunError
-from dbx_aml.tracking.runs import list_runs, run_url, show_run, sparkline
+from dbx_aml.tracking.runs import list_runs, show_run, sparkline
 
 
 @pytest.fixture
@@ -75,23 +75,3 @@ def test_a_missing_run_or_experiment_is_one_line(mlflow_store):
 )
 def test_a_sparkline_has_a_bar_a_point_and_at_most_24(values, bars):
     assert sparkline(values) == bars
-
-
-@pytest.mark.parametrize(
-    ("tracking_uri", "url"),
-    [
-        ("https://ana:secret@ml.contoso.com/a/", "https://ml.contoso.com/a/#/experiments/7/runs/r"),
-        ("http://127.0.0.1:5000", "http://127.0.0.1:5000/#/experiments/7/runs/r"),
-        ("sqlite:////data/mlflow.db", None),
-        ("/data/mlruns", None),
-    ],
-)
-def test_a_run_has_a_link_where_its_server_has_pages(tracking_uri, url):
-    assert run_url(tracking_uri, "7", "r") == url
-
-
-def test_a_run_in_databricks_has_its_link(monkeypatch):
-    monkeypatch.setenv("DATABRICKS_HOST", "https://adb-1.2.azuredatabricks.net/")
-    monkeypatch.setenv("DATABRICKS_TOKEN", "token")
-    expected = "https://adb-1.2.azuredatabricks.net/ml/experiments/7/runs/r"
-    assert run_url("databricks", "7", "r") == expected

@@ -27,8 +27,10 @@ except ImportError:
 
 def tracking_store(store_uri: str, artifact_uri: str | None = None) -> Any:
     """Return the tracking store of the workspace that a tracking URI names."""
+    from dbx_aml.tracking.azureml.run_links_patch import patch_run_links
     from dbx_aml.tracking.azureml.store import AmlTrackingStore
 
+    patch_run_links()
     return AmlTrackingStore.from_uri(store_uri)
 
 

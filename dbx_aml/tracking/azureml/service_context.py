@@ -16,7 +16,6 @@ from azureml.mlflow._common._authentication.azureml_token_authentication import 
 from azureml.mlflow._common._cloud.cloud import _get_cloud_or_default
 from azureml.mlflow._internal.service_context_loader import (
     _AzureMLServiceContextLoader,
-    _mlflow_env_vars_set,
 )
 from azureml.mlflow._internal.utils import RegistryServiceContext, ServiceContext
 from mlflow.exceptions import MlflowException
@@ -25,6 +24,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from dbx_aml._common.errors import UntrustedHostError
 from dbx_aml._common.redact import redact
 from dbx_aml.azure.credentials import get_credential
+from dbx_aml.azure.job_token import accepts_job_token, has_job_token
 from dbx_aml.link.clouds import check_data_plane_host, cloud_and_region
 from dbx_aml.link.connected_link import connected_link
 from dbx_aml.link.link import Link
@@ -97,7 +97,8 @@ def _create_context(host: str, subscription_id: str, group: str, kind: str, name
     }
     if kind == "registries":
         return RegistryServiceContext(registry_name=name, auth=LinkCredential(), **arguments)
-    auth = _job_token(arguments, name) if _mlflow_env_vars_set() else LinkCredential()
+    is_job = has_job_token(_context_uris(host, _scope(subscription_id, group, kind, name))[0])
+    auth = LinkCredential(_job_token(arguments, name) if is_job else None)
     context = ServiceContext(workspace_name=name, auth=auth, **arguments)
     for uri in _context_uris(host, context._get_scope()):
         _AzureMLServiceContextLoader.add_service_context(uri, context)
@@ -130,14 +131,17 @@ def shared_registry_context(host: str, name: str) -> Any:
 
 def _registered_context(host: str, subscription_id: str, group: str, kind: str, name: str) -> Any:
     """Return the context that another library, for example the SDK, has registered; else None."""
-    scope = (
-        f"/subscriptions/{subscription_id}/resourceGroups/{group}"
-        f"/providers/Microsoft.MachineLearningServices/{kind}/{name}"
-    )
-    for uri in _context_uris(host, scope):
+    for uri in _context_uris(host, _scope(subscription_id, group, kind, name)):
         if _AzureMLServiceContextLoader.has_service_context(uri):
             return _AzureMLServiceContextLoader.get_service_context(uri)
     return None
+
+
+def _scope(subscription_id: str, group: str, kind: str, name: str) -> str:
+    return (
+        f"/subscriptions/{subscription_id}/resourceGroups/{group}"
+        f"/providers/Microsoft.MachineLearningServices/{kind}/{name}"
+    )
 
 
 def _context_uris(host: str, scope: str) -> list[str]:
@@ -163,7 +167,7 @@ def _job_token(context: dict[str, Any], workspace_name: str) -> Any:
         workspace_name=workspace_name,
         experiment_name=os.environ.get("MLFLOW_EXPERIMENT_NAME"),
         experiment_id=os.environ.get("MLFLOW_EXPERIMENT_ID"),
-        run_id=os.environ["MLFLOW_RUN_ID"],
+        run_id=os.environ.get("MLFLOW_RUN_ID") or os.environ["AZUREML_RUN_ID"],
     )
 
 
@@ -171,13 +175,19 @@ class LinkCredential:
     """The credential of the link that is connected at the moment of each call.
 
     A store lives longer than the connection under which it was created.
+
+    Args:
+        job_token: Token of the Azure ML job that runs this process, which renews itself.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, job_token: Any = None) -> None:
+        self._job_token = job_token
         self._environment_credential: Any = None
 
     def _current_credential(self) -> Any:
         link = connected_link()
+        if self._job_token is not None and (link is None or accepts_job_token(link)):
+            return self._job_token
         if link is not None:
             return get_credential(link)
         # Without a connected link, environment and files are read once.

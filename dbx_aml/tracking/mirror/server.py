@@ -26,7 +26,7 @@ from dbx_aml.azure.workspaces import check_workspace, with_tracking_uri
 from dbx_aml.link.link import Link
 from dbx_aml.link.uris import is_azureml_uri, is_databricks_uri
 from dbx_aml.link.workspace import AmlWorkspace
-from dbx_aml.tracking.runs import run_url
+from dbx_aml.tracking.pages import run_url
 from dbx_aml.tracking.servers import check_tracking_server
 
 Item = TypeVar("Item")
@@ -146,14 +146,14 @@ class MlflowServer:
 
     def run_url(self, run: Run) -> str | None:
         """Return the URL of a run's page, or None where the server has no pages."""
-        return run_url(self.tracking_uri, run.info.experiment_id, run.info.run_id)
+        return run_url(run.info.run_id, run.info.experiment_id, tracking_uri=self.tracking_uri)
 
     @cached_property
     def display_name(self) -> str:
         """Name of the server for people, without a password that its URI may have."""
         if self.is_azureml:
             return AmlWorkspace.from_tracking_uri(self.tracking_uri).workspace_name
-        page = run_url(self.tracking_uri, "0", "0")
+        page = run_url("0", "0", tracking_uri=self.tracking_uri)
         if page:
             return page.partition("/#/")[0].partition("/ml/")[0]
         return redact_uri(self.tracking_uri)
