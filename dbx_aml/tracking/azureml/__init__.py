@@ -13,6 +13,6 @@ retries them. The tracking store is built in layers; each layer is a subclass of
 
 `artifact_repository` lists and copies artifacts, on top of `artifact_container` and `blob_upload`;
 `runs_uri_patch` and `shared_registry_artifacts` are two further ways to artifacts. The model
-registry is `registry_store`. `tag_documents` and `model_version_tags` hold the tags in which these
-stores keep their data.
+registry is `registry_store`. `search_filter` splits the filters of searches. `tag_documents` and
+`model_version_tags` hold the tags in which these stores keep their data.
 """

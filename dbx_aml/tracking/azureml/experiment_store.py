@@ -6,28 +6,30 @@ original name. So `mlflow.set_experiment("/Users/ana@contoso.com/team/iris")` wo
 name works too.
 """
 
-import re
 from typing import Any
 
 from azureml.mlflow._store.tracking.store import AzureMLRestStore
-from mlflow.entities import Experiment, ExperimentTag
+from mlflow.entities import Experiment, ExperimentTag, ViewType
 from mlflow.exceptions import RestException
 from mlflow.protos.service_pb2 import MlflowService
 from mlflow.store.entities.paged_list import PagedList
+from mlflow.store.tracking import SEARCH_MAX_RESULTS_DEFAULT
 from mlflow.utils.rest_utils import _REST_API_PATH_PREFIX, extract_api_info_for_service
+from mlflow.utils.search_utils import SearchExperimentsUtils
 
+from dbx_aml._common.http import paged
 from dbx_aml.link.experiments import accepted_experiment_name
 from dbx_aml.tracking.azureml.mlflow_calls import (
     AnswerLostError,
     call_mlflow_api,
     with_retries,
 )
+from dbx_aml.tracking.azureml.search_filter import split_filter
 
 PATH_TAG = "dbx_aml.experiment_path"
 # Endpoint and method of each call; MLflow's own table has another place in each version.
 _ENDPOINTS = extract_api_info_for_service(MlflowService, _REST_API_PATH_PREFIX)
 _CREATING_CALLS = ("CreateRun", "CreateExperiment")
-_NAME_CONDITION = re.compile(r"""(\bname\s*=\s*)(['"])(.*?)\2""", re.IGNORECASE)
 
 
 class ExperimentStore(AzureMLRestStore):  # type: ignore[misc]
@@ -99,19 +101,64 @@ class ExperimentStore(AzureMLRestStore):  # type: ignore[misc]
         if accepted_name != new_name:
             self.set_experiment_tag(experiment_id, ExperimentTag(PATH_TAG, new_name))
 
-    def search_experiments(self, *args: Any, **kwargs: Any) -> Any:
-        """Return experiments under their original names; a filter may use either name."""
-        if kwargs.get("filter_string"):
-            kwargs["filter_string"] = _NAME_CONDITION.sub(
-                lambda match: f"{match[1]}{match[2]}{accepted_experiment_name(match[3])}{match[2]}",
-                kwargs["filter_string"],
+    def search_experiments(
+        self,
+        view_type: int = ViewType.ACTIVE_ONLY,
+        max_results: int = SEARCH_MAX_RESULTS_DEFAULT,
+        filter_string: str | None = None,
+        order_by: list[str] | None = None,
+        page_token: str | None = None,
+    ) -> Any:
+        """Return experiments, filtered and ordered by their original names.
+
+        Azure ML compares and orders the mapped names. So where a search needs the names, all
+        experiments that meet its other conditions are read.
+        """
+        service_filter, name_conditions = split_filter(
+            filter_string,
+            SearchExperimentsUtils,
+            lambda condition: (condition.kind, condition.key) == ("attribute", "name"),
+        )
+        if not name_conditions and not any(map(_orders_by_name, order_by or [])):
+            page = self._search_stored_experiments(
+                view_type, max_results, filter_string, order_by, page_token
             )
-        page = super().search_experiments(*args, **kwargs)
-        return PagedList([_with_original_name(experiment) for experiment in page], page.token)
+            return PagedList(*page)
+        equal_names = [
+            f"name = '{accepted_experiment_name(condition.value)}'"
+            for condition in name_conditions
+            if condition.comparator == "="
+        ]
+        service_filter = " AND ".join([*filter(None, [service_filter]), *equal_names]) or None
+        experiments = paged(
+            lambda token: self._search_stored_experiments(
+                view_type, SEARCH_MAX_RESULTS_DEFAULT, service_filter, None, token
+            ),
+            "experiments/search",
+        )
+        matching = [
+            experiment
+            for experiment in experiments
+            if all(condition.is_met_by(experiment.name) for condition in name_conditions)
+        ]
+        ordered = SearchExperimentsUtils.sort(
+            matching, [*(order_by or []), "creation_time DESC", "experiment_id ASC"]
+        )
+        return PagedList(*SearchExperimentsUtils.paginate(ordered, page_token, max_results))
+
+    def _search_stored_experiments(self, *args: Any) -> tuple[list[Experiment], str | None]:
+        """Return a page of experiments as the service filters and orders them, and its token."""
+        page = super().search_experiments(*args)
+        return [_with_original_name(experiment) for experiment in page], page.token
+
+
+def _orders_by_name(clause: str) -> bool:
+    _, key, _ = SearchExperimentsUtils.parse_order_by_for_search_experiments(clause)
+    return str(key) == "name"
 
 
 def _with_original_name(experiment: Experiment) -> Experiment:
-    original_name = experiment.tags.get(PATH_TAG)
+    original_name = experiment.tags.pop(PATH_TAG, None)
     # If another client renamed the experiment, its tag is out of date.
     if original_name and accepted_experiment_name(original_name) == experiment.name:
         experiment._set_name(original_name)

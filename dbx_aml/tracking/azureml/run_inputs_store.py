@@ -1,6 +1,6 @@
 """Inputs and outputs of runs that Azure ML lacks: models, and datasets in old workspaces."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from threading import RLock
 from typing import Any
 
@@ -48,10 +48,7 @@ class RunInputsStore(RunStore):
 
     def log_outputs(self, run_id: str, models: Any) -> None:
         """Keep the models that a run created, each with its step."""
-        steps = {model.model_id: model.step for model in models}
-        self._change_inputs(
-            run_id, lambda document: document.setdefault("outputs", {}).update(steps)
-        )
+        self._change_inputs(run_id, outputs={model.model_id: model.step for model in models})
 
     def log_inputs(self, run_id: str, datasets: Any = None, models: Any = None) -> None:
         """Keep the datasets and models that a run used."""
@@ -60,21 +57,24 @@ class RunInputsStore(RunStore):
                 super().log_inputs(run_id, datasets)
             except CallNotSupportedError:
                 new_datasets = [_dataset_to_dict(dataset) for dataset in datasets]
-                self._change_inputs(
-                    run_id,
-                    lambda document: document.setdefault("datasets", []).extend(new_datasets),
-                )
+                self._change_inputs(run_id, datasets=new_datasets)
         if models:
-            model_ids = [model.model_id for model in models]
-            self._change_inputs(
-                run_id, lambda document: document.setdefault("inputs", []).extend(model_ids)
-            )
+            self._change_inputs(run_id, inputs=[model.model_id for model in models])
 
-    def _change_inputs(self, run_id: str, change: Callable[[InputsDocument], None]) -> None:
+    def _change_inputs(
+        self, run_id: str, *, datasets: Any = (), inputs: Any = (), outputs: Any = ()
+    ) -> None:
+        """Add datasets, input models and output models to a run, each of them once."""
         with self._document_lock:
             tags = self._all_tags(self._get_stored_run(run_id))
-            document = self._read_inputs(run_id, tags)
-            change(document)
+            stored = self._read_inputs(run_id, tags)
+            document = stored | {
+                "datasets": _without_repeats([*stored.get("datasets", []), *datasets]),
+                "inputs": list(dict.fromkeys([*stored.get("inputs", []), *inputs])),
+                "outputs": stored.get("outputs", {}) | dict(outputs),
+            }
+            if document == stored:
+                return
             new_tags = [
                 RunTag(key, text) for key, text in document_tags(RUN_INPUTS, document).items()
             ]
@@ -134,6 +134,14 @@ def check_inputs(document: Any) -> None:
         is_complete = fields.keys() == {*_DATASET_FIELDS, *_OPTIONAL_DATASET_FIELDS}
         if not is_complete or None in [*tags.values(), *map(fields.get, _DATASET_FIELDS)]:
             raise ValueError("a dataset must have its fields and tags as texts")
+
+
+def _without_repeats(datasets: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the first dataset of each name and digest, which MLflow takes for one dataset."""
+    by_name: dict[tuple[str, str], dict[str, Any]] = {}
+    for entry in datasets:
+        by_name.setdefault((entry["dataset"]["name"], entry["dataset"]["digest"]), entry)
+    return list(by_name.values())
 
 
 def _dataset_to_dict(dataset_input: DatasetInput) -> dict[str, Any]:

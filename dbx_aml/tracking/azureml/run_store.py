@@ -13,7 +13,11 @@ from uuid import uuid4
 
 from mlflow.entities import Metric, Param, Run, RunData, RunTag, ViewType
 from mlflow.exceptions import MlflowException, RestException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, ErrorCode
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_DOES_NOT_EXIST,
+    ErrorCode,
+)
 
 from dbx_aml._common.log import get_logger
 from dbx_aml._common.text import parse_count
@@ -111,8 +115,12 @@ class RunStore(ExperimentStore):
     def delete_tag(self, run_id: str, key: str) -> None:
         """Delete a tag of the run or of its overflow."""
         run = self._get_stored_run(run_id)
-        is_in_overflow = key in self._read_overflow(run).tags
-        if key in run.data.tags or not is_in_overflow:
+        is_in_overflow = self._read_overflow(run).tags.get(key) is not None
+        if not is_in_overflow and key not in run.data.tags:
+            raise MlflowException(
+                f"No tag with name: {key} in run with id {run_id}", RESOURCE_DOES_NOT_EXIST
+            )
+        if key in run.data.tags:
             super().delete_tag(run_id, key)
         if is_in_overflow:
             self._write(run_id, [], [], [], OverflowPart(tags={key: None}))

@@ -1,0 +1,118 @@
+"""A program reads back the same from Azure ML as from MLflow's own store."""
+
+from collections.abc import Callable
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from tests.support.azureml import AzureMl
+
+pytestmark = pytest.mark.azureml
+
+Program = Callable[[MlflowClient], Any]
+
+
+def search_experiments(client: MlflowClient) -> Any:
+    names = ["/Users/one/iris", "/Users/one/wine", "/Users/two/iris", "bare", "Zebra"]
+    for name in names:
+        # The value of a tag looks like a condition on a name.
+        client.create_experiment(name, tags={"team": name[-4:], "name": "name = '/Users/one/iris'"})
+
+    def found(filter_string: str | None, *order_by: str) -> list[str]:
+        page = client.search_experiments(filter_string=filter_string, order_by=list(order_by))
+        return [experiment.name for experiment in page if experiment.name != "Default"]
+
+    def pages(*order_by: str) -> list[list[str]]:
+        result, token = [], None
+        while not result or token:
+            page = client.search_experiments(
+                max_results=2, order_by=list(order_by), page_token=token,
+                filter_string="name != 'Default'",
+            )  # fmt: skip
+            token = page.token
+            result.append([experiment.name for experiment in page])
+        return result
+
+    filters = [
+        "name LIKE '/Users/one/%'",
+        "name LIKE '/users/one/%'",
+        "name ILIKE '/USERS/ONE%'",
+        "name LIKE '%/iris'",
+        "name LIKE '/Users/___/wine'",
+        "attribute.name != '/Users/one/iris'",
+        "name = '/Users/one/iris'",
+        "name = 'bare'",
+        "name = '/Users/three/iris'",
+        "tags.team = 'iris' AND name LIKE '%one%'",
+        "tags.name = \"name = '/Users/one/iris'\"",
+        "name LIKE '%i%' and tags.team != 'iris'",
+    ]
+    return {
+        **{text: sorted(found(text)) for text in filters},
+        "newest first": found(None),
+        "by name": found(None, "name ASC"),
+        "by name, last first": found("name LIKE '%e%'", "name DESC"),
+        "pages by name": pages("name"),
+        "pages": pages(),
+        "tags": client.get_experiment_by_name("/Users/one/iris").tags,  # type: ignore[union-attr]
+    }
+
+
+def log_one_dataset_three_times(client: MlflowClient) -> Any:
+    mlflow.set_experiment("datasets")
+    data = mlflow.data.from_pandas(pd.DataFrame({"a": [1]}), name="nine")
+    other = mlflow.data.from_pandas(pd.DataFrame({"a": [2]}), name="nine")
+    with mlflow.start_run() as run:
+        for context in ("training", "training", "testing"):
+            mlflow.log_input(data, context=context)
+        mlflow.log_input(other, context="training")
+        model = mlflow.initialize_logged_model(name="m")
+        for _ in range(2):
+            client.log_inputs(
+                run.info.run_id, models=[mlflow.entities.LoggedModelInput(model.model_id)]
+            )
+    inputs = client.get_run(run.info.run_id).inputs
+    return {
+        "datasets": sorted(
+            [used.dataset.name, used.dataset.digest, [tag.value for tag in used.tags]]
+            for used in inputs.dataset_inputs
+        ),
+        "models": len(inputs.model_inputs),
+    }
+
+
+def delete_tags(client: MlflowClient) -> Any:
+    mlflow.set_experiment("tags")
+    errors = {}
+    with mlflow.start_run(tags={"short": "1"}) as run:
+        for name in ("none", "short", "short", "long", "long"):
+            if name == "long" and "long" not in errors:
+                mlflow.set_tag("long", "x" * 1500)
+            try:
+                client.delete_tag(run.info.run_id, name)
+                errors.setdefault(name, []).append(None)
+            except MlflowException as error:
+                text = error.message.replace(run.info.run_id, "RUN")
+                errors.setdefault(name, []).append([error.error_code, text])
+    tags = client.get_run(run.info.run_id).data.tags
+    return errors, sorted(name for name in tags if not name.startswith("mlflow."))
+
+
+@pytest.mark.parametrize("program", [search_experiments, log_one_dataset_three_times, delete_tags])
+def test_a_program_reads_back_the_same_from_azure_ml_as_from_mlflows_own_store(
+    azureml: AzureMl, mlflow_store: str, azureml_client: MlflowClient, program: Program
+) -> None:
+    uri = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(mlflow_store)
+    expected = program(MlflowClient(mlflow_store))
+    mlflow.set_tracking_uri(uri)
+    # MLflow's store has this experiment from its fixture.
+    azureml_client.create_experiment("tests")
+    # As in workspaces that do not take inputs.
+    azureml.fault("status", status=404, path="runs/log-inputs")
+
+    assert program(azureml_client) == expected
