@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -130,8 +131,11 @@ def write_batch(
     bound: BoundRequest, facts: BatchFacts, rows: DataFrame, transaction: Transaction
 ) -> WrittenBatch:
     """Score a batch that the tables do not have; a batch that another job commits is its batch."""
-    exists = bound.resolved.output is not None or bound.request.output_table.exists(bound.spark)
-    with BatchWriter(bound, rows, facts, exists=exists) as writer:
+    identity = bound.resolved.output
+    if identity is None and facts.write_mode == "incremental":
+        # An earlier micro-batch may have created the table.
+        identity = identify_table(bound.spark, bound.request.output_table)
+    with BatchWriter(bound, rows, facts, identity.id if identity else None) as writer:
         entry = writer.write(transaction)
     if entry is not None:
         return WrittenBatch(entry=entry, is_new=True)
@@ -174,7 +178,13 @@ def _finish_interrupted(
     Returns:
         Earlier entries of the same batch id, newest first, and the entries of finished batches.
     """
-    commits = bound.request.output_table.history(bound.spark)
+    # Both mostly wait for Spark.
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(ledger.written_batches)
+        commits = bound.request.output_table.history(bound.spark)
+        written = reading.result()
+    if written is not None and _has_nothing_of(facts.batch_id, commits, written):
+        return [], []
     entries = ledger.read(f"batch_id = {sql_literal(facts.batch_id)}")
     finished = []
     for commit in interrupted_commits(commits, entries):
@@ -202,6 +212,25 @@ def _finish_interrupted(
     return sorted(earlier, key=lambda entry: entry.facts.batch, reverse=True), finished
 
 
+def _has_nothing_of(batch_id: str, commits: Sequence[Commit], written: Mapping[int, str]) -> bool:
+    """Return whether a table has no batch of this id, and no batch that was interrupted.
+
+    Args:
+        batch_id: Name of the batch.
+        commits: Newest commits of the output table; the answer is certain if they are all.
+        written: Number and id of each batch in the ledger.
+    """
+    batches = {
+        c.metadata["batch"]: c.metadata["batch_id"] for c in commits if "batch" in c.metadata
+    }
+    has_all_commits = bool(commits) and commits[-1].version == 0
+    return (
+        has_all_commits
+        and batches.keys() <= written.keys()
+        and batch_id not in (*batches.values(), *written.values())
+    )
+
+
 def finish_batch(bound: BoundRequest, commit: Commit, read_rows: ReadRows) -> LedgerEntry:
     """Write the quarantine and the entry of a batch whose output is committed.
 
@@ -219,7 +248,7 @@ def finish_batch(bound: BoundRequest, commit: Commit, read_rows: ReadRows) -> Le
     spark, output = bound.spark, bound.request.output_table
     staging = commit.metadata.get("staging")
     rows = read_rows(_readable_version(bound, facts))
-    with BatchWriter(bound, rows, facts, exists=True) as writer:
+    with BatchWriter(bound, rows, facts, _output_id(bound)) as writer:
         if staging and Table(staging).exists(spark):
             return writer.finish_from(Table(staging), commit)
         quarantine, quarantine_commit = Table(facts.quarantine_table), None
@@ -265,8 +294,12 @@ def _bind_own_model(bound: BoundRequest, facts: BatchFacts) -> BoundRequest:
     return bound
 
 
+def _output_id(bound: BoundRequest) -> str | None:
+    return bound.resolved.output.id if bound.resolved.output else None
+
+
 def _replace_batch(bound: BoundRequest, facts: BatchFacts, rows: DataFrame) -> LedgerEntry:
-    with BatchWriter(bound, rows, facts, exists=True) as writer:
+    with BatchWriter(bound, rows, facts, _output_id(bound)) as writer:
         return writer.write_again()
 
 

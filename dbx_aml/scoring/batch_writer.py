@@ -20,6 +20,7 @@ from dbx_aml._common.errors import ScoringError
 from dbx_aml._common.log import get_logger
 from dbx_aml._common.programs import is_process_running
 from dbx_aml._common.text import sql_identifier
+from dbx_aml.local.spark import is_connect
 from dbx_aml.scoring.bind import BoundRequest
 from dbx_aml.scoring.delta_table import Commit, Table
 from dbx_aml.scoring.delta_write import (
@@ -28,6 +29,7 @@ from dbx_aml.scoring.delta_write import (
     TooManyReasonsError,
     batch_transaction,
     create_table,
+    drop_new_table,
     merge_rows,
     transaction_options,
     transaction_settings,
@@ -61,7 +63,6 @@ from dbx_aml.scoring.verdicts import (
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-    from pyspark.sql.types import StructType
 
 log = get_logger(__name__)
 
@@ -98,21 +99,23 @@ class BatchWriter:
         bound: Bound request.
         rows: Rows of the batch: all columns of the input.
         facts: Batch.
-        exists: Whether the output table existed before.
+        output_id: Id of the output table; None if it does not exist.
     """
 
     def __init__(
-        self, bound: BoundRequest, rows: DataFrame, facts: BatchFacts, *, exists: bool
+        self, bound: BoundRequest, rows: DataFrame, facts: BatchFacts, output_id: str | None
     ) -> None:
         self._bound = bound
         self._spark = bound.spark
         self._rows = rows
         self._facts = facts
-        self._exists = exists
+        self._output_id = output_id
         self._output = bound.request.output_table
         self._quarantine = bound.request.quarantine_table
         self._attempt = uuid.uuid4().hex
         self._start_time = time.monotonic()
+        # Time of the output's commit; long ago where this attempt did not make it.
+        self._commit_time = float("-inf")
         self._plan: dict[str, Any] = {}
 
     def __enter__(self) -> BatchWriter:
@@ -132,16 +135,16 @@ class BatchWriter:
             NoScorableRowError: The model fails on every row; nothing is written then.
             ScoringError: A table cannot be written.
         """
-        is_new_table = False
-        if not self._exists:
-            is_new_table = self._create_output()
+        is_new_table = self._output_id is None
+        if is_new_table:
+            self._create_output()
         try:
             return self._write(transaction)
         except ConcurrentBatchError:
             return None
         except ScoringError:
-            if is_new_table and self._output.version(self._spark) == 0:
-                self._spark.sql(f"DROP TABLE {self._output.name}").collect()
+            if is_new_table:
+                drop_new_table(self._spark, self._output)
             raise
 
     def write_again(self) -> LedgerEntry:
@@ -168,31 +171,31 @@ class BatchWriter:
             state=state,
         )
 
-    def _create_output(self) -> bool:
-        """Create the output table; return whether a failing job may drop it again."""
-        bound, output = self._bound, self._output
-        if output.path:
-            # The first write creates the folder, because Spark Connect cannot remove a folder.
-            if not bound.request.max_quarantined_rows.allows_all:
-                bound.report("trying the model")
-                try_model(bound, self._rows)
-            return False
-        # A first write that dies leaves files in the folder of a named table, and Spark refuses
-        # to create a table there: so the empty table is created before.
-        create_table(self._spark, output, self._output_schema())
-        self._exists = True
-        return True
+    def _create_output(self) -> None:
+        """Create the output table without rows.
 
-    def _output_schema(self) -> StructType:
+        A first write that dies leaves files in the folder of a named table, and Spark refuses to
+        create a table there.
+        """
         bound = self._bound
+        if self._output.path and is_connect(self._spark):
+            # A failing job cannot remove the table again.
+            self._try_model()
         empty = bound.model_udf.with_empty_result(needed_columns(bound, self._rows))
-        return scored_rows(bound, empty, self._facts).schema
+        create_table(self._output, scored_rows(bound, empty, self._facts))
+        identity = identify_table(self._spark, self._output)
+        self._output_id = identity.id if identity else None
+
+    def _try_model(self) -> None:
+        if not self._bound.request.max_quarantined_rows.allows_all:
+            self._bound.report("trying the model")
+            try_model(self._bound, self._rows)
 
     def _write(self, transaction: Transaction) -> LedgerEntry | None:
         bound, request = self._bound, self._bound.request
         allows_all = request.max_quarantined_rows.allows_all
         # Not with a model server: it hides the reason.
-        is_strict = self._exists and not allows_all and request.is_local_environment
+        is_strict = not allows_all and request.is_local_environment
         can_observe = (
             # A second query reads the same rows only of a version.
             self._facts.input_version_to is not None
@@ -202,9 +205,8 @@ class BatchWriter:
             and request.is_local_environment
             and can_hash(needed_columns(bound, self._rows))
         )
-        if self._exists and not is_strict and not allows_all:
-            bound.report("trying the model")
-            try_model(bound, self._rows)
+        if not is_strict:
+            self._try_model()
         if can_observe:
             try:
                 return self._write_observed(transaction, strict=is_strict)
@@ -246,6 +248,7 @@ class BatchWriter:
         bound.report("scoring")
         with larger_arrow_batches(partitioned.sparkSession, arrow_rows):
             self._save_output(frame, transaction, None)
+        self._commit_time = time.monotonic()
         commit = self._own_commit(self._output)
         if commit is None:
             return None
@@ -307,8 +310,6 @@ class BatchWriter:
         bound, request, facts = self._bound, self._bound.request, self._facts
         if request.write_mode == "merge" and transaction is not None:
             expressions = output_expressions(bound, facts.batch, facts.model_version)
-            if not self._exists:
-                create_table(self._spark, self._output, self._output_schema())
             deleted_when = "_dbx_aml_is_quarantined"
             columns = [f"{sql} AS {sql_identifier(name)}" for name, sql in expressions.items()]
             columns.append(f"{IS_QUARANTINED} AS {deleted_when}")
@@ -367,14 +368,14 @@ class BatchWriter:
             # Without a condition, Spark would make a named table again, and lose its properties.
             replaced = request.replace_where or "true"
         options = transaction_options(self._metadata(staging), transaction)
-        write_rows(frame, self._output, options, exists=self._exists, replaced=replaced)
+        write_rows(frame, self._output, options, exists=True, replaced=replaced)
 
     def _save_quarantine(
         self, frame: DataFrame, staging: Table | None, *, replaces: bool = False
     ) -> Commit:
         exists = self._quarantine.exists(self._spark)
         if not exists:
-            create_table(self._spark, self._quarantine, frame.schema)
+            create_table(self._quarantine, frame)
         transaction = batch_transaction(self._facts.batch, replaces=replaces)
         options = transaction_options(self._metadata(staging), transaction)
         replaced = f"_quarantine.batch = {self._facts.batch}" if replaces else None
@@ -407,22 +408,23 @@ class BatchWriter:
         replaces: bool,
         state: str = SCORED,
     ) -> LedgerEntry:
-        identity = self._bound.resolved.output or identify_table(self._spark, self._output)
-        output_id = identity.id if identity else None
         entry = LedgerEntry(
             facts=self._facts,
             state=state,
             rows_read=rows_read,
             rows_scored=rows_read - rows_quarantined,
             rows_quarantined=rows_quarantined,
-            output_id=output_id,
+            output_id=self._output_id,
             output_version=output_version,
             quarantine_version=quarantine_version,
             seconds=time.monotonic() - self._start_time,
             plan=json.dumps(self._plan),
         )
         self._bound.report("writing the ledger")
-        Ledger(self._spark, self._output, output_id).write(entry, replaces=replaces)
+        age_s = time.monotonic() - self._commit_time
+        Ledger(self._spark, self._output, self._output_id).write(
+            entry, may_exist=replaces or age_s > _GRACE_S / 2, replaces=replaces
+        )
         return entry
 
 

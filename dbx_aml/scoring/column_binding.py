@@ -297,18 +297,16 @@ def unscorable(bound_columns: Sequence[BoundColumn]) -> tuple[str | None, tuple[
     return f"CASE {whens} ELSE 0 END", tuple(str(reason) for _, reason in cases)
 
 
-def udf_argument(bound_columns: Sequence[BoundColumn]) -> str:
-    """Return the SQL of the one struct that the model gets."""
-    fields = [f"{column.expression} AS {sql_identifier(column.name)}" for column in bound_columns]
-    fields += [
-        f"{column.missing_when} AS {sql_identifier(MISSING + column.name)}"
-        for column in bound_columns
-        if column.missing_when
-    ]
+def udf_columns(bound_columns: Sequence[BoundColumn]) -> dict[str, str]:
+    """Return the columns that the guarded model gets, in order, and their SQL."""
+    columns = {column.name: column.expression for column in bound_columns}
+    for column in bound_columns:
+        if column.missing_when:
+            columns[MISSING + column.name] = column.missing_when
     code, _ = unscorable(bound_columns)
     if code:
-        fields.append(f"{code} AS {sql_identifier(UNSCORABLE)}")
-    return f"struct({', '.join(fields)})"
+        columns[UNSCORABLE] = code
+    return columns
 
 
 def udf_fields(outputs: Sequence[ModelOutput]) -> tuple[tuple[str, str], ...]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pyspark.sql import types as T
 
 from dbx_aml._common.errors import ScoringError
 from dbx_aml._common.text import sql_identifier
+from dbx_aml.local.spark import is_connect
 from dbx_aml.scoring.delta_table import Table, format_commit_metadata
 from dbx_aml.scoring.guard import EVERY_ROW_FAILED, TOO_MANY_REASONS
 from dbx_aml.scoring.request import Transaction
@@ -47,10 +48,25 @@ class TooManyReasonsError(ScoringError):
     """A limited guard ended the write before any commit: too many rows are to be quarantined."""
 
 
-def create_table(spark: SparkSession, table: Table, schema: T.StructType) -> None:
-    """Create an empty table of these columns, unless the table exists."""
-    writer = spark.createDataFrame([], schema).write.format("delta").mode("ignore")
-    write_table(writer, table, schema, exists=False)
+def create_table(table: Table, rows: DataFrame) -> None:
+    """Create an empty table with the columns of these rows, unless the table exists."""
+    # Spark sees that no row passes, and runs no job.
+    writer = rows.where("false").write.format("delta").mode("ignore")
+    write_table(writer, table, rows.schema, exists=False)
+
+
+def drop_new_table(spark: SparkSession, table: Table) -> None:
+    """Remove a table that this job has created, unless it has rows.
+
+    Spark Connect cannot remove a folder: there, a table by path stays, without rows.
+    """
+    if table.version(spark) != 0:
+        return
+    if not table.path:
+        spark.sql(f"DROP TABLE {table.name}").collect()
+    elif not is_connect(spark):
+        path = cast("Any", spark)._jvm.org.apache.hadoop.fs.Path(table.path)
+        path.getFileSystem(spark._jsc.hadoopConfiguration()).delete(path, True)
 
 
 def write_table(

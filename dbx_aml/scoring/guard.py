@@ -85,6 +85,7 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Guard
         _loaded_models[model_hash],
         spec["outputs"],
         spec["unscorable_reasons"],
+        columns=spec["columns"],
         strict_job=spec["job"] if config.get(STRICT) else None,
         most_reasons=_MOST_REASONS if config.get(LIMITED) else None,
     )
@@ -114,6 +115,7 @@ class Guard:
         model: Loaded model with `predict(DataFrame) -> array, Series, DataFrame, list or dict`.
         outputs: Outputs of the signature, as the dictionaries of `ModelOutput`.
         unscorable_reasons: Reasons by code, for rows that the input table made unscorable.
+        columns: Names of the columns; None for rows that have them.
         strict_job: Job to end with an error if this process scores no row of the first that it
             gets. A model that always fails then ends its job without a trial before it.
         most_reasons: Most rows that this guard, one a task, quarantines before it ends the query.
@@ -124,12 +126,14 @@ class Guard:
         model: Any,
         outputs: list[dict[str, Any]],
         unscorable_reasons: list[str],
+        columns: list[str] | None = None,
         strict_job: str | None = None,
         most_reasons: int | None = None,
     ) -> None:
         self._model = model
         self._outputs = outputs
         self._unscorable_reasons = unscorable_reasons
+        self._columns = columns
         self._strict_job = strict_job
         self._most_reasons = most_reasons
         self._quarantined_rows = 0
@@ -141,6 +145,8 @@ class Guard:
             row has `quarantined` true, its `reason`, and placeholders for predictions.
         """
         size = len(rows)
+        if self._columns is not None:
+            rows.columns = pd.Index(self._columns)
         result = {
             name: placeholder_values(dtype, size)
             for output in self._outputs

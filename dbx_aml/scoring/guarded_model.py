@@ -21,7 +21,11 @@ _ENVIRONMENT_FILES = ("conda.yaml", "python_env.yaml", "requirements.txt")
 
 
 def wrap_in_guard(
-    model: PinnedModel, unscorable_reasons: Sequence[str], folder: Path, env_manager: str
+    model: PinnedModel,
+    unscorable_reasons: Sequence[str],
+    folder: Path,
+    env_manager: str,
+    columns: Sequence[str] | None,
 ) -> Path:
     """Write an MLflow model that is `model` inside the guard, and return its folder.
 
@@ -31,6 +35,7 @@ def wrap_in_guard(
         folder: Folder that does not exist yet.
         env_manager: Environment of the model. Other than in "local", rows travel as JSON, and only
             a signature restores their types.
+        columns: Names of the columns where they come by position; None where they have names.
     """
     import mlflow
     import yaml
@@ -46,6 +51,7 @@ def wrap_in_guard(
         "job": uuid.uuid4().hex,
         "outputs": [asdict(output) for output in model.outputs],
         "unscorable_reasons": list(unscorable_reasons),
+        "columns": columns,
     }
     (data / guard.SPEC_FILE).write_text(json.dumps(spec), encoding="utf-8")
     package = folder / "code" / _GUARD_PACKAGE
@@ -78,7 +84,7 @@ def wrap_in_guard(
             for column in model.inputs
             if column.type in ("integer", "long") and not column.required
         ]
-        columns = [*json.loads(inner["signature"]["inputs"]), *flag_columns, code_column]
-        mlmodel["signature"] = {"inputs": json.dumps(columns), "outputs": None, "params": None}
+        inputs = [*json.loads(inner["signature"]["inputs"]), *flag_columns, code_column]
+        mlmodel["signature"] = {"inputs": json.dumps(inputs), "outputs": None, "params": None}
     (folder / "MLmodel").write_text(yaml.safe_dump(mlmodel), encoding="utf-8")
     return folder

@@ -17,6 +17,7 @@ from dbx_aml.scoring.delta_table import Commit, Table
 from dbx_aml.scoring.delta_write import batch_transaction, transaction_options, write_rows
 from dbx_aml.scoring.request import BatchFacts
 from dbx_aml.scoring.spark_errors import SPARK_ERRORS, spark_error_line
+from dbx_aml.scoring.table_identity import keeps_rows
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -119,20 +120,40 @@ class Ledger:
         found = {row.batch: row for row in rows.where(condition).union(newest).collect()}
         return [_entry(found[batch].asDict()) for batch in sorted(found, reverse=True)]
 
-    def write(self, entry: LedgerEntry, *, replaces: bool) -> None:
+    def written_batches(self) -> dict[int, str] | None:
+        """Return number and id of each batch, from the ledger's commits.
+
+        This costs a third of reading their rows. None where there is no ledger, where it has more
+        commits than a look-up reads, or where one of them may have removed a row.
+        """
+        try:
+            commits = self.table.history(self._spark)
+        except SPARK_ERRORS:
+            return None
+        if any(not c.metadata and not keeps_rows(c.operation) for c in commits):
+            return None
+        if commits[-1].version != 0:
+            return None
+        return {c.metadata["batch"]: c.metadata["batch_id"] for c in commits if c.metadata}
+
+    def write(self, entry: LedgerEntry, *, may_exist: bool, replaces: bool) -> None:
         """Write a batch's row.
 
         Args:
             entry: Row.
-            replaces: Whether the ledger may have a row of this batch already.
+            may_exist: Whether another job may have written a row of this batch.
+            replaces: Whether this row takes the place of such a row.
         """
         facts = entry.facts
         values = {field.name: getattr(entry, field.name) for field in fields(entry)}
         values["seconds"] = round(entry.seconds, 3)
         row = self._spark.sql(_select_row(facts, values, scored_by="current_user()"))
-        exists = self.table.exists(self._spark)
-        options = transaction_options({}, batch_transaction(facts.batch, replaces=replaces))
-        replaced = f"batch = {facts.batch}" if exists and replaces else None
+        exists = replaces and self.table.exists(self._spark)
+        # Without a transaction, Delta need not read the ledger's whole state.
+        transaction = batch_transaction(facts.batch, replaces=replaces) if may_exist else None
+        metadata = {"batch": facts.batch, "batch_id": facts.batch_id}
+        options = transaction_options(metadata, transaction)
+        replaced = f"batch = {facts.batch}" if exists else None
         write_rows(row, self.table, options, exists=exists, replaced=replaced)
 
     def set_state(self, batches: Sequence[int], state: str) -> None:

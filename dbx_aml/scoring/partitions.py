@@ -25,8 +25,12 @@ def partition_rows(bound: BoundRequest, rows: DataFrame) -> tuple[DataFrame, int
     """
     spark = bound.spark
     frame = needed_columns(bound, rows)
-    cores, size_bytes = core_count(spark), size_in_bytes(spark, frame)
-    if cores is None or size_bytes is None:
+    cores, size_bytes = core_count(spark), bound.resolved.input.size_bytes
+    if cores is None:
+        return frame, None
+    if size_bytes is None or not plan.is_small(size_bytes):
+        size_bytes = size_in_bytes(spark, frame)
+    if size_bytes is None:
         return frame, None
     arrow_rows = plan.arrow_rows(size_bytes, cores, len(bound.model_udf.bound_columns))
     if plan.may_shuffle(cores, size_bytes) and bound.request.is_local_environment:

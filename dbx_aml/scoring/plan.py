@@ -116,13 +116,18 @@ def arrow_rows(size_bytes: int, cores: int, columns: int) -> int:
     return max(DEFAULT_ARROW_ROWS, min(rows, _MAX_ARROW_ROWS))
 
 
+def is_small(size_bytes: int) -> bool:
+    """Return whether data of this size are at most one task's worth, whatever columns are read."""
+    return size_bytes <= _BYTES_PER_TASK
+
+
 def may_shuffle(cores: int, size_bytes: int) -> bool:
     """Return whether `shuffle_partitions` is worth its measurements.
 
     Small data are scored before a shuffle would end; large data come in many files, or in files
     that several tasks read.
     """
-    return _BYTES_PER_TASK < size_bytes < cores * _LARGE_FILE
+    return not is_small(size_bytes) and size_bytes < cores * _LARGE_FILE
 
 
 def shuffle_partitions(

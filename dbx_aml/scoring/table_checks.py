@@ -21,6 +21,7 @@ from dbx_aml.scoring.row_filter import unstable_parts
 from dbx_aml.scoring.table_identity import (
     TableIdentity,
     identify_table,
+    locate_table,
     normalize_location,
     read_versions,
     resolve_name,
@@ -72,8 +73,8 @@ def check_tables(
         "input_table": request.input_table,
         "output_table": request.output_table,
         "quarantine_table": request.quarantine_table,
-        "the table of batches": request.output_table.sibling("batches"),
     }
+    ledger = request.output_table.sibling("batches")
 
     def identify(argument: str) -> TableIdentity | None:
         table = arguments[argument]
@@ -83,7 +84,8 @@ def check_tables(
         return identity
 
     # Small queries that mostly wait: they run at the same time.
-    with ThreadPoolExecutor(len(arguments)) as pool:
+    with ThreadPoolExecutor(len(arguments) + 1) as pool:
+        ledger_location = pool.submit(locate_table, spark, ledger)
         identities = dict(zip(arguments, pool.map(identify, arguments), strict=True))
     source = identities["input_table"]
     if source is None:
@@ -95,7 +97,13 @@ def check_tables(
             "input table must be a Delta table for write_mode 'incremental': got "
             f"{request.input_table.name!r}, which has no versions; use 'append' with a batch_id"
         )
-    check_places(list(_places(spark, request, arguments, identities)))
+    ledger_place = Place(
+        argument="the ledger of output_table",
+        given=ledger.name,
+        name=resolve_name(spark, ledger),
+        location=ledger_location.result(),
+    )
+    check_places([*_places(spark, request, arguments, identities), ledger_place])
     for argument in ("output_table", "quarantine_table"):
         _check_is_delta(argument, arguments[argument], identities[argument])
     quarantine = identities["quarantine_table"]

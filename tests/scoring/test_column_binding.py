@@ -7,7 +7,7 @@ from dbx_aml.scoring.column_binding import (
     bind_columns,
     check_outputs,
     prediction_expression,
-    udf_argument,
+    udf_columns,
     unscorable,
 )
 
@@ -111,9 +111,10 @@ def test_an_optional_integer_may_be_null_and_the_guard_is_told_where():
     inputs = [ModelColumn(name="n", type="long", required=False)]
     bound = bind_columns(inputs, {"n": "bigint"})
     assert unscorable(bound) == (None, ())
-    assert udf_argument(bound) == (
-        "struct(coalesce(`n`, CAST(0 AS bigint)) AS `n`, `n` IS NULL AS `_dbx_aml_missing_n`)"
-    )
+    assert udf_columns(bound) == {
+        "n": "coalesce(`n`, CAST(0 AS bigint))",
+        "_dbx_aml_missing_n": "`n` IS NULL",
+    }
 
 
 @pytest.mark.parametrize(

@@ -341,7 +341,13 @@ def test_a_worker_loads_a_model_once_and_keeps_one_only(tmp_path, monkeypatch):
     monkeypatch.setattr(guard, "_loaded_models", {})
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        spec = {"model": name, "job": "1", "outputs": [DOUBLE], "unscorable_reasons": []}
+        spec = {
+            "model": name,
+            "job": "1",
+            "outputs": [DOUBLE],
+            "unscorable_reasons": [],
+            "columns": None,
+        }
         (tmp_path / name / guard.SPEC_FILE).write_text(json.dumps(spec))
     guard._load_pyfunc(str(tmp_path / "a"))
     (tmp_path / "a" / guard.SPEC_FILE).write_text(json.dumps({**spec, "model": "a", "job": "2"}))
@@ -368,7 +374,13 @@ def test_a_worker_runs_the_code_of_the_version_that_it_loads(tmp_path):
         folder.mkdir()
         model = folder / guard.MODEL_FOLDER
         mlflow.pyfunc.save_model(model, python_model=Delay(), code_paths=[str(code)])
-        spec = {"model": str(factor), "job": "1", "outputs": [DOUBLE], "unscorable_reasons": []}
+        spec = {
+            "model": str(factor),
+            "job": "1",
+            "outputs": [DOUBLE],
+            "unscorable_reasons": [],
+            "columns": None,
+        }
         (folder / guard.SPEC_FILE).write_text(json.dumps(spec))
         return list(guard._load_pyfunc(str(folder)).predict(pd.DataFrame({"x": [1.0]}))["p0"])
 

@@ -67,7 +67,7 @@ def rows(spark, delta_table):
         ({"quarantine_table": "delta.`{input}`"}, "must not be input_table"),
         ({"quarantine_table": "delta.`{output}`"}, "quarantine_table must not be output_table"),
         ({"quarantine_table": "delta.`{output}_batches`"},
-         "the table of batches must not be quarantine_table"),
+         "the ledger of output_table must not be quarantine_table"),
         ({"quarantine_table": "delta.`{input}/q`"}, "must not be inside the folder of input_table"),
         ({"output_table": "made", "quarantine_table": "default.MADE"},
          "quarantine_table must not be output_table"),
