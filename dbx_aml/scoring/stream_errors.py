@@ -45,6 +45,10 @@ _INPUT_PROBLEMS = (
 )
 
 
+# A checkpoint that two jobs begin at the same moment. Source: Spark's `error-conditions.json`.
+_IN_USE = "CONCURRENT|STATE_STORE_CHECKPOINT_LOCATION_NOT_EMPTY"
+
+
 def checkpoint_in_use_error(request: ScoringRequest) -> ScoringError:
     """Return the error of a job whose checkpoint another job is using."""
     return ScoringError(
@@ -57,7 +61,7 @@ def stream_error(err: Exception, request: ScoringRequest) -> ScoringError:
     """Return a `ScoringError` for the error of a stream, with the text of the callback's error."""
     text = str(err)
     cause = spark_error_line(err)
-    if "CONCURRENT" in text or "Concurrent" in cause:
+    if re.search(_IN_USE, text) or "Concurrent" in cause:
         return checkpoint_in_use_error(request)
     for pattern, rule, problem in _INPUT_PROBLEMS:
         if re.search(pattern, text):

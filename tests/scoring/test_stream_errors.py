@@ -88,3 +88,18 @@ def test_a_checkpoint_that_another_job_uses_is_named():
     assert line("[CONCURRENT_STREAM_LOG_UPDATE] x").startswith(
         "checkpoint_location must be used by one job at a time: got '/c'"
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[CONCURRENT_STREAM_LOG_UPDATE] Concurrent update to the log",
+        "[STATE_STORE_CHECKPOINT_LOCATION_NOT_EMPTY] The checkpoint location file:/c/offsets "
+        "should be empty on batch 0",
+    ],
+)
+def test_a_checkpoint_that_two_jobs_use_at_once_is_named(text):
+    assert line(f"[STREAM_FAILED] Query terminated with exception: {text}") == (
+        "checkpoint_location must be used by one job at a time: got '/c', which another job is "
+        "using; wait for it to end"
+    )
