@@ -34,7 +34,7 @@ class DeadJobError(Exception):
 
 @dataclass
 class Batch:
-    """What one batch has written: (id, prediction) and the ids that the model refused."""
+    """Rows (id, prediction) of a batch, and the ids that the model refused."""
 
     name: str
     rows: list[tuple[int, float]]
@@ -43,7 +43,7 @@ class Batch:
 
 @dataclass
 class Expected:
-    """The tables as they must be."""
+    """The right content of the tables."""
 
     mode: str
     input_rows: list[tuple[int, float]] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Expected:
 
 
 class History:
-    """A job that runs again and again on tables of its own."""
+    """A job that runs many times on the same tables."""
 
     def __init__(self, spark, models, folder, mode):
         self.spark, self.models, self.folder = spark, models, folder
