@@ -114,7 +114,7 @@ def mirror(
     as_json: bool,
     **server_options: str | None,
 ) -> None:
-    """Bring new, changed and deleted runs up to date in the other service.
+    """Bring runs up to date in the other service.
 
     The command finds changes by searches alone. A search does not show files: --include-unmarked
     and --run-id also find a file that was logged after its run was mirrored. The command may be
