@@ -85,7 +85,7 @@ def test_rows_that_were_deleted_are_counted_with_the_commit_that_deleted_them(
     spark.sql(f"DELETE FROM {result.output_table} WHERE id = 2")
     again = score(xy_model, table)
     assert (again.status, again.rows_removed) == ("already_scored", 1)
-    assert again.removed_by == f"version 1 (DELETE) of {result.output_table}"
+    assert again.removed_by == f"version 2 (DELETE) of {result.output_table}"
 
 
 def test_a_row_that_the_model_refuses_once_is_in_one_table(spark, numbers, score, tmp_path):
