@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dbx_aml._common.errors import RegistryError
-from dbx_aml._common.text import first_line
+from dbx_aml._common.text import one_line
 from dbx_aml.models import lineage
 from dbx_aml.models.copy import list_versions, source_run
 from dbx_aml.models.mlflow_client import list_all_artifacts
@@ -233,4 +233,7 @@ def _call_registry(registry: Registry, call: Callable[[], Any]) -> Any:
     try:
         return call()
     except MlflowException as err:
-        raise RegistryError(f"{registry.title} must answer: got {first_line(err)}") from err
+        raise RegistryError(
+            f"{registry.title} must answer: got {one_line(err, 160)}; sign in there, or name "
+            "the registry to list"
+        ) from err
