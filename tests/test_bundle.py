@@ -274,12 +274,37 @@ def test_schedules_run_in_production_only_and_one_run_at_a_time() -> None:
         assert settings["queue"] == {"enabled": True}
         assert settings["timeout_seconds"] > 0
         assert settings["health"]["rules"][0]["value"] < settings["timeout_seconds"]
-        assert settings["email_notifications"]["on_failure"]
         trigger = settings.get("schedule") or settings.get("trigger") or {"pause_status": "PAUSED"}
         assert trigger["pause_status"] == ("UNPAUSED" if name == "score" else "PAUSED")
     assert job("score", "dev")["schedule"]["pause_status"] == "PAUSED"
     (task,) = job("score")["tasks"]
     assert (task["max_retries"], task["timeout_seconds"]) == (2, 7200)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_grants_name_a_principal_of_the_account_and_permissions_a_group_of_the_workspace(
+    target: str,
+) -> None:
+    bundle = resources(target)
+    grants = [*bundle["schemas"]["ml"]["grants"], *bundle["volumes"]["files"]["grants"]]
+    assert [grant["principal"] for grant in grants] == ["account users"] * 2
+    permissions = resolve(
+        load(BUNDLE)["targets"][target]["permissions"], variable_values(target, "serverless")
+    )
+    assert [entry["group_name"] for entry in permissions if "group_name" in entry] == ["users"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_setting_takes_the_user_name_of_the_deploying_identity_for_a_person(
+    target: str,
+) -> None:
+    """The user name of a service principal is its application ID, which gets no mail."""
+    for settings in resources(target)["jobs"].values():
+        assert settings["email_notifications"] == {
+            "on_failure": [], "on_duration_warning_threshold_exceeded": []
+        }  # fmt: skip
+    assert "current_user.userName" not in BUNDLE.read_text()
+    assert "user_name:" not in BUNDLE.read_text()
 
 
 # With the Databricks CLI, against the stand-in of a workspace.
@@ -330,10 +355,18 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def deployer(checkout: Path, tmp_path: Path) -> Iterator[Callable[..., Deployer]]:
+def deploying_user() -> str:
+    """The user name of the CLI; for a service principal, its application ID."""
+    return USER
+
+
+@pytest.fixture
+def deployer(
+    checkout: Path, tmp_path: Path, deploying_user: str
+) -> Iterator[Callable[..., Deployer]]:
     """Make a `Deployer` for a target and a compute, with an empty workspace."""
     shutil.rmtree(checkout / ".databricks", ignore_errors=True)
-    with databricks_service(tmp_path / "drivers") as databricks:
+    with databricks_service(tmp_path / "drivers", deploying_user) as databricks:
 
         def make_deployer(target: str, compute: str, *extra_variables: str) -> Deployer:
             return Deployer(
@@ -406,9 +439,8 @@ def test_the_cli_deploys_the_repository_and_removes_all_of_it(
         assert workspace.files.items[notebook].kind == "NOTEBOOK"
 
     output = cli("deploy")
-    # In development each build has a new version, which the jobs name.
-    changes = 4 if target == "dev" else 0
-    assert f"0 created, {changes} changed, 0 deleted" in output
+    # Each build has a new version, which the jobs name.
+    assert "0 created, 4 changed, 0 deleted" in output
     assert f"{prefix}dbx-aml-score" in cli("summary")
     assert "TERMINATED SUCCESS" in cli("run", "train")
     cli("destroy", "--auto-approve")
@@ -477,8 +509,52 @@ def check_compute(cli: Deployer, score: dict[str, Any], root: str) -> None:
         assert '"registry": "databricks-uc"' in text
         wheel = task["libraries"][0]["whl"]
     assert wheel.startswith(f"/Workspace{root}/artifacts/.internal/dbx_aml-")
-    assert ("+" in wheel) == (cli.target == "dev")
+    assert "+" in wheel
     assert cli.databricks.files.content(wheel)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("deploying_user", [PRINCIPAL])
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_service_principal_deploys(deployer: Callable[..., Deployer], target: str) -> None:
+    cli = deployer(target, "serverless")
+    output = cli("validate", "--strict")
+    assert "Error" not in output and "Warning" not in output
+    assert "14 created, 0 changed, 0 deleted" in cli("deploy")
+    workspace = cli.databricks
+    for job_id, deployed in workspace.jobs.jobs.items():
+        assert deployed["settings"]["email_notifications"] == {}
+        access_list = workspace.permissions.access_list("jobs", str(job_id))
+        assert {
+            (entry.get("service_principal_name") or entry.get("group_name"))
+            for entry in access_list
+        } == {PRINCIPAL, "users"}
+    # Grants on the schema and on its volume.
+    assert [list(held) for held in workspace.catalogs.grants.values()] == [["account users"]] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_run_after_a_second_deployment_has_the_new_code(
+    deployer: Callable[..., Deployer], tmp_path: Path, target: str
+) -> None:
+    """An environment is kept by the name of its wheel, so each deployment has another name."""
+    cli = deployer(target, "serverless")
+    workspace = cli.databricks
+    workspace.jobs.run_task = WheelTasks(workspace.files, tmp_path / "cluster", workspace.jobs, {})
+    module = cli.folder / "dbx_aml" / "cli" / "main.py"
+    source = module.read_text(encoding="utf-8")
+    try:
+        for number in (1, 2):
+            module.write_text(f"raise ValueError('code {number}')\n", encoding="utf-8")
+            cli("deploy")
+            with pytest.raises(AssertionError, match="TERMINATED FAILED"):
+                cli("run", "mirror")
+            assert output_of_last_run(workspace).endswith(f"ValueError: code {number}\n")
+    finally:
+        module.write_text(source, encoding="utf-8")
+    wheels = [path for path in workspace.files.items if path.endswith(".whl")]
+    assert len(wheels) == 1, "a deployment removes the wheels of earlier ones"
 
 
 def test_production_runs_as_the_service_principal(deployer: Callable[..., Deployer]) -> None:

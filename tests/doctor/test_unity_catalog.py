@@ -26,7 +26,7 @@ def test_a_volume_needs_read_and_write(run_check: RunCheck, databricks_only: Dat
     path = "/Volumes/main/flights/models/wheels"
     assert run_check("volume", volume=path).status == "failed"
     databricks_only.volumes.add("main.flights.models")
-    databricks_only.grants.grant("volume", "main.flights.models", "users", "READ_VOLUME")
+    databricks_only.grants.grant("volume", "main.flights.models", "account users", "READ_VOLUME")
     result = run_check("volume", volume=path)
     assert result.message == f"{USER} lacks WRITE VOLUME on volume main.flights.models"
     databricks_only.grants.grant("volume", "main.flights.models", USER, "ALL_PRIVILEGES")

@@ -9,6 +9,8 @@ from tests.support.databricks import USER, Databricks
 from tests.support.databricks.job import TaskFailed
 from tests.support.databricks.workspace_file import Item
 
+APPLICATION_ID = "4b3f2b1c-5d9e-4f57-9a3e-1c2d3e4f5a6b"
+
 
 @pytest.fixture
 def client(databricks: Databricks) -> WorkspaceClient:
@@ -169,7 +171,7 @@ def test_grants_are_added_and_taken_away(client: WorkspaceClient) -> None:
     client.schemas.create("ml", "main")
 
     def change(**privileges: list[catalog.Privilege]) -> dict[str | None, list[str]]:
-        changes = [catalog.PermissionsChange(principal="users", **privileges)]
+        changes = [catalog.PermissionsChange(principal="account users", **privileges)]
         client.grants.update("SCHEMA", "main.ml", changes=changes)
         assignments = client.grants.get("SCHEMA", "main.ml").privilege_assignments or []
         return {
@@ -178,8 +180,51 @@ def test_grants_are_added_and_taken_away(client: WorkspaceClient) -> None:
         }
 
     use_schema, create_table = catalog.Privilege.USE_SCHEMA, catalog.Privilege.CREATE_TABLE
-    assert change(add=[use_schema, create_table]) == {"users": ["USE_SCHEMA", "CREATE_TABLE"]}
-    assert change(remove=[use_schema]) == {"users": ["CREATE_TABLE"]}
+    assert change(add=[use_schema, create_table]) == {
+        "account users": ["USE_SCHEMA", "CREATE_TABLE"]
+    }
+    assert change(remove=[use_schema]) == {"account users": ["CREATE_TABLE"]}
+
+
+def test_a_grant_to_a_group_of_the_workspace_is_refused(client: WorkspaceClient) -> None:
+    client.schemas.create("ml", "main")
+    for group in ("users", "admins"):
+        change = catalog.PermissionsChange(principal=group, add=[catalog.Privilege.SELECT])
+        with pytest.raises(NotFound, match=f"Could not find principal with name {group}"):
+            client.grants.update("SCHEMA", "main.ml", changes=[change])
+    assert client.grants.get("SCHEMA", "main.ml").privilege_assignments == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"user_name": APPLICATION_ID}, rf"UserName\({APPLICATION_ID}\) does not exist"),
+        ({"service_principal_name": "ci"}, r"ServicePrincipalName\(ci\) does not exist"),
+        ({"group_name": "account users"}, r"GroupName\(account users\) does not exist"),
+    ],
+)
+def test_a_permission_of_an_unknown_principal_is_refused(
+    client: WorkspaceClient, entry: dict[str, str], message: str
+) -> None:
+    job_id = str(client.jobs.create(name="score").job_id)
+    request = iam.AccessControlRequest.from_dict({**entry, "permission_level": "CAN_VIEW"})
+    for change in (client.permissions.update, client.permissions.set):
+        with pytest.raises(NotFound, match=message):
+            change("jobs", job_id, access_control_list=[request])
+    assert len(client.permissions.get("jobs", job_id).access_control_list or []) == 1
+
+
+@pytest.mark.parametrize("address", [APPLICATION_ID, "", "ops"])
+def test_a_notification_to_something_else_than_an_address_is_refused(
+    client: WorkspaceClient, address: str
+) -> None:
+    mail = jobs.JobEmailNotifications(on_failure=["ops@contoso.com", address])
+    task_mail = jobs.TaskEmailNotifications(on_start=[address])
+    task = jobs.Task("a", notebook_task=jobs.NotebookTask("/nb"), email_notifications=task_mail)
+    with pytest.raises(DatabricksError, match=f"Invalid email address: {address}"):
+        client.jobs.create(name="score", email_notifications=mail)
+    with pytest.raises(DatabricksError, match=f"Invalid email address: {address}"):
+        client.jobs.create(name="score", tasks=[task])
 
 
 def test_permissions_are_replaced_by_put_and_added_to_by_patch(client: WorkspaceClient) -> None:

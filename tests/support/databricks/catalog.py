@@ -4,6 +4,7 @@ import time
 from typing import Any
 from uuid import uuid4
 
+from tests.support.databricks.principals import check_grantee
 from tests.support.databricks.route import Call, Handler, Problem, deep_copy, page_of
 from tests.support.databricks.volume import Volumes
 
@@ -147,6 +148,7 @@ class Catalogs:
             (call.path_values["kind"].lower(), call.path_values["name"]), {}
         )
         for change in call.body.get("changes", []):
+            check_grantee(change["principal"])
             held = privileges.setdefault(change["principal"], [])
             removed = change.get("remove", [])
             held[:] = [

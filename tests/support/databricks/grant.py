@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from tests.support.databricks.catalog import Catalogs
+from tests.support.databricks.principals import check_grantee
 from tests.support.databricks.route import Call, Handler, resource_not_found
 from tests.support.databricks.volume import Volumes
 
@@ -26,9 +27,10 @@ class Grants:
         Args:
             kind: "function" for a registered model, "volume" for a volume.
             name: Full name of the model or volume.
-            principal: User or group.
+            principal: User, or group of the account.
             privileges: Names of privileges, for example "EXECUTE".
         """
+        check_grantee(principal)
         held = self._catalogs.grants.setdefault((kind, name), {})
         held.setdefault(principal, []).extend(privileges)
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tests.support.databricks.principals import is_application_id
 from tests.support.databricks.route import Call, Handler
 
 WORKSPACE_ID = "7405600000000001"
@@ -22,13 +23,16 @@ class Identity:
         }
 
     def _current_user(self, call: Call) -> dict[str, Any]:
+        # A service principal has its application ID as user name, and no e-mail address.
+        is_person = not is_application_id(self.user)
+        emails = [{"type": "work", "value": self.user, "primary": True}] if is_person else []
         return {
             "schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"],
             "id": "1001",
             "userName": self.user,
             "displayName": self.user.partition("@")[0].title(),
             "active": True,
-            "emails": [{"type": "work", "value": self.user, "primary": True}],
+            "emails": emails,
             "groups": [{"display": "users", "type": "direct", "value": "2001"}],
         }
 

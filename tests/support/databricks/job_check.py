@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tests.support.databricks.boot import Boot
+from tests.support.databricks.principals import check_notifications
 from tests.support.databricks.route import invalid_parameter
 from tests.support.databricks.volume import Volumes
 from tests.support.databricks.workspace_file import WorkspaceFiles, without_prefix
@@ -15,8 +16,10 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     """Refuse settings as the service does when a job is made or changed.
 
     Raises:
-        Problem: A task depends on an unknown task, or names an unknown cluster or environment.
+        Problem: A task depends on an unknown task, or names an unknown cluster or environment; or a
+            notification goes to something that is no e-mail address.
     """
+    check_notifications(settings)
     tasks = settings.get("tasks", [])
     keys = {task.get("task_key") for task in tasks}
     keys_by_kind = {

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tests.support.databricks.principals import check_access_list, is_application_id
 from tests.support.databricks.route import Call, Handler, deep_copy
 
 
@@ -13,15 +14,12 @@ class Permissions:
 
     def set_owner(self, kind: str, object_id: str, user: str) -> None:
         """Make a user the owner of a new object."""
-        self._lists[kind, object_id] = [{"user_name": user, "permission_level": "IS_OWNER"}]
+        self._lists[kind, object_id] = [{_field_of(user): user, "permission_level": "IS_OWNER"}]
 
     def set_managers(self, kind: str, object_id: str, *principals: str) -> None:
         """Let only these principals, and the admins, manage an object."""
         self._lists[kind, object_id] = [
-            {
-                "user_name" if "@" in principal else "group_name": principal,
-                "permission_level": "CAN_MANAGE",
-            }
+            {_field_of(principal): principal, "permission_level": "CAN_MANAGE"}
             for principal in (*principals, "admins")
         ]
 
@@ -57,15 +55,24 @@ class Permissions:
 
     def _put(self, call: Call) -> dict[str, Any]:
         """Replace the whole list."""
+        check_access_list(call.body.get("access_control_list", []))
         key = call.path_values["kind"], call.path_values["object_id"]
         self._lists[key] = deep_copy(call.body.get("access_control_list", []))
         return self._get(call)
 
     def _patch(self, call: Call) -> dict[str, Any]:
         """Add to the list."""
+        check_access_list(call.body.get("access_control_list", []))
         key = call.path_values["kind"], call.path_values["object_id"]
         self._lists[key] = [
             *self.access_list(*key),
             *deep_copy(call.body.get("access_control_list", [])),
         ]
         return self._get(call)
+
+
+def _field_of(principal: str) -> str:
+    """Return the field of an access list that names a principal."""
+    if is_application_id(principal):
+        return "service_principal_name"
+    return "user_name" if "@" in principal else "group_name"

@@ -28,6 +28,7 @@ class Databricks:
 
     Args:
         folder: Parent of the root folders of its clusters' drivers.
+        user: Signed-in user; the application ID of a service principal is its user name.
 
     Attributes:
         clusters: All clusters; `add` makes a cluster in any state.
@@ -45,7 +46,8 @@ class Databricks:
         model_registry: Registered models of Unity Catalog with their files.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, user: str = USER) -> None:
+        self._user = user
         self._faults = Faults()
         self._journal = Journal()
         self._server = Server(self._respond, _fault_response, self._faults, self._journal)
@@ -56,7 +58,7 @@ class Databricks:
         self._faults.clear()
         self._server.release_requests()
         self._journal.clear()
-        service = Service(folder, USER, TOKEN)
+        service = Service(folder, self._user, TOKEN)
         self._service = service
         self.clusters = service.clusters
         self.volumes = service.volumes
@@ -145,14 +147,14 @@ def _fault_response(fault: Fault, request: Request) -> Response:
 
 
 @contextmanager
-def databricks_service(folder: Path) -> Iterator[Databricks]:
+def databricks_service(folder: Path, user: str = USER) -> Iterator[Databricks]:
     """Start a stand-in and stop it afterwards.
 
     Example:
         with databricks_service(tmp_path) as databricks:
             monkeypatch.setenv("DATABRICKS_HOST", databricks.host)
     """
-    service = Databricks(folder)
+    service = Databricks(folder, user)
     try:
         yield service
     finally:
