@@ -95,7 +95,7 @@ def test_attach_and_snippets_name_whoever_may_write_to_the_volume(
         USER: ["WRITE_VOLUME"],
         "readers": ["READ_VOLUME"],
         "engineers": ["READ_VOLUME", "WRITE_VOLUME"],
-        "admins": ["ALL_PRIVILEGES"],
+        "operators": ["ALL_PRIVILEGES"],
     }.items():
         workspace.grants.grant("volume", "main.ml.dbx_aml", principal, *privileges)
     for command in (["attach", "team"], ["snippet", "job"]):
@@ -103,7 +103,7 @@ def test_attach_and_snippets_name_whoever_may_write_to_the_volume(
         assert result.exit_code == 0, result.stderr
         (line,) = (line for line in result.stderr.splitlines() if "as root" in line)
         assert line.startswith(f"can write to {VOLUME}")
-        assert line.endswith(", and so run code as root on its clusters: admins, engineers")
+        assert line.endswith(", and so run code as root on its clusters: engineers, operators")
     workspace.deny("effective-permissions")
     result = run("attach", "team", *FILES, "--dry-run")
     assert (result.exit_code, result.stderr) == (0, "")
