@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from dbx_aml._common.paths import write_atomically
 from dbx_aml.cli.cluster_attach import attach, detach, status
 from dbx_aml.cli.cluster_files import snippet
 from dbx_aml.cli.options import (
@@ -37,8 +38,17 @@ for _command in (attach, detach, status, snippet):
     "[required]",
 )
 @add_options(on_failure_option)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File for the script, instead of stdout.",
+)
 def init_script(
-    config: str | None, wheelhouse: Path | None, wheelhouse_path: str, on_failure: str
+    config: str | None,
+    wheelhouse: Path | None,
+    wheelhouse_path: str,
+    on_failure: str,
+    output: Path | None,
 ) -> None:
     """Print the init script with the link and the wheels' hash.
 
@@ -55,7 +65,11 @@ def init_script(
         wheelhouse_sha256=read_wheelhouse(wheelhouse).sha256,
         on_failure=on_failure,
     )
-    click.echo(script, nl=False)
+    # As bytes: a text stream of Windows would write CRLF, and Bash runs no such script.
+    if output is None:
+        click.echo(script.encode(), nl=False)
+    else:
+        write_atomically(output, script)
 
 
 @cluster.command()

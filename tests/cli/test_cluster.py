@@ -1,7 +1,9 @@
 """`dbx-aml cluster`: options, exit codes, tables and JSON."""
 
+import io
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -240,6 +242,19 @@ def test_init_script_prints_the_script_with_the_link_and_the_options(
     assert "BAKED_ON_FAILURE=stop" in lines
     config = result.stdout.split("BAKED_CONFIG='")[1].split("'\n")[0]
     assert json.loads(config)["dbx_aml"]["client_secret"] == {"scope": "ml", "key": "aml"}
+
+
+def test_init_script_writes_line_feeds_where_a_text_stream_would_write_crlf(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(*INIT_SCRIPT, "--output", "init.sh").output == ""
+    script = (tmp_path / "init.sh").read_bytes()
+    assert script.startswith(b"#!/") and b"\r" not in script
+
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="\r\n", write_through=True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    main(["cluster", *INIT_SCRIPT])
+    assert stream.buffer.getvalue() == script  # type: ignore[attr-defined]
 
 
 def test_the_policy_snippet_is_the_body_of_a_cluster_policy(
