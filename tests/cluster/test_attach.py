@@ -375,6 +375,19 @@ def test_a_folder_is_in_a_volume_or_in_the_workspace(client: Client) -> None:
     assert ClusterFolder(client, "/Users/a/x/").path == "/Workspace/Users/a/x"
 
 
+def test_an_attach_with_another_wheel_of_the_same_name_runs_the_new_code(
+    workspace: Databricks, attach: Attach, team: str, wheelhouse: Path
+) -> None:
+    wheel = wheelhouse / "dbx_aml-0.1.0-py3-none-any.whl"
+    path = f"{VOLUME}/{team}/wheelhouse/{wheel.name}"
+    attach(team, method="libraries")
+    assert workspace.libraries.content(team, path) == wheel.read_bytes()
+    write_wheel(wheelhouse, "dbx-aml", "0.1.0", files={"dbx_aml/new.py": ""})
+    list_wheels(wheelhouse)
+    attach(team, method="libraries")
+    assert workspace.libraries.content(team, path) == wheel.read_bytes()
+
+
 def test_the_workspace_holds_wheels_as_libraries_and_no_script(
     workspace: Databricks, plan: PlanAttach, attach: Attach, detach: Detach, team: str
 ) -> None:

@@ -230,6 +230,30 @@ def test_libraries_install_later_and_leave_at_a_restart(
     assert statuses() == []
 
 
+def test_a_running_cluster_keeps_a_library_by_its_path_until_it_restarts(
+    databricks: Databricks, client: WorkspaceClient
+) -> None:
+    path = f"{VOLUME}/a.whl"
+    databricks.volumes.add("main.default.dbx_aml")
+    cluster = databricks.clusters.add("team")
+
+    def install(content: bytes) -> bytes | None:
+        databricks.volumes.files[path] = content
+        client.libraries.install(cluster.cluster_id, [Library(whl=path)])
+        return installed()
+
+    def installed() -> bytes | None:
+        for _ in range(3):
+            list(client.libraries.cluster_status(cluster.cluster_id))
+        return databricks.libraries.content(cluster.cluster_id, path)
+
+    assert install(b"old") == b"old"
+    assert install(b"new") == b"old"
+    client.clusters.restart(cluster.cluster_id)
+    wait_until_at_rest(client, cluster.cluster_id)
+    assert installed() == b"new"
+
+
 def test_a_command_runs_on_the_driver_of_a_running_cluster(
     databricks: Databricks, client: WorkspaceClient
 ) -> None:

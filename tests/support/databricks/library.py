@@ -1,4 +1,11 @@
-"""Libraries of clusters: installed some polls after the request, removed at the next restart."""
+"""Libraries of clusters: installed some polls after the request, removed at the next restart.
+
+A running cluster keeps an installed library by its path: a request for the same path changes
+nothing before the next start, even if the file has other content.
+
+Source:
+    Databricks, "Cluster libraries": an updated library needs a restart of the cluster.
+"""
 
 from collections import defaultdict
 from typing import Any
@@ -21,6 +28,11 @@ class Libraries:
         self._rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
         # A restarted cluster installs its libraries again.
         self._boots: dict[str, int] = {}
+        self._installed: dict[tuple[str, str], bytes] = {}
+
+    def content(self, cluster_id: str, path: str) -> bytes | None:
+        """Return the content of a wheel as the cluster has installed it."""
+        return self._installed.get((cluster_id, path))
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers of the API."""
@@ -37,6 +49,8 @@ class Libraries:
             if len(library) != 1:
                 raise invalid_parameter("Exactly one of jar, whl, pypi, maven, cran, requirements")
             same = [row for row in rows if row["library"] == library]
+            if cluster.state == "RUNNING" and [row["status"] for row in same] == ["INSTALLED"]:
+                continue
             for row in same:
                 rows.remove(row)
             rows.append({"library": deep_copy(library), "status": "PENDING"})
@@ -68,17 +82,19 @@ class Libraries:
         ]
         if cluster.state == "RUNNING":
             for row in rows:
-                self._step(row)
+                self._step(cluster.cluster_id, row)
         return {"cluster_id": cluster.cluster_id, "library_statuses": statuses}
 
-    def _step(self, row: dict[str, Any]) -> None:
+    def _step(self, cluster_id: str, row: dict[str, Any]) -> None:
         if row["status"] not in _STEPS[:-1]:
             return
         row["status"] = _STEPS[_STEPS.index(row["status"]) + 1]
         path = row["library"].get("whl") or row["library"].get("requirements")
-        if row["status"] == "INSTALLED" and path and not self._has(path):
+        if row["status"] != "INSTALLED" or not path:
+            return
+        content = self._volumes.files.get(path, self._files.content(path))
+        if content is None:
             row["status"] = "FAILED"
             row["messages"] = [f"Library installation failed: {path} does not exist."]
-
-    def _has(self, path: str) -> bool:
-        return path in self._volumes.files or self._files.content(path) is not None
+        else:
+            self._installed[cluster_id, path] = content

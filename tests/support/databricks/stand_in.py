@@ -38,6 +38,7 @@ class Databricks:
         boot: Nodes; `Boot.run_script` is the effect of an init script.
         commands: Commands on drivers.
         policies: Cluster policies.
+        libraries: Libraries of the clusters.
         jobs: Jobs and their runs; `Jobs.run_task` is the effect of a task.
         experiments: MLflow experiments.
         catalogs: Catalogs, schemas and grants.
@@ -67,6 +68,7 @@ class Databricks:
         self.boot = service.boot
         self.commands = service.commands
         self.policies = service.policies
+        self.libraries = service.libraries
         self.jobs = service.jobs
         self.experiments = service.experiments
         self.catalogs = service.catalogs
