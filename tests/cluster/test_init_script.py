@@ -347,6 +347,15 @@ def test_a_rendered_script_needs_no_variables_and_variables_override_it(
     assert exported_variables(node)["MLFLOW_TRACKING_URI"] == URI
 
 
+@pytest.mark.slow
+def test_a_list_of_hashes_with_crlf_prepares_a_node(node: Node, wheelhouse: Path) -> None:
+    hashes = wheelhouse / "requirements.txt"
+    hashes.write_bytes(hashes.read_bytes().replace(b"\n", b"\r\n"))
+    result = node.run(with_wheelhouse(wheelhouse))
+    assert result.exit_code == 0, result.lines
+    assert node.added_packages == ADDED
+
+
 def test_settings_keep_spaces_quotes_and_other_alphabets(
     tmp_path: Path, node: Node, wheelhouse: Path
 ) -> None:

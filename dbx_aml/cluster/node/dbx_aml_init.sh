@@ -154,7 +154,7 @@ fetch_wheel() {
         REASON+=" attach it again, or render the script again"
         return 1
     fi
-    hash="$(sed -nE 's/^dbx-aml==[^ ]+ --hash=sha256:([0-9a-f]{64})$/\1/p' "$list")"
+    hash="$(sed -nE 's/^dbx-aml==[^ ]+ --hash=sha256:([0-9a-f]{64})[[:space:]]*$/\1/p' "$list")"
     for file in "$WHEELHOUSE"/dbx_aml-*.whl; do
         [[ -f "$file" ]] || continue
         WHEEL="$WORK_FOLDER/${file##*/}"
