@@ -330,6 +330,51 @@ def change_runtime_package(node: Node, name: str, version: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["config.json", ".azureml/config.json", "../config.json"])
+def test_a_link_that_changes_in_the_folder_of_dbx_aml_config_reaches_the_node(
+    node: Node, tmp_path: Path, shared_wheelhouse: Path, name: str
+) -> None:
+    folder = tmp_path / "links" / "team"
+    (folder / ".azureml").mkdir(parents=True)
+    variables = {**wheelhouse_variables(shared_wheelhouse), "DBX_AML_CONFIG": str(folder)}
+    for mode in ("aml", "databricks"):
+        link = make_link() if mode == "aml" else Link(mode="databricks")
+        link.save((folder / name).resolve())
+        result = node.run(variables)
+        assert result.exit_code == 0, result.lines
+        expected = URI if mode == "aml" else "databricks"
+        assert exported_variables(node)["MLFLOW_TRACKING_URI"] == expected
+
+
+@pytest.mark.slow
+def test_a_change_of_the_nodes_own_config_counts(
+    prepared_node: Node, shared_wheelhouse: Path
+) -> None:
+    variables = with_wheelhouse(shared_wheelhouse)
+    assert "nothing to do" in prepared_node.run(variables).last_line
+    make_link().save(prepared_node.home / "config.json")
+    assert "done in" in prepared_node.run(variables).last_line
+
+
+@pytest.mark.slow
+def test_a_strict_umask_and_proxies_of_the_cluster_do_not_matter(
+    node: Node, shared_wheelhouse: Path
+) -> None:
+    """Hardened images set the umask; proxy scripts write the variables in small letters."""
+    proxy = "http://127.0.0.1:9"
+    proxies = {"HTTP_PROXY": proxy, "https_proxy": proxy, "no_proxy": ".corp.contoso.com"}
+    strict = ("bash", "-c", 'umask 077; exec "$@"', "-")
+    result = node.run(with_wheelhouse(shared_wheelhouse, **proxies), prefix=strict)
+    assert (result.exit_code, node.marker.status) == (0, "ok"), result.lines
+    packages = site_packages(node.home / "python")
+    added = [file for name in ("dbx_aml*", "azureml*") for file in packages.glob(name)]
+    added += [file for folder in added for file in folder.rglob("*")]
+    added += [*(node.home / "dbx_aml").rglob("*"), node.home / "dbx_aml", node.spark_env]
+    assert added
+    assert [file for file in added if not file.stat().st_mode & 0o004] == []
+
+
+@pytest.mark.slow
 def test_a_rendered_script_needs_no_variables_and_variables_override_it(
     node: Node, wheelhouse: Path
 ) -> None:
@@ -410,6 +455,26 @@ def test_settings_that_can_never_work_exit_with_2_and_one_line(
     assert (result.exit_code, result.stdout, len(result.lines)) == (2, "", 1)
     assert result.last_line.startswith(reason)
     assert node.has_only_runtime_packages()
+
+
+@pytest.mark.parametrize("status", [2, 75, 78])
+@pytest.mark.parametrize("version", ["3.10", "3.12"])
+def test_a_python_that_ends_without_a_reason_is_a_failure_and_no_wrong_setting(
+    node: Node, shared_wheelhouse: Path, version: str, status: int
+) -> None:
+    """Python 3.10 has no option -P and ends with 2."""
+    python = node.home / "python" / "bin" / "python"
+    python.unlink()
+    python.write_text(f'#!/bin/sh\n[ "$1" = -c ] && echo {version} || exit {status}\n')
+    python.chmod(0o755)
+    result = node.run(with_wheelhouse(shared_wheelhouse))
+    assert (result.exit_code, node.marker.status) == (0, "failed")
+    reason = {
+        "3.10": f"the cluster's Python must be 3.11 or newer: {python} is 3.10",
+        "3.12": f"dbx-aml must end by itself: got status {status}",
+    }[version]
+    assert str(node.marker.reason).startswith(reason)
+    assert reason in result.last_line
 
 
 def test_a_link_that_is_not_mounted_is_tried_again(

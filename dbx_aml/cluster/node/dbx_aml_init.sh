@@ -23,6 +23,8 @@
 #         is the cause; 2 settings that can never work, the last line names the setting.
 # Rerun:  safe at any time, also after the script was killed. A second run changes nothing.
 set -euo pipefail
+# Every user of the node reads what is added, whatever an image or an earlier script has set.
+umask 022
 
 # >>> settings >>>
 BAKED_WHEELHOUSE_PATH=''
@@ -47,7 +49,8 @@ TIMEOUT_S=600
 SECRET_VARIABLES='SECRET|TOKEN|PASSWORD|(^|_)KEY$|ACCOUNT_KEY|API_KEY|IDENTITY_HEADER'
 SECRET_NAMES='(sig|signature|secret|passw(or)?d|pass|pwd|token|key)'
 TEMPORARY_FAILURE=75
-WRONG_SETTINGS=2
+# dbx-aml ends with it if a setting is wrong. Python, pip and shells end with 2 for other causes.
+WRONG_SETTINGS=78
 
 # dbx-aml is not installed yet: Python imports it from the wheel, which is a zip archive.
 PREPARE=dbx_aml.cluster.node.prepare
@@ -87,7 +90,7 @@ clean_up() { [[ -z "$WORK_FOLDER" ]] || rm -rf -- "$WORK_FOLDER"; }
 
 refuse_settings() {
     log "$*"
-    exit "$WRONG_SETTINGS"
+    exit 2
 }
 
 # Refuse settings that fail on every node and in every attempt.
@@ -110,6 +113,28 @@ check_settings() {
             "init-script'"
 }
 
+# Print the content of each file that the link may be read from: the node's own, and the file that
+# DBX_AML_CONFIG names, or all that are searched from its folder on (find_config in
+# dbx_aml/link/config_file.py).
+print_config_files() {
+    local folder file
+    local -a files=("$HOME_FOLDER/config.json")
+    if [[ -d "${DBX_AML_CONFIG:-}" ]]; then
+        folder="$(realpath -- "$DBX_AML_CONFIG")"
+        while :; do
+            files+=("${folder%/}"/{.azureml/,aml_config/,}{config,project}.json)
+            [[ "$folder" != / ]] || break
+            folder="$(dirname -- "$folder")"
+        done
+    else
+        files+=("${DBX_AML_CONFIG:-/dev/null}")
+    fi
+    for file in "${files[@]}"; do
+        printf 'file\n'
+        cat -- "$file" 2>/dev/null || true
+    done
+}
+
 # Print one hash of the script and of all its settings. Every user of the node may read it in the
 # marker, and could test guesses of a secret against it: secrets are left out.
 hash_settings() {
@@ -120,7 +145,7 @@ hash_settings() {
             [[ "$name" == DBX_AML_SECRET_* ]] || printf '%s=%s\n' "$name" "${!name}"
         done < <(compgen -v DBX_AML_)
         printf '%s\n' "${MLFLOW_TRACKING_URI:-}"
-        cat -- "${DBX_AML_CONFIG:-/dev/null}" 2>/dev/null || true
+        print_config_files
     } | sha256sum | cut -d ' ' -f 1
 }
 
@@ -166,6 +191,19 @@ fetch_wheel() {
     return 1
 }
 
+# Set REASON for a Python that ended without one.
+explain_status() {
+    local version
+    version="$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" \
+        || version=none
+    if [[ "$version" =~ ^3\.([0-9]+)$ ]] && ((BASH_REMATCH[1] >= 11)); then
+        REASON="dbx-aml must end by itself: got status $1; see the lines above"
+    else
+        REASON="the cluster's Python must be 3.11 or newer: $PYTHON is $version; choose a newer"
+        REASON+=" Databricks Runtime"
+    fi
+}
+
 # Make one attempt. Errexit is off here and in what it calls, because the caller tests it.
 prepare_once() {
     local started status=0
@@ -188,7 +226,8 @@ prepare_once() {
         --runtime "$(print_runtime)" --fingerprint "$FINGERPRINT" --started "$started" \
         "${arguments[@]}" >&2 || status=$?
     if ((status != 0)) && ! REASON="$(cat -- "$WORK_FOLDER/reason" 2>/dev/null)"; then
-        REASON="dbx-aml must end by itself: got status $status; see the lines above"
+        explain_status "$status"
+        return 1
     fi
     return "$status"
 }

@@ -42,7 +42,7 @@ from dbx_aml.link.link import Link
 log = get_logger(__name__)
 
 # Exit codes, which the script has as well.
-FAILED, WRONG_SETTINGS = 1, 2
+FAILED, WRONG_SETTINGS = 1, 78
 
 _NO_REGION_MESSAGE = (
     "MLFLOW_TRACKING_URI is not set, because the link has no region: add it, or call "
