@@ -79,7 +79,7 @@ def register_model(
 
     Raises:
         ModelUriError: The URI names no model, or a stage or "latest", which may change.
-        ArgumentError: The name is empty.
+        ArgumentError: The name is empty, or MLflow takes no such alias.
         RegistryError: The model does not exist, or the registry refused it.
     """
     from mlflow.exceptions import MlflowException
@@ -90,6 +90,8 @@ def register_model(
         raise ArgumentError(
             f"model_name must not be empty: got {model_name!r}; pass for example 'delay'"
         )
+    if alias:
+        _check_alias(alias)
     if registry is not None:
         registry_uri = find_registry(registry, current_link()).uri
     client = create_client(tracking_uri, registry_uri)
@@ -111,6 +113,19 @@ def register_model(
         lineage = version_tags_for(registry_uri_of(client), lineage)
         version = _create_version(client, location, path, model_name, {**lineage, **(tags or {})})
     return _with_alias(client, version, alias)
+
+
+def _check_alias(alias: str) -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils import validation
+
+    try:
+        validation._validate_model_alias_name(alias)
+        validation._validate_model_alias_name_reserved(alias)
+    except MlflowException as err:
+        raise ArgumentError(
+            f"alias must be a name that MLflow takes: got {alias!r}; {first_line(err)}"
+        ) from err
 
 
 def _with_alias(client: MlflowClient, version: ModelVersion, alias: str | None) -> ModelVersion:

@@ -135,10 +135,23 @@ def test_a_refused_version_keeps_a_registered_model_that_was_there(logged, reque
     assert mlflow.MlflowClient().get_registered_model("delay").description == "ours"
 
 
-def test_an_alias_that_cannot_be_says_that_the_version_is_there(logged):
-    with pytest.raises(RegistryError, match=r"alias must be settable: got 'latest' for version 1"):
-        register_model(f"runs:/{logged[0]}/model", "delay", alias="latest")
+def test_an_alias_that_the_registry_refuses_says_that_the_version_is_there(logged, monkeypatch):
+    def refuse(*_):
+        raise MlflowException("no permission")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "set_registered_model_alias", refuse)
+    with pytest.raises(RegistryError, match=r"alias must be settable: got 'best' for version 1"):
+        register_model(f"runs:/{logged[0]}/model", "delay", alias="best")
     assert str(mlflow.MlflowClient().get_model_version("delay", "1").version) == "1"
+
+
+@pytest.mark.parametrize("alias", ["latest", "Latest", "v12", "a/b"])
+def test_an_alias_that_mlflow_does_not_take_is_refused_before_anything_is_registered(logged, alias):
+    with pytest.raises(
+        ArgumentError, match=f"alias must be a name that MLflow takes: got '{alias}"
+    ):
+        register_model(f"runs:/{logged[0]}/model", "delay", alias=alias)
+    assert mlflow.MlflowClient().search_registered_models() == []
 
 
 def test_a_uri_that_moves_and_an_empty_name_are_refused_before_anything_is_asked():

@@ -16,9 +16,14 @@ from azureml.mlflow._store.model_registry.model_registry import AzureMLflowModel
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag, RegisteredModel
 from mlflow.entities.model_registry.registered_model_alias import RegisteredModelAlias
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.protos.databricks_pb2 import NOT_IMPLEMENTED, RESOURCE_DOES_NOT_EXIST
 from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 from mlflow.store.entities.paged_list import PagedList
+from mlflow.store.model_registry.abstract_store import AbstractStore
+from mlflow.utils.validation import (
+    _validate_model_alias_name,
+    _validate_model_alias_name_reserved,
+)
 
 from dbx_aml._common.errors import is_not_found
 from dbx_aml._common.http import paged
@@ -51,6 +56,8 @@ from dbx_aml.tracking.azureml.store import AmlTrackingStore
 
 _MAX_TAG_LENGTH = 1000
 _VERSIONS_PER_PAGE = 200
+# MLflow sets this tag on a prompt, which its own server keeps as a registered model.
+_PROMPT_TAG = "mlflow.prompt.is_prompt"
 
 
 class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
@@ -101,6 +108,14 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
                     raise
         raise ValueError(f"no endpoint for {api}")
 
+    def create_registered_model(
+        self, name: str, tags: Any = None, *args: Any, **kwargs: Any
+    ) -> RegisteredModel:
+        """Create a registered model; a prompt is refused."""
+        _refuse_prompt(tags)
+        model: RegisteredModel = super().create_registered_model(name, tags, *args, **kwargs)
+        return model
+
     def create_model_version(
         self,
         name: str,
@@ -116,6 +131,7 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
 
         A model outside of this workspace is downloaded and uploaded; a tag holds its source.
         """
+        _refuse_prompt(tags)
         tags = list(tags or [])
         source_uri = source
         if source.startswith("models:/"):
@@ -144,6 +160,8 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
 
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
         """Let an alias name a version, by the service's own alias if it has aliases."""
+        _validate_model_alias_name(alias)
+        _validate_model_alias_name_reserved(alias)
         set_alias = super().set_registered_model_alias
         if self._is_done_by_service(lambda: set_alias(name, alias, version)):
             return
@@ -159,7 +177,11 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
             self._remove_alias(name, alias)
 
     def get_model_version_by_alias(self, name: str, alias: str) -> ModelVersion:
-        """Return the version that an alias names."""
+        """Return the version that an alias names; the newest version for the alias "latest"."""
+        if alias.lower() == "latest":
+            newest = max((int(item.version) for item in self.get_latest_versions(name)), default=0)
+            if newest:
+                return self.get_model_version(name, str(newest))
         if self._has_aliases:
             try:
                 return self._with_aliases(super().get_model_version_by_alias(name, alias))
@@ -361,3 +383,22 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
         repository = create_upload(self._uri, "model" if sha256 else folder.name, sha256)
         repository.log_missing_artifacts(str(folder))
         return str(repository.artifact_uri)
+
+
+def _refuse_prompt(tags: Any) -> None:
+    if any(tag.key == _PROMPT_TAG for tag in tags or []):
+        _refuse_prompt_call()
+
+
+def _refuse_prompt_call(*_: Any, **__: Any) -> None:
+    raise MlflowException(
+        "Azure ML takes no prompts: keep prompts in Unity Catalog or on an MLflow server; "
+        "call for example mlflow.set_registry_uri('databricks-uc')",
+        NOT_IMPLEMENTED,
+    )
+
+
+# Each version of MLflow has other methods for prompts.
+for _method in dir(AbstractStore):
+    if "prompt" in _method:
+        setattr(AmlModelRegistryStore, _method, _refuse_prompt_call)

@@ -141,3 +141,46 @@ def test_a_refused_version_leaves_no_empty_model_and_an_accepted_version_has_its
     assert version.tags["dbx_aml.source_run_id"] == active_run.info.run_id
     assert len(version.tags["dbx_aml.artifacts_sha256"]) == 64
     assert predict("models:/refused@champion") == [2.0, 4.0]
+
+
+def test_a_reserved_alias_is_refused_and_latest_names_the_newest_version(
+    azureml_client: MlflowClient, log_model: LogModel
+) -> None:
+    mlflow.set_experiment("aliases")
+    with mlflow.start_run():
+        uri = log_model().model_uri
+    for _ in range(2):
+        mlflow.register_model(uri, "reserved")
+
+    for alias in ("latest", "LATEST", "v1"):
+        with pytest.raises(MlflowException, match="is reserved"):
+            azureml_client.set_registered_model_alias("reserved", alias, "1")
+
+    assert azureml_client.get_registered_model("reserved").aliases == {}
+    assert azureml_client.get_model_version_by_alias("reserved", "latest").version == "2"
+
+
+def test_every_call_about_prompts_says_that_azure_ml_takes_none_and_leaves_nothing(
+    azureml: AzureMl, azureml_client: MlflowClient
+) -> None:
+    client = azureml_client
+    mlflow.set_experiment("prompts")
+    calls: list[Callable[[], Any]] = [
+        lambda: mlflow.genai.register_prompt(name="greeting", template="Hi {{x}}"),
+        lambda: mlflow.genai.load_prompt("prompts:/greeting/1"),
+        lambda: mlflow.genai.load_prompt("prompts:/greeting@best", allow_missing=True),
+        lambda: mlflow.genai.search_prompts(),
+        lambda: mlflow.genai.delete_prompt_alias("greeting", "best"),
+        lambda: client.create_prompt("greeting"),
+        lambda: client.create_prompt_version("greeting", "Hi"),
+        lambda: client.get_prompt("greeting"),
+        lambda: client.set_prompt_tag("greeting", "team", "risk"),
+        lambda: client.set_prompt_version_tag("greeting", "1", "team", "risk"),
+        lambda: client.delete_prompt("greeting"),
+    ]
+
+    for call in calls:
+        with pytest.raises(MlflowException, match=r"^Azure ML takes no prompts: .*$"):
+            call()
+
+    assert {entry.method for entry in azureml.requests(path="registered-models")} == {"GET"}
