@@ -19,12 +19,15 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import NOT_IMPLEMENTED, RESOURCE_DOES_NOT_EXIST
 from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 from mlflow.store.entities.paged_list import PagedList
+from mlflow.store.model_registry import SEARCH_REGISTERED_MODEL_MAX_RESULTS_DEFAULT
 from mlflow.store.model_registry.abstract_store import AbstractStore
+from mlflow.utils.search_utils import SearchModelUtils
 from mlflow.utils.validation import (
     _validate_model_alias_name,
     _validate_model_alias_name_reserved,
 )
 
+from dbx_aml._common.daemon_threads import DaemonThreadPool
 from dbx_aml._common.errors import is_not_found
 from dbx_aml._common.http import paged
 from dbx_aml._common.redact import redact
@@ -51,6 +54,7 @@ from dbx_aml.tracking.azureml.model_version_tags import (
     timestamp,
     versions_by_alias,
 )
+from dbx_aml.tracking.azureml.search_filter import split_filter
 from dbx_aml.tracking.azureml.service_context import service_context_of
 from dbx_aml.tracking.azureml.store import AmlTrackingStore
 
@@ -58,6 +62,9 @@ _MAX_TAG_LENGTH = 1000
 _VERSIONS_PER_PAGE = 200
 # MLflow sets this tag on a prompt, which its own server keeps as a registered model.
 _PROMPT_TAG = "mlflow.prompt.is_prompt"
+# Words of Azure ML for a filter of registered models that it does not know.
+_REFUSED_FILTER = "unsupported filter string"
+_THREADS = 8
 
 
 class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
@@ -221,14 +228,55 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
     def get_registered_model(self, name: str) -> RegisteredModel:
         """Return a registered model with its aliases."""
         with self._naming_other_registry(name):
-            model: RegisteredModel = super().get_registered_model(name)
-        model._latest_version = [
-            self._with_aliases(version) for version in model.latest_versions or []
+            return self._with_model_aliases(super().get_registered_model(name))
+
+    def search_registered_models(
+        self,
+        filter_string: str | None = None,
+        max_results: int | None = None,
+        order_by: list[str] | None = None,
+        page_token: str | None = None,
+    ) -> Any:
+        """Return registered models with their aliases.
+
+        MLflow adds a condition about prompts to each filter. Azure ML refuses that condition, so
+        this package decides it. If Azure ML refuses the other conditions too, all registered
+        models are read and filtered here.
+        """
+        service_filter, prompt_conditions = split_filter(
+            filter_string,
+            SearchModelUtils,
+            lambda condition: (condition.kind, condition.key) == ("tag", _PROMPT_TAG),
+        )
+        search = super().search_registered_models
+        try:
+            page = search(service_filter, max_results, order_by, page_token)
+        except MlflowException as error:
+            if _REFUSED_FILTER not in error.message:
+                raise
+            page = _filter_models(search, filter_string, max_results, order_by, page_token)
+        models = [
+            model
+            for model in page
+            # MLflow counts a model without the tag as one with "false".
+            if all(
+                item.is_met_by(model._tags.get(_PROMPT_TAG, "false")) for item in prompt_conditions
+            )
         ]
-        if not model.aliases:
-            for alias, version in versions_by_alias(self._stored_versions(name)).items():
-                model._add_alias(RegisteredModelAlias(alias, version))
-        return model
+        with DaemonThreadPool(_THREADS) as pool:
+            return PagedList(list(pool.map(self._with_model_aliases, models)), page.token)
+
+    def update_registered_model(self, *args: Any, **kwargs: Any) -> RegisteredModel:
+        """Change a registered model; return it with its aliases."""
+        return self._with_model_aliases(super().update_registered_model(*args, **kwargs))
+
+    def update_model_version(self, *args: Any, **kwargs: Any) -> ModelVersion:
+        """Change a version; return it with its aliases."""
+        return self._with_aliases(super().update_model_version(*args, **kwargs))
+
+    def transition_model_version_stage(self, *args: Any, **kwargs: Any) -> ModelVersion:
+        """Change the stage of a version; return the version with its aliases."""
+        return self._with_aliases(super().transition_model_version_stage(*args, **kwargs))
 
     def search_model_versions(self, *args: Any, **kwargs: Any) -> Any:
         """Return versions with their aliases."""
@@ -305,6 +353,19 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
             key: text for key, text in version.tags.items() if not is_internal_tag(key)
         }
         return version
+
+    def _with_model_aliases(self, model: RegisteredModel) -> RegisteredModel:
+        """Return a registered model with its aliases, and without their tags on its versions."""
+        latest_versions = model.latest_versions or []
+        if not model.aliases:
+            newest = max((int(version.version) for version in latest_versions), default=0)
+            # A model whose only versions are the latest ones needs no search.
+            has_all_versions = 0 < newest <= len(latest_versions)
+            versions = latest_versions if has_all_versions else self._stored_versions(model.name)
+            for alias, number in versions_by_alias(versions).items():
+                model._add_alias(RegisteredModelAlias(alias, number))
+        model._latest_version = [self._with_aliases(version) for version in latest_versions]
+        return model
 
     def _model_location(
         self, model_uri: str, run_id: str | None, model_id: str | None
@@ -383,6 +444,33 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
         repository = create_upload(self._uri, "model" if sha256 else folder.name, sha256)
         repository.log_missing_artifacts(str(folder))
         return str(repository.artifact_uri)
+
+
+def _filter_models(
+    search: Callable[..., Any],
+    filter_string: str | None,
+    max_results: int | None,
+    order_by: list[str] | None,
+    page_token: str | None,
+) -> Any:
+    """Return a page of the registered models that meet a filter; all of them are read.
+
+    Args:
+        search: Method of the service's store that returns a page of registered models.
+        filter_string: Filter that the service refuses.
+        max_results: Largest number of models on the page.
+        order_by: Clauses of MLflow.
+        page_token: Token of the page.
+    """
+
+    def fetch_page(token: str | None) -> tuple[list[RegisteredModel], str | None]:
+        page = search(None, SEARCH_REGISTERED_MODEL_MAX_RESULTS_DEFAULT, None, token)
+        return page, page.token
+
+    models = list(paged(fetch_page, "registered-models/search"))
+    matching = SearchModelUtils.sort(SearchModelUtils.filter(models, filter_string), order_by)
+    page_size = max_results or SEARCH_REGISTERED_MODEL_MAX_RESULTS_DEFAULT
+    return PagedList(*SearchModelUtils.paginate(matching, page_token, page_size))
 
 
 def _refuse_prompt(tags: Any) -> None:

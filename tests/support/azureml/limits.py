@@ -6,6 +6,7 @@ Source:
 
 import re
 from typing import Any
+from urllib.parse import parse_qsl
 
 from tests.support.azureml.errors import tracking_error
 from tests.support.http.messages import Response
@@ -42,6 +43,21 @@ def broken_limit(call: str, body: dict[str, Any], params_before: frozenset[str])
             or _tags(body.get("tags", []))
         )
     return None
+
+
+def unsupported_filter(query: str) -> Response | None:
+    """Return the refusal of a filter about prompts, which MLflow adds to a search for models.
+
+    Source:
+        github.com/Azure/azure-sdk-for-python, issue 42155.
+    """
+    filter_string = dict(parse_qsl(query)).get("filter", "")
+    if "mlflow.prompt.is_prompt" not in filter_string:
+        return None
+    return _refusal(
+        "Currently unsupported filter string format (we currently do not support OR). "
+        f"Provided filter string: {filter_string}"
+    )
 
 
 def _experiment_name(name: str) -> Response | None:

@@ -18,7 +18,7 @@ from tests.support.azureml.identifiers import (
     outward,
     run_hex,
 )
-from tests.support.azureml.limits import broken_limit
+from tests.support.azureml.limits import broken_limit, unsupported_filter
 from tests.support.azureml.model_sources import SourceCheck
 from tests.support.azureml.upstream import Upstream
 from tests.support.azureml.workspace import Workspace
@@ -72,6 +72,10 @@ class Tracking:
         body = request.json() if request.body else {}
         if call == "model-versions/create":
             refused = source_check.problem(str(body.get("source", "")))
+            if refused:
+                return refused
+        if call == "registered-models/search":
+            refused = unsupported_filter(urlsplit(request.target).query)
             if refused:
                 return refused
         return self._call(request, call, body)

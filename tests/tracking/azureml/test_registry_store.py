@@ -5,6 +5,7 @@ from typing import Any
 
 import mlflow
 import pytest
+from azureml.mlflow._store.model_registry.model_registry import AzureMLflowModelRegistry
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
@@ -184,3 +185,78 @@ def test_every_call_about_prompts_says_that_azure_ml_takes_none_and_leaves_nothi
             call()
 
     assert {entry.method for entry in azureml.requests(path="registered-models")} == {"GET"}
+
+
+@pytest.fixture
+def two_models(azureml_client: MlflowClient, log_model: LogModel) -> MlflowClient:
+    """A client of a registry with the models "found-a", two versions, and "found-b", one."""
+    client = azureml_client
+    mlflow.set_experiment("searches")
+    with mlflow.start_run():
+        uri = log_model().model_uri
+    for name in ("found-a", "found-a", "found-b"):
+        mlflow.register_model(uri, name)
+    client.set_registered_model_alias("found-a", "champion", "1")
+    client.set_registered_model_alias("found-b", "only", "1")
+    client.set_registered_model_tag("found-a", "team", "risk")
+    return client
+
+
+FILTERS = [
+    ("name LIKE 'found%'", ["found-a", "found-b"]),
+    ("name ILIKE 'FOUND-%'", ["found-a", "found-b"]),
+    ("name = 'found-b'", ["found-b"]),
+    ("tags.team = 'risk'", ["found-a"]),
+    ("name LIKE 'found%' AND tags.team != 'risk'", []),
+    ("name LIKE 'found%' AND tags.`mlflow.prompt.is_prompt` = 'false'", ["found-a", "found-b"]),
+    ("name LIKE 'found%' AND tags.`mlflow.prompt.is_prompt` = 'true'", []),
+]
+
+
+def test_registered_models_are_searched_with_their_aliases_and_without_internal_tags(
+    azureml: AzureMl, two_models: MlflowClient
+) -> None:
+    for filter_string, names in FILTERS:
+        found = two_models.search_registered_models(filter_string)
+        assert [model.name for model in found] == names, filter_string
+    assert {"found-a", "found-b"} <= {model.name for model in two_models.search_registered_models()}
+
+    before = len(azureml.requests(path="model-versions/search"))
+    a, b = two_models.search_registered_models("name LIKE 'found%'")
+    # One version is in the answer; only the model with more versions is asked for them.
+    assert len(azureml.requests(path="model-versions/search")) == before + 1
+    assert (a.aliases, b.aliases) == ({"champion": "1"}, {"only": "1"})
+    shown = [version for model in (a, b) for version in model.latest_versions]
+    assert [(version.version, version.aliases, version.tags) for version in shown] == [
+        ("2", [], {}),
+        ("1", ["only"], {}),
+    ]
+    changed = two_models.update_model_version("found-b", "1", "described")
+    assert (changed.aliases, changed.tags) == (["only"], {})
+    renewed = two_models.update_registered_model("found-b", "described")
+    assert (renewed.aliases, renewed.latest_versions[0].tags) == ({"only": "1"}, {})
+
+
+def test_a_filter_that_azure_ml_refuses_is_decided_here(
+    two_models: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = AzureMLflowModelRegistry.search_registered_models
+
+    def refuse_filters(self: Any, filter_string: str | None, *args: Any) -> Any:
+        if filter_string:
+            raise MlflowException("Currently unsupported filter string format")
+        return search(self, filter_string, *args)
+
+    monkeypatch.setattr(AzureMLflowModelRegistry, "search_registered_models", refuse_filters)
+
+    for filter_string, names in FILTERS:
+        found = two_models.search_registered_models(filter_string)
+        assert [model.name for model in found] == names, filter_string
+    pages, token = [], None
+    for _ in range(2):
+        page = two_models.search_registered_models("name LIKE 'found%'", 1, ["name DESC"], token)
+        pages.append([model.name for model in page])
+        token = page.token
+    assert (pages, token) == ([["found-b"], ["found-a"]], None)
+    with pytest.raises(MlflowException, match="Invalid clause"):
+        two_models.search_registered_models("name = 'a' OR name = 'b'")
