@@ -183,8 +183,10 @@ def _models_by_run(client: MlflowClient, experiment_id: str) -> dict[str, dict[s
             "files": _files(client, model.artifact_location),
             "status": str(model.status),
             "params": model.params,
-            # Azure ML shows the last value that the run has.
-            "metrics": sorted({metric.key for metric in model.metrics or []}),
+            "metrics": sorted(
+                (metric.key, metric.timestamp, metric.step, repr(metric.value))
+                for metric in model.metrics or []
+            ),
         }
     return models
 

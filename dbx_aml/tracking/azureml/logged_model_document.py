@@ -6,7 +6,6 @@ without a search.
 
 import re
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import uuid4
@@ -19,6 +18,7 @@ from mlflow.utils.name_utils import _generate_random_name
 from dbx_aml._common.errors import UnsafePathError
 from dbx_aml._common.json_content import check_types
 from dbx_aml._common.paths import check_relative_path
+from dbx_aml.tracking.azureml.logged_model_values import MetricValue, is_metric_value
 from dbx_aml.tracking.azureml.tag_documents import LOGGED_MODEL_PREFIX
 
 _RUN_CONDITION = re.compile(r"\s*(?:attributes\.)?source_run_id\s*=\s*['\"]([^'\"]+)['\"]\s*")
@@ -33,10 +33,6 @@ _OPTIONAL_TYPES = {
     "deleted": int,
 }
 _STATUSES = frozenset(status.value for status in LoggedModelStatus)
-# One value of a metric: name, value, time in ms, step, name and digest of the dataset, run id.
-MetricValue = list[Any]
-# Name of the metric, name and digest of the dataset, run id.
-MetricSeries = tuple[str, str, str, str]
 
 
 def new_model_id(run_id: str) -> str:
@@ -85,27 +81,6 @@ def run_of_condition(condition: str | None) -> str | None:
     return match[1] if match else None
 
 
-def metric_value(metric: Metric, run_id: str) -> MetricValue:
-    """Return the fields of a metric's value that a document keeps."""
-    dataset = [metric.dataset_name or "", metric.dataset_digest or ""]
-    return [metric.key, metric.value, metric.timestamp, metric.step, *dataset, run_id]
-
-
-def series_of(value: MetricValue) -> MetricSeries:
-    """Return the series of a value: values of one metric, dataset and run are one series."""
-    return value[0], value[4], value[5], value[6]
-
-
-def latest_per_series(values: Iterable[MetricValue]) -> list[MetricValue]:
-    """Return the latest value of each series."""
-    latest: dict[MetricSeries, MetricValue] = {}
-    for value in values:
-        previous = latest.get(series_of(value))
-        if previous is None or (value[2], value[3]) >= (previous[2], previous[3]):
-            latest[series_of(value)] = value
-    return list(latest.values())
-
-
 def check_document(document: Any) -> None:
     """Refuse a document that does not describe a logged model.
 
@@ -123,33 +98,23 @@ def check_document(document: Any) -> None:
     except UnsafePathError:
         raise ValueError("folder must be a folder of the run") from None
     metrics = document.get("metrics", [])
-    if not isinstance(metrics, list) or not all(map(_is_metric_value, metrics)):
+    if not isinstance(metrics, list) or not all(map(is_metric_value, metrics)):
         raise ValueError("metrics must be a list of values with their series")
 
 
-def _is_metric_value(value: object) -> bool:
-    if not isinstance(value, list) or len(value) != 7:
-        return False
-    key, number, timestamp, step, *series = value
-    # NaN and the infinities are values of metrics.
-    return (
-        isinstance(number, float | int)
-        and isinstance(timestamp, int)
-        and isinstance(step, int)
-        and max(abs(timestamp), abs(step), abs(number) if isinstance(number, int) else 0) < 2**63
-        and all(isinstance(text, str) for text in (key, *series))
-    )
-
-
-def to_logged_model(document: Document, model_id: str, run: Run) -> LoggedModel:
-    """Return MLflow's logged model for a document, with the latest values of its metrics.
+def to_logged_model(
+    document: Document, model_id: str, run: Run, values: Iterable[MetricValue] = ()
+) -> LoggedModel:
+    """Return MLflow's logged model for a document, with its metrics in the order of their times.
 
     Args:
         document: Document of the model.
         model_id: Identifier of the model.
         run: Run of the model, as the service stores it.
+        values: Values of the model's metrics, each of them once or several times.
     """
     run_id = run.info.run_id
+    each_value_once = dict.fromkeys(map(tuple, [*document.get("metrics", []), *values]))
     return LoggedModel(
         experiment_id=run.info.experiment_id,
         model_id=model_id,
@@ -173,26 +138,8 @@ def to_logged_model(document: Document, model_id: str, run: Run) -> LoggedModel:
                 dataset_digest=digest or None,
                 run_id=metric_run,
             )
-            for key, value, timestamp, step, dataset, digest, metric_run in _latest_values(
-                document, run
+            for key, value, timestamp, step, dataset, digest, metric_run in sorted(
+                each_value_once, key=lambda value: (value[0], value[2], value[3])
             )
         ],
     )
-
-
-def _latest_values(document: Document, run: Run) -> list[MetricValue]:
-    """Return the metrics of a document, with the current values of the document's own run.
-
-    The store writes a document when a metric is new to it, not for each value. The last value of
-    the run's metric is also the last value of the model, unless several datasets share the name.
-    """
-    values: list[MetricValue] = document.get("metrics", [])
-    names_in_run = Counter(value[0] for value in values if value[6] == run.info.run_id)
-    run_metrics = {metric.key: metric for metric in run.data._metric_objs}
-    latest = []
-    for value in values:
-        metric = run_metrics.get(value[0])
-        if metric and value[6] == run.info.run_id and names_in_run[value[0]] == 1:
-            value = [value[0], metric.value, metric.timestamp, metric.step, *value[4:]]
-        latest.append(value)
-    return latest

@@ -2,7 +2,8 @@
 
 The files of a logged model lie in the run, as in MLflow 2. A client without this package sees an
 ordinary run with a model in it, and `runs:/<run>/<name>` has the same meaning for both. If two
-programs change one model at the same moment, the last write wins.
+programs change one model at the same moment, the last write wins. Values of metrics are never lost:
+each program keeps them in tags of its own, see `logged_model_values`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,19 +16,26 @@ from mlflow.store.entities.paged_list import PagedList
 
 from dbx_aml._common.errors import is_not_found
 from dbx_aml._common.http import paged
+from dbx_aml.tracking.azureml.logged_model_values import (
+    MetricValue,
+    ValueWriter,
+    ValueWriters,
+    check_values,
+)
 from dbx_aml.tracking.azureml.run_inputs_store import RunInputsStore, read_document
 from dbx_aml.tracking.azureml.tag_documents import (
     HAS_LOGGED_MODELS,
     PLACEHOLDER_RUN,
     document_tags,
     logged_model_keys,
+    value_keys,
 )
 
 try:
     from mlflow.entities import LoggedModelStatus
-    from mlflow.utils.search_utils import SearchLoggedModelsUtils
 
     from dbx_aml.tracking.azureml import logged_model_document as documents
+    from dbx_aml.tracking.azureml.logged_model_search import LoggedModelSearch
 except ImportError:  # MLflow 2 has no logged models
     documents = None  # type: ignore[assignment]
 
@@ -45,10 +53,7 @@ class LoggedModelStore(RunInputsStore):
 
     def __init__(self, service_context: Any) -> None:
         super().__init__(service_context)
-        # Metric values that are not yet in the documents of their models, by model id.
-        self._unwritten_values: dict[str, list[documents.MetricValue]] = {}
-        # Metric series that the documents have, by model id.
-        self._written_series: dict[str, set[documents.MetricSeries]] = {}
+        self._value_writers = ValueWriters()
         # Metric values that this process has read from runs.
         self._read_metrics: dict[tuple[Any, ...], None] = {}
 
@@ -85,10 +90,10 @@ class LoggedModelStore(RunInputsStore):
 
     def get_logged_model(self, model_id: str, allow_deleted: bool = False) -> Any:
         """Return a logged model by its identifier."""
-        run, document = self._read_document(model_id)
+        run, tags, document = self._read_document(model_id)
         if document.get("deleted") and not allow_deleted:
             raise _model_not_found(model_id)
-        return documents.to_logged_model(document, model_id, run)
+        return self._to_logged_model(model_id, document, run, tags)
 
     def finalize_logged_model(self, model_id: str, status: Any) -> Any:
         """Set the status of a logged model; this ends a placeholder run."""
@@ -149,16 +154,17 @@ class LoggedModelStore(RunInputsStore):
             models = self._models_of_run(run_id)
         else:
             models = self._models_of_experiments([str(identifier) for identifier in experiment_ids])
-        matching = SearchLoggedModelsUtils.filter_logged_models(models, filter_string, datasets)
-        ordered = SearchLoggedModelsUtils.sort(matching, order_by)
-        page, token = SearchLoggedModelsUtils.paginate(
+        matching = LoggedModelSearch.filter_logged_models(models, filter_string, datasets)
+        ordered = LoggedModelSearch.sort(matching, order_by)  # type: ignore[no-untyped-call]
+        page, token = LoggedModelSearch.paginate(  # type: ignore[no-untyped-call]
             ordered, page_token, max_results or _MODELS_PER_PAGE
         )
         return PagedList(page, token)
 
     def folder_of_model(self, run_id: str, name: str) -> str | None:
         """Return the folder of the newest model with a name in a run; None without a model."""
-        documents_by_id = self._documents_of_run(self._get_stored_run(run_id))
+        run = self._get_stored_run(run_id)
+        documents_by_id = self._documents_of_run(run, self._all_tags(run))
         named = [document for document in documents_by_id.values() if document["name"] == name]
         if not named:
             return None
@@ -166,7 +172,8 @@ class LoggedModelStore(RunInputsStore):
 
     def model_in_folder(self, run_id: str, folder: str) -> str | None:
         """Return the identifier of the model in a folder of a run; None without a model."""
-        documents_by_id = self._documents_of_run(self._get_stored_run(run_id))
+        run = self._get_stored_run(run_id)
+        documents_by_id = self._documents_of_run(run, self._all_tags(run))
         model_ids = (
             model_id
             for model_id, document in documents_by_id.items()
@@ -184,20 +191,56 @@ class LoggedModelStore(RunInputsStore):
     def log_batch(
         self, run_id: str, metrics: Sequence[Metric], params: Sequence[Any], tags: Sequence[Any]
     ) -> None:
-        """Log metrics, parameters and tags, and link metrics to their models."""
+        """Log metrics, parameters and tags; a metric with a model also as a value of the model."""
         model_metrics = [metric for metric in metrics if getattr(metric, "model_id", None)]
-        if model_metrics:
-            # MLflow reads the metrics of a run and logs them again for the model. The run has
-            # these values already.
-            metrics = [
-                metric
-                for metric in metrics
-                if not metric.model_id or _metric_key(run_id, metric) not in self._read_metrics
-            ]
-        if metrics or params or tags:
+        if not model_metrics:
             super().log_batch(run_id, metrics, params, tags)
-        if model_metrics:
-            self.link_metrics(run_id, model_metrics)
+            return
+        # MLflow reads the metrics of a run and logs them again for the model. The run has these
+        # values already.
+        new_metrics = [
+            metric
+            for metric in metrics
+            if not metric.model_id or _metric_key(run_id, metric) not in self._read_metrics
+        ]
+        self._log_values(run_id, model_metrics, new_metrics, params, tags)
+
+    def link_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
+        """Link values that the run has already to their models."""
+        self._log_values(run_id, metrics, [], [], [])
+
+    def _log_values(
+        self,
+        run_id: str,
+        model_metrics: Sequence[Metric],
+        metrics: Sequence[Metric],
+        params: Sequence[Any],
+        tags: Sequence[Any],
+    ) -> None:
+        """Log values of models in one call with metrics, parameters and tags of the run."""
+        # A model on another server keeps its own metrics.
+        linked = [item for item in model_metrics if documents.is_azureml_model_id(item.model_id)]
+        tags_by_run: dict[str, list[RunTag]] = {run_id: list(tags)}
+        with self._value_writers.borrow() as writer:
+            values = writer.with_metrics(run_id, linked)
+            unsent = set()
+            for model_id, model_values in values.items():
+                model_run_id, model_key = documents.split_model_id(model_id)
+                value_tags = writer.tags(model_key, model_values)
+                # An upload for each step would slow a program down.
+                if self._needs_upload(model_run_id, value_tags) and writer.has_all_series(
+                    model_id, model_values
+                ):
+                    unsent.add(model_id)
+                else:
+                    tags_by_run.setdefault(model_run_id, []).extend(value_tags)
+            run_tags = tags_by_run.pop(run_id)
+            if metrics or params or run_tags:
+                super().log_batch(run_id, metrics, params, run_tags)
+            for model_run_id, value_tags in tags_by_run.items():
+                super().log_batch(model_run_id, [], [], value_tags)
+            writer.values |= values
+            writer.unsent = unsent | (writer.unsent - values.keys())
 
     def get_metric_history(self, run_id: str, metric_key: str, *args: Any, **kwargs: Any) -> Any:
         """Return all values of a metric."""
@@ -209,50 +252,33 @@ class LoggedModelStore(RunInputsStore):
         return history
 
     def update_run_info(self, run_id: str, *args: Any, **kwargs: Any) -> Any:
-        """Change a run after the documents of its models have been written."""
-        with self._document_lock:
-            for model_id, values in list(self._unwritten_values.items()):
-                model_run_id, _ = documents.split_model_id(model_id)
-                if run_id in (model_run_id, *(value[6] for value in values)):
-                    self._write_metric_values(model_id)
+        """Change a run after the values of its models have been sent."""
+        with self._value_writers.borrow_all() as writers:
+            for writer in writers:
+                self._send_values(writer, run_id)
         return super().update_run_info(run_id, *args, **kwargs)
 
-    def link_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
-        """Link values that the run has already to their models."""
-        with self._document_lock:
-            changed_model_ids = set()
-            for metric in metrics:
-                model_id = metric.model_id
-                # A model on another server keeps its own metrics.
-                if not documents.is_azureml_model_id(model_id):
-                    continue
-                value = documents.metric_value(metric, run_id)
-                values = [*self._unwritten_values.get(model_id, []), value]
-                self._unwritten_values[model_id] = documents.latest_per_series(values)
-                written_series = self._written_series.setdefault(model_id, set())
-                series = documents.series_of(value)
-                if series not in written_series:
-                    written_series.add(series)
-                    changed_model_ids.add(model_id)
-            for model_id in changed_model_ids:
-                self._write_metric_values(model_id)
-
-    def _write_metric_values(self, model_id: str) -> None:
-        self._change_document(model_id, lambda document: None)
+    def _send_values(self, writer: ValueWriter, run_id: str) -> None:
+        """Send the unsent values that were logged to models of a run, or in that run."""
+        for model_id in list(writer.unsent):
+            values = writer.values[model_id]
+            model_run_id, model_key = documents.split_model_id(model_id)
+            if run_id in (model_run_id, *(value[6] for value in values)):
+                super().log_batch(model_run_id, [], [], writer.tags(model_key, values))
+                writer.unsent.discard(model_id)
 
     def _change_document(self, model_id: str, change: Callable[[Any], None]) -> Any:
-        """Change the document of a model with its unwritten metric values; return the model."""
+        """Change the document of a model; return the model."""
         with self._document_lock:
-            run, document = self._read_document(model_id)
+            run, tags, document = self._read_document(model_id)
             change(document)
             document["status"] = LoggedModelStatus(document["status"]).value
             document["updated"] = documents.current_time_ms()
             self._write_document(model_id, document)
-            self._unwritten_values.pop(model_id, None)
-            return documents.to_logged_model(document, model_id, run)
+            return self._to_logged_model(model_id, document, run, tags)
 
-    def _read_document(self, model_id: str) -> tuple[Run, Any]:
-        """Return a model's run and document, with the metric values that are not yet written."""
+    def _read_document(self, model_id: str) -> tuple[Run, dict[str, str], Any]:
+        """Return a model's run, the tags of this run, and the model's document."""
         run_id, key = documents.split_model_id(model_id)
         try:
             run = self._get_stored_run(run_id)
@@ -260,22 +286,34 @@ class LoggedModelStore(RunInputsStore):
             if not is_not_found(error):
                 raise
             raise _model_not_found(model_id) from error
-        document = read_document(run_id, key, self._all_tags(run), documents.check_document)
+        tags = self._all_tags(run)
+        document = read_document(run_id, key, tags, documents.check_document)
         if document is None:
             raise _model_not_found(model_id)
-        values = [*document.get("metrics", []), *self._unwritten_values.get(model_id, [])]
-        if values:
-            document["metrics"] = documents.latest_per_series(values)
-        return run, document
+        return run, tags, document
+
+    def _to_logged_model(
+        self, model_id: str, document: Any, run: Run, tags: Mapping[str, str]
+    ) -> Any:
+        """Return MLflow's logged model for a document, with the values of all writers."""
+        run_id, model_key = documents.split_model_id(model_id)
+        found = [
+            self._readable_document(run_id, key, tags, check_values) or {}
+            for key in value_keys(model_key, tags)
+        ]
+        values: list[MetricValue] = [
+            value for written in found for value in written.get("values", [])
+        ]
+        return documents.to_logged_model(document, model_id, run, values)
 
     def _write_document(self, model_id: str, document: Any, *further_tags: RunTag) -> None:
         run_id, key = documents.split_model_id(model_id)
         tags = [RunTag(name, text) for name, text in document_tags(key, document).items()]
         self.log_batch(run_id, [], [], [*tags, *further_tags])
 
-    def _documents_of_run(self, run: Run) -> dict[str, Any]:
+    def _documents_of_run(self, run: Run, tags: Mapping[str, str]) -> dict[str, Any]:
         """Return the documents of a run's models by model id, without deleted models."""
-        tags, run_id = self._all_tags(run), run.info.run_id
+        run_id = run.info.run_id
         documents_by_id = {
             documents.model_id_from_key(run_id, key): self._readable_model(run_id, key, tags)
             for key in logged_model_keys(tags)
@@ -306,9 +344,10 @@ class LoggedModelStore(RunInputsStore):
             raise
 
     def _models_in_tags(self, run: Run) -> list[Any]:
+        tags = self._all_tags(run)
         return [
-            documents.to_logged_model(document, model_id, run)
-            for model_id, document in self._documents_of_run(run).items()
+            self._to_logged_model(model_id, document, run, tags)
+            for model_id, document in self._documents_of_run(run, tags).items()
         ]
 
     def _placeholder_run(self, experiment_id: str, name: str, start_time: int) -> str:

@@ -60,6 +60,8 @@ class RunStore(ExperimentStore):
         self._overflow_counts: dict[str, int] = {}
         self._artifact_uris: dict[str, str] = {}
         self._unreadable_run_ids: set[str] = set()
+        # Run and name of tags that a full run did not take.
+        self._overflow_tags: set[tuple[str, str]] = set()
 
     def create_run(
         self, experiment_id: str, user_id: str, start_time: int, tags: Any, run_name: str | None
@@ -170,6 +172,13 @@ class RunStore(ExperimentStore):
                     super().log_batch(run_id, call_metrics, [], [])
                 self._fill_run(run_id, call_params, call_tags)
 
+    def _needs_upload(self, run_id: str, tags: Iterable[RunTag]) -> bool:
+        """Tell whether one of the tags goes to the overflow, as far as this store knows."""
+        return any(
+            len(tag.value) > MAX_TAG_LENGTH or (run_id, tag.key) in self._overflow_tags
+            for tag in tags
+        )
+
     def _fill_run(self, run_id: str, params: Sequence[Param], tags: Sequence[RunTag]) -> None:
         """Write as many parameters and tags as the run takes, and the others to the overflow."""
         run = self._get_stored_run(run_id)
@@ -183,6 +192,7 @@ class RunStore(ExperimentStore):
         count = _overflow_count(run)
         logged_params = self._overflow.read(run_id, count).params if count else {}
         overflow = OverflowPart(tags={tag.key: tag.value for tag in overflow_tags})
+        self._overflow_tags.update((run_id, tag.key) for tag in overflow_tags)
         for param in overflow_params:
             logged_value = logged_params.get(param.key, param.value)
             if logged_value != param.value:

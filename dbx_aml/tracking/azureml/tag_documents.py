@@ -34,6 +34,7 @@ RUN_INPUTS = "dbx_aml.run_inputs"
 PLACEHOLDER_RUN = "dbx_aml.placeholder_run"
 _INTERNAL = (CREATE_ID, OVERFLOW_COUNT, HAS_LOGGED_MODELS, LOGGED_MODEL_PREFIX, RUN_INPUTS)
 _LOGGED_MODEL = re.compile(re.escape(LOGGED_MODEL_PREFIX) + r"[0-9a-f]{8}\.0")
+_VALUES = ".values."
 _COMPRESSED = "z:"
 _CHUNK_LENGTH = 950
 _MAX_CHUNKS = 6
@@ -120,6 +121,17 @@ def _decompress(text: str) -> str:
         # Outside of the handler: its error may show the text.
         raise ValueError("it is not compressed as it should be, or is too long")
     return content
+
+
+def value_key(model_key: str, writer: str) -> str:
+    """Return the key of the document with the values that a writer has logged to a model."""
+    return f"{model_key}{_VALUES}{writer}"
+
+
+def value_keys(model_key: str, tags: Mapping[str, str]) -> list[str]:
+    """Return the keys of the documents with values of a model among the tags of a run."""
+    start = f"{model_key}{_VALUES}"
+    return [key.removesuffix(".0") for key in tags if key.startswith(start) and key.endswith(".0")]
 
 
 def logged_model_keys(tags: Mapping[str, str]) -> list[str]:

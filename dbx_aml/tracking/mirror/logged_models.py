@@ -16,6 +16,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from dbx_aml.models import lineage
+from dbx_aml.tracking.azureml.logged_model_values import newest_metrics
 from dbx_aml.tracking.mirror import tags
 from dbx_aml.tracking.mirror.artifacts import copy_files, list_files
 from dbx_aml.tracking.mirror.server import MlflowServer, read_pages, split
@@ -190,9 +191,14 @@ class LoggedModelMirror:
     def _link_metrics(self, model: Any, copied_model: Any) -> None:
         """Link the points of mirrored runs that belong to a model to the copy of the model."""
         store = self._destination.store
+        link_metrics = getattr(store, "link_metrics", None)
         linked = {_metric_identity(metric) for metric in copied_model.metrics or []}
         metrics_by_run: dict[str, list[Any]] = {}
-        for metric in model.metrics or []:
+        metrics: list[Any] = model.metrics or []
+        if link_metrics:
+            # Azure ML keeps only these points; older ones would be linked again each time.
+            metrics = newest_metrics(metrics)
+        for metric in metrics:
             # MLflow's own server refuses a NaN that it already has.
             if _metric_identity(metric) in linked or metric.value != metric.value:
                 continue
@@ -210,12 +216,11 @@ class LoggedModelMirror:
                 run_id=run_id,
             )
             metrics_by_run.setdefault(run_id, []).append(linked_metric)
-        for run_id, metrics in metrics_by_run.items():
-            link_metrics = getattr(store, "link_metrics", None)
+        for run_id, run_metrics in metrics_by_run.items():
             if link_metrics:
-                link_metrics(run_id, metrics)
+                link_metrics(run_id, run_metrics)
             else:
-                store.log_batch(run_id, metrics, [], [])
+                store.log_batch(run_id, run_metrics, [], [])
 
 
 def model_folders(models: list[Any], run: Run) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from mlflow.exceptions import MlflowException
 
 from dbx_aml.tracking.azureml.logged_model_document import (
     check_document,
-    latest_per_series,
     model_id_from_key,
     new_model_id,
     split_model_id,
@@ -28,19 +27,6 @@ def test_a_model_id_holds_its_run_and_the_key_of_its_document(run_id: str) -> No
 def test_an_id_of_another_server_is_one_clear_error() -> None:
     with pytest.raises(MlflowException, match="'m-123' is not in Azure ML"):
         split_model_id("m-123")
-
-
-def test_the_latest_value_of_each_metric_and_dataset_is_kept() -> None:
-    values = [
-        ["auc", 0.5, 10, 0, "train", "d1", "r"],
-        ["auc", 0.6, 20, 1, "train", "d1", "r"],
-        ["auc", 0.4, 15, 0, "test", "d2", "r"],
-        ["auc", 0.1, 5, 0, "train", "d1", "r"],
-    ]
-    assert latest_per_series(values) == [
-        ["auc", 0.6, 20, 1, "train", "d1", "r"],
-        ["auc", 0.4, 15, 0, "test", "d2", "r"],
-    ]
 
 
 DOCUMENT = {"name": "m", "folder": "m", "status": "READY", "created": 1, "updated": 2}

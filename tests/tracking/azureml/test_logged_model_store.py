@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +14,9 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelInput, LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
 
-from dbx_aml.tracking.azureml.logged_model_document import check_document
+from dbx_aml.tracking.azureml.logged_model_values import check_values
 from dbx_aml.tracking.azureml.store import AmlTrackingStore
-from dbx_aml.tracking.azureml.tag_documents import document_in_tags, document_tags
+from dbx_aml.tracking.azureml.tag_documents import document_in_tags, document_tags, value_keys
 from tests.support.azureml import AzureMl
 from tests.support.azureml.plain_client import plain_artifacts, plain_registry, plain_store
 from tests.tracking.azureml.conftest import predict
@@ -128,7 +129,7 @@ def test_an_unknown_model_id_is_one_clear_error(
         azureml_client.get_logged_model(model_id)
 
 
-def test_metrics_of_a_model_are_sent_once_and_the_model_has_the_latest_values(
+def test_metrics_of_a_model_are_sent_once_and_the_model_has_the_newest_values(
     azureml: AzureMl, azureml_client: MlflowClient, log_model: LogModel
 ) -> None:
     mlflow.set_experiment("metrics")
@@ -138,7 +139,7 @@ def test_metrics_of_a_model_are_sent_once_and_the_model_has_the_latest_values(
         run_id = active_run.info.run_id
         mlflow.log_metric("before", 0.5)
         model_id = log_model().model_id
-        for step in range(50):
+        for step in range(60):
             mlflow.log_metric("loss", 1 / (step + 1), step=step, model_id=model_id)
         mlflow.log_metric("auc", 0.75, model_id=model_id, dataset=train)
         mlflow.log_metric("auc", 0.5, model_id=model_id, dataset=test)
@@ -146,18 +147,19 @@ def test_metrics_of_a_model_are_sent_once_and_the_model_has_the_latest_values(
     with mlflow.start_run() as other_run:
         mlflow.log_metric("later", 1.5, model_id=model_id)
 
-    # One request a value, and few further requests for metrics that are new to the model.
-    assert len(azureml.requests(path="runs/log-batch")) < 50 + 25
+    # One request a value, two for the value in another run, and a few for the model.
+    assert len(azureml.requests(path="runs/log-batch")) <= 60 + 3 + 2 + 6
     model = MlflowClient(azureml.tracking_uri).get_logged_model(model_id)
     assert sorted(
         [metric.key, metric.dataset_name or "", metric.value, metric.step, metric.run_id]
         for metric in model.metrics
     ) == [
         ["auc", "test", 0.25, 0, run_id],
+        ["auc", "test", 0.5, 0, run_id],
         ["auc", "train", 0.75, 0, run_id],
         ["before", "", 0.5, 0, run_id],
         ["later", "", 1.5, 0, other_run.info.run_id],
-        ["loss", "", 0.02, 49, run_id],
+        *(["loss", "", 1 / (step + 1), step, run_id] for step in range(59, 13, -1)),
     ]
     assert len(azureml_client.get_metric_history(run_id, "before")) == 1
     assert set(azureml_client.get_run(run_id).data.metrics) == {"before", "loss", "auc"}
@@ -184,7 +186,49 @@ os._exit(1)
 
     metrics = azureml_client.get_logged_model(model_id).metrics
 
-    assert [(metric.key, metric.value) for metric in metrics] == [("loss", 1.0)]
+    assert [(metric.step, metric.value) for metric in metrics] == [
+        (0, 5.0),
+        (1, 4.0),
+        (2, 3.0),
+        (3, 2.0),
+        (4, 1.0),
+    ]
+
+
+def test_values_of_two_programs_and_of_threads_are_all_kept(
+    azureml: AzureMl, azureml_client: MlflowClient
+) -> None:
+    mlflow.set_experiment("together")
+    with mlflow.start_run() as active_run:
+        model_id = mlflow.initialize_logged_model(name="m").model_id
+    stores = [AmlTrackingStore.from_uri(azureml.tracking_uri) for _ in range(2)]
+
+    def log(number: int) -> None:
+        metric = Metric(f"loss-{number % 3}", number, number, number, model_id=model_id)
+        stores[number % 2].log_metric(active_run.info.run_id, metric)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(log, range(40)))
+
+    values = azureml_client.get_logged_model(model_id).metrics
+    assert sorted(value.value for value in values) == list(range(40))
+
+
+def test_values_beyond_the_tags_of_a_run_cost_no_upload_for_each_step(
+    azureml: AzureMl, azureml_client: MlflowClient
+) -> None:
+    mlflow.set_experiment("full")
+    with mlflow.start_run() as active_run:
+        mlflow.set_tags({f"t{number:02}": "x" for number in range(60)})
+        model_id = mlflow.initialize_logged_model(name="m").model_id
+        for step in range(30):
+            mlflow.log_metric("loss", step, step=step, model_id=model_id)
+        uploads = azureml.requests(path="artifacts/batch/metadata")
+
+    assert len(uploads) < 8
+    values = MlflowClient(azureml.tracking_uri).get_logged_model(model_id).metrics
+    assert [value.value for value in values] == list(range(30))
+    assert len(azureml_client.get_run(active_run.info.run_id).data.tags) >= 60
 
 
 class RecordingStore(AmlTrackingStore):
@@ -226,9 +270,13 @@ def test_a_metric_that_was_just_read_is_linked_to_a_model_and_not_sent_again() -
     store.log_batch("r", [same, new], [], [])
 
     assert store.logged("metrics") == [("auc", 0.75)]
-    written = document_in_tags(key, dict(store.logged("tags")), check_document)
-    assert written is not None
-    assert written["metrics"] == [["auc", 0.75, 8, 0, "", "", "r"]]
+    tags = dict(store.logged("tags"))
+    (values_key,) = value_keys(key, tags)
+    assert document_in_tags(values_key, tags, check_values) == {
+        "values": [["auc", 0.5, 7, 0, "", "", "r"], ["auc", 0.75, 8, 0, "", "", "r"]]
+    }
+    # In one call, so a killed program has both or none.
+    assert [name for name, _ in store.calls] == ["GetMetricHistory", "LogBatch"]
 
 
 def test_a_metric_of_a_model_on_another_server_is_a_metric_of_the_run() -> None:

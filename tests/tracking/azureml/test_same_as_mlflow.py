@@ -7,6 +7,7 @@ import mlflow
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
 from tests.support.azureml import AzureMl
@@ -102,7 +103,82 @@ def delete_tags(client: MlflowClient) -> Any:
     return errors, sorted(name for name in tags if not name.startswith("mlflow."))
 
 
-@pytest.mark.parametrize("program", [search_experiments, log_one_dataset_three_times, delete_tags])
+def log_values_to_checkpoints(client: MlflowClient) -> Any:
+    experiment = mlflow.set_experiment("checkpoints")
+    train = mlflow.data.from_pandas(pd.DataFrame({"a": [1]}), name="train")
+    test = mlflow.data.from_pandas(pd.DataFrame({"a": [2]}), name="test")
+    models = {}
+    with mlflow.start_run() as run:
+        for step, value in enumerate([0.7, 0.9, 0.8]):
+            model = mlflow.initialize_logged_model(name=f"ck-{step}")
+            models[model.model_id] = model.name
+            mlflow.log_metric("acc", value, step=step, model_id=model.model_id)
+            mlflow.log_metrics({"loss": 1 - value, "n": step}, step=step, model_id=model.model_id)
+        # These values belong to the run alone.
+        mlflow.log_metric("acc", 0.1, step=9)
+        # One time for two values: the later step counts.
+        points = [Metric("auc", value, 7, step) for step, value in ((1, 0.2), (2, 0.6))]
+        for name, shift in (("ck-0", 0.0), ("ck-2", 0.1)):
+            model_id = next(key for key in models if models[key] == name)
+            for point in points:
+                value = Metric("auc", point.value - shift, 7, point.step, model_id=model_id)
+                client.log_batch(run.info.run_id, [value])
+    first, second, third = models
+    with mlflow.start_run() as evaluation:
+        mlflow.log_metric("acc", 0.95, step=1, model_id=first, dataset=train)
+        mlflow.log_metric("acc", 0.35, step=2, model_id=first, dataset=test)
+        mlflow.log_metric("acc", 0.65, step=3, model_id=second)
+        mlflow.log_metric("odd", 1.5, model_id=third)
+    client.set_logged_model_tags(first, {"checked": "yes"})
+    run_names = {run.info.run_id: "training", evaluation.info.run_id: "evaluation"}
+
+    def found(filter_string: str | None = None, **options: Any) -> list[str]:
+        page = client.search_logged_models([experiment.experiment_id], filter_string, **options)
+        return [model.name for model in page]
+
+    def by(name: str, ascending: bool, **dataset: str) -> list[str]:
+        return found(order_by=[{"field_name": name, "ascending": ascending, **dataset}])
+
+    filters = [
+        "metrics.acc > 0.85",
+        "metrics.acc < 0.4",
+        "metrics.acc >= 0.9 AND metrics.acc < 0.66",
+        "metrics.acc = 0.8",
+        "metrics.acc != 0.8",
+        "metrics.none > 0",
+        "metrics.loss < 0.15 AND name = 'ck-1'",
+        "tags.checked = 'yes' AND metrics.acc > 0.9",
+    ]
+    datasets = [{"dataset_name": "train"}]
+    return {
+        "values": {
+            name: sorted(
+                [value.key, value.value, value.step, value.dataset_name, run_names[value.run_id]]
+                for value in client.get_logged_model(model_id).metrics
+            )
+            for model_id, name in models.items()
+        },
+        "last": {
+            name: {value.key: value.value for value in client.get_logged_model(model_id).metrics}
+            for model_id, name in models.items()
+        },
+        "run": client.get_run(run.info.run_id).data.metrics,
+        **{text: sorted(set(found(text))) for text in filters},
+        "best": [by("metrics.acc", False), by("metrics.loss", False), by("metrics.auc", False)],
+        "worst": [by("metrics.acc", True), by("metrics.odd", True), by("metrics.auc", True)],
+        "best by dataset": by("metrics.acc", False, dataset_name="test"),
+        "on a dataset": [
+            found(datasets=datasets),
+            found("metrics.acc > 0.9", datasets=datasets),
+            found("metrics.acc < 0.9", datasets=datasets),
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    "program",
+    [search_experiments, log_one_dataset_three_times, delete_tags, log_values_to_checkpoints],
+)
 def test_a_program_reads_back_the_same_from_azure_ml_as_from_mlflows_own_store(
     azureml: AzureMl, mlflow_store: str, azureml_client: MlflowClient, program: Program
 ) -> None:
