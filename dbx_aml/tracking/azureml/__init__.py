@@ -8,7 +8,8 @@ retries them. The tracking store is built in layers; each layer is a subclass of
     experiment_store     bounded requests; experiments by path
     run_store            runs within the service's limits; the rest goes into `run_overflow`
     run_inputs_store     inputs and outputs of runs
-    logged_model_store   logged models; each model is a `logged_model_document`
+    logged_model_store   logged models; each model is a `logged_model_document`, the values of
+                         its metrics are `logged_model_values`; `logged_model_search` finds models
     store                background logging (`async_logging`); traces, which are left out
 
 `artifact_repository` lists and copies artifacts, on top of `artifact_container` and `blob_upload`;
