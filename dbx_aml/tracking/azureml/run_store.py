@@ -18,6 +18,7 @@ from mlflow.protos.databricks_pb2 import (
     RESOURCE_DOES_NOT_EXIST,
     ErrorCode,
 )
+from mlflow.utils.search_utils import SearchUtils
 
 from dbx_aml._common.log import get_logger
 from dbx_aml._common.text import parse_count
@@ -31,6 +32,8 @@ from dbx_aml.tracking.azureml.run_overflow import (
     RunOverflow,
     UnreadableRunError,
 )
+from dbx_aml.tracking.azureml.run_pages import RunSearch, merge_page, parse_positions
+from dbx_aml.tracking.azureml.search_filter import Condition, split_filter
 from dbx_aml.tracking.azureml.tag_documents import (
     CREATE_ID,
     MAX_TAG_LENGTH,
@@ -45,6 +48,7 @@ _PARAMS_PER_RUN = 200
 _TAGS_PER_CALL = 50
 _TAGS_PER_RUN = 50
 _MAX_PARAM_LENGTH = 500
+_RUNS_PER_PAGE = 100
 
 
 class RunStore(ExperimentStore):
@@ -226,10 +230,44 @@ class RunStore(ExperimentStore):
         order_by: list[str] | None,
         page_token: str | None,
     ) -> tuple[list[Run], str | None]:
-        runs, token = super()._search_runs(
-            experiment_ids, filter_string, run_view_type, max_results, order_by, page_token
-        )
-        return [self._with_overflow(run) for run in runs], token
+        service_filter, conditions = split_filter(filter_string, SearchUtils, _may_be_in_overflow)
+        search = super()._search_runs
+        if not conditions:
+            runs, token = search(
+                experiment_ids, filter_string, run_view_type, max_results, order_by, page_token
+            )
+            return [self._with_overflow(run) for run in runs], token
+        has_overflow = f"tags.`{OVERFLOW_COUNT}` != '0'"
+        overflow_filter = " AND ".join(filter(None, [service_filter, has_overflow]))
+
+        def read_without_overflow(run: Run) -> Run | None:
+            is_complete = run.data.tags.get(OVERFLOW_COUNT, "0") == "0"
+            return self._with_overflow(run) if is_complete else None
+
+        def read_with_overflow(run: Run) -> Run | None:
+            run = self._with_overflow(run)
+            texts = {"parameter": run.data.params, "tag": run.data.tags}
+            is_found = all(item.is_met_by(texts[item.kind].get(item.key)) for item in conditions)
+            return run if is_found else None
+
+        positions = parse_positions(page_token, 2)
+        searches = [
+            RunSearch(
+                lambda token: search(
+                    experiment_ids, filter_string, run_view_type, max_results, order_by, token
+                ),
+                read_without_overflow,
+                positions[0],
+            ),
+            RunSearch(
+                lambda token: search(
+                    experiment_ids, overflow_filter, run_view_type, _RUNS_PER_PAGE, order_by, token
+                ),
+                read_with_overflow,
+                positions[1],
+            ),
+        ]
+        return merge_page(searches, max_results, order_by)
 
     def _get_stored_run(self, run_id: str) -> Run:
         """Return a run as the service stores it."""
@@ -290,6 +328,12 @@ class RunStore(ExperimentStore):
         if run_id not in self._artifact_uris:
             self._get_stored_run(run_id)
         return container_of_run(self.service_context, run_id, self._artifact_uris[run_id])
+
+
+def _may_be_in_overflow(condition: Condition) -> bool:
+    # This package writes its own tags first, so that the service has them.
+    is_tag = condition.kind == "tag" and not condition.key.startswith("dbx_aml.")
+    return is_tag or condition.kind == "parameter"
 
 
 def _all_tags(run: Run, overflow: OverflowPart) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -209,3 +210,55 @@ print(mlflow.search_traces(return_type="list"), mlflow.get_run(run.info.run_id).
     warnings = [line for line in lines if "trace" in line.lower()]
     assert len(warnings) == 1, warnings
     assert "Azure ML takes no traces" in warnings[0]
+
+
+def test_runs_are_found_by_what_is_in_their_overflow_in_mlflows_order_over_pages(
+    azureml_client: MlflowClient,
+) -> None:
+    client = azureml_client
+    experiment_id = client.create_experiment("searched")
+    for number in range(6):
+        run = client.create_run(experiment_id, start_time=1000 + number, run_name=str(number))
+        run_id = run.info.run_id
+        client.log_metric(run_id, "m", number % 3)
+        client.set_tag(run_id, "kind", "all")
+        if number % 2:
+            client.log_param(run_id, "text", "y" * 600 + "END")
+            client.set_tag(run_id, "long", "z" * 1500 + str(number))
+        else:
+            client.log_param(run_id, "text", "short")
+
+    # The newest run has more parameters than a run in Azure ML takes.
+    newest, *_ = client.search_runs([experiment_id])
+    params = [Param(f"p{number:03}", str(number)) for number in range(210)]
+    client.log_batch(newest.info.run_id, params=params)
+
+    def find(filter_string: str, max_results: int = 100, **options: Any) -> list[list[str]]:
+        pages, token = [], None
+        while token is not None or not pages:
+            page = client.search_runs(
+                [experiment_id], filter_string, max_results=max_results, page_token=token, **options
+            )
+            pages.append([run.info.run_name for run in page])
+            token = page.token or None
+        return pages
+
+    odd = [["5", "3", "1"]]
+    assert find("params.text = '" + "y" * 600 + "END'") == odd
+    assert find("params.text LIKE '%END'") == odd
+    assert find("params.p209 = '209'") == [["5"]]
+    assert find("params.p209 != '1' AND metrics.m > 0") == [["5"]]
+    assert find("params.text LIKE '%END' AND metrics.m > 0") == [["5", "1"]]
+    assert find("tags.long LIKE '%3'") == [["3"]]
+    assert find("params.text != 'short'") == odd
+    assert find("params.text = 'short'") == [["4", "2", "0"]]
+    assert find("tags.kind = 'all'", 4) == [["5", "4", "3", "2"], ["1", "0"]]
+    by_metric = ["metrics.m DESC", "start_time ASC"]
+    assert find("tags.kind = 'all'", 2, order_by=by_metric) == [["2", "5"], ["1", "4"], ["0", "3"]]
+    first = client.search_runs([experiment_id], "tags.kind = 'all'", max_results=5)
+    second = client.search_runs(
+        [experiment_id], "tags.kind = 'all'", max_results=1, page_token=first.token
+    )
+    assert [run.info.run_name for run in second] == ["0"]
+    with pytest.raises(MlflowException, match="page token must be of the same search"):
+        client.search_runs([experiment_id], "tags.kind = 'all'", page_token="e30=")
