@@ -1,12 +1,14 @@
 """The artifacts of one run, or of one upload: Azure ML registers a path before its upload.
 
 A registered path may have no bytes: the upload failed, or still runs. Azure ML never accepts
-another upload to such a path, so the next upload goes to `dbx_aml/again/1/<path>`. A path counts as
-present only after a read of its blob. The size of a present artifact is kept in memory, because
-artifacts never change.
+another upload to a path, so other content and the next attempt go to `dbx_aml/again/1/<path>`, then
+to `dbx_aml/again/2/<path>`. The highest number that has bytes counts. A path counts as present only
+after a read of its blob. The size of a present artifact is kept in memory until a list of the
+artifacts shows a higher number.
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +17,6 @@ from typing import Any, TypeVar
 from azure.core.exceptions import ResourceExistsError
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
-    RESOURCE_ALREADY_EXISTS,
     RESOURCE_DOES_NOT_EXIST,
 )
 from mlflow.utils.rest_utils import MlflowHostCreds, verify_rest_response
@@ -37,8 +38,11 @@ log = get_logger(__name__)
 # Folder of files that the store keeps in a run; they are not artifacts of the user.
 INTERNAL_FOLDER = "dbx_aml/"
 _RETRY_FOLDER = f"{INTERNAL_FOLDER}again/"
-# Failed uploads of one artifact; each costs a read two requests.
-_MAX_RETRY_PATHS = 50
+_AGAIN_PATH = re.compile(re.escape(_RETRY_FOLDER) + r"([1-9][0-9]{0,3})/(.+)")
+# Uploads of one artifact after the first.
+_MAX_UPLOADS = 9_999
+# Failed uploads of one artifact after which a read ends; each costs two requests.
+_MAX_FAILED_UPLOADS = 50
 _PATHS_PER_CALL = 100
 _THREADS = 8
 Result = TypeVar("Result")
@@ -56,8 +60,8 @@ class ArtifactContainer:
         self._context = context
         self._endpoint = endpoint
         self._sizes: dict[str, int] = {}
-        # Paths that hold the bytes of artifacts whose own path failed, by artifact path.
-        self._retry_paths: dict[str, str] = {}
+        # Highest number of an upload by artifact path, as the newest list has it.
+        self._last_numbers: dict[str, int] = {}
 
     @classmethod
     def from_run(cls, context: Any, experiment: str, run_id: str) -> "ArtifactContainer":
@@ -89,9 +93,23 @@ class ArtifactContainer:
             next_token = page.get("continuationToken") if page.get("nextLink") else None
             return [artifact["path"] for artifact in page.get("value") or []], next_token
 
-        paths = [path for path in paged(fetch_page, "artifacts") if str(path).startswith(prefix)]
+        all_paths = list(paged(fetch_page, "artifacts"))
+        self._set_last_numbers(map(str, all_paths))
+        paths = [path for path in all_paths if str(path).startswith(prefix)]
         with mlflow_errors():
             return [check_relative_path(path) for path in paths]
+
+    def _set_last_numbers(self, all_paths: Iterable[str]) -> None:
+        for match in filter(None, map(_AGAIN_PATH.fullmatch, all_paths)):
+            number, path = int(match[1]), match[2]
+            if number > self._last_numbers.get(path, 0):
+                self._last_numbers[path] = number
+                self._sizes.pop(path, None)
+
+    def has_newer_content(self, folder: str) -> bool:
+        """Tell whether a folder has files whose content is not at their own path."""
+        self.list_paths()
+        return any(path.startswith(f"{folder}/") for path in self._last_numbers)
 
     def size(self, path: str) -> int | None:
         """Return the size of an artifact in bytes; None without bytes or without an entry."""
@@ -141,19 +159,21 @@ class ArtifactContainer:
         return file.read_bytes()
 
     def upload(self, files: dict[str, Path]) -> None:
-        """Upload files to their paths; a path that exists with the same content is no error.
+        """Upload files; a path that exists gets the new content, unless it has this content.
 
         Args:
             files: Files by artifact path.
 
         Raises:
-            MlflowException: A path has other content, or no upload worked within the retry limit.
-                The other files are uploaded nevertheless.
+            MlflowException: No upload worked within the retry limit. The other files are uploaded
+                nevertheless.
         """
         paths = list(files)
         for first in range(0, len(paths), _PATHS_PER_CALL):
             batch = paths[first : first + _PATHS_PER_CALL]
             uris = self._register(batch)
+            if len(uris) < len(batch):
+                self.list_paths()
 
             def upload_file(path: str, uris: dict[str, str] = uris) -> Exception | None:
                 try:
@@ -186,19 +206,18 @@ class ArtifactContainer:
         return {path: content["contentUri"] for path, content in contents.items()}
 
     def _upload_file(self, path: str, file: Path, uri: str | None) -> None:
-        """Upload a file to its registered path, or to a retry path if an earlier upload failed."""
-        if uri is None and self.size(path) is not None:
-            self._check_same_content(path, file)
-            return
-        upload_path, number = path, 0
+        """Upload a file to its registered path, or to the next number of a path that exists."""
+        number = 0
+        if uri is None:
+            if self.size(path) == file.stat().st_size and self._has_content(path, file):
+                return
+            number = self._last_numbers.get(path, 0)
         while uri is None:
-            # An upload to this path failed, or its program was killed. Azure ML accepts no second
-            # upload there; every read in this module tries the retry paths too.
             number += 1
-            if number > _MAX_RETRY_PATHS:
+            if number > _MAX_UPLOADS:
                 raise MlflowException(
-                    f"artifact {path!r} must be uploaded in at most {_MAX_RETRY_PATHS} attempts: "
-                    "each of them failed; log it under another name"
+                    f"artifact {path!r} must be written at most {_MAX_UPLOADS + 1:,} times in a "
+                    "run; log it in a new run"
                 )
             upload_path = _retry_path(path, number)
             uri = self._register([upload_path]).get(upload_path)
@@ -207,32 +226,30 @@ class ArtifactContainer:
                 if not call_blob(f"PUT {path}", partial(upload_blob, blob, file)):
                     raise MlflowException(f"artifact {path!r} has no storage container to go to")
             except ResourceExistsError:
-                # An earlier attempt worked, but its answer was lost; or another client was faster.
-                self._check_same_content(path, file)
+                # An earlier attempt worked, but its answer was lost.
+                if not call_blob(f"GET {path}", partial(has_content, blob, file)):
+                    raise
+        if number:
+            self._last_numbers[path] = number
         self._sizes[path] = file.stat().st_size
-        if upload_path != path:
-            self._retry_paths[path] = upload_path
-
-    def _check_same_content(self, path: str, file: Path) -> None:
-        if self.size(path) != file.stat().st_size or not self._has_content(path, file):
-            raise MlflowException(
-                f"artifact {path!r} exists with other content, and Azure ML never changes an "
-                "artifact; log it under another name",
-                RESOURCE_ALREADY_EXISTS,
-            )
 
     def _read_blob(self, operation: str, path: str, read: Callable[[Any, Transfer], Any]) -> Any:
         """Return what `read` returns for the blob of a path; None if the path has no bytes."""
-        blob_path, number = self._retry_paths.get(path, path), 0
-        while number <= _MAX_RETRY_PATHS and (uri := self._content_uri(blob_path)) is not None:
+        number = self._last_numbers.get(path, 0)
+        numbers = range(number, max(0, number - _MAX_FAILED_UPLOADS), -1)
+        for blob_path in [*(_retry_path(path, number) for number in numbers), path]:
+            uri = self._content_uri(blob_path)
+            if uri is None:
+                continue
             with open_blob(uri, self._context.host_url) as blob:
                 result = call_blob(operation, partial(read, blob))
             if result is not None:
-                if blob_path != path:
-                    self._retry_paths[path] = blob_path
                 return result
-            number += 1
-            blob_path = _retry_path(path, number)
+        if uri is not None and not number:
+            # The upload to the path itself failed; only a list shows later uploads.
+            self.list_paths()
+            if path in self._last_numbers:
+                return self._read_blob(operation, path, read)
         return None
 
     def _has_content(self, path: str, file: Path) -> bool:

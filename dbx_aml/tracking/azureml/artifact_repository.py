@@ -69,6 +69,10 @@ class AmlArtifactRepository(ArtifactRepository):  # type: ignore[misc,unused-ign
             {path: file for path, file in files.items() if sizes.get(path) != file.stat().st_size}
         )
 
+    def has_newer_content(self) -> bool:
+        """Tell whether a file has other content than the service reads at its path."""
+        return self.container.has_newer_content(self.root)
+
     def _files_to_upload(self, local_dir: str, artifact_path: str | None) -> dict[str, Path]:
         """Return the files of a local folder by their paths in the container."""
         files = {}

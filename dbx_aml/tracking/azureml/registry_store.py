@@ -40,7 +40,7 @@ from dbx_aml.models.lineage import (
 )
 from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.models.registries import describe_model_elsewhere
-from dbx_aml.tracking.azureml.artifact_repository import create_upload
+from dbx_aml.tracking.azureml.artifact_repository import AmlArtifactRepository, create_upload
 from dbx_aml.tracking.azureml.mlflow_calls import (
     AnswerLostError,
     CallNotSupportedError,
@@ -150,7 +150,8 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
             model_id = self._logged_model_at(source, run_id)
         if model_id:
             tags.append(ModelVersionTag(LOGGED_MODEL_ID, model_id))
-        if is_in_workspace:
+        # The service reads the first version of each file.
+        if is_in_workspace and not self._artifacts_at(source).has_newer_content():
             version = self._create_version(name, source, run_id, tags, run_link, description)
             return self._with_aliases(version)
         tag_keys = {tag.key for tag in tags}
@@ -162,7 +163,9 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
         with tempfile.TemporaryDirectory() as folder:
             model_folder = self._download_model(source, source_uri, local_model_path, folder)
             source = self._upload_model(model_folder, sha256)
-            version = self._create_version(name, source, None, tags, run_link, description)
+            if not is_in_workspace:
+                run_id = None
+            version = self._create_version(name, source, run_id, tags, run_link, description)
         return self._with_aliases(version)
 
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
@@ -403,6 +406,9 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
         # An error where the artifact has another host than the workspace.
         service_context_of(artifact_uri, self._uri)
         return True
+
+    def _artifacts_at(self, artifact_uri: str) -> AmlArtifactRepository:
+        return AmlArtifactRepository(artifact_uri, registry_uri=self._uri)
 
     def _download_model(
         self, artifact_uri: str, source_uri: str, local_model_path: str | None, folder: str

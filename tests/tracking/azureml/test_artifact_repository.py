@@ -13,9 +13,10 @@ from mlflow.artifacts import download_artifacts, load_text
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from dbx_aml.tracking.azureml import artifact_container
+from dbx_aml.tracking.azureml import artifact_container, artifact_repository
 from dbx_aml.tracking.azureml.artifact_container import ArtifactContainer
 from tests.support.azureml import AzureMl
+from tests.support.azureml.plain_client import plain_artifacts
 
 pytestmark = pytest.mark.azureml
 
@@ -72,18 +73,70 @@ def test_folders_are_listed_exactly_and_relative_to_the_start_of_the_list(
         azureml_client.download_artifacts(run_id, "to/dee")
 
 
-def test_logging_the_same_content_twice_is_fine_and_other_content_is_one_clear_error(
-    azureml_client: MlflowClient,
+def test_the_newest_content_of_a_path_is_read_and_a_plain_client_reads_the_first(
+    azureml: AzureMl, azureml_client: MlflowClient, tmp_path: Path
 ) -> None:
     mlflow.set_experiment("again")
     with mlflow.start_run() as active_run:
-        mlflow.log_text("one", "a.txt")
-        mlflow.log_text("one", "a.txt")
-        for content in ("two", "longer"):
-            with pytest.raises(MlflowException, match=r"'a\.txt' exists.*under another name"):
-                mlflow.log_text(content, "a.txt")
+        uri = active_run.info.artifact_uri
+        for content in ("one", "one", "two", "two", "longer"):
+            mlflow.log_text(content, "folder/a.txt")
+        mlflow.log_text("other", "folder/b.txt")
+        registered = azureml.requests(path="artifacts/batch/metadata")
+        mlflow.log_text("longer", "folder/a.txt")
+        # The same content is not uploaded again.
+        assert len(azureml.requests(path="artifacts/batch/metadata")) == len(registered) + 1
 
-    assert load_text(f"{active_run.info.artifact_uri}/a.txt") == "one"
+    assert load_text(f"{uri}/folder/a.txt") == "longer"
+    infos = azureml_client.list_artifacts(active_run.info.run_id, "folder")
+    assert [(info.path, info.file_size) for info in infos] == [
+        ("folder/a.txt", 6),
+        ("folder/b.txt", 5),
+    ]
+    assert [info.path for info in azureml_client.list_artifacts(active_run.info.run_id)] == [
+        "folder"
+    ]
+    assert Path(download_artifacts(f"{uri}/folder"), "a.txt").read_text() == "longer"
+    first = plain_artifacts(uri).download_artifacts("folder/a.txt", str(tmp_path))
+    assert Path(first).read_text() == "one"
+
+
+def test_content_that_another_program_has_written_since_is_read(
+    azureml_client: MlflowClient, tmp_path: Path
+) -> None:
+    mlflow.set_experiment("others")
+    with mlflow.start_run() as active_run:
+        mlflow.log_text("one", "a.txt")
+    uri = active_run.info.artifact_uri
+    assert load_text(f"{uri}/a.txt") == "one"
+    artifact_repository._run_container.cache_clear()
+    repository = artifact_repository.AmlArtifactRepository(uri)
+    own_container = repository.container
+    (tmp_path / "a.txt").write_text("two, longer")
+    artifact_repository._run_container.cache_clear()
+    artifact_repository.AmlArtifactRepository(uri).log_artifact(str(tmp_path / "a.txt"))
+
+    assert [info.file_size for info in repository.list_artifacts()] == [11]
+    assert repository.container is own_container
+
+
+def test_a_model_with_a_rewritten_file_is_registered_with_its_newest_content(
+    azureml_client: MlflowClient,
+) -> None:
+    mlflow.set_experiment("registered")
+    with mlflow.start_run() as active_run:
+        for content in ("one", "two"):
+            mlflow.log_text("flavors: {}", "model/MLmodel")
+            mlflow.log_text(content, "model/weights.txt")
+    run_id = active_run.info.run_id
+    azureml_client.create_registered_model("rewritten")
+
+    source = f"{active_run.info.artifact_uri}/model"
+    version = azureml_client.create_model_version("rewritten", source, run_id)
+
+    assert version.run_id == run_id
+    uri = azureml_client.get_model_version_download_uri("rewritten", version.version)
+    assert (uri.startswith(source), load_text(f"{uri}/weights.txt")) == (False, "two")
 
 
 @pytest.mark.slow
@@ -113,8 +166,6 @@ def test_a_failed_upload_is_retried_and_never_looks_present(
         # Azure ML never accepts that path again: a later upload has another path.
         mlflow.log_text("at last", "folder/c.txt")
         mlflow.log_text("at last", "folder/c.txt")
-        with pytest.raises(MlflowException, match="exists with other content"):
-            mlflow.log_text("another", "folder/c.txt")
 
     assert load_text(f"{uri}/folder/c.txt") == "at last"
     assert [info.path for info in azureml_client.list_artifacts(run_id)] == ["folder"]
@@ -195,6 +246,10 @@ def test_an_artifact_with_endless_failed_uploads_is_missing_after_some_requests(
 
         requests = 0
 
+        def list_paths(self, folder: str = "") -> list[str]:
+            self._set_last_numbers(f"dbx_aml/again/{number}/a.txt" for number in range(1, 10_000))
+            return []
+
         def _content_uri(self, path: str) -> str | None:
             self.requests += 1
             return "https://store.blob.core.windows.net/container/blob"
@@ -206,9 +261,12 @@ def test_an_artifact_with_endless_failed_uploads_is_missing_after_some_requests(
     container = EndlessContainer(SimpleNamespace(host_url="https://westeurope.api.azureml.ms"), "")
 
     assert container.size("a.txt") is None
-    assert container.requests == 51
+    # The path itself, the newest 50 uploads, and the path itself at the end.
+    assert container.requests == 52
     (tmp_path / "a.txt").touch()
-    with pytest.raises(MlflowException, match=r"'a\.txt' must be uploaded in at most 50 attempts"):
+    with pytest.raises(
+        MlflowException, match=r"'a\.txt' must be written at most 10,000 times in a run"
+    ):
         container.upload({"a.txt": tmp_path / "a.txt"})
 
 
