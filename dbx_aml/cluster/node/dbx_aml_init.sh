@@ -196,7 +196,7 @@ explain_status() {
     local version
     version="$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" \
         || version=none
-    if [[ "$version" =~ ^3\.([0-9]+)$ ]] && ((BASH_REMATCH[1] >= 11)); then
+    if [[ "$version" == none ]] || { [[ "$version" =~ ^3\.([0-9]+)$ ]] && ((BASH_REMATCH[1] >= 11)); }; then
         REASON="dbx-aml must end by itself: got status $1; see the lines above"
     else
         REASON="the cluster's Python must be 3.11 or newer: $PYTHON is $version; choose a newer"

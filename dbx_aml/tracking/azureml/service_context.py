@@ -6,6 +6,7 @@ registered where azureml-mlflow looks first, so that all of that package uses it
 """
 
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from threading import Lock
 from typing import Any
@@ -97,8 +98,8 @@ def _create_context(host: str, subscription_id: str, group: str, kind: str, name
     }
     if kind == "registries":
         return RegistryServiceContext(registry_name=name, auth=LinkCredential(), **arguments)
-    is_job = has_job_token(_context_uris(host, _scope(subscription_id, group, kind, name))[0])
-    auth = LinkCredential(_job_token(arguments, name) if is_job else None)
+    uri = _context_uris(host, _scope(subscription_id, group, kind, name))[0]
+    auth = LinkCredential(uri, lambda: _job_token(arguments, name))
     context = ServiceContext(workspace_name=name, auth=auth, **arguments)
     for uri in _context_uris(host, context._get_scope()):
         _AzureMLServiceContextLoader.add_service_context(uri, context)
@@ -177,17 +178,35 @@ class LinkCredential:
     A store lives longer than the connection under which it was created.
 
     Args:
-        job_token: Token of the Azure ML job that runs this process, which renews itself.
+        workspace_uri: Tracking URI of the workspace; None for a shared registry.
+        create_job_token: Returns the token of the workspace's job that runs this process, which
+            renews itself.
     """
 
-    def __init__(self, job_token: Any = None) -> None:
-        self._job_token = job_token
+    def __init__(
+        self, workspace_uri: str | None = None, create_job_token: Callable[[], Any] | None = None
+    ) -> None:
+        self._workspace_uri = workspace_uri
+        self._create_job_token = create_job_token
+        self._job_token: Any = None
         self._environment_credential: Any = None
+        # Now and at each call: MLflow removes the variable of the run when it goes on with it,
+        # and the store may be older than the variables.
+        self._find_job_token()
+
+    def _find_job_token(self) -> Any:
+        """Return the job's token while the job's variables are set; else None."""
+        if self._create_job_token is None or not os.environ.get("MLFLOW_TRACKING_TOKEN"):
+            return None
+        if self._job_token is None and has_job_token(self._workspace_uri):
+            self._job_token = self._create_job_token()
+        return self._job_token
 
     def _current_credential(self) -> Any:
         link = connected_link()
-        if self._job_token is not None and (link is None or accepts_job_token(link)):
-            return self._job_token
+        job_token = self._find_job_token()
+        if job_token is not None and (link is None or accepts_job_token(link)):
+            return job_token
         if link is not None:
             return get_credential(link)
         # Without a connected link, environment and files are read once.
