@@ -407,8 +407,7 @@ def test_the_cli_deploys_the_repository_and_removes_all_of_it(
     # Permissions that a user of a shared workspace lacks.
     workspace.deny("POST .*/(catalogs|policies/clusters/create|clusters/create|warehouses)")
 
-    output = cli("validate", "--strict")
-    assert "Error" not in output and "Warning" not in output
+    check_validation(cli)
     assert "14 to add, 0 to change, 0 to delete" in cli("plan")
     assert "14 created, 0 changed, 0 deleted" in cli("deploy")
     if compute == "cluster":
@@ -449,6 +448,22 @@ def test_the_cli_deploys_the_repository_and_removes_all_of_it(
     assert list(workspace.catalogs.schemas) == []
     remaining = set(workspace.files.items) - before
     assert not [path for path in remaining if path.startswith(root)]
+
+
+def check_validation(cli: Deployer) -> None:
+    """Check that the CLI finds no mistake.
+
+    The target `dev` names no deployer: the CLI makes the deployer the owner, and may recommend to
+    write the name into the bundle. A bundle that several people deploy cannot name one of them.
+    """
+    if cli.target == "prod":
+        output = cli("validate", "--strict")
+        assert "Warning" not in output
+    else:
+        output = cli("validate")
+        warnings = re.findall("Warning: (.*)", output)
+        assert set(warnings) <= {"workspace folder has permissions not configured in bundle"}
+    assert "Error" not in output
 
 
 def upload_init_script(cli: Deployer) -> None:
@@ -518,8 +533,7 @@ def check_compute(cli: Deployer, score: dict[str, Any], root: str) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_service_principal_deploys(deployer: Callable[..., Deployer], target: str) -> None:
     cli = deployer(target, "serverless")
-    output = cli("validate", "--strict")
-    assert "Error" not in output and "Warning" not in output
+    check_validation(cli)
     assert "14 created, 0 changed, 0 deleted" in cli("deploy")
     workspace = cli.databricks
     for job_id, deployed in workspace.jobs.jobs.items():
