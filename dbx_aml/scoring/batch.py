@@ -20,7 +20,7 @@ from dbx_aml._common.text import plural, sql_literal
 from dbx_aml.scoring.batch_identity import batch_identity, differences, job_identity
 from dbx_aml.scoring.batch_writer import BatchWriter, is_under_way
 from dbx_aml.scoring.bind import BoundRequest, bind_pinned_uri
-from dbx_aml.scoring.delta_table import Commit, Table
+from dbx_aml.scoring.delta_table import Commit, Table, has_first_commit
 from dbx_aml.scoring.ledger import REBUILT, Ledger, LedgerEntry, interrupted_commits
 from dbx_aml.scoring.request import BatchFacts, Transaction
 from dbx_aml.scoring.spark_errors import SPARK_ERRORS
@@ -223,9 +223,8 @@ def _has_nothing_of(batch_id: str, commits: Sequence[Commit], written: Mapping[i
     batches = {
         c.metadata["batch"]: c.metadata["batch_id"] for c in commits if "batch" in c.metadata
     }
-    has_all_commits = bool(commits) and commits[-1].version == 0
     return (
-        has_all_commits
+        has_first_commit(commits)
         and batches.keys() <= written.keys()
         and batch_id not in (*batches.values(), *written.values())
     )

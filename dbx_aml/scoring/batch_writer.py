@@ -20,7 +20,6 @@ from dbx_aml._common.errors import ScoringError
 from dbx_aml._common.log import get_logger
 from dbx_aml._common.programs import is_process_running
 from dbx_aml._common.text import sql_identifier
-from dbx_aml.local.spark import is_connect
 from dbx_aml.scoring.bind import BoundRequest
 from dbx_aml.scoring.delta_table import Commit, Table
 from dbx_aml.scoring.delta_write import (
@@ -28,6 +27,7 @@ from dbx_aml.scoring.delta_write import (
     StrictGuardError,
     TooManyReasonsError,
     batch_transaction,
+    can_drop,
     create_table,
     drop_new_table,
     merge_rows,
@@ -135,15 +135,13 @@ class BatchWriter:
             NoScorableRowError: The model fails on every row; nothing is written then.
             ScoringError: A table cannot be written.
         """
-        is_new_table = self._output_id is None
-        if is_new_table:
-            self._create_output()
+        may_drop = self._output_id is None and self._create_output()
         try:
             return self._write(transaction)
         except ConcurrentBatchError:
             return None
         except ScoringError:
-            if is_new_table:
+            if may_drop:
                 drop_new_table(self._spark, self._output)
             raise
 
@@ -171,20 +169,21 @@ class BatchWriter:
             state=state,
         )
 
-    def _create_output(self) -> None:
-        """Create the output table without rows.
+    def _create_output(self) -> bool:
+        """Create the output table without rows; return whether a failing job may drop it again.
 
         A first write that dies leaves files in the folder of a named table, and Spark refuses to
         create a table there.
         """
         bound = self._bound
-        if self._output.path and is_connect(self._spark):
-            # A failing job cannot remove the table again.
+        may_drop = can_drop(self._spark, self._output)
+        if not may_drop:
             self._try_model()
         empty = bound.model_udf.with_empty_result(needed_columns(bound, self._rows))
         create_table(self._output, scored_rows(bound, empty, self._facts))
         identity = identify_table(self._spark, self._output)
         self._output_id = identity.id if identity else None
+        return may_drop
 
     def _try_model(self) -> None:
         if not self._bound.request.max_quarantined_rows.allows_all:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +126,11 @@ class Table:
         """Return the newest commit of scoring with a fact, among the `limit` newest commits."""
         commits = self.history(spark, limit)
         return next((c for c in commits if c.metadata.get(key) == value), None)
+
+
+def has_first_commit(commits: Sequence[Commit]) -> bool:
+    """Return whether commits, newest first, go back to the creation of their table."""
+    return bool(commits) and commits[-1].version == 0
 
 
 def column_types(frame: DataFrame) -> dict[str, str]:

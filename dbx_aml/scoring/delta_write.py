@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import types as T
 
@@ -55,18 +55,36 @@ def create_table(table: Table, rows: DataFrame) -> None:
     write_table(writer, table, rows.schema, exists=False)
 
 
-def drop_new_table(spark: SparkSession, table: Table) -> None:
-    """Remove a table that this job has created, unless it has rows.
+def can_drop(spark: SparkSession, table: Table) -> bool:
+    """Return whether `drop_new_table` can remove a table that is created now.
 
-    Spark Connect cannot remove a folder: there, a table by path stays, without rows.
+    Not a table by path on Spark Connect, which cannot remove a folder, nor a table in a folder
+    that exists: the folder may have other files.
     """
+    if not table.path:
+        return True
+    if is_connect(spark):
+        return False
+    file_system, folder = _folder(spark, table.path)
+    return not file_system.exists(folder)
+
+
+def drop_new_table(spark: SparkSession, table: Table) -> None:
+    """Remove a table that this job has created and can drop, unless it has rows."""
     if table.version(spark) != 0:
         return
-    if not table.path:
+    if table.path:
+        file_system, folder = _folder(spark, table.path)
+        file_system.delete(folder, True)
+    else:
         spark.sql(f"DROP TABLE {table.name}").collect()
-    elif not is_connect(spark):
-        path = cast("Any", spark)._jvm.org.apache.hadoop.fs.Path(table.path)
-        path.getFileSystem(spark._jsc.hadoopConfiguration()).delete(path, True)
+
+
+def _folder(spark: SparkSession, path: str) -> tuple[Any, Any]:
+    """Return Hadoop's file system of a path, and the path as Hadoop has it."""
+    classic: Any = spark
+    folder = classic._jvm.org.apache.hadoop.fs.Path(path)
+    return folder.getFileSystem(classic._jsc.hadoopConfiguration()), folder
 
 
 def write_table(

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from dbx_aml._common.errors import TableNotFoundError
 from dbx_aml._common.text import sql_literal
 from dbx_aml.local.spark import current_spark
-from dbx_aml.scoring.delta_table import Commit, Table
+from dbx_aml.scoring.delta_table import Commit, Table, has_first_commit
 from dbx_aml.scoring.delta_write import batch_transaction, transaction_options, write_rows
 from dbx_aml.scoring.request import BatchFacts
 from dbx_aml.scoring.spark_errors import SPARK_ERRORS, spark_error_line
-from dbx_aml.scoring.table_identity import keeps_rows
+from dbx_aml.scoring.table_identity import removes_no_row
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -130,9 +130,9 @@ class Ledger:
             commits = self.table.history(self._spark)
         except SPARK_ERRORS:
             return None
-        if any(not c.metadata and not keeps_rows(c.operation) for c in commits):
+        if not has_first_commit(commits):
             return None
-        if commits[-1].version != 0:
+        if not all(c.metadata or removes_no_row(c.operation) for c in commits):
             return None
         return {c.metadata["batch"]: c.metadata["batch_id"] for c in commits if c.metadata}
 

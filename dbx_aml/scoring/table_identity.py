@@ -213,8 +213,8 @@ def find_data_version(commits: Iterable[Sequence[Any]]) -> int | None:
     return None
 
 
-def keeps_rows(operation: str) -> bool:
-    """Return whether an operation of a Delta table's history never changes a row's presence."""
+def removes_no_row(operation: str) -> bool:
+    """Return whether an operation of a Delta table's history leaves each row in the table."""
     return operation in _KEEPS_ROWS or operation in ("CREATE TABLE", "UPDATE")
 
 

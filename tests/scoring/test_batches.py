@@ -212,6 +212,17 @@ def test_a_named_output_is_not_left_behind_by_a_model_that_fails_on_every_row(
     assert not spark.catalog.tableExists("left_behind")
 
 
+def test_a_folder_with_other_files_outlives_a_model_that_fails_on_every_row(
+    numbers, score, choosy_model, tmp_path
+):
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("keep")
+    with pytest.raises(NoScorableRowError):
+        score(choosy_model, numbers((1, -1.0)), output_table=f"delta.`{folder}`")
+    assert [(file.name, file.read_text()) for file in folder.iterdir()] == [("notes.txt", "keep")]
+
+
 def test_a_checkpoint_belongs_to_one_output_and_one_filter(
     spark, numbers, score, xy_model, tmp_path
 ):
