@@ -164,10 +164,12 @@ def copy_from_other_registry(uri: ModelUri, client: MlflowClient, name: str) -> 
     """Copy a version that only the other registry of the link has; return None if it has none.
 
     Args:
-        uri: URI of a version or an alias.
+        uri: URI of a model; a model that is not registered has no copy.
         client: Client of the registry that MLflow uses.
         name: Registered model of the copy.
     """
+    if uri.kind not in ("version", "alias"):
+        return None
     registry_uri = registry_uri_of(client)
     if get_version(uri, Registry(registry_uri, client.tracking_uri)) is not None:
         return None

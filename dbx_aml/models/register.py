@@ -95,12 +95,11 @@ def register_model(
     if registry is not None:
         registry_uri = find_registry(registry, current_link()).uri
     client = create_client(tracking_uri, registry_uri)
-    if uri.kind in ("version", "alias"):
-        copied_version = copy_from_other_registry(uri, client, model_name)
-        if copied_version is not None:
-            for key, text in (tags or {}).items():
-                client.set_model_version_tag(model_name, copied_version.version, key, text)
-            return _with_alias(client, copied_version, alias)
+    copied_version = copy_from_other_registry(uri, client, model_name)
+    if copied_version is not None:
+        for key, text in (tags or {}).items():
+            client.set_model_version_tag(model_name, copied_version.version, key, text)
+        return _with_alias(client, copied_version, alias)
     uri = find_mirrored_source(uri, client)
     with TemporaryDirectory(prefix="dbx_aml_") as folder:
         try:

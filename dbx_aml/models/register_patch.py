@@ -43,10 +43,9 @@ def patch_register_model() -> None:
             # A stage or "latest" is MLflow's to resolve.
             return original(model_uri, name, *args, **options)
         client = create_client()
-        if uri.kind in ("version", "alias"):
-            copied_version = copy_from_other_registry(uri, client, name)
-            if copied_version is not None:
-                return copied_version
+        copied_version = copy_from_other_registry(uri, client, name)
+        if copied_version is not None:
+            return copied_version
         return original(str(find_mirrored_source(uri, client)), name, *args, **options)
 
     register.is_dbx_aml_patch = True  # type: ignore[attr-defined]

@@ -49,6 +49,14 @@ class MirrorStores:
             f"--destination-tracking-uri={self.destination_uri}",
         ]
 
+    @property
+    def connect_arguments(self) -> dict[str, str]:
+        """Arguments of `connect` that name the stores."""
+        return {
+            "databricks_tracking_uri": self.source_uri,
+            "aml_tracking_uri": self.destination_uri,
+        }
+
     def servers(self) -> tuple[MlflowServer, MlflowServer]:
         """Return source and destination."""
         return MlflowServer(self.source_uri, "databricks"), MlflowServer(

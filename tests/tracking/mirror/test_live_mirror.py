@@ -24,11 +24,7 @@ def short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_is_mirrored_while_it_runs_and_whole_after_its_end(stores: MirrorStores) -> None:
-    uris = {
-        "databricks_tracking_uri": stores.source_uri,
-        "aml_tracking_uri": stores.destination_uri,
-    }
-    with connect(mode="dual", **uris):
+    with connect(mode="dual", **stores.connect_arguments):
         mlflow.set_experiment(EXPERIMENT_PATH)
         with mlflow.start_run(run_name="first") as run:
             run_id = run.info.run_id
@@ -76,11 +72,7 @@ def test_a_run_that_is_created_during_a_search_is_mirrored_after_the_next_run(
         return create_run(*args, **kwargs)
 
     monkeypatch.setattr(TrackingServiceClient, "create_run", search_and_create_run)
-    uris = {
-        "databricks_tracking_uri": stores.source_uri,
-        "aml_tracking_uri": stores.destination_uri,
-    }
-    with connect(mode="dual", **uris):
+    with connect(mode="dual", **stores.connect_arguments):
         mlflow.set_experiment(EXPERIMENT_PATH)
         with mlflow.start_run(run_name="first"):
             pass
@@ -128,11 +120,7 @@ def test_a_run_on_another_server_than_the_links_source_is_not_marked(
 def test_a_forked_process_has_no_thread_and_leaves_its_parents_runs_alone(
     stores: MirrorStores,
 ) -> None:
-    uris = {
-        "databricks_tracking_uri": stores.source_uri,
-        "aml_tracking_uri": stores.destination_uri,
-    }
-    with connect(mode="dual", **uris):
+    with connect(mode="dual", **stores.connect_arguments):
         mlflow.set_experiment(EXPERIMENT_PATH)
         with mlflow.start_run() as run:
             mirror = run_context.current_live_mirror()
@@ -159,11 +147,7 @@ def test_a_process_forks_only_while_the_thread_is_between_two_requests(
         update_runs(mirror, is_last=is_last)
 
     monkeypatch.setattr(LiveMirror, "_update_runs", record_update)
-    uris = {
-        "databricks_tracking_uri": stores.source_uri,
-        "aml_tracking_uri": stores.destination_uri,
-    }
-    with connect(mode="dual", **uris):
+    with connect(mode="dual", **stores.connect_arguments):
         mlflow.set_experiment(EXPERIMENT_PATH)
         with mlflow.start_run():
             pass
@@ -176,11 +160,7 @@ def test_a_process_forks_only_while_the_thread_is_between_two_requests(
 def test_runs_of_the_client_are_marked_and_mirrored_as_those_of_the_fluent_api(
     stores: MirrorStores,
 ) -> None:
-    uris = {
-        "databricks_tracking_uri": stores.source_uri,
-        "aml_tracking_uri": stores.destination_uri,
-    }
-    with connect(mode="dual", **uris):
+    with connect(mode="dual", **stores.connect_arguments):
         # Ray Tune, Optuna and MLflow projects create their runs in this way.
         alone = mlflow.MlflowClient().create_run(stores.experiment_id, run_name="alone")
         mlflow.MlflowClient().set_terminated(alone.info.run_id)
