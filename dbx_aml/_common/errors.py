@@ -8,6 +8,7 @@
     │   └── UntrustedHostError           a token or bytes would go to a host that is not Azure's
     ├── ClusterError              also RuntimeError
     ├── CredentialError           also RuntimeError
+    ├── EndpointError             also RuntimeError
     ├── LinkError                 also RuntimeError
     ├── LocalSparkError           also RuntimeError
     ├── MirrorError               also RuntimeError
@@ -24,6 +25,8 @@
     │   └── TooManyQuarantinedRowsError  more than `max_quarantined_rows`
     ├── ServiceError              also RuntimeError
     │   ├── NotFoundError                no such resource
+    │   ├── OperationError               an operation that was accepted has failed
+    │   ├── OperationTimeoutError        an operation did not end in time; it goes on
     │   ├── PermissionDeniedError        the caller is known and not allowed
     │   ├── ServiceUnavailableError      no answer until the end of the retries
     │   ├── TemporaryError               one attempt failed, a retry may succeed
@@ -75,6 +78,10 @@ class ClusterError(DbxAmlError, RuntimeError):
 
 class CredentialError(DbxAmlError, RuntimeError):
     """No source gave a token. The message lists each source tried and its error, never a secret."""
+
+
+class EndpointError(DbxAmlError, RuntimeError):
+    """A model cannot be deployed to an endpoint, or the endpoint does not answer as it should."""
 
 
 class LinkError(DbxAmlError, RuntimeError):
@@ -150,6 +157,14 @@ class ServiceError(DbxAmlError, RuntimeError):
 
 class NotFoundError(ServiceError):
     """The service has no such resource."""
+
+
+class OperationError(ServiceError):
+    """An operation that the service accepted has failed, or was canceled."""
+
+
+class OperationTimeoutError(ServiceError):
+    """An operation did not end in time; the service goes on with it."""
 
 
 class PermissionDeniedError(ServiceError):

@@ -11,11 +11,10 @@ from urllib.parse import urlsplit
 from dbx_aml._common.errors import LinkError, NotFoundError, PermissionDeniedError
 from dbx_aml._common.http import send
 from dbx_aml._common.retry import RetryPolicy
-from dbx_aml.azure.client import REQUEST_TIMEOUT_S, AzureClient
+from dbx_aml.azure.client import REQUEST_TIMEOUT_S, AzureClient, resource_url
 from dbx_aml.link.workspace import AmlWorkspace
 
 ROLE = "AzureML Data Scientist"
-_WORKSPACE_API_VERSION = "2024-10-01"
 
 
 def check_host(workspace: AmlWorkspace, timeout_s: float = REQUEST_TIMEOUT_S) -> str:
@@ -48,9 +47,8 @@ def read_properties(client: AzureClient, workspace: AmlWorkspace) -> dict[str, A
         LinkError: There is no such workspace, or the caller may not read it.
         ServiceError: Azure Resource Manager does not answer, or with an error.
     """
-    url = f"https://{workspace.hosts.arm}{workspace.arm_id}?api-version={_WORKSPACE_API_VERSION}"
     with workspace_errors(workspace):
-        return dict(client.get(url).get("properties") or {})
+        return dict(client.get(resource_url(workspace)).get("properties") or {})
 
 
 def with_tracking_uri(client: AzureClient, workspace: AmlWorkspace) -> AmlWorkspace:

@@ -1,6 +1,7 @@
 """Requests to Azure Resource Manager and Azure ML: each error answer is a state to act on."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -12,10 +13,13 @@ from dbx_aml._common.errors import (
     CredentialError,
     DbxAmlError,
     NotFoundError,
+    OperationError,
+    OperationTimeoutError,
     PermissionDeniedError,
     ServiceError,
     UntrustedHostError,
 )
+from dbx_aml._common.retry import RetryPolicy
 from dbx_aml.azure import client as azure_client
 from dbx_aml.azure.client import AzureClient
 from dbx_aml.azure.workspaces import with_tracking_uri
@@ -98,7 +102,7 @@ def test_a_request_has_the_token_and_its_answer_is_json(monkeypatch: pytest.Monk
     assert [method for method, _, _ in service.requests] == ["GET", "POST"]
     for _, _, options in service.requests:
         assert options["headers"] == {"Authorization": "Bearer token-of-ana"}
-        assert options["is_idempotent"]
+    assert [options["is_idempotent"] for _, _, options in service.requests] == [None, True]
 
 
 @pytest.mark.parametrize(
@@ -139,3 +143,156 @@ def test_an_error_has_status_code_host_and_message_but_no_token(
     assert type(caught.value) is kind
     assert f"got {status} {description}" in str(caught.value)
     assert "token-of-ana" not in str(caught.value)
+
+
+class Answers:
+    """A service that gives one answer after the other, and a clock that its waits move."""
+
+    def __init__(self, *answers: tuple[int, dict[str, str], Any]) -> None:
+        self.answers = list(answers)
+        self.requests: list[tuple[str, str]] = []
+        self.policies: list[RetryPolicy] = []
+        self.waits: list[float] = []
+        self.now = 0.0
+
+    def send(self, method: str, url: str, policy: RetryPolicy, **options: Any) -> Response:
+        self.requests.append((method, url))
+        self.policies.append(policy)
+        status, headers, content = self.answers.pop(0)
+        response = Response()
+        response.status_code = status
+        response.headers.update(headers)
+        response._content = b"" if content is None else json.dumps(content).encode()
+        return response
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.now += seconds
+
+    def client(self, monkeypatch: pytest.MonkeyPatch) -> AzureClient:
+        monkeypatch.setattr(azure_client, "send", self.send)
+        return AzureClient(FakeCredential(), clock=lambda: self.now, sleep=self.sleep)  # type: ignore[arg-type]
+
+
+OPERATION = "https://management.azure.com/subscriptions/s/operations/1?api-version=1"
+STATUS = {"Azure-AsyncOperation": OPERATION}
+LOCATION = {"Location": OPERATION}
+
+
+def test_a_put_is_polled_as_often_as_the_service_asks_and_then_the_resource_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service = Answers(
+        (201, {**STATUS, "Retry-After": "10"}, {"state": "Creating"}),
+        (200, {"Retry-After": "60"}, {"status": "InProgress"}),
+        (200, {}, {"status": "Running"}),
+        (200, {}, {"status": "Succeeded"}),
+        (200, {}, {"state": "Succeeded"}),
+    )
+    assert service.client(monkeypatch).put(URL, {}) == {"state": "Succeeded"}
+    assert service.waits == [10.0, 60.0, 2.0]
+    assert service.requests == [("PUT", URL), *[("GET", OPERATION)] * 3, ("GET", URL)]
+
+
+def test_a_put_without_an_operation_returns_its_own_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Answers((200, {}, {"name": "blue"}))
+    assert service.client(monkeypatch).put(URL, {}) == {"name": "blue"}
+    assert service.requests == [("PUT", URL)]
+
+
+def test_a_delete_is_polled_at_its_location_until_204_and_a_missing_resource_is_gone_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moved = {"Location": OPERATION.replace("/1?", "/2?")}
+    service = Answers((202, LOCATION, None), (202, moved, None), (204, {}, None), (404, {}, {}))
+    assert service.client(monkeypatch).delete(URL) is True
+    assert [url for _, url in service.requests] == [URL, OPERATION, moved["Location"], URL]
+    missing = Answers((404, {}, {}))
+    assert missing.client(monkeypatch).delete(URL) is False
+
+
+def test_a_failed_operation_ends_with_the_innermost_reason_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = {
+        "code": "UserError",
+        "message": "The deployment failed.",
+        "details": [{"code": "OutOfQuota", "message": "8 cores are missing."}],
+    }
+    service = Answers((201, STATUS, {}), (200, {}, {"status": "Failed", "error": error}))
+    reason = "got 'Failed'; OutOfQuota: 8 cores are missing. The deployment failed."
+    with pytest.raises(OperationError, match=re.escape(reason)):
+        service.client(monkeypatch).put(URL, {})
+
+
+def test_an_operation_that_does_not_end_in_time_goes_on_and_the_command_to_look_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service = Answers((201, STATUS, {}), *[(200, {}, {"status": "InProgress"})] * 9)
+    with pytest.raises(
+        OperationTimeoutError, match=r"within 5 s: .* 'dbx-aml endpoint show delay'"
+    ):
+        service.client(monkeypatch).put(
+            URL, {}, timeout_s=5, show_command="dbx-aml endpoint show delay"
+        )
+    # The last look is at the deadline itself.
+    assert service.waits == [2.0, 2.0, 1.0]
+
+
+def test_an_interrupted_wait_says_that_the_operation_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Answers((201, STATUS, {}))
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(service, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        service.client(monkeypatch).put(URL, {}, show_command="dbx-aml endpoint show delay")
+    assert "goes on in Azure; look at it with 'dbx-aml endpoint show delay'" in caplog.text
+
+
+@pytest.mark.parametrize("host", ["collector.example", "westeurope.api.azureml.ms"])
+@pytest.mark.parametrize("header", ["Azure-AsyncOperation", "Location"])
+def test_an_operation_at_another_host_gets_no_token_and_both_hosts_are_named(
+    monkeypatch: pytest.MonkeyPatch, host: str, header: str
+) -> None:
+    service = Answers((202, {header: f"https://{host}/operations/1"}, None))
+    with pytest.raises(UntrustedHostError, match=rf"'management\.azure\.com'.*{re.escape(host)}"):
+        service.client(monkeypatch).delete(URL)
+    assert service.requests == [("DELETE", URL)]
+
+
+def test_a_list_follows_its_pages_at_the_same_host_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Answers(
+        (200, {}, {"value": [{"name": "a"}], "nextLink": f"{URL}?skip=1"}),
+        (200, {}, {"value": [{"name": "b"}], "nextLink": None}),
+    )
+    assert [item["name"] for item in service.client(monkeypatch).list(URL)] == ["a", "b"]
+    elsewhere = Answers((200, {}, {"value": [], "nextLink": "https://collector.example/2"}))
+    with pytest.raises(UntrustedHostError, match="next page"):
+        list(elsewhere.client(monkeypatch).list(URL))
+    endless = Answers(*[(200, {}, {"value": [{}], "nextLink": URL})] * 3)
+    with pytest.raises(ServiceError, match="twice"):
+        list(endless.client(monkeypatch).list(URL))
+
+
+def test_only_reads_puts_and_deletes_are_sent_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Answers(*[(200, {}, {})] * 5)
+    client = service.client(monkeypatch)
+    client.find(URL)
+    client.put(URL, {})
+    client.delete(URL)
+    client.patch(URL, {})
+    client.post(URL)
+    assert [policy.max_attempts for policy in service.policies] == [5, 5, 5, 1, 1]
+
+
+def test_a_forbidden_request_names_the_missing_action(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "The client does not have authorization to perform action 'x/onlineEndpoints/write' over"
+    service = Answers((403, {}, {"error": {"code": "AuthorizationFailed", "message": text}}))
+    with pytest.raises(
+        PermissionDeniedError, match="a role with the action 'x/onlineEndpoints/wri"
+    ):
+        service.client(monkeypatch).put(URL, {})
