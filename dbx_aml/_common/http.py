@@ -55,7 +55,7 @@ _CHUNK_BYTES = 64 * 2**10
 LOWEST_BYTES_PER_S = 64 * 2**10
 # Time until the first byte of a file must be on its way.
 TRANSFER_START_S = 30.0
-# No list that a person or a job works with has so many pages.
+# A list of real resources has fewer pages.
 MAX_PAGES = 10_000
 # Python takes no timeout of a century.
 _LONGEST_TIMEOUT_S = 86_400.0
@@ -177,7 +177,7 @@ def send_within(policy: RetryPolicy | None, *, is_idempotent: bool | None = None
     except DbxAmlError:
         raise
     except Exception as error:
-        # MLflow's client wraps every error into one of its own.
+        # MLflow's client wraps every error into an MlflowException.
         if isinstance(error.__context__, DbxAmlError):
             raise error.__context__ from None
         raise

@@ -56,7 +56,7 @@ def read_fields(value: object, kind: type, required: str) -> dict[str, Any]:
 
     Args:
         value: Value of `parse_json`.
-        kind: Dataclass; the types of its fields are those of `has_type`.
+        kind: Dataclass; its fields have the types that `has_type` knows.
         required: Field that the object must have.
 
     Raises:

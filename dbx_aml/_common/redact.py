@@ -82,7 +82,7 @@ def redact(text: str, secrets: Iterable[str] | None = None) -> str:
 
     Args:
         text: Text for people, a log, a tag or a file, for example another library's error.
-        secrets: Secrets that the caller knows; by default those of the environment.
+        secrets: Secrets that the caller knows; by default the secrets of the environment.
     """
     known = environment_secrets() if secrets is None else secrets
     spans = sorted({*_spans_of_rules(text), *_spans_of_logins(text), *_spans_of_known(text, known)})

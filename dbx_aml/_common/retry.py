@@ -73,7 +73,7 @@ class RetryPolicy:
 
     Args:
         timeout_s: Longest time for all attempts and the waits between them.
-        max_wait_s: Longest wait before one retry, where the service asks for no longer one.
+        max_wait_s: Longest wait before one retry, unless the service asks for more.
         max_attempts: Most attempts; None for as many as the time allows.
         min_attempt_s: Least time for an attempt, so that the last one can be answered, and the
             only one where `timeout_s` is 0.
@@ -137,7 +137,7 @@ def call_with_retries(
                 raise
             problem = one_line(error, 400)
             asked_s: float | None = getattr(error, "retry_after_s", None)
-        # A service that asks for no wait at all must not be asked thousands of times.
+        # Without a least wait, a service that asks for 0 seconds would get thousands of requests.
         wait_s = max(policy.wait_s(attempts), asked_s or 0.0)
         if attempts == policy.max_attempts or clock() + wait_s > end:
             if asked_s and asked_s >= 1:

@@ -50,7 +50,7 @@ def install_command(extra: str) -> str:
     Args:
         extra: Name of the extra, for example "cluster".
     """
-    # Only errors need it, and its import takes longer than that of the package.
+    # Only errors need it, and its import takes longer than the import of the package.
     from importlib.metadata import version
 
     return f"pip install './dist/dbx_aml-{version('dbx-aml')}-py3-none-any.whl[{extra}]'"

@@ -135,7 +135,7 @@ class AzureClient:
         timeout_s: float = OPERATION_TIMEOUT_S,
         show_command: str = "",
     ) -> dict[str, Any]:
-        """Create or replace a resource, wait until it is there, and return it.
+        """Create or replace a resource, wait for the end of the operation, and return the resource.
 
         Args:
             url: URL of the resource.
@@ -170,7 +170,7 @@ class AzureClient:
     def delete(
         self, url: str, *, timeout_s: float = OPERATION_TIMEOUT_S, show_command: str = ""
     ) -> bool:
-        """Delete a resource and wait until it is gone; arguments and errors as of `put`.
+        """Delete a resource and wait for the end; arguments and errors as of `put`.
 
         Returns:
             Whether there was such a resource.
@@ -186,7 +186,7 @@ class AzureClient:
     ) -> None:
         """Start an operation by a POST, for example a cancellation, and wait for its end.
 
-        Arguments and errors are those of `put`.
+        It has the arguments and errors of `put`.
         """
         self._wait("POST", url, self._start("POST", url), timeout_s, show_command)
 
@@ -199,7 +199,7 @@ class AzureClient:
         timeout_s: float,
         show_command: str,
     ) -> dict[str, Any] | None:
-        """Send a request, wait for its operation, and return the resource as it is then."""
+        """Send a request, wait for its operation, and read the resource afterwards."""
         response = self._start(method, url, body)
         if not self._wait(method, url, response, timeout_s, show_command):
             return _json_object(response)
@@ -211,7 +211,7 @@ class AzureClient:
     def _wait(
         self, method: str, url: str, response: Response, timeout_s: float, show_command: str
     ) -> bool:
-        """Wait for the operation that a request started; return False if there was none.
+        """Wait for the operation of a request; return whether the request has started one.
 
         Azure-AsyncOperation names a status that ends with a word, Location an answer that ends
         with 200 or 204.
@@ -354,7 +354,7 @@ def _json_object(response: Response) -> dict[str, Any]:
 
 
 def _check_same_host(url: str, other_url: str, noun: str) -> None:
-    """Check that a URL in an answer is at the host that was asked: another host gets no token."""
+    """Check that a URL in an answer has the host of the request: another host gets no token."""
     host, other_host = urlsplit(url).netloc.lower(), urlsplit(other_url).netloc.lower()
     scheme = urlsplit(other_url).scheme
     if scheme != "https" or host.removesuffix(":443") != other_host.removesuffix(":443"):

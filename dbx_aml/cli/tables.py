@@ -1,6 +1,6 @@
 """Everything that the command prints: lines, JSON, and tables.
 
-What others wrote (names of runs, tags, errors) is shown as text: brackets are no markup, control
+Names of runs, tags and errors are shown as text: brackets are no markup, control
 codes do not reach the terminal, secrets are replaced. Numbers, ids, URLs, paths and column heads
 are whole at every width.
 

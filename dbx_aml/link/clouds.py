@@ -70,7 +70,7 @@ CLOUDS: Mapping[str, Cloud] = {
 # Suffix of the hosts in URIs of Microsoft's cluster script of 2019.
 LEGACY_HOST_SUFFIX = ".experiments.azureml.net"
 _DATA_PLANE_SUFFIXES = (LEGACY_HOST_SUFFIX, *(f".{cloud.api}" for cloud in CLOUDS.values()))
-# Storage accounts in a DNS zone of their own, which only the public cloud has.
+# Storage accounts in a separate DNS zone, which only the public cloud has.
 _DNS_ZONE_SUFFIX = ".blob.storage.azure.net"
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _URL = re.compile(r"([A-Za-z]+)://([^/?#]*)")

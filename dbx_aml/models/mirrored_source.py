@@ -47,7 +47,7 @@ def find_mirrored_source(uri: ModelUri, client: MlflowClient) -> ModelUri:
         with time_limit(LOOKUP_TIMEOUT_S):
             tags = _read_tags(uri, create_client(find_registry("aml", link).tracking_uri))
     except (MlflowException, DbxAmlError):
-        # The caller then shows the answer of its own tracking server.
+        # The caller then shows the answer of the caller's tracking server.
         return uri
     if uri.kind == "run":
         return replace(uri, run_id=tags.get(SOURCE_RUN_ID, uri.run_id))

@@ -103,7 +103,7 @@ def size_of_folder(folder: Path) -> int:
     """Return the bytes of all files in a folder, at any depth."""
     size = 0
     for file in folder.rglob("*"):
-        # MLflow renames and deletes files of its own on the way.
+        # MLflow renames and deletes its temporary files on the way.
         with suppress(OSError):
             size += file.stat().st_size
     return size

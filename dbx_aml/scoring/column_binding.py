@@ -190,7 +190,7 @@ def _bind_column(
     missing_when = unscorable_when = reason = None
     if model_type in ("integer", "long"):
         # pandas has no missing integer: one null would turn all integers of a batch into floats.
-        # The guard turns those into floats that remain what they are.
+        # The guard turns these integers into floats of the same value.
         if model_column.required:
             unscorable_when = f"{identifier} IS NULL"
             reason = (

@@ -11,7 +11,7 @@ from dbx_aml.scoring.request import ScoringRequest
 from dbx_aml.scoring.spark_errors import spark_error_line
 
 _START_AGAIN = "pass a new checkpoint_location and a new output_table, or use write_mode 'merge'"
-# Text in an error of Delta's stream -> what is wrong with the input table. The first match counts.
+# Text in an error of Delta's stream -> the fault of the input table. The first match counts.
 # Source: Delta's `delta-error-classes.json` and `DeltaErrors`, 2026-11.
 _INPUT_PROBLEMS = (
     (

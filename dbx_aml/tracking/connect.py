@@ -79,8 +79,8 @@ def connect(
     Args:
         link: Link to apply; by default `Link.load(**arguments)`: arguments, variables, file.
         allowed_hosts: Hosts that may get a token as Azure ML's own do, for example
-            ["ml.contoso.com"]. By default those of the variable DBX_AML_ALLOWED_HOSTS, which this
-            argument sets until the connection ends. No file can allow a host.
+            ["ml.contoso.com"]. By default the hosts of DBX_AML_ALLOWED_HOSTS, which this argument
+            sets until the connection ends. No file can allow a host.
         arguments: Values for `Link.load`, for example `mode="aml"`.
 
     Returns:
