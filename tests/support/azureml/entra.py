@@ -18,6 +18,7 @@ from tests.support.http.messages import Request, Response, json_response, match_
 
 _GUEST_TENANTS = ("common", "organizations")
 _ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_DEVICE_CODE_GRANTS = ("urn:ietf:params:oauth:grant-type:device_code", "device_code")
 
 
 class Entra:
@@ -54,6 +55,8 @@ class Entra:
             return _instance(tenant)
         if call == "v2.0/.well-known/openid-configuration":
             return _configuration(tenant)
+        if call == "oauth2/v2.0/devicecode":
+            return _device_code()
         if call == "oauth2/v2.0/token" and request.method == "POST":
             return self._token(request.form(), tenant)
         return Response(status=404)
@@ -79,6 +82,8 @@ class Entra:
         )
 
     def _token(self, form: dict[str, str], tenant: str) -> Response:
+        if form.get("grant_type") in _DEVICE_CODE_GRANTS:
+            return _error(400, "authorization_pending", 70016, "Pending end-user authorization.")
         if form.get("grant_type") != "client_credentials":
             return _error(400, "unsupported_grant_type", 70003, "The grant type is unsupported.")
         client_id = form.get("client_id", "")
@@ -136,6 +141,22 @@ class Entra:
         if claims.get("iss") != CLIENT_ID or LOGIN_HOST not in str(claims.get("aud")):
             return "Client assertion has the wrong issuer or audience."
         return ""
+
+
+def _device_code() -> Response:
+    """Return a code that no person ever enters."""
+    page, code = "https://login.microsoft.com/device", "C0DE1234X"
+    return json_response(
+        {
+            "user_code": code,
+            "device_code": token_urlsafe(48),
+            "verification_uri": page,
+            "expires_in": 900,
+            "interval": 5,
+            "message": f"To sign in, use a web browser to open the page {page} and enter the code "
+            f"{code} to authenticate.",
+        }
+    )
 
 
 def _instance(tenant: str) -> Response:
