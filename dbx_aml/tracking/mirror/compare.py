@@ -15,6 +15,7 @@ from dbx_aml.tracking.mirror.artifacts import different_files, list_files
 from dbx_aml.tracking.mirror.experiments import MirroredExperiments
 from dbx_aml.tracking.mirror.logged_models import (
     copies_by_source,
+    different_values,
     logged_models_of_run,
     model_folders,
     models_by_run,
@@ -185,14 +186,11 @@ class _Comparison:
         if copied_model is None:
             yield self.difference("model", model.name, model.model_id, None)
             return
-        values, copied_values = tags.model_values(model), tags.model_values(copied_model)
-        expected_tags = tags.with_names(tags.user_tags(model.tags))
-        deleted_names = tags.deleted_names(copied_model.tags, expected_tags)
-        for kind, name in sorted(values.keys() | {("model tag", name) for name in deleted_names}):
-            source, destination = values.get((kind, name)), copied_values.get((kind, name))
-            if source != destination:
-                label = f"{model.name}/{name}" if name else model.name
-                yield self.difference(kind, label, source, destination)
+        for kind, name, source, destination in different_values(
+            model, copied_model, self._destination
+        ):
+            label = f"{model.name}/{name}" if name else model.name
+            yield self.difference(kind, label, source, destination)
         yield from self._files(
             "model file",
             model.artifact_location,

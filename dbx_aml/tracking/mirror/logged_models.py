@@ -19,6 +19,7 @@ from dbx_aml.models import lineage
 from dbx_aml.tracking.azureml.logged_model_values import newest_metrics
 from dbx_aml.tracking.mirror import tags
 from dbx_aml.tracking.mirror.artifacts import copy_files, list_files
+from dbx_aml.tracking.mirror.metric_points import stored_value
 from dbx_aml.tracking.mirror.server import MlflowServer, read_pages, split
 
 _EXPERIMENTS_PER_SEARCH = 100
@@ -72,6 +73,41 @@ def logged_models_of_run(server: MlflowServer, run: Run) -> list[Any]:
 def copies_by_source(models: Iterable[Any]) -> dict[str | None, Any]:
     """Return the logged models of a destination by the id of the model at the source."""
     return {model.tags.get(lineage.SOURCE_LOGGED_MODEL_ID): model for model in models}
+
+
+def linkable_metrics(model: Any, destination: MlflowServer) -> list[Any]:
+    """Return the metrics of a logged model that a destination can link to its copy.
+
+    Azure ML keeps the newest values. MLflow's own server refuses a NaN that its run has already.
+    """
+    metrics = model.metrics or []
+    if destination.is_azureml:
+        return newest_metrics(metrics)
+    return [metric for metric in metrics if metric.value == metric.value]
+
+
+def different_values(
+    model: Any, copied_model: Any, destination: MlflowServer
+) -> list[tuple[str, str, str | None, str | None]]:
+    """Return the values of a logged model that its copy lacks, has otherwise, or has too many.
+
+    Args:
+        model: Logged model of the source.
+        copied_model: Its copy.
+        destination: Server of the copy.
+
+    Returns:
+        For each value its kind, its name, and the value on both sides; None for no value.
+    """
+    values = tags.model_values(model, linkable_metrics(model, destination))
+    copied_values = tags.model_values(copied_model)
+    expected_tags = tags.with_names(tags.user_tags(model.tags))
+    deleted_names = tags.deleted_names(copied_model.tags, expected_tags)
+    return [
+        (kind, name, values.get((kind, name)), copied_values.get((kind, name)))
+        for kind, name in sorted({*values, *(("model tag", name) for name in deleted_names)})
+        if values.get((kind, name)) != copied_values.get((kind, name))
+    ]
 
 
 class LoggedModelMirror:
@@ -191,16 +227,10 @@ class LoggedModelMirror:
     def _link_metrics(self, model: Any, copied_model: Any) -> None:
         """Link the points of mirrored runs that belong to a model to the copy of the model."""
         store = self._destination.store
-        link_metrics = getattr(store, "link_metrics", None)
         linked = {_metric_identity(metric) for metric in copied_model.metrics or []}
         metrics_by_run: dict[str, list[Any]] = {}
-        metrics: list[Any] = model.metrics or []
-        if link_metrics:
-            # Azure ML keeps only these points; older ones would be linked again each time.
-            metrics = newest_metrics(metrics)
-        for metric in metrics:
-            # MLflow's own server refuses a NaN that it already has.
-            if _metric_identity(metric) in linked or metric.value != metric.value:
+        for metric in linkable_metrics(model, self._destination):
+            if _metric_identity(metric) in linked:
                 continue
             run_id = self._find_run_id(metric.run_id)
             if run_id is None:
@@ -217,8 +247,8 @@ class LoggedModelMirror:
             )
             metrics_by_run.setdefault(run_id, []).append(linked_metric)
         for run_id, run_metrics in metrics_by_run.items():
-            if link_metrics:
-                link_metrics(run_id, run_metrics)
+            if self._destination.is_azureml:
+                store.link_metrics(run_id, run_metrics)
             else:
                 store.log_batch(run_id, run_metrics, [], [])
 
@@ -246,4 +276,5 @@ def _entities(
 
 
 def _metric_identity(metric: Any) -> tuple[Any, ...]:
-    return metric.key, metric.value, metric.timestamp, metric.step, metric.dataset_name
+    value = repr(stored_value(metric.value))
+    return metric.key, value, metric.timestamp, metric.step, metric.dataset_name

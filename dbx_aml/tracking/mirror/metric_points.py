@@ -63,14 +63,19 @@ class MetricPoints:
 
 
 def pack_point(metric_point: MetricPoint) -> bytes:
-    """Return a point as bytes that are equal for every server that keeps the point.
-
-    MLflow's own server keeps an infinite value as the largest float, and each NaN as the same NaN.
-    """
+    """Return a point as bytes that are equal for every server that keeps the point."""
     value, timestamp, step = metric_point
+    return _pack_struct(stored_value(value), timestamp, step)
+
+
+def stored_value(value: float) -> float:
+    """Return a value as MLflow's own server keeps it.
+
+    The server keeps an infinite value as the largest float, and each NaN as the same NaN.
+    """
     if value != value:
-        value = math.nan
-    elif math.isinf(value):
-        value = math.copysign(sys.float_info.max, value)
+        return math.nan
+    if math.isinf(value):
+        return math.copysign(sys.float_info.max, value)
     # The sum turns a negative zero into a positive zero.
-    return _pack_struct(value + 0.0, timestamp, step)
+    return value + 0.0

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mlflow.entities import Run, RunStatus
 
 from dbx_aml.models import lineage
+from dbx_aml.tracking.mirror.metric_points import stored_value
 
 # All tags of this package.
 _PREFIX = "dbx_aml."
@@ -79,14 +80,24 @@ def run_digest(run: Run, models: Sequence[Any]) -> str:
     return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
 
 
-def model_values(model: Any) -> dict[tuple[str, str], str]:
+def model_values(model: Any, metrics: Iterable[Any] | None = None) -> dict[tuple[str, str], str]:
     """Return the values of a logged model as texts, by their kind and name.
 
     Of several points of a metric, the last one counts.
+
+    Args:
+        model: Logged model.
+        metrics: Metrics that count; by default all metrics of the model.
     """
     points = sorted(
-        (metric.key, metric.dataset_name or "", metric.timestamp, metric.step, repr(metric.value))
-        for metric in model.metrics or []
+        (
+            metric.key,
+            metric.dataset_name or "",
+            metric.timestamp,
+            metric.step,
+            repr(stored_value(metric.value)),
+        )
+        for metric in (model.metrics if metrics is None else metrics) or []
     )
     return {
         ("model status", ""): str(model.status),
