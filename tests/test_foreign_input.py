@@ -341,7 +341,8 @@ def test_config_json_gives_a_link_or_one_line(folder: Path, text: bytes) -> None
     if link is not None:
         assert SECRET not in repr(link)
         workspace = link.aml_workspace
-        parsed = parse_azureml_uri(workspace.tracking_uri) if workspace is not None else None
+        known_uri = workspace.known_tracking_uri if workspace is not None else None
+        parsed = parse_azureml_uri(known_uri) if known_uri else None
         if parsed is not None:
             assert is_azure_host(parsed.host, SUFFIXES)
 

@@ -156,7 +156,16 @@ class ServiceError(DbxAmlError, RuntimeError):
 
 
 class NotFoundError(ServiceError):
-    """The service has no such resource."""
+    """The service has no such resource.
+
+    Args:
+        message: Answer of the service.
+        code: Azure's code of the error, for example "ResourceGroupNotFound".
+    """
+
+    def __init__(self, message: str, *, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class OperationError(ServiceError):

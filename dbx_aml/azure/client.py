@@ -298,7 +298,7 @@ def error_of_answer(response: Response, host: str) -> ServiceError | CredentialE
         hint = f"; ask for a role with the action {action[1]!r}" if action else ""
         return PermissionDeniedError(f"{error}{hint}")
     if status == 404:
-        return NotFoundError(error)
+        return NotFoundError(error, code=code)
     hint = "try again later" if status >= 500 or status == 429 else "change the request"
     return ServiceError(f"{host} must accept the request: {error}; {hint}")
 

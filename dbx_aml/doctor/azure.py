@@ -67,12 +67,16 @@ def check_workspace(context: CheckContext) -> CheckResult:
     """Read the workspace from Azure Resource Manager and from its tracking server."""
     properties = workspace_properties(context).get()
     workspace = aml_workspace(context)
-    if workspace.tracking_uri is None and properties.get("mlFlowTrackingUri"):
-        workspace = replace(workspace, tracking_uri=properties["mlFlowTrackingUri"])
+    if workspace.known_tracking_uri is None and properties.get("mlFlowTrackingUri"):
+        workspace = workspace.at_tracking_uri(properties["mlFlowTrackingUri"])
     check_workspace_access(_client(context), workspace)
     is_private = properties.get("publicNetworkAccess") == "Disabled"
     access = ", only through a private endpoint" if is_private else ""
-    return ok(f"{workspace.workspace_name} in {workspace.resource_group} answers{access}")
+    tenant = properties.get("tenantId") or "unknown"
+    return ok(
+        f"{workspace.workspace_name} in {workspace.resource_group} of tenant {tenant} answers"
+        f"{access}"
+    )
 
 
 def check_actions(context: CheckContext) -> CheckResult:

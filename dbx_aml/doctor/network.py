@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from os import environ
@@ -41,11 +40,11 @@ def management_url(context: CheckContext) -> str:
 def tracking_url(context: CheckContext) -> str:
     """Return the URL of the workspace's tracking server."""
     workspace = aml_workspace(context)
-    if workspace.tracking_uri is None:
+    if workspace.known_tracking_uri is None:
         uri = workspace_properties(context).get_or_skip().get("mlFlowTrackingUri")
-        workspace = replace(workspace, tracking_uri=uri or None)
-    if workspace.tracking_uri is None:
-        raise SkippedError("Azure Resource Manager has no tracking server for the workspace")
+        if not uri:
+            raise SkippedError("Azure Resource Manager has no tracking server for the workspace")
+        workspace = workspace.at_tracking_uri(uri)
     return _with_https(urlsplit(workspace.tracking_uri).netloc)
 
 

@@ -1,7 +1,7 @@
 """The link: which Azure ML workspace, which service tracks, which registers, and why."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -104,10 +104,10 @@ class Link:
             if self.aml_workspace is None:
                 self._set(aml_workspace=AmlWorkspace.from_tracking_uri(uri))
             else:
-                self._set(aml_workspace=replace(self.aml_workspace, tracking_uri=uri))
+                self._set(aml_workspace=self.aml_workspace.at_tracking_uri(uri))
             uri = None
         if uri is None and self.aml_workspace is not None:
-            self._set(aml_tracking_uri=self.aml_workspace.tracking_uri)
+            self._set(aml_tracking_uri=self.aml_workspace.known_tracking_uri)
 
     def __repr__(self) -> str:
         values = {shown.name: getattr(self, shown.name) for shown in fields(self) if shown.repr}

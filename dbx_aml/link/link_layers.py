@@ -138,7 +138,7 @@ def _expand_workspace(layer: Layer) -> Layer:
         **workspace.names,
         "region": workspace.region,
         "cloud": workspace.cloud,
-        "aml_tracking_uri": workspace.tracking_uri,
+        "aml_tracking_uri": workspace.known_tracking_uri,
     }
     origin = layer.origins.get("aml_tracking_uri", layer.origin)
     origins = {name: origin for name in (*fields, _LEGACY_DUAL) if name not in values}

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, unquote
@@ -31,7 +31,7 @@ _TRACKING_APIS = ("mlflow/v1.0", "mlflow/v2.0", "history/v1.0")
 _EXAMPLE = "azureml://<region>.api.azureml.ms/mlflow/v1.0/subscriptions/..."
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False)
 class AmlWorkspace:
     """The names, region and URIs of an Azure ML workspace.
 
@@ -41,9 +41,12 @@ class AmlWorkspace:
         workspace_name: Name of the workspace, for example "mlw-team".
         region: Azure region, for example "westeurope"; None if unknown.
         tracking_uri: MLflow tracking URI. By default it follows from the region; a workspace
-            behind a private endpoint has another host. None if both are unknown: Azure Resource
-            Manager has the URI.
+            behind a private endpoint has another host.
         cloud: "AzureCloud", "AzureChinaCloud" (21Vianet) or "AzureUSGovernment".
+
+    Attributes:
+        known_tracking_uri: The tracking URI; None if neither URI nor region was given, so that
+            only Azure Resource Manager has it.
 
     Raises:
         WorkspaceError: A name cannot exist, or the tracking URI is another workspace's.
@@ -53,11 +56,29 @@ class AmlWorkspace:
     subscription_id: str
     resource_group: str
     workspace_name: str
-    region: str | None = None
-    tracking_uri: str | None = None
-    cloud: str = "AzureCloud"
+    region: str | None
+    known_tracking_uri: str | None = field(init=False)
+    cloud: str
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        subscription_id: str,
+        resource_group: str,
+        workspace_name: str,
+        region: str | None = None,
+        tracking_uri: str | None = None,
+        cloud: str = "AzureCloud",
+    ) -> None:
+        for name, value in (
+            ("subscription_id", subscription_id),
+            ("resource_group", resource_group),
+            ("workspace_name", workspace_name),
+            ("region", region),
+            ("known_tracking_uri", None),
+            ("cloud", cloud),
+        ):
+            object.__setattr__(self, name, value)
         for name, pattern, rule in (
             ("subscription_id", _GUID, "a GUID; the workspace's page in the portal has it"),
             ("resource_group", r"[\w.()-]{0,89}[\w()-]", "its bare name, not its ARM id"),
@@ -73,8 +94,8 @@ class AmlWorkspace:
             raise WorkspaceError(
                 f"cloud must be one of Azure's: got {self.cloud!r}; use one of {list(CLOUDS)}"
             )
-        if self.tracking_uri is not None:
-            self._check_tracking_uri(self.tracking_uri)
+        if tracking_uri is not None:
+            self._check_tracking_uri(tracking_uri)
         elif self.region is not None:
             self._set_tracking_host(f"{self.region}.{self.hosts.api}")
 
@@ -99,7 +120,29 @@ class AmlWorkspace:
 
     def _set_tracking_host(self, host: str) -> None:
         # One form of the URI for all paths of the API: the client chooses the path by itself.
-        object.__setattr__(self, "tracking_uri", f"azureml://{host}/mlflow/v1.0{self.arm_id}")
+        uri = f"azureml://{host}/mlflow/v1.0{self.arm_id}"
+        object.__setattr__(self, "known_tracking_uri", uri)
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow tracking URI of the workspace.
+
+        Raises:
+            WorkspaceError: Neither the URI nor the region is known; MLflow would track to this
+                machine without a word.
+        """
+        if self.known_tracking_uri is None:
+            raise WorkspaceError(
+                f"tracking URI of workspace {self.workspace_name!r} must be known: got neither "
+                "region nor tracking_uri; add region='westeurope' for example, or call "
+                "dbx_aml.connect, which reads the URI from Azure"
+            )
+        return self.known_tracking_uri
+
+    def at_tracking_uri(self, uri: str) -> Self:
+        """Return the same workspace with a tracking URI."""
+        region, cloud = self.region, self.cloud
+        return type(self)(**self.names, region=region, tracking_uri=uri, cloud=cloud)
 
     @classmethod
     def from_tracking_uri(cls, uri: str, *, cloud: str | None = None) -> Self:
@@ -170,12 +213,12 @@ class AmlWorkspace:
 
         Values that Azure ML has no key for are under "dbx_aml".
         """
-        default_uri = AmlWorkspace(**self.names, region=self.region, cloud=self.cloud).tracking_uri
+        default = AmlWorkspace(**self.names, region=self.region, cloud=self.cloud)
         settings: dict[str, Any] = {} if self.region is None else {"region": self.region}
         if self.cloud != "AzureCloud":
             settings["cloud"] = self.cloud
-        if self.tracking_uri != default_uri:
-            settings["aml_tracking_uri"] = self.tracking_uri
+        if self.known_tracking_uri != default.known_tracking_uri:
+            settings["aml_tracking_uri"] = self.known_tracking_uri
         return {**self.names, **({CONFIG_KEY: settings} if settings else {})}
 
     @property

@@ -3,20 +3,66 @@
 import pytest
 
 from tests.doctor.conftest import RunCheck
-from tests.support.azureml import ALL_ACTIONS, RUNS_WRITE, AzureMl
+from tests.support.azureml import ALL_ACTIONS, RUNS_WRITE, AzureMl, Workspace
+from tests.support.azureml.workspace import TENANT_ID
 
 pytestmark = pytest.mark.azureml
 
 
-def test_a_workspace_that_does_not_exist_fails(
-    run_check: RunCheck, aml: AzureMl, monkeypatch: pytest.MonkeyPatch
+OTHER_SUBSCRIPTION = "11111111-1111-4111-8111-111111111111"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message", "fix"),
+    [
+        (
+            "SUBSCRIPTION_ID",
+            OTHER_SUBSCRIPTION,
+            f"subscription '{OTHER_SUBSCRIPTION}' must exist in the tenant of the sign-in: "
+            "got 404 SubscriptionNotFound from management.azure.com",
+            "compare subscription_id and the tenant with the workspace's page in the portal",
+        ),
+        (
+            "RESOURCE_GROUP",
+            "rg-other",
+            f"resource group 'rg-other' must exist in subscription '{Workspace().subscription_id}':"
+            " got 404 ResourceGroupNotFound from management.azure.com",
+            "compare resource_group with the workspace's page in the portal",
+        ),
+        (
+            "WORKSPACE_NAME",
+            "mlw-other",
+            "workspace 'mlw-other' must exist in resource group 'rg-ml' of subscription "
+            f"'{Workspace().subscription_id}': got 404 ResourceNotFound from management.azure.com",
+            "compare workspace_name with the workspace's page in the portal",
+        ),
+    ],
+)
+@pytest.mark.parametrize("region", ["", "westeurope"])
+def test_a_workspace_that_does_not_exist_fails_with_the_name_that_azure_does_not_have(
+    run_check: RunCheck,
+    aml: AzureMl,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    value: str,
+    message: str,
+    fix: str,
+    region: str,
 ) -> None:
-    monkeypatch.setenv("DBX_AML_WORKSPACE_NAME", "mlw-other")
-    monkeypatch.setenv("DBX_AML_REGION", "westeurope")
+    monkeypatch.setenv(f"DBX_AML_{setting}", value)
+    if region:
+        monkeypatch.setenv("DBX_AML_REGION", region)
     result = run_check("workspace")
     assert result.status == "failed"
-    assert "'mlw-other' must exist in resource group 'rg-ml'" in result.message
-    assert "portal" in result.fix
+    assert message in result.message
+    assert result.fix == fix
+
+
+def test_a_workspace_that_answers_is_shown_with_its_tenant(
+    run_check: RunCheck, aml: AzureMl
+) -> None:
+    assert run_check("workspace").message == f"mlw-team in rg-ml of tenant {TENANT_ID} answers"
+    assert run_check("token").message.endswith(f"in tenant {TENANT_ID}")
 
 
 def test_denied_actions_are_reported_with_the_role_to_ask_for(

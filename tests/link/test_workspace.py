@@ -29,7 +29,11 @@ def workspace() -> AmlWorkspace:
 
 def test_the_tracking_uri_follows_from_the_region(workspace: AmlWorkspace) -> None:
     assert workspace.tracking_uri == URI
-    assert AmlWorkspace(**NAMES).tracking_uri is None
+    unknown = AmlWorkspace(**NAMES)
+    assert unknown.known_tracking_uri is None
+    with pytest.raises(WorkspaceError, match="neither region nor tracking_uri; add region="):
+        _ = unknown.tracking_uri
+    assert "mlw-team" in repr(unknown)
 
 
 @pytest.mark.parametrize(

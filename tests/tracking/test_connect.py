@@ -313,8 +313,11 @@ def test_each_wrong_setting_is_one_line_within_seconds(
     line = fails(replace(link, aml_workspace=other, aml_tracking_uri=None), LinkError)
     assert line.startswith(
         "workspace 'mlw-other' must exist in resource group 'rg-ml' of subscription "
-        f"'{workspace.subscription_id}': got 404 UserError from westeurope.api.azureml.ms"
+        f"'{workspace.subscription_id}': got 404 ResourceNotFound from management.azure.com"
     )
+    other = replace(workspace, resource_group="rg-other", tracking_uri=None)
+    line = fails(replace(link, aml_workspace=other, aml_tracking_uri=None), LinkError)
+    assert line.startswith("resource group 'rg-other' must exist in subscription ")
     azureml.deny(ALL_ACTIONS)
     line = fails(link, LinkError)
     assert line.startswith("caller must be allowed to use workspace 'mlw-team': got 403")

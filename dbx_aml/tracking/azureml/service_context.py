@@ -58,7 +58,7 @@ def service_context_of(uri: str, *known_uris: str | None) -> Any:
         )
     link = connected_link()
     workspace = link.aml_workspace if link is not None else None
-    link_uri = workspace.tracking_uri if workspace is not None else None
+    link_uri = workspace.known_tracking_uri if workspace is not None else None
     identity = (
         _trusted_host(resource, link_uri, *known_uris),
         resource.subscription_id,

@@ -1,6 +1,6 @@
-"""Without a credential, the first call of a process to Azure ML fails in seconds and asks nobody.
+"""Without a credential, the first call of a process to Azure ML fails in seconds.
 
-azureml-mlflow would open a browser, then wait 15 minutes for a person who enters a device code.
+azureml-mlflow would open a browser, then wait 15 minutes until its device code is entered.
 """
 
 import json
@@ -13,7 +13,7 @@ from tests.support.azureml import AzureMl
 
 pytestmark = [pytest.mark.azureml, pytest.mark.slow]
 _CALL_TIMEOUT_S = 5.0
-# A call that waits for a person is stopped after this time.
+# A call that waits for a login is stopped after this time.
 _STOP_AFTER_S = 15
 _FIRST_CALLS = {
     "an artifact by its azureml:// address": """
@@ -57,7 +57,7 @@ from azureml.mlflow.entry_point_loaders import azureml_artifacts_builder
 azureml_artifacts_builder(f"{uri}/experiments/e/runs/r/artifacts").list_artifacts()
 """,
 }
-# Each call is the first one of a process of its own, which has only imported MLflow.
+# Each call is the first call of a new process, which has only imported MLflow.
 _PROGRAM = """
 import json, os, signal, sys, time
 import mlflow, mlflow.pyfunc
@@ -91,7 +91,7 @@ print(json.dumps(children))
 def first_calls(
     azureml_process: AzureMl, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """Error and seconds of each first call, and what asked for a person meanwhile."""
+    """Error and seconds of each first call, pages that were opened, requests for a device code."""
     azureml_process.reset()
     folder = tmp_path_factory.mktemp("browser")
     browser, page = folder / "browser", folder / "page"
