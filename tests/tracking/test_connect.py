@@ -324,7 +324,7 @@ def test_each_wrong_setting_is_one_line_within_seconds(
     assert line.endswith("ask for the role 'AzureML Data Scientist'")
     azureml.reset()
     azureml.fault("status", status=503, host="api.azureml.ms")
-    assert "westeurope.api.azureml.ms must answer: got 503" in fails(link, ServiceError)
+    assert "westeurope.api.azureml.ms must accept the request: got 503" in fails(link, ServiceError)
     azureml.reset()
     azureml.revoke_tokens()
     assert "must accept the token: got 401" in fails(link, CredentialError)
