@@ -34,6 +34,9 @@ LOCAL = [
 # The cluster commands. A cluster has its own, which must never be upgraded in place.
 CLUSTER = ["databricks-sdk>=0.30"]
 
+# Resolves and builds the environment of a served model.
+SERVE = ["uv>=0.5"]
+
 WHEELHOUSE = [
     "uv>=0.5",  # resolves for another Python than the one it runs in
     "pip",  # downloads wheels, with its own settings of the index
@@ -81,6 +84,7 @@ setup(
     extras_require={
         "cluster": CLUSTER,
         "wheelhouse": WHEELHOUSE,
+        "serve": SERVE,
         "local": LOCAL,
         "dev": LOCAL + CLUSTER + WHEELHOUSE + DEV,
     },

@@ -10,6 +10,7 @@ folders above its own in this list.
     tracking    step 2: plain MLflow code goes where the link says: `connect`
     local       Spark with Delta, Databricks notebooks and the demo on a laptop: `local_spark`
     scoring     step 4: a table in, a table out: `score_table`
+    serving     step 5: a model behind Azure ML's scoring server: `try_endpoint`
     cluster     attach a cluster; `cluster/node` prepares each of its nodes
     doctor      checks that name a problem before a job fails: `run_doctor`
     cli         the command `dbx-aml`
@@ -47,6 +48,7 @@ FOLDERS = (
     "tracking",
     "local",
     "scoring",
+    "serving",
     "cluster",
     "doctor",
     "cli",

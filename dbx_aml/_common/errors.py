@@ -23,6 +23,8 @@
     │   ├── SchemaMismatchError          columns, types or signature do not fit together
     │   ├── TableNotFoundError           no such input table, or no right to read it
     │   └── TooManyQuarantinedRowsError  more than `max_quarantined_rows`
+    ├── ServingError              also RuntimeError
+    │   └── UnsolvableRequirementsError  the model and the scoring server need different packages
     ├── ServiceError              also RuntimeError
     │   ├── NotFoundError                no such resource
     │   ├── OperationError               an operation that was accepted has failed
@@ -149,6 +151,23 @@ class TableNotFoundError(ScoringError):
 
 class TooManyQuarantinedRowsError(ScoringError):
     """More rows than `max_quarantined_rows` could not be scored; both tables are written."""
+
+
+class ServingError(DbxAmlError, RuntimeError):
+    """A model cannot be served, or its scoring server does not answer as it should.
+
+    Args:
+        message: Text that the command shows.
+        log: Last lines of the scoring server's log; "" if no server ran.
+    """
+
+    def __init__(self, message: str, *, log: str = "") -> None:
+        super().__init__(message)
+        self.log = log
+
+
+class UnsolvableRequirementsError(ServingError):
+    """No set of packages meets the requirements of the model and of the scoring server."""
 
 
 class ServiceError(DbxAmlError, RuntimeError):

@@ -1,0 +1,54 @@
+"""Calls of uv, which resolves and installs packages for another Python than this one."""
+
+import importlib.util
+import os
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+
+from dbx_aml._common.errors import ProgramError
+from dbx_aml._common.programs import run_program
+from dbx_aml._common.text import install_command, one_line
+
+# Marks that uv draws in front of the lines of an error.
+_MARKS = re.compile(r"^\s*(?:error:|cause:|×|├─▶|╰─▶|│)|^\s+", re.MULTILINE)
+
+
+def run_uv(
+    arguments: Sequence[str], timeout_s: float, *, input_text: str = "", extra: str = "serve"
+) -> str:
+    """Return what uv writes to its standard output.
+
+    Args:
+        arguments: Arguments of uv, for example ("pip", "compile", "-").
+        timeout_s: Longest time that uv may take.
+        input_text: Text for uv's standard input.
+        extra: Extra of this package that installs uv.
+
+    Raises:
+        ProgramError: uv is not installed, failed or did not end in time.
+    """
+    environment = dict(os.environ)
+    if "PIP_INDEX_URL" in environment:
+        # uv does not read pip's variables.
+        environment.setdefault("UV_DEFAULT_INDEX", environment["PIP_INDEX_URL"])
+    return run_program(
+        [*_uv_command(extra), *arguments], timeout_s, environment=environment, input_text=input_text
+    )
+
+
+def uv_error_line(error: ProgramError) -> str:
+    """Return the reason that uv gives for its failure, on one line."""
+    return one_line(_MARKS.sub("", error.stderr) or error, 600)
+
+
+def _uv_command(extra: str) -> list[str]:
+    if importlib.util.find_spec("uv") is not None:
+        return [sys.executable, "-P", "-m", "uv"]
+    program = shutil.which("uv")
+    if program is None:
+        raise ProgramError(
+            f"uv must be installed: it is not on the PATH; run: {install_command(extra)}"
+        )
+    return [program]

@@ -1,0 +1,211 @@
+"""The environment of a served model: resolved once, named by its content, built once."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dbx_aml._common import uv
+from dbx_aml._common.errors import (
+    ModelNotFoundError,
+    ProgramError,
+    ServingError,
+    UnsolvableRequirementsError,
+)
+from dbx_aml.serving import environment as module
+from dbx_aml.serving.environment import (
+    ServedEnvironment,
+    build_environment,
+    minor_version,
+    read_python_version,
+    resolve_environment,
+)
+
+OWN_PYTHON = minor_version(platform.python_version())
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch) -> Path:
+    """An empty cache folder of environments."""
+    folder = tmp_path / "cache"
+    monkeypatch.setattr(module, "cache_folder", lambda: folder)
+    return folder
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[tuple[str, ...]]:
+    """The calls of uv; a call writes what the fixture's test expects of uv, and runs nothing."""
+    calls: list[tuple[str, ...]] = []
+
+    def run(arguments, timeout_s, *, input_text=""):
+        calls.append(tuple(arguments))
+        if arguments[0] == "venv":
+            folder = Path(arguments[-1])
+            folder.mkdir()
+            (folder / "pyvenv.cfg").write_text("version_info = 3.12.4\n")
+        return "pandas==2.3.3\nsix==1.17.0\n"
+
+    monkeypatch.setattr(module, "run_uv", run)
+    return calls
+
+
+def write_model(folder: Path, requirements: str | None, python: str = "3.12.7") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "MLmodel").write_text(
+        "flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n"
+        f"    python_version: {python}\n"
+    )
+    if requirements is not None:
+        (folder / "requirements.txt").write_text(requirements)
+    return folder
+
+
+def test_the_requirements_of_model_and_server_are_resolved_for_linux_and_the_python_of_the_model(
+    tmp_path, cache, calls
+) -> None:
+    model = write_model(tmp_path / "model", "pandas\n")
+    environment = resolve_environment(model)
+    assert environment == ServedEnvironment(
+        python="3.12", requirements=("pandas==2.3.3", "six==1.17.0")
+    )
+    (call,) = calls
+    assert call[:4] == ("pip", "compile", str(model / "requirements.txt"), "-")
+    options = dict(pairwise(call))
+    assert options["--python-version"] == "3.12"
+    assert options["--python-platform"] == "x86_64-manylinux_2_28"
+
+
+def test_the_first_result_for_the_same_requirements_is_kept(tmp_path, cache, calls) -> None:
+    model = write_model(tmp_path / "model", "pandas\n")
+    first = resolve_environment(model)
+    assert resolve_environment(write_model(tmp_path / "same", "pandas\n")) == first
+    assert len(calls) == 1
+    resolve_environment(model, python="3.11")
+    write_model(tmp_path / "model", "pandas<3\n")
+    resolve_environment(model)
+    (model / "constraints.txt").write_text("six<2\n")
+    resolve_environment(model)
+    assert len(calls) == 4
+
+
+def test_options_of_package_indexes_stay_with_the_pins(tmp_path, cache, calls) -> None:
+    text = "--extra-index-url https://wheels.contoso.com/simple\n-c constraints.txt\npandas\n"
+    environment = resolve_environment(write_model(tmp_path / "model", text))
+    assert environment.requirements[0] == "--extra-index-url https://wheels.contoso.com/simple"
+    assert environment.requirements[1:] == ("pandas==2.3.3", "six==1.17.0")
+
+
+def test_the_conda_file_has_python_and_every_pin_and_the_hash_changes_with_both() -> None:
+    lines = ("pandas==2.3.3", "tzdata==2025.2 ; sys_platform == 'win32'")
+    environment = ServedEnvironment(python="3.12", requirements=lines)
+    content = yaml.safe_load(environment.conda_dependencies)
+    assert content["channels"] == ["conda-forge"]
+    assert content["dependencies"] == ["python=3.12", "pip", {"pip": list(lines)}]
+    assert environment.requirements_file == f"{lines[0]}\n{lines[1]}\n"
+    hashes = {
+        environment.hash,
+        ServedEnvironment(python="3.11", requirements=lines).hash,
+        ServedEnvironment(python="3.12", requirements=lines[:1]).hash,
+    }
+    assert len(hashes) == 3
+    assert ServedEnvironment(python="3.12", requirements=lines).hash == environment.hash
+
+
+def test_an_environment_is_built_once_and_a_stopped_build_is_done_again(cache, calls) -> None:
+    environment = ServedEnvironment(python="3.12", requirements=("six==1.17.0",))
+    stopped = cache / environment.hash
+    (stopped / "bin").mkdir(parents=True)
+    steps: list[str] = []
+    built = build_environment(environment, steps.append)
+    assert built == build_environment(environment, steps.append)
+    assert built.interpreter == stopped / "bin" / "python"
+    assert built.python_version == "3.12.4"
+    assert not (stopped / "bin").exists()
+    assert [call[0] for call in calls] == ["venv", "pip"]
+    assert steps == ["Building the environment"]
+
+
+def test_an_environment_with_the_python_of_this_process_is_installed_and_starts(cache) -> None:
+    environment = ServedEnvironment(python=OWN_PYTHON, requirements=("six==1.17.0",))
+    built = build_environment(environment)
+    code = "import six, sys; print(six.__version__, sys.prefix)"
+    done = subprocess.run(
+        [built.interpreter, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["1.17.0", str(cache / environment.hash)]
+    assert built.python_version == platform.python_version()
+
+
+def test_requirements_that_contradict_the_scoring_server_are_refused_with_the_reason(
+    tmp_path, cache
+) -> None:
+    model = write_model(tmp_path / "model", "pydantic<2\n")
+    with pytest.raises(UnsolvableRequirementsError) as caught:
+        resolve_environment(model)
+    message = str(caught.value)
+    assert "go together with Azure ML's scoring server on Python 3.12" in message
+    assert "azureml-inference-server-http==1.5.1" in message
+    assert "you require pydantic<2" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("requirements", "python", "error", "message"),
+    [
+        (None, "3.12.7", ServingError, "must have a readable requirements.txt"),
+        ("pandas\n", None, ModelNotFoundError, "must have a readable MLmodel file"),
+    ],
+)
+def test_a_folder_that_is_no_whole_model_is_refused(
+    tmp_path, cache, calls, requirements, python, error, message
+) -> None:
+    model = write_model(tmp_path / "model", requirements)
+    if python is None:
+        (model / "MLmodel").unlink()
+    with pytest.raises(error, match=message):
+        resolve_environment(model)
+    assert calls == []
+
+
+def test_a_model_without_the_pyfunc_flavor_is_refused(tmp_path) -> None:
+    (tmp_path / "MLmodel").write_text("flavors:\n  sklearn:\n    sklearn_version: 1.5\n")
+    with pytest.raises(ServingError, match=r"python_function flavor: got \['sklearn'\]"):
+        read_python_version(tmp_path)
+
+
+def test_a_package_index_without_an_answer_is_no_fault_of_the_model(
+    tmp_path, cache, monkeypatch
+) -> None:
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    monkeypatch.setenv("UV_NO_CACHE", "1")
+    with pytest.raises(ServingError, match="package index must answer") as caught:
+        resolve_environment(write_model(tmp_path / "model", "six\n"))
+    assert not isinstance(caught.value, UnsolvableRequirementsError)
+    assert not list(cache.rglob("*.txt"))
+
+
+def test_a_python_that_is_neither_here_nor_downloaded_is_named(cache, monkeypatch) -> None:
+    monkeypatch.setenv("UV_PYTHON_DOWNLOADS", "never")
+    with pytest.raises(ServingError, match=r"Python of the model .*: got 3\.9[0-9]") as caught:
+        build_environment(ServedEnvironment(python="3.99", requirements=("six==1.17.0",)))
+    assert "install Python 3.99" in str(caught.value)
+
+
+def test_a_package_that_does_not_install_is_named_and_leaves_no_environment(cache) -> None:
+    environment = ServedEnvironment(python=OWN_PYTHON, requirements=("six==0.0.999",))
+    for _ in range(2):
+        with pytest.raises(ServingError, match=r"must install on this machine.*six==0\.0\.999"):
+            build_environment(environment)
+
+
+def test_a_missing_uv_is_told_as_such(tmp_path, cache, monkeypatch) -> None:
+    monkeypatch.setattr(uv, "_uv_command", lambda extra: [str(tmp_path / "absent")])
+    model = write_model(tmp_path / "model", "six\n")
+    with pytest.raises(ProgramError, match="program must start"):
+        resolve_environment(model)
