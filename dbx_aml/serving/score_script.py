@@ -105,7 +105,7 @@ def sample_of_schema(model_schema: Any) -> Any:
     if not model_schema.has_input_names():
         return None
     # Without a row, the server's description of a column of times fails.
-    columns = {
+    columns: dict[str, Any] = {
         spec.name: np.zeros(1, spec.type.to_numpy()) if isinstance(spec.type, DataType) else [{}]
         for spec in model_schema.inputs
     }
