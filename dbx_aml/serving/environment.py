@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import platform
 import shutil
 import sys
@@ -26,10 +25,12 @@ from dbx_aml._common.errors import (
 )
 from dbx_aml._common.paths import write_atomically
 from dbx_aml._common.uv import run_uv, uv_error_line
+from dbx_aml.local.jars import cache_folder
 
 if TYPE_CHECKING:
     from mlflow.models import Model
 
+SCORE_SCRIPT = Path(__file__).with_name("score_script.py")
 SERVER_REQUIREMENTS = ("azureml-inference-server-http==1.5.1", "azureml-ai-monitoring==1.0.0")
 # Operating system of Azure ML's images; wheels for it run on newer ones, too.
 _UV_PLATFORM = "x86_64-manylinux_2_28"
@@ -143,7 +144,7 @@ def resolve_environment(model_folder: Path, python: str | None = None) -> Served
     constraints = constraints_file.read_bytes() if constraints_file.is_file() else b""
     request = "\n".join([python, _UV_PLATFORM, *SERVER_REQUIREMENTS, text]).encode()
     key = hashlib.sha256(request + constraints).hexdigest()[:16]
-    resolved_file = cache_folder() / "resolved" / f"{key}.txt"
+    resolved_file = environments_folder() / "resolved" / f"{key}.txt"
     if not resolved_file.is_file():
         options = [line for line in text.splitlines() if line.strip().startswith(_INDEX_OPTIONS)]
         pins = _resolve(file, python)
@@ -168,7 +169,7 @@ def build_environment(
             or a package cannot be installed, or the cache folder cannot be written.
         ProgramError: uv is not installed.
     """
-    folder = cache_folder() / environment.hash
+    folder = environments_folder() / environment.hash
     pins_file = folder / _PINS_FILE
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +183,7 @@ def build_environment(
         settings = (folder / "pyvenv.cfg").read_text(encoding="utf-8")
     except OSError as err:
         raise ServingError(
-            f"cache folder must be writable: got '{cache_folder()}': {err.strerror}; "
+            f"cache folder must be writable: got '{folder.parent}': {err.strerror}; "
             "set XDG_CACHE_HOME to another folder"
         ) from err
     values = dict(line.split(" = ", 1) for line in settings.splitlines() if " = " in line)
@@ -193,10 +194,9 @@ def build_environment(
     )
 
 
-def cache_folder() -> Path:
-    """Return the folder of this user's built environments."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "dbx_aml" / "environments"
+def environments_folder() -> Path:
+    """Return the folder of this user's environments, which can be deleted at any time."""
+    return cache_folder() / "environments"
 
 
 def minor_version(python: str) -> str:

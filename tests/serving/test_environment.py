@@ -33,7 +33,7 @@ OWN_PYTHON = minor_version(platform.python_version())
 def cache(tmp_path: Path, monkeypatch) -> Path:
     """An empty cache folder of environments."""
     folder = tmp_path / "cache"
-    monkeypatch.setattr(module, "cache_folder", lambda: folder)
+    monkeypatch.setattr(module, "environments_folder", lambda: folder)
     return folder
 
 
