@@ -16,7 +16,7 @@ from tests.support.http.messages import Request, Response, json_response, match_
 
 _RUN_PATH = r"/(?:experiments|experimentids)/([^/]+)/runs/([^/]+)/artifacts(/.*)?"
 _OWN_PATH = r"/artifacts/([^/]+)/([^/]+)(/.*)?"
-_RUN_ORIGIN = "ExperimentRun"
+RUN_ORIGIN = "ExperimentRun"
 _BATCH_LIMIT = 100
 _PAGE = 100
 
@@ -47,7 +47,7 @@ class Artifacts:
         experiment, run = unquote(match[1]), unquote(match[2])
         if not self._run_exists(experiment, run):
             return service_error(404, f"Run {run} not found in experiment {experiment}.")
-        return self._respond(request, _RUN_ORIGIN, f"dcid.{run}", match[3] or "")
+        return self._respond(request, RUN_ORIGIN, f"dcid.{run}", match[3] or "")
 
     def of_container(self, request: Request, path: str) -> Response:
         """Answer under /artifact/v2.0; `path` is the path below the workspace."""
@@ -68,9 +68,16 @@ class Artifacts:
             paths = self._paths.get((origin, container), {})
             return any(path.startswith(prefix) for path in paths)
 
-    def run_has_folder(self, run: str, folder: str) -> bool:
-        """Tell whether a run has anything registered in a folder."""
-        return self.has_folder(_RUN_ORIGIN, f"dcid.{run}", folder)
+    def read_folder(self, origin: str, container: str, folder: str) -> dict[str, bytes]:
+        """Return the bytes of a folder's files by their paths below the folder."""
+        prefix = f"{folder.strip('/')}/" if folder.strip("/") else ""
+        with self._lock:
+            paths = sorted(self._paths.get((origin, container), {}))
+        return {
+            path.removeprefix(prefix): self._blobs.read(f"{origin}/{container}/{path}")
+            for path in paths
+            if path.startswith(prefix)
+        }
 
     def _respond(self, request: Request, origin: str, container: str, call: str) -> Response:
         if call == "" and request.method == "GET":

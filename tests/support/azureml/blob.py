@@ -1,9 +1,15 @@
 """The storage account: signed URLs that look like Azure's, and the bytes in Azurite."""
 
 from datetime import UTC, datetime, timedelta
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
-from azure.storage.blob import BlobSasPermissions, BlobServiceClient, generate_blob_sas
+from azure.storage.blob import (
+    BlobSasPermissions,
+    BlobServiceClient,
+    ContainerSasPermissions,
+    generate_blob_sas,
+    generate_container_sas,
+)
 
 from tests.support.azureml.upstream import Upstream
 from tests.support.azureml.workspace import Workspace
@@ -29,11 +35,11 @@ class Blobs:
         self._key = key
         self._azurite = Upstream(port)
         account = workspace.storage_account
-        with BlobServiceClient(
+        self._client = BlobServiceClient(
             f"http://127.0.0.1:{port}/{account}",
             credential={"account_name": account, "account_key": key},
-        ) as client:
-            client.create_container(_CONTAINER)
+        )
+        self._client.create_container(_CONTAINER)
 
     def url(self, name: str, *, write: bool) -> str:
         """Return a blob's URL with a signature that only reads, or also creates and writes."""
@@ -48,6 +54,36 @@ class Blobs:
             expiry=now + _GOOD_FOR,
         )
         return f"https://{self._workspace.blob_host}/{_CONTAINER}/{quote(name)}?{signature}"
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a blob; b"" for a blob that was never uploaded."""
+        url = urlsplit(self.url(name, write=False))
+        headers = {"host": self._workspace.blob_host}
+        answer = self._azurite.send("GET", f"{url.path}?{url.query}", headers, None)
+        return answer.body if answer.status == 200 else b""
+
+    def make_container(self, name: str) -> str:
+        """Return the signed URL of a new container, to which a client may upload."""
+        self._client.create_container(name)
+        now = datetime.now(UTC)
+        signature = generate_container_sas(
+            self._workspace.storage_account,
+            name,
+            account_key=self._key,
+            permission=ContainerSasPermissions(read=True, write=True, create=True, list=True),
+            start=now - _CLOCK_SKEW,
+            expiry=now + _GOOD_FOR,
+        )
+        return f"https://{self._workspace.blob_host}/{name}?{signature}"
+
+    def read_container(self, name: str, prefix: str = "") -> dict[str, bytes]:
+        """Return the bytes of a container's blobs by their paths below a folder."""
+        container = self._client.get_container_client(name)
+        folder = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        names = [blob.name for blob in container.list_blobs(name_starts_with=folder)]
+        return {
+            blob.removeprefix(folder): container.download_blob(blob).readall() for blob in names
+        }
 
     def respond(self, request: Request) -> Response:
         """Pass a request on; Azurite finds the account in the host's name, as Azure does."""

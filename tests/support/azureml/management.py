@@ -1,7 +1,10 @@
-"""The management endpoint: the cloud's metadata, the workspace, what the caller may do there."""
+"""The management endpoint: the cloud's metadata, the workspace and its resources."""
+
+from collections.abc import Callable, Sequence
 
 from tests.support.azureml.errors import service_error
 from tests.support.azureml.permission import Permissions
+from tests.support.azureml.resources import Refusal, Resources
 from tests.support.azureml.token import Tokens
 from tests.support.azureml.workspace import LOGIN_HOST, MANAGEMENT_HOST, TENANT_ID, Workspace
 from tests.support.http.messages import Request, Response, json_response, match_path
@@ -16,10 +19,19 @@ _READ = "Microsoft.MachineLearningServices/workspaces/experiments/read"
 class Management:
     """Requests that clients send before they call the data plane."""
 
-    def __init__(self, workspace: Workspace, tokens: Tokens, permissions: Permissions) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        tokens: Tokens,
+        permissions: Permissions,
+        resources: Resources,
+        answers: Sequence[Callable[[Request, str], Response | None]],
+    ) -> None:
         self._workspace = workspace
         self._tokens = tokens
         self._permissions = permissions
+        self._resources = resources
+        self._answers = answers
 
     def respond(self, request: Request) -> Response:
         """Answer a request to the management host."""
@@ -29,25 +41,39 @@ class Management:
         if problem:
             code = "InvalidAuthenticationToken"
             return service_error(401, f"The access token is invalid. {problem}", code=code)
-        match = match_path(_PATH, request.path)
-        if not match or request.method != "GET":
-            return service_error(404, "The resource type could not be found.", code="NotFound")
         if "api-version" not in request.query:
             code = "MissingApiVersionParameter"
             return service_error(400, "The api-version query parameter is required.", code=code)
+        looked = self._resources.operation(request)
+        if looked is not None:
+            return looked
+        match = match_path(_PATH, request.path)
+        if not match:
+            return service_error(404, "The resource type could not be found.", code="NotFound")
         missing = self.missing(match[1], match[2], match[3])
         if missing:
             return missing
-        path = (match[4] or "").lower()
-        if path == "/providers/microsoft.authorization/permissions":
+        path = match[4] or ""
+        if path.lower() == "/providers/microsoft.authorization/permissions":
             return json_response(self._permissions.to_dict())
         if path:
-            return service_error(404, "The resource type could not be found.", code="NotFound")
+            return self._resource_response(request, path)
         if not self._permissions.allows(_READ):
             code = "AuthorizationFailed"
             message = f"The client does not have authorization to perform action '{_READ}'."
             return service_error(403, message, code=code)
         return json_response(self._resource())
+
+    def _resource_response(self, request: Request, path: str) -> Response:
+        try:
+            self._resources.check_permission(request.method, path)
+            for respond in self._answers:
+                response = respond(request, path)
+                if response is not None:
+                    return response
+        except Refusal as refusal:
+            return refusal.response
+        return service_error(404, "The resource type could not be found.", code="NotFound")
 
     def missing(self, subscription: str, group: str, name: str) -> Response | None:
         """Return the 404 for a scope that does not exist; None for the one workspace."""

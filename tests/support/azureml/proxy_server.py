@@ -8,6 +8,7 @@ tunnel go to the admin port and to the managed identity.
 import ssl
 import time
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,7 +27,7 @@ class ProxyServer(Server):
 
     Args:
         certificate: File with certificate and key of the hosts.
-        hosts: Hosts a tunnel may lead to; 502 for others.
+        hosts: Hosts a tunnel may lead to, with `*` as a wildcard; 502 for others.
         respond: Function that answers a request to a host of Azure.
         direct: Function that answers a request without a tunnel.
         faults: Active faults.
@@ -63,7 +64,7 @@ class _Tunnel(Connection):
         self.host = self.path.rpartition(":")[0].lower()
         self.close_connection = True
         started = time.monotonic()
-        if self.host not in self.server.hosts:
+        if not any(fnmatchcase(self.host, pattern) for pattern in self.server.hosts):
             self.record_request("", 502, started, "")
             self.send(Response(status=502, body=b"no such host behind this proxy"))
             return

@@ -49,6 +49,7 @@ class Server:
             self._entra,
             Tracking(workspace, Upstream(backend.port)),
             Blobs(workspace, key, azurite_port),
+            folder / "deployments",
         )
         self._proxy = ProxyServer(
             self._certificates.server,
@@ -97,6 +98,10 @@ class Server:
             self._tokens.lifetime_s = float(state["token_lifetime_s"])
         if "denied" in state:
             self._permissions.denied = tuple(state["denied"])
+        if "operation_host" in state:
+            self._service.resources.operation_host = state["operation_host"]
+        if "endless_operations" in state:
+            self._service.resources.endless = state["endless_operations"]
         if state.get("revoke_tokens"):
             self._tokens.revoke_all()
 
@@ -105,8 +110,10 @@ class Server:
         self._proxy.release_requests()
         self._tokens.reset()
         self._permissions.denied = ()
+        self._service.resources.reset_faults()
         self._journal.clear()
 
     def _delete_data(self) -> None:
         self._backend.clear()
         self._service.clear_artifacts()
+        self._service.clear_resources()

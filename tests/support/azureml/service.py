@@ -2,18 +2,28 @@
 
 import logging
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import unquote
 
 from tests.support.azureml.artifact import Artifacts
 from tests.support.azureml.blob import Blobs
+from tests.support.azureml.endpoints import Endpoints
 from tests.support.azureml.entra import Entra
 from tests.support.azureml.errors import service_error, tracking_error
+from tests.support.azureml.inventory import Inventory
 from tests.support.azureml.management import Management
 from tests.support.azureml.model_sources import SourceCheck
 from tests.support.azureml.permission import Permissions, action_of
+from tests.support.azureml.resources import Resources
 from tests.support.azureml.token import Tokens
 from tests.support.azureml.tracking import Tracking
-from tests.support.azureml.workspace import LOGIN_HOST, MANAGEMENT_HOST, Workspace
+from tests.support.azureml.workspace import (
+    INFERENCE_SUFFIX,
+    KUBERNETES_HOST,
+    LOGIN_HOST,
+    MANAGEMENT_HOST,
+    Workspace,
+)
 from tests.support.http.messages import Request, Response, json_response, match_path
 
 log = logging.getLogger(__name__)
@@ -36,16 +46,28 @@ class Service:
         entra: Entra,
         tracking: Tracking,
         blobs: Blobs,
+        folder: Path,
     ) -> None:
         self.workspace = workspace
         self._tokens = tokens
         self._permissions = permissions
         self._entra = entra
-        self._management = Management(workspace, tokens, permissions)
         self._tracking = tracking
         self._blobs = blobs
         self._artifacts = Artifacts(workspace, blobs, tracking.run_exists)
         self._sources = SourceCheck(self._artifacts)
+        self.resources = Resources(workspace, permissions)
+        self._inventory = Inventory(workspace, self.resources, blobs)
+        self._endpoints = Endpoints(
+            self.resources, tokens, folder, self._read_model, self._inventory.read_code
+        )
+        self._management = Management(
+            workspace,
+            tokens,
+            permissions,
+            self.resources,
+            [self._endpoints.respond, self._inventory.respond],
+        )
 
     def respond(self, request: Request) -> Response:
         """Answer a request to any of the workspace's hosts."""
@@ -62,6 +84,8 @@ class Service:
             return self._management.respond(request)
         if request.host == self.workspace.blob_host:
             return self._blobs.respond(request)
+        if request.host.endswith(INFERENCE_SUFFIX) or request.host == KUBERNETES_HOST:
+            return self._endpoints.score(request)
         return self._data_plane(request)
 
     def managed_identity(self, request: Request) -> Response:
@@ -71,6 +95,17 @@ class Service:
     def clear_artifacts(self) -> None:
         """Forget every artifact; paths are free again."""
         self._artifacts.clear()
+
+    def clear_resources(self) -> None:
+        """End every deployment and restore the resources of the start."""
+        self._endpoints.clear()
+        self.resources.clear()
+        self._inventory.restore()
+
+    def _read_model(self, name: str, version: str) -> tuple[str, dict[str, bytes]] | None:
+        """Return the root of a model version's files and their bytes; None without the version."""
+        source = self._tracking.source_of_version(name, version)
+        return None if source is None else ("", self._sources.read_files(source))
 
     def _data_plane(self, request: Request) -> Response:
         match = match_path(_DATA_PLANE, request.path)

@@ -97,6 +97,14 @@ class AzureMl:
         """Answer 401 to every token issued so far."""
         self._post("state", {"revoke_tokens": True})
 
+    def operation_host(self, host: str) -> None:
+        """Name another host in the URLs of operations, until the next reset."""
+        self._post("state", {"operation_host": host})
+
+    def endless_operations(self) -> None:
+        """Let operations go on for ever, until the next reset."""
+        self._post("state", {"endless_operations": True})
+
     def reset(self) -> None:
         """End every fault, empty the journal, restore permissions and token lifetime."""
         self._post("reset", {})

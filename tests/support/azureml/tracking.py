@@ -7,7 +7,7 @@ import json
 from contextlib import nullcontext
 from threading import Lock
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 from uuid import uuid4
 
 from tests.support.azureml.errors import tracking_error
@@ -89,6 +89,12 @@ class Tracking:
             return True
         got = self._get("experiments/get", f"experiment_id={info['experiment_id']}")
         return bool(got.get("experiment", {}).get("name") == experiment)
+
+    def source_of_version(self, name: str, version: str) -> str | None:
+        """Return the source of a model version, None if there is no such version."""
+        query = urlencode({"name": name, "version": version})
+        got = self._get("model-versions/get", query).get("model_version", {})
+        return str(got["source"]) if got.get("source") else None
 
     def _call(self, request: Request, call: str, body: dict[str, Any]) -> Response:
         body = {key: body[key] for key in body if key not in _UNKNOWN_FIELDS.get(call, ())}

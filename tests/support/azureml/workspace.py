@@ -10,6 +10,10 @@ CLIENT_ID = "0b9a6c1d-3f57-4f0e-8f0c-6a1c2f6d9e21"
 OBJECT_ID = "c7d8e9f0-1a2b-4c3d-8e4f-5a6b7c8d9e0f"
 LOGIN_HOST = "login.microsoftonline.com"
 MANAGEMENT_HOST = "management.azure.com"
+# Suffix of the hosts of online endpoints, which begin with the endpoint's name and the region.
+INFERENCE_SUFFIX = ".inference.ml.azure.com"
+# Host of the attached Kubernetes cluster.
+KUBERNETES_HOST = "inference.k8s.contoso.com"
 # Of the stand-in itself, asked without a tunnel.
 IDENTITY_PATH = "/msi/token"
 ADMIN_PATH = "/stand-in/"
@@ -61,5 +65,12 @@ class Workspace:
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """Every host that the stand-in answers for."""
-        return (LOGIN_HOST, MANAGEMENT_HOST, self.api_host, self.blob_host)
+        """Every host that the stand-in answers for; `*` stands for the name of an endpoint."""
+        return (
+            LOGIN_HOST,
+            MANAGEMENT_HOST,
+            self.api_host,
+            self.blob_host,
+            f"*.{self.region}{INFERENCE_SUFFIX}",
+            KUBERNETES_HOST,
+        )
