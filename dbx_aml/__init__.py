@@ -10,7 +10,7 @@ folders above its own in this list.
     tracking    step 2: plain MLflow code goes where the link says: `connect`
     local       Spark with Delta, Databricks notebooks and the demo on a laptop: `local_spark`
     scoring     step 4: a table in, a table out: `score_table`
-    serving     step 5: a model behind Azure ML's scoring server: `try_endpoint`
+    serving     step 5: a model behind an endpoint: `try_endpoint`, `deploy_model`
     cluster     attach a cluster; `cluster/node` prepares each of its nodes
     doctor      checks that name a problem before a job fails: `run_doctor`
     cli         the command `dbx-aml`
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from dbx_aml.scoring.ledger import batches
     from dbx_aml.scoring.result import ScoringResult
     from dbx_aml.scoring.score_table import score_table
+    from dbx_aml.serving.deploy import deploy_model
+    from dbx_aml.serving.endpoints import Endpoint
     from dbx_aml.tracking.connect import connect
     from dbx_aml.tracking.connection import Connection
     from dbx_aml.tracking.pages import experiment_url, model_version_url, run_url
@@ -57,12 +59,14 @@ FOLDERS = (
 __all__ = [
     "AmlWorkspace",
     "Connection",
+    "Endpoint",
     "Link",
     "ScoringResult",
     "__version__",
     "batches",
     "connect",
     "copy_model_version",
+    "deploy_model",
     "experiment_url",
     "local_spark",
     "model_version_url",
@@ -77,6 +81,7 @@ __all__ = [
 _HOMES = {
     "AmlWorkspace": "dbx_aml.link.workspace",
     "Connection": "dbx_aml.tracking.connection",
+    "Endpoint": "dbx_aml.serving.endpoints",
     "Link": "dbx_aml.link.link",
     "ScoringResult": "dbx_aml.scoring.result",
     "batches": "dbx_aml.scoring.ledger",
@@ -85,6 +90,7 @@ _HOMES = {
     "model_version_url": "dbx_aml.tracking.pages",
     "run_url": "dbx_aml.tracking.pages",
     "copy_model_version": "dbx_aml.models.copy",
+    "deploy_model": "dbx_aml.serving.deploy",
     "run_doctor": "dbx_aml.doctor.run",
     "local_spark": "dbx_aml.local.spark",
     "register_model": "dbx_aml.models.register",

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -135,9 +136,22 @@ def sha256_of_folder(folder: Path, *, skipped_folder: str | None = None) -> str:
         folder: Folder.
         skipped_folder: Name of the folders inside it that are left out.
     """
+    files = {
+        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
+    }
+    return sha256_of_files(
+        {name: file for name, file in files.items() if skipped_folder not in name.split("/")}
+    )
+
+
+def sha256_of_files(files: Mapping[str, Path]) -> str:
+    """Return one SHA-256 over the names and contents of files.
+
+    Args:
+        files: File on this machine by its name, for example {"model/MLmodel": Path("MLmodel")}.
+    """
     digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = file.relative_to(folder)
-        if skipped_folder not in name.parts:
-            digest.update(f"{name.as_posix()}\0{sha256_of_file(file)}\n".encode())
+    # In the order of the paths: "a/b" comes before "a-b".
+    for name in sorted(files, key=lambda name: name.split("/")):
+        digest.update(f"{name}\0{sha256_of_file(files[name])}\n".encode())
     return digest.hexdigest()

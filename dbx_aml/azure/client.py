@@ -39,6 +39,7 @@ OPERATION_TIMEOUT_S = 3600.0
 # Seconds between two looks at an operation where the service asks for none, and the least wait.
 _POLL_S = 2.0
 _MIN_POLL_S = 0.2
+_END_STATES = frozenset({"Canceled", "Failed", "Succeeded"})
 _REPEATED_METHODS = frozenset({"DELETE", "GET", "PUT"})
 _MISSING_ACTION = re.compile(r"perform action '([^']+)'")
 _MESSAGE_LENGTH = 400
@@ -189,6 +190,26 @@ class AzureClient:
         It has the arguments and errors of `put`.
         """
         self._wait("POST", url, self._start("POST", url), timeout_s, show_command)
+
+    def wait_for_state(
+        self, url: str, *, timeout_s: float = OPERATION_TIMEOUT_S, show_command: str = ""
+    ) -> str:
+        """Return the provisioning state of a resource once no operation changes it any more.
+
+        For an operation that another process has started: its own URL is not known here.
+        Arguments and errors are as of `put`.
+        """
+        end = self._clock() + timeout_s
+        while True:
+            state = str((self.get(url).get("properties") or {}).get("provisioningState"))
+            if state in _END_STATES:
+                return state
+            if self._clock() >= end:
+                raise OperationTimeoutError(
+                    f"resource must be ready within {timeout_s:g} s: got {state!r}; Azure still "
+                    f"works on it; look at it with '{show_command}'"
+                )
+            self._sleep(_POLL_S)
 
     def _change(
         self,

@@ -22,6 +22,7 @@ from dbx_aml.cli.batches import batches
 from dbx_aml.cli.cluster import cluster
 from dbx_aml.cli.demo import demo
 from dbx_aml.cli.doctor import doctor
+from dbx_aml.cli.endpoint import endpoint
 from dbx_aml.cli.link import link
 from dbx_aml.cli.mirror import mirror
 from dbx_aml.cli.models import models
@@ -72,7 +73,19 @@ def main(verbose: bool) -> None:
     _set_up_logging(verbose)
 
 
-for _command in (batches, cluster, demo, doctor, link, mirror, models, notebook, runs, score):
+for _command in (
+    batches,
+    cluster,
+    demo,
+    doctor,
+    endpoint,
+    link,
+    mirror,
+    models,
+    notebook,
+    runs,
+    score,
+):
     main.add_command(_command)
 
 

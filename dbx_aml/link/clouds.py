@@ -27,6 +27,7 @@ class Cloud:
         studio: Host of Azure ML studio.
         portal: Host of the Azure portal.
         storage: Suffix of the hosts of storage accounts.
+        inference: Suffix of the hosts of online endpoints, which begin with name and region.
 
     Source:
         azure-ai-ml 1.34 `_azure_environments`, azureml-mlflow 1.62 `_cloud/cloud.py`, Microsoft
@@ -39,6 +40,7 @@ class Cloud:
     studio: str
     portal: str
     storage: str
+    inference: str
 
 
 CLOUDS: Mapping[str, Cloud] = {
@@ -49,6 +51,7 @@ CLOUDS: Mapping[str, Cloud] = {
         studio="ml.azure.com",
         portal="portal.azure.com",
         storage="core.windows.net",
+        inference="inference.ml.azure.com",
     ),
     "AzureChinaCloud": Cloud(
         api="api.ml.azure.cn",
@@ -57,6 +60,7 @@ CLOUDS: Mapping[str, Cloud] = {
         studio="studio.ml.azure.cn",
         portal="portal.azure.cn",
         storage="core.chinacloudapi.cn",
+        inference="inference.ml.azure.cn",
     ),
     "AzureUSGovernment": Cloud(
         api="api.ml.azure.us",
@@ -65,6 +69,7 @@ CLOUDS: Mapping[str, Cloud] = {
         studio="ml.azure.us",
         portal="portal.azure.us",
         storage="core.usgovcloudapi.net",
+        inference="inference.ml.azure.us",
     ),
 }
 # Suffix of the hosts in URIs of Microsoft's cluster script of 2019.
@@ -136,6 +141,27 @@ def check_storage_url(url: str, cloud: str | None) -> None:
         raise UntrustedHostError(
             f"bytes must go to Azure's storage over https: got '{scheme}://{_shown_host(host)}'; "
             f"ask the owner of the workspace, or allow the host with {ALLOWED_HOSTS_VARIABLE}"
+        )
+
+
+def check_scoring_url(url: str, cloud: str) -> None:
+    """Check that the key of an endpoint may go to a URL: to an inference host, over https.
+
+    Args:
+        url: Scoring URI of an endpoint on managed compute.
+        cloud: Cloud of the workspace, for example "AzureCloud".
+
+    Raises:
+        UntrustedHostError: The URL leads to another host, or is not https.
+        LinkError: DBX_AML_ALLOWED_HOSTS has something else than host names.
+    """
+    scheme, host = _scheme_and_host(url)
+    is_right = _is_host_below(_host_name(host), [f".{CLOUDS[cloud].inference}"])
+    if scheme != "https" or not (is_right or _is_allowed(host)):
+        raise UntrustedHostError(
+            f"key of an endpoint must go to one of Azure ML's inference hosts over https: got "
+            f"'{scheme}://{_shown_host(host)}'; ask the owner of the workspace, or allow the host "
+            f"with {ALLOWED_HOSTS_VARIABLE}"
         )
 
 

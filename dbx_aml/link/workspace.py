@@ -269,6 +269,10 @@ class AmlWorkspace:
         model = f"{quote(name, safe='')}:{quote(str(version), safe='')}"
         return self._studio_page(f"model/{model}/details", tenant_id)
 
+    def endpoint_url(self, name: str, *, tenant_id: str | None = None) -> str:
+        """Return the page of an online endpoint in Azure ML studio; arguments as of `run_url`."""
+        return self._studio_page(f"endpoints/realtime/{quote(name, safe='')}/detail", tenant_id)
+
     def _studio_page(self, path: str, tenant_id: str | None) -> str:
         tenant = f"&tid={quote(tenant_id, safe='')}" if tenant_id else ""
         return f"https://{self.hosts.studio}/{path}?wsid={self.arm_id}{tenant}"

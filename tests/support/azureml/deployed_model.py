@@ -133,6 +133,8 @@ class DeployedModel:
             folder=self._folder / "app",
         )
         self._wait()
+        # The kernel kills a child with the thread that started it.
+        self._child.wait()
 
     def _wait(self) -> None:
         assert self._child

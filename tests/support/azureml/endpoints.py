@@ -224,6 +224,10 @@ class Endpoints:
 
     def _deployment(self, request: Request, parent: str, path: str, is_log: bool) -> Response:
         endpoint = self._resources.get(parent)
+        if request.method == "GET":
+            self._resources.advance(path)
+        elif not is_log:
+            self._resources.check_idle(path)
         if request.method == "PUT":
             return self._put_deployment(endpoint, path, request.json())
         deployment = self._resources.get(path)

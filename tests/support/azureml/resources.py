@@ -231,6 +231,21 @@ class Resources:
         resource = self.find(operation.path)
         return Response(status=204) if resource is None else json_response(resource)
 
+    def advance(self, path: str) -> None:
+        """Let the operations on a resource go on although nobody looks at them."""
+        with self._lock:
+            operations = [item for item in self._operations.values() if item.path == path]
+        for operation in operations:
+            self._advance(operation)
+
+    def check_idle(self, path: str) -> None:
+        """Refuse a change of a resource whose last operation has not ended."""
+        with self._lock:
+            operations = [item for item in self._operations.values() if item.path == path]
+        if not all(operation.is_done for operation in operations):
+            message = f"Another operation on '{path}' has not ended."
+            raise Refusal(409, "Conflict", message)
+
     def _advance(self, operation: Operation) -> None:
         operation.looks += 1
         if operation.is_done or self.endless or operation.looks < _LOOKS:

@@ -1,0 +1,103 @@
+"""The resources of an Azure ML workspace in Azure Resource Manager, with a caller's credential."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any, Self
+
+from dbx_aml._common.errors import LinkError
+from dbx_aml.azure.client import OPERATION_TIMEOUT_S, AzureClient, resource_url
+from dbx_aml.azure.credentials import Credential, get_credential
+from dbx_aml.azure.workspaces import workspace_errors
+from dbx_aml.link.connected_link import connected_link
+from dbx_aml.link.link import Link
+from dbx_aml.link.workspace import AmlWorkspace
+
+# Tags of everything that this package makes in Azure ML.
+MADE_BY, MADE_AT = "dbx_aml.made_by", "dbx_aml.made_at"
+# Longest time for the answer to a request that reads.
+_READ_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class AmlResources:
+    """The resources of a workspace.
+
+    Args:
+        workspace: Azure ML workspace.
+        credential: Credential of the caller.
+    """
+
+    workspace: AmlWorkspace
+    credential: Credential
+
+    @classmethod
+    def of_link(cls, link: Link | None = None) -> Self:
+        """Return the resources of a link's workspace; by default of the connected link.
+
+        Raises:
+            LinkError: The link has no Azure ML workspace.
+        """
+        link = link or connected_link() or Link.load()
+        if link.aml_workspace is None:
+            raise LinkError(
+                "link must have an Azure ML workspace: got none; set it with 'dbx-aml link set'"
+            )
+        return cls(link.aml_workspace, get_credential(link))
+
+    @cached_property
+    def client(self) -> AzureClient:
+        """Client for Azure Resource Manager."""
+        return AzureClient(self.credential, _READ_TIMEOUT_S)
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """The workspace as Azure Resource Manager describes it.
+
+        Raises:
+            LinkError: There is no such workspace, or the caller may not read it.
+        """
+        with workspace_errors(self.workspace):
+            return self.client.get(self.url())
+
+    @property
+    def location(self) -> str:
+        """Region of the workspace, for example "westeurope"."""
+        return str(self.description["location"])
+
+    def url(self, path: str = "") -> str:
+        """Return the URL of a resource, for example of "/onlineEndpoints/delay"."""
+        return resource_url(self.workspace, path)
+
+    def arm_id(self, path: str) -> str:
+        """Return the ARM id of a resource, for example of "/models/delay/versions/3"."""
+        return f"{self.workspace.arm_id}{path}"
+
+    def find(self, path: str) -> dict[str, Any] | None:
+        """Return a resource, None if there is no such resource."""
+        return self.client.find(self.url(path))
+
+    def list(self, path: str) -> Iterator[dict[str, Any]]:
+        """Yield the resources of a collection, for example of "/onlineEndpoints"."""
+        return self.client.list(self.url(path))
+
+    def put(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        timeout_s: float = OPERATION_TIMEOUT_S,
+        show_command: str = "",
+    ) -> dict[str, Any]:
+        """Create or replace a resource; see `AzureClient.put`."""
+        return self.client.put(self.url(path), body, timeout_s=timeout_s, show_command=show_command)
+
+
+def made_tags() -> dict[str, str]:
+    """Return the tags of a new resource: the version of this package, and the time in UTC."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {MADE_BY: f"dbx-aml {version('dbx-aml')}", MADE_AT: now}

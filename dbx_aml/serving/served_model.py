@@ -1,0 +1,173 @@
+"""The registered version that a deployment serves, and the few of its files that decide how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dbx_aml._common.errors import ArgumentError, ModelNotFoundError, ServingError
+from dbx_aml._common.text import first_line
+from dbx_aml.link.link import Link
+from dbx_aml.models.copy import copy_model_version
+from dbx_aml.models.lineage import read_lineage
+from dbx_aml.models.mlflow_client import transfer_files
+from dbx_aml.models.model_files import locate_model
+from dbx_aml.models.model_uri import ModelUri
+from dbx_aml.models.registries import AML, Registry, find_registry, find_version, linked_registries
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.models import Model
+
+_FILES = (
+    "MLmodel",
+    "conda.yaml",
+    "constraints.txt",
+    "input_example.json",
+    "python_env.yaml",
+    "requirements.txt",
+    "serving_input_example.json",
+)
+_PYFUNC = "python_function"
+# Packages that Azure ML's image for models without code needs in the model's own requirements.
+NO_CODE_PACKAGES = ("azureml-inference-server-http", "azureml-ai-monitoring")
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedModel:
+    """A registered version in Azure ML.
+
+    Args:
+        name: Registered model in Azure ML, for example "delay".
+        version: Number of the version.
+        run_id: Run that logged the model; "" if the version names none.
+        source: Registry and URI that the version was copied from; "" if it was not copied now.
+        folder: Local folder with `MLmodel`, the requirements and the input example.
+        metadata: MLflow's description of the model.
+    """
+
+    name: str
+    version: str
+    run_id: str
+    source: str
+    folder: Path
+    metadata: Model
+
+    @property
+    def has_signature(self) -> bool:
+        """Whether the model has a signature."""
+        return self.metadata.signature is not None
+
+    @property
+    def path(self) -> str:
+        """Path of the version below its workspace in Azure Resource Manager."""
+        return f"/models/{self.name}/versions/{self.version}"
+
+    def example_row(self) -> pd.DataFrame | None:
+        """Return the first row of the model's input example, None without a tabular example."""
+        example: Any = self.metadata.load_input_example(str(self.folder))
+        return example.iloc[:1] if hasattr(example, "iloc") else None
+
+    def missing_no_code_packages(self) -> list[str]:
+        """Return the packages of `NO_CODE_PACKAGES` that the model's requirements lack."""
+        file = self.folder / "requirements.txt"
+        text = file.read_text(encoding="utf-8").lower() if file.is_file() else ""
+        return [name for name in NO_CODE_PACKAGES if name not in text.replace("_", "-")]
+
+
+def resolve_served_model(
+    model_uri: str, *, registry: str | None, link: Link, folder: Path, report: Report
+) -> ServedModel:
+    """Return the version that a URI names, with its small files in a folder.
+
+    An alias is resolved once. A version that is in Databricks is copied to Azure ML first.
+
+    Args:
+        model_uri: Registered version, for example "models:/delay@champion".
+        registry: Registry of the version: "databricks-uc", "databricks", "aml" or an MLflow URI.
+            By default the registry of the link that has it.
+        link: Link that has the registries.
+        folder: Empty folder for the files.
+        report: Function that is called with the name of each step.
+
+    Raises:
+        ArgumentError: The URI names no registered version.
+        ModelNotFoundError: No registry of the link has the version.
+        ServingError: The model has no pyfunc flavor.
+    """
+    from mlflow.models import Model
+
+    uri = ModelUri.parse(model_uri)
+    if uri.kind not in ("alias", "version"):
+        raise ArgumentError(
+            f"model_uri must name a registered version: got {model_uri!r}; register the model "
+            "with dbx_aml.register_model, and pass for example 'models:/delay@champion'"
+        )
+    report("Finding the model")
+    registries = linked_registries(link) if registry is None else [find_registry(registry, link)]
+    found_version = find_version(uri, registries)
+    if found_version is None:
+        places = " or ".join(item.title for item in registries)
+        raise ModelNotFoundError(
+            f"model must be registered in {places}: got {model_uri!r}; list the versions with "
+            "'dbx-aml models'"
+        )
+    source, version = found_version
+    name, number = str(version.name), str(version.version)
+    aml_registry = find_registry(AML, link)
+    copied_from = ""
+    if not source.is_same(aml_registry):
+        report("Copying the model to Azure ML")
+        copied_from = f"models:/{name}/{number} in {source.title}"
+        copied = copy_model_version(
+            f"models:/{name}/{number}", source_registry=source.uri, destination_registry=AML
+        )
+        name, number = copied.name, copied.version
+    report("Reading the model")
+    _download_small_files(name, number, aml_registry, folder)
+    metadata = Model.load(str(folder))
+    if _PYFUNC not in metadata.flavors:
+        raise ServingError(
+            f"model must have the flavor {_PYFUNC!r}: got {sorted(metadata.flavors)} of "
+            f"models:/{name}/{number}; log it with mlflow.pyfunc, or with a flavor that adds it"
+        )
+    lineage = read_lineage(dict(version.tags or {}))
+    return ServedModel(
+        name=name,
+        version=number,
+        run_id=str(version.run_id or lineage.get("dbx_aml.source_run_id") or ""),
+        source=copied_from,
+        folder=folder,
+        metadata=metadata,
+    )
+
+
+def _download_small_files(name: str, version: str, registry: Registry, folder: Path) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        location = locate_model(ModelUri.parse(f"models:/{name}/{version}"), registry.client)
+        repository = location.repository
+        prefix = f"{location.path}/" if location.path else ""
+        names = {info.path for info in repository.list_artifacts(location.path or None)}
+        for file in _FILES:
+            path = f"{prefix}{file}"
+            if path in names:
+                _download_file(repository, path, folder)
+    except (MlflowException, OSError) as err:
+        raise ServingError(
+            f"files of models:/{name}/{version} must be readable: got {first_line(err)}"
+        ) from err
+    if not (folder / "MLmodel").is_file():
+        raise ServingError(
+            f"version must be an MLflow model: got models:/{name}/{version} without an MLmodel "
+            "file; register a folder that mlflow.<flavor>.log_model wrote"
+        )
+
+
+def _download_file(repository: Any, path: str, folder: Path) -> None:
+    transfer_files(lambda: repository.download_artifacts(path, dst_path=str(folder)), folder)
