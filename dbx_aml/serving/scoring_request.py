@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dbx_aml._common.errors import ArgumentError
 from dbx_aml._common.text import one_line
@@ -21,7 +21,7 @@ def request_body(rows: Rows) -> bytes:
     Numbers keep every digit, times are texts, bytes are base64, and a missing value is null.
 
     Args:
-        rows: Frame or array; or the content of `input_data`; or a whole request with the key "input_data".
+        rows: Frame or array; or the content of `input_data`; or a request with that key.
 
     Raises:
         ArgumentError: A value has no form in JSON.
@@ -34,7 +34,7 @@ def request_body(rows: Rows) -> bytes:
 
     content: Any = rows
     if isinstance(rows, pd.DataFrame):
-        content = rows.astype(object).where(rows.notna(), None).to_dict(orient="split")
+        content = rows.astype(object).where(rows.notna(), cast(Any, None)).to_dict(orient="split")
         # The answer is a list in the order of the rows: their labels would be lost.
         del content["index"]
     body = content if isinstance(content, dict) and "input_data" in content else None

@@ -94,7 +94,7 @@ class DeployedModel:
         """End the process and remove the files."""
         self._is_stopped = True
         if self._child is not None:
-            # The server has worker processes, all in a session of its own.
+            # The server and its worker processes are one session.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGKILL)
             self._child.wait()

@@ -1,4 +1,4 @@
-"""What a workspace has beside endpoints: datastores, computes, environments and code.
+"""The datastores, computes, environments and code of a workspace.
 
 Source:
     Microsoft Learn, "Azure Machine Learning REST API", version 2025-12-01; seen 2026-11.
@@ -141,7 +141,7 @@ class Inventory:
 
 
 def _is_same(before: dict[str, Any], properties: dict[str, Any]) -> bool:
-    """Tell whether a version stays what it is; its tags and its archived mark may change."""
+    """Tell whether a change leaves the content of a version as before."""
     names = ("image", "condaFile", "codeUri")
     return all(before.get(name) == properties.get(name) for name in names)
 

@@ -113,7 +113,7 @@ class Resources:
             raise Refusal(403, "AuthorizationFailed", message)
 
     def find(self, path: str) -> dict[str, Any] | None:
-        """Return a resource, None if there is none."""
+        """Return a resource, None for an unknown path."""
         with self._lock:
             return self._items.get(path.lower())
 
@@ -232,7 +232,7 @@ class Resources:
         return Response(status=204) if resource is None else json_response(resource)
 
     def advance(self, path: str) -> None:
-        """Let the operations on a resource go on although nobody looks at them."""
+        """Let the operations on a resource go on without a look at their URLs."""
         with self._lock:
             operations = [item for item in self._operations.values() if item.path == path]
         for operation in operations:
