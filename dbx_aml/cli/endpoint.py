@@ -264,6 +264,7 @@ def _print_endpoint(item: Endpoint, as_json: bool) -> None:
         Column("model"),
         Column("instances", is_number=True),
         Column("type", is_optional=True),
+        Column("copied from", is_optional=True),
     ]
     rows = [
         (
@@ -273,6 +274,7 @@ def _print_endpoint(item: Endpoint, as_json: bool) -> None:
             deployment.model,
             deployment.instance_count,
             deployment.instance_type,
+            deployment.copied_from,
         )
         for deployment in item.deployments
     ]

@@ -86,7 +86,7 @@ def download_model(location: ModelLocation, folder: Path, report: ReportBytes) -
     local_folder = _local_folder(location)
     if local_folder is not None:
         return DownloadedModel(local_folder, size_of_folder(local_folder))
-    repository = _file_repository(location)
+    repository = file_repository(location)
     infos = list(list_all_artifacts(repository.list_artifacts, location.path or None))
     expected_size = sum(info.file_size or 0 for info in infos)
     missing = [info for info in infos if not _is_complete(resolve_inside(folder, info.path), info)]
@@ -150,7 +150,7 @@ def _local_folder(location: ModelLocation) -> Path | None:
     return folder if (folder / "MLmodel").is_file() else None
 
 
-def _file_repository(location: ModelLocation) -> Any:
+def file_repository(location: ModelLocation) -> Any:
     """Return a repository that downloads single files.
 
     Unity Catalog's repository asks for new credentials at each call; the repository that it makes

@@ -27,13 +27,13 @@ from dbx_aml._common.errors import (
     ServingError,
 )
 from dbx_aml._common.log import get_logger
-from dbx_aml._common.text import one_line
 from dbx_aml.link.connected_link import connected_link
 from dbx_aml.link.link import Link
 from dbx_aml.serving.aml_resources import AmlResources, made_tags
 from dbx_aml.serving.code_upload import upload_code
 from dbx_aml.serving.endpoints import (
     AUTH_MODES,
+    COPIED_FROM,
     MANAGED,
     MODEL_NAME,
     MODEL_VERSION,
@@ -41,6 +41,7 @@ from dbx_aml.serving.endpoints import (
     deployment_path,
     endpoint_path,
     read_log,
+    reason_in_log,
     show_command,
 )
 from dbx_aml.serving.environment import resolve_environment
@@ -61,9 +62,6 @@ _NAME = re.compile(r"[a-zA-Z](?!.*--)[-a-zA-Z0-9]{1,30}[a-zA-Z0-9]")
 _COLORS = ("blue", "green")
 _FAILED_STATES = ("Failed", "Canceled")
 _LOG_LINES = 100
-_SHOWN_LINES = 3
-# Last line of a traceback, for example "ModuleNotFoundError: No module named 'lightgbm'".
-_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Exit)\b.*:")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,7 +322,8 @@ class _DeploySteps:
             MODEL_NAME: model.name,
             MODEL_VERSION: model.version,
             _RUN_ID: model.run_id,
-            _REGISTRY: model.source or self._resources.workspace.workspace_name,
+            _REGISTRY: self._resources.workspace.workspace_name,
+            **({COPIED_FROM: model.copied_from} if model.copied_from else {}),
             _CONTENT_HASH: self._content_hash,
             **settings.tags,
         }
@@ -373,7 +372,7 @@ class _DeploySteps:
             if text.strip():
                 logs.append(f"{container}:\n{text.rstrip()}")
         text = "\n".join(logs)
-        reason = _reason_in_log(text)
+        reason = reason_in_log(text)
         return ServingError(
             f"deployment {name!r} of {self._endpoint!r} must start: {problem}"
             + (f"; its log says {reason!r}" if reason else "")
@@ -444,10 +443,3 @@ def _check_model(model: ServedModel, no_code: bool) -> None:
 def _hash(properties: Mapping[str, Any], settings: _Settings) -> str:
     content = {"properties": dict(properties), "instances": settings.instance_count}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _reason_in_log(text: str) -> str:
-    """Return the first exception of a log, the cause of the others; else its last lines."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    exceptions = [line for line in lines if _EXCEPTION.match(line)]
-    return one_line(" ".join(exceptions[:1] or lines[-_SHOWN_LINES:]), 300)

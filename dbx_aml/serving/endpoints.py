@@ -6,6 +6,7 @@ Source:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 # Tags of a deployment.
 MODEL_NAME, MODEL_VERSION = "dbx_aml.model_name", "dbx_aml.model_version"
+COPIED_FROM = "dbx_aml.copied_from"
 AUTH_MODES = {"key": "Key", "aml_token": "AMLToken", "aad_token": "AADToken"}
 # Words of the command -> names of the containers of a deployment.
 CONTAINERS = {
@@ -35,7 +37,10 @@ CONTAINERS = {
 MANAGED = "managed"
 _SCORING_TIMEOUT_S = 90.0
 _ENTRA_SCOPE = "https://ml.azure.com/.default"
-_LOG_LINES = 20
+_LOG_LINES = 40
+_SHOWN_LINES = 3
+# Last line of a traceback, for example "ModuleNotFoundError: No module named 'lightgbm'".
+_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Exit)\b.*:")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,7 @@ class Deployment:
         state: Provisioning state, for example "Succeeded".
         traffic: Share of the endpoint's requests in percent.
         model: Name and version of the model, for example "delay:3"; "" if Azure names none.
+        copied_from: Version in Databricks that the model was copied from; "" for no copy.
         compute: "managed", or "kubernetes".
         instance_type: Type of the instances; "" if Azure names none.
         instance_count: Number of instances.
@@ -59,6 +65,7 @@ class Deployment:
     state: str
     traffic: int
     model: str
+    copied_from: str
     compute: str
     instance_type: str
     instance_count: int
@@ -218,12 +225,13 @@ class Endpoint:
         name = response.headers.get("azureml-model-deployment") or (
             answer_to.name if answer_to else None
         )
-        log = self._log_end(name)
+        # What the model refuses is a bare 500: its log has the reason.
+        log = self._log_end(name) if response.status_code >= 500 else ""
         text = one_line(response.text or response.reason, 200)
         raise ServingError(
             f"endpoint {self.name!r} must score the rows: got {response.status_code} from "
             f"{urlsplit(self.scoring_uri).netloc}: {text}"
-            + (f"; the last lines of the log of {name!r}: {one_line(log, 600)}" if log else ""),
+            + (f"; the log of {name!r} says {reason_in_log(log)!r}" if log else ""),
             log=log,
         )
 
@@ -328,6 +336,13 @@ def read_log(
     return str(resources.client.post(url, body).get("content") or "")
 
 
+def reason_in_log(text: str) -> str:
+    """Return the first exception of a log, the cause of the others; else its last lines."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    exceptions = [line for line in lines if _EXCEPTION.match(line)]
+    return one_line(" ".join(exceptions[:1] or lines[-_SHOWN_LINES:]), 300)
+
+
 def endpoint_path(name: str) -> str:
     """Return the path of an endpoint below its workspace."""
     return f"/onlineEndpoints/{quote(name, safe='')}"
@@ -354,6 +369,7 @@ def _deployment(
         state=str(properties.get("provisioningState") or ""),
         traffic=traffic.get(name, 0),
         model=_model_text(str(properties.get("model") or "")),
+        copied_from=tags.get(COPIED_FROM, ""),
         compute=str(properties.get("endpointComputeType") or MANAGED).lower(),
         instance_type=str(properties.get("instanceType") or ""),
         instance_count=int((content.get("sku") or {}).get("capacity") or 1),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from dbx_aml._common.errors import ArgumentError, ModelNotFoundError, ServingError
@@ -12,7 +12,7 @@ from dbx_aml._common.text import first_line
 from dbx_aml.link.link import Link
 from dbx_aml.models.copy import copy_model_version
 from dbx_aml.models.lineage import read_lineage
-from dbx_aml.models.mlflow_client import transfer_files
+from dbx_aml.models.model_download import file_repository
 from dbx_aml.models.model_files import locate_model
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.models.registries import AML, Registry, find_registry, find_version, linked_registries
@@ -45,7 +45,7 @@ class ServedModel:
         name: Registered model in Azure ML, for example "delay".
         version: Number of the version.
         run_id: Run that logged the model; "" if the version names none.
-        source: Registry and URI that the version was copied from; "" if it was not copied now.
+        copied_from: Version in Databricks that it was copied from; "" for no copy.
         folder: Local folder with `MLmodel`, the requirements and the input example.
         metadata: MLflow's description of the model.
     """
@@ -53,7 +53,7 @@ class ServedModel:
     name: str
     version: str
     run_id: str
-    source: str
+    copied_from: str
     folder: Path
     metadata: Model
 
@@ -140,7 +140,7 @@ def resolve_served_model(
         name=name,
         version=number,
         run_id=str(version.run_id or lineage.get("dbx_aml.source_run_id") or ""),
-        source=copied_from,
+        copied_from=copied_from,
         folder=folder,
         metadata=metadata,
     )
@@ -151,13 +151,12 @@ def _download_small_files(name: str, version: str, registry: Registry, folder: P
 
     try:
         location = locate_model(ModelUri.parse(f"models:/{name}/{version}"), registry.client)
-        repository = location.repository
-        prefix = f"{location.path}/" if location.path else ""
-        names = {info.path for info in repository.list_artifacts(location.path or None)}
-        for file in _FILES:
-            path = f"{prefix}{file}"
-            if path in names:
-                _download_file(repository, path, folder)
+        repository = file_repository(location)
+        infos = repository.list_artifacts(location.path or None)
+        paths = {PurePosixPath(info.path).name: info.path for info in infos}
+        # One by one: most of a model's bytes are in other files.
+        for file in (file for file in _FILES if file in paths):
+            repository._download_file(paths[file], str(folder / file))
     except (MlflowException, OSError) as err:
         raise ServingError(
             f"files of models:/{name}/{version} must be readable: got {first_line(err)}"
@@ -167,7 +166,3 @@ def _download_small_files(name: str, version: str, registry: Registry, folder: P
             f"version must be an MLflow model: got models:/{name}/{version} without an MLmodel "
             "file; register a folder that mlflow.<flavor>.log_model wrote"
         )
-
-
-def _download_file(repository: Any, path: str, folder: Path) -> None:
-    transfer_files(lambda: repository.download_artifacts(path, dst_path=str(folder)), folder)

@@ -23,7 +23,7 @@ from tests.support.http.messages import Request, Response, json_response, match_
 
 _NAME = re.compile(r"[a-zA-Z](?!.*--)[-a-zA-Z0-9]{1,30}[a-zA-Z0-9]")
 _INSTANCE_TYPES = ("Standard_DS2_v2", "Standard_DS3_v2", "Standard_F2s_v2", "Standard_F4s_v2")
-_CORE_QUOTA = 10
+_INSTANCE_QUOTA = 10
 # Endpoint of another workspace in the region.
 TAKEN_NAME = "taken-elsewhere"
 _AUTH_MODES = ("Key", "AMLToken", "AADToken")
@@ -108,7 +108,7 @@ class Endpoints:
 
     def _may_score(self, endpoint: dict[str, Any], authorization: str) -> bool:
         if endpoint["properties"]["authMode"] == "AADToken":
-            return self._tokens.problem(authorization) is None
+            return not self._tokens.problem(authorization)
         keys = self._keys.get(str(endpoint["id"]).lower(), ())
         return authorization in [f"Bearer {key}" for key in keys]
 
@@ -235,7 +235,8 @@ class Endpoints:
             body = request.json()
             if body.get("containerType") == "StorageInitializer":
                 return json_response({"content": "The model was downloaded.\n"})
-            lines = self._served[path.lower()].log.splitlines(keepends=True)
+            served = self._served.get(path.lower())
+            lines = served.log.splitlines(keepends=True) if served else []
             return json_response({"content": "".join(lines[-int(body.get("tail") or 500) :])})
         if request.method == "GET":
             return json_response(deployment)
@@ -254,7 +255,8 @@ class Endpoints:
             def remove() -> None:
                 self._resources.remove(path)
                 endpoint["properties"]["traffic"].pop(name, None)
-                self._served.pop(path.lower()).stop()
+                if path.lower() in self._served:
+                    self._served.pop(path.lower()).stop()
 
             return self._resources.start(path, remove)
         return Response(status=405)
@@ -284,11 +286,14 @@ class Endpoints:
                 f"{', '.join(_INSTANCE_TYPES)}."
             )
             raise Refusal(400, "BadRequest", message)
-        served = self._served_model(path, properties)
         capacity = int((body.get("sku") or {}).get("capacity") or 1)
-        if before is not None:
+        served = None
+        if capacity <= _INSTANCE_QUOTA:
+            served = self._served_model(path, properties)
+        if path.lower() in self._served:
             self._served.pop(path.lower()).stop()
-        self._served[path.lower()] = served
+        if served is not None:
+            self._served[path.lower()] = served
         if is_kubernetes:
             properties.setdefault("containerResourceRequirements", {})
         deployment = self._resources.set(
@@ -308,9 +313,12 @@ class Endpoints:
         )
 
         def finish() -> tuple[str, str] | bool | None:
-            state = served.state()
-            if capacity > _CORE_QUOTA:
-                state = ("OutOfQuota", f"Not enough quota for {capacity} instances.")
+            state: tuple[str, str] | bool | None = (
+                "OutOfQuota",
+                f"Not enough quota for {capacity} instances.",
+            )
+            if served is not None:
+                state = served.state()
             if state is not False:
                 deployment["properties"]["provisioningState"] = "Failed" if state else "Succeeded"
             return state
