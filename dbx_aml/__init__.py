@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dbx_aml.scoring.score_table import score_table
     from dbx_aml.serving.deploy import deploy_model
     from dbx_aml.serving.endpoints import Endpoint
+    from dbx_aml.serving.local_server import try_endpoint
     from dbx_aml.tracking.connect import connect
     from dbx_aml.tracking.connection import Connection
     from dbx_aml.tracking.pages import experiment_url, model_version_url, run_url
@@ -76,6 +77,7 @@ __all__ = [
     "sample_flights",
     "score_table",
     "status",
+    "try_endpoint",
 ]
 
 _HOMES = {
@@ -97,6 +99,7 @@ _HOMES = {
     "sample_flights": "dbx_aml.local.samples",
     "score_table": "dbx_aml.scoring.score_table",
     "status": "dbx_aml.doctor.status",
+    "try_endpoint": "dbx_aml.serving.local_server",
 }
 
 

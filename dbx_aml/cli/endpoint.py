@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from dbx_aml._common.errors import ArgumentError
+from dbx_aml._common.errors import ArgumentError, ServingError
+from dbx_aml._common.text import plural
 from dbx_aml.cli.options import config_option, json_option
 from dbx_aml.cli.progress import show_progress
 from dbx_aml.cli.tables import Column, print_fields, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from dbx_aml.link.link import Link
+    from dbx_aml.serving.answer_comparison import AnswerComparison
     from dbx_aml.serving.endpoints import Endpoint
+    from dbx_aml.serving.local_server import LocalEndpoint
 
 deployment_option = click.option("--deployment", help="Deployment, for example 'green'.")
 
@@ -23,6 +30,69 @@ deployment_option = click.option("--deployment", help="Deployment, for example '
 @click.group()
 def endpoint() -> None:
     """Serve a model from an endpoint of Azure ML."""
+
+
+@endpoint.command(name="try")
+@click.option(
+    "--model-uri",
+    required=True,
+    help="models:/NAME/VERSION, models:/NAME@ALIAS, runs:/ID/PATH, or a path.",
+)
+@click.option(
+    "--input",
+    "file",
+    type=click.File(encoding="utf-8"),
+    help='JSON file with {"columns": [...], "data": [...]}; - is stdin.',
+)
+@click.option("--registry", help="Registry of the model.  [default: the one that has it]")
+@click.option("--port", type=click.IntRange(1, 65535), help="[default: a free one]")
+@click.option("--keep", is_flag=True, help="Leave the server running until Ctrl-C.")
+@config_option
+@json_option
+def try_(
+    model_uri: str,
+    file: TextIO | None,
+    registry: str | None,
+    port: int | None,
+    keep: bool,
+    config: str | None,
+    as_json: bool,
+) -> None:
+    """Serve a model on this machine, as Azure ML does.
+
+    The environment, the scoring server and the scoring script are those of a deployment. The
+    answers for the model's input example, and for the rows of --input, are compared with
+    pyfunc.predict.
+    """
+    from dbx_aml.serving.answer_comparison import compare_answers
+    from dbx_aml.serving.local_server import try_endpoint
+    from dbx_aml.serving.scoring_request import parse_rows
+
+    inputs = {file.name: parse_rows(file.read())} if file else {}
+    with ExitStack() as stack:
+        with show_progress("Reading the link") as progress:
+            server = stack.enter_context(
+                try_endpoint(
+                    model_uri,
+                    registry=registry,
+                    link=_load_link(config),
+                    port=port,
+                    report=progress,
+                )
+            )
+            progress("Comparing answers")
+            comparisons = compare_answers(server, inputs)
+        _print_trial(server, comparisons, inputs, as_json)
+        if keep:
+            print_line(f"serving at {server.url} until Ctrl-C", is_error=True)
+            with suppress(KeyboardInterrupt):
+                threading.Event().wait()
+    for comparison in comparisons:
+        if comparison.difference:
+            raise ServingError(
+                f"endpoint must answer as pyfunc.predict: got another answer for "
+                f"{comparison.input}, {comparison.difference}"
+            )
 
 
 @endpoint.command()
@@ -279,3 +349,52 @@ def _print_endpoint(item: Endpoint, as_json: bool) -> None:
         for deployment in item.deployments
     ]
     print_table(columns, rows, title="\nDeployments")
+
+
+def _print_trial(
+    server: LocalEndpoint,
+    comparisons: Sequence[AnswerComparison],
+    inputs: Mapping[str, Any],
+    as_json: bool,
+) -> None:
+    from dbx_aml.serving.scoring_request import first_row, request_body
+
+    examples = [server.input_example, *inputs.values()]
+    rows = next((example for example in examples if example is not None), None)
+    curl = ""
+    if rows is not None:
+        body = request_body(first_row(rows)).decode()
+        curl = f"curl -H 'Content-Type: application/json' -d {shlex.quote(body)} {server.url}"
+    environment = server.environment
+    if as_json:
+        print_json(
+            {
+                "model_uri": server.model_uri,
+                "python": environment.python_version,
+                "model_python": server.model_python,
+                "environment": environment.environment.hash,
+                "ready_after_s": round(server.start_s, 1),
+                "url": server.url,
+                "inputs": [asdict(comparison) for comparison in comparisons],
+                "curl": curl,
+            }
+        )
+        return
+    python = environment.python_version
+    if python != server.model_python:
+        python += f"; the model was logged with {server.model_python}"
+    packages = plural(environment.environment.package_count, "package")
+    fields: list[tuple[str, Any]] = [
+        ("model", server.model_uri),
+        ("Python", python),
+        ("environment", f"{environment.environment.hash}, {packages}"),
+        ("ready after", f"{server.start_s:.1f} s"),
+    ]
+    for comparison in comparisons:
+        result = comparison.difference or "equal to pyfunc.predict"
+        time = f"{comparison.milliseconds:.1f} ms a request"
+        fields.append((comparison.input, f"{plural(comparison.rows, 'row')}, {time}, {result}"))
+    if not comparisons:
+        fields.append(("answers", "none: the model has no input example; pass rows with --input"))
+    fields.append(("request", curl))
+    print_fields(fields, is_prose=False)

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from dbx_aml._common.errors import DbxAmlError
+from dbx_aml._common.errors import DbxAmlError, ServingError
 from dbx_aml._common.log import PrintableFormatter
 from dbx_aml._common.text import printable
 from dbx_aml.cli.batches import batches
@@ -60,6 +60,8 @@ class _Main(click.Group):
             err.message = printable(err.message)  # type: ignore[misc]
             raise
         except DbxAmlError as err:
+            if isinstance(err, ServingError) and err.log:
+                print_line(err.log, is_error=True)
             print_line(f"dbx-aml: {err}", is_error=True)
             ctx.exit(2 if isinstance(err, ValueError) else 1)
 

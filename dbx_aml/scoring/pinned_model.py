@@ -70,6 +70,34 @@ def pin_model(uri: ModelUri, client: MlflowClient, folder: Path) -> PinnedModel:
         SchemaMismatchError: The model has no signature that names its columns.
         ScoringError: A server does not answer, or a package of the model is missing here.
     """
+    location, path, metadata = fetch_model(uri, client, folder)
+    check_flavor(metadata, path)
+    return PinnedModel(
+        uri=str(location.uri),
+        name=location.uri.name,
+        version=location.uri.version,
+        run_id=location.run_id or metadata.run_id,
+        folder=path,
+        inputs=_inputs(metadata, uri),
+        outputs=_outputs(metadata, uri),
+        content=_digest_version(location, path) if location.created_at else digest_files(path),
+    )
+
+
+def fetch_model(
+    uri: ModelUri, client: MlflowClient, folder: Path
+) -> tuple[ModelLocation, Path, Model]:
+    """Return the location of a model, the local folder of its files, and MLflow's description.
+
+    Args:
+        uri: URI of the model; an alias is resolved to its version.
+        client: Client of the servers.
+        folder: Folder that the files are downloaded to.
+
+    Raises:
+        ModelNotFoundError: The server has no such model, version or alias.
+        ScoringError: A server does not answer.
+    """
     from mlflow.exceptions import MlflowException
     from mlflow.models import Model
 
@@ -86,17 +114,7 @@ def pin_model(uri: ModelUri, client: MlflowClient, folder: Path) -> PinnedModel:
         raise ModelNotFoundError(
             f"model must be readable: got {str(uri)!r}; {first_line(err)}"
         ) from err
-    check_flavor(metadata, path)
-    return PinnedModel(
-        uri=str(location.uri),
-        name=location.uri.name,
-        version=location.uri.version,
-        run_id=location.run_id or metadata.run_id,
-        folder=path,
-        inputs=_inputs(metadata, uri),
-        outputs=_outputs(metadata, uri),
-        content=_digest_version(location, path) if location.created_at else digest_files(path),
-    )
+    return location, path, metadata
 
 
 def _digest_version(location: ModelLocation, folder: Path) -> str:

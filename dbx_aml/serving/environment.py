@@ -63,6 +63,11 @@ class ServedEnvironment:
         return hashlib.sha256(self.conda_dependencies.encode()).hexdigest()[:16]
 
     @property
+    def package_count(self) -> int:
+        """Number of packages."""
+        return sum(not line.startswith("-") for line in self.requirements)
+
+    @property
     def requirements_file(self) -> str:
         """Content of the requirements file."""
         return "".join(f"{line}\n" for line in self.requirements)

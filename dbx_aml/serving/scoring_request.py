@@ -52,6 +52,16 @@ def request_body(rows: Rows) -> bytes:
         ) from err
 
 
+def first_row(rows: Rows) -> Rows:
+    """Return rows for `request_body` without all but the first, if they have an order."""
+    if isinstance(rows, dict):
+        content = rows.get("input_data", rows)
+        if isinstance(content, dict) and {"columns", "data"} <= set(content):
+            return {"columns": content["columns"], "data": content["data"][:1]}
+        return rows
+    return rows[:1]
+
+
 def parse_rows(text: str) -> dict[str, Any] | list[Any]:
     """Return the rows of a JSON file for `request_body`.
 
