@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from dbx_aml._common.redact import redact
+from dbx_aml._common.redact import environment_secrets, redact
 from dbx_aml._common.text import CONTROL_CODES, printable
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def print_line(
 
 def print_json(value: Any) -> None:
     """Print a value as one line of JSON on stdout; a time is written in ISO 8601."""
-    plain = _redact_texts(json.loads(json.dumps(value, default=_json_text)))
+    texts = json.loads(json.dumps(value, default=_json_text))
+    plain = _redact_texts(texts, environment_secrets())
     line = json.dumps(plain, ensure_ascii=False)
     # JSON itself escapes only the control codes below the blank.
     click.echo(CONTROL_CODES.sub(lambda match: f"\\u{ord(match[0]):04x}", line))
@@ -183,13 +184,13 @@ def _printable_text(text: str) -> Text:
     return shown
 
 
-def _redact_texts(value: Any) -> Any:
+def _redact_texts(value: Any, secrets: set[str]) -> Any:
     if isinstance(value, str):
-        return redact(value)
+        return redact(value, secrets)
     if isinstance(value, list):
-        return [_redact_texts(item) for item in value]
+        return [_redact_texts(item, secrets) for item in value]
     if isinstance(value, dict):
-        return {redact(name): _redact_texts(item) for name, item in value.items()}
+        return {redact(name, secrets): _redact_texts(item, secrets) for name, item in value.items()}
     return value
 
 

@@ -32,28 +32,26 @@ class MirroredExperiments:
         self._source = source
         self._destination = destination
         self._lock = RLock()
-        # Names at the source, and names at the destination after a refused change of the name.
-        self._source_names: dict[str, str] = {}
+        # Names at the destination after a refused change of the name.
         self._kept_names: set[str] = set()
         # By the tag of the source experiment; None before the first search.
         self._by_source: dict[str, Experiment] | None = None
-
-    def source_name(self, experiment_id: str) -> str:
-        """Return the name of an experiment at the source."""
-        with self._lock:
-            if experiment_id not in self._source_names:
-                name = self._source.store.get_experiment(experiment_id).name
-                self._source_names[experiment_id] = str(name)
-            return self._source_names[experiment_id]
 
     def destination_name(self, experiment_id: str) -> str:
         """Return the name that the mirrored experiment must have."""
         # Databricks accepts only paths, and names of Azure ML have none. In the other direction
         # the store of Azure ML turns a path into a name.
-        name = self.source_name(experiment_id)
+        name = self._source.experiment_name(experiment_id)
         if not self._destination.is_databricks or name.startswith("/"):
             return name
         return f"/Shared/{name}"
+
+    def find_active(self, experiment_id: str) -> Experiment | None:
+        """Return the mirrored experiment by its tag, without a call for this experiment alone."""
+        with self._lock:
+            experiment = self._mirrored().get(self._source_tag(experiment_id))
+        is_active = experiment is not None and experiment.lifecycle_stage == "active"
+        return experiment if is_active else None
 
     def find(self, experiment_id: str) -> Experiment | None:
         """Return the mirrored experiment; None if the destination has none.
@@ -64,7 +62,7 @@ class MirroredExperiments:
         with self._lock:
             experiment = self._mirrored().get(self._source_tag(experiment_id))
             if experiment is None:
-                experiment = self._find_by_name(self.destination_name(experiment_id))
+                experiment = self._destination.find_experiment(self.destination_name(experiment_id))
                 tag = (experiment.tags if experiment else {}).get(lineage.SOURCE_EXPERIMENT_ID)
                 if tag not in (None, self._source_tag(experiment_id)):
                     # It stands for another experiment, which had this name before.
@@ -92,9 +90,8 @@ class MirroredExperiments:
 
     def update_name(self, experiment_id: str) -> None:
         """Give the mirrored experiment, if there is one, the name of its source experiment."""
-        with self._lock:
-            if self._source_tag(experiment_id) in self._mirrored():
-                self.find_or_create(experiment_id)
+        if self.find_active(experiment_id):
+            self.find_or_create(experiment_id)
 
     def _rename(self, experiment: Experiment, experiment_id: str) -> None:
         name = self.destination_name(experiment_id)
@@ -115,14 +112,14 @@ class MirroredExperiments:
 
     def _create(self, experiment_id: str) -> Experiment:
         store, name = self._destination.store, self.destination_name(experiment_id)
-        other = self._find_by_name(name)
+        other = self._destination.find_experiment(name)
         other_id = (other.tags if other else {}).get(lineage.SOURCE_EXPERIMENT_ID, "")
         if other_id.startswith(self._source_tag("")):
             # That experiment was renamed at the source, and this one has its old name.
             self.find_or_create(other_id.removeprefix(self._source_tag("")))
         tag = self._source_tag(experiment_id)
         tags = [ExperimentTag(lineage.SOURCE_EXPERIMENT_ID, tag)]
-        if self._find_by_name(name):
+        if self._destination.find_experiment(name):
             name = f"{name}-{experiment_id}"
         try:
             created_id = store.create_experiment(name, artifact_location=None, tags=tags)
@@ -134,10 +131,6 @@ class MirroredExperiments:
             return existing
         experiment: Experiment = store.get_experiment(created_id)
         self._mirrored()[tag] = experiment
-        return experiment
-
-    def _find_by_name(self, name: str) -> Experiment | None:
-        experiment: Experiment | None = self._destination.store.get_experiment_by_name(name)
         return experiment
 
     def _mirrored(self) -> dict[str, Experiment]:

@@ -30,6 +30,7 @@ from dbx_aml._common.text import one_line
 from dbx_aml.models import lineage
 from dbx_aml.tracking.mirror import tags
 from dbx_aml.tracking.mirror.artifacts import copy_files, list_files
+from dbx_aml.tracking.mirror.experiments import MirroredExperiments
 from dbx_aml.tracking.mirror.lease import Lease, Leases
 from dbx_aml.tracking.mirror.logged_models import (
     LoggedModelMirror,
@@ -181,6 +182,7 @@ class RunMirror:
         destination: Server of the mirrored runs.
         metric_pool: Threads for several metrics of a run at once, see `copy_metrics`.
         nonce: Random text of the leases, for a caller that sets leases itself.
+        experiments: Experiments that the caller has read already.
     """
 
     def __init__(
@@ -190,11 +192,12 @@ class RunMirror:
         *,
         metric_pool: Executor | None = None,
         nonce: str | None = None,
+        experiments: MirroredExperiments | None = None,
     ) -> None:
         self.source = source
         self.destination = destination
         self.leases = Leases(source, nonce)
-        self.mirrored_runs = MirroredRuns(source, destination)
+        self.mirrored_runs = MirroredRuns(source, destination, experiments)
         self._tags = tags.DestinationTags(destination.name)
         self._metric_pool = metric_pool
         self.logged_models = LoggedModelMirror(

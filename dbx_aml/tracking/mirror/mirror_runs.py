@@ -96,7 +96,8 @@ def mirror_runs(
     failures_in_a_row = 0
 
     with ThreadPoolExecutor(_METRIC_THREADS) as metrics, ThreadPoolExecutor(_RUNS_AT_ONCE) as pool:
-        run_mirror = RunMirror(source, destination, metric_pool=metrics)
+        experiments = states.experiments if states else None
+        run_mirror = RunMirror(source, destination, metric_pool=metrics, experiments=experiments)
 
         def mirror_one(source_run: Run) -> MirrorResult:
             unchanged = _unchanged_result(source_run, states) if states and not is_full else None
@@ -120,8 +121,9 @@ def mirror_runs(
                 progress.add("runs", 1)
                 yield source_run
 
-        for experiment_id in states.experiment_ids if states else ():
-            run_mirror.mirrored_runs.experiments.update_name(experiment_id)
+        if states:
+            for experiment_id in states.experiment_ids:
+                states.experiments.update_name(experiment_id)
         yield from mirror_batch(count(runs), waits_for_locks=True)
         if states:
             yield from _mirror_models_without_run(run_mirror, states, compares_content=is_full)
@@ -164,7 +166,7 @@ def _mirror_models_without_run(
 ) -> Iterator[MirrorResult]:
     """Mirror the logged models without a run, of experiments that the destination has."""
     for model in states.models.get(None, []):
-        experiment = run_mirror.mirrored_runs.experiments.find(model.experiment_id)
+        experiment = states.experiments.find_active(model.experiment_id)
         if experiment is None:
             continue
         result = MirrorResult(

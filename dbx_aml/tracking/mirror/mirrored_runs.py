@@ -28,13 +28,19 @@ class MirroredRuns:
     Args:
         source: Server of the source runs.
         destination: Server of the mirrored runs.
+        experiments: Experiments that the caller has read already.
 
     Attributes:
         newly_marked_ids: Runs without the tag `dbx_aml.mirror` that were marked because a child
             or a logged model was mirrored, and that are still to be mirrored themselves.
     """
 
-    def __init__(self, source: MlflowServer, destination: MlflowServer) -> None:
+    def __init__(
+        self,
+        source: MlflowServer,
+        destination: MlflowServer,
+        experiments: MirroredExperiments | None = None,
+    ) -> None:
         self._source = source
         self._destination = destination
         self._run_id_tag = tags.DestinationTags(destination.name).run_id
@@ -43,7 +49,7 @@ class MirroredRuns:
         # By source run id.
         self._mirrored_run_ids: dict[str, str] = {}
         self._marked_ids: set[str] = set()
-        self.experiments = MirroredExperiments(source, destination)
+        self.experiments = experiments or MirroredExperiments(source, destination)
         self.newly_marked_ids: list[str] = []
 
     def find(self, source_run: Run) -> Run | None:
@@ -217,7 +223,7 @@ class MirroredRuns:
         user = source_run.data.tags.get("mlflow.user") or source_run.info.user_id
         values = {
             lineage.SOURCE_RUN_ID: source_run.info.run_id,
-            lineage.SOURCE_EXPERIMENT: self.experiments.source_name(source_run.info.experiment_id),
+            lineage.SOURCE_EXPERIMENT: self._source.experiment_name(source_run.info.experiment_id),
             lineage.SOURCE_WORKSPACE: self._source.display_name,
             lineage.SOURCE_URL: self._source.run_url(source_run),
             lineage.SOURCE_USER: user,

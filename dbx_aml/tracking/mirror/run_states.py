@@ -28,12 +28,16 @@ class RunStates:
         source: Server of the source runs.
         destination: Server of the mirrored runs.
         experiment_ids: Ids of the experiments at the source.
+
+    Attributes:
+        experiments: Mirrored experiments.
     """
 
     def __init__(
         self, source: MlflowServer, destination: MlflowServer, experiment_ids: Sequence[str]
     ) -> None:
         self.experiment_ids = list(experiment_ids)
+        self.experiments = MirroredExperiments(source, destination)
         self._source = source
         self._destination = destination
         self._lock = Lock()
@@ -46,8 +50,9 @@ class RunStates:
     @cached_property
     def _mirrored(self) -> dict[str, tuple[str, str]]:
         """Ids and digests of the mirrored runs by the ids of their source runs."""
-        experiments = MirroredExperiments(self._source, self._destination)
-        mirrored = [experiments.find(experiment_id) for experiment_id in self.experiment_ids]
+        mirrored = [
+            self.experiments.find_active(experiment_id) for experiment_id in self.experiment_ids
+        ]
         mirrored_ids = [experiment.experiment_id for experiment in mirrored if experiment]
         return {
             run.data.tags[lineage.SOURCE_RUN_ID]: (

@@ -53,6 +53,7 @@ class MlflowServer:
         self.points_per_page = 1000 if self.is_azureml else 25_000
         # Whether a page token of metrics is an offset; None until the first page was read.
         self.has_offset_tokens: bool | None = None
+        self._experiment_names: dict[str, str] = {}
 
     def __repr__(self) -> str:
         return f"MlflowServer({self.name!r})"
@@ -130,12 +131,28 @@ class MlflowServer:
 
     def search_experiments(self, *, view_type: int = ViewType.ACTIVE_ONLY) -> Iterator[Experiment]:
         """Yield every experiment, by default every active one."""
-        return read_pages(
+        for experiment in read_pages(
             lambda token: self.store.search_experiments(
                 view_type=view_type, max_results=_RUNS_PER_PAGE, page_token=token
             ),
             "experiments/search",
-        )
+        ):
+            self._experiment_names[experiment.experiment_id] = experiment.name
+            yield experiment
+
+    def find_experiment(self, name: str) -> Experiment | None:
+        """Return the experiment of a name, or None."""
+        experiment: Experiment | None = self.store.get_experiment_by_name(name)
+        if experiment is not None:
+            self._experiment_names[experiment.experiment_id] = experiment.name
+        return experiment
+
+    def experiment_name(self, experiment_id: str) -> str:
+        """Return the name of an experiment, without a call if this object has read it before."""
+        if experiment_id not in self._experiment_names:
+            name = self.store.get_experiment(experiment_id).name
+            self._experiment_names[experiment_id] = str(name)
+        return self._experiment_names[experiment_id]
 
     def artifact_repository(self, artifact_uri: str) -> Any:
         """Return the repository of the artifacts below a URI of this server."""

@@ -23,7 +23,7 @@ def find_experiment_ids(source: MlflowServer, names: Sequence[str]) -> list[str]
         return [experiment.experiment_id for experiment in source.search_experiments()]
     experiment_ids = []
     for name in names:
-        experiment = source.store.get_experiment_by_name(name)
+        experiment = source.find_experiment(name)
         if experiment is None:
             raise MirrorError(
                 f"experiment must exist in {source.display_name}: got {name!r}; give its path as "

@@ -1,5 +1,6 @@
 """Whatever changes at the source after a run was mirrored is found by searches, and arrives."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from dbx_aml.tracking.mirror import tags
 from dbx_aml.tracking.mirror.mirror_runs import mirror_runs
 from dbx_aml.tracking.mirror.run_states import RunStates
 from dbx_aml.tracking.mirror.server import MlflowServer
-from dbx_aml.tracking.mirror.source_runs import find_runs
+from dbx_aml.tracking.mirror.source_runs import find_experiment_ids, find_runs
 from tests.support.mirror import EXPERIMENT_PATH, MirrorStores
 
 
@@ -147,42 +148,44 @@ def test_a_new_name_of_an_experiment_arrives_without_a_changed_run(stores: Mirro
     assert stores.destination.get_experiment_by_name("/Shared/renamed") is not None
 
 
-def test_twenty_experiments_without_a_change_cost_one_search_each_at_most(
-    stores: MirrorStores, monkeypatch: pytest.MonkeyPatch
+def test_twenty_experiments_without_a_change_cost_five_searches_and_no_other_call(
+    stores: MirrorStores,
 ) -> None:
     experiment_ids = [stores.experiment_id]
     experiment_ids += [stores.source.create_experiment(f"/Shared/{i}") for i in range(19)]
     for experiment_id in experiment_ids:
         stores.experiment_id = experiment_id
         stores.create_run("run")
-    source, destination = stores.servers()
+    # An experiment without a marked run costs no call either.
+    stores.source.create_experiment("/Shared/empty")
+    calls: list[str] = []
+
+    class CountingStore:
+        def __init__(self, store: Any) -> None:
+            self._store = store
+
+        def __getattr__(self, name: str) -> Any:
+            calls.append(name)
+            return getattr(self._store, name)
 
     def mirror() -> list[str]:
-        states = RunStates(source, destination, experiment_ids)
-        runs = find_runs(source, experiment_ids)
+        source, destination = stores.servers()
+        for server in (source, destination):
+            vars(server)["store"] = CountingStore(server.store)
+        ids = find_experiment_ids(source, [])
+        states, runs = RunStates(source, destination, ids), find_runs(source, ids)
         return [result.status for result in mirror_runs(source, destination, runs, states=states)]
 
     assert mirror() == ["done"] * 20
-    calls: list[str] = []
-    for server in (source, destination):
-        store = server.store
-
-        class CountingStore:
-            def __init__(self, store: Any) -> None:
-                self._store = store
-
-            def __getattr__(self, name: str) -> Any:
-                calls.append(name)
-                return getattr(self._store, name)
-
-        monkeypatch.setitem(vars(server), "store", CountingStore(store))
+    calls.clear()
 
     assert mirror() == ["unchanged"] * 20
 
-    searches = [name for name in calls if name.startswith("search")]
-    assert sorted(set(searches)) == ["search_experiments", "search_logged_models", "search_runs"]
-    assert len(searches) <= 5
-    assert not [name for name in calls if not name.startswith(("search", "get_experiment"))]
+    assert Counter(calls) == {
+        "search_experiments": 2,
+        "search_runs": 2,
+        "search_logged_models": 1,
+    }
 
 
 def test_what_changes_on_a_logged_model_arrives(stores: MirrorStores) -> None:
