@@ -1,12 +1,14 @@
 """Calls and waits that end in time."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
+from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -114,9 +116,37 @@ def run_in_background(call: Callable[[], None]) -> None:
 
     target = call_behind_gate if is_background() else call
     try:
-        Thread(target=target, name="dbx-aml", daemon=True).start()
-    except RuntimeError:
-        call()
+        worker = _idle_workers.pop()
+    except IndexError:
+        worker = _Worker()
+        try:
+            Thread(target=worker.run, name="dbx-aml", daemon=True).start()
+        except RuntimeError:
+            call()
+            return
+    worker.calls.put(target)
+
+
+class _Worker:
+    """A thread that makes one call after another: starting a thread takes as long as a request."""
+
+    def __init__(self) -> None:
+        self.calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    def run(self) -> None:
+        """Make the calls of the queue; end where enough other threads are idle."""
+        while True:
+            # Without the context of an earlier call.
+            Context().run(self.calls.get())
+            if len(_idle_workers) >= _MAX_IDLE_WORKERS:
+                return
+            _idle_workers.append(self)
+
+
+_MAX_IDLE_WORKERS = 8
+_idle_workers: list[_Worker] = []
+# A forked process has none of the threads.
+os.register_at_fork(after_in_child=_idle_workers.clear)
 
 
 def poll_until(

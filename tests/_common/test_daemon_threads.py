@@ -8,6 +8,7 @@ from contextvars import ContextVar
 
 import pytest
 
+from dbx_aml._common import deadline
 from dbx_aml._common.daemon_threads import DaemonThreadPool
 
 USER: ContextVar[str] = ContextVar("user", default="nobody")
@@ -49,9 +50,15 @@ def test_an_error_is_raised_where_its_result_is_read() -> None:
 
 
 def test_calls_that_have_not_started_can_be_left_out() -> None:
-    release = threading.Event()
+    started, release = threading.Event(), threading.Event()
     pool = DaemonThreadPool(1)
-    first, second = pool.submit(release.wait, 30), pool.submit(int, "7")
+
+    def wait_for_release() -> bool:
+        started.set()
+        return release.wait(30)
+
+    first, second = pool.submit(wait_for_release), pool.submit(int, "7")
+    assert started.wait(30)
     pool.shutdown(wait=False, cancel_futures=True)
     release.set()
     assert first.result(30) is True
@@ -83,6 +90,7 @@ def test_where_no_thread_can_start_the_caller_does_the_work(
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(deadline, "_idle_workers", [])
     with DaemonThreadPool(4) as pool:
         idents = set(pool.map(lambda _: threading.get_ident(), range(5)))
     assert idents == {threading.get_ident()}

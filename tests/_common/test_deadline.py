@@ -1,9 +1,12 @@
 """Calls and waits that end in time."""
 
+import os
 import threading
+from contextvars import ContextVar
 
 import pytest
 
+from dbx_aml._common import deadline
 from dbx_aml._common.deadline import (
     call_within,
     poll_until,
@@ -42,6 +45,7 @@ def test_where_no_thread_can_start_the_call_runs_in_this_one(
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(deadline, "_idle_workers", [])
     assert call_within(threading.get_ident, 5) == threading.get_ident()
 
 
@@ -79,3 +83,40 @@ def test_polling_asks_once_more_at_the_end_and_returns_the_last_false_value() ->
     )
     assert found is None
     assert times == [0, 5, 10, 12]
+
+
+def test_calls_one_after_another_share_threads_and_no_context() -> None:
+    name: ContextVar[str] = ContextVar("name", default="none")
+
+    def call() -> tuple[int, str]:
+        old = name.get()
+        name.set("set by a call")
+        return threading.get_ident(), old
+
+    results = [start_in_thread(call).result() for _ in range(50)]
+
+    assert len({ident for ident, _ in results}) < 10
+    assert {old for _, old in results} == {"none"}
+
+
+def test_a_call_that_hangs_keeps_no_other_call_waiting() -> None:
+    is_over = threading.Event()
+    hanging = [start_in_thread(is_over.wait) for _ in range(20)]
+
+    assert call_within(lambda: "done", 5.0) == "done"
+
+    is_over.set()
+    assert [future.result(5.0) for future in hanging] == [True] * 20
+
+
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    call_within(lambda: None, 5.0)
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write_end, call_within(lambda: b"done", 5.0))
+        os._exit(0)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        assert pipe.read() == b"done"
+    assert os.waitpid(child, 0)[1] == 0
