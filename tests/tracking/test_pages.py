@@ -108,7 +108,7 @@ def test_the_server_is_asked_for_the_experiment_that_a_page_needs(
 ) -> None:
     with mlflow.start_run() as run:
         pass
-    # The store has no pages, and is not asked.
+    # The store has no pages; it gets no request.
     assert dbx_aml.run_url("no run") is None
     assert dbx_aml.experiment_url("7") is None
     assert dbx_aml.model_version_url("m", 1) is None

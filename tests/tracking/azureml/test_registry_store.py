@@ -223,7 +223,7 @@ def test_registered_models_are_searched_with_their_aliases_and_without_internal_
 
     before = len(azureml.requests(path="model-versions/search"))
     a, b = two_models.search_registered_models("name LIKE 'found%'")
-    # One version is in the answer; only the model with more versions is asked for them.
+    # The answer has one version; a second request is only for the model with more versions.
     assert len(azureml.requests(path="model-versions/search")) == before + 1
     assert (a.aliases, b.aliases) == ({"champion": "1"}, {"only": "1"})
     shown = [version for model in (a, b) for version in model.latest_versions]

@@ -158,7 +158,7 @@ def test_an_unmirrorable_run_keeps_the_reason_and_other_runs_are_mirrored(
     assert source_tags[tags.STATUS] == tags.FAILED
     assert "['alpha']" in source_tags[AML_TAGS.error]
     assert stores.source_tags(good_id)[tags.STATUS] == tags.DONE
-    # Somebody may have deleted the run with the other value.
+    # A user may have deleted the run with the other value.
     assert {name: result.status for name, result in stores.mirror().items()} == {"bad": "failed"}
     source, destination = stores.servers()
     (result,) = mirror_runs(source, destination, get_runs(source, [bad_id]))
