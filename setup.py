@@ -43,6 +43,7 @@ WHEELHOUSE = [
 ]
 
 DEV = [
+    "azure-ai-ml>=1.30",  # a client of Azure ML that others wrote drives the stand-in
     "chispa==0.12.*",  # compares data frames
     "codespell",
     "databricks-bundles",  # the classes of a bundle's resources, which take no unknown field

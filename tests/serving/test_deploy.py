@@ -72,7 +72,7 @@ def test_a_deployed_model_scores_as_pyfunc_does_and_moves_from_blue_to_green_wit
         moved = tenth.set_traffic({"blue": 0, "green": 100})
         before = len(answers)
         moved.delete("blue")
-        # The client's own requests go on until the old deployment is gone.
+        # The client asks until the old deployment has ended.
         while len(answers) < before + 3 and client.is_alive():
             pass
     finally:

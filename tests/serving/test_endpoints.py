@@ -89,7 +89,7 @@ def test_a_deployment_with_traffic_is_not_deleted() -> None:
     ],
 )
 def test_the_key_goes_to_an_inference_host_of_the_cloud_alone(uri: str) -> None:
-    # A key would be asked for with the credential, which is None here.
+    # A request for the key would need the credential, which is None here.
     with pytest.raises(UntrustedHostError, match="inference hosts"):
         endpoint_with({"blue": 100}, scoring_uri=uri).score([[1]])
 

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import dbx_aml
 from tests.support.azureml.deployed_model import DeployedModel, image_of_model
 from tests.support.azureml.resources import Refusal, Resources
 from tests.support.azureml.token import Tokens
 from tests.support.azureml.workspace import INFERENCE_SUFFIX, KUBERNETES_HOST
 from tests.support.http.messages import Request, Response, json_response, match_path
 
+_SCORE_SCRIPT = Path(dbx_aml.__file__).parent / "serving" / "score_script.py"
 _NAME = re.compile(r"[a-zA-Z](?!.*--)[-a-zA-Z0-9]{1,30}[a-zA-Z0-9]")
 _INSTANCE_TYPES = ("Standard_DS2_v2", "Standard_DS3_v2", "Standard_F2s_v2", "Standard_F4s_v2")
 _INSTANCE_QUOTA = 10
@@ -114,7 +116,7 @@ class Endpoints:
 
     def _endpoint(self, request: Request, path: str, name: str, call: str) -> Response:
         if request.method == "PUT":
-            return self._put_endpoint(path, name, request.json())
+            return self._put_endpoint(request, path, name)
         endpoint = self._resources.get(path)
         if call and request.method == "POST":
             keys = self._keys[str(endpoint["id"]).lower()]
@@ -128,7 +130,7 @@ class Endpoints:
         if request.method == "GET":
             return json_response(endpoint)
         if request.method == "PATCH":
-            return self._patch_endpoint(path, endpoint, request.json())
+            return self._patch_endpoint(request, path, endpoint)
         if request.method == "DELETE":
 
             def remove() -> None:
@@ -136,10 +138,11 @@ class Endpoints:
                     self._served.pop(key).stop()
                 self._resources.remove(path)
 
-            return self._resources.start(path, remove)
+            return self._resources.start(request, path, remove)
         return Response(status=405)
 
-    def _put_endpoint(self, path: str, name: str, body: dict[str, Any]) -> Response:
+    def _put_endpoint(self, request: Request, path: str, name: str) -> Response:
+        body = request.json()
         if not _NAME.fullmatch(name):
             message = (
                 f"Endpoint name '{name}' is not valid. A name has 3 to 32 characters, starts with "
@@ -190,11 +193,12 @@ class Endpoints:
         def finish() -> None:
             endpoint["properties"]["provisioningState"] = "Succeeded"
 
-        return self._resources.start(path, finish, resource=json.loads(json.dumps(endpoint)))
+        return self._resources.start(
+            request, path, finish, resource=json.loads(json.dumps(endpoint))
+        )
 
-    def _patch_endpoint(
-        self, path: str, endpoint: dict[str, Any], body: dict[str, Any]
-    ) -> Response:
+    def _patch_endpoint(self, request: Request, path: str, endpoint: dict[str, Any]) -> Response:
+        body = request.json()
         traffic = (body.get("properties") or {}).get("traffic")
         if traffic is not None:
             self._check_traffic(path, traffic)
@@ -204,7 +208,7 @@ class Endpoints:
             if traffic is not None:
                 endpoint["properties"]["traffic"] = dict(traffic)
 
-        return self._resources.start(path, change)
+        return self._resources.start(request, path, change)
 
     def _check_traffic(self, path: str, traffic: dict[str, int]) -> None:
         for name in traffic:
@@ -229,7 +233,7 @@ class Endpoints:
         elif not is_log:
             self._resources.check_idle(path)
         if request.method == "PUT":
-            return self._put_deployment(endpoint, path, request.json())
+            return self._put_deployment(request, endpoint, path)
         deployment = self._resources.get(path)
         if is_log and request.method == "POST":
             body = request.json()
@@ -242,7 +246,7 @@ class Endpoints:
             return json_response(deployment)
         if request.method == "PATCH":
             deployment["tags"] = {**deployment["tags"], **(request.json().get("tags") or {})}
-            return self._resources.start(path, lambda: None)
+            return self._resources.start(request, path, lambda: None)
         if request.method == "DELETE":
             name = deployment["name"]
             if endpoint["properties"]["traffic"].get(name):
@@ -258,12 +262,11 @@ class Endpoints:
                 if path.lower() in self._served:
                     self._served.pop(path.lower()).stop()
 
-            return self._resources.start(path, remove)
+            return self._resources.start(request, path, remove)
         return Response(status=405)
 
-    def _put_deployment(
-        self, endpoint: dict[str, Any], path: str, body: dict[str, Any]
-    ) -> Response:
+    def _put_deployment(self, request: Request, endpoint: dict[str, Any], path: str) -> Response:
+        body = request.json()
         name = path.rpartition("/")[2]
         if not _NAME.fullmatch(name):
             raise Refusal(400, "UserError", f"Deployment name '{name}' is not valid.")
@@ -323,11 +326,16 @@ class Endpoints:
                 deployment["properties"]["provisioningState"] = "Failed" if state else "Succeeded"
             return state
 
-        return self._resources.start(path, finish, resource=json.loads(json.dumps(deployment)))
+        return self._resources.start(
+            request, path, finish, resource=json.loads(json.dumps(deployment))
+        )
 
     def _served_model(self, path: str, properties: dict[str, Any]) -> DeployedModel:
-        model_id = str(properties.get("model") or "")
-        match = re.search(r"/models/([^/]+)/versions/([^/]+)$", model_id)
+        model_id = properties.get("model") or ""
+        if isinstance(model_id, dict):
+            # As api-versions of 2022 write it.
+            model_id = model_id.get("assetId") or ""
+        match = re.search(r"/models/([^/]+)/versions/([^/]+)$", str(model_id))
         model = self._read_model(match[1], match[2]) if match else None
         if model is None or match is None:
             raise Refusal(400, "BadRequest", f"The model '{model_id}' does not exist.")
@@ -339,11 +347,13 @@ class Endpoints:
             script = str(code["scoringScript"])
             conda_file = self._conda_file(str(environment_id))
         else:
-            # As Azure ML does for an MLflow model without code.
-            from dbx_aml.serving import score_script
-
+            # As Azure ML does for an MLflow model without code; the package's script gives the same
+            # answers as Azure ML's own.
             script = "mlflow_score_script.py"
-            code_files = {script: Path(score_script.__file__).read_bytes()}
+            # Azure ML's own script imports this package, whether it collects data or not.
+            text = f"import azureml.ai.monitoring\n{_SCORE_SCRIPT.read_text()}"
+            text = text.replace("from __future__ import annotations\n", "")
+            code_files = {script: text.encode()}
             mlflow_conda = next(
                 (text for name, text in files.items() if name.endswith("/conda.yaml")), None
             ) or files.get("conda.yaml")
