@@ -30,6 +30,7 @@ from dbx_aml.cli.notebook import notebook
 from dbx_aml.cli.runs import runs
 from dbx_aml.cli.score import score
 from dbx_aml.cli.tables import print_line
+from dbx_aml.cli.workspace import compute, datastore, environment, workspace
 
 __all__ = ["main", "score"]
 
@@ -78,15 +79,19 @@ def main(verbose: bool) -> None:
 for _command in (
     batches,
     cluster,
+    compute,
+    datastore,
     demo,
     doctor,
     endpoint,
+    environment,
     link,
     mirror,
     models,
     notebook,
     runs,
     score,
+    workspace,
 ):
     main.add_command(_command)
 
