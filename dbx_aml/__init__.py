@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dbx_aml.local.samples import sample_flights
     from dbx_aml.local.spark import local_spark
     from dbx_aml.models.copy import copy_model_version
+    from dbx_aml.models.pages import experiment_url, model_version_url, run_url
     from dbx_aml.models.register import register_model
     from dbx_aml.scoring.ledger import batches
     from dbx_aml.scoring.result import ScoringResult
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from dbx_aml.serving.local_server import try_endpoint
     from dbx_aml.tracking.connect import connect
     from dbx_aml.tracking.connection import Connection
-    from dbx_aml.tracking.pages import experiment_url, model_version_url, run_url
 
     __version__: str
 
@@ -88,9 +88,9 @@ _HOMES = {
     "ScoringResult": "dbx_aml.scoring.result",
     "batches": "dbx_aml.scoring.ledger",
     "connect": "dbx_aml.tracking.connect",
-    "experiment_url": "dbx_aml.tracking.pages",
-    "model_version_url": "dbx_aml.tracking.pages",
-    "run_url": "dbx_aml.tracking.pages",
+    "experiment_url": "dbx_aml.models.pages",
+    "model_version_url": "dbx_aml.models.pages",
+    "run_url": "dbx_aml.models.pages",
     "copy_model_version": "dbx_aml.models.copy",
     "deploy_model": "dbx_aml.serving.deploy",
     "run_doctor": "dbx_aml.doctor.run",

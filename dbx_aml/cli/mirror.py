@@ -17,7 +17,7 @@ from dbx_aml._common.errors import DbxAmlError, MirrorError
 from dbx_aml._common.text import one_line, plural
 from dbx_aml.cli.options import add_options, config_option, json_option
 from dbx_aml.cli.progress import show_progress
-from dbx_aml.cli.tables import Column, print_json, print_line, print_table
+from dbx_aml.cli.tables import Column, linked_text, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -180,7 +180,7 @@ def status(experiments: tuple[str, ...], as_json: bool, **server_options: str | 
     )
     rows = [
         (
-            row.experiment,
+            linked_text(row.experiment, row.url),
             row.pending,
             _format_age(row.oldest_pending_s),
             row.done,
@@ -231,7 +231,12 @@ def verify(
         if differences:
             names = ("run", "kind", "name", source.display_name, destination.display_name)
             columns = [Column(name, is_prose=position > 2) for position, name in enumerate(names)]
-            print_table(columns, [tuple(asdict(row).values()) for row in differences])
+            pages = {run.info.run_id: source.run_url(run) for run in runs}
+            cells = [
+                (linked_text(row.run_id, pages.get(row.run_id)), *tuple(asdict(row).values())[1:])
+                for row in differences
+            ]
+            print_table(columns, cells)
     if differences:
         different_ids = sorted({difference.run_id for difference in differences})
         raise MirrorError(
@@ -243,7 +248,7 @@ def verify(
 
 def _advice(run_ids: list[str]) -> str:
     """Return the options that mirror some runs and compare each of their files."""
-    if len(run_ids) > _MAX_ADVISED_RUNS or any(run_id.startswith("m-") for run_id in run_ids):
+    if len(run_ids) > _MAX_ADVISED_RUNS or any(map(_is_logged_model_id, run_ids)):
         return "--include-unmarked"
     return " ".join(f"--run-id {run_id}" for run_id in run_ids)
 
@@ -349,6 +354,7 @@ def _print_plan(
             "status": run.info.status,
             "params": len(run.data.params),
             "metrics": len(run.data.metrics),
+            "url": source.run_url(run),
         }
         for run in runs
         if states is None or not states.is_unchanged(run)
@@ -367,9 +373,10 @@ def _print_plan(
         Column("metrics", is_number=True, is_optional=True),
     )
     names = f"{source.display_name} → {destination.display_name}"
-    print_table(
-        columns, [tuple(row.values()) for row in rows], title=f"Dry run, nothing written: {names}"
-    )
+    cells = [
+        (linked_text(str(row["run_id"]), row["url"]), *tuple(row.values())[1:-1]) for row in rows
+    ]
+    print_table(columns, cells, title=f"Dry run, nothing written: {names}")
 
 
 def _print_results(
@@ -380,6 +387,7 @@ def _print_results(
     if as_json:
         rows = [
             {name: value for name, value in vars(result).items() if name != "error"}
+            | {"url": _page(source, result)}
             for result in results
         ]
         print_json({"counts": counts, "runs": rows})
@@ -394,7 +402,7 @@ def _print_results(
     )
     cells = [
         (
-            result.run_id,
+            linked_text(result.run_id, _page(source, result)),
             result.name,
             result.status,
             result.metric_points,
@@ -408,6 +416,20 @@ def _print_results(
         print_table(columns, cells, title=f"{source.display_name} → {destination.display_name}")
     summary = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     print_line(summary or "nothing to mirror")
+
+
+def _page(source: MlflowServer, result: MirrorResult) -> str | None:
+    """Return the page of a run; None for a logged model without a run."""
+    from dbx_aml.models.pages import run_url
+
+    if _is_logged_model_id(result.run_id):
+        return None
+    return run_url(result.run_id, result.experiment_id, tracking_uri=source.tracking_uri)
+
+
+def _is_logged_model_id(run_id: str) -> bool:
+    """Tell whether the id in a result is that of a logged model without a run."""
+    return run_id.startswith("m-")
 
 
 def _format_age(seconds: float | None) -> str:

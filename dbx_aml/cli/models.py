@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dbx_aml._common.text import printable
 from dbx_aml.cli.options import add_options, config_option, json_option, max_results_option
 from dbx_aml.cli.progress import show_progress
-from dbx_aml.cli.tables import Column, print_fields, print_json, print_line, print_table
+from dbx_aml.cli.tables import (
+    Column,
+    linked_text,
+    print_fields,
+    print_json,
+    print_line,
+    print_table,
+)
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from dbx_aml.models.registered_models import ModelVersionRow
 
 _REGISTRY_HELP = "'databricks-uc', 'databricks', 'aml', or an MLflow registry URI."
@@ -78,11 +82,11 @@ def list_models(
     cells = [
         (
             row.name,
-            row.version,
+            linked_text(row.version, row.url),
             row.registry,
             ", ".join(row.aliases),
             row.stage,
-            _linked_run(row),
+            linked_text(row.run_id, row.run_url),
             _copies_text(row),
         )
         for row in rows
@@ -113,6 +117,7 @@ def show(source: str, registry: str | None, config: str | None, as_json: bool) -
         [
             ("model", row.name),
             ("version", row.version),
+            ("page", row.url),
             ("registry", row.registry),
             ("description", version["description"]),
             ("aliases", ", ".join(row.aliases)),
@@ -190,6 +195,7 @@ def copy(
     print_fields(
         [
             ("copy", result.model_uri),
+            ("page", result.url),
             ("registry", result.registry),
             ("state", "copied now" if result.is_new else "copied before"),
             ("aliases", ", ".join(result.aliases)),
@@ -246,14 +252,6 @@ def _apply_link(config: str | None, stack: ExitStack) -> None:
 
     stack.callback(set_connected_link, connected_link())
     set_connected_link(Link.load(config=config))
-
-
-def _linked_run(row: ModelVersionRow) -> Text:
-    from rich.style import Style
-    from rich.text import Text
-
-    style = Style(link=printable(row.run_url)) if row.run_url else ""
-    return Text(row.run_id, style=style)
 
 
 def _copies_text(row: ModelVersionRow) -> str:

@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dbx_aml._common.text import printable
 from dbx_aml.cli.options import json_option, max_results_option, tracking_uri_option
 from dbx_aml.cli.progress import show_progress
-from dbx_aml.cli.tables import Column, print_fields, print_json, print_line, print_table
+from dbx_aml.cli.tables import (
+    Column,
+    linked_text,
+    print_fields,
+    print_json,
+    print_line,
+    print_table,
+)
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from dbx_aml.tracking.runs import RunRow
 
 _MAX_METRICS = 4
@@ -63,7 +67,13 @@ def runs(
         Column("metrics", is_optional=True),
     ]
     cells = [
-        (_linked_id(row), row.name, row.status, *_format_times(row), _format_metrics(row.metrics))
+        (
+            linked_text(row.run_id, row.url),
+            row.name,
+            row.status,
+            *_format_times(row),
+            _format_metrics(row.metrics),
+        )
         for row in rows
     ]
     print_table(columns, cells)
@@ -143,13 +153,6 @@ def _format_metrics(metrics: dict[str, float]) -> str:
     ]
     hidden = len(metrics) - _MAX_METRICS
     return "\n".join(lines + ([f"and {hidden} more"] if hidden > 0 else []))
-
-
-def _linked_id(row: RunRow) -> Text:
-    from rich.style import Style
-    from rich.text import Text
-
-    return Text(row.run_id, style=Style(link=printable(row.url)) if row.url else "")
 
 
 def _format_size(size: int | None) -> str:

@@ -110,6 +110,7 @@ def _print_rows(
     columns: Sequence[Column], cells: Sequence[Sequence[Text]], console: Console
 ) -> None:
     if not console.file.isatty():
+        columns, cells = _with_urls(columns, cells)
         cells = [[_on_one_line(cell) for cell in row] for row in cells]
         _print_columns(columns, cells, _natural_widths(columns, cells), console)
         return
@@ -131,6 +132,29 @@ def _print_rows(
         if number:
             console.print()
         _print_block(columns, row, console)
+
+
+def linked_text(text: str, url: str | None) -> Text:
+    """Return a cell that links to a page; in a pipe the URL is in a column of its own."""
+    from rich.style import Style
+    from rich.text import Text
+
+    return Text(text, style=Style(link=printable(url)) if url else "")
+
+
+def _with_urls(
+    columns: Sequence[Column], cells: Sequence[Sequence[Text]]
+) -> tuple[list[Column], list[list[Text]]]:
+    """Add a column with the URLs for each column whose cells link to pages."""
+    from rich.text import Text
+
+    urls = [[getattr(cell.style, "link", None) or "" for cell in row] for row in cells]
+    linked = [index for index in range(len(columns)) if any(row[index] for row in urls)]
+    url_columns = [Column(f"{columns[index].header} page") for index in linked]
+    return [*columns, *url_columns], [
+        [*row, *(Text(row_urls[index]) for index in linked)]
+        for row, row_urls in zip(cells, urls, strict=True)
+    ]
 
 
 def print_fields(

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+from dbx_aml._common.deadline import time_limit
 from dbx_aml._common.errors import ArgumentError, DbxAmlError, RegistryError
 from dbx_aml._common.http import paged
 from dbx_aml._common.log import get_logger
@@ -30,6 +31,7 @@ from dbx_aml.models.model_download import (
 from dbx_aml.models.model_files import locate_model, registry_uri_of
 from dbx_aml.models.model_names import check_model_name, map_model_name
 from dbx_aml.models.model_uri import ModelUri
+from dbx_aml.models.pages import model_version_url, run_url
 from dbx_aml.models.registration import (
     READY_TIMEOUT_S,
     create_registered_model,
@@ -37,6 +39,7 @@ from dbx_aml.models.registration import (
     signature_tag,
 )
 from dbx_aml.models.registries import (
+    LOOKUP_TIMEOUT_S,
     Registry,
     current_link,
     find_elsewhere,
@@ -72,6 +75,7 @@ class CopiedModelVersion:
         artifacts_sha256: Hash over the names and contents of all files.
         aliases: Aliases of the copy.
         tags: Tags of the copy.
+        url: Page of the copy, None where its registry has no pages.
     """
 
     name: str
@@ -84,6 +88,7 @@ class CopiedModelVersion:
     artifacts_sha256: str
     aliases: list[str] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
+    url: str | None = None
 
 
 def _report_nothing(step: str, done: int, total: int) -> None:
@@ -408,7 +413,21 @@ def source_run(version: ModelVersion, registry: Registry) -> tuple[str, str]:
     """Return the id and the page of the run that logged a version; an unknown value is ""."""
     tags = lineage.read_lineage(version.tags)
     run_id = version.run_id or tags.get(lineage.SOURCE_RUN_ID) or ""
-    return run_id, version.run_link or tags.get(lineage.SOURCE_URL) or ""
+    page = version.run_link or tags.get(lineage.SOURCE_URL) or ""
+    if version.run_id and not page:
+        page = _page_of_run(version.run_id, registry)
+    return run_id, page
+
+
+def _page_of_run(run_id: str, registry: Registry) -> str:
+    """Return the page of a run beside a registry; "" if its server does not show the run."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with time_limit(LOOKUP_TIMEOUT_S):
+            return run_url(run_id, tracking_uri=registry.tracking_uri) or ""
+    except (MlflowException, DbxAmlError):
+        return ""
 
 
 def _find_ends(
@@ -534,6 +553,7 @@ def _describe(
         artifacts_sha256=tags.get(lineage.ARTIFACTS_SHA256, ""),
         aliases=sorted(copy.aliases),
         tags=dict(copy.tags),
+        url=model_version_url(copy.name, copy.version, registry_uri=target.uri),
     )
 
 

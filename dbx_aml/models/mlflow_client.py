@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from dbx_aml._common.errors import ServiceError
+from dbx_aml._common.deadline import call_within
+from dbx_aml._common.errors import LinkError, ServiceError
 from dbx_aml._common.http import MAX_PAGES, TRANSFER_START_S, Transfer, bound_client, paged
 from dbx_aml._common.paths import check_relative_path
+from dbx_aml._common.redact import redact
 from dbx_aml._common.retry import retry_timeout_s
 from dbx_aml._common.text import one_line
 
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _POINTS_PER_PAGE = 25_000
+_HOST_TIMEOUT_S = 5.0
+_MAX_ERROR_CHARS = 240
 
 
 def create_client(tracking_uri: str | None = None, registry_uri: str | None = None) -> MlflowClient:
@@ -34,6 +39,35 @@ def create_client(tracking_uri: str | None = None, registry_uri: str | None = No
     from mlflow import MlflowClient
 
     return bound_client(MlflowClient(tracking_uri, registry_uri))
+
+
+def databricks_host(uri: str | None, timeout_s: float = _HOST_TIMEOUT_S) -> str:
+    """Return the URL of the Databricks workspace that MLflow calls for a URI.
+
+    Args:
+        uri: "databricks", "databricks-uc", or either with "://<profile>".
+        timeout_s: Longest time: MLflow may ask the host for its kind.
+
+    Raises:
+        LinkError: Databricks is not configured on this machine, or the host does not answer.
+    """
+    from mlflow.utils.databricks_utils import get_databricks_host_creds
+
+    # The import takes seconds that are not the host's.
+    with suppress(ImportError):
+        import_module("databricks.sdk")
+    try:
+        host_creds = call_within(lambda: get_databricks_host_creds(uri), timeout_s)
+    except TimeoutError:
+        problem = f"no answer from its host in {timeout_s:.1f} s"
+    except Exception as err:  # noqa: BLE001 - MLflow and databricks-sdk raise many classes
+        problem = redact(one_line(err, _MAX_ERROR_CHARS))
+    else:
+        return str(host_creds.host)
+    raise LinkError(
+        f"Databricks must be set up for MLflow's {uri!r}: got {problem}; compare DATABRICKS_HOST "
+        "and DATABRICKS_TOKEN, or set another MLflow URI as databricks_tracking_uri"
+    )
 
 
 def get_metric_history(client: MlflowClient, run_id: str, key: str) -> list[Metric]:

@@ -16,6 +16,7 @@ from dbx_aml.models.copy import list_versions, source_run
 from dbx_aml.models.mlflow_client import list_all_artifacts
 from dbx_aml.models.model_files import locate_model
 from dbx_aml.models.model_uri import ModelUri
+from dbx_aml.models.pages import model_version_url
 from dbx_aml.models.registries import (
     Registry,
     current_link,
@@ -42,6 +43,7 @@ class ModelVersionRow:
         stage: MLflow's stage, where the registry still has stages.
         status: MLflow's status, for example "READY".
         created: Time of creation in UTC.
+        url: Page of the version, None where the registry has no pages.
         run_id: Run that logged the model.
         run_url: Page of the run.
         copied_from: URI of the source of a copy, with its registry.
@@ -55,6 +57,7 @@ class ModelVersionRow:
     stage: str = ""
     status: str = ""
     created: datetime | None = None
+    url: str | None = None
     run_id: str = ""
     run_url: str = ""
     copied_from: str = ""
@@ -188,12 +191,13 @@ def _rows_of(registry: Registry, name: str | None, max_results: int) -> list[Mod
         names = [name]
     with ThreadPoolExecutor(_THREADS) as pool:
         versions_of_names = list(pool.map(lambda model: list_versions(registry, model), names))
-    rows = []
-    for model_name, versions in zip(names, versions_of_names, strict=True):
-        newest_first = sorted(versions, key=lambda version: -int(version.version))
-        rows += [_to_row(registry, version) for version in newest_first]
-        if not versions and name is None:
-            rows.append(ModelVersionRow(registry=registry.word, name=model_name))
+        rows: list[ModelVersionRow] = []
+        for model_name, versions in zip(names, versions_of_names, strict=True):
+            newest_first = sorted(versions, key=lambda version: -int(version.version))
+            # In Databricks the page of a run takes a request.
+            rows += pool.map(partial(_to_row, registry), newest_first)
+            if not versions and name is None:
+                rows.append(ModelVersionRow(registry=registry.word, name=model_name))
     return rows
 
 
@@ -211,6 +215,7 @@ def _to_row(registry: Registry, version: ModelVersion) -> ModelVersionRow:
         stage="" if stage == "None" else stage,
         status=str(version.status),
         created=datetime.fromtimestamp(created_ms / 1000, UTC) if created_ms else None,
+        url=model_version_url(version.name, version.version, registry_uri=registry.uri),
         run_id=run_id,
         run_url=run_url,
         copied_from=(

@@ -22,7 +22,7 @@ from dbx_aml.link.uris import (
     is_unity_catalog_uri,
     parse_azureml_uri,
 )
-from dbx_aml.models.mlflow_client import create_client
+from dbx_aml.models.mlflow_client import create_client, databricks_host
 from dbx_aml.models.model_uri import ModelUri
 
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ class Registry:
                 f"{resource.resource_group}/{resource.kind}/{resource.name}"
             )
         if is_databricks_uri(self.uri):
-            return f"{self.uri.partition('://')[0]}://{_databricks_host(self.uri)}"
+            host = databricks_host(self.uri)
+            address = host.partition("://")[2].rstrip("/") or host
+            return f"{self.uri.partition('://')[0]}://{address}"
         return redact_uri(self.uri)
 
     @property
@@ -262,10 +264,3 @@ def _aml_registry(link: Link) -> Registry:
         workspace = with_tracking_uri(AzureClient(get_credential(link)), link.aml_workspace)
         uri = workspace.tracking_uri
     return Registry(str(uri), str(uri))
-
-
-def _databricks_host(uri: str) -> str:
-    from mlflow.utils.databricks_utils import get_databricks_host_creds
-
-    host = str(get_databricks_host_creds(uri).host)
-    return host.partition("://")[2].rstrip("/") or host

@@ -27,9 +27,9 @@ from dbx_aml.link.clouds import ALLOWED_HOSTS_VARIABLE
 from dbx_aml.link.connected_link import connected_link, set_connected_link
 from dbx_aml.link.link import Link
 from dbx_aml.link.uris import is_databricks_uri, parse_azureml_uri
+from dbx_aml.models.mlflow_client import databricks_host
 from dbx_aml.models.register_patch import patch_register_model
 from dbx_aml.tracking.connection import Connection
-from dbx_aml.tracking.servers import databricks_host
 
 _CLOUD = "AZUREML_CURRENT_CLOUD"
 _RETRY_TIMEOUT = "DBX_AML_RETRY_TIMEOUT_S"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dbx_aml._common.errors import RunError
 from dbx_aml._common.text import first_line
 from dbx_aml.models.mlflow_client import create_client, get_metric_history, list_all_artifacts
-from dbx_aml.tracking.pages import run_url
+from dbx_aml.models.pages import run_url
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

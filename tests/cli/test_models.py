@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from mlflow import MlflowClient
 
 from dbx_aml.cli.main import main
 from dbx_aml.link.link import Link
 from tests.models.conftest import aml_registry, linked, saved_model, uc_registry, uc_version
+from tests.support.azureml.workspace import TENANT_ID, Workspace
 
 __all__ = ["aml_registry", "linked", "saved_model", "uc_registry", "uc_version"]
 
@@ -83,3 +85,27 @@ def test_a_version_that_is_nowhere_is_one_line_and_exit_code_1(config: str) -> N
     result = run("show", "models:/main.ml.none/1", "--config", config)
     assert result.exit_code == 1
     assert "'models:/main.ml.none/1', which is not in Unity Catalog in Databricks" in result.stderr
+
+
+def test_each_version_and_run_has_its_page_also_where_mlflow_gives_no_link(
+    config: str, aml_registry: MlflowClient
+) -> None:
+    experiment_id = aml_registry.create_experiment("pages")
+    run_id = aml_registry.create_run(experiment_id).info.run_id
+    aml_registry.log_text(run_id, "model", "model/MLmodel")
+    aml_registry.create_registered_model("logged")
+    source = f"{aml_registry.get_run(run_id).info.artifact_uri}/model"
+    assert not aml_registry.create_model_version("logged", source, run_id).run_link
+
+    (row,) = read_json("list", "logged", "--config", config)
+
+    workspace = f"wsid={Workspace().scope}&tid={TENANT_ID}"
+    assert row["url"] == f"https://ml.azure.com/model/logged:1/details?{workspace}"
+    assert row["run_url"] == f"https://ml.azure.com/runs/{run_id}?{workspace}"
+    head, line = run("list", "logged", "--config", config).output.splitlines()[-2:]
+    assert head.split()[-4:] == ["version", "page", "run", "page"]
+    assert line.split()[-2:] == [row["url"], row["run_url"]]
+    (row,) = read_json("list", "main.ml.delay", "--config", config)
+    assert row["url"].endswith("/explore/data/models/main/ml/delay/version/1")
+    text = run("show", "models:/main.ml.delay/1", "--config", config).output
+    assert row["url"] in text.split()

@@ -11,7 +11,14 @@ from rich.console import Console
 from rich.text import Text
 
 from dbx_aml.cli import tables
-from dbx_aml.cli.tables import Column, print_fields, print_json, print_line, print_table
+from dbx_aml.cli.tables import (
+    Column,
+    linked_text,
+    print_fields,
+    print_json,
+    print_line,
+    print_table,
+)
 
 RUN_ID = "0123456789abcdef0123456789abcdef"
 PATH = "/Volumes/main/flights/models/" + "long-folder-name/" * 4
@@ -46,6 +53,18 @@ def test_in_a_pipe_each_row_is_one_whole_line() -> None:
 
 def test_in_a_pipe_the_lines_of_a_cell_are_joined() -> None:
     assert table_lines([Column("metrics")], [("loss=1\nacc=2",)])[1] == "loss=1 acc=2"
+
+
+def test_in_a_pipe_the_url_of_a_linked_cell_is_text_in_a_column_of_its_own() -> None:
+    columns, page = [Column("run"), Column("name")], "https://ml.azure.com/runs/r?wsid=/a/b"
+    rows = [(linked_text("r", page), "first"), (linked_text("s", None), "second")]
+    lines = table_lines(columns, rows)
+    assert [line.split() for line in lines] == [
+        ["run", "name", "run", "page"],
+        ["r", "first", page],
+        ["s", "second"],
+    ]
+    assert "page" not in table_lines(columns, rows, width=80)[0]
 
 
 def test_a_wide_terminal_shows_every_column() -> None:

@@ -10,7 +10,7 @@ from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
 from mlflow.tracking._tracking_service.client import TrackingServiceClient
 from mlflow.utils.databricks_utils import is_in_databricks_notebook
 
-from dbx_aml.tracking.pages import experiment_url, run_url
+from dbx_aml.models.pages import experiment_url, run_url
 
 _METHOD = "_log_url"
 

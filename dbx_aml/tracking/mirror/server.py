@@ -26,7 +26,7 @@ from dbx_aml.azure.workspaces import check_workspace, with_tracking_uri
 from dbx_aml.link.link import Link
 from dbx_aml.link.uris import is_azureml_uri, is_databricks_uri
 from dbx_aml.link.workspace import AmlWorkspace
-from dbx_aml.tracking.pages import run_url
+from dbx_aml.models.pages import run_url
 from dbx_aml.tracking.servers import check_tracking_server
 
 Item = TypeVar("Item")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from mlflow.entities import Run
 
+from dbx_aml.models.pages import experiment_url
 from dbx_aml.tracking.mirror import tags
 from dbx_aml.tracking.mirror.run_states import RunStates
 from dbx_aml.tracking.mirror.server import MlflowServer
@@ -29,6 +30,7 @@ class MirrorCounts:
         unmarked: Number of runs that are mirrored only by `--include-unmarked`.
         oldest_pending_s: Seconds since the start of the oldest pending run.
         reasons: Reasons of failed and pending runs, at most three.
+        url: Page of the experiment, None where the source has no pages.
     """
 
     experiment: str
@@ -38,6 +40,7 @@ class MirrorCounts:
     unmarked: int
     oldest_pending_s: float | None
     reasons: tuple[str, ...]
+    url: str | None
 
 
 def count_runs(
@@ -65,13 +68,14 @@ def count_runs(
         if counts.keys() != {"unmarked"}:
             age_s = None if oldest_start is None else time.time() - oldest_start / 1000
             yield MirrorCounts(
-                experiment=source.store.get_experiment(experiment_id).name,
+                experiment=source.experiment_name(experiment_id),
                 pending=counts[tags.PENDING],
                 done=counts[tags.DONE],
                 failed=counts[tags.FAILED],
                 unmarked=counts["unmarked"],
                 oldest_pending_s=age_s,
                 reasons=tuple(reasons[:_MAX_REASONS]),
+                url=experiment_url(experiment_id, tracking_uri=source.tracking_uri),
             )
 
 

@@ -4,7 +4,7 @@ import mlflow
 import pytest
 
 import dbx_aml
-from dbx_aml.tracking.pages import experiment_url, model_version_url, run_url
+from dbx_aml.models.pages import experiment_url, model_version_url, run_url
 from tests.support.azureml.workspace import Workspace
 
 HOST = "https://adb-1.2.azuredatabricks.net"
@@ -101,6 +101,9 @@ def test_the_page_in_the_studio_names_the_tenant_of_the_settings(
     ):
         assert url is not None
         assert url.endswith("/workspaces/mlw-team&tid=contoso.onmicrosoft.com")
+    assert model_version_url("m", 1, registry_uri=SHARED) == (
+        "https://ml.azure.com/registries/shared/models/m/version/1?tid=contoso.onmicrosoft.com"
+    )
 
 
 def test_the_server_is_asked_for_the_experiment_that_a_page_needs(
@@ -112,7 +115,7 @@ def test_the_server_is_asked_for_the_experiment_that_a_page_needs(
     assert dbx_aml.run_url("no run") is None
     assert dbx_aml.experiment_url("7") is None
     assert dbx_aml.model_version_url("m", 1) is None
-    monkeypatch.setattr("dbx_aml.tracking.pages._server_page", lambda uri: "https://server/#")
+    monkeypatch.setattr("dbx_aml.models.pages._server_page", lambda uri: "https://server/#")
     page = f"https://server/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
     assert dbx_aml.run_url(run.info.run_id) == page
 

@@ -17,7 +17,7 @@ from dbx_aml.link.uris import (
     parse_azureml_uri,
 )
 from dbx_aml.link.workspace import AmlWorkspace
-from dbx_aml.tracking.servers import databricks_host
+from dbx_aml.models.mlflow_client import create_client, databricks_host
 
 
 def run_url(
@@ -41,8 +41,6 @@ def run_url(
     if server is None:
         return None
     if experiment_id is None:
-        from dbx_aml.models.mlflow_client import create_client
-
         experiment_id = str(create_client(tracking_uri).get_run(run_id).info.experiment_id)
     return f"{server}/experiments/{_quote(experiment_id)}/runs/{_quote(run_id)}"
 
@@ -86,7 +84,9 @@ def model_version_url(
     if resource is not None and resource.kind == "registries":
         cloud = CLOUDS[cloud_and_region(resource.host)[0] or "AzureCloud"]
         model = f"{_quote(unquote(resource.name))}/models/{_quote(name)}"
-        return f"https://{cloud.studio}/registries/{model}/version/{version}"
+        tenant_id = _tenant_id()
+        tenant = f"?tid={_quote(tenant_id)}" if tenant_id else ""
+        return f"https://{cloud.studio}/registries/{model}/version/{version}{tenant}"
     if is_azureml_uri(registry_uri):
         workspace = _workspace(registry_uri)
         return workspace.model_version_url(name, version, tenant_id=_tenant_id())
