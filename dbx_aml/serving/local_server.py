@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ _POLL_S = 0.05
 _HEALTH_POLICY = RetryPolicy(timeout_s=1.0, max_attempts=1)
 # Longest time that the scoring server gives a request.
 _SCORE_POLICY = RetryPolicy(timeout_s=300.0, max_attempts=1)
-_STOP_TIMEOUT_S = 5.0
+_STOP_TIMEOUT_S = 2.0
 _LOG_LINES = 25
 # Variables that the container in Azure ML does not have from this machine: settings of the scoring
 # server, of Python, and of the services that this program is connected with.
@@ -325,11 +326,11 @@ def try_endpoint(
 
 def find_reason(log: str) -> str:
     """Return the line of a log with the last exception that the scoring server did not raise."""
-    lines = log.splitlines()
     reasons = [
         line
-        for line, next_line in zip(lines, [*lines[1:], ""], strict=True)
-        if not next_line.strip() and _EXCEPTION.fullmatch(line)
+        # The line of an exception follows the indented lines of its traceback.
+        for previous_line, line in pairwise(log.splitlines())
+        if previous_line.startswith("  ") and _EXCEPTION.fullmatch(line)
     ]
     return one_line(reasons[-1], 300) if reasons else ""
 
