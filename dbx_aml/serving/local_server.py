@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,7 @@ _HEALTH_POLICY = RetryPolicy(timeout_s=1.0, max_attempts=1)
 _SCORE_POLICY = RetryPolicy(timeout_s=300.0, max_attempts=1)
 _STOP_TIMEOUT_S = 2.0
 _LOG_LINES = 25
+_MAX_REASON = 360
 # Variables that the container in Azure ML does not have from this machine: settings of the scoring
 # server, of Python, and of the services that this program is connected with.
 _DROPPED_VARIABLES = (
@@ -325,14 +326,21 @@ def try_endpoint(
 
 
 def find_reason(log: str) -> str:
-    """Return the line of a log with the last exception that the scoring server did not raise."""
-    reasons = [
-        line
-        # The line of an exception follows the indented lines of its traceback.
-        for previous_line, line in pairwise(log.splitlines())
+    """Return the last exception in a log that the scoring server did not raise, on one line."""
+    lines = log.splitlines()
+    # An exception follows the indented lines of its traceback, and may have several lines.
+    starts = [
+        number
+        for number, (previous_line, line) in enumerate(pairwise(lines), start=1)
         if previous_line.startswith("  ") and _EXCEPTION.fullmatch(line)
     ]
-    return one_line(reasons[-1], 300) if reasons else ""
+    if not starts:
+        return ""
+    message = one_line(" ".join(takewhile(str.strip, lines[starts[-1] :])))
+    if len(message) <= _MAX_REASON:
+        return message
+    # MLflow shows the rows first, and then what is wrong with them.
+    return f"{message[: _MAX_REASON // 3]} ... {message[-_MAX_REASON * 2 // 3 :]}"
 
 
 def _find_client(uri: ModelUri, registry: str | None, link: Link | None) -> MlflowClient:

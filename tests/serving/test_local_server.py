@@ -49,7 +49,7 @@ NO_INPUT = {"message": "A value is not provided for the 'input_data' parameter."
 
 
 def post(endpoint: LocalEndpoint, body: Any) -> tuple[int, Any]:
-    """Send a body as it is; return status and answer."""
+    """Send a request with this body; return the status and the answer."""
     response = urllib3.PoolManager().request(
         "POST",
         endpoint.url,
@@ -383,7 +383,8 @@ def test_the_reason_of_a_failure_is_the_models_exception_not_the_servers() -> No
         """
         2026-11-26 I [1] azmlinfsrv - Encountered Exception: Traceback (most recent call last):
           File "model.py", line 3, in predict
-        mlflow.exceptions.MlflowException: Model is missing inputs ['hour'].
+        mlflow.exceptions.MlflowException: Model must have 'hour': got
+        0 200.0. Add it.
 
         The above exception was the direct cause of the following exception:
 
@@ -393,8 +394,12 @@ def test_the_reason_of_a_failure_is_the_models_exception_not_the_servers() -> No
         Note: a line of the model
         """
     )
-    reason = "mlflow.exceptions.MlflowException: Model is missing inputs ['hour']."
+    reason = "mlflow.exceptions.MlflowException: Model must have 'hour': got 0 200.0. Add it."
     assert find_reason(log) == reason
+    long_reason = find_reason(log.replace("0 200.0.", "0 200.0.\n" * 1000))
+    assert long_reason.startswith("mlflow.exceptions.MlflowException: Model must have 'hour'")
+    assert long_reason.endswith("0 200.0. Add it.")
+    assert len(long_reason) < 400
     assert find_reason("2026-11-26 I [1] azmlinfsrv - ready\n") == ""
 
 

@@ -31,7 +31,7 @@ def save_served_model(
         folder: Folder for the model.
         predict: Prediction.
         example: Input for an inferred signature.
-        load: What the model does when it is loaded.
+        load: Function that the model calls when it is loaded.
         options: Further options of MLflow's `save_model`.
     """
     import mlflow.pyfunc
