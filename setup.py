@@ -86,7 +86,7 @@ setup(
         "cluster": CLUSTER,
         "wheelhouse": WHEELHOUSE,
         "serve": SERVE,
-        "local": LOCAL,
+        "local": LOCAL + SERVE,
         "dev": LOCAL + CLUSTER + WHEELHOUSE + DEV,
     },
     entry_points={

@@ -133,7 +133,9 @@ plt.show()
 
 # COMMAND ----------
 
-mlflow.sklearn.autolog(serialization_format="cloudpickle", log_datasets=False, silent=True)
+mlflow.sklearn.autolog(
+    serialization_format="cloudpickle", log_datasets=False, log_input_examples=True, silent=True
+)
 with mlflow.start_run(run_name="arrival_delay") as run:
     mlflow.log_params({"input_table": input_table, "row_filter": widget("row_filter")})
     model = delay_model(float(widget("alpha")))

@@ -42,6 +42,7 @@ def test_each_step_of_the_flow_has_a_notebook() -> None:
         "02_track.py",
         "03_register.py",
         "04_score.py",
+        "05_serve.py",
         "_setup.py",
     ]
 

@@ -31,6 +31,7 @@ def run_all(folder: Path) -> dict[str, Any]:
     """Run the notebooks of the project and one of a user; return their exit values.
 
     04_score runs 03_register for a model, and that runs 02_track, each as a separate notebook.
+    05_serve takes the model that they registered.
     """
     user_notebook = write_notebook(
         folder / "of a user" / "main.py",
@@ -45,6 +46,9 @@ def run_all(folder: Path) -> dict[str, Any]:
     paths = [NOTEBOOKS / "01_link.py", NOTEBOOKS / "04_score.py", user_notebook]
     with local_workspace() as spark:
         values = {path.stem: run_notebook(path, spark=spark).exit_value for path in paths}
+        serve = NOTEBOOKS / "05_serve.py"
+        widgets = {"model_uri": "models:/arrival_delay@champion"}
+        values["05_serve"] = run_notebook(serve, widgets, spark=spark).exit_value
         assert is_connect(spark) == ("SPARK_REMOTE" in os.environ)
     return {name: json.loads(value or "null") for name, value in values.items()}
 
@@ -105,6 +109,14 @@ def test_the_score_notebook_trains_registers_and_scores(exit_values) -> None:
     assert (result["status"], result["rows_read"]) == ("scored", ROWS)
     assert result["rows_scored"] == ROWS - CANCELLED_ROWS
     assert result["rows_quarantined"] == CANCELLED_ROWS
+
+
+def test_the_serve_notebook_gets_the_answers_of_predict(exit_values) -> None:
+    result = exit_values["05_serve"]
+
+    assert result["model_uri"] == "models:/arrival_delay/1"
+    assert (result["rows"], result["difference"]) == (5, "")
+    assert result["ready_after_s"] > 0
 
 
 def test_a_users_notebook_in_another_folder_uses_setup(exit_values) -> None:

@@ -55,7 +55,7 @@ class DemoFlow:
 
     Args:
         spark: Session for all steps.
-        notebooks: Folder of `01_link.py` to `04_score.py`.
+        notebooks: Folder of `01_link.py` to `05_serve.py`.
         folder: Empty folder for landing files, checkpoint and pages.
         flights: Table from `read_flights`.
         tracking_uri: MLflow store that the link must resolve to, for tracking and registry.
@@ -106,6 +106,7 @@ class DemoFlow:
             "register version 2": lambda: self._register("2"),
             "load December": lambda: self._load_months(12),
             "score December": lambda: self._score(12),
+            "serve version 2 on this machine": self._serve,
             "check every flight": self._check_tables,
         }
 
@@ -185,6 +186,14 @@ class DemoFlow:
         )
         _check_equal("model version", self._champion["model_version"], str(result["model_version"]))
         return numbers
+
+    def _serve(self) -> dict[str, Any]:
+        """Start Azure ML's scoring server with the champion, and compare its answers."""
+        result = self._run_notebook("05_serve.py", {"model_uri": self._champion["model_uri"]})
+        version = self._champion["model_version"]
+        _check_equal("served model", f"models:/{MODEL_NAME}/{version}", result["model_uri"])
+        _check_equal("difference from pyfunc.predict", "", result["difference"])
+        return {"model_version": version}
 
     def _check_tables(self) -> dict[str, Any]:
         """Check that each new flight is in exactly one of output table and quarantine table."""

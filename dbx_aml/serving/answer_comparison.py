@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from dbx_aml._common.text import one_line
@@ -39,7 +40,9 @@ class AnswerComparison:
     difference: str
 
 
-def compare_answers(endpoint: LocalEndpoint, inputs: Mapping[str, Rows]) -> list[AnswerComparison]:
+def compare_answers(
+    endpoint: LocalEndpoint, inputs: Mapping[str, Rows] = MappingProxyType({})
+) -> list[AnswerComparison]:
     """Send inputs to an endpoint, and compare its answers with `pyfunc.predict`.
 
     The input example of the model comes first, if it has one.

@@ -1,4 +1,4 @@
-"""`dbx-aml endpoint try`: what it prints, and how it ends."""
+"""`dbx-aml endpoint try`: its output, its errors and the end of its server."""
 
 from __future__ import annotations
 
