@@ -203,8 +203,11 @@ def nested_model(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def nested_endpoint(nested_model) -> Iterator[LocalEndpoint]:
-    with try_endpoint(nested_model) as endpoint:
-        yield endpoint
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AZURE_CLIENT_SECRET", "secret")
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        with try_endpoint(nested_model) as endpoint:
+            yield endpoint
 
 
 @pytest.mark.slow
@@ -227,6 +230,21 @@ def test_milliseconds_are_times_and_a_fraction_is_no_whole_number(nested_endpoin
     assert answer["next"] == "2024-01-02T10:00:00.123000"
     with pytest.raises(ServingError, match=r"500; ValueError: column 'count' must hold whole"):
         nested_endpoint.score({"columns": columns, "data": [[*row[:4], 1.5]]})
+
+
+@pytest.mark.slow
+def test_the_server_listens_on_one_address_and_knows_no_settings_of_this_program(
+    nested_endpoint,
+) -> None:
+    port = urllib3.util.parse_url(nested_endpoint.url).port
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", port), timeout=5).close()
+    variables = Path(f"/proc/{nested_endpoint._process.pid}/environ").read_bytes().split(b"\0")
+    names = {variable.partition(b"=")[0].decode() for variable in variables}
+    assert {"AZUREML_MODEL_DIR", "MLFLOW_MODEL_FOLDER", "PATH"} <= names
+    assert not names & {"AZURE_CLIENT_SECRET", "DBX_AML_LOCAL_ROOT", "MLFLOW_TRACKING_URI"}
+    values = dict(variable.split(b"=", 1) for variable in variables if variable)
+    assert values[b"AZUREML_MODEL_DIR"].endswith(b"/models/model/1")
 
 
 @pytest.mark.slow
