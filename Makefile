@@ -6,7 +6,7 @@ PYTHON_IN := .venv/bin/python
 AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
 SHELL_FILES = $(shell git grep --untracked -lE '^\#!.*\b(ba)?sh$$' 2>/dev/null)
 
-.PHONY: help setup demo test check bench nightly fmt lint types shell spell wheel-test build clean
+.PHONY: help setup demo test check bench nightly fmt lint types shell spell wheel-test build wheelhouses clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ wheel-test: build ## the fast tests against the built wheel, sources out of reac
 
 build: setup ## the wheel, in dist/
 	@rm -rf build/lib dist && .venv/bin/uv build --quiet --wheel --out-dir dist
+
+wheelhouses: setup ## resolve what each runtime lacks; the lists are part of the package
+	@$(PYTHON_IN) -m dbx_aml.cluster.resolve dbx_aml/cluster/runtimes
 
 clean: ## remove what the targets above made, .venv included
 	rm -rf .venv .dbx_aml build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

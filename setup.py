@@ -38,7 +38,7 @@ CLUSTER = ["databricks-sdk>=0.30"]
 SERVE = ["uv>=0.5"]
 
 WHEELHOUSE = [
-    "uv>=0.5",  # resolves for another Python than the one it runs in
+    "uv>=0.10",  # resolves for another Python than the one it runs in
     "pip",  # downloads wheels, with its own settings of the index
 ]
 
@@ -77,6 +77,7 @@ setup(
         "dbx_aml": [
             "py.typed",
             "cluster/runtimes.txt",
+            "cluster/runtimes/*.txt",
             "cluster/node/*.sh",
             "local/notebook/page.css",
         ]

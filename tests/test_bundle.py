@@ -24,7 +24,7 @@ from databricks.bundles.volumes import Volume
 
 import dbx_aml
 from dbx_aml.cli.main import main
-from dbx_aml.cluster.runtimes import UNTESTED_RUNTIMES, find_runtime
+from dbx_aml.cluster.runtimes import find_runtime
 from dbx_aml.local.notebook.source import read_notebook, widget_names
 from tests.support.databricks import USER, Databricks, databricks_service
 from tests.support.databricks.wheel_task import WheelTasks
@@ -248,7 +248,7 @@ def test_runtime_and_serverless_version_are_known_and_bring_the_same() -> None:
     serverless = find_runtime(f"client.{variables['serverless_version']['default']}")
 
     assert cluster and serverless
-    assert cluster.name not in UNTESTED_RUNTIMES
+    assert cluster.refusal is serverless.refusal is None
     assert cluster.is_lts
     assert cluster.python == serverless.python
     for name in ("pandas", "pyarrow", "numpy", "azure-storage-blob"):

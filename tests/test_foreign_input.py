@@ -384,9 +384,6 @@ MARKER = {
     "time": "2026-11-24T22:05:09+00:00",
     "is_driver": True,
     "installed": {"azureml-mlflow": "1.62.0.post6"},
-    "kept_packages": [
-        {"package": "a", "version": "1", "required_by": "b 1", "requirement": "<=0.9"}
-    ],
     "messages": ["a"],
     "steps": {"fetch": 0.4},
     "variables": {"A": "b"},

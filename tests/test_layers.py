@@ -119,7 +119,6 @@ def test_only_the_places_of_the_http_policy_send_requests() -> None:
     """A client that is created elsewhere waits as long as a server asks."""
     places = {
         "MlflowClient": {
-            "cluster.node.verify",
             "local.notebook.workspace_stub",
             "models.mlflow_client",
         },

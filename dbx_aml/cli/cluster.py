@@ -12,6 +12,7 @@ from dbx_aml.cli.cluster_files import snippet
 from dbx_aml.cli.options import (
     add_options,
     config_option,
+    init_timeout_option,
     json_option,
     on_failure_option,
     wheelhouse_option,
@@ -34,10 +35,19 @@ for _command in (attach, detach, status, snippet):
 @click.option(
     "--wheelhouse-path",
     default="",
-    help="Folder on the cluster with the same wheels, for example /Volumes/main/ml/wheelhouse.  "
-    "[required]",
+    help="Folder on the cluster with the same wheels, for example /Volumes/main/ml/wheelhouse.",
 )
-@add_options(on_failure_option)
+@click.option(
+    "--runtime",
+    help="Runtime whose list of hashes the script carries, instead of a wheelhouse: the nodes' "
+    "package index has the wheels, also the one of dbx-aml.",
+)
+@click.option(
+    "--wheel",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="With --runtime, wheel of dbx-aml on that index.  [default: the one that was installed]",
+)
+@add_options(on_failure_option, init_timeout_option)
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -47,23 +57,28 @@ def init_script(
     config: str | None,
     wheelhouse: Path | None,
     wheelhouse_path: str,
+    runtime: str | None,
+    wheel: Path | None,
     on_failure: str,
+    init_timeout_s: int,
     output: Path | None,
 ) -> None:
-    """Print the init script with the link and the wheels' hash.
+    """Print the init script with the link and the wheels' hashes.
 
     The nodes install no other wheels, even if the folder on the cluster was changed. They need no
     variable of the cluster: runtime 19 hides variables from init scripts in standard access mode.
     """
     from dbx_aml.cluster.files import read_cluster_link
     from dbx_aml.cluster.init_script import render
-    from dbx_aml.cluster.wheelhouse import read_wheelhouse
+    from dbx_aml.cluster.wheelhouse import index_requirements, read_wheelhouse, select_runtime
 
     script = render(
         read_cluster_link(config),
         wheelhouse_path=wheelhouse_path,
-        wheelhouse_sha256=read_wheelhouse(wheelhouse).sha256,
+        wheelhouse_sha256="" if runtime else read_wheelhouse(wheelhouse).sha256,
+        requirements=index_requirements(select_runtime(runtime), wheel) if runtime else "",
         on_failure=on_failure,
+        init_timeout_s=init_timeout_s,
     )
     # As bytes: a text stream of Windows would write CRLF, and Bash runs no such script.
     if output is None:
@@ -120,7 +135,7 @@ def wheelhouse(
                 "runtime": built.runtime,
                 "python": built.python,
                 "packages": built.packages,
-                "kept_packages": [vars(package) for package in built.kept_packages],
+                "newer_packages": list(built.newer_packages),
             }
         )
         return
@@ -129,5 +144,5 @@ def wheelhouse(
         built.packages.items(),
         title=f"{built.folder} for runtime {built.runtime}, Python {built.python}",
     )
-    for package in built.kept_packages:
-        print_line(f"{package}; the init script proves on each node that this works", is_error=True)
+    for message in built.newer_packages:
+        print_line(message, is_error=True)

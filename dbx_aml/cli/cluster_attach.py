@@ -236,6 +236,5 @@ def _status_fields(status: ClusterStatus) -> list[tuple[str, Any]]:
     if marker:
         fields.append(("init script", f"{marker.status}, {marker.time}, {marker.packages_from}"))
         fields += [("added", f"{name} {version}") for name, version in marker.installed.items()]
-        fields += [("kept", package) for package in marker.kept_packages]
         fields += [("message", message) for message in marker.messages]
     return fields + [("problem", problem) for problem in status.problems]

@@ -37,6 +37,13 @@ on_failure_option = click.option(
     show_default=True,
     help="Whether a cluster starts if its init script failed.",
 )
+init_timeout_option = click.option(
+    "--init-timeout-s",
+    type=click.IntRange(10, 3600),
+    default=300,
+    show_default=True,
+    help="Longest time of the init script in seconds, whatever hangs.",
+)
 
 
 def max_results_option(noun: str) -> Option:

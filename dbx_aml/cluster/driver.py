@@ -43,7 +43,7 @@ def failure_message(marker: NodeMarker) -> str | None:
     """Return on one line why a node is not prepared; None for a prepared node."""
     if marker.is_ok:
         return None
-    return marker.reason or "it was killed, or is still running"
+    return marker.reason or "its marker has no reason"
 
 
 def _run_on_driver(client: Client, cluster_id: str, program: str) -> str:

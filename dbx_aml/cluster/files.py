@@ -172,7 +172,7 @@ def collect_files(
         on_failure: "continue" or "stop".
 
     Raises:
-        ArgumentError: The wheelhouse is missing, or its wheels are not those of its list.
+        ArgumentError: The wheelhouse is missing, or a wheel and the list differ.
         LinkError: No `config.json` exists, or it cannot be read.
     """
     return ClusterFiles(

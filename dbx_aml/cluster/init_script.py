@@ -10,13 +10,20 @@ from dbx_aml.link.link import Link
 
 SCRIPT_NAME = "dbx_aml_init.sh"
 ON_FAILURE = ("continue", "stop")
+DEFAULT_TIMEOUT_S = 300
 _SETTINGS = re.compile(r"(?<=^# >>> settings >>>\n).*?(?=^# <<< settings <<<$)", re.M | re.S)
 # Databricks replaces this reference in a cluster's variables, but not in a script.
 _SECRET_REFERENCE = re.compile(r"\{\{\s*secrets/")
 
 
 def render(
-    link: Link, *, wheelhouse_path: str, wheelhouse_sha256: str, on_failure: str = "continue"
+    link: Link,
+    *,
+    wheelhouse_path: str = "",
+    wheelhouse_sha256: str = "",
+    requirements: str = "",
+    on_failure: str = "continue",
+    init_timeout_s: int = DEFAULT_TIMEOUT_S,
 ) -> str:
     """Return the init script with a link and settings in it.
 
@@ -25,7 +32,10 @@ def render(
         wheelhouse_path: Folder on the cluster, for example "/Volumes/main/ml/wheelhouse".
         wheelhouse_sha256: SHA-256 of its list of hashes. The script runs no wheel that this list
             does not have.
+        requirements: List of hashes, instead of a wheelhouse: the nodes' package index has each of
+            its wheels, also the one of this package.
         on_failure: "continue" to start the cluster without dbx-aml, or "stop".
+        init_timeout_s: Longest time of the script in seconds, for example 300.
 
     Raises:
         ArgumentError: A setting is invalid, or the script would contain a secret. The message does
@@ -36,12 +46,12 @@ def render(
         raise ArgumentError(
             f"on_failure must be one of {list(ON_FAILURE)}: got {on_failure!r}; use one of them"
         )
-    if not re.fullmatch(r"/[^\x00-\x1f]+", wheelhouse_path):
+    if not requirements and not re.fullmatch(r"/[^\x00-\x1f]+", wheelhouse_path):
         raise ArgumentError(
             f"wheelhouse_path must be an absolute path on the cluster: got {wheelhouse_path!r}; "
             "use for example '/Volumes/<catalog>/<schema>/<volume>/wheelhouse'"
         )
-    if not re.fullmatch(r"[0-9a-f]{64}", wheelhouse_sha256):
+    if not requirements and not re.fullmatch(r"[0-9a-f]{64}", wheelhouse_sha256):
         raise ArgumentError(
             "wheelhouse_sha256 must have 64 hexadecimal digits in lower case: got "
             f"{wheelhouse_sha256!r}; use the output of 'sha256sum wheelhouse/requirements.txt'"
@@ -49,8 +59,10 @@ def render(
     values = {
         "WHEELHOUSE_PATH": wheelhouse_path,
         "WHEELHOUSE_SHA256": wheelhouse_sha256,
+        "REQUIREMENTS": requirements.strip(),
         # Empty is the default of the script itself.
         "ON_FAILURE": "" if on_failure == "continue" else on_failure,
+        "INIT_TIMEOUT_S": "" if init_timeout_s == DEFAULT_TIMEOUT_S else str(init_timeout_s),
         "CONFIG": link.to_json("rendered init script").strip(),
     }
     settings = "".join(f"BAKED_{name}={shlex.quote(value)}\n" for name, value in values.items())

@@ -1,11 +1,9 @@
 """Build a wheelhouse: a folder with every wheel that the init script adds to a runtime's nodes."""
 
 import hashlib
-import importlib.util
 import json
-import os
+import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,32 +12,22 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from zipfile import BadZipFile, ZipFile
 
-from dbx_aml._common.errors import ArgumentError, ClusterError, ProgramError
+from packaging.utils import canonicalize_name
+
+from dbx_aml._common.errors import ArgumentError, ClusterError
 from dbx_aml._common.json_content import check_types, parse_json
 from dbx_aml._common.paths import sha256_of_file
-from dbx_aml._common.programs import run_program
-from dbx_aml._common.text import install_command, one_line
-from dbx_aml.cluster.node.marker import KeptPackage
+from dbx_aml._common.text import one_line
 from dbx_aml.cluster.node.requirements import (
     PACKAGE,
-    PLUGIN,
     REQUIREMENTS_FILE,
-    Requirements,
-    Wheel,
     WheelHash,
-    constraints,
-    missing_requirements,
     read_hashes,
-    read_pins,
 )
-from dbx_aml.cluster.runtimes import Runtime, known_runtimes
+from dbx_aml.cluster.resolve import Wheel, check_requirements, download_wheels, resolve
+from dbx_aml.cluster.runtimes import Runtime, known_runtimes, supported_runtimes
 
 WHEELHOUSE_FILE = "wheelhouse.json"
-# For one call of pip or uv.
-_TIMEOUT_S = 900.0
-# Operating system of the oldest supported runtime; wheels for it run on all newer ones.
-_PLATFORM = "manylinux_2_28_x86_64"
-_UV_PLATFORM = "x86_64-manylinux_2_28"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,19 +39,20 @@ class Wheelhouse:
         runtime: Name of the runtime, for example "17.3", or of a file of constraints.
         python: Minor version of the runtime's Python, for example "3.12".
         packages: Version by name of each wheel.
-        kept_packages: Packages of the runtime that are newer than a wheel in the folder allows.
+        newer_packages: A message for each package of the runtime that is newer than a wheel in
+            the folder allows.
     """
 
     folder: Path
     runtime: str
     python: str
     packages: Mapping[str, str]
-    kept_packages: tuple[KeptPackage, ...]
+    newer_packages: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class WheelhouseFiles:
-    """The files of a local wheelhouse, whose wheels are those of its list of hashes.
+    """The files of a local wheelhouse; each wheel has a hash in the list.
 
     Args:
         runtime: Name of the runtime, for example "17.3", or of a file of constraints.
@@ -103,21 +92,22 @@ def select_runtime(
     Raises:
         ArgumentError: The runtime is unknown, or the file has no package.
     """
-    runtimes = {name: one for name, one in known_runtimes().items() if one.is_complete}
+    runtimes = known_runtimes()
     if name is not None and constraints_file is None:
-        if name not in runtimes:
+        refusal = runtimes[name].refusal if name in runtimes else "it is not known"
+        if refusal:
             raise ArgumentError(
-                f"runtime must be a known one: got {name!r}; use one of {list(runtimes)}, or "
+                f"runtime must be one of {supported_runtimes()}: got {name!r}: {refusal}; or give "
                 "'pip freeze' of a cluster as constraints"
             )
         return runtimes[name]
     if name is not None or constraints_file is None:
         raise ArgumentError(
             "wheelhouse must be for one runtime: give either a runtime or constraints; "
-            f"runtimes are {list(runtimes)}"
+            f"runtimes are {supported_runtimes()}"
         )
     try:
-        packages = read_pins(constraints_file.read_text(encoding="utf-8"))
+        packages = _read_pins(constraints_file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as err:
         raise ArgumentError(
             f"constraints must be a readable text: got '{constraints_file}'; write it on a cluster "
@@ -145,17 +135,11 @@ def build_wheelhouse(folder: Path, runtime: Runtime, wheel: Path | None = None) 
         ClusterError: The package index lacks a package, or the runtime is too old, or this package
             was not installed from a wheel.
     """
-    for module in ("pip", "uv"):
-        if importlib.util.find_spec(module) is None:
-            raise ClusterError(
-                f"wheelhouse needs {module}: it is not installed; "
-                f"run: {install_command('wheelhouse')}"
-            )
     # Anybody may own the name of this package on a package index: the index is never asked for it.
     wheel = wheel or installed_wheel()
     with tempfile.TemporaryDirectory() as temporary:
         work_folder = Path(temporary)
-        requirements = _download_wheels(work_folder, runtime, wheel)
+        newer_packages = _download_wheels(work_folder, runtime, wheel)
         files = sorted(work_folder.glob("*.whl"))
         wheels = {file: Wheel.from_file(file) for file in files}
         packages = {wheel.name: wheel.version for wheel in wheels.values()}
@@ -186,8 +170,24 @@ def build_wheelhouse(folder: Path, runtime: Runtime, wheel: Path | None = None) 
         runtime=runtime.name,
         python=runtime.python,
         packages=packages,
-        kept_packages=requirements.kept_packages,
+        newer_packages=newer_packages,
     )
+
+
+def index_requirements(runtime: Runtime, wheel: Path | None = None) -> str:
+    """Return the list of hashes of everything that a node of a runtime gets from a package index.
+
+    Args:
+        runtime: Supported runtime.
+        wheel: Wheel of this package; by default the one that it was installed from.
+
+    Raises:
+        ClusterError: This package was not installed from a wheel.
+    """
+    wheel = wheel or installed_wheel()
+    own_wheel = Wheel.from_file(wheel)
+    entry = WheelHash(name=own_wheel.name, version=own_wheel.version, sha256=sha256_of_file(wheel))
+    return f"{runtime.requirements}{entry}\n"
 
 
 def read_wheelhouse(folder: Path | None) -> WheelhouseFiles:
@@ -197,7 +197,7 @@ def read_wheelhouse(folder: Path | None) -> WheelhouseFiles:
         folder: Local folder that 'dbx-aml cluster wheelhouse' has filled.
 
     Raises:
-        ArgumentError: There is no folder, or its wheels are not those of its list.
+        ArgumentError: There is no folder, or a wheel and the list differ.
     """
     if folder is None:
         raise ArgumentError(
@@ -233,7 +233,7 @@ def installed_wheel() -> Path:
     """Return the wheel that this package was installed from.
 
     Raises:
-        ClusterError: It was installed in another way, or the wheel has changed or is gone.
+        ClusterError: dbx-aml was installed in another way, or the wheel has changed or is gone.
     """
     try:
         package = distribution(PACKAGE)
@@ -257,67 +257,29 @@ def _recorded_files(wheel: Path) -> set[str]:
     return {line for line in lines if not line.startswith(record)}
 
 
-def _download_wheels(work_folder: Path, runtime: Runtime, wheel: Path) -> Requirements:
-    """Download every wheel that the runtime lacks; return the added packages' requirements."""
+def _download_wheels(work_folder: Path, runtime: Runtime, wheel: Path) -> tuple[str, ...]:
+    """Download every wheel that the runtime lacks; return a message for each newer package."""
     own_wheel = Wheel.from_file(wheel)
     if own_wheel.name != PACKAGE:
         raise ClusterError(f"wheel must be of {PACKAGE}: got '{wheel}'; run: make build")
+    if runtime.requirements:
+        download_wheels(runtime.requirements.splitlines(), runtime.python, work_folder)
+    else:
+        resolve(runtime, own_wheel.requires, work_folder)
     shutil.copy(wheel, work_folder)
-    _pip_download(runtime, work_folder, str(own_wheel.requirement(PLUGIN)))
     wheels = [Wheel.from_file(file) for file in sorted(work_folder.glob("*.whl"))]
-    packages = {**runtime.packages, **{wheel.name: wheel.version for wheel in wheels}}
-    environment = {
-        "python_version": runtime.python,
-        "python_full_version": f"{runtime.python}.0",
-        "platform_system": "Linux",
-        "sys_platform": "linux",
-        "os_name": "posix",
-    }
-    requirements = missing_requirements(wheels, packages, environment)
-    pins = _resolve(requirements.to_add, runtime, work_folder)
-    if pins:
-        _pip_download(runtime, work_folder, *(f"{name}=={pin}" for name, pin in pins.items()))
-    return requirements
-
-
-def _resolve(requirements: tuple[str, ...], runtime: Runtime, work_folder: Path) -> dict[str, str]:
-    """Return version by name of what the requirements add to a runtime."""
-    constraints_file = work_folder / "constraints.txt"
-    constraints_file.write_text(constraints(runtime.packages), encoding="utf-8")
-    # With the Python version and platform given, uv needs no matching interpreter. Without one
-    # it would try each interpreter of the machine.
-    arguments = [
-        *("uv", "pip", "compile", "--python", sys.executable),
-        *("-", "--quiet", "--no-header", "--no-annotate"),
-        *("--constraint", str(constraints_file), "--python-version", runtime.python),
-        *("--python-platform", _UV_PLATFORM, "--only-binary", ":all:"),
-    ]
-    pins = read_pins(_run_module(arguments, "\n".join(requirements)))
-    return {name: pin for name, pin in pins.items() if name not in runtime.packages}
-
-
-def _pip_download(runtime: Runtime, folder: Path, *requirements: str) -> None:
-    _run_module(
-        [
-            *("pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"),
-            *("--no-deps", "--only-binary", ":all:", "--dest", str(folder)),
-            *("--python-version", runtime.python, "--platform", _PLATFORM, *requirements),
-        ]
-    )
-
-
-def _run_module(arguments: list[str], stdin: str = "") -> str:
-    """Run a Python module with its arguments; return its standard output."""
-    environment = dict(os.environ)
-    if "PIP_INDEX_URL" in environment:
-        # uv does not read pip's variables.
-        environment.setdefault("UV_DEFAULT_INDEX", environment["PIP_INDEX_URL"])
-    command = [sys.executable, "-P", "-m", *arguments]
-    try:
-        return run_program(command, _TIMEOUT_S, environment=environment, input_text=stdin)
-    except ProgramError as err:
-        message = one_line(err.stderr)[-600:].rpartition("ERROR: ")[2]
+    versions = {**runtime.packages, **{wheel.name: wheel.version for wheel in wheels}}
+    requirements = check_requirements(wheels, versions, runtime.python)
+    if requirements.missing:
         raise ClusterError(
-            f"package index must have what is added: got {message!r} from {arguments[0]}; "
-            "compare the index's settings"
-        ) from err
+            f"wheel of dbx-aml must be of the release that runs this command: it requires "
+            f"{', '.join(requirements.missing)}, which the list of runtime {runtime.name} lacks; "
+            "give another --wheel"
+        )
+    return requirements.newer
+
+
+def _read_pins(text: str) -> dict[str, str]:
+    """Return version by name of the lines `name==version` of a freeze; others are ignored."""
+    pairs = re.findall(r"^([A-Za-z0-9][\w.-]*)==([^\s;#]+)", text, re.MULTILINE)
+    return {str(canonicalize_name(name)): version for name, version in pairs}

@@ -13,12 +13,12 @@ from dbx_aml._common.errors import LocalSparkError, ScoringError
 from dbx_aml._common.text import first_line
 from dbx_aml.cluster.node import marker
 from dbx_aml.cluster.runtimes import (
-    UNTESTED_RUNTIMES,
     Runtime,
     find_runtime,
     is_same_version,
     known_runtimes,
     runtime_name,
+    supported_runtimes,
 )
 from dbx_aml.doctor.check_result import CheckResult, SkippedError, failed, ok, warning
 from dbx_aml.doctor.checks import CheckContext
@@ -40,7 +40,7 @@ def check_runtime(context: CheckContext) -> CheckResult:
         return ok(f"local: Python {platform.python_version()} on {platform.system()}")
     runtime = find_runtime(running)
     if runtime is None:
-        names = [known.label for known in known_runtimes().values() if "-ml" not in known.name]
+        names = [known_runtimes()[name].label for name in supported_runtimes()]
         return warning(
             f"Databricks Runtime {running} is not among the tested ones",
             f"use one of {', '.join(names)}",
@@ -53,8 +53,8 @@ def check_runtime(context: CheckContext) -> CheckResult:
             "if a library or a %pip line changes them, remove it and restart the cluster",
         )
     message = f"Databricks Runtime {runtime.label}, with the packages of its release notes"
-    if runtime.name in UNTESTED_RUNTIMES:
-        return warning(f"{message}: no test runs on it", "use 16.4 LTS or newer")
+    if runtime.is_complete and runtime.refusal:
+        return failed(f"{message}, which is refused: {runtime.refusal}", "use 16.4 LTS or newer")
     return ok(message)
 
 
@@ -87,20 +87,13 @@ def check_init_script(context: CheckContext) -> CheckResult:
         return failed(
             message or fix, fix if message else "read its log at /databricks/init_scripts"
         )
-    if not node_marker.is_ok:
-        return warning(
-            f"the init script started at {node_marker.time} and has not ended: it is still "
-            "running, or was killed",
-            "wait a minute, else read its log at /databricks/init_scripts and restart the cluster",
-        )
     packages = [f"{name} {installed}" for name, installed in node_marker.installed.items()]
-    messages = [*map(str, node_marker.kept_packages), *node_marker.messages]
     return ok(
         "; ".join(
             [
                 f"done at {node_marker.time}, from {node_marker.packages_from}",
                 f"it added {', '.join(packages) or 'nothing'}",
-                *messages,
+                *node_marker.messages,
             ]
         )
     )

@@ -83,7 +83,7 @@ def status(connection: Connection | None = None) -> Status:
         values["init script"] = f"{marker.status} {marker.time}".strip()
         if not marker.is_ok:
             failed.add("init script")
-            values["init script"] += f": {marker.reason or 'it did not end'}"
+            values["init script"] += f": {marker.reason}"
     if runtime is None:
         paths["local"] = local_root()
     # The marker is a file of the node.

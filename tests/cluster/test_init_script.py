@@ -4,22 +4,27 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
+import psutil
 import pytest
 
 import dbx_aml
 from dbx_aml import Link
 from dbx_aml.cluster.init_script import read_init_script, render
-from dbx_aml.cluster.node.marker import KeptPackage
-from dbx_aml.cluster.node.pip import pip_errors
+from dbx_aml.cluster.node.packages import pip_errors
+from dbx_aml.cluster.runtimes import known_runtimes
+from dbx_aml.cluster.wheelhouse import index_requirements
+from tests.support.node.index import serve
 from tests.support.node.node import LINK, Node, ScriptResult
 from tests.support.node.runtime import (
     PLUGIN,
@@ -48,12 +53,6 @@ ADDED = {
     "requests_oauthlib": "2.0.0",
 }
 INSTALLED = {name.replace("_", "-"): version for name, version in ADDED.items()}
-KEPT_BLOB = KeptPackage(
-    package="azure-storage-blob",
-    version="12.28.0",
-    required_by=f"azureml-mlflow {PLUGIN}",
-    requirement="<=12.27.1,>=12.5.0",
-)
 URI = (
     "azureml://westeurope.api.azureml.ms/mlflow/v1.0/subscriptions/"
     "8c1e5a90-2b7d-4c8e-9f11-3d5a7b9c0e42/resourceGroups/rg-ml/providers/"
@@ -163,7 +162,7 @@ def exported_variables(node: Node) -> dict[str, str]:
 def test_the_script_is_small_and_its_copy_is_identical() -> None:
     text = read_init_script()
     assert (ROOT / "init_scripts" / "dbx_aml_init.sh").read_text("utf-8") == text
-    assert len(text.encode()) < 16 * 1024
+    assert len(text.encode()) < 17 * 1024
     assert len(render(make_link(), **WHEELHOUSE).encode()) < 64 * 1024
     lines = text.splitlines()
     assert lines[0] == "#!/usr/bin/env bash"
@@ -203,8 +202,7 @@ def test_a_wheelhouse_prepares_a_node_without_a_network_and_without_writing_a_se
     assert (marker.runtime, marker.is_driver, marker.messages) == ("18.0", True, ())
     assert marker.packages_from == f"wheelhouse {wheelhouse}"
     assert dict(marker.installed) == INSTALLED
-    assert marker.kept_packages == (KEPT_BLOB,)
-    assert [*marker.steps] == ["fetch", "plan", "install", "check", "configure"]
+    assert [*marker.steps] == ["fetch", "install", "check", "configure"]
     assert all(0 <= seconds < 120 for seconds in marker.steps.values())
     config = node.home / "dbx_aml" / "config.json"
     variables = {
@@ -291,39 +289,14 @@ def test_two_nodes_can_read_one_wheelhouse_at_the_same_time(
 
 
 @pytest.mark.slow
-def test_a_newer_runtime_keeps_its_packages_and_the_marker_has_a_message(
-    make_node: MakeNode, shared_wheelhouse: Path
+def test_a_link_without_a_region_sets_no_tracking_uri_and_the_marker_says_so(
+    node: Node, shared_wheelhouse: Path
 ) -> None:
-    newer = {
-        "mlflow-skinny": "3.18.0",
-        "azure-storage-blob": "13.0.0b1",
-        "pandas": "3.0.1",
-        "azure-core": "2.1.0",
-    }
-    node = make_node(version="25.3.x-scala2.13")
-    for name, version in newer.items():
-        change_runtime_package(node, name, version)
     result = node.run(with_wheelhouse(shared_wheelhouse, DBX_AML_REGION=""))
     assert result.exit_code == 0, result.lines
-    assert node.added_packages == ADDED
-    kept = {package.package: package.version for package in node.marker.kept_packages}
-    assert kept == newer
-    runtime_message, region_message = node.marker.messages
-    assert "25.3.x-scala2.13 is newer than the known ones, up to 19" in runtime_message
-    assert "the link has no region" in region_message
+    (message,) = node.marker.messages
+    assert "the link has no region" in message
     assert "MLFLOW_TRACKING_URI" not in exported_variables(node)
-
-
-def change_runtime_package(node: Node, name: str, version: str) -> None:
-    """Give a package of the runtime another version."""
-    packages = site_packages(node.home / "python")
-    (folder,) = packages.glob(f"{name.replace('-', '_')}-*.dist-info")
-    metadata = (folder / "METADATA").read_text()
-    # The file is linked: other nodes have it too.
-    (folder / "METADATA").unlink()
-    (folder / "METADATA").write_text(re.sub(r"Version: \d.*", f"Version: {version}", metadata))
-    folder.rename(packages / f"{name.replace('-', '_')}-{version}.dist-info")
-    node.record_runtime()
 
 
 # Settings.
@@ -443,6 +416,7 @@ def test_settings_keep_spaces_quotes_and_other_alphabets(
             "DBX_AML_WHEELHOUSE_SHA256 must be the SHA-256 of the wheelhouse's requirements.txt",
         ),
         ({"DBX_AML_WHEELHOUSE_SHA256": "0" * 63}, "DBX_AML_WHEELHOUSE_SHA256 must be the SHA-256"),
+        ({"DBX_AML_INIT_TIMEOUT_S": "5m"}, "DBX_AML_INIT_TIMEOUT_S must be a whole number of"),
         ({"DBX_AML_MODE": "dual", "DBX_AML_REGISTRY": "mine"}, "registry must be one of"),
         ({"DBX_AML_MODE": "both"}, "mode must be one of ['databricks', 'aml', 'dual']"),
         ({"DBX_AML_SUBSCRIPTION_ID": "mine"}, "Azure ML subscription_id must be valid"),
@@ -509,8 +483,7 @@ def test_on_failure_decides_whether_the_cluster_starts(
 def test_a_wheel_with_another_hash_is_refused(node: Node, wheelhouse: Path) -> None:
     write_wheel(wheelhouse, "jsonpickle", "4.1.4", (), {"jsonpickle.py": "other = 1"})
     result = node.run(with_wheelhouse(wheelhouse))
-    assert_failed_and_unchanged(node, result, "must hold jsonpickle 4.1.4 with the hash in its")
-    assert "install" not in node.marker.steps
+    assert_failed_and_unchanged(node, result, "DO NOT MATCH THE HASHES")
 
 
 def test_wheels_that_were_changed_with_their_list_are_not_run(
@@ -548,7 +521,7 @@ def test_settings_of_pip_do_not_reach_the_node(node: Node, wheelhouse: Path) -> 
         result = node.run(with_wheelhouse(wheelhouse, **variables))
         with pytest.raises(BlockingIOError):
             index.accept()
-    assert_failed_and_unchanged(node, result, "wheelhouse must hold msrest 0.7.1")
+    assert_failed_and_unchanged(node, result, "No matching distribution found for msrest==0.7.1")
 
 
 def test_a_wheel_of_dbx_aml_with_another_hash_is_not_run(node: Node, wheelhouse: Path) -> None:
@@ -563,7 +536,7 @@ def test_a_wheel_of_dbx_aml_with_another_hash_is_not_run(node: Node, wheelhouse:
     ("missing_file", "reason"),
     [
         ("requirements.txt", "wheelhouse must have a readable requirements.txt"),
-        ("msrest-0.7.1-py3-none-any.whl", "wheelhouse must hold msrest 0.7.1"),
+        ("msrest-0.7.1-py3-none-any.whl", "No matching distribution found for msrest==0.7.1"),
     ],
 )
 def test_a_missing_file_of_the_wheelhouse_is_named(
@@ -574,57 +547,133 @@ def test_a_missing_file_of_the_wheelhouse_is_named(
     assert_failed_and_unchanged(node, node.run(variables), reason)
 
 
-def test_a_wheel_that_would_overwrite_a_file_of_the_runtime_is_refused(
-    node: Node, wheelhouse: Path
-) -> None:
-    files = {"jsonpickle.py": "", "azure/storage/blob/__init__.py": "other = 1"}
-    write_wheel(wheelhouse, "jsonpickle", "4.1.4", (), files)
-    list_wheels(wheelhouse)
-    result = node.run(with_wheelhouse(wheelhouse))
-    reason = "azure/storage/blob/__init__.py belongs to azure-storage-blob"
-    assert_failed_and_unchanged(node, result, reason)
-
-
-def test_a_wheelhouse_with_an_old_plugin_is_refused(node: Node, wheelhouse: Path) -> None:
-    (wheelhouse / f"azureml_mlflow-{PLUGIN}-py3-none-any.whl").unlink()
-    write_wheel(wheelhouse, "azureml-mlflow", "1.22.0")
-    list_wheels(wheelhouse)
-    result = node.run(with_wheelhouse(wheelhouse))
-    assert_failed_and_unchanged(node, result, f"azureml-mlflow must be <2,>={PLUGIN}")
-    assert "install" not in node.marker.steps
-
-
 # The runtime.
 
 
-def test_a_runtime_that_is_too_old_is_refused(make_node: MakeNode, shared_wheelhouse: Path) -> None:
-    node = make_node(version="15.4")
-    change_runtime_package(node, "mlflow-skinny", "2.11.4")
-    result = node.run(with_wheelhouse(shared_wheelhouse))
-    reason = f"mlflow-skinny must be <4,>=2.19 for dbx-aml {VERSION}: got 2.11.4"
-    assert_failed_and_unchanged(node, result, reason)
-
-
-def test_a_runtime_with_an_old_plugin_is_refused(node: Node, shared_wheelhouse: Path) -> None:
+def test_a_package_that_the_image_has_already_is_refused(
+    node: Node, shared_wheelhouse: Path
+) -> None:
     info = site_packages(node.home / "python") / "azureml_mlflow-1.22.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: azureml-mlflow\nVersion: 1.22.0\n")
     (info / "RECORD").write_text("azureml_mlflow-1.22.0.dist-info/RECORD,,\n")
     node.record_runtime()
     result = node.run(with_wheelhouse(shared_wheelhouse))
-    assert_failed_and_unchanged(node, result, f"azureml-mlflow must be <2,>={PLUGIN}")
+    reason = "packages to add must not be on the node yet: got ['azureml-mlflow 1.22.0']"
+    assert_failed_and_unchanged(node, result, reason)
 
 
 # Roll-back.
 
 
-def test_a_wheelhouse_without_a_dependency_is_rolled_back(node: Node, wheelhouse: Path) -> None:
-    (wheelhouse / "requests_oauthlib-2.0.0-py3-none-any.whl").unlink()
-    list_wheels(wheelhouse)
-    result = node.run(with_wheelhouse(wheelhouse))
-    reason = "msrest 0.7.1 requires requests-oauthlib>=0.5.0, none is installed"
-    assert_failed_and_unchanged(node, result, reason)
-    assert "removing [" in "\n".join(result.lines)
+@pytest.mark.slow
+@pytest.mark.parametrize("content", [b"# f\xfcr alle\nexport A=1\n", b"export A=1", b"", b"\r\n"])
+def test_spark_env_has_its_bytes_before_the_block_and_exactly_them_after_a_failure(
+    node: Node, wheelhouse: Path, content: bytes
+) -> None:
+    node.spark_env.write_bytes(content)
+    variables = with_wheelhouse(wheelhouse)
+    assert node.run(variables).exit_code == 0
+    assert node.spark_env.read_bytes().startswith(content)
+    assert node.spark_env.read_bytes().endswith(b"# <<< dbx-aml <<<\n")
+    (wheelhouse / "requirements.txt").unlink()
+    failed = node.run({**variables, "DBX_AML_RETRY_TIMEOUT_S": "7"})
+    assert failed.exit_code == 0
+    assert node.spark_env.read_bytes() == content
+    assert node.has_only_runtime_packages()
+    assert not (node.home / "dbx_aml" / "config.json").exists()
+
+
+def test_a_byte_order_mark_in_the_list_is_no_part_of_it(node: Node, wheelhouse: Path) -> None:
+    """Editors of Windows write it."""
+    requirements = wheelhouse / "requirements.txt"
+    lines = sorted(requirements.read_text().splitlines(), key=lambda line: "dbx-aml" in line)
+    requirements.write_text("\n".join(lines) + "\n", encoding="utf-8-sig")
+    assert node.run(with_wheelhouse(wheelhouse)).last_line.startswith("done in")
+    assert node.added_packages == ADDED
+
+
+# Time.
+
+
+@pytest.fixture
+def dripping_index() -> Iterator[str]:
+    """A package index that sends a byte each tenth of a second."""
+
+    class Drip(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "100000")
+            self.end_headers()
+            with suppress(OSError):
+                while True:
+                    self.wfile.write(b" ")
+                    time.sleep(0.1)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Drip) as server:
+        server.daemon_threads = True
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/simple/"
+        server.shutdown()
+
+
+def hang_in_index(node: Node, index: str) -> dict[str, str]:
+    wheel = own_wheel(node.root / "own")
+    list_text = index_requirements(known_runtimes()["17.3"], wheel)
+    node.script.write_text(render(make_link(), requirements=list_text))
+    return {"PIP_INDEX_URL": index}
+
+
+def hang_in_volume(node: Node, index: str) -> dict[str, str]:
+    (node.root / "house").mkdir()
+    os.mkfifo(node.root / "house" / "requirements.txt")
+    variables = {"DBX_AML_WHEELHOUSE_SHA256": "0" * 64}
+    return {**LINK, **variables, "DBX_AML_WHEELHOUSE_PATH": str(node.root / "house")}
+
+
+def hang_in_config(node: Node, index: str) -> dict[str, str]:
+    os.mkfifo(node.root / "config.json")
+    return {**hang_in_volume(node, index), "DBX_AML_CONFIG": str(node.root / "config.json")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hang", [hang_in_index, hang_in_volume, hang_in_config])
+def test_the_script_ends_within_its_time_whatever_hangs(
+    node: Node, dripping_index: str, hang: Callable[[Node, str], dict[str, str]]
+) -> None:
+    variables = {**hang(node, dripping_index), "DBX_AML_INIT_TIMEOUT_S": "3"}
+    started = time.monotonic()
+    result = node.run(variables)
+    assert time.monotonic() - started < 6
+    assert_failed_and_unchanged(node, result, "the init script must end within 3 s")
+
+
+@pytest.mark.slow
+def test_a_signal_ends_the_script_with_a_clean_node(node: Node, dripping_index: str) -> None:
+    script = subprocess.Popen(
+        node.command(), env=node.environment(hang_in_index(node, dripping_index)), stderr=-1
+    )
+    time.sleep(1.5)
+    script.terminate()
+    script.communicate(timeout=10)
+    assert node.marker.status == "failed"
+    assert node.has_only_runtime_packages()
+
+
+@pytest.mark.slow
+def test_without_a_wheelhouse_the_index_gives_the_wheels_of_the_list(
+    node: Node, shared_wheelhouse: Path
+) -> None:
+    list_text = (shared_wheelhouse / "requirements.txt").read_text()
+    node.script.write_text(render(make_link(), requirements=list_text, init_timeout_s=60))
+    with serve(shared_wheelhouse) as index:
+        result = node.run({"PIP_INDEX_URL": index.url})
+    assert result.last_line.startswith("done in"), result.lines
+    assert node.added_packages == ADDED
+    assert node.marker.packages_from == "package index"
 
 
 @pytest.mark.slow
@@ -653,9 +702,11 @@ def test_a_killed_run_is_completed_by_the_next_run(node: Node, wheelhouse: Path)
     deadline = time.monotonic() + 60
     while not folder.exists() and time.monotonic() < deadline:
         time.sleep(0.002)
-    os.killpg(script.pid, signal.SIGKILL)
+    for process in [*psutil.Process(script.pid).children(recursive=True), script]:
+        process.kill()
     script.wait()
-    assert node.marker.status == "started"
+    assert node.marker.status == "failed"
+    assert str(node.marker.reason).startswith("the init script must end: it was killed, or is")
     assert dict(node.marker.installed) == INSTALLED
     assert len(list(folder.glob("*.py"))) < len(files)
     # pip was killed after it had written the metadata, but before the list of files.

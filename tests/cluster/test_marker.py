@@ -5,14 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dbx_aml.cluster.node.marker import KeptPackage, NodeMarker, read_marker
+from dbx_aml.cluster.node.marker import NodeMarker, read_marker
 
-BLOB = KeptPackage(
-    package="azure-storage-blob",
-    version="12.29.0",
-    required_by="azureml-mlflow 1.62.0.post6",
-    requirement="<=12.27.1",
-)
 MARKER = NodeMarker(
     status="ok",
     version="0.1.0",
@@ -22,7 +16,6 @@ MARKER = NodeMarker(
     is_driver=True,
     packages_from="wheelhouse /Volumes/main/ml/wheelhouse",
     installed={"azureml-mlflow": "1.62.0.post6"},
-    kept_packages=(BLOB,),
     messages=("größer",),
     steps={"fetch": 0.4},
     variables={"MLFLOW_TRACKING_URI": "databricks"},
@@ -35,9 +28,6 @@ def test_a_marker_is_read_as_it_was_written(tmp_path: Path) -> None:
     file.write_text(MARKER.to_json(), encoding="utf-8")
     assert read_marker(file) == MARKER
     assert MARKER.is_ok
-    assert str(BLOB) == (
-        "azure-storage-blob 12.29.0 kept, although azureml-mlflow 1.62.0.post6 requires <=12.27.1"
-    )
 
 
 def test_a_node_without_a_marker_has_none(tmp_path: Path) -> None:
@@ -50,7 +40,7 @@ def test_keys_of_a_later_release_are_left_out(tmp_path: Path) -> None:
     assert read_marker(file) == NodeMarker(status="failed", reason="why")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"status": "fine"}', '{"kept_packages": 3}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"status": "fine"}', '{"installed": 3}'])
 def test_a_broken_marker_is_a_failure_that_says_so(tmp_path: Path, text: str) -> None:
     file = tmp_path / "marker.json"
     file.write_text(text)

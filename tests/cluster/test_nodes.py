@@ -71,12 +71,13 @@ def test_attach_prepares_real_nodes_and_reports_the_result_of_their_script(
     assert nodes.script_output[-1].startswith("dbx-aml: the cluster starts without dbx-aml: ")
     assert "must have the SHA-256 of the script's settings" in nodes.script_output[-1]
 
-    (wheelhouse / "msrest-0.7.1-py3-none-any.whl").unlink()
+    write_plugin(wheelhouse, broken="raise ImportError('no msrest')")
     list_wheels(wheelhouse)
     code, output = run(*attach)
     assert code == 1
     assert "init script must succeed on cluster team" in output
-    assert "azureml-mlflow 1.62.0.post6 requires msrest>=0.6.18, none is installed" in output
+    assert "added packages must work: got " in output
+    assert "ImportError: no msrest" in output
     code, output = run(*attach, "--on-failure", "stop")
     assert code == 1
     assert "it ended with 'INIT_SCRIPT_FAILURE: Cluster scoped init script" in output

@@ -1,133 +1,67 @@
-"""Requirements on a runtime: missing packages are added, newer ones kept, older ones refused."""
+"""The requirements of added packages on a runtime whose packages must not change."""
 
 from pathlib import Path
 
 import pytest
 
 from dbx_aml._common.errors import ClusterError
-from dbx_aml.cluster.node.marker import KeptPackage
-from dbx_aml.cluster.node.requirements import (
-    Wheel,
-    missing_requirements,
-    read_hashes,
-    read_pins,
-    unmet_requirements,
-)
+from dbx_aml.cluster.node.requirements import WheelHash, read_hashes
+from dbx_aml.cluster.resolve import Wheel, check_requirements
 from tests.support.node.wheel import write_wheel
 
-PLUGIN = Wheel(
-    name="azureml-mlflow",
-    version="1.62.0.post6",
-    requires=(
-        "azure-storage-blob<=12.27.1,>=12.5.0",
-        "azure_core!=1.22.0,<2.0.0,>=1.8.0",
-        "jsonpickle<5.0.0",
-        'numpy; extra == "deployments"',
-        'tomli; python_version < "3.11"',
-    ),
-)
+HASH = "0" * 64
+LINE = f"jsonpickle==4.1.4 --hash=sha256:{HASH}"
 
 
-def test_only_missing_packages_are_added_and_newer_ones_are_kept() -> None:
-    versions = {"azure-storage-blob": "12.29.0", "azure-core": "1.41.0"}
-    requirements = missing_requirements([PLUGIN], versions)
-    assert requirements.to_add == ("jsonpickle<5.0.0",)
-    assert requirements.kept_packages == (
-        KeptPackage(
-            package="azure-storage-blob",
-            version="12.29.0",
-            required_by="azureml-mlflow 1.62.0.post6",
-            requirement="<=12.27.1,>=12.5.0",
-        ),
+def check(requirement: str, **versions: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    wheel = Wheel(name="plugin", version="1.0", requires=[requirement])
+    found = check_requirements([wheel], versions, "3.12")
+    return found.missing, found.newer
+
+
+def test_a_package_that_the_runtime_lacks_is_missing_with_its_limits_and_extras() -> None:
+    assert check("blob[aio]<2,>=1; python_version >= '3.11'") == (("blob[aio]<2,>=1",), ())
+
+
+@pytest.mark.parametrize("marker", ["extra == 'x'", "python_version < '3.12'", "os_name == 'nt'"])
+def test_a_requirement_for_another_machine_does_not_count(marker: str) -> None:
+    assert check(f"blob; {marker}") == ((), ())
+
+
+@pytest.mark.parametrize("limit", ["<=1.5", "~=1.2", "==1.0", ">=1,<2", "==1.*"])
+def test_a_newer_package_of_the_runtime_stays_and_is_said(limit: str) -> None:
+    missing, (message,) = check(f"blob{limit}", blob="2.0")
+    assert missing == ()
+    assert message.startswith("blob 2.0 stays, although plugin 1.0 requires ")
+
+
+@pytest.mark.parametrize("limit", [">=3", ">2.5", "~=2.1", "==3.*", "!=2.0"])
+def test_an_older_or_excluded_package_of_the_runtime_is_refused(limit: str) -> None:
+    with pytest.raises(
+        ClusterError, match=r"blob must be .* for plugin 1\.0: the runtime has 2\.0"
+    ):
+        check(f"blob{limit}", blob="2.0")
+
+
+def test_a_wheel_has_the_values_of_its_metadata(tmp_path: Path) -> None:
+    file = write_wheel(tmp_path, "azureml-mlflow", "1.62.0.post6", ["msrest>=0.6.18"])
+    assert Wheel.from_file(file) == Wheel(
+        name="azureml-mlflow", version="1.62.0.post6", requires=["msrest>=0.6.18"]
     )
+    file.write_bytes(b"no archive")
+    with pytest.raises(ClusterError, match="must be a wheel"):
+        Wheel.from_file(file)
 
 
-def test_markers_are_evaluated_for_the_runtime() -> None:
-    versions = {"azure-storage-blob": "12.23.0", "azure-core": "1.31.0"}
-    requirements = missing_requirements([PLUGIN], versions, {"python_version": "3.10"})
-    assert requirements.to_add == ("jsonpickle<5.0.0", "tomli")
-    assert requirements.kept_packages == ()
-
-
-@pytest.mark.parametrize(
-    ("requirement", "version"),
-    [
-        ("blob<=12.27.1,>=12.5.0", "12.4.9"),
-        ("blob~=12.5", "12.4"),
-        ("blob==12.5.*", "12.4"),
-        ("blob!=12.29.0,<=12.27.1", "12.29.0"),
-        ("blob<2", "of-the-vendor"),
-    ],
-)
-def test_an_older_or_excluded_version_is_refused(requirement: str, version: str) -> None:
-    wheel = Wheel(name="plugin", version="1", requires=(requirement,))
-    with pytest.raises(ClusterError, match=r"^blob must be .* for plugin 1: got "):
-        missing_requirements([wheel], {"blob": version})
-
-
-@pytest.mark.parametrize("requirement", ["blob~=12.5", "blob==12.5.*", "blob==12.5", "blob<12.6"])
-def test_a_newer_version_is_kept_for_every_kind_of_upper_limit(requirement: str) -> None:
-    wheel = Wheel(name="plugin", version="1", requires=(requirement,))
-    (package,) = missing_requirements([wheel], {"blob": "13.0"}).kept_packages
-    assert package.version == "13.0"
-
-
-def test_an_unmet_requirement_is_reported_unless_its_limit_is_ignored() -> None:
-    versions = {"azure-storage-blob": "12.29.0", "azure-core": "1.7.0"}
-    kept_packages = missing_requirements([PLUGIN], versions | {"azure-core": "1.8.0"}).kept_packages
-    label = "azureml-mlflow 1.62.0.post6"
-    assert unmet_requirements([PLUGIN], versions, kept_packages) == [
-        f"{label} requires azure_core!=1.22.0,<2.0.0,>=1.8.0, 1.7.0 is installed",
-        f"{label} requires jsonpickle<5.0.0, none is installed",
-    ]
-    assert len(unmet_requirements([PLUGIN], versions)) == 3
-
-
-def test_pins_are_read_from_a_freeze_and_from_requirements_with_hashes() -> None:
-    text = (
-        "# comment\nazure_core==1.41.0\nJinja2==3.1.6  # comment\n-e git+x\nfoo @ file:///x==1\n"
-        'a==1 ; python_version > "3"\nb==2 --hash=sha256:aa==bb\n\n'
-    )
-    assert read_pins(text) == {"azure-core": "1.41.0", "jinja2": "3.1.6", "a": "1", "b": "2"}
-
-
-def test_a_list_of_hashes_is_read_line_by_line() -> None:
-    line = f"azureml-mlflow==1.62.0.post6 --hash=sha256:{'0a' * 32}"
-    (entry,) = read_hashes(f"{line}\n")
-    assert (entry.name, entry.version) == ("azureml-mlflow", "1.62.0.post6")
-    assert str(entry) == line
+@pytest.mark.parametrize("text", [f"{LINE}\n", f"\ufeff{LINE}\n", f"{LINE}\r\n"])
+def test_a_list_is_read_from_any_editor(text: str) -> None:
+    assert read_hashes(text) == [WheelHash(name="jsonpickle", version="4.1.4", sha256=HASH)]
 
 
 @pytest.mark.parametrize(
     "line",
-    [
-        "b==1",
-        "b==1 --hash=sha256:0",
-        f"b==1 --hash=sha256:{'0' * 64} --hash=sha256:{'1' * 64}",
-        f"b>=1 --hash=sha256:{'0' * 64}",
-        f"b==1 ; python_version > '3' --hash=sha256:{'0' * 64}",
-        f"../b==1 --hash=sha256:{'0' * 64}",
-        f"b[x]==1 --hash=sha256:{'0' * 64}",
-        f"b==٣ --hash=sha256:{'0' * 64}",
-        f"a==2 --hash=sha256:{'0' * 64}",
-        "--index-url=https://x",
-        "-r other.txt",
-        "# comment",
-        " ",
-    ],
+    ["", "jsonpickle", "-e .", "b @ file:///b.whl", LINE, f"{LINE} \\", LINE.replace("0", "g")],
 )
-def test_any_other_line_in_a_list_of_hashes_is_refused_and_not_repeated(line: str) -> None:
-    text = f"a==1 --hash=sha256:{'0' * 64}\n{line}\n"
-    with pytest.raises(ClusterError, match="line 2 is none; fill the wheelhouse") as caught:
-        read_hashes(text)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_wheel_is_read_and_another_file_is_refused(tmp_path: Path) -> None:
-    file = write_wheel(tmp_path, "msrest", "0.7.1", ("azure-core>=1",))
-    assert Wheel.from_file(file) == Wheel(
-        name="msrest", version="0.7.1", requires=["azure-core>=1"]
-    )
-    (tmp_path / "x.whl").write_text("x")
-    with pytest.raises(ClusterError, match="must be a wheel"):
-        Wheel.from_file(tmp_path / "x.whl")
+def test_a_line_that_is_not_understood_is_refused(line: str) -> None:
+    with pytest.raises(ClusterError, match="line 2 is none"):
+        read_hashes(f"{LINE}\n{line}\n")

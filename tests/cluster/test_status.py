@@ -51,12 +51,12 @@ def test_a_script_that_was_killed_is_a_problem(
     workspace: Databricks, client: Client, attach: Attach, team: str
 ) -> None:
     attach(team)
-    workspace.boot.run_script = leaves_marker("started")
+    workspace.boot.run_script = leaves_marker("failed", "the init script must end: it was killed")
     body = {"cluster_id": team}
     client.call("POST", "/api/2.1/clusters/restart", operation="restart", body=body)
     wait_until_at_rest(client, get_cluster(client, team), ignore_message)
     (problem,) = status_of(client, team).problems
-    assert problem == "init script failed: it was killed, or is still running"
+    assert problem == "init script failed: the init script must end: it was killed"
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,8 @@ import dbx_aml
 from dbx_aml._common.errors import ClusterError
 from dbx_aml.cli.main import main
 from dbx_aml.cluster import wheelhouse as wheelhouse_module
-from dbx_aml.cluster.node.requirements import read_pins
-from dbx_aml.cluster.runtimes import known_runtimes
-from dbx_aml.cluster.wheelhouse import installed_wheel
+from dbx_aml.cluster.runtimes import known_runtimes, supported_runtimes
+from dbx_aml.cluster.wheelhouse import _read_pins, installed_wheel
 from tests.support.node.index import Index, serve
 from tests.support.node.node import LINK, Node
 from tests.support.node.runtime import (
@@ -55,7 +54,8 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
     write_plugin(folder)
     write_wheel(folder, "azureml-mlflow", "1.22.0")
     write_additions(folder)
-    write_wheel(folder, "azure-core", "1.37.0")
+    for name, version in STAND_INS.items():
+        write_wheel(folder, name, version)
     with serve(folder) as index:
         monkeypatch.setenv("PIP_INDEX_URL", index.url)
         for name in ("PIP_FIND_LINKS", "UV_FIND_LINKS", "UV_DEFAULT_INDEX", "UV_INDEX_URL"):
@@ -65,20 +65,29 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
         yield index
 
 
+@pytest.fixture
+def freeze(tmp_path: Path) -> list[str]:
+    """Options that name the packages of the stand-in runtime."""
+    file = tmp_path / "freeze.txt"
+    lines = [f"{name}=={version}\n" for name, version in STAND_INS.items()]
+    file.write_text("".join([*lines, "mine @ file:///x\n"]), encoding="utf-8-sig")
+    return ["--constraints", str(file), "--python", "3.12"]
+
+
 @pytest.mark.shell
 @pytest.mark.slow
 def test_the_command_fills_a_folder_that_prepares_a_node(
-    run_command: RunCommand, index: Index, tmp_path: Path
+    run_command: RunCommand, index: Index, freeze: list[str], tmp_path: Path
 ) -> None:
     wheel = own_wheel(tmp_path / "own")
     old_wheel = write_wheel(tmp_path / "wheelhouse", "jsonpickle", "3.0.0")
-    result = run_command("--runtime", "18", "--wheel", str(wheel))
+    result = run_command(*freeze, "--wheel", str(wheel))
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith(f"{tmp_path}/wheelhouse for runtime 18, Python 3.12\n")
+    assert result.stdout.startswith(f"{tmp_path}/wheelhouse for runtime freeze.txt, Python 3.12\n")
     for name, version in PACKAGES.items():
         assert name in result.stdout
         assert version in result.stdout
-    assert "azure-storage-blob 12.28.0 kept" in result.stderr
+    assert "azure-storage-blob 12.28.0 stays" in result.stderr
     folder = tmp_path / "wheelhouse"
     assert not old_wheel.exists()
     files = sorted(file.name for file in folder.iterdir())
@@ -87,11 +96,11 @@ def test_the_command_fills_a_folder_that_prepares_a_node(
         "requirements.txt", "wheelhouse.json",
     ]  # fmt: skip
     lines = (folder / "requirements.txt").read_text().splitlines()
-    assert read_pins("\n".join(lines)) == PACKAGES
+    assert _read_pins("\n".join(lines)) == PACKAGES
     hashes = {line.rpartition("sha256:")[2] for line in lines}
     assert hashes == {sha256(file) for file in folder.glob("*.whl")}
     content = json.loads((folder / "wheelhouse.json").read_text())
-    assert content == {"runtime": "18", "python": "3.12", "packages": PACKAGES}
+    assert content == {"runtime": "freeze.txt", "python": "3.12", "packages": PACKAGES}
     node = Node(tmp_path / "node", stand_in_runtime(tmp_path / "python"))
     script_result = node.run({**LINK, **wheelhouse_variables(folder)})
     assert script_result.exit_code == 0, script_result.lines
@@ -100,15 +109,14 @@ def test_the_command_fills_a_folder_that_prepares_a_node(
 
 
 def test_a_freeze_of_a_cluster_replaces_a_known_runtime(
-    run_command: RunCommand, index: Index, tmp_path: Path
+    run_command: RunCommand, index: Index, freeze: list[str], tmp_path: Path
 ) -> None:
     write_wheel(index.folder, "jsonpickle", "4.9.0")
     write_wheel(index.folder, "requests-oauthlib", "1.3.1")
     wheel = own_wheel(tmp_path / "own")
-    freeze = tmp_path / "freeze.txt"
-    lines = [f"{name}=={version}\n" for name, version in STAND_INS.items()]
-    freeze.write_text("".join([*lines, "requests-oauthlib==1.3.1\n", "mine @ file:///x\n"]))
-    arguments = ["--constraints", str(freeze), "--python", "3.12", "--wheel", str(wheel), "--json"]
+    with (tmp_path / "freeze.txt").open("a") as file:
+        file.write("requests-oauthlib==1.3.1\n")
+    arguments = [*freeze, "--wheel", str(wheel), "--json"]
     result = run_command(*arguments)
     assert result.exit_code == 0, result.output
     wheelhouse = json.loads(result.stdout)
@@ -116,15 +124,27 @@ def test_a_freeze_of_a_cluster_replaces_a_known_runtime(
     expected = {**PACKAGES, "jsonpickle": "4.9.0"}
     del expected["requests-oauthlib"]
     assert wheelhouse["packages"] == expected
-    kept = [package["package"] for package in wheelhouse["kept_packages"]]
-    assert kept == ["azure-storage-blob"]
+    (message,) = wheelhouse["newer_packages"]
+    assert message.startswith(f"azure-storage-blob 12.28.0 stays, although azureml-mlflow {PLUGIN}")
+
+
+@pytest.mark.parametrize("tag", ["manylinux_2_28", "manylinux_2_17", "manylinux2014", "manylinux1"])
+def test_a_native_wheel_that_runs_on_the_nodes_is_taken_whatever_its_tag(
+    run_command: RunCommand, index: Index, freeze: list[str], tmp_path: Path, tag: str
+) -> None:
+    (index.folder / "jsonpickle-4.1.4-py3-none-any.whl").unlink()
+    wheel = write_wheel(index.folder, "jsonpickle", "4.9.0")
+    wheel.rename(index.folder / f"jsonpickle-4.9.0-cp312-cp312-{tag}_x86_64.whl")
+    result = run_command(*freeze, "--wheel", str(own_wheel(tmp_path / "own")), "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["packages"]["jsonpickle"] == "4.9.0"
 
 
 def test_an_index_without_the_plugin_fails_with_the_requirement(
-    run_command: RunCommand, index: Index, tmp_path: Path
+    run_command: RunCommand, index: Index, freeze: list[str], tmp_path: Path
 ) -> None:
     (index.folder / f"azureml_mlflow-{PLUGIN}-py3-none-any.whl").unlink()
-    result = run_command("--runtime", "18", "--wheel", str(own_wheel(tmp_path / "own")))
+    result = run_command(*freeze, "--wheel", str(own_wheel(tmp_path / "own")))
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith("dbx-aml: package index must have what is added: got ")
@@ -132,20 +152,24 @@ def test_an_index_without_the_plugin_fails_with_the_requirement(
 
 
 def test_the_index_is_never_asked_for_dbx_aml(
-    run_command: RunCommand, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_command: RunCommand,
+    index: Index,
+    freeze: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Anybody may own its name there, and the nodes would run that package as root."""
     checkout = SimpleNamespace(read_text=lambda _: None)
     monkeypatch.setattr(wheelhouse_module, "distribution", lambda _: checkout)
     write_wheel(index.folder, "dbx-aml", "99.0")
-    result = run_command("--runtime", "18")
+    result = run_command(*freeze)
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith("dbx-aml: wheel of dbx-aml must be given: it was not installed from")
     assert line.endswith("run 'make build', and 'dbx-aml cluster wheelhouse' with --wheel dist/"
                          "dbx_aml-*.whl")  # fmt: skip
     assert index.requests == []
-    result = run_command("--runtime", "18", "--wheel", str(own_wheel(tmp_path / "own")), "--json")
+    result = run_command(*freeze, "--wheel", str(own_wheel(tmp_path / "own")), "--json")
     assert json.loads(result.stdout)["packages"] == PACKAGES
     assert not [path for path in index.requests if "dbx" in path]
 
@@ -172,10 +196,11 @@ def test_an_installed_wheel_is_taken_while_it_is_unchanged(
     ("arguments", "exit_code", "message"),
     [
         ([], 2, "wheelhouse must be for one runtime"),
-        (["--runtime", "14.3"], 2, "runtime must be a known one: got '14.3'; use one of ['15.4'"),
+        (["--runtime", "14.3"], 2, "runtime must be one of ['16.4', '16.4-ml', '17.3'"),
         (["--runtime", "18", "--constraints", "{file}"], 2, "must be for one runtime"),
         (["--constraints", "{file}"], 2, "constraints must have lines 'name==version': got none"),
-        (["--runtime", "15.4", "--wheel", "{wheel}"], 1, "mlflow-skinny must be <4,>=2.19 for dbx"),
+        (["--runtime", "15.4"], 2, "got '15.4': mlflow-skinny must be <4,>=2.19 for dbx-aml"),
+        (["--runtime", "serverless-5"], 2, "its release notes do not list its packages"),
         (["--runtime", "18", "--wheel", "{other}"], 1, "wheel must be of dbx-aml: got"),
         (["--runtime", "18", "--wheel", "{file}"], 1, "must be a wheel"),
     ],
@@ -205,7 +230,7 @@ def test_wrong_arguments_exit_with_one_line(
 @pytest.mark.nightly
 @pytest.mark.parametrize(
     "runtime",
-    [name for name, known in known_runtimes().items() if known.is_complete and name != "15.4"],
+    supported_runtimes(),
 )
 def test_every_runtime_gets_the_same_plugin_and_none_of_its_own_packages(
     run_command: RunCommand, tmp_path: Path, runtime: str

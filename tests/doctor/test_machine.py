@@ -78,7 +78,6 @@ def test_a_node_without_a_marker_is_a_warning(
             f"done at {TIME}, from wheelhouse /w; it added dbx-aml 0.1.0",
             "",
         ),
-        ("started", None, "warning", f"started at {TIME} and has not ended", "restart the cluster"),
         (
             "failed",
             "wheelhouse must be readable: got 503; restart the cluster",

@@ -77,10 +77,3 @@ def test_an_init_script_that_failed_is_red_with_its_reason(tmp_path, mlflow_stor
     html = status._repr_html_()
     assert html.count("color: #d1242f") == 2, "name and value"
     assert "failed T: no &lt;index&gt;; retry" in html.partition("color: #d1242f")[2]
-
-
-def test_an_init_script_that_did_not_end_is_red(tmp_path, mlflow_store) -> None:
-    status = read_status(tmp_path, mlflow_store, {"status": "started"})
-
-    assert status.failed == {"init script"}
-    assert "did not end" in status.values["init script"]

@@ -13,29 +13,6 @@ MARKER_PATH = Path("/databricks/dbx_aml") / MARKER_NAME
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeptPackage:
-    """A runtime's package that is newer than an added package allows, and that was not replaced.
-
-    Args:
-        package: Name of the runtime's package, for example "azure-storage-blob".
-        version: Version that the runtime has, for example "12.29.0".
-        required_by: Added package with the limit, for example "azureml-mlflow 1.62.0.post6".
-        requirement: Limit that was ignored, for example "<=12.27.1,>=12.5.0".
-    """
-
-    package: str
-    version: str
-    required_by: str
-    requirement: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.package} {self.version} kept, although {self.required_by} requires "
-            f"{self.requirement}"
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class NodeMarker:
     """The record of a run of the init script on a node; the fields are the keys of the JSON object.
 
@@ -49,35 +26,30 @@ class NodeMarker:
           "is_driver": true,
           "packages_from": "wheelhouse /Volumes/main/ml/wheelhouse",
           "installed": {"azureml-mlflow": "1.62.0.post6", "dbx-aml": "0.1.0"},
-          "kept_packages": [{"package": "azure-storage-blob", "version": "12.28.0",
-                             "required_by": "azureml-mlflow 1.62.0.post6",
-                             "requirement": "<=12.27.1,>=12.5.0"}],
           "messages": [],
-          "steps": {"fetch": 0.4, "plan": 0.3, "install": 2.1, "check": 3.0, "configure": 0.0},
+          "steps": {"fetch": 0.4, "install": 2.1, "check": 1.0, "configure": 0.0},
           "variables": {"MLFLOW_TRACKING_URI": "azureml://...", "MLFLOW_REGISTRY_URI": "..."},
           "fingerprint": "5f70bf18..."
         }
 
     Args:
-        status: "ok"; "failed", with a `reason`; "started" while the script runs, and after it was
-            killed.
+        status: "ok"; "failed", with a `reason`, also while the script runs and after it was killed.
         reason: Cause of a failure with the next step, on one line.
         version: Version of dbx-aml; "" if the script failed before it ran dbx-aml's wheel.
         time: Time of writing, ISO 8601 in UTC.
         runtime: Databricks Runtime, for example "18.0"; None if the node does not set its variable.
         python: Version of the cluster's Python.
         is_driver: Whether the node is the driver.
-        packages_from: "wheelhouse <folder>".
-        installed: Version by name of each added package. While `status` is "started", the packages
-            that are being added.
-        kept_packages: Packages of the runtime that an added package does not allow.
+        packages_from: "wheelhouse <folder>" or "package index".
+        installed: Version by name of each added package; of a failed run, of each package that the
+            next run has to remove.
         messages: Warnings for people, one line each.
         steps: Seconds of each step by its name, in order.
         variables: Environment variables set for REPLs and executors.
         fingerprint: Hash of the script and its settings. With the same hash there is nothing to do.
     """
 
-    status: Literal["started", "ok", "failed"]
+    status: Literal["ok", "failed"]
     reason: str | None = None
     version: str = ""
     time: str = ""
@@ -86,7 +58,6 @@ class NodeMarker:
     is_driver: bool = False
     packages_from: str = ""
     installed: Mapping[str, str] = field(default_factory=dict)
-    kept_packages: tuple[KeptPackage, ...] = ()
     messages: tuple[str, ...] = ()
     steps: Mapping[str, float] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -111,10 +82,6 @@ class NodeMarker:
         if content is None:
             return None
         values = read_fields(content, cls, "status")
-        values["kept_packages"] = tuple(
-            KeptPackage(**read_fields(package, KeptPackage, "package"))
-            for package in values.get("kept_packages", ())
-        )
         values["messages"] = tuple(values.get("messages", ()))
         return cls(**values)
 

@@ -14,7 +14,12 @@ SPARK_ENV = Path("spark/conf/spark-env.sh")
 OWN_FOLDER = Path("dbx_aml")
 _BEGIN_LINE = "# >>> dbx-aml >>>"
 _END_LINE = "# <<< dbx-aml <<<"
-_BLOCK = re.compile(rf"^{_BEGIN_LINE}$.*?^{_END_LINE}$\n?", re.DOTALL | re.MULTILINE)
+# Ends the first line of a block before which a line feed had to be added.
+_AFTER_OPEN_LINE = " (the line above had no end)"
+_BLOCK = re.compile(
+    rf"(\n{_BEGIN_LINE}{re.escape(_AFTER_OPEN_LINE)}|^{_BEGIN_LINE})$.*?^{_END_LINE}$\n?".encode(),
+    re.DOTALL | re.MULTILINE,
+)
 
 
 def link_variables(link: Link, home: Path) -> dict[str, str]:
@@ -49,12 +54,6 @@ def link_variables(link: Link, home: Path) -> dict[str, str]:
     return variables
 
 
-def has_variables(variables: Mapping[str, str], home: Path) -> bool:
-    """Tell whether the block in `spark-env.sh` has exactly these variables."""
-    file = home / SPARK_ENV
-    return file.is_file() and _export_block(variables) in file.read_text(encoding="utf-8")
-
-
 def write_variables(variables: Mapping[str, str], home: Path) -> None:
     """Write the variables to `spark-env.sh` as one marked block; replace an existing block.
 
@@ -63,20 +62,18 @@ def write_variables(variables: Mapping[str, str], home: Path) -> None:
         home: Databricks' folder on the node.
     """
     file = home / SPARK_ENV
-    current, mode = "", 0o755
+    current, mode = b"", 0o755
     if file.exists():
-        current, mode = file.read_text(encoding="utf-8"), file.stat().st_mode & 0o7777
-    text = _BLOCK.sub("", current)
+        # As bytes: the file is others', in any encoding.
+        current, mode = file.read_bytes(), file.stat().st_mode & 0o7777
+    content = _BLOCK.sub(b"", current)
     if variables:
-        text += "\n" if text and not text.endswith("\n") else ""
-        text += _export_block(variables)
-    if text != current:
-        write_atomically(file, text, mode=mode)
-
-
-def _export_block(variables: Mapping[str, str]) -> str:
-    lines = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
-    return f"{_BEGIN_LINE}\n{lines}{_END_LINE}\n"
+        is_open = bool(content) and not content.endswith(b"\n")
+        begin_line = f"\n{_BEGIN_LINE}{_AFTER_OPEN_LINE}" if is_open else _BEGIN_LINE
+        exports = (f"export {name}={shlex.quote(value)}" for name, value in variables.items())
+        content += "\n".join([begin_line, *exports, _END_LINE, ""]).encode()
+    if content != current:
+        write_atomically(file, content, mode=mode)
 
 
 def write_link(link: Link, home: Path) -> None:

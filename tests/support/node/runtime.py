@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from importlib.metadata import distribution
 from pathlib import Path
 
-from dbx_aml.cluster.node.requirements import read_pins
 from dbx_aml.cluster.runtimes import Runtime
+from dbx_aml.cluster.wheelhouse import _read_pins as read_pins
 from tests.support.node.wheel import write_wheel
 
 # The calls of MLflow and of the blob client that the init script's check makes.

@@ -9,7 +9,8 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import dbx_aml
-from dbx_aml.cluster.node.requirements import Wheel, WheelHash
+from dbx_aml.cluster.node.requirements import WheelHash
+from dbx_aml.cluster.resolve import Wheel
 
 
 def write_wheel(

@@ -1,100 +1,22 @@
-"""Check in a separate process that MLflow and azureml-mlflow work with the added packages.
+"""A program for a node: MLflow and azureml-mlflow work with the packages that were added.
 
-The runtime may keep a package that is newer than azureml-mlflow allows, so version limits say
-nothing: the check calls the packages. It needs no network. `PluginCheck` starts the process while
-pip is still installing, so that a node waits less; the process runs this module as a program.
+A runtime may keep a package that is newer than azureml-mlflow allows, so version limits say little:
+the program calls the packages. The program needs no network.
 """
 
 import os
-import subprocess
-import sys
 import tempfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.metadata import entry_points
 from pathlib import Path
 from threading import Thread
-from typing import Any, Self
+from typing import Any
 
-from dbx_aml._common.errors import ClusterError
-from dbx_aml._common.log import get_logger
-from dbx_aml.cluster.node.requirements import ENTRY_POINT_GROUPS
-
-log = get_logger(__name__)
-
-TIMEOUT_S = 180
-# Packages of the runtime that MLflow and the plugin import: most of the check's time. MLflow itself
-# cannot be imported early, because its import looks for plugins.
-_EARLY_IMPORTS = (
-    "pandas",
-    "requests",
-    "pydantic",
-    "opentelemetry.sdk.trace",
-    "azure.identity",
-    "azure.storage.blob",
-)
-_CODE = """
-import importlib, runpy, sys
-for name in sys.argv[1:]:
-    try:
-        importlib.import_module(name)
-    except Exception:
-        pass
-if sys.stdin.readline():
-    importlib.invalidate_caches()
-    runpy.run_module("dbx_aml.cluster.node.verify", run_name="__main__")
-"""
 _CONTENT = b"dbx-aml" * 1000
 _WORKSPACE_URI = (
     "azureml://westeurope.api.azureml.ms/mlflow/v1.0/subscriptions/"
     "00000000-0000-0000-0000-000000000000/resourceGroups/rg/providers/"
     "Microsoft.MachineLearningServices/workspaces/check"
 )
-
-
-class PluginCheck:
-    """A process that imports the runtime's packages at once and checks the plugin on `start`."""
-
-    def __init__(self) -> None:
-        self._python = subprocess.Popen(
-            [sys.executable, "-P", "-W", "ignore", "-c", _CODE, *_EARLY_IMPORTS],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._python.kill()
-        self._python.communicate()
-
-    def start(self) -> None:
-        """Start the check, once the packages are installed, without waiting for its result."""
-        if self._python.stdin is not None and self._python.poll() is None:
-            self._python.stdin.write("start\n")
-            self._python.stdin.flush()
-
-    def wait(self) -> None:
-        """Wait for the result of the check.
-
-        Raises:
-            ClusterError: The packages do not work, or the check did not end in time.
-        """
-        try:
-            _, stderr = self._python.communicate(timeout=TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            raise ClusterError(
-                f"the check of the added packages must end within {TIMEOUT_S} s: it did not; "
-                "see the script's log"
-            ) from None
-        if self._python.returncode:
-            stderr = stderr.strip() or "no output"
-            log.warning("%s", stderr)
-            raise ClusterError(
-                f"added packages must work: got {stderr.splitlines()[-1]!r}; see the script's log"
-            )
 
 
 def check_plugin() -> None:
@@ -115,20 +37,10 @@ def check_plugin() -> None:
     )
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID"):
         os.environ.pop(name, None)
-    _load_entry_points()
     _check_stores()
     with tempfile.TemporaryDirectory() as folder:
         _log_run(Path(folder))
     _transfer_blob()
-
-
-def _load_entry_points() -> None:
-    for group in ENTRY_POINT_GROUPS:
-        plugins = [entry for entry in entry_points(group=group) if entry.name == "azureml"]
-        if not plugins:
-            raise RuntimeError(f"no entry point azureml in {group}")
-        for plugin in plugins:
-            plugin.load()
 
 
 def _check_stores() -> None:
@@ -163,14 +75,12 @@ class _BlobHandler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         """Store a blob."""
-        self.server.content = self.rfile.read(  # type: ignore[attr-defined]
-            int(self.headers["Content-Length"])
-        )
+        self.server.content = self.rfile.read(int(self.headers["Content-Length"]))
         self._respond(201, b"")
 
     def do_GET(self) -> None:
         """Return the blob as the range that the client asks for."""
-        self._respond(206, self.server.content)  # type: ignore[attr-defined]
+        self._respond(206, self.server.content)
 
     def _respond(self, status: int, content: bytes) -> None:
         self.send_response(status)
