@@ -150,6 +150,19 @@ def create_collectors() -> tuple[Any, ...]:
     )
 
 
+def collect(collector: Any, values: Any, context: Any) -> Any:
+    """Pass inputs or predictions to Azure ML's collection; return what connects the two.
+
+    A failure is in the log only, for the model has its answer.
+    """
+    try:
+        frame = pd.DataFrame(values)
+    except ValueError as err:
+        log.error("Data collection takes tables only: %s", err)
+        return context
+    return collector.collect(frame, context)
+
+
 model_folder = find_model_folder()
 # As Azure ML's own script does, so that a model that cannot be loaded ends the server.
 model = mlflow.pyfunc.load_model(str(model_folder))
@@ -180,9 +193,9 @@ def run(input_data: Any, params: Any = None) -> Any:
     if not isinstance(input_data, pd.DataFrame):
         input_data = to_model_input(input_data)
     predictions = model.predict(input_data, params=params)
-    if collectors:
-        context = collectors[0].collect(pd.DataFrame(input_data))
-        collectors[1].collect(pd.DataFrame(predictions), context)
+    context = None
+    for collector, values in zip(collectors, (input_data, predictions)):
+        context = collect(collector, values, context)
     # The server's own encoder knows neither numpy nor times.
     jsonable = _get_jsonable_obj(predictions, pandas_orient="records")
     return json.loads(json.dumps(jsonable, cls=NumpyEncoder))
