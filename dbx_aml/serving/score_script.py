@@ -193,9 +193,9 @@ def run(input_data: Any, params: Any = None) -> Any:
     if not isinstance(input_data, pd.DataFrame):
         input_data = to_model_input(input_data)
     predictions = model.predict(input_data, params=params)
-    context = None
-    for collector, values in zip(collectors, (input_data, predictions)):
-        context = collect(collector, values, context)
+    if collectors:
+        inputs, outputs = collectors
+        collect(outputs, predictions, collect(inputs, input_data, None))
     # The server's own encoder knows neither numpy nor times.
     jsonable = _get_jsonable_obj(predictions, pandas_orient="records")
     return json.loads(json.dumps(jsonable, cls=NumpyEncoder))
