@@ -19,6 +19,7 @@ from dbx_aml._common.errors import DbxAmlError, ServingError
 from dbx_aml._common.log import PrintableFormatter
 from dbx_aml._common.text import printable
 from dbx_aml.cli.batches import batches
+from dbx_aml.cli.clean import clean
 from dbx_aml.cli.cluster import cluster
 from dbx_aml.cli.demo import demo
 from dbx_aml.cli.doctor import doctor
@@ -78,6 +79,7 @@ def main(verbose: bool) -> None:
 
 for _command in (
     batches,
+    clean,
     cluster,
     compute,
     datastore,

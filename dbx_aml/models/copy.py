@@ -18,6 +18,7 @@ from dbx_aml._common.deadline import time_limit
 from dbx_aml._common.errors import ArgumentError, DbxAmlError, RegistryError
 from dbx_aml._common.http import paged
 from dbx_aml._common.log import get_logger
+from dbx_aml._common.made_by import made_tags
 from dbx_aml._common.paths import sha256_of_folder
 from dbx_aml._common.text import first_line
 from dbx_aml.link.uris import is_azureml_uri, is_unity_catalog_uri
@@ -263,7 +264,7 @@ class _Copy:
             self._name,
             source,
             run_id=run_id,
-            tags=lineage.version_tags_for(uri, tags),
+            tags=lineage.version_tags_for(uri, {**made_tags(), **tags}),
             description=self._version.description or None,
             await_creation_for=0,
             local_model_path=str(folder),
@@ -277,7 +278,9 @@ class _Copy:
         client = self._target.client
         experiment = client.get_experiment_by_name(_COPIES_EXPERIMENT)
         experiment_id = (
-            experiment.experiment_id if experiment else client.create_experiment(_COPIES_EXPERIMENT)
+            experiment.experiment_id
+            if experiment
+            else client.create_experiment(_COPIES_EXPERIMENT, tags=made_tags())
         )
         sha256 = tags[lineage.ARTIFACTS_SHA256]
         runs = client.search_runs(
@@ -287,7 +290,9 @@ class _Copy:
         if run is None:
             own_tags = {key: text for key, text in tags.items() if lineage.is_lineage_tag(key)}
             run = client.create_run(
-                experiment_id, tags=own_tags, run_name=f"copy of {self._source_uri}"
+                experiment_id,
+                tags={**made_tags(), **own_tags},
+                run_name=f"copy of {self._source_uri}",
             )
         run_id = str(run.info.run_id)
         if run.info.status != "FINISHED":

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from dbx_aml._common.errors import ServiceError
 from dbx_aml._common.log import get_logger
-from dbx_aml.models.lineage import MAX_TAG_LENGTH
+from dbx_aml._common.made_by import made_tags
+from dbx_aml.models.lineage import MAX_TAG_LENGTH, version_tags_for
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,7 +48,8 @@ def create_registered_model(client: MlflowClient, name: str) -> bool:
     else:
         return False
     try:
-        client.create_registered_model(name)
+        tags = version_tags_for(str(client._registry_uri), made_tags())
+        client.create_registered_model(name, tags)
     except MlflowException as err:
         if err.error_code in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
             return False  # another process created it meanwhile

@@ -23,6 +23,7 @@ from dbx_aml._common.text import sql_identifier
 from dbx_aml.scoring.bind import BoundRequest
 from dbx_aml.scoring.delta_table import Commit, Table
 from dbx_aml.scoring.delta_write import (
+    CHECKPOINT_PROPERTY,
     ConcurrentBatchError,
     StrictGuardError,
     TooManyReasonsError,
@@ -180,7 +181,10 @@ class BatchWriter:
         if not may_drop:
             self._try_model()
         empty = bound.model_udf.with_empty_result(needed_columns(bound, self._rows))
-        create_table(self._output, scored_rows(bound, empty, self._facts))
+        request = bound.request
+        is_stream = request.write_mode == "incremental"
+        properties = {CHECKPOINT_PROPERTY: request.checkpoint} if is_stream else {}
+        create_table(self._output, scored_rows(bound, empty, self._facts), properties)
         identity = identify_table(self._spark, self._output)
         self._output_id = identity.id if identity else None
         return may_drop

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import types as T
 
 from dbx_aml._common.errors import ScoringError
+from dbx_aml._common.made_by import made_tags
 from dbx_aml._common.text import sql_identifier
 from dbx_aml.local.spark import is_connect
 from dbx_aml.scoring.delta_table import Table, format_commit_metadata
@@ -21,6 +22,8 @@ from dbx_aml.scoring.spark_settings import exclusive_settings
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 
+# Property of a new output table of write_mode "incremental": the folder of its checkpoint.
+CHECKPOINT_PROPERTY = "dbx_aml.checkpoint_location"
 # Characters that a column's name may have only with column mapping.
 _NEEDS_COLUMN_MAPPING = re.compile(r"[ ,;{}()\n\t=]")
 
@@ -48,11 +51,29 @@ class TooManyReasonsError(ScoringError):
     """A limited guard ended the write before any commit: too many rows are to be quarantined."""
 
 
-def create_table(table: Table, rows: DataFrame) -> None:
-    """Create an empty table with the columns of these rows, unless the table exists."""
+def create_table(
+    table: Table, rows: DataFrame, properties: Mapping[str, str] | None = None
+) -> None:
+    """Create an empty table with the columns of these rows, unless the table exists.
+
+    Args:
+        table: Table.
+        rows: Rows, of which none is written.
+        properties: Properties of the new table beside the mark of this package.
+
+    Raises:
+        ScoringError: The table cannot be created; the message is one line.
+    """
     # Spark sees that no row passes, and runs no job.
-    writer = rows.where("false").write.format("delta").mode("ignore")
-    write_table(writer, table, rows.schema, exists=False)
+    writer = rows.where("false").writeTo(table.name).using("delta")
+    properties = {**_table_properties(rows.schema), **made_tags(), **(properties or {})}
+    for key, value in properties.items():
+        writer = writer.tableProperty(key, value)
+    try:
+        writer.create()
+    except SPARK_ERRORS as err:
+        if not any(text in str(err) for text in _CREATED_MEANWHILE):
+            raise _write_error(table, err) from err
 
 
 def can_drop(spark: SparkSession, table: Table) -> bool:
@@ -78,6 +99,15 @@ def drop_new_table(spark: SparkSession, table: Table) -> None:
         file_system.delete(folder, True)
     else:
         spark.sql(f"DROP TABLE {table.name}").collect()
+
+
+def remove_folder(spark: SparkSession, path: str) -> bool:
+    """Remove a folder with everything in it; return False on Spark Connect, which cannot."""
+    if is_connect(spark):
+        return False
+    file_system, folder = _folder(spark, path)
+    file_system.delete(folder, True)
+    return True
 
 
 def _folder(spark: SparkSession, path: str) -> tuple[Any, Any]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any, Self
 
 from dbx_aml._common.errors import LinkError
@@ -17,8 +15,6 @@ from dbx_aml.link.connected_link import connected_link
 from dbx_aml.link.link import Link
 from dbx_aml.link.workspace import AmlWorkspace
 
-# Tags of everything that this package makes in Azure ML.
-MADE_BY, MADE_AT = "dbx_aml.made_by", "dbx_aml.made_at"
 # Longest time for the answer to a request that reads.
 _READ_TIMEOUT_S = 30.0
 
@@ -95,9 +91,3 @@ class AmlResources:
     ) -> dict[str, Any]:
         """Create or replace a resource; see `AzureClient.put`."""
         return self.client.put(self.url(path), body, timeout_s=timeout_s, show_command=show_command)
-
-
-def made_tags() -> dict[str, str]:
-    """Return the tags of a new resource: the version of this package, and the time in UTC."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {MADE_BY: f"dbx-aml {version('dbx-aml')}", MADE_AT: now}

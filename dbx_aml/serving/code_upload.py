@@ -8,11 +8,12 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from dbx_aml._common.errors import ServiceError
 from dbx_aml._common.http import send
+from dbx_aml._common.made_by import made_tags
 from dbx_aml._common.paths import check_relative_path, sha256_of_files
 from dbx_aml._common.retry import service_policy
 from dbx_aml.azure.client import error_of_answer
 from dbx_aml.link.clouds import check_storage_url
-from dbx_aml.serving.aml_resources import AmlResources, made_tags
+from dbx_aml.serving.aml_resources import AmlResources
 
 
 def upload_code(resources: AmlResources, files: Mapping[str, Path]) -> str:

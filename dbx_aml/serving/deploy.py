@@ -27,9 +27,10 @@ from dbx_aml._common.errors import (
     ServingError,
 )
 from dbx_aml._common.log import get_logger
+from dbx_aml._common.made_by import made_tags
 from dbx_aml.link.connected_link import connected_link
 from dbx_aml.link.link import Link
-from dbx_aml.serving.aml_resources import AmlResources, made_tags
+from dbx_aml.serving.aml_resources import AmlResources
 from dbx_aml.serving.code_upload import upload_code
 from dbx_aml.serving.endpoints import (
     AUTH_MODES,

@@ -93,5 +93,10 @@ def link(azureml: AzureMl) -> Link:
 @pytest.fixture
 def config_folder(link: Link, tmp_path: Path) -> Path:
     """A folder with the link's config.json."""
-    link.save(tmp_path / "config.json")
+    link_config(link, tmp_path)
     return tmp_path
+
+
+def link_config(link: Link, folder: Path) -> str:
+    """Write the config.json of a link into a folder; return its path."""
+    return str(link.save(folder / "config.json"))

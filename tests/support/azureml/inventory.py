@@ -69,6 +69,8 @@ class Inventory:
 
     def respond(self, request: Request, path: str) -> Response | None:
         """Answer a request to such a resource; None for another path."""
+        if match_path(r"/jobs", path) and request.method == "GET":
+            return self._resources.page(request, path)
         if match_path(r"/(datastores|computes)", path) and request.method == "GET":
             return self._resources.page(request, path)
         if match_path(r"/(datastores|computes)/[^/]+", path) and request.method == "GET":

@@ -1,0 +1,154 @@
+"""`dbx-aml clean`: list what the toolkit has made, and delete it when told to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dbx_aml._common.text import plural
+from dbx_aml.cli.options import config_option, json_option
+from dbx_aml.cli.progress import show_progress
+from dbx_aml.cli.tables import Column, print_json, print_line, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dbx_aml.serving.clean import CleanResult
+    from dbx_aml.serving.made_things import MadeThing
+
+_COLUMNS = [
+    Column("kind"),
+    Column("name"),
+    Column("age", is_number=True),
+    Column("detail", is_optional=True),
+    Column("place", is_optional=True),
+]
+_SOFT_DELETE = (
+    "MLflow restores deleted runs and experiments until they are purged; Azure ML keeps archived "
+    "environments and code; 'databricks bundle destroy' removes the bundle's jobs and notebooks"
+)
+
+
+@click.command()
+@click.option("--only", help="Groups: endpoints,jobs,models,runs,environments,tables.")
+@click.option("--older-than", help="Least age, for example 30d, 12h or 2w.")
+@click.option("--experiment", help="Runs of this experiment alone.")
+@click.option("--schema", "schemas", multiple=True, help="Schema with tables; may be repeated.")
+@click.option("--include-used", is_flag=True, help="Delete what is in use as well.")
+@click.option("--dry-run", is_flag=True, help="List only.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@config_option
+@json_option
+@click.pass_context
+def clean(
+    ctx: click.Context,
+    only: str | None,
+    older_than: str | None,
+    experiment: str | None,
+    schemas: tuple[str, ...],
+    include_used: bool,
+    dry_run: bool,
+    yes: bool,
+    config: str | None,
+    as_json: bool,
+) -> None:
+    """Delete what the toolkit has made.
+
+    Only things with the mark of dbx-aml are listed and deleted. A second call goes on with what
+    the first one has left.
+    """
+    from dbx_aml.link.link import Link
+    from dbx_aml.serving.clean import delete_things, find_things, parse_age
+
+    with show_progress("Reading the link") as progress:
+        plan = find_things(
+            only=[name.strip() for name in only.split(",")] if only else (),
+            older_than=parse_age(older_than) if older_than else None,
+            experiment=experiment,
+            schemas=schemas,
+            include_used=include_used,
+            link=Link.load(config=config),
+            report=progress,
+        )
+    if not as_json:
+        _print_plan(plan.things, plan.used_things, plan.problems)
+    is_confirmed = yes or (not dry_run and not as_json and _confirm(len(plan.things)))
+    results: list[CleanResult] = []
+    if plan.things and not dry_run and is_confirmed:
+        with show_progress("Deleting", "things") as progress:
+            results = delete_things(
+                plan.things,
+                lambda count, thing: progress(
+                    f"Deleting {thing.kind} {thing.name}", count, len(plan.things)
+                ),
+            )
+    failed = [result for result in results if result.outcome == "failed"]
+    if as_json:
+        print_json(
+            {
+                "things": [_to_dict(thing) for thing in plan.things],
+                "used_things": [_to_dict(thing) for thing in plan.used_things],
+                "problems": plan.problems,
+                "results": [
+                    {**_to_dict(item.thing), "outcome": item.outcome, "error": item.error}
+                    for item in results
+                ],
+            }
+        )
+    elif results:
+        _print_results(results)
+    if failed or plan.problems:
+        ctx.exit(1)
+
+
+def _confirm(count: int) -> bool:
+    if count == 0:
+        return False
+    answer = click.prompt(
+        f"type {count} to delete {plural(count, 'thing')}", default="", show_default=False
+    )
+    if answer.strip() == str(count):
+        return True
+    print_line("nothing was deleted")
+    return False
+
+
+def _print_plan(
+    things: Sequence[MadeThing], used_things: Sequence[MadeThing], problems: Sequence[str]
+) -> None:
+    if things:
+        print_table(_COLUMNS, [_row(thing) for thing in things])
+    else:
+        print_line("nothing that dbx-aml has made is to be deleted")
+    if used_things:
+        rows = [(thing.kind, thing.name, thing.in_use) for thing in used_things]
+        columns = [Column("kind"), Column("name"), Column("in use")]
+        print_table(columns, rows, title="\nIn use, deleted only with --include-used")
+    for problem in problems:
+        print_line(f"dbx-aml: {problem}", is_error=True)
+
+
+def _print_results(results: Sequence[CleanResult]) -> None:
+    counts: dict[str, int] = {}
+    for result in results:
+        counts[result.outcome] = counts.get(result.outcome, 0) + 1
+    print_line(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
+    failed = [result for result in results if result.outcome == "failed"]
+    if failed:
+        columns = [Column("kind"), Column("name"), Column("error", is_prose=True)]
+        rows = [(item.thing.kind, item.thing.name, item.error) for item in failed]
+        print_table(columns, rows, title="\nNot deleted; run the command again")
+    print_line(_SOFT_DELETE)
+
+
+def _row(thing: MadeThing) -> tuple[Any, ...]:
+    age = thing.age
+    hours = None if age is None else int(age.total_seconds() // 3600)
+    text = "" if hours is None else (f"{hours} h" if hours < 48 else f"{hours // 24} d")
+    return thing.kind, thing.name, text, thing.detail, thing.place
+
+
+def _to_dict(thing: MadeThing) -> dict[str, Any]:
+    names = ("group", "kind", "name", "place", "made_at", "detail", "in_use")
+    return {name: getattr(thing, name) for name in names}

@@ -1,0 +1,423 @@
+"""Everything that carries the mark of this package, and how each thing is deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from dbx_aml._common.errors import DbxAmlError, ServingError
+from dbx_aml._common.made_by import MADE_AT, MADE_BY
+from dbx_aml._common.text import sql_identifier
+from dbx_aml.link.link import Link
+from dbx_aml.link.uris import is_azureml_uri, is_unity_catalog_uri
+from dbx_aml.models.copy import list_versions
+from dbx_aml.models.lineage import version_tags_for
+from dbx_aml.models.registries import AML, Registry, linked_registries
+from dbx_aml.scoring.delta_table import Table
+from dbx_aml.scoring.delta_write import CHECKPOINT_PROPERTY
+from dbx_aml.serving.aml_resources import AmlResources
+from dbx_aml.serving.endpoints import Endpoint, deployment_path, endpoint_path
+from dbx_aml.tracking.mirror.server import MlflowServer
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+    from pyspark.sql import SparkSession
+
+# What `clean --only` takes, in the order of deletion.
+GROUPS = ("endpoints", "jobs", "models", "runs", "environments", "tables")
+DELETED, ARCHIVED, KEPT = "deleted", "archived", "kept"
+_RUNNING_STATES = frozenset(
+    {"NotStarted", "Starting", "Provisioning", "Preparing", "Queued", "Running", "Finalizing"}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeThing:
+    """A thing that this package has made.
+
+    Args:
+        group: Group of `clean --only`, for example "endpoints".
+        kind: For example "deployment", "model version" or "table".
+        name: Name, for example "delay:3".
+        place: Service that has it, for example "Azure ML workspace mlw-team".
+        made_at: Time at which it was made, in UTC; None if the mark has no time.
+        detail: Size or instances; "" if unknown.
+        in_use: What uses it, for example "takes traffic"; "" for nothing known.
+        delete: Function that deletes it and returns DELETED, ARCHIVED or KEPT.
+    """
+
+    group: str
+    kind: str
+    name: str
+    place: str
+    made_at: datetime | None
+    detail: str = ""
+    in_use: str = ""
+    delete: Callable[[], str] = field(repr=False, compare=False)
+
+    @property
+    def age(self) -> timedelta | None:
+        """Time since it was made."""
+        return None if self.made_at is None else datetime.now(UTC) - self.made_at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What is searched for.
+
+    Args:
+        link: Link that has the services.
+        groups: Groups of `GROUPS`.
+        experiment: Path or name of the experiment whose runs count; None for all experiments.
+        schemas: Schemas whose tables count, for example ("main.ml",).
+        spark: Session that reads the tables; None without schemas.
+    """
+
+    link: Link
+    groups: tuple[str, ...]
+    experiment: str | None
+    schemas: tuple[str, ...]
+    spark: SparkSession | None
+
+
+def find_made_things(
+    search: Search, report: Callable[[str], None]
+) -> tuple[list[MadeThing], list[str]]:
+    """Return what carries the mark, in the order of deletion, and what could not be read.
+
+    Args:
+        search: What is searched for.
+        report: Function that is called with the name of each step.
+    """
+    things: list[MadeThing] = []
+    problems = []
+    for group, noun, read in _parts(search):
+        if group not in search.groups:
+            continue
+        report(f"Reading {noun}")
+        try:
+            things += read()
+        except Exception as err:
+            if not is_of_service(err):
+                raise
+            problems.append(f"{noun} must be readable: got {err}")
+    return things, problems
+
+
+def _parts(search: Search) -> Iterator[tuple[str, str, Callable[[], Iterable[MadeThing]]]]:
+    """Yield the parts of a search: each is read by itself, and may fail by itself."""
+    link = search.link
+    has_workspace = link.aml_workspace is not None
+    registries = list({item.uri: item for item in linked_registries(link)}.values())
+    if link.mode == link.registry == AML:
+        # Such a link may not even have a Databricks workspace.
+        registries = [item for item in registries if item.word == AML]
+    tracking_uris = dict.fromkeys(item.tracking_uri for item in registries)
+    if has_workspace:
+        resources = AmlResources.of_link(link)
+        yield "endpoints", "endpoints", partial(_endpoints, resources, link)
+        yield "jobs", "jobs", partial(_jobs, resources)
+    for registry in registries:
+        yield "models", f"models of {registry.title}", partial(_models, registry)
+    for uri in tracking_uris:
+        server = MlflowServer(uri, "aml" if is_azureml_uri(uri) else "databricks")
+        noun = f"runs of {server.display_name}"
+        yield "runs", noun, partial(_runs, server, search.experiment)
+    if has_workspace:
+        yield "environments", "environments and code", partial(_environments, resources)
+    if search.spark is not None:
+        yield "tables", "tables", partial(_tables, search.spark, search.schemas)
+
+
+def is_of_service(error: Exception) -> bool:
+    """Tell whether an error is a service's or Spark's, after which other things can go on."""
+    from mlflow.exceptions import MlflowException
+
+    from dbx_aml.scoring.spark_errors import SPARK_ERRORS
+
+    return isinstance(error, (DbxAmlError, MlflowException, *SPARK_ERRORS))
+
+
+def _endpoints(resources: AmlResources, link: Link) -> Iterator[MadeThing]:
+    for endpoint in Endpoint.load_all(link=link):
+        others = [item for item in endpoint.deployments if MADE_BY not in item.tags]
+        is_whole = MADE_BY in endpoint.tags and not others
+        instances = [
+            f"{item.instance_count} x {item.instance_type or item.compute}"
+            for item in endpoint.deployments
+        ]
+        if is_whole:
+            yield MadeThing(
+                group="endpoints",
+                kind="endpoint",
+                name=endpoint.name,
+                place=_place(resources),
+                made_at=_made_at(endpoint.tags),
+                detail=", ".join(instances),
+                in_use="takes traffic" if any(endpoint.traffic.values()) else "",
+                delete=_deleter(resources, endpoint_path(endpoint.name)),
+            )
+            continue
+        for item, text in zip(endpoint.deployments, instances, strict=True):
+            if MADE_BY in item.tags:
+                yield MadeThing(
+                    group="endpoints",
+                    kind="deployment",
+                    name=f"{endpoint.name}/{item.name}",
+                    place=_place(resources),
+                    made_at=_made_at(item.tags),
+                    detail=text,
+                    in_use=f"takes {item.traffic} % of the traffic" if item.traffic else "",
+                    delete=_deleter(resources, deployment_path(endpoint.name, item.name)),
+                )
+
+
+def _jobs(resources: AmlResources) -> Iterator[MadeThing]:
+    for content in resources.list("/jobs"):
+        properties = content["properties"]
+        tags = properties.get("tags") or {}
+        if MADE_BY not in tags:
+            continue
+        state = str(properties.get("status") or "")
+        path = f"/jobs/{content['name']}"
+        yield MadeThing(
+            group="jobs",
+            kind="job",
+            name=str(content["name"]),
+            place=_place(resources),
+            made_at=_made_at(tags),
+            detail=state,
+            delete=partial(_delete_job, resources, path, state),
+        )
+
+
+def _delete_job(resources: AmlResources, path: str, state: str) -> str:
+    if state in _RUNNING_STATES:
+        resources.client.post_operation(resources.url(f"{path}/cancel"))
+    resources.client.delete(resources.url(path))
+    return DELETED
+
+
+def _models(registry: Registry) -> Iterator[MadeThing]:
+    by, at = version_tags_for(registry.uri, {MADE_BY: "", MADE_AT: ""})
+    models = []
+    for model in _registered_models(registry):
+        versions = list_versions(registry, model.name)
+        marked = [version for version in versions if by in version.tags]
+        yield from (_model_version(registry, version, at) for version in marked)
+        if by in model.tags and len(marked) == len(versions):
+            models.append(model)
+    # A registered model is empty once its versions are gone.
+    for model in models:
+        yield MadeThing(
+            group="models",
+            kind="registered model",
+            name=model.name,
+            place=registry.title,
+            made_at=_parse_time(model.tags.get(at)),
+            delete=partial(_delete_empty_model, registry, model.name),
+        )
+
+
+def _registered_models(registry: Registry) -> Iterator[Any]:
+    token = None
+    while True:
+        page = registry.client.search_registered_models(max_results=100, page_token=token)
+        for model in page:
+            # The search in Unity Catalog leaves tags out.
+            is_bare = is_unity_catalog_uri(registry.uri)
+            yield registry.client.get_registered_model(model.name) if is_bare else model
+        token = page.token
+        if not token:
+            return
+
+
+def _model_version(registry: Registry, version: ModelVersion, made_at_tag: str) -> MadeThing:
+    def delete() -> str:
+        registry.client.delete_model_version(version.name, str(version.version))
+        return DELETED
+
+    aliases = ", ".join(version.aliases or [])
+    return MadeThing(
+        group="models",
+        kind="model version",
+        name=f"{version.name}:{version.version}",
+        place=registry.title,
+        made_at=_parse_time(version.tags.get(made_at_tag)),
+        in_use=f"has the alias {aliases}" if aliases else "",
+        delete=delete,
+    )
+
+
+def _delete_empty_model(registry: Registry, name: str) -> str:
+    if list_versions(registry, name):
+        return KEPT
+    registry.client.delete_registered_model(name)
+    return DELETED
+
+
+def _runs(server: MlflowServer, experiment_name: str | None) -> Iterator[MadeThing]:
+    place = f"MLflow of {server.display_name}"
+    experiments = []
+    for experiment in server.search_experiments():
+        if experiment_name not in (None, experiment.name):
+            continue
+        runs = list(server.search_runs([experiment.experiment_id], ""))
+        marked = [run for run in runs if MADE_BY in run.data.tags]
+        yield from (_run(server, run, place) for run in marked)
+        if MADE_BY in experiment.tags and len(marked) == len(runs):
+            experiments.append(experiment)
+    for experiment in experiments:
+        yield MadeThing(
+            group="runs",
+            kind="experiment",
+            name=experiment.name,
+            place=place,
+            made_at=_made_at(experiment.tags),
+            delete=partial(_delete_empty_experiment, server, experiment.experiment_id),
+        )
+
+
+def _run(server: MlflowServer, run: Run, place: str) -> MadeThing:
+    def delete() -> str:
+        server.store.delete_run(run.info.run_id)
+        return DELETED
+
+    return MadeThing(
+        group="runs",
+        kind="run",
+        name=f"{run.info.run_name} {run.info.run_id}",
+        place=place,
+        made_at=_made_at(run.data.tags),
+        detail=run.info.status,
+        delete=delete,
+    )
+
+
+def _delete_empty_experiment(server: MlflowServer, experiment_id: str) -> str:
+    if next(server.search_runs([experiment_id], ""), None) is not None:
+        return KEPT
+    server.store.delete_experiment(experiment_id)
+    return DELETED
+
+
+def _environments(resources: AmlResources) -> Iterator[MadeThing]:
+    for kind, collection in (("environment", "environments"), ("code", "codes")):
+        for container in resources.list(f"/{collection}"):
+            for version in resources.list(f"/{collection}/{container['name']}/versions"):
+                properties = version["properties"]
+                tags = properties.get("tags") or {}
+                if MADE_BY not in tags or properties.get("isArchived"):
+                    continue
+                path = f"/{collection}/{container['name']}/versions/{version['name']}"
+                yield MadeThing(
+                    group="environments",
+                    kind=kind,
+                    name=f"{container['name']}:{version['name']}",
+                    place=_place(resources),
+                    made_at=_made_at(tags),
+                    delete=partial(_archive, resources, path),
+                )
+
+
+def _archive(resources: AmlResources, path: str) -> str:
+    """Archive a version: Azure ML deletes neither environments nor code."""
+    content = resources.find(path)
+    if content is None:
+        return DELETED
+    resources.put(path, {"properties": {**content["properties"], "isArchived": True}})
+    return ARCHIVED
+
+
+def _tables(spark: SparkSession, schemas: Iterable[str]) -> Iterator[MadeThing]:
+    marked: dict[str, dict[str, str]] = {}
+    for schema in schemas:
+        quoted = ".".join(map(sql_identifier, schema.split(".")))
+        for row in spark.sql(f"SHOW TABLES IN {quoted}").collect():
+            name = f"{quoted}.{sql_identifier(row['tableName'])}"
+            if not row["isTemporary"]:
+                properties = _table_properties(spark, name)
+                if MADE_BY in properties:
+                    marked[name] = properties
+    inputs = {name: _inputs_of(spark, name) for name in marked}
+    for name, properties in marked.items():
+        table_id, size = _table_details(spark, name)
+        readers = [other for other in marked if table_id in inputs[other]]
+        yield MadeThing(
+            group="tables",
+            kind="table",
+            name=name.replace("`", ""),
+            place="Spark",
+            made_at=_made_at(properties),
+            detail=f"{size:,} bytes",
+            in_use=f"is the input of {readers[0].replace('`', '')}" if readers else "",
+            delete=partial(_drop_table, spark, name, properties.get(CHECKPOINT_PROPERTY)),
+        )
+
+
+def _table_properties(spark: SparkSession, name: str) -> dict[str, str]:
+    from dbx_aml.scoring.spark_errors import SPARK_ERRORS
+
+    try:
+        rows = spark.sql(f"SHOW TBLPROPERTIES {name}").collect()
+    except SPARK_ERRORS:
+        # A view, or a table that the caller may not read: the mark of neither is known.
+        return {}
+    return {row["key"]: row["value"] for row in rows}
+
+
+def _table_details(spark: SparkSession, name: str) -> tuple[str, int]:
+    row = spark.sql(f"DESCRIBE DETAIL {name}").select("id", "sizeInBytes").first()
+    return (str(row["id"]), int(row["sizeInBytes"] or 0)) if row else ("", 0)
+
+
+def _inputs_of(spark: SparkSession, name: str) -> set[str]:
+    """Return the ids of the tables that were scored into a table."""
+    ledger = Table(name).sibling("batches")
+    if not ledger.exists(spark):
+        return set()
+    rows = ledger.read(spark).select("input_id").distinct().collect()
+    return {str(row["input_id"]) for row in rows}
+
+
+def _drop_table(spark: SparkSession, name: str, checkpoint: str | None) -> str:
+    """Drop a table with its ledger, and remove the folder of its checkpoint."""
+    from dbx_aml.scoring.delta_write import remove_folder
+
+    ledger = Table(name).sibling("batches")
+    for table in (name, ledger.name):
+        spark.sql(f"DROP TABLE IF EXISTS {table}").collect()
+    if checkpoint and not remove_folder(spark, checkpoint):
+        raise ServingError(
+            f"checkpoint of the dropped table {name} must be removed by hand: got {checkpoint!r}, "
+            "a folder that Spark Connect cannot remove"
+        )
+    return DELETED
+
+
+def _deleter(resources: AmlResources, path: str) -> Callable[[], str]:
+    def delete() -> str:
+        resources.client.delete(resources.url(path))
+        return DELETED
+
+    return delete
+
+
+def _place(resources: AmlResources) -> str:
+    return f"Azure ML workspace {resources.workspace.workspace_name}"
+
+
+def _made_at(tags: Mapping[str, str]) -> datetime | None:
+    return _parse_time(tags.get(MADE_AT))
+
+
+def _parse_time(text: str | None) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

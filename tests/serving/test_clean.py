@@ -1,0 +1,166 @@
+"""Cleaning up: everything with the mark goes, nothing without it, and a failure stops nothing."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from click.testing import CliRunner, Result
+
+from dbx_aml import Link, deploy_model
+from dbx_aml._common.errors import ArgumentError, ServingError
+from dbx_aml.cli.main import main
+from dbx_aml.serving.clean import delete_things, find_things, parse_age
+from tests.serving.conftest import RegisterFunction, link_config
+from tests.support.azureml import AzureMl
+
+pytestmark = pytest.mark.azureml
+
+
+def kinds_and_names(things: Any) -> set[tuple[str, str]]:
+    """Kind and first word of the name of each thing."""
+    return {(thing.kind, thing.name.split()[0]) for thing in things}
+
+
+@pytest.fixture
+def made(register: RegisterFunction, link: Link, azureml_client: Any) -> Link:
+    """A link to a workspace with things of the toolkit, and things of others beside them."""
+    register(10)
+    register(100, alias="champion")
+    # Azure refuses the deployment for its quota, so that no server has to start.
+    with pytest.raises(ServingError, match="OutOfQuota"):
+        deploy_model("delay-ep", "models:/delay/1", instance_count=11, link=link)
+    azureml_client.create_registered_model("theirs")
+    return link
+
+
+def test_all_with_the_mark_is_deleted_and_a_second_call_finds_nothing(
+    made: Link, azureml_client: Any
+) -> None:
+    before = {run.info.run_id for run in azureml_client.search_runs(["0"])}
+    plan = find_things(link=made)
+    expected = {
+        ("endpoint", "delay-ep"),
+        ("model version", "delay:1"),
+        ("environment", plan_name(plan.things, "environment")),
+        ("code", plan_name(plan.things, "code")),
+    }
+    assert kinds_and_names(plan.things) - {("registered model", "delay")} == expected
+    assert [(thing.name, thing.in_use) for thing in plan.used_things] == [
+        ("delay:2", "has the alias champion")
+    ]
+    assert not plan.problems
+    results = delete_things(plan.things)
+    outcomes = {item.thing.kind: item.outcome for item in results}
+    # Version 2 is in use, so its registered model is not empty.
+    assert outcomes == {
+        "endpoint": "deleted",
+        "model version": "deleted",
+        "registered model": "kept",
+        "environment": "archived",
+        "code": "archived",
+    }
+    rest = find_things(link=made, include_used=True)
+    assert kinds_and_names(rest.things) == {
+        ("model version", "delay:2"),
+        ("registered model", "delay"),
+    }
+    assert {item.outcome for item in delete_things(rest.things)} == {"deleted"}
+    assert find_things(link=made, include_used=True).things == ()
+    # What others have made is as before.
+    assert [model.name for model in azureml_client.search_registered_models()] == ["theirs"]
+    assert {run.info.run_id for run in azureml_client.search_runs(["0"])} == before
+
+
+def plan_name(things: Any, kind: str) -> str:
+    """Name of the one thing of a kind."""
+    (name,) = [thing.name for thing in things if thing.kind == kind]
+    return str(name)
+
+
+def test_an_endpoint_with_a_deployment_of_others_keeps_it(made: Link) -> None:
+    with pytest.raises(ServingError):
+        deploy_model(
+            "delay-ep", "models:/delay/2", deployment="theirs", instance_count=11, link=made
+        )
+    client = resources_of(made).client
+    url = resources_of(made).url("/onlineEndpoints/delay-ep/deployments/theirs")
+    content = client.get(url)
+    client.delete(url)
+    content["tags"] = {}
+    with pytest.raises(Exception, match="OutOfQuota"):
+        client.put(url, content)
+    plan = find_things(link=made, only=["endpoints"])
+    assert kinds_and_names(plan.things) == {("deployment", "delay-ep/blue")}
+    assert [item.outcome for item in delete_things(plan.things)] == ["deleted"]
+    assert [item["name"] for item in resources_of(made).list("/onlineEndpoints")] == ["delay-ep"]
+
+
+def resources_of(link: Link) -> Any:
+    from dbx_aml.serving.aml_resources import AmlResources
+
+    return AmlResources.of_link(link)
+
+
+def test_a_failure_does_not_stop_the_rest_and_the_next_call_ends_it(
+    made: Link, azureml: AzureMl
+) -> None:
+    plan = find_things(link=made)
+    azureml.deny("*/onlineEndpoints/delete")
+    results = delete_things(plan.things)
+    failed = [item for item in results if item.outcome == "failed"]
+    assert [item.thing.name for item in failed] == ["delay-ep"]
+    assert "a role with the action" in failed[0].error
+    azureml.deny()
+    rest = find_things(link=made)
+    assert ("endpoint", "delay-ep") in kinds_and_names(rest.things)
+    assert {item.outcome for item in delete_things(rest.things)} <= {"deleted", "kept"}
+
+
+def test_what_cannot_be_read_is_named_and_the_other_kinds_are_listed(
+    made: Link, azureml: AzureMl
+) -> None:
+    azureml.deny("*/onlineEndpoints/read")
+    plan = find_things(link=made)
+    assert [line.partition(" must")[0] for line in plan.problems] == ["endpoints"]
+    assert ("model version", "delay:1") in kinds_and_names(plan.things)
+
+
+def test_groups_and_age_limit_what_is_deleted(made: Link) -> None:
+    assert {thing.group for thing in find_things(link=made, only=["models"]).things} == {"models"}
+    assert find_things(link=made, older_than=timedelta(hours=1)).things == ()
+    with pytest.raises(ArgumentError, match="got 'model'"):
+        find_things(link=made, only=["model"])
+    with pytest.raises(ArgumentError, match="pass for example --schema"):
+        find_things(link=made, only=["tables"])
+
+
+@pytest.mark.parametrize(("text", "hours"), [("12h", 12), ("2d", 48), ("1w", 168)])
+def test_an_age_is_a_number_of_hours_days_or_weeks(text: str, hours: int) -> None:
+    assert parse_age(text) == timedelta(hours=hours)
+    with pytest.raises(ArgumentError, match="use for example '30d'"):
+        parse_age(text[:-1])
+
+
+def test_the_command_deletes_after_the_right_number_alone(made: Link, tmp_path: Path) -> None:
+    config = link_config(made, tmp_path)
+
+    def run(*arguments: str, stdin: str = "") -> Result:
+        return CliRunner().invoke(main, ["clean", *arguments, "--config", config], input=stdin)
+
+    dry = run("--dry-run")
+    assert "delay-ep" in dry.output
+    assert "has the alias champion" in dry.output
+    listed = json.loads(run("--json").stdout)
+    assert listed["results"] == []
+    count = len(listed["things"])
+    wrong = run(stdin=f"{count + 1}\n")
+    assert f"type {count} to delete {count} things" in wrong.output
+    assert "nothing was deleted" in wrong.output
+    right = run(stdin=f"{count}\n")
+    assert right.exit_code == 0, right.output
+    assert "2 archived" in right.output
+    assert "nothing that dbx-aml has made is to be deleted" in run("--only", "endpoints").output
+    assert mlflow.MlflowClient().get_model_version("delay", "2").version == "2"

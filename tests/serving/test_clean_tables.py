@@ -1,0 +1,52 @@
+"""Tables that scoring has made go with their ledger and their checkpoint; others stay."""
+
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from dbx_aml import Link, score_table
+from dbx_aml.serving.clean import delete_things, find_things
+from tests.support.models import XY, save_model, weighted_sum
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+
+
+def test_marked_tables_are_dropped_with_ledger_and_checkpoint_and_inputs_are_in_use(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    spark.sql("CREATE SCHEMA clean_test")
+    try:
+        spark.createDataFrame(XY).write.format("delta").saveAsTable("clean_test.theirs")
+        checkpoint = tmp_path / "checkpoint"
+        model = save_model(tmp_path, weighted_sum, XY)
+        score_table(
+            model_uri=model,
+            input_table="clean_test.theirs",
+            output_table="clean_test.scored",
+            write_mode="incremental",
+            checkpoint_location=str(checkpoint),
+            spark=spark,
+        )
+        score_table(
+            model_uri=model,
+            input_table="clean_test.scored",
+            output_table="clean_test.second",
+            output_columns="x",
+            spark=spark,
+        )
+        assert checkpoint.is_dir()
+        link = Link(databricks_tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+        plan = find_things(only=["tables"], schemas=["clean_test"], link=link, spark=spark)
+        assert [thing.name for thing in plan.things] == ["clean_test.second"]
+        assert [(thing.name, thing.in_use) for thing in plan.used_things] == [
+            ("clean_test.scored", "is the input of clean_test.second")
+        ]
+        for _ in range(2):
+            plan = find_things(only=["tables"], schemas=["clean_test"], link=link, spark=spark)
+            assert [item.outcome for item in delete_things(plan.things)] == ["deleted"]
+        rows = spark.sql("SHOW TABLES IN clean_test").collect()
+        assert [row["tableName"] for row in rows] == ["theirs"]
+        assert not checkpoint.exists()
+    finally:
+        spark.sql("DROP SCHEMA clean_test CASCADE")
