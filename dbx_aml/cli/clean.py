@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dbx_aml.serving.clean import CleanResult
-    from dbx_aml.serving.made_things import MadeThing
+    from dbx_aml.serving.marked_resources import MarkedResource
 
 _COLUMNS = [
     Column("kind"),
     Column("name"),
     Column("age", is_number=True),
     Column("detail", is_optional=True),
-    Column("place", is_optional=True),
+    Column("service", is_optional=True),
 ]
 _SOFT_DELETE = (
     "MLflow restores deleted runs and experiments until they are purged; Azure ML keeps archived "
@@ -55,14 +55,14 @@ def clean(
 ) -> None:
     """Delete what the toolkit has made.
 
-    Only things with the mark of dbx-aml are listed and deleted. A second call goes on with what
+    Only resources with the mark of dbx-aml are listed and deleted. A second call goes on with what
     the first one has left.
     """
     from dbx_aml.link.link import Link
-    from dbx_aml.serving.clean import delete_things, find_things, parse_age
+    from dbx_aml.serving.clean import delete_resources, find_marked_resources, parse_age
 
     with show_progress("Reading the link") as progress:
-        plan = find_things(
+        plan = find_marked_resources(
             only=[name.strip() for name in only.split(",")] if only else (),
             older_than=parse_age(older_than) if older_than else None,
             experiment=experiment,
@@ -72,26 +72,26 @@ def clean(
             report=progress,
         )
     if not as_json:
-        _print_plan(plan.things, plan.used_things, plan.problems)
-    is_confirmed = yes or (not dry_run and not as_json and _confirm(len(plan.things)))
+        _print_plan(plan.resources, plan.used_resources, plan.problems)
+    is_confirmed = yes or (not dry_run and not as_json and _confirm(len(plan.resources)))
     results: list[CleanResult] = []
-    if plan.things and not dry_run and is_confirmed:
+    if plan.resources and not dry_run and is_confirmed:
         with show_progress("Deleting", "things") as progress:
-            results = delete_things(
-                plan.things,
-                lambda count, thing: progress(
-                    f"Deleting {thing.kind} {thing.name}", count, len(plan.things)
+            results = delete_resources(
+                plan.resources,
+                lambda count, resource: progress(
+                    f"Deleting {resource.kind} {resource.name}", count, len(plan.resources)
                 ),
             )
-    failed = [result for result in results if result.outcome == "failed"]
+    failed = [result for result in results if result.state == "failed"]
     if as_json:
         print_json(
             {
-                "things": [_to_dict(thing) for thing in plan.things],
-                "used_things": [_to_dict(thing) for thing in plan.used_things],
+                "resources": [_to_dict(resource) for resource in plan.resources],
+                "used_resources": [_to_dict(resource) for resource in plan.used_resources],
                 "problems": plan.problems,
                 "results": [
-                    {**_to_dict(item.thing), "outcome": item.outcome, "error": item.error}
+                    {**_to_dict(item.resource), "state": item.state, "error": item.error}
                     for item in results
                 ],
             }
@@ -115,14 +115,16 @@ def _confirm(count: int) -> bool:
 
 
 def _print_plan(
-    things: Sequence[MadeThing], used_things: Sequence[MadeThing], problems: Sequence[str]
+    resources: Sequence[MarkedResource],
+    used_resources: Sequence[MarkedResource],
+    problems: Sequence[str],
 ) -> None:
-    if things:
-        print_table(_COLUMNS, [_row(thing) for thing in things])
+    if resources:
+        print_table(_COLUMNS, [_row(resource) for resource in resources])
     else:
         print_line("nothing that dbx-aml has made is to be deleted")
-    if used_things:
-        rows = [(thing.kind, thing.name, thing.in_use) for thing in used_things]
+    if used_resources:
+        rows = [(resource.kind, resource.name, resource.usage) for resource in used_resources]
         columns = [Column("kind"), Column("name"), Column("in use")]
         print_table(columns, rows, title="\nIn use, deleted only with --include-used")
     for problem in problems:
@@ -132,23 +134,23 @@ def _print_plan(
 def _print_results(results: Sequence[CleanResult]) -> None:
     counts: dict[str, int] = {}
     for result in results:
-        counts[result.outcome] = counts.get(result.outcome, 0) + 1
-    print_line(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
-    failed = [result for result in results if result.outcome == "failed"]
+        counts[result.state] = counts.get(result.state, 0) + 1
+    print_line(", ".join(f"{count} {state}" for state, count in counts.items()))
+    failed = [result for result in results if result.state == "failed"]
     if failed:
         columns = [Column("kind"), Column("name"), Column("error", is_prose=True)]
-        rows = [(item.thing.kind, item.thing.name, item.error) for item in failed]
+        rows = [(item.resource.kind, item.resource.name, item.error) for item in failed]
         print_table(columns, rows, title="\nNot deleted; run the command again")
     print_line(_SOFT_DELETE)
 
 
-def _row(thing: MadeThing) -> tuple[Any, ...]:
-    age = thing.age
+def _row(resource: MarkedResource) -> tuple[Any, ...]:
+    age = resource.age
     hours = None if age is None else int(age.total_seconds() // 3600)
     text = "" if hours is None else (f"{hours} h" if hours < 48 else f"{hours // 24} d")
-    return thing.kind, thing.name, text, thing.detail, thing.place
+    return resource.kind, resource.name, text, resource.detail, resource.service
 
 
-def _to_dict(thing: MadeThing) -> dict[str, Any]:
-    names = ("group", "kind", "name", "place", "made_at", "detail", "in_use")
-    return {name: getattr(thing, name) for name in names}
+def _to_dict(resource: MarkedResource) -> dict[str, Any]:
+    names = ("group", "kind", "name", "service", "created_at", "detail", "usage")
+    return {name: getattr(resource, name) for name in names}

@@ -14,11 +14,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+from dbx_aml._common.creation_mark import creation_tags
 from dbx_aml._common.deadline import time_limit
 from dbx_aml._common.errors import ArgumentError, DbxAmlError, RegistryError
 from dbx_aml._common.http import paged
 from dbx_aml._common.log import get_logger
-from dbx_aml._common.made_by import made_tags
 from dbx_aml._common.paths import sha256_of_folder
 from dbx_aml._common.text import first_line
 from dbx_aml.link.uris import is_azureml_uri, is_unity_catalog_uri
@@ -264,7 +264,7 @@ class _Copy:
             self._name,
             source,
             run_id=run_id,
-            tags=lineage.version_tags_for(uri, {**made_tags(), **tags}),
+            tags=lineage.version_tags_for(uri, {**creation_tags(), **tags}),
             description=self._version.description or None,
             await_creation_for=0,
             local_model_path=str(folder),
@@ -280,7 +280,7 @@ class _Copy:
         experiment_id = (
             experiment.experiment_id
             if experiment
-            else client.create_experiment(_COPIES_EXPERIMENT, tags=made_tags())
+            else client.create_experiment(_COPIES_EXPERIMENT, tags=creation_tags())
         )
         sha256 = tags[lineage.ARTIFACTS_SHA256]
         runs = client.search_runs(
@@ -291,7 +291,7 @@ class _Copy:
             own_tags = {key: text for key, text in tags.items() if lineage.is_lineage_tag(key)}
             run = client.create_run(
                 experiment_id,
-                tags={**made_tags(), **own_tags},
+                tags={**creation_tags(), **own_tags},
                 run_name=f"copy of {self._source_uri}",
             )
         run_id = str(run.info.run_id)

@@ -8,10 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from dbx_aml._common.creation_mark import creation_tags
 from dbx_aml._common.errors import ArgumentError, RegistryError, ServiceError
 from dbx_aml._common.json_content import parse_json
 from dbx_aml._common.log import get_logger
-from dbx_aml._common.made_by import made_tags
 from dbx_aml._common.paths import sha256_of_folder
 from dbx_aml._common.text import first_line
 from dbx_aml.models.copy import copy_from_other_registry
@@ -109,7 +109,7 @@ def register_model(
             model = Model.load(str(path))
         except (MlflowException, OSError) as err:
             raise RegistryError(f"model must exist: got {model_uri!r}; {first_line(err)}") from err
-        lineage = {**made_tags(), **_lineage_tags(location, model, path)}
+        lineage = {**creation_tags(), **_lineage_tags(location, model, path)}
         lineage = version_tags_for(registry_uri_of(client), lineage)
         version = _create_version(client, location, path, model_name, {**lineage, **(tags or {})})
     return _with_alias(client, version, alias)

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dbx_aml._common.creation_mark import creation_tags
 from dbx_aml._common.errors import ServiceError
 from dbx_aml._common.log import get_logger
-from dbx_aml._common.made_by import made_tags
 from dbx_aml.models.lineage import MAX_TAG_LENGTH, version_tags_for
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def create_registered_model(client: MlflowClient, name: str) -> bool:
     else:
         return False
     try:
-        tags = version_tags_for(str(client._registry_uri), made_tags())
+        tags = version_tags_for(str(client._registry_uri), creation_tags())
         client.create_registered_model(name, tags)
     except MlflowException as err:
         if err.error_code in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import types as T
 
+from dbx_aml._common.creation_mark import creation_tags
 from dbx_aml._common.errors import ScoringError
-from dbx_aml._common.made_by import made_tags
 from dbx_aml._common.text import sql_identifier
 from dbx_aml.local.spark import is_connect
 from dbx_aml.scoring.delta_table import Table, format_commit_metadata
@@ -66,7 +66,7 @@ def create_table(
     """
     # Spark sees that no row passes, and runs no job.
     writer = rows.where("false").writeTo(table.name).using("delta")
-    properties = {**_table_properties(rows.schema), **made_tags(), **(properties or {})}
+    properties = {**_table_properties(rows.schema), **creation_tags(), **(properties or {})}
     for key, value in properties.items():
         writer = writer.tableProperty(key, value)
     try:

@@ -1,4 +1,4 @@
-"""Delete what this package has made, and nothing else: `find_things`, `delete_things`."""
+"""Find and delete what this package has made: `find_marked_resources`, `delete_resources`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dbx_aml._common.text import one_line
 from dbx_aml.link.connected_link import connected_link
 from dbx_aml.link.link import Link
 from dbx_aml.local.spark import current_spark
-from dbx_aml.serving.made_things import (
+from dbx_aml.serving.marked_resources import (
     DELETED,
     GROUPS,
-    MadeThing,
+    MarkedResource,
     Search,
-    find_made_things,
     is_of_service,
+    read_marked_resources,
 )
 
 if TYPE_CHECKING:
@@ -29,35 +29,35 @@ _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 @dataclass(frozen=True, kw_only=True)
 class CleanPlan:
-    """What a call of `delete_things` would delete.
+    """The resources that `delete_resources` deletes, and those that it leaves alone.
 
     Args:
-        things: Things in the order of deletion.
-        used_things: Things that are in use, which `include_used` adds to `things`.
-        problems: A line for each kind of things that could not be read.
+        resources: Resources in the order of deletion.
+        used_resources: Resources that are in use, which `include_used` adds to `resources`.
+        problems: A line for each kind of resources that could not be read.
     """
 
-    things: tuple[MadeThing, ...]
-    used_things: tuple[MadeThing, ...]
+    resources: tuple[MarkedResource, ...]
+    used_resources: tuple[MarkedResource, ...]
     problems: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CleanResult:
-    """What happened to a thing.
+    """The result of the deletion of a resource.
 
     Args:
-        thing: The thing.
-        outcome: "deleted", "archived", "kept" (it is not empty), or "failed".
+        resource: Deleted resource.
+        state: "deleted", "archived", "skipped" (it is not empty), or "failed".
         error: Reason of a failure; "" without a failure.
     """
 
-    thing: MadeThing
-    outcome: str
+    resource: MarkedResource
+    state: str
     error: str = ""
 
 
-def find_things(
+def find_marked_resources(
     *,
     only: Sequence[str] = (),
     older_than: timedelta | None = None,
@@ -73,11 +73,11 @@ def find_things(
     Args:
         only: Groups: "endpoints", "jobs", "models", "runs", "environments", "tables"; by default
             all groups.
-        older_than: Least age of a thing; a thing without a time counts as older.
+        older_than: Least age of a resource; a resource without a time counts as older.
         experiment: Databricks path or Azure ML name of the experiment whose runs count.
         schemas: Schemas whose tables count, for example ["main.ml"]; no table counts without.
-        include_used: Whether things in use are deleted too: an endpoint with traffic, a model
-            version with an alias, a table that is the input of another one.
+        include_used: Whether resources in use are deleted too: an endpoint with traffic, a model
+            version with an alias, a table that another table was scored from.
         link: Link that has the services; by default the connected link.
         spark: Session that reads the tables; by default the active one.
         report: Function that is called with the name of each step.
@@ -105,43 +105,45 @@ def find_things(
         schemas=tuple(schemas),
         spark=spark if schemas else None,
     )
-    things, problems = find_made_things(search, report)
+    resources, problems = read_marked_resources(search, report)
     if experiment is not None and not only:
-        things = [thing for thing in things if thing.group == "runs"]
+        resources = [resource for resource in resources if resource.group == "runs"]
     if older_than is not None:
-        things = [thing for thing in things if thing.age is None or thing.age >= older_than]
-    used_things = [thing for thing in things if thing.in_use]
+        resources = [
+            resource for resource in resources if resource.age is None or resource.age >= older_than
+        ]
+    used_resources = [resource for resource in resources if resource.usage]
     if not include_used:
-        things = [thing for thing in things if not thing.in_use]
+        resources = [resource for resource in resources if not resource.usage]
     return CleanPlan(
-        things=tuple(things),
-        used_things=() if include_used else tuple(used_things),
+        resources=tuple(resources),
+        used_resources=() if include_used else tuple(used_resources),
         problems=tuple(problems),
     )
 
 
-def delete_things(
-    things: Iterable[MadeThing],
-    report: Callable[[int, MadeThing], None] = lambda count, thing: None,
+def delete_resources(
+    resources: Iterable[MarkedResource],
+    report: Callable[[int, MarkedResource], None] = lambda count, resource: None,
 ) -> list[CleanResult]:
-    """Delete things in their order; a failure does not stop the others.
+    """Delete resources in their order; a failure does not stop the others.
 
     Args:
-        things: Things of a `CleanPlan`.
-        report: Function that is called before each thing, with the number of those before it.
+        resources: Resources of a `CleanPlan`.
+        report: Function that is called before each resource, with the number of those before it.
     """
     results = []
-    for count, thing in enumerate(things):
-        report(count, thing)
+    for count, resource in enumerate(resources):
+        report(count, resource)
         try:
-            results.append(CleanResult(thing=thing, outcome=thing.delete()))
+            results.append(CleanResult(resource=resource, state=resource.delete()))
         except NotFoundError:
             # An earlier call, or another person, has deleted it.
-            results.append(CleanResult(thing=thing, outcome=DELETED))
+            results.append(CleanResult(resource=resource, state=DELETED))
         except Exception as err:
             if not is_of_service(err):
                 raise
-            results.append(CleanResult(thing=thing, outcome="failed", error=one_line(err, 600)))
+            results.append(CleanResult(resource=resource, state="failed", error=one_line(err, 600)))
     return results
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from dbx_aml._common.creation_mark import creation_tags
 from dbx_aml._common.errors import ServiceError
 from dbx_aml._common.http import send
-from dbx_aml._common.made_by import made_tags
 from dbx_aml._common.paths import check_relative_path, sha256_of_files
 from dbx_aml._common.retry import service_policy
 from dbx_aml.azure.client import error_of_answer
@@ -37,7 +37,7 @@ def upload_code(resources: AmlResources, files: Mapping[str, Path]) -> str:
         signed_url = str((reference.get("credential") or {}).get("sasUri") or "")
         for name, file in files.items():
             _put_blob(signed_url, name, file.read_bytes(), resources.workspace.cloud)
-        code = {"codeUri": reference.get("blobUri"), "isAnonymous": True, "tags": made_tags()}
+        code = {"codeUri": reference.get("blobUri"), "isAnonymous": True, "tags": creation_tags()}
         resources.put(path, {"properties": code})
     return resources.arm_id(path)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from dbx_aml._common.creation_mark import creation_tags
 from dbx_aml._common.errors import (
     ArgumentError,
     NotFoundError,
@@ -27,7 +28,6 @@ from dbx_aml._common.errors import (
     ServingError,
 )
 from dbx_aml._common.log import get_logger
-from dbx_aml._common.made_by import made_tags
 from dbx_aml.link.connected_link import connected_link
 from dbx_aml.link.link import Link
 from dbx_aml.serving.aml_resources import AmlResources
@@ -56,7 +56,7 @@ DEFAULT_INSTANCE_TYPE = "Standard_DS3_v2"
 _IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04:latest"
 _SCRIPT = Path(__file__).with_name("score_script.py")
 _ENVIRONMENT_NAME = "dbx-aml-serving"
-# Tag of a deployment: one hash of everything that decides what it serves.
+# Tag of a deployment: one hash over its model and its settings.
 _CONTENT_HASH = "dbx_aml.content_hash"
 _RUN_ID, _REGISTRY = "dbx_aml.run_id", "dbx_aml.registry"
 _NAME = re.compile(r"[a-zA-Z](?!.*--)[-a-zA-Z0-9]{1,30}[a-zA-Z0-9]")
@@ -67,7 +67,7 @@ _LOG_LINES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class _Settings:
-    """What a deployment is beside its model; the names are those of `deploy_model`."""
+    """Settings of a deployment beside its model, with the names of `deploy_model`."""
 
     compute: str
     instance_type: str | None
@@ -199,7 +199,7 @@ class _DeploySteps:
             body = {
                 "location": resources.location,
                 "identity": {"type": "SystemAssigned"},
-                "tags": made_tags(),
+                "tags": creation_tags(),
                 "properties": properties,
             }
             resources.put(
@@ -208,7 +208,7 @@ class _DeploySteps:
         return deployment or self._choose_name(Endpoint.read(resources, self._endpoint))
 
     def deploy(self, name: str, timeout_s: float) -> None:
-        """Make the deployment unless it is there, and score one row with it."""
+        """Make the deployment unless it exists, and score one row with it."""
         path = deployment_path(self._endpoint, name)
         before = Endpoint.read(self._resources, self._endpoint).find_deployment(name)
         if before is not None and before.state not in (*_FAILED_STATES, "Succeeded"):
@@ -312,14 +312,14 @@ class _DeploySteps:
         if self._resources.find(path) is None:
             self._resources.put(
                 path,
-                {"properties": {"image": _IMAGE, "condaFile": conda_file, "tags": made_tags()}},
+                {"properties": {"image": _IMAGE, "condaFile": conda_file, "tags": creation_tags()}},
             )
         return self._resources.arm_id(path)
 
     def _put_deployment(self, name: str, path: str, timeout_s: float) -> None:
         model, settings = self._model, self._settings
         tags = {
-            **made_tags(),
+            **creation_tags(),
             MODEL_NAME: model.name,
             MODEL_VERSION: model.version,
             _RUN_ID: model.run_id,

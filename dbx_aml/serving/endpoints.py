@@ -210,7 +210,7 @@ class Endpoint:
         headers = {"Content-Type": "application/json"}
         if deployment:
             headers["azureml-model-deployment"] = deployment
-        # A Kubernetes cluster has a host of its own, which Azure Resource Manager names.
+        # Azure Resource Manager names the host of a Kubernetes cluster.
         if self.compute == MANAGED:
             check_scoring_url(self.scoring_uri, self.resources.workspace.cloud)
         response = send(

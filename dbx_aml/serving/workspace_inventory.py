@@ -1,4 +1,4 @@
-"""What an Azure ML workspace has: itself, its datastores, computes and environments; only read.
+"""An Azure ML workspace with its datastores, computes and environments; only read.
 
 No call asks for a secret. Source: Azure REST API of Azure ML, version 2025-12-01; seen 2026-11.
 """

@@ -12,21 +12,21 @@ from click.testing import CliRunner, Result
 from dbx_aml import Link, deploy_model
 from dbx_aml._common.errors import ArgumentError, ServingError
 from dbx_aml.cli.main import main
-from dbx_aml.serving.clean import delete_things, find_things, parse_age
+from dbx_aml.serving.clean import delete_resources, find_marked_resources, parse_age
 from tests.serving.conftest import RegisterFunction, link_config
 from tests.support.azureml import AzureMl
 
 pytestmark = pytest.mark.azureml
 
 
-def kinds_and_names(things: Any) -> set[tuple[str, str]]:
-    """Kind and first word of the name of each thing."""
-    return {(thing.kind, thing.name.split()[0]) for thing in things}
+def kinds_and_names(resources: Any) -> set[tuple[str, str]]:
+    """Kind and first word of the name of each resource."""
+    return {(resource.kind, resource.name.split()[0]) for resource in resources}
 
 
 @pytest.fixture
 def made(register: RegisterFunction, link: Link, azureml_client: Any) -> Link:
-    """A link to a workspace with things of the toolkit, and things of others beside them."""
+    """A link to a workspace with resources of the toolkit, and resources of others beside them."""
     register(10)
     register(100, alias="champion")
     # Azure refuses the deployment for its quota, so that no server has to start.
@@ -40,43 +40,43 @@ def test_all_with_the_mark_is_deleted_and_a_second_call_finds_nothing(
     made: Link, azureml_client: Any
 ) -> None:
     before = {run.info.run_id for run in azureml_client.search_runs(["0"])}
-    plan = find_things(link=made)
+    plan = find_marked_resources(link=made)
     expected = {
         ("endpoint", "delay-ep"),
         ("model version", "delay:1"),
-        ("environment", plan_name(plan.things, "environment")),
-        ("code", plan_name(plan.things, "code")),
+        ("environment", plan_name(plan.resources, "environment")),
+        ("code", plan_name(plan.resources, "code")),
     }
-    assert kinds_and_names(plan.things) - {("registered model", "delay")} == expected
-    assert [(thing.name, thing.in_use) for thing in plan.used_things] == [
+    assert kinds_and_names(plan.resources) - {("registered model", "delay")} == expected
+    assert [(resource.name, resource.usage) for resource in plan.used_resources] == [
         ("delay:2", "has the alias champion")
     ]
     assert not plan.problems
-    results = delete_things(plan.things)
-    outcomes = {item.thing.kind: item.outcome for item in results}
+    results = delete_resources(plan.resources)
+    outcomes = {item.resource.kind: item.state for item in results}
     # Version 2 is in use, so its registered model is not empty.
     assert outcomes == {
         "endpoint": "deleted",
         "model version": "deleted",
-        "registered model": "kept",
+        "registered model": "skipped",
         "environment": "archived",
         "code": "archived",
     }
-    rest = find_things(link=made, include_used=True)
-    assert kinds_and_names(rest.things) == {
+    rest = find_marked_resources(link=made, include_used=True)
+    assert kinds_and_names(rest.resources) == {
         ("model version", "delay:2"),
         ("registered model", "delay"),
     }
-    assert {item.outcome for item in delete_things(rest.things)} == {"deleted"}
-    assert find_things(link=made, include_used=True).things == ()
+    assert {item.state for item in delete_resources(rest.resources)} == {"deleted"}
+    assert find_marked_resources(link=made, include_used=True).resources == ()
     # What others have made is as before.
     assert [model.name for model in azureml_client.search_registered_models()] == ["theirs"]
     assert {run.info.run_id for run in azureml_client.search_runs(["0"])} == before
 
 
-def plan_name(things: Any, kind: str) -> str:
-    """Name of the one thing of a kind."""
-    (name,) = [thing.name for thing in things if thing.kind == kind]
+def plan_name(resources: Any, kind: str) -> str:
+    """Name of the one resource of a kind."""
+    (name,) = [resource.name for resource in resources if resource.kind == kind]
     return str(name)
 
 
@@ -92,9 +92,9 @@ def test_an_endpoint_with_a_deployment_of_others_keeps_it(made: Link) -> None:
     content["tags"] = {}
     with pytest.raises(Exception, match="OutOfQuota"):
         client.put(url, content)
-    plan = find_things(link=made, only=["endpoints"])
-    assert kinds_and_names(plan.things) == {("deployment", "delay-ep/blue")}
-    assert [item.outcome for item in delete_things(plan.things)] == ["deleted"]
+    plan = find_marked_resources(link=made, only=["endpoints"])
+    assert kinds_and_names(plan.resources) == {("deployment", "delay-ep/blue")}
+    assert [item.state for item in delete_resources(plan.resources)] == ["deleted"]
     assert [item["name"] for item in resources_of(made).list("/onlineEndpoints")] == ["delay-ep"]
 
 
@@ -107,34 +107,36 @@ def resources_of(link: Link) -> Any:
 def test_a_failure_does_not_stop_the_rest_and_the_next_call_ends_it(
     made: Link, azureml: AzureMl
 ) -> None:
-    plan = find_things(link=made)
+    plan = find_marked_resources(link=made)
     azureml.deny("*/onlineEndpoints/delete")
-    results = delete_things(plan.things)
-    failed = [item for item in results if item.outcome == "failed"]
-    assert [item.thing.name for item in failed] == ["delay-ep"]
+    results = delete_resources(plan.resources)
+    failed = [item for item in results if item.state == "failed"]
+    assert [item.resource.name for item in failed] == ["delay-ep"]
     assert "a role with the action" in failed[0].error
     azureml.deny()
-    rest = find_things(link=made)
-    assert ("endpoint", "delay-ep") in kinds_and_names(rest.things)
-    assert {item.outcome for item in delete_things(rest.things)} <= {"deleted", "kept"}
+    rest = find_marked_resources(link=made)
+    assert ("endpoint", "delay-ep") in kinds_and_names(rest.resources)
+    assert {item.state for item in delete_resources(rest.resources)} <= {"deleted", "skipped"}
 
 
 def test_what_cannot_be_read_is_named_and_the_other_kinds_are_listed(
     made: Link, azureml: AzureMl
 ) -> None:
     azureml.deny("*/onlineEndpoints/read")
-    plan = find_things(link=made)
+    plan = find_marked_resources(link=made)
     assert [line.partition(" must")[0] for line in plan.problems] == ["endpoints"]
-    assert ("model version", "delay:1") in kinds_and_names(plan.things)
+    assert ("model version", "delay:1") in kinds_and_names(plan.resources)
 
 
 def test_groups_and_age_limit_what_is_deleted(made: Link) -> None:
-    assert {thing.group for thing in find_things(link=made, only=["models"]).things} == {"models"}
-    assert find_things(link=made, older_than=timedelta(hours=1)).things == ()
+    assert {
+        resource.group for resource in find_marked_resources(link=made, only=["models"]).resources
+    } == {"models"}
+    assert find_marked_resources(link=made, older_than=timedelta(hours=1)).resources == ()
     with pytest.raises(ArgumentError, match="got 'model'"):
-        find_things(link=made, only=["model"])
+        find_marked_resources(link=made, only=["model"])
     with pytest.raises(ArgumentError, match="pass for example --schema"):
-        find_things(link=made, only=["tables"])
+        find_marked_resources(link=made, only=["tables"])
 
 
 @pytest.mark.parametrize(("text", "hours"), [("12h", 12), ("2d", 48), ("1w", 168)])
@@ -155,7 +157,7 @@ def test_the_command_deletes_after_the_right_number_alone(made: Link, tmp_path: 
     assert "has the alias champion" in dry.output
     listed = json.loads(run("--json").stdout)
     assert listed["results"] == []
-    count = len(listed["things"])
+    count = len(listed["resources"])
     wrong = run(stdin=f"{count + 1}\n")
     assert f"type {count} to delete {count} things" in wrong.output
     assert "nothing was deleted" in wrong.output

@@ -6,7 +6,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from dbx_aml import Link, score_table
-from dbx_aml.serving.clean import delete_things, find_things
+from dbx_aml.serving.clean import delete_resources, find_marked_resources
 from tests.support.models import XY, save_model, weighted_sum
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
@@ -37,14 +37,18 @@ def test_marked_tables_are_dropped_with_ledger_and_checkpoint_and_inputs_are_in_
         )
         assert checkpoint.is_dir()
         link = Link(databricks_tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
-        plan = find_things(only=["tables"], schemas=["clean_test"], link=link, spark=spark)
-        assert [thing.name for thing in plan.things] == ["clean_test.second"]
-        assert [(thing.name, thing.in_use) for thing in plan.used_things] == [
+        plan = find_marked_resources(
+            only=["tables"], schemas=["clean_test"], link=link, spark=spark
+        )
+        assert [resource.name for resource in plan.resources] == ["clean_test.second"]
+        assert [(resource.name, resource.usage) for resource in plan.used_resources] == [
             ("clean_test.scored", "is the input of clean_test.second")
         ]
         for _ in range(2):
-            plan = find_things(only=["tables"], schemas=["clean_test"], link=link, spark=spark)
-            assert [item.outcome for item in delete_things(plan.things)] == ["deleted"]
+            plan = find_marked_resources(
+                only=["tables"], schemas=["clean_test"], link=link, spark=spark
+            )
+            assert [item.state for item in delete_resources(plan.resources)] == ["deleted"]
         rows = spark.sql("SHOW TABLES IN clean_test").collect()
         assert [row["tableName"] for row in rows] == ["theirs"]
         assert not checkpoint.exists()

@@ -11,9 +11,9 @@ from threading import RLock
 from mlflow.entities import Experiment, ExperimentTag, ViewType
 from mlflow.exceptions import MlflowException
 
+from dbx_aml._common.creation_mark import creation_tags
 from dbx_aml._common.errors import RunMirrorError
 from dbx_aml._common.log import get_logger
-from dbx_aml._common.made_by import made_tags
 from dbx_aml._common.text import one_line
 from dbx_aml.models import lineage
 from dbx_aml.tracking.mirror.server import MlflowServer
@@ -119,7 +119,7 @@ class MirroredExperiments:
             # That experiment was renamed at the source, and this one has its old name.
             self.find_or_create(other_id.removeprefix(self._source_tag("")))
         tag = self._source_tag(experiment_id)
-        own_tags = {**made_tags(), lineage.SOURCE_EXPERIMENT_ID: tag}
+        own_tags = {**creation_tags(), lineage.SOURCE_EXPERIMENT_ID: tag}
         tags = [ExperimentTag(key, text) for key, text in own_tags.items()]
         if self._destination.find_experiment(name):
             name = f"{name}-{experiment_id}"

@@ -12,8 +12,8 @@ from threading import Lock
 from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 
+from dbx_aml._common.creation_mark import creation_tags
 from dbx_aml._common.errors import is_not_found
-from dbx_aml._common.made_by import made_tags
 from dbx_aml.models import lineage
 from dbx_aml.tracking.mirror import tags
 from dbx_aml.tracking.mirror.experiments import MirroredExperiments
@@ -205,7 +205,7 @@ class MirroredRuns:
         experiment = self.experiments.find_or_create(source_run.info.experiment_id)
         parent_id = self.find_or_create_parent_id(source_run, depth=depth)
         run_tags = {
-            **made_tags(),
+            **creation_tags(),
             **self._source_tags(source_run),
             # From the start, so that a full run of Azure ML has room for it.
             lineage.SOURCE_DIGEST: "none",

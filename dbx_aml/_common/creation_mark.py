@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 # Tags of a resource, a run or a model version, and properties of a Delta table.
-MADE_BY, MADE_AT = "dbx_aml.made_by", "dbx_aml.made_at"
+CREATED_BY_TAG, CREATED_AT_TAG = "dbx_aml.made_by", "dbx_aml.made_at"
 
 
-def made_tags() -> dict[str, str]:
-    """Return the mark of a new thing: the version of this package, and the time in UTC."""
+def creation_tags() -> dict[str, str]:
+    """Return the tags of a new resource: the version of this package, and the time in UTC."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {MADE_BY: f"dbx-aml {version('dbx-aml')}", MADE_AT: now}
+    return {CREATED_BY_TAG: f"dbx-aml {version('dbx-aml')}", CREATED_AT_TAG: now}

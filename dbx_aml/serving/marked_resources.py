@@ -1,4 +1,4 @@
-"""Everything that carries the mark of this package, and how each thing is deleted."""
+"""Everything that carries the mark of this package, and how each resource is deleted."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from dbx_aml._common.creation_mark import CREATED_AT_TAG, CREATED_BY_TAG
 from dbx_aml._common.errors import DbxAmlError, ServingError
-from dbx_aml._common.made_by import MADE_AT, MADE_BY
 from dbx_aml._common.text import sql_identifier
 from dbx_aml.link.link import Link
 from dbx_aml.link.uris import is_azureml_uri, is_unity_catalog_uri
@@ -29,45 +29,45 @@ if TYPE_CHECKING:
 
 # What `clean --only` takes, in the order of deletion.
 GROUPS = ("endpoints", "jobs", "models", "runs", "environments", "tables")
-DELETED, ARCHIVED, KEPT = "deleted", "archived", "kept"
+DELETED, ARCHIVED, SKIPPED = "deleted", "archived", "skipped"
 _RUNNING_STATES = frozenset(
     {"NotStarted", "Starting", "Provisioning", "Preparing", "Queued", "Running", "Finalizing"}
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class MadeThing:
-    """A thing that this package has made.
+class MarkedResource:
+    """A resource that this package has made.
 
     Args:
         group: Group of `clean --only`, for example "endpoints".
         kind: For example "deployment", "model version" or "table".
         name: Name, for example "delay:3".
-        place: Service that has it, for example "Azure ML workspace mlw-team".
-        made_at: Time at which it was made, in UTC; None if the mark has no time.
+        service: Service that has it, for example "Azure ML workspace mlw-team".
+        created_at: Time at which it was made, in UTC; None if the mark has no time.
         detail: Size or instances; "" if unknown.
-        in_use: What uses it, for example "takes traffic"; "" for nothing known.
-        delete: Function that deletes it and returns DELETED, ARCHIVED or KEPT.
+        usage: Use of the resource, for example "takes traffic"; "" for nothing known.
+        delete: Function that deletes it and returns DELETED, ARCHIVED or SKIPPED.
     """
 
     group: str
     kind: str
     name: str
-    place: str
-    made_at: datetime | None
+    service: str
+    created_at: datetime | None
     detail: str = ""
-    in_use: str = ""
+    usage: str = ""
     delete: Callable[[], str] = field(repr=False, compare=False)
 
     @property
     def age(self) -> timedelta | None:
         """Time since it was made."""
-        return None if self.made_at is None else datetime.now(UTC) - self.made_at
+        return None if self.created_at is None else datetime.now(UTC) - self.created_at
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """What is searched for.
+    """The services and groups of a search.
 
     Args:
         link: Link that has the services.
@@ -84,31 +84,31 @@ class Search:
     spark: SparkSession | None
 
 
-def find_made_things(
+def read_marked_resources(
     search: Search, report: Callable[[str], None]
-) -> tuple[list[MadeThing], list[str]]:
+) -> tuple[list[MarkedResource], list[str]]:
     """Return what carries the mark, in the order of deletion, and what could not be read.
 
     Args:
-        search: What is searched for.
+        search: The services and groups of a search.
         report: Function that is called with the name of each step.
     """
-    things: list[MadeThing] = []
+    resources: list[MarkedResource] = []
     problems = []
-    for group, noun, read in _parts(search):
+    for group, noun, read in _readers(search):
         if group not in search.groups:
             continue
         report(f"Reading {noun}")
         try:
-            things += read()
+            resources += read()
         except Exception as err:
             if not is_of_service(err):
                 raise
             problems.append(f"{noun} must be readable: got {err}")
-    return things, problems
+    return resources, problems
 
 
-def _parts(search: Search) -> Iterator[tuple[str, str, Callable[[], Iterable[MadeThing]]]]:
+def _readers(search: Search) -> Iterator[tuple[str, str, Callable[[], Iterable[MarkedResource]]]]:
     """Yield the parts of a search: each is read by itself, and may fail by itself."""
     link = search.link
     has_workspace = link.aml_workspace is not None
@@ -134,7 +134,7 @@ def _parts(search: Search) -> Iterator[tuple[str, str, Callable[[], Iterable[Mad
 
 
 def is_of_service(error: Exception) -> bool:
-    """Tell whether an error is a service's or Spark's, after which other things can go on."""
+    """Tell whether an error is a service's or Spark's, after which other resources can go on."""
     from mlflow.exceptions import MlflowException
 
     from dbx_aml.scoring.spark_errors import SPARK_ERRORS
@@ -142,54 +142,54 @@ def is_of_service(error: Exception) -> bool:
     return isinstance(error, (DbxAmlError, MlflowException, *SPARK_ERRORS))
 
 
-def _endpoints(resources: AmlResources, link: Link) -> Iterator[MadeThing]:
+def _endpoints(resources: AmlResources, link: Link) -> Iterator[MarkedResource]:
     for endpoint in Endpoint.load_all(link=link):
-        others = [item for item in endpoint.deployments if MADE_BY not in item.tags]
-        is_whole = MADE_BY in endpoint.tags and not others
+        others = [item for item in endpoint.deployments if CREATED_BY_TAG not in item.tags]
+        is_whole = CREATED_BY_TAG in endpoint.tags and not others
         instances = [
             f"{item.instance_count} x {item.instance_type or item.compute}"
             for item in endpoint.deployments
         ]
         if is_whole:
-            yield MadeThing(
+            yield MarkedResource(
                 group="endpoints",
                 kind="endpoint",
                 name=endpoint.name,
-                place=_place(resources),
-                made_at=_made_at(endpoint.tags),
+                service=_service_name(resources),
+                created_at=_creation_time(endpoint.tags),
                 detail=", ".join(instances),
-                in_use="takes traffic" if any(endpoint.traffic.values()) else "",
+                usage="takes traffic" if any(endpoint.traffic.values()) else "",
                 delete=_deleter(resources, endpoint_path(endpoint.name)),
             )
             continue
         for item, text in zip(endpoint.deployments, instances, strict=True):
-            if MADE_BY in item.tags:
-                yield MadeThing(
+            if CREATED_BY_TAG in item.tags:
+                yield MarkedResource(
                     group="endpoints",
                     kind="deployment",
                     name=f"{endpoint.name}/{item.name}",
-                    place=_place(resources),
-                    made_at=_made_at(item.tags),
+                    service=_service_name(resources),
+                    created_at=_creation_time(item.tags),
                     detail=text,
-                    in_use=f"takes {item.traffic} % of the traffic" if item.traffic else "",
+                    usage=f"takes {item.traffic} % of the traffic" if item.traffic else "",
                     delete=_deleter(resources, deployment_path(endpoint.name, item.name)),
                 )
 
 
-def _jobs(resources: AmlResources) -> Iterator[MadeThing]:
+def _jobs(resources: AmlResources) -> Iterator[MarkedResource]:
     for content in resources.list("/jobs"):
         properties = content["properties"]
         tags = properties.get("tags") or {}
-        if MADE_BY not in tags:
+        if CREATED_BY_TAG not in tags:
             continue
         state = str(properties.get("status") or "")
         path = f"/jobs/{content['name']}"
-        yield MadeThing(
+        yield MarkedResource(
             group="jobs",
             kind="job",
             name=str(content["name"]),
-            place=_place(resources),
-            made_at=_made_at(tags),
+            service=_service_name(resources),
+            created_at=_creation_time(tags),
             detail=state,
             delete=partial(_delete_job, resources, path, state),
         )
@@ -202,8 +202,8 @@ def _delete_job(resources: AmlResources, path: str, state: str) -> str:
     return DELETED
 
 
-def _models(registry: Registry) -> Iterator[MadeThing]:
-    by, at = version_tags_for(registry.uri, {MADE_BY: "", MADE_AT: ""})
+def _models(registry: Registry) -> Iterator[MarkedResource]:
+    by, at = version_tags_for(registry.uri, {CREATED_BY_TAG: "", CREATED_AT_TAG: ""})
     models = []
     for model in _registered_models(registry):
         versions = list_versions(registry, model.name)
@@ -211,14 +211,14 @@ def _models(registry: Registry) -> Iterator[MadeThing]:
         yield from (_model_version(registry, version, at) for version in marked)
         if by in model.tags and len(marked) == len(versions):
             models.append(model)
-    # A registered model is empty once its versions are gone.
+    # A registered model is empty after its versions are deleted.
     for model in models:
-        yield MadeThing(
+        yield MarkedResource(
             group="models",
             kind="registered model",
             name=model.name,
-            place=registry.title,
-            made_at=_parse_time(model.tags.get(at)),
+            service=registry.title,
+            created_at=_parse_time(model.tags.get(at)),
             delete=partial(_delete_empty_model, registry, model.name),
         )
 
@@ -236,63 +236,63 @@ def _registered_models(registry: Registry) -> Iterator[Any]:
             return
 
 
-def _model_version(registry: Registry, version: ModelVersion, made_at_tag: str) -> MadeThing:
+def _model_version(registry: Registry, version: ModelVersion, made_at_tag: str) -> MarkedResource:
     def delete() -> str:
         registry.client.delete_model_version(version.name, str(version.version))
         return DELETED
 
     aliases = ", ".join(version.aliases or [])
-    return MadeThing(
+    return MarkedResource(
         group="models",
         kind="model version",
         name=f"{version.name}:{version.version}",
-        place=registry.title,
-        made_at=_parse_time(version.tags.get(made_at_tag)),
-        in_use=f"has the alias {aliases}" if aliases else "",
+        service=registry.title,
+        created_at=_parse_time(version.tags.get(made_at_tag)),
+        usage=f"has the alias {aliases}" if aliases else "",
         delete=delete,
     )
 
 
 def _delete_empty_model(registry: Registry, name: str) -> str:
     if list_versions(registry, name):
-        return KEPT
+        return SKIPPED
     registry.client.delete_registered_model(name)
     return DELETED
 
 
-def _runs(server: MlflowServer, experiment_name: str | None) -> Iterator[MadeThing]:
-    place = f"MLflow of {server.display_name}"
+def _runs(server: MlflowServer, experiment_name: str | None) -> Iterator[MarkedResource]:
+    service = f"MLflow of {server.display_name}"
     experiments = []
     for experiment in server.search_experiments():
         if experiment_name not in (None, experiment.name):
             continue
         runs = list(server.search_runs([experiment.experiment_id], ""))
-        marked = [run for run in runs if MADE_BY in run.data.tags]
-        yield from (_run(server, run, place) for run in marked)
-        if MADE_BY in experiment.tags and len(marked) == len(runs):
+        marked = [run for run in runs if CREATED_BY_TAG in run.data.tags]
+        yield from (_run(server, run, service) for run in marked)
+        if CREATED_BY_TAG in experiment.tags and len(marked) == len(runs):
             experiments.append(experiment)
     for experiment in experiments:
-        yield MadeThing(
+        yield MarkedResource(
             group="runs",
             kind="experiment",
             name=experiment.name,
-            place=place,
-            made_at=_made_at(experiment.tags),
+            service=service,
+            created_at=_creation_time(experiment.tags),
             delete=partial(_delete_empty_experiment, server, experiment.experiment_id),
         )
 
 
-def _run(server: MlflowServer, run: Run, place: str) -> MadeThing:
+def _run(server: MlflowServer, run: Run, service: str) -> MarkedResource:
     def delete() -> str:
         server.store.delete_run(run.info.run_id)
         return DELETED
 
-    return MadeThing(
+    return MarkedResource(
         group="runs",
         kind="run",
         name=f"{run.info.run_name} {run.info.run_id}",
-        place=place,
-        made_at=_made_at(run.data.tags),
+        service=service,
+        created_at=_creation_time(run.data.tags),
         detail=run.info.status,
         delete=delete,
     )
@@ -300,26 +300,26 @@ def _run(server: MlflowServer, run: Run, place: str) -> MadeThing:
 
 def _delete_empty_experiment(server: MlflowServer, experiment_id: str) -> str:
     if next(server.search_runs([experiment_id], ""), None) is not None:
-        return KEPT
+        return SKIPPED
     server.store.delete_experiment(experiment_id)
     return DELETED
 
 
-def _environments(resources: AmlResources) -> Iterator[MadeThing]:
+def _environments(resources: AmlResources) -> Iterator[MarkedResource]:
     for kind, collection in (("environment", "environments"), ("code", "codes")):
         for container in resources.list(f"/{collection}"):
             for version in resources.list(f"/{collection}/{container['name']}/versions"):
                 properties = version["properties"]
                 tags = properties.get("tags") or {}
-                if MADE_BY not in tags or properties.get("isArchived"):
+                if CREATED_BY_TAG not in tags or properties.get("isArchived"):
                     continue
                 path = f"/{collection}/{container['name']}/versions/{version['name']}"
-                yield MadeThing(
+                yield MarkedResource(
                     group="environments",
                     kind=kind,
                     name=f"{container['name']}:{version['name']}",
-                    place=_place(resources),
-                    made_at=_made_at(tags),
+                    service=_service_name(resources),
+                    created_at=_creation_time(tags),
                     delete=partial(_archive, resources, path),
                 )
 
@@ -333,7 +333,7 @@ def _archive(resources: AmlResources, path: str) -> str:
     return ARCHIVED
 
 
-def _tables(spark: SparkSession, schemas: Iterable[str]) -> Iterator[MadeThing]:
+def _tables(spark: SparkSession, schemas: Iterable[str]) -> Iterator[MarkedResource]:
     marked: dict[str, dict[str, str]] = {}
     for schema in schemas:
         quoted = ".".join(map(sql_identifier, schema.split(".")))
@@ -341,20 +341,20 @@ def _tables(spark: SparkSession, schemas: Iterable[str]) -> Iterator[MadeThing]:
             name = f"{quoted}.{sql_identifier(row['tableName'])}"
             if not row["isTemporary"]:
                 properties = _table_properties(spark, name)
-                if MADE_BY in properties:
+                if CREATED_BY_TAG in properties:
                     marked[name] = properties
     inputs = {name: _inputs_of(spark, name) for name in marked}
     for name, properties in marked.items():
         table_id, size = _table_details(spark, name)
         readers = [other for other in marked if table_id in inputs[other]]
-        yield MadeThing(
+        yield MarkedResource(
             group="tables",
             kind="table",
             name=name.replace("`", ""),
-            place="Spark",
-            made_at=_made_at(properties),
+            service="Spark",
+            created_at=_creation_time(properties),
             detail=f"{size:,} bytes",
-            in_use=f"is the input of {readers[0].replace('`', '')}" if readers else "",
+            usage=f"is the input of {readers[0].replace('`', '')}" if readers else "",
             delete=partial(_drop_table, spark, name, properties.get(CHECKPOINT_PROPERTY)),
         )
 
@@ -407,12 +407,12 @@ def _deleter(resources: AmlResources, path: str) -> Callable[[], str]:
     return delete
 
 
-def _place(resources: AmlResources) -> str:
+def _service_name(resources: AmlResources) -> str:
     return f"Azure ML workspace {resources.workspace.workspace_name}"
 
 
-def _made_at(tags: Mapping[str, str]) -> datetime | None:
-    return _parse_time(tags.get(MADE_AT))
+def _creation_time(tags: Mapping[str, str]) -> datetime | None:
+    return _parse_time(tags.get(CREATED_AT_TAG))
 
 
 def _parse_time(text: str | None) -> datetime | None:
