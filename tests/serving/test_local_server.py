@@ -361,7 +361,12 @@ def test_the_server_ends_with_a_killed_program(tmp_path) -> None:
     child = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(program)],
         stdout=subprocess.PIPE,
-        env={**clean_environment(), "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={
+            **clean_environment(),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            # The killed program leaves its folder.
+            "TMPDIR": str(tmp_path),
+        },
         text=True,
     )
     with child:
