@@ -95,13 +95,12 @@ def job(name: str, target: str = "dev", compute: str = "serverless") -> dict[str
     return settings
 
 
-def options(command: str) -> set[str]:
+def options(*names: str) -> set[str]:
     """Return the options of a command that take a value, as job parameters are named."""
-    return {
-        option.name or ""
-        for option in main.commands[command].params
-        if not getattr(option, "is_flag", False)
-    }
+    command: Any = main
+    for name in names:
+        command = command.commands[name]
+    return {option.name or "" for option in command.params if not getattr(option, "is_flag", False)}
 
 
 @each_target_and_compute
@@ -109,7 +108,7 @@ def test_the_platforms_classes_accept_each_resource(target: str, compute: str) -
     bundle = resources(target, compute)
 
     assert set(bundle) == {"jobs", "schemas", "volumes", "experiments"}
-    assert set(bundle["jobs"]) == {"score", "score_on_update", "mirror", "train"}
+    assert set(bundle["jobs"]) == {"score", "score_on_update", "mirror", "train", "deploy_endpoint"}
     for kind, resource_class in (
         ("jobs", Job),
         ("schemas", Schema),
@@ -141,9 +140,11 @@ def test_each_task_runs_on_the_compute_of_its_job_and_finds_the_wheel(
         for task in settings["tasks"]:
             if compute == "cluster":
                 assert task["job_cluster_key"] in clusters
-                assert task["libraries"] == [{"whl": "./dist/*.whl"}]
+                assert task["libraries"][0] == {"whl": "./dist/*.whl"}
+                packages = [library["pypi"]["package"] for library in task["libraries"][1:]]
+                assert packages == (["uv>=0.5"] if task["task_key"] == "deploy" else [])
             else:
-                assert environments[task["environment_key"]] == ["./dist/*.whl"]
+                assert environments[task["environment_key"]] == ["./dist/*.whl", "uv>=0.5"]
 
 
 def test_both_computes_run_the_same_tasks() -> None:
@@ -183,6 +184,22 @@ def test_the_mirror_job_passes_its_parameters_as_options() -> None:
         "mirror", "--config={{job.parameters.config}}"
     ]  # fmt: skip
     assert settings["schedule"]["quartz_cron_expression"].split()[1] == "0/15"
+
+
+@pytest.mark.parametrize("compute", ["serverless", "cluster"])
+def test_the_deploy_job_passes_the_endpoint_and_each_parameter_as_an_option(compute: str) -> None:
+    settings = job("deploy_endpoint", compute=compute)
+    parameters = [parameter["name"] for parameter in settings["parameters"]]
+    (task,) = settings["tasks"]
+    assert set(parameters) - {"endpoint"} <= options("endpoint", "deploy")
+    assert task["python_wheel_task"]["parameters"] == [
+        *("endpoint", "deploy", "{{job.parameters.endpoint}}"),
+        *(
+            f"--{name.replace('_', '-')}={{{{job.parameters.{name}}}}}"
+            for name in parameters
+            if name != "endpoint"
+        ),
+    ]
 
 
 def test_parameters_of_training_are_widgets_of_its_notebooks() -> None:

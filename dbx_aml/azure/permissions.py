@@ -13,18 +13,41 @@ from dbx_aml.link.workspace import AmlWorkspace
 _PROVIDER = "Microsoft.MachineLearningServices/workspaces"
 _API_VERSION = "2022-04-01"
 CREATE_RUNS = "create runs"
-# Azure's name of each action. Source: Azure resource provider operations of
+# Azure's names of the actions that a step needs. Source: Azure resource provider operations of
 # Microsoft.MachineLearningServices; seen 2026-11.
 ACTIONS = {
-    CREATE_RUNS: f"{_PROVIDER}/experiments/runs/write",
-    "write artifacts": f"{_PROVIDER}/metadata/artifacts/write",
-    "register models": f"{_PROVIDER}/models/write",
-    "deploy endpoints": f"{_PROVIDER}/onlineEndpoints/deployments/write",
+    name: tuple(f"{_PROVIDER}/{action}" for action in actions)
+    for name, actions in {
+        CREATE_RUNS: ("experiments/runs/write",),
+        "write artifacts": ("metadata/artifacts/write",),
+        "register models": ("models/write",),
+        "deploy endpoints": (
+            "codes/versions/write",
+            "environments/versions/write",
+            "onlineEndpoints/write",
+            "onlineEndpoints/deployments/write",
+            "onlineEndpoints/deployments/getLogs/action",
+            "onlineEndpoints/listKeys/action",
+        ),
+        "submit jobs": (
+            "codes/versions/write",
+            "computes/read",
+            "environments/versions/write",
+            "jobs/write",
+            "jobs/cancel/action",
+        ),
+        "clean up": (
+            "jobs/delete",
+            "models/versions/delete",
+            "onlineEndpoints/delete",
+            "onlineEndpoints/deployments/delete",
+        ),
+    }.items()
 }
 
 
 def allowed_actions(client: AzureClient, workspace: AmlWorkspace) -> dict[str, bool]:
-    """Return for each of `ACTIONS` whether the caller's roles allow it.
+    """Return for each step of `ACTIONS` whether the caller's roles allow all of its actions.
 
     Raises:
         LinkError: There is no such workspace, or the caller may not look up permissions.
@@ -41,7 +64,8 @@ def allowed_actions(client: AzureClient, workspace: AmlWorkspace) -> dict[str, b
     with workspace_errors(workspace):
         roles = client.get(url).get("value") or []
     return {
-        name: any(_role_allows(role, action) for role in roles) for name, action in ACTIONS.items()
+        name: all(any(_role_allows(role, action) for role in roles) for action in actions)
+        for name, actions in ACTIONS.items()
     }
 
 

@@ -91,7 +91,7 @@ def check_actions(context: CheckContext) -> CheckResult:
     message = f"may not {', '.join(denied)}" + (f"; may {allowed}" if allowed else "")
     fix = (
         f"ask for the role '{ROLE}' on workspace '{workspace.workspace_name}', or one with "
-        + ", ".join(ACTIONS[action] for action in denied)
+        + ", ".join(dict.fromkeys(action for step in denied for action in ACTIONS[step]))
     )
     required = {"create runs", "write artifacts"} if context.link.mode in ("aml", "dual") else set()
     if context.link.registry == "aml":

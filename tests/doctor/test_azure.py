@@ -72,12 +72,17 @@ def test_denied_actions_are_reported_with_the_role_to_ask_for(
     result = run_check("actions")
     assert result.status == "warning", "the link deploys no endpoint"
     assert result.message == (
-        "may not deploy endpoints; may create runs, write artifacts, register models"
+        "may not deploy endpoints, clean up; may create runs, write artifacts, register models, "
+        "submit jobs"
     )
     aml.deny(RUNS_WRITE, "*/models/write")
     result = run_check("actions")
     assert result.status == "failed"
     assert result.message.startswith("may not create runs, register models; may ")
+    aml.deny("*/jobs/cancel/action")
+    assert "may not submit jobs; may " in run_check("actions").message
+    assert "jobs/cancel/action" in run_check("actions").fix
+    aml.deny(RUNS_WRITE, "*/models/write")
     assert "the role 'AzureML Data Scientist' on workspace 'mlw-team'" in result.fix
     assert RUNS_WRITE in result.fix
     aml.deny(ALL_ACTIONS)
