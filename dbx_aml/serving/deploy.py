@@ -229,7 +229,7 @@ class _DeploySteps:
                 raise ServingError(
                     f"deployment with traffic must not change: got {name!r} with "
                     f"{before.traffic} % of {self._endpoint!r} and another model or other "
-                    "settings; leave --deployment out, or name another one"
+                    "settings; name another one with --deployment"
                 )
             before = None
         if before is None:
@@ -272,9 +272,14 @@ class _DeploySteps:
                 item.state not in _FAILED_STATES
             ):
                 return item.name
-        blue, green = _COLORS
-        busy = endpoint.find_deployment(blue)
-        return green if busy is not None and busy.traffic else blue
+        for color in _COLORS:
+            if not endpoint.traffic.get(color):
+                return color
+        raise ServingError(
+            f"new deployment must have another name than those with traffic: got blue and green "
+            f"with traffic at {endpoint.name!r}; name it with --deployment, or move the traffic "
+            f"with 'dbx-aml endpoint traffic {endpoint.name} blue=100 green=0'"
+        )
 
     def _deployment_properties(self) -> dict[str, Any]:
         """Return the properties of the deployment; its environment and code are made."""

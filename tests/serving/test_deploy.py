@@ -69,6 +69,10 @@ def test_a_deployed_model_scores_as_pyfunc_does_and_moves_from_blue_to_green_wit
         tenth = deploy_model("delay-ep", "models:/delay@champion", link=link, traffic=10)
         assert tenth.traffic == {"blue": 90, "green": 10}
         assert tenth.score(EXAMPLE, deployment="green") == [103.0, 204.0]
+        with pytest.raises(ServingError, match="got blue and green with traffic"):
+            deploy_model("delay-ep", uri, instance_count=2, link=link)
+        with pytest.raises(ServingError, match=r"'blue' with 90 % .*name another one"):
+            deploy_model("delay-ep", uri, deployment="blue", instance_count=2, link=link)
         moved = tenth.set_traffic({"blue": 0, "green": 100})
         before = len(answers)
         moved.delete("blue")
