@@ -95,7 +95,7 @@ class LocalEndpoint:
 
     Args:
         model_uri: URI that no moving alias changes any more, for example "models:/delay/3".
-        model_folder: Folder of the model's files; the server has a copy of its own.
+        model_folder: Folder of the model's files, which the model may change.
         metadata: MLflow's description of the model.
         model_python: Version of Python that logged the model.
         environment: Environment that the server runs in.
@@ -154,7 +154,7 @@ class LocalEndpoint:
                 the reason, which only the log of the server has.
         """
         body = request_body(rows)
-        length = len(self.log)
+        log_size = self._log_file.stat().st_size if self._log_file.exists() else 0
         try:
             response = send(
                 "POST",
@@ -165,10 +165,10 @@ class LocalEndpoint:
                 use_proxy=False,
             )
         except ServiceUnavailableError as err:
-            raise self._error("scoring server must answer: got no answer", length) from err
+            raise self._error("scoring server must answer: got no answer", log_size) from err
         if response.status_code != 200:
             raise self._error(
-                f"scoring server must answer with 200: got {response.status_code}", length
+                f"scoring server must answer with 200: got {response.status_code}", log_size
             )
         return response.json()
 
@@ -247,9 +247,9 @@ class LocalEndpoint:
             return False
         return response.status_code == 200
 
-    def _error(self, message: str, length: int) -> ServingError:
-        """Return an error with the reason in the log after its first characters."""
-        log = self.log[length:]
+    def _error(self, message: str, log_size: int) -> ServingError:
+        """Return an error with the reason in the log after its first bytes."""
+        log = self.log.encode()[log_size:].decode(errors="replace")
         reason = find_reason(log)
         return ServingError(f"{message}; {reason}" if reason else message, log=_last_lines(log))
 
@@ -306,11 +306,16 @@ def try_endpoint(
         report("Starting the scoring server")
         # As in Azure ML: the server reads name and version from the path.
         version_folder = root / "models" / (uri.name or "model") / (location.uri.version or "1")
-        shutil.copytree(model_folder, version_folder / "model")
+        served_folder = version_folder / "model"
+        version_folder.mkdir(parents=True)
+        if model_folder.is_relative_to(root):
+            model_folder.rename(served_folder)
+        else:  # MLflow has made no copy of a local folder
+            shutil.copytree(model_folder, served_folder)
         process = _start_server(environment, version_folder, root, listener)
         endpoint = LocalEndpoint(
             model_uri=str(location.uri),
-            model_folder=model_folder,
+            model_folder=served_folder,
             metadata=metadata,
             model_python=model_python,
             environment=environment,
