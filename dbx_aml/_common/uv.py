@@ -15,27 +15,31 @@ from dbx_aml._common.text import install_command, one_line
 _MARKS = re.compile(r"^\s*(?:error:|cause:|×|├─▶|╰─▶|│)|^\s+", re.MULTILINE)
 
 
-def run_uv(
-    arguments: Sequence[str], timeout_s: float, *, input_text: str = "", extra: str = "serve"
-) -> str:
+def run_uv(arguments: Sequence[str], timeout_s: float, *, input_text: str = "") -> str:
     """Return what uv writes to its standard output.
 
     Args:
         arguments: Arguments of uv, for example ("pip", "compile", "-").
         timeout_s: Longest time that uv may take.
         input_text: Text for uv's standard input.
-        extra: Extra of this package that installs uv.
 
     Raises:
         ProgramError: uv is not installed, failed or did not end in time.
     """
-    environment = dict(os.environ)
-    if "PIP_INDEX_URL" in environment:
-        # uv does not read pip's variables.
-        environment.setdefault("UV_DEFAULT_INDEX", environment["PIP_INDEX_URL"])
     return run_program(
-        [*_uv_command(extra), *arguments], timeout_s, environment=environment, input_text=input_text
+        [*_uv_command(), *arguments],
+        timeout_s,
+        environment=index_variables(),
+        input_text=input_text,
     )
+
+
+def index_variables() -> dict[str, str]:
+    """Return this process's variables, with which uv asks the package index that pip asks."""
+    variables = dict(os.environ)
+    if "PIP_INDEX_URL" in variables:
+        variables.setdefault("UV_DEFAULT_INDEX", variables["PIP_INDEX_URL"])
+    return variables
 
 
 def uv_error_line(error: ProgramError) -> str:
@@ -43,12 +47,12 @@ def uv_error_line(error: ProgramError) -> str:
     return one_line(_MARKS.sub("", error.stderr) or error, 600)
 
 
-def _uv_command(extra: str) -> list[str]:
+def _uv_command() -> list[str]:
     if importlib.util.find_spec("uv") is not None:
         return [sys.executable, "-P", "-m", "uv"]
     program = shutil.which("uv")
     if program is None:
         raise ProgramError(
-            f"uv must be installed: it is not on the PATH; run: {install_command(extra)}"
+            f"uv must be installed: it is not on the PATH; run: {install_command('serve')}"
         )
     return [program]

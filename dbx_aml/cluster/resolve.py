@@ -5,7 +5,6 @@ changes none of them. `python -m dbx_aml.cluster.resolve <folder>` writes the li
 """
 
 import hashlib
-import os
 import sys
 import tempfile
 import zipfile
@@ -25,6 +24,7 @@ from dbx_aml._common.errors import ClusterError, ProgramError
 from dbx_aml._common.paths import sha256_of_file
 from dbx_aml._common.programs import run_program
 from dbx_aml._common.text import install_command, one_line
+from dbx_aml._common.uv import index_variables
 from dbx_aml.cluster.node.requirements import PACKAGE, WheelHash
 from dbx_aml.cluster.runtimes import REFUSED, Runtime, known_runtimes
 
@@ -233,13 +233,9 @@ def _run_module(arguments: list[str], stdin: str = "") -> str:
             f"wheelhouse needs {arguments[0]}: it is not installed; "
             f"run: {install_command('wheelhouse')}"
         )
-    environment = dict(os.environ)
-    if "PIP_INDEX_URL" in environment:
-        # uv does not read pip's variables.
-        environment.setdefault("UV_DEFAULT_INDEX", environment["PIP_INDEX_URL"])
     command = [sys.executable, "-P", "-m", *arguments]
     try:
-        return run_program(command, _TIMEOUT_S, environment=environment, input_text=stdin)
+        return run_program(command, _TIMEOUT_S, environment=index_variables(), input_text=stdin)
     except ProgramError as err:
         message = one_line(err.stderr)[-600:].rpartition("ERROR: ")[2]
         raise ClusterError(

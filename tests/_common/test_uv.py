@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from dbx_aml._common.errors import ProgramError
-from dbx_aml._common.uv import run_uv, uv_error_line
+from dbx_aml._common.uv import index_variables, run_uv, uv_error_line
 
 
 def test_uv_is_found_in_this_environment_or_on_the_path(monkeypatch) -> None:
@@ -38,3 +38,11 @@ def test_the_reason_of_uv_is_one_line_without_its_marks(stderr) -> None:
     line = uv_error_line(ProgramError("uv must succeed", exit_code=1, stderr=stderr))
     assert line == "No solution found Because a needs b, a is out."
     assert uv_error_line(ProgramError("uv must end within 3 s")) == "uv must end within 3 s"
+
+
+def test_uv_asks_the_index_of_pip_unless_it_has_its_own(monkeypatch) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "https://index.contoso.com/simple")
+    monkeypatch.delenv("UV_DEFAULT_INDEX", raising=False)
+    assert index_variables()["UV_DEFAULT_INDEX"] == "https://index.contoso.com/simple"
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://uv.contoso.com/simple")
+    assert index_variables()["UV_DEFAULT_INDEX"] == "https://uv.contoso.com/simple"

@@ -205,7 +205,7 @@ def test_a_package_that_does_not_install_is_named_and_leaves_no_environment(cach
 
 
 def test_a_missing_uv_is_told_as_such(tmp_path, cache, monkeypatch) -> None:
-    monkeypatch.setattr(uv, "_uv_command", lambda extra: [str(tmp_path / "absent")])
+    monkeypatch.setattr(uv, "_uv_command", lambda: [str(tmp_path / "absent")])
     model = write_model(tmp_path / "model", "six\n")
     with pytest.raises(ProgramError, match="program must start"):
         resolve_environment(model)
