@@ -84,8 +84,8 @@ def try_(
             comparisons = compare_answers(server, inputs)
         _print_trial(server, comparisons, inputs, as_json)
         if keep:
-            print_line(f"serving at {server.url} until Ctrl-C", is_error=True)
             with suppress(KeyboardInterrupt):
+                print_line(f"serving at {server.url} until Ctrl-C", is_error=True)
                 threading.Event().wait()
     for comparison in comparisons:
         if comparison.difference:
