@@ -6,6 +6,7 @@ parameters. So does this store where the overflow of a run cannot be believed: i
 the service has it, and warns once.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -20,6 +21,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.utils.search_utils import SearchUtils
 
+from dbx_aml._common.http import paged
 from dbx_aml._common.log import get_logger
 from dbx_aml._common.text import parse_count
 from dbx_aml.tracking.azureml.artifact_container import ArtifactContainer
@@ -36,6 +38,7 @@ from dbx_aml.tracking.azureml.run_pages import RunSearch, merge_page, parse_posi
 from dbx_aml.tracking.azureml.search_filter import Condition, split_filter
 from dbx_aml.tracking.azureml.tag_documents import (
     CREATE_ID,
+    HAS_OVERFLOW,
     MAX_TAG_LENGTH,
     OVERFLOW_COUNT,
     is_internal_tag,
@@ -49,6 +52,9 @@ _TAGS_PER_CALL = 50
 _TAGS_PER_RUN = 50
 _MAX_PARAM_LENGTH = 500
 _RUNS_PER_PAGE = 100
+_RUNS_PER_FULL_PAGE = 1000
+# Azure ML takes no other name of a metric in a filter.
+_PLAIN_NAME = re.compile(r"\w+")
 
 
 class RunStore(ExperimentStore):
@@ -64,6 +70,8 @@ class RunStore(ExperimentStore):
         self._overflow_counts: dict[str, int] = {}
         self._artifact_uris: dict[str, str] = {}
         self._unreadable_run_ids: set[str] = set()
+        # Runs of a search that Azure ML cannot order or filter, for its next page.
+        self._ordered_runs: dict[str, list[Run]] = {}
         # Run and name of tags that a full run did not take.
         self._overflow_tags: set[tuple[str, str]] = set()
 
@@ -76,8 +84,12 @@ class RunStore(ExperimentStore):
         short_tags = [
             RunTag(tag.key, overflow.shorten(str(tag.value), MAX_TAG_LENGTH)) for tag in tags
         ]
-        # The count of overflows is set from the start, so that a full run has room for it.
-        internal_tags = [RunTag(CREATE_ID, create_id), RunTag(OVERFLOW_COUNT, "0")]
+        # The tags about the overflow are set from the start, so that a full run has room for them.
+        internal_tags = [
+            RunTag(CREATE_ID, create_id),
+            RunTag(OVERFLOW_COUNT, "0"),
+            RunTag(HAS_OVERFLOW, "false"),
+        ]
         room = _TAGS_PER_CALL - len(internal_tags)
         first_tags, later_tags = [*internal_tags, *short_tags[:room]], short_tags[room:]
         is_sent = False
@@ -218,8 +230,8 @@ class RunStore(ExperimentStore):
         if count is None:
             count = _overflow_count(self._get_stored_run(run_id))
         self._overflow_counts[run_id] = self._overflow.append(run_id, overflow, count)
-        tag = RunTag(OVERFLOW_COUNT, str(self._overflow_counts[run_id]))
-        super().log_batch(run_id, [], [], [tag])
+        count_tag = RunTag(OVERFLOW_COUNT, str(self._overflow_counts[run_id]))
+        super().log_batch(run_id, [], [], [count_tag, RunTag(HAS_OVERFLOW, "true")])
 
     def _search_runs(
         self,
@@ -230,25 +242,31 @@ class RunStore(ExperimentStore):
         order_by: list[str] | None,
         page_token: str | None,
     ) -> tuple[list[Run], str | None]:
-        service_filter, conditions = split_filter(filter_string, SearchUtils, _may_be_in_overflow)
+        service_filter, conditions = split_filter(filter_string, SearchUtils, _is_decided_here)
         search = super()._search_runs
+        if any(map(_is_unsupported, conditions)) or any(map(_orders_by_value, order_by or [])):
+            return self._search_all_runs(
+                (experiment_ids, service_filter, run_view_type),
+                conditions,
+                max_results,
+                order_by,
+                page_token,
+            )
         if not conditions:
             runs, token = search(
                 experiment_ids, filter_string, run_view_type, max_results, order_by, page_token
             )
             return [self._with_overflow(run) for run in runs], token
-        has_overflow = f"tags.`{OVERFLOW_COUNT}` != '0'"
+        has_overflow = f"tags.`{HAS_OVERFLOW}` = 'true'"
         overflow_filter = " AND ".join(filter(None, [service_filter, has_overflow]))
 
         def read_without_overflow(run: Run) -> Run | None:
-            is_complete = run.data.tags.get(OVERFLOW_COUNT, "0") == "0"
+            is_complete = run.data.tags.get(HAS_OVERFLOW) != "true"
             return self._with_overflow(run) if is_complete else None
 
         def read_with_overflow(run: Run) -> Run | None:
             run = self._with_overflow(run)
-            texts = {"parameter": run.data.params, "tag": run.data.tags}
-            is_found = all(item.is_met_by(texts[item.kind].get(item.key)) for item in conditions)
-            return run if is_found else None
+            return run if _meets(run, conditions) else None
 
         positions = parse_positions(page_token, 2)
         searches = [
@@ -268,6 +286,38 @@ class RunStore(ExperimentStore):
             ),
         ]
         return merge_page(searches, max_results, order_by)
+
+    def _search_all_runs(
+        self,
+        search_arguments: tuple[list[str], str | None, int],
+        conditions: Sequence[Condition],
+        max_results: int,
+        order_by: list[str] | None,
+        page_token: str | None,
+    ) -> tuple[list[Run], str | None]:
+        """Return a page of a search with an order or a condition that Azure ML does not have.
+
+        Args:
+            search_arguments: Experiments, the conditions for Azure ML, and the view type.
+            conditions: Further conditions.
+            max_results: Most runs of the page.
+            order_by: Order of the runs.
+            page_token: Token of an earlier page; its runs are kept for the next page.
+        """
+        key = repr((search_arguments, conditions, order_by))
+        runs = self._ordered_runs.get(key) if page_token else None
+        if runs is None:
+            search = super()._search_runs
+            stored_runs = paged(
+                lambda token: search(*search_arguments, _RUNS_PER_FULL_PAGE, None, token),
+                "runs/search",
+            )
+            complete_runs = [self._with_overflow(run) for run in stored_runs]
+            matching = [run for run in complete_runs if _meets(run, conditions)]
+            runs = SearchUtils.sort(matching, order_by)
+        page, token = SearchUtils.paginate(runs, page_token, max_results)
+        self._ordered_runs = {key: runs} if token else {}
+        return page, token
 
     def _get_stored_run(self, run_id: str) -> Run:
         """Return a run as the service stores it."""
@@ -330,10 +380,40 @@ class RunStore(ExperimentStore):
         return container_of_run(self.service_context, run_id, self._artifact_uris[run_id])
 
 
-def _may_be_in_overflow(condition: Condition) -> bool:
+def _is_decided_here(condition: Condition) -> bool:
+    """Tell whether Azure ML cannot decide a condition, or not for a run with an overflow."""
     # This package writes its own tags first, so that the service has them.
     is_tag = condition.kind == "tag" and not condition.key.startswith("dbx_aml.")
-    return is_tag or condition.kind == "parameter"
+    return is_tag or condition.kind == "parameter" or _is_unsupported(condition)
+
+
+def _is_unsupported(condition: Condition) -> bool:
+    """Tell whether Azure ML has no such condition.
+
+    Source:
+        Microsoft Learn, "Query and compare experiments and runs with MLflow", support matrix; seen
+        2026-11.
+    """
+    if condition.kind == "metric":
+        return _PLAIN_NAME.fullmatch(condition.key) is None
+    return condition.kind == "tag" and condition.comparator == "!="
+
+
+def _orders_by_value(clause: str) -> bool:
+    """Tell whether a clause orders runs by a metric, a parameter or a tag, as Azure ML cannot."""
+    kind, _, _ = SearchUtils.parse_order_by_for_search_runs(clause)
+    return bool(kind != "attribute")
+
+
+def _meets(run: Run, conditions: Iterable[Condition]) -> bool:
+    """Tell whether a run meets all conditions."""
+    texts = {"parameter": run.data.params, "tag": run.data.tags}
+    return all(
+        bool(SearchUtils.filter([run], condition.text))
+        if condition.kind == "metric"
+        else condition.is_met_by(texts[condition.kind].get(condition.key))
+        for condition in conditions
+    )
 
 
 def _all_tags(run: Run, overflow: OverflowPart) -> dict[str, str]:

@@ -28,11 +28,19 @@ MAX_TAG_LENGTH = 1000
 
 CREATE_ID = "dbx_aml.create_id"
 OVERFLOW_COUNT = "dbx_aml.overflow"
+HAS_OVERFLOW = "dbx_aml.has_overflow"
 HAS_LOGGED_MODELS = "dbx_aml.has_logged_models"
 LOGGED_MODEL_PREFIX = "dbx_aml.logged_model."
 RUN_INPUTS = "dbx_aml.run_inputs"
 PLACEHOLDER_RUN = "dbx_aml.placeholder_run"
-_INTERNAL = (CREATE_ID, OVERFLOW_COUNT, HAS_LOGGED_MODELS, LOGGED_MODEL_PREFIX, RUN_INPUTS)
+_INTERNAL = (
+    CREATE_ID,
+    OVERFLOW_COUNT,
+    HAS_OVERFLOW,
+    HAS_LOGGED_MODELS,
+    LOGGED_MODEL_PREFIX,
+    RUN_INPUTS,
+)
 _LOGGED_MODEL = re.compile(re.escape(LOGGED_MODEL_PREFIX) + r"[0-9a-f]{8}\.0")
 _VALUES = ".values."
 _COMPRESSED = "z:"

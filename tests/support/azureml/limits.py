@@ -30,6 +30,8 @@ def broken_limit(call: str, body: dict[str, Any], params_before: frozenset[str])
     """
     if call in ("experiments/create", "experiments/update"):
         return _experiment_name(str(body.get("name") or body.get("new_name") or ""))
+    if call == "runs/search":
+        return _run_search(str(body.get("filter") or ""), body.get("order_by") or [])
     if call == "runs/log-parameter":
         return _params([body], params_before)
     if call == "runs/set-tag":
@@ -67,6 +69,21 @@ def _experiment_name(name: str) -> Response | None:
         f"Experiment name '{name}' is invalid. It must be between 1 and 256 characters, start "
         "with a letter or a number, and have only letters, numbers, underscores and dashes."
     )
+
+
+def _run_search(filter_string: str, order_by: list[str]) -> Response | None:
+    """Refuse what the support matrix of the service leaves out.
+
+    Source:
+        Microsoft Learn, "Query and compare experiments and runs with MLflow"; seen 2026-11.
+    """
+    if re.search(r"\btags?\.(`[^`]*`|\"[^\"]*\"|[\w.]+)\s*!=", filter_string, re.IGNORECASE):
+        return _refusal(f"The operator '!=' is not supported for tags: {filter_string}")
+    if re.search(r"\bmetrics?\.[`\"]", filter_string, re.IGNORECASE):
+        return _refusal(f"Escaped names of metrics are not supported: {filter_string}")
+    if any(re.match(r"\s*(metric|param|parameter|tag)s?\.", clause) for clause in order_by):
+        return _refusal(f"Order by metrics, params or tags is not supported: {order_by}")
+    return None
 
 
 def _params(params: list[dict[str, Any]], logged_params: frozenset[str]) -> Response | None:

@@ -1,5 +1,6 @@
 """A program reads back the same from Azure ML as from MLflow's own store."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -60,6 +61,50 @@ def search_experiments(client: MlflowClient) -> Any:
         "pages by name": pages("name"),
         "pages": pages(),
         "tags": client.get_experiment_by_name("/Users/one/iris").tags,  # type: ignore[union-attr]
+    }
+
+
+def search_runs(client: MlflowClient) -> Any:
+    experiment_id = client.create_experiment("runs")
+    for number in range(6):
+        run = client.create_run(experiment_id, start_time=1000 + number, run_name=str(number))
+        run_id = run.info.run_id
+        for step, value in enumerate((number % 3, math.nan if number == 4 else number % 2)):
+            client.log_metric(run_id, "val/acc" if step else "acc", value, timestamp=7, step=step)
+        client.set_tag(run_id, "team", ("risk", "web")[number % 2])
+        client.log_param(run_id, "lr", "0." + "1" * (600 * (number == 5) + number + 1))
+        if number == 3:
+            client.delete_tag(run_id, "team")
+
+    def found(filter_string: str = "", *order_by: str, size: int = 4) -> list[list[str]]:
+        pages, token = [], None
+        while token is not None or not pages:
+            page = client.search_runs(
+                [experiment_id], filter_string, 1, size, list(order_by) or None, token
+            )
+            pages.append([run.info.run_name for run in page])
+            token = page.token or None
+        return pages
+
+    filters = (
+        "tags.team != 'risk'",
+        "tags.team != 'risk' AND metrics.acc > 0",
+        "metrics.`val/acc` = 1",
+        "metrics.\"val/acc\" > 0 AND tags.team = 'web'",
+        "params.lr LIKE '0.1%' AND tags.team != 'web'",
+        "attributes.run_name = '3'",
+    )
+    orders = (
+        ("metrics.acc DESC",),
+        ("metrics.acc ASC", "start_time ASC"),
+        ("metrics.`val/acc` DESC", "start_time DESC"),
+        ("params.lr ASC",),
+        ("tags.team DESC", "attributes.start_time ASC"),
+    )
+    return {
+        **{text: found(text) for text in filters},
+        **{" ".join(order): found("", *order) for order in orders},
+        "both": found("tags.team != 'web'", "metrics.acc DESC", size=2),
     }
 
 
@@ -177,7 +222,13 @@ def log_values_to_checkpoints(client: MlflowClient) -> Any:
 
 @pytest.mark.parametrize(
     "program",
-    [search_experiments, log_one_dataset_three_times, delete_tags, log_values_to_checkpoints],
+    [
+        search_experiments,
+        search_runs,
+        log_one_dataset_three_times,
+        delete_tags,
+        log_values_to_checkpoints,
+    ],
 )
 def test_a_program_reads_back_the_same_from_azure_ml_as_from_mlflows_own_store(
     azureml: AzureMl, mlflow_store: str, azureml_client: MlflowClient, program: Program
