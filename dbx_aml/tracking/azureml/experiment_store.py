@@ -3,14 +3,20 @@
 Databricks names an experiment by its path, Azure ML takes only letters, digits, `_` and `-`. A
 name that Azure ML would refuse is mapped to the same accepted name each time, and a tag holds the
 original name. So `mlflow.set_experiment("/Users/ana@contoso.com/team/iris")` works, and the mapped
-name works too.
+name works too. Azure ML cannot rename an experiment: its new name is in the tag alone, and a second
+tag holds the stored name.
+
+Source:
+    Microsoft Learn, "Query and compare experiments and runs with MLflow", support matrix; seen
+    2026-11.
 """
 
 from typing import Any
 
 from azureml.mlflow._store.tracking.store import AzureMLRestStore
 from mlflow.entities import Experiment, ExperimentTag, ViewType
-from mlflow.exceptions import RestException
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, RESOURCE_ALREADY_EXISTS
 from mlflow.protos.service_pb2 import MlflowService
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking import SEARCH_MAX_RESULTS_DEFAULT
@@ -27,6 +33,11 @@ from dbx_aml.tracking.azureml.mlflow_calls import (
 from dbx_aml.tracking.azureml.search_filter import split_filter
 
 PATH_TAG = "dbx_aml.experiment_path"
+# Of an experiment whose stored name does not follow from its name.
+STORED_NAME_TAG = "dbx_aml.experiment_stored_name"
+# Experiments under one name, one after the other, each renamed before the next.
+_MAX_STORED_NAMES = 100
+_LONGEST_PREFIX = 250
 # Endpoint and method of each call; MLflow's own table has another place in each version.
 _ENDPOINTS = extract_api_info_for_service(MlflowService, _REST_API_PATH_PREFIX)
 _CREATING_CALLS = ("CreateRun", "CreateExperiment")
@@ -60,9 +71,35 @@ class ExperimentStore(AzureMLRestStore):  # type: ignore[misc]
     ) -> str:
         """Create an experiment, under a name that Azure ML accepts."""
         accepted_name = accepted_experiment_name(name)
+        for number in range(1, _MAX_STORED_NAMES):
+            stored_name = accepted_name
+            if number > 1:
+                stored_name = f"{accepted_name[:_LONGEST_PREFIX]}-{number}"
+            try:
+                return self._create_experiment(name, stored_name, artifact_location, tags)
+            except RestException as error:
+                is_taken = error.error_code == "RESOURCE_ALREADY_EXISTS"
+                if not is_taken or not self._is_renamed(stored_name, name):
+                    raise
+        raise MlflowException(
+            f"experiment {name!r} must have been renamed less than {_MAX_STORED_NAMES} times; "
+            "choose another name",
+            RESOURCE_ALREADY_EXISTS,
+        )
+
+    def _is_renamed(self, stored_name: str, name: str) -> bool:
+        """Tell whether the experiment with a stored name has another name than this by now."""
+        experiment = super().get_experiment_by_name(stored_name)
+        return experiment is not None and not _has_name(_with_original_name(experiment), name)
+
+    def _create_experiment(
+        self, name: str, accepted_name: str, artifact_location: str | None, tags: Any
+    ) -> str:
         tags = list(tags or [])
         if accepted_name != name:
             tags.append(ExperimentTag(PATH_TAG, name))
+        if accepted_name != accepted_experiment_name(name):
+            tags.append(ExperimentTag(STORED_NAME_TAG, accepted_name))
         is_answer_lost = False
 
         def attempt(_seconds_left: float) -> str:
@@ -91,15 +128,31 @@ class ExperimentStore(AzureMLRestStore):  # type: ignore[misc]
 
     def get_experiment_by_name(self, experiment_name: str) -> Experiment | None:
         """Return an experiment by its original or its mapped name; None if it does not exist."""
-        experiment = super().get_experiment_by_name(accepted_experiment_name(experiment_name))
-        return _with_original_name(experiment) if experiment else None
+        stored = super().get_experiment_by_name(accepted_experiment_name(experiment_name))
+        experiment = _with_original_name(stored) if stored else None
+        if experiment is not None and _has_name(experiment, experiment_name):
+            return experiment
+        quote = '"' if "'" in experiment_name else "'"
+        condition = f"tags.`{PATH_TAG}` = {quote}{experiment_name}{quote}"
+        if quote in experiment_name:
+            # No filter can have this name.
+            condition = ""
+        renamed = paged(
+            lambda token: self._search_stored_experiments(
+                ViewType.ALL, SEARCH_MAX_RESULTS_DEFAULT, condition, None, token
+            ),
+            "experiments/search",
+        )
+        return next((item for item in renamed if _has_name(item, experiment_name)), None)
 
     def rename_experiment(self, experiment_id: str, new_name: str) -> None:
-        """Rename an experiment, to a name that Azure ML accepts."""
-        accepted_name = accepted_experiment_name(new_name)
-        super().rename_experiment(experiment_id, accepted_name)
-        if accepted_name != new_name:
-            self.set_experiment_tag(experiment_id, ExperimentTag(PATH_TAG, new_name))
+        """Rename an experiment, for every program that has this package."""
+        other = self.get_experiment_by_name(new_name)
+        if other is not None and other.experiment_id != experiment_id:
+            raise MlflowException(f"Experiment {new_name!r} already exists.", BAD_REQUEST)
+        stored_name = super().get_experiment(experiment_id).name
+        self.set_experiment_tag(experiment_id, ExperimentTag(STORED_NAME_TAG, stored_name))
+        self.set_experiment_tag(experiment_id, ExperimentTag(PATH_TAG, new_name))
 
     def search_experiments(
         self,
@@ -124,12 +177,6 @@ class ExperimentStore(AzureMLRestStore):  # type: ignore[misc]
                 view_type, max_results, filter_string, order_by, page_token
             )
             return PagedList(*page)
-        equal_names = [
-            f"name = '{accepted_experiment_name(condition.value)}'"
-            for condition in name_conditions
-            if condition.comparator == "="
-        ]
-        service_filter = " AND ".join([*filter(None, [service_filter]), *equal_names]) or None
         experiments = paged(
             lambda token: self._search_stored_experiments(
                 view_type, SEARCH_MAX_RESULTS_DEFAULT, service_filter, None, token
@@ -157,9 +204,18 @@ def _orders_by_name(clause: str) -> bool:
     return str(key) == "name"
 
 
+def _has_name(experiment: Experiment, name: str) -> bool:
+    """Tell whether an experiment has a name, or the name to which Azure ML's is mapped."""
+    return name in (experiment.name, accepted_experiment_name(experiment.name))
+
+
 def _with_original_name(experiment: Experiment) -> Experiment:
     original_name = experiment.tags.pop(PATH_TAG, None)
-    # If another client renamed the experiment, its tag is out of date.
-    if original_name and accepted_experiment_name(original_name) == experiment.name:
+    stored_name = experiment.tags.pop(STORED_NAME_TAG, None)
+    # If another client renamed the experiment, its tags are out of date.
+    if original_name and experiment.name in (
+        stored_name,
+        accepted_experiment_name(original_name),
+    ):
         experiment._set_name(original_name)
     return experiment

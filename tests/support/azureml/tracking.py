@@ -26,7 +26,7 @@ from tests.support.http.messages import Request, Response, json_response, match_
 
 _API = r"/api/[23]\.0/(?:preview/)?mlflow/(.+)"
 _SUPPORTED = {
-    "experiments": "create search list get get-by-name delete restore update set-experiment-tag",
+    "experiments": "create search list get get-by-name delete restore set-experiment-tag",
     "runs": "create get update delete restore search log-metric log-batch log-parameter set-tag "
     "delete-tag log-model log-inputs",
     "metrics": "get-history",
@@ -66,7 +66,7 @@ class Tracking:
             return self._log_batch_async(request)
         if call == "runs/get-run-data-status":
             return json_response({"is_complete": True})
-        # Azure ML lacks logged-models, aliases, runs/outputs and the rename of a model.
+        # Azure ML lacks logged-models, aliases, runs/outputs, the rename of a model or experiment.
         if call not in _CALLS:
             return Response(status=404)
         body = request.json() if request.body else {}

@@ -64,6 +64,37 @@ def search_experiments(client: MlflowClient) -> Any:
     }
 
 
+def rename_experiments(client: MlflowClient) -> Any:
+    ids = {name: client.create_experiment(name) for name in ("/Users/a/one", "two", '/it\'s "3"')}
+
+    def names() -> dict[str, list[str]]:
+        looked_up = ("/Users/a/one", "/Users/a/new", "two", '/it\'s "3"', "free", '/it\'s "4"')
+        found = {name: client.get_experiment_by_name(name) for name in looked_up}
+        numbers = {experiment_id: str(number) for number, experiment_id in enumerate(ids.values())}
+        return {
+            name: [experiment.name, numbers[experiment.experiment_id]]
+            for name, experiment in found.items()
+            if experiment is not None
+        }
+
+    results = [names()]
+    client.rename_experiment(ids["/Users/a/one"], "/Users/a/new")
+    client.rename_experiment(ids["two"], "/Users/a/one")
+    client.rename_experiment(ids['/it\'s "3"'], '/it\'s "4"')
+    results.append(names())
+    try:
+        client.rename_experiment(ids["two"], "/Users/a/new")
+    except MlflowException as error:
+        results.append({"error": [error.error_code]})
+    client.rename_experiment(ids["/Users/a/one"], "free")
+    # Both names are free again, and belong to new experiments.
+    for name in ("two", "/Users/a/new"):
+        ids[f"{name} again"] = client.create_experiment(name)
+    results.append(names())
+    listed = client.search_experiments(filter_string="name LIKE '%n%'", order_by=["name"])
+    return [*results, [experiment.name for experiment in listed]]
+
+
 def search_runs(client: MlflowClient) -> Any:
     experiment_id = client.create_experiment("runs")
     for number in range(6):
@@ -224,6 +255,7 @@ def log_values_to_checkpoints(client: MlflowClient) -> Any:
     "program",
     [
         search_experiments,
+        rename_experiments,
         search_runs,
         log_one_dataset_three_times,
         delete_tags,
