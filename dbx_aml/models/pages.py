@@ -8,6 +8,7 @@ from urllib.parse import quote, unquote
 
 from dbx_aml._common.errors import LinkError
 from dbx_aml._common.redact import redact_uri
+from dbx_aml.azure.credential_sources import tenant_of_link
 from dbx_aml.link.clouds import CLOUDS, cloud_and_region
 from dbx_aml.link.connected_link import connected_link
 from dbx_aml.link.uris import (
@@ -111,7 +112,7 @@ def _workspace(uri: str) -> AmlWorkspace:
 def _tenant_id() -> str | None:
     """Return the tenant that the settings name."""
     link = connected_link()
-    return (link.tenant_id if link is not None else None) or os.environ.get("AZURE_TENANT_ID")
+    return tenant_of_link(link) if link is not None else os.environ.get("AZURE_TENANT_ID")
 
 
 def _server_page(uri: str) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from dbx_aml._common.errors import LinkError
 from dbx_aml.azure.client import OPERATION_TIMEOUT_S, AzureClient, resource_url
+from dbx_aml.azure.credential_sources import tenant_of_link
 from dbx_aml.azure.credentials import Credential, get_credential
 from dbx_aml.azure.workspaces import workspace_errors
 from dbx_aml.link.connected_link import connected_link
@@ -26,10 +27,12 @@ class AmlResources:
     Args:
         workspace: Azure ML workspace.
         credential: Credential of the caller.
+        tenant_id: Tenant of the link, for the studio's pages.
     """
 
     workspace: AmlWorkspace
     credential: Credential
+    tenant_id: str | None = None
 
     @classmethod
     def of_link(cls, link: Link | None = None) -> Self:
@@ -43,7 +46,7 @@ class AmlResources:
             raise LinkError(
                 "link must have an Azure ML workspace: got none; set it with 'dbx-aml link set'"
             )
-        return cls(link.aml_workspace, get_credential(link))
+        return cls(link.aml_workspace, get_credential(link), tenant_of_link(link))
 
     @cached_property
     def client(self) -> AzureClient:

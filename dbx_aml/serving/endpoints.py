@@ -151,7 +151,7 @@ class Endpoint:
             auth_mode=auth_modes.get(properties.get("authMode"), str(properties.get("authMode"))),
             compute=compute or MANAGED,
             scoring_uri=str(properties.get("scoringUri") or ""),
-            page=resources.workspace.endpoint_url(name),
+            page=resources.workspace.endpoint_url(name, tenant_id=resources.tenant_id),
             traffic=traffic,
             deployments=tuple(_deployment(name, item, traffic) for item in deployments),
             tags=dict(content.get("tags") or {}),

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
+from urllib.parse import quote
 
 from dbx_aml._common.html import html_table
 from dbx_aml._common.redact import redact
+from dbx_aml.azure.credential_sources import tenant_of_link
 from dbx_aml.azure.credentials import Credential
 from dbx_aml.azure.identity import Identity
 from dbx_aml.link.link import Link
@@ -63,6 +65,8 @@ class Connection:
         """
         workspace = self._resolved_link.aml_workspace
         source = self._credential.selected_source() if self._credential else None
+        tenant_id = tenant_of_link(self.link)
+        tenant = f"&tid={quote(tenant_id, safe='')}" if tenant_id else ""
         facts = {
             "mode": self.link.mode,
             "tracking URI": self.tracking_uri,
@@ -71,7 +75,7 @@ class Connection:
             "signed in as": str(self.identity or ""),
             "credential": f"{source.name} ({source.reason})" if source else "",
             "Databricks workspace": self.databricks_host or "",
-            "Azure ML studio": workspace.studio_url if workspace else "",
+            "Azure ML studio": f"{workspace.studio_url}{tenant}" if workspace else "",
             "Azure portal": workspace.portal_url if workspace else "",
         }
         return {name: redact(text) for name, text in facts.items() if text}

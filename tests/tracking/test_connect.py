@@ -231,13 +231,14 @@ def test_azure_ml_tracks_after_one_line_and_the_connection_shows_the_identity(
             "registry URI": azureml.tracking_uri,
             "signed in as": f"application {CLIENT_ID} in tenant {TENANT_ID}",
             "credential": "service principal with a secret (AZURE_CLIENT_SECRET is set)",
-            "Azure ML studio": f"https://ml.azure.com/?wsid={workspace.arm_id}",
+            "Azure ML studio": f"https://ml.azure.com/?wsid={workspace.arm_id}&tid={TENANT_ID}",
             "Azure portal": f"https://portal.azure.com/#resource{workspace.arm_id}/overview",
         }
         lines = str(connection).splitlines()
         assert lines[1] == f"tracking URI     {azureml.tracking_uri}"
         html = connection._repr_html_()
-        assert f'<a href="https://ml.azure.com/?wsid={workspace.arm_id}">' in html
+        page = f"https://ml.azure.com/?wsid={workspace.arm_id}&amp;tid={TENANT_ID}"
+        assert f'<a href="{page}">' in html
     assert "AZUREML_CURRENT_CLOUD" not in os.environ
     assert "DBX_AML_RETRY_TIMEOUT_S" not in os.environ
 
