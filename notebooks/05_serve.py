@@ -11,9 +11,12 @@
 # MAGIC |---|---|---|---|
 # MAGIC | `model_uri` | `models:/main.ml.delay@champion` | no | empty: `03_register` makes one |
 # MAGIC | `registry` | `aml` | no | registry of the model; empty: the one of the link that has it |
+# MAGIC | `endpoint` | `delay` | no | endpoint to deploy to; empty: nothing is deployed |
+# MAGIC | `traffic` | `10` | no | percent of the requests for the deployment; empty: 100 |
 # MAGIC
-# MAGIC **Writes** an environment in the cache folder of this user. **Ends with** `model_uri`,
-# MAGIC `environment`, `ready_after_s`, `rows` and `difference` of the answers.
+# MAGIC **Writes** an environment in the cache folder of this user, and a deployment if the widget
+# MAGIC `endpoint` names one. **Ends with** `model_uri`, `environment`, `ready_after_s`, `rows` and
+# MAGIC `difference` of the answers, and `traffic` by deployment.
 
 # COMMAND ----------
 
@@ -23,6 +26,8 @@
 
 dbutils.widgets.text("model_uri", "")
 dbutils.widgets.text("registry", "")
+dbutils.widgets.text("endpoint", "")
+dbutils.widgets.text("traffic", "")
 
 # COMMAND ----------
 
@@ -70,12 +75,32 @@ print(comparison.difference or "the answers are equal to pyfunc.predict")
 
 # COMMAND ----------
 
+# MAGIC %md
+# MAGIC ## Deploy
+# MAGIC `deploy_model` sends the same environment and the same script to Azure ML, waits about six
+# MAGIC minutes, scores a row, and moves traffic. Without an endpoint this cell only says so.
+
+# COMMAND ----------
+
+names = [name for name in [widget("endpoint")] if name and not comparison.difference]
+percent = int(widget("traffic") or 100)
+registry = widget("registry") or None
+deployed = [
+    dbx_aml.deploy_model(name, endpoint.model_uri, traffic=percent, registry=registry)
+    for name in names
+]
+traffic = {item.name: item.traffic for item in deployed}
+print(traffic or f"a deployment would have environment {environment.hash}")
+
+# COMMAND ----------
+
 result = {
     "model_uri": endpoint.model_uri,
     "environment": environment.hash,
     "ready_after_s": round(endpoint.start_s, 1),
     "rows": comparison.rows,
     "difference": comparison.difference,
+    "traffic": traffic,
 }
 
 # COMMAND ----------

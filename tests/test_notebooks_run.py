@@ -49,6 +49,8 @@ def run_all(folder: Path) -> dict[str, Any]:
         serve = NOTEBOOKS / "05_serve.py"
         widgets = {"model_uri": "models:/arrival_delay@champion"}
         values["05_serve"] = run_notebook(serve, widgets, spark=spark).exit_value
+        clean = NOTEBOOKS / "07_clean.py"
+        values["07_clean"] = run_notebook(clean, {"schemas": "default"}, spark=spark).exit_value
         assert is_connect(spark) == ("SPARK_REMOTE" in os.environ)
     return {name: json.loads(value or "null") for name, value in values.items()}
 
@@ -117,6 +119,14 @@ def test_the_serve_notebook_gets_the_answers_of_predict(exit_values) -> None:
     assert result["model_uri"] == "models:/arrival_delay/1"
     assert (result["rows"], result["difference"]) == (5, "")
     assert result["ready_after_s"] > 0
+
+
+def test_the_clean_notebook_lists_the_tables_and_the_model_and_deletes_nothing(exit_values) -> None:
+    result = exit_values["07_clean"]
+
+    assert {"default.flights_scored", "default.flights_scored_quarantine"} <= set(result["names"])
+    assert "arrival_delay:1" in result["in_use"]
+    assert (result["problems"], result["deleted"]) == ([], 0)
 
 
 def test_a_users_notebook_in_another_folder_uses_setup(exit_values) -> None:

@@ -390,7 +390,12 @@ def tags_of_copy(version: ModelVersion, registry: Registry, folder: Path) -> dic
 
 
 def list_versions(registry: Registry, name: str) -> list[ModelVersion]:
-    """Return all versions of a registered model with their tags; none if there is no such model."""
+    """Return all versions of a registered model with their tags and aliases.
+
+    Args:
+        registry: Registry.
+        name: Registered model; without one of this name there are no versions.
+    """
     from mlflow.exceptions import MlflowException
 
     client = registry.client
@@ -411,6 +416,14 @@ def list_versions(registry: Registry, name: str) -> list[ModelVersion]:
     if is_unity_catalog_uri(registry.uri):
         # Its search leaves tags and aliases out.
         return [client.get_model_version(name, str(version.version)) for version in versions]
+    if versions and not is_azureml_uri(registry.uri):
+        # The search of MLflow's own registry leaves aliases out.
+        numbers = client.get_registered_model(name).aliases
+        for version in versions:
+            aliases = [
+                key for key, number in numbers.items() if str(number) == str(version.version)
+            ]
+            version._aliases = aliases
     return versions
 
 

@@ -159,7 +159,7 @@ def _endpoints(resources: AmlResources, link: Link) -> Iterator[MarkedResource]:
                 created_at=_creation_time(endpoint.tags),
                 detail=", ".join(instances),
                 usage="takes traffic" if any(endpoint.traffic.values()) else "",
-                delete=_deleter(resources, endpoint_path(endpoint.name)),
+                delete=partial(_delete_endpoint, endpoint),
             )
             continue
         for item, text in zip(endpoint.deployments, instances, strict=True):
@@ -172,8 +172,19 @@ def _endpoints(resources: AmlResources, link: Link) -> Iterator[MarkedResource]:
                     created_at=_creation_time(item.tags),
                     detail=text,
                     usage=f"takes {item.traffic} % of the traffic" if item.traffic else "",
-                    delete=_deleter(resources, deployment_path(endpoint.name, item.name)),
+                    delete=partial(_delete, resources, deployment_path(endpoint.name, item.name)),
                 )
+
+
+def _delete_endpoint(endpoint: Endpoint) -> str:
+    if endpoint.resources.find(endpoint_path(endpoint.name)) is None:
+        return DELETED
+    # Traffic may have moved to it since it was listed.
+    current = Endpoint.read(endpoint.resources, endpoint.name)
+    if any(current.traffic.values()) and not any(endpoint.traffic.values()):
+        return SKIPPED
+    current.delete()
+    return DELETED
 
 
 def _jobs(resources: AmlResources) -> Iterator[MarkedResource]:
@@ -237,11 +248,16 @@ def _registered_models(registry: Registry) -> Iterator[Any]:
 
 
 def _model_version(registry: Registry, version: ModelVersion, made_at_tag: str) -> MarkedResource:
+    aliases = ", ".join(version.aliases or [])
+
     def delete() -> str:
-        registry.client.delete_model_version(version.name, str(version.version))
+        name, number = version.name, str(version.version)
+        # An alias may have moved to it since it was listed.
+        if not aliases and registry.client.get_model_version(name, number).aliases:
+            return SKIPPED
+        registry.client.delete_model_version(name, number)
         return DELETED
 
-    aliases = ", ".join(version.aliases or [])
     return MarkedResource(
         group="models",
         kind="model version",
@@ -399,12 +415,9 @@ def _drop_table(spark: SparkSession, name: str, checkpoint: str | None) -> str:
     return DELETED
 
 
-def _deleter(resources: AmlResources, path: str) -> Callable[[], str]:
-    def delete() -> str:
-        resources.client.delete(resources.url(path))
-        return DELETED
-
-    return delete
+def _delete(resources: AmlResources, path: str) -> str:
+    resources.client.delete(resources.url(path))
+    return DELETED
 
 
 def _service_name(resources: AmlResources) -> str:

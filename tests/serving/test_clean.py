@@ -104,6 +104,14 @@ def resources_of(link: Link) -> Any:
     return AmlResources.of_link(link)
 
 
+def test_a_version_that_gets_an_alias_after_the_list_stays(made: Link, azureml_client: Any) -> None:
+    plan = find_marked_resources(link=made, only=["models"])
+    azureml_client.set_registered_model_alias("delay", "champion", "1")
+    states = {item.resource.name: item.state for item in delete_resources(plan.resources)}
+    assert states["delay:1"] == "skipped"
+    assert azureml_client.get_model_version("delay", "1").version == "1"
+
+
 def test_a_failure_does_not_stop_the_rest_and_the_next_call_ends_it(
     made: Link, azureml: AzureMl
 ) -> None:
