@@ -23,6 +23,7 @@ from threading import Thread
 from typing import Any
 
 import requests
+import urllib3
 
 from benchmarks.common import ROOT, Figure
 from tests.support.azureml.backend import Backend
@@ -280,7 +281,12 @@ def _proxy(uri: str, latency_s: float) -> Iterator[Proxy]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             proxy.calls += 1
             time.sleep(latency_s)
-            answer = upstream.send(self.command, self.path, dict(self.headers), body or None)
+            request = (self.command, self.path, dict(self.headers), body or None)
+            try:
+                answer = upstream.send(*request)
+            except urllib3.exceptions.ProtocolError:
+                # The server had closed the connection, which was idle for five seconds.
+                answer = upstream.send(*request)
             self.send_response_only(answer.status)
             for name, text in answer.headers.items():
                 if name.lower() != "content-length":
