@@ -21,11 +21,10 @@ from tests.support.databricks.boot import leaves_marker
 from tests.support.isolation import isolate_from_machine
 from tests.support.node.index import serve
 from tests.support.node.runtime import write_additions, write_plugin
-from tests.support.node.wheel import write_wheel
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PROGRAMS = ("make", "pip", "databricks")
+PROGRAMS = ("make", "pip", "databricks", "dbx-aml")
 WORKSPACE_FOLDER = ".dbx_aml/files/Workspace/Users/ana@contoso.com/dbx-aml/notebooks"
 # Proxies of this machine, which the fixtures replace.
 PROXIES = {name: text for name, text in os.environ.items() if name.lower().endswith("_proxy")}
@@ -181,8 +180,6 @@ def reader(
     index_folder = tmp_path / "index"
     write_plugin(index_folder)
     write_additions(index_folder)
-    # A package of runtime 17.3 that an addition requires: the resolver reads its index page.
-    write_wheel(index_folder, "azure-core", "1.34.0")
     with serve(index_folder) as index:
         environment = {
             **os.environ,
@@ -195,6 +192,7 @@ def reader(
             "DBX_AML_REGISTRY": "databricks",
             "DBX_AML_LOCAL_ROOT": str(folder / ".dbx_aml"),
             "PIP_INDEX_URL": index.url,
+            "STAND_IN_WHEELS": str(index_folder),
             "UV_NO_CACHE": "1",
         }
         reader = Reader(folder, environment)

@@ -13,6 +13,7 @@ from dbx_aml._common.text import plural
 from dbx_aml.cli.options import (
     add_options,
     config_option,
+    init_timeout_option,
     json_option,
     on_failure_option,
     profile_option,
@@ -47,12 +48,12 @@ _change_options = add_options(
 @add_options(config_option)
 @click.option(
     "--method",
-    type=click.Choice(["init-script", "libraries", "policy"]),
+    type=click.Choice(["init-script", "libraries"]),
     default="init-script",
     show_default=True,
-    help="An init script; wheels as cluster libraries; or a cluster policy that fixes the script.",
+    help="An init script, or wheels as cluster libraries.",
 )
-@add_options(wheelhouse_option, on_failure_option)
+@add_options(wheelhouse_option, on_failure_option, init_timeout_option)
 @click.option(
     "--skip-allowlist-check",
     is_flag=True,
@@ -65,6 +66,7 @@ def attach(
     method: AttachMethod,
     wheelhouse: Path | None,
     on_failure: str,
+    init_timeout_s: int,
     skip_allowlist_check: bool,
     folder: str | None,
     profile: str | None,
@@ -83,19 +85,21 @@ def attach(
     from dbx_aml.cluster.plan import plan_attach
 
     # Wrong files are reported before the first call of a service.
-    files = collect_files(config, wheelhouse, method=method, on_failure=on_failure)
+    files = collect_files(
+        config, wheelhouse, method=method, on_failure=on_failure, init_timeout_s=init_timeout_s
+    )
     client = Client(profile)
     current = find_cluster(client, cluster)
-    files.check_runtime(current)
     folder_files = files.in_folder(_cluster_folder(client, current, folder))
     plan = plan_attach(client, current, folder_files, skip_allowlist_check=skip_allowlist_check)
 
     _print_change(plan.change)
-    if plan.has_new_files:
-        print_line(f"  files in {folder_files.folder} are written")
+    if not plan.is_empty:
+        for line in plan.file_lines():
+            print_line(line, color={"+": "green", "-": "red"}[line[0]])
     if plan.overriding_variables:
         names = ", ".join(plan.overriding_variables)
-        _print_progress(f"variables of the cluster override the link: {names}")
+        _print_progress(f"variables of the cluster may override the link: {names}")
     print_other_writers(folder_files.folder)
     if dry_run:
         return
@@ -230,8 +234,7 @@ def _status_fields(status: ClusterStatus) -> list[tuple[str, Any]]:
     else:
         method = f"by {record.method}, version {record.version}" if record else "yes"
         fields += [("attached", method), ("folder", status.folder)]
-    if record:
-        fields += record.variables.items()
+    fields += status.variables.items()
     fields += [(Path(path).name, text) for path, text in status.libraries.items()]
     if marker:
         fields.append(("init script", f"{marker.status}, {marker.time}, {marker.packages_from}"))

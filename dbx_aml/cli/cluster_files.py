@@ -11,6 +11,7 @@ from dbx_aml.cli.cluster_attach import print_other_writers
 from dbx_aml.cli.options import (
     add_options,
     config_option,
+    init_timeout_option,
     on_failure_option,
     profile_option,
     wheelhouse_option,
@@ -44,12 +45,13 @@ def snippet() -> None:
 
 
 @snippet.command()
-@add_options(on_failure_option)
+@add_options(on_failure_option, init_timeout_option)
 @_folder_options
 def job(
     config: str | None,
     wheelhouse: Path | None,
     on_failure: str,
+    init_timeout_s: int,
     folder: str,
     profile: str | None,
     dry_run: bool,
@@ -58,7 +60,13 @@ def job(
     from dbx_aml.cluster.files import collect_files
     from dbx_aml.cluster.snippets import job_snippet
 
-    files = collect_files(config, wheelhouse, method="init-script", on_failure=on_failure)
+    files = collect_files(
+        config,
+        wheelhouse,
+        method="init-script",
+        on_failure=on_failure,
+        init_timeout_s=init_timeout_s,
+    )
     print_line(job_snippet(_upload_files(files, folder, profile, is_dry_run=dry_run)))
 
 
@@ -86,13 +94,14 @@ def serverless(
     show_default=True,
     help="An init script, or wheels as libraries of the policy.",
 )
-@add_options(on_failure_option)
+@add_options(on_failure_option, init_timeout_option)
 @_folder_options
 def policy(
     config: str | None,
     wheelhouse: Path | None,
     method: AttachMethod,
     on_failure: str,
+    init_timeout_s: int,
     folder: str,
     profile: str | None,
     dry_run: bool,
@@ -105,7 +114,9 @@ def policy(
     from dbx_aml.cluster.files import collect_files
     from dbx_aml.cluster.snippets import policy_snippet
 
-    files = collect_files(config, wheelhouse, method=method, on_failure=on_failure)
+    files = collect_files(
+        config, wheelhouse, method=method, on_failure=on_failure, init_timeout_s=init_timeout_s
+    )
     print_line(policy_snippet(_upload_files(files, folder, profile, is_dry_run=dry_run)))
 
 

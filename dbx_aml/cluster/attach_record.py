@@ -22,7 +22,7 @@ RECORD_NAME = "attached.json"
 CONFIG_VARIABLE = "DBX_AML_CONFIG"
 # Subfolder of the wheels in the cluster's folder.
 WHEELHOUSE_FOLDER = "wheelhouse"
-AttachMethod = Literal["init-script", "libraries", "policy"]
+AttachMethod = Literal["init-script", "libraries"]
 # An attach that has not ended after this time was interrupted.
 _LONGEST_ATTACH = timedelta(hours=1)
 Value = TypeVar("Value")
@@ -33,13 +33,12 @@ class AttachRecord:
     """The attach of one cluster; the fields are the keys of the JSON object.
 
     Args:
-        method: "init-script", "libraries" or "policy".
+        method: "init-script" or "libraries".
         script: Our init script, as the clusters API names it; None with method "libraries".
         variables: Variables that the attach set.
         previous_values: Value that each of these variables had before; None if it was not set.
         libraries: Libraries that the attach added.
         allowlist_entries: Paths that the attach added to the metastore's allowlist.
-        policy_id: Cluster policy that the attach set.
         files: SHA-256 of each uploaded file, by its name in the folder.
         version: Version of dbx-aml.
         attach_id: Unique text of each attach.
@@ -55,7 +54,6 @@ class AttachRecord:
     previous_values: Mapping[str, str | None] = field(default_factory=dict)
     libraries: tuple[Mapping[str, str], ...] = ()
     allowlist_entries: tuple[str, ...] = ()
-    policy_id: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     version: str = ""
     attach_id: str = ""

@@ -68,6 +68,17 @@ class Cluster:
         return "no isolation" if mode == "NONE" else mode.lower()
 
     @property
+    def reader(self) -> str:
+        """User, group or service principal as whom the cluster reads its script and libraries.
+
+        Source:
+            Databricks, "What are init scripts?": the assigned principal in dedicated access mode,
+            else the owner of the cluster. An owner who was changed is not in the API's answer.
+        """
+        assigned = self.spec.get("single_user_name") if self.access_mode == "dedicated" else None
+        return str(assigned or self.spec.get("creator_user_name") or "")
+
+    @property
     def init_scripts(self) -> list[dict[str, Any]]:
         """Init scripts in the order in which they run."""
         return list(self.spec.get("init_scripts") or [])

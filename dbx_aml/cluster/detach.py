@@ -15,7 +15,6 @@ from dbx_aml.cluster.attach_record import (
 from dbx_aml.cluster.client import Client
 from dbx_aml.cluster.clusters import Cluster, Reporter
 from dbx_aml.cluster.folder import ClusterFolder
-from dbx_aml.cluster.policy import delete_policy
 from dbx_aml.cluster.settings_change import ClusterSettings, SettingsChange
 
 
@@ -75,13 +74,11 @@ def plan_detach(client: Client, cluster: Cluster, folder: ClusterFolder) -> Deta
             f"{record.allowlist_entries[0]} stays on the metastore's allowlist: {client.user} may "
             "not change it; a metastore administrator can"
         )
-    is_our_policy = record.policy_id is not None and current.policy_id == record.policy_id
     desired = ClusterSettings(
         init_scripts=tuple(
             script for script in current.init_scripts if not is_same_script(script, record.script)
         ),
         variables=record.restore_variables(current.variables),
-        policy_id=None if is_our_policy else current.policy_id,
     )
     current = replace(current, libraries=record.libraries, allowlist_entries=entries)
     return DetachPlan(
@@ -112,8 +109,6 @@ def detach_cluster(client: Client, plan: DetachPlan, report: Reporter) -> Cluste
         for script in plan.change.current.allowlist_entries:
             Allowlist(client, script).remove_script()
             report(f"removed {script} from the metastore's allowlist")
-        if plan.record.method == "policy":
-            delete_policy(client, cluster)
         plan.folder.delete_folder([*plan.record.files, RECORD_NAME])
     except (ClusterError, ServiceError) as err:
         raise ClusterError(

@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dbx_aml._common.errors import ArgumentError, ClusterError, LinkError
+from dbx_aml._common.errors import ArgumentError, LinkError
 from dbx_aml._common.paths import sha256_of_file
 from dbx_aml.cluster.attach_record import CONFIG_VARIABLE, WHEELHOUSE_FOLDER, AttachMethod
-from dbx_aml.cluster.clusters import Cluster, Reporter
+from dbx_aml.cluster.clusters import Reporter
 from dbx_aml.cluster.folder import ClusterFolder
-from dbx_aml.cluster.init_script import SCRIPT_NAME, render
+from dbx_aml.cluster.init_script import DEFAULT_TIMEOUT_S, SCRIPT_NAME, render
 from dbx_aml.cluster.node.spark_environment import link_variables
-from dbx_aml.cluster.runtimes import known_runtimes
 from dbx_aml.cluster.settings_change import Library, Script
 from dbx_aml.cluster.wheelhouse import WheelhouseFiles, read_wheelhouse
 from dbx_aml.link.config_file import (
@@ -32,7 +31,8 @@ class FolderFiles:
 
     Args:
         folder: Folder in a volume or in the workspace.
-        method: "init-script", "libraries" or "policy".
+        method: "init-script" or "libraries".
+        runtime: Runtime of the wheelhouse.
         content: Content, or local file, of each file by its name in the folder.
         script: Init script as the clusters API names it; None with method "libraries".
         libraries: Wheels to install as cluster libraries; empty with an init script.
@@ -41,6 +41,7 @@ class FolderFiles:
 
     folder: ClusterFolder
     method: AttachMethod
+    runtime: str
     content: Mapping[str, bytes | Path]
     script: Script | None
     libraries: tuple[Library, ...]
@@ -67,11 +68,11 @@ class FolderFiles:
             ClusterError: The volume does not exist, or a file is too large for the workspace.
             ServiceError: The caller may not write to the folder.
         """
+        report(f"uploading {len(self.content)} files to {self.folder}")
         for name, content in self.content.items():
             self.folder.write_file(
                 name, content.read_bytes() if isinstance(content, Path) else content
             )
-        report(f"uploaded {len(self.content)} files to {self.folder}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,15 +81,17 @@ class ClusterFiles:
 
     Args:
         link: Link of the clusters.
-        method: "init-script", "libraries" or "policy".
+        method: "init-script" or "libraries".
         wheelhouse: Wheels and their list of hashes.
         on_failure: "continue" or "stop": whether a cluster starts if its init script fails.
+        init_timeout_s: Longest time of the init script in seconds.
     """
 
     link: Link
     method: AttachMethod
     wheelhouse: WheelhouseFiles
     on_failure: str = "continue"
+    init_timeout_s: int = DEFAULT_TIMEOUT_S
 
     def in_folder(self, folder: ClusterFolder) -> FolderFiles:
         """Return the files for a folder: the init script and the variables name paths in it.
@@ -110,50 +113,50 @@ class ClusterFiles:
         wheelhouse = self.wheelhouse
         content = {f"{WHEELHOUSE_FOLDER}/{name}": file for name, file in wheelhouse.content.items()}
         content[CONFIG_NAME] = self.link.to_json().encode()
-        environment = link_variables(self.link, _DATABRICKS_HOME)
         if not is_script:
             wheels = [name for name in content if name.endswith(".whl")]
             return FolderFiles(
                 folder=folder,
                 method=self.method,
+                runtime=wheelhouse.runtime,
                 content=content,
                 script=None,
                 libraries=tuple({"whl": folder.file_path(name)} for name in wheels),
-                variables={**environment, CONFIG_VARIABLE: folder.file_path(CONFIG_NAME)},
+                variables=self._library_variables(folder),
             )
         script = render(
             self.link,
             wheelhouse_path=folder.file_path(WHEELHOUSE_FOLDER),
             wheelhouse_sha256=wheelhouse.sha256,
             on_failure=self.on_failure,
+            init_timeout_s=self.init_timeout_s,
         )
         content[SCRIPT_NAME] = script.encode()
-        # The script writes config.json to each node, where any user may read it. Before the script
-        # has run, a variable with the file's path would be wrong.
-        del environment[CONFIG_VARIABLE]
         return FolderFiles(
             folder=folder,
             method=self.method,
+            runtime=wheelhouse.runtime,
             content=content,
             script=folder.script_location(SCRIPT_NAME),
             libraries=(),
-            variables=environment,
+            # The script itself sets the variables, once it has added the plugin for "azureml://".
+            # A variable of the cluster would be in force after a failure, too: plain MLflow would
+            # raise for every user.
+            variables={},
         )
 
-    def check_runtime(self, cluster: Cluster) -> None:
-        """Refuse a wheelhouse that was built for another runtime than the cluster's.
+    def _library_variables(self, folder: ClusterFolder) -> dict[str, str]:
+        """Return the variables for a cluster with libraries.
 
-        Raises:
-            ClusterError: The runtimes differ; missing packages would only show on the cluster.
+        A library may fail, or end after the first notebook has begun: a URI that needs the plugin
+        is set by dbx_aml.connect() only.
         """
-        runtime = self.wheelhouse.runtime
-        version = cluster.spark_version
-        if runtime not in known_runtimes() or version.startswith(f"{runtime.split('-')[0]}."):
-            return
-        raise ClusterError(
-            f"wheelhouse must be for the cluster's runtime: got one for {runtime}, and {cluster} "
-            f"has {version}; make one with 'dbx-aml cluster wheelhouse --runtime'"
-        )
+        variables = {
+            name: value
+            for name, value in link_variables(self.link, _DATABRICKS_HOME).items()
+            if not value.startswith("azureml://")
+        }
+        return {**variables, CONFIG_VARIABLE: folder.file_path(CONFIG_NAME)}
 
 
 def collect_files(
@@ -162,14 +165,16 @@ def collect_files(
     *,
     method: AttachMethod,
     on_failure: str = "continue",
+    init_timeout_s: int = DEFAULT_TIMEOUT_S,
 ) -> ClusterFiles:
     """Read the link and list the wheels; no service is called.
 
     Args:
         config: A `config.json` or its folder; by default searched from the current folder on.
         wheelhouse: Local folder that 'dbx-aml cluster wheelhouse' has filled.
-        method: "init-script", "libraries" or "policy".
+        method: "init-script" or "libraries".
         on_failure: "continue" or "stop".
+        init_timeout_s: Longest time of the init script in seconds.
 
     Raises:
         ArgumentError: The wheelhouse is missing, or a wheel and the list differ.
@@ -180,6 +185,7 @@ def collect_files(
         method=method,
         wheelhouse=read_wheelhouse(wheelhouse),
         on_failure=on_failure,
+        init_timeout_s=init_timeout_s,
     )
 
 

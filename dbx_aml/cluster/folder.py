@@ -19,6 +19,8 @@ from dbx_aml.cluster.client import Client
 _VOLUME_PATH = re.compile(r"/Volumes/([^/]+)/([^/]+)/([^/]+)(/.*)?")
 _WORKSPACE_PATH = re.compile(r"/(Workspace|Users|Shared|Repos)/.+")
 _WRITE_PRIVILEGES = {"WRITE_VOLUME", "ALL_PRIVILEGES", "MANAGE"}
+_READ_PRIVILEGES = {"READ_VOLUME", "ALL_PRIVILEGES"}
+_APPLICATION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MAX_WORKSPACE_FILE = 10 * 2**20
 
 
@@ -35,6 +37,11 @@ def is_cluster_folder(path: str) -> bool:
     except UnsafePathError:
         return False
     return bool(_VOLUME_PATH.fullmatch(path) or _WORKSPACE_PATH.fullmatch(path))
+
+
+def _is_group(principal: str) -> bool:
+    """Tell a group from a user, whose name is an e-mail address, and a service principal."""
+    return "@" not in principal and not _APPLICATION_ID.fullmatch(principal)
 
 
 class ClusterFolder:
@@ -80,23 +87,56 @@ class ClusterFolder:
         Returns:
             Nobody for a folder in the workspace, and if the caller may not see the grants.
         """
-        if not self.is_volume:
-            return []
         try:
-            answer = self._client.call(
-                "GET",
-                f"/api/2.1/unity-catalog/effective-permissions/volume/{quote(self._volume)}",
-                operation=f"see who may write to {self.path}",
-            )
+            holders = self._privileges() if self.is_volume else {}
         except ServiceError:
             return []
         return sorted(
-            str(assignment.get("principal"))
-            for assignment in answer.get("privilege_assignments", [])
-            if assignment.get("principal") != self._client.user
-            and _WRITE_PRIVILEGES
-            & {str(privilege.get("privilege")) for privilege in assignment.get("privileges", [])}
+            principal
+            for principal, privileges in holders.items()
+            if principal != self._client.user and privileges & _WRITE_PRIVILEGES
         )
+
+    def may_read(self, reader: str) -> bool:
+        """Tell whether a user, group or service principal may read files of the folder.
+
+        Groups may have the reader as a member, so a group with the privilege counts. So does a
+        volume whose privileges the caller may not see.
+        """
+        if not self.is_volume:
+            # Only the user and administrators read a user's folder.
+            return not self.path.startswith(("/Workspace/Users/", "/Workspace/Repos/")) or (
+                self.path.startswith(f"/Workspace/Users/{reader}/")
+            )
+        operation = f"see who may read {self.path}"
+        url = f"/api/2.1/unity-catalog/volumes/{quote(self._volume)}"
+        try:
+            holders = self._privileges()
+            owner = self._client.call("GET", url, operation=operation).get("owner")
+        except ServiceError:
+            return True
+        readers = {name for name, held in holders.items() if held & _READ_PRIVILEGES}
+        return reader == owner or any(name == reader or _is_group(name) for name in readers)
+
+    def grant_hint(self, reader: str) -> str:
+        """Return the next step for a reader who may not read the folder."""
+        if not self.is_volume:
+            return "give --folder /Volumes/<catalog>/<schema>/<volume>"
+        return f"run: GRANT READ VOLUME ON VOLUME {self._volume} TO `{reader}`"
+
+    def _privileges(self) -> dict[str, set[str]]:
+        """Return the effective privileges on the volume by principal."""
+        answer = self._client.call(
+            "GET",
+            f"/api/2.1/unity-catalog/effective-permissions/volume/{quote(self._volume)}",
+            operation=f"see the privileges on {self._volume}",
+        )
+        return {
+            str(assignment.get("principal")): {
+                str(privilege.get("privilege")) for privilege in assignment.get("privileges", [])
+            }
+            for assignment in answer.get("privilege_assignments", [])
+        }
 
     def write_file(self, name: str, content: bytes) -> None:
         """Write a file, and make its folder.

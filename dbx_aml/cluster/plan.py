@@ -9,6 +9,7 @@ from uuid import uuid4
 from dbx_aml._common.errors import ClusterError
 from dbx_aml.cluster.allowlist import Allowlist
 from dbx_aml.cluster.attach_record import (
+    RECORD_NAME,
     AttachRecord,
     attached_folder,
     is_same_script,
@@ -19,15 +20,13 @@ from dbx_aml.cluster.client import Client
 from dbx_aml.cluster.clusters import Cluster
 from dbx_aml.cluster.files import FolderFiles
 from dbx_aml.cluster.libraries import present_libraries
+from dbx_aml.cluster.runtimes import refusal_of
 from dbx_aml.cluster.settings_change import (
     ClusterSettings,
     Script,
     SettingsChange,
     has_secret,
 )
-
-# Text in the place of the id of a policy that does not exist yet.
-NEW_POLICY = "(a new one)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +38,34 @@ class AttachPlan:
         files: Files of the cluster's folder.
         record: Record to write beside the files.
         last_record: Record that the folder has; None for a folder without.
+        new_files: Names of the files to write; empty if none differs from the last upload.
         stale_files: Names of files of the last attach that are no longer needed.
-        has_new_files: Whether a file differs from the last upload.
     """
 
     change: SettingsChange
     files: FolderFiles
     record: AttachRecord
     last_record: AttachRecord | None
+    new_files: tuple[str, ...]
     stale_files: tuple[str, ...]
-    has_new_files: bool
+
+    @property
+    def has_new_files(self) -> bool:
+        """Whether a file differs from the last upload, or is no longer needed."""
+        return bool(self.new_files or self.stale_files)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the folder has no record of an earlier attach."""
+        return self.last_record is None
+
+    def file_lines(self) -> list[str]:
+        """Return the path of each file after "+ " if it is written, after "- " if it is deleted."""
+        folder = self.files.folder
+        written = [*self.new_files, RECORD_NAME]
+        return [f"+ {folder.file_path(name)}" for name in written] + [
+            f"- {folder.file_path(name)}" for name in self.stale_files
+        ]
 
     @property
     def is_empty(self) -> bool:
@@ -63,11 +80,12 @@ class AttachPlan:
 
     @property
     def overriding_variables(self) -> list[str]:
-        """The cluster's own DBX_AML_* variables: they override the values of the link."""
+        """The cluster's own variables that may override the values of the link."""
+        uris = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
         return [
             name
-            for name in self.change.current.variables
-            if name.startswith("DBX_AML_") and name not in self.record.variables
+            for name in self.change.desired.variables
+            if (name in uris or name.startswith("DBX_AML_")) and name not in self.record.variables
         ]
 
 
@@ -86,7 +104,7 @@ def plan_attach(
         ClusterError: The cluster cannot be attached in this way.
         ServiceError: The caller lacks a permission.
     """
-    _check_cluster(cluster, files)
+    _check_cluster(client, cluster, files)
     last_record = read_record(files.folder)
     if last_record and last_record.is_at_work() and last_record.user != client.user:
         refuse_other_attach(cluster, last_record, None)
@@ -99,7 +117,6 @@ def plan_attach(
             f"{record.method}; run first: dbx-aml cluster detach {cluster.cluster_id}"
         )
     current = ClusterSettings.from_cluster(cluster)
-    _check_policy(cluster, current, files, record)
     if record and record.libraries:
         # A library that failed, or was never requested, is requested again.
         libraries = present_libraries(client, cluster, record.libraries)
@@ -110,15 +127,11 @@ def plan_attach(
         new_entries, own_entries = _allowlist_entries(client, files, last_record)
     previous_values = _previous_values(current, files, record, is_attached=is_attached)
     kept = record.restore_variables(current.variables) if record else current.variables
-    policy_id = current.policy_id
-    if files.method == "policy" and not policy_id:
-        policy_id = NEW_POLICY
     desired = ClusterSettings(
         init_scripts=_with_script(current.init_scripts, files.script),
         variables={**kept, **files.variables},
         libraries=files.libraries,
         allowlist_entries=new_entries,
-        policy_id=policy_id,
     )
     hashes = files.sha256()
     last_hashes = dict(last_record.files) if last_record else {}
@@ -132,7 +145,6 @@ def plan_attach(
             previous_values=previous_values,
             libraries=files.libraries,
             allowlist_entries=own_entries,
-            policy_id=record.policy_id if record else None,
             files=hashes,
             version=version("dbx-aml"),
             attach_id=uuid4().hex,
@@ -140,18 +152,22 @@ def plan_attach(
             time=datetime.now(UTC).isoformat(timespec="seconds"),
         ),
         last_record=last_record,
+        # All of them after any difference: others may have changed a file since its upload.
+        new_files=tuple(hashes) if last_hashes != hashes else (),
         stale_files=tuple(name for name in last_hashes if name not in hashes),
-        has_new_files=last_hashes != hashes,
     )
 
 
-def _check_cluster(cluster: Cluster, files: FolderFiles) -> None:
+def _check_cluster(client: Client, cluster: Cluster, files: FolderFiles) -> None:
     """Refuse a cluster that an attach could not prepare.
 
     Raises:
-        ClusterError: A job made the cluster, it is attached from another folder, or its access mode
-            does not run init scripts from this folder.
+        ClusterError: A job made the cluster, its runtime or its access mode is not supported, it is
+            attached from another folder, or it could not read the files.
     """
+    refusal = refusal_of(cluster.spark_version, files.runtime)
+    if refusal:
+        raise ClusterError(f"cluster {cluster} cannot be prepared: {refusal}")
     creator = cluster.spec.get("cluster_source", "UI")
     if creator not in ("UI", "API"):
         raise ClusterError(
@@ -171,24 +187,13 @@ def _check_cluster(cluster: Cluster, files: FolderFiles) -> None:
             f"cluster {cluster} must be attached once: it reads from {attached_path}; leave out "
             f"--folder, or run first: dbx-aml cluster detach {cluster.cluster_id}"
         )
-
-
-def _check_policy(
-    cluster: Cluster,
-    current: ClusterSettings,
-    files: FolderFiles,
-    record: AttachRecord | None,
-) -> None:
-    """Refuse method "policy" for a cluster that has a policy already.
-
-    Raises:
-        ClusterError: The policy was not made by an attach.
-    """
-    is_ours = record is not None and record.policy_id == current.policy_id
-    if files.method == "policy" and current.policy_id and not is_ours:
+    reader = cluster.reader
+    # On a cluster in standard access mode, libraries are read as the user who adds them.
+    is_other = reader not in ("", client.user) and not (cluster.is_standard and not files.script)
+    if is_other and not folder.may_read(reader):
         raise ClusterError(
-            f"cluster {cluster} must have no policy of its own: it has {current.policy_id}; let "
-            "its owner add to that policy the text of 'dbx-aml cluster snippet policy'"
+            f"files of cluster {cluster} must be readable for {reader!r}, as whom the cluster "
+            f"reads them: {folder} is not; {folder.grant_hint(reader)}"
         )
 
 

@@ -31,14 +31,12 @@ class ClusterSettings:
         variables: All environment variables of the cluster.
         libraries: Libraries that attach installs or detach removes; others are not listed.
         allowlist_entries: Paths of our init script in the metastore's allowlist.
-        policy_id: Cluster policy.
     """
 
     init_scripts: tuple[Script, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     libraries: tuple[Library, ...] = ()
     allowlist_entries: tuple[str, ...] = ()
-    policy_id: str | None = None
 
     @classmethod
     def from_cluster(cls, cluster: Cluster) -> Self:
@@ -46,7 +44,6 @@ class ClusterSettings:
         return cls(
             init_scripts=tuple(cluster.init_scripts),
             variables=cluster.variables,
-            policy_id=cluster.spec.get("policy_id"),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,8 +51,11 @@ class ClusterSettings:
         return {
             "init_scripts": [dict(script) for script in self.init_scripts],
             "spark_env_vars": dict(self.variables),
-            "policy_id": self.policy_id,
         }
+
+    def has_same_fields(self, other: "ClusterSettings") -> bool:
+        """Tell whether the fields of the clusters API are the same."""
+        return self.to_dict() == other.to_dict()
 
     def lines(self, visible_variables: set[str]) -> Iterator[str]:
         """Yield the settings as text, one line each.
@@ -72,8 +72,6 @@ class ClusterSettings:
         yield from _section_lines("spark_env_vars", values)
         yield from _section_lines("libraries", map(_storage_line, self.libraries))
         yield from _section_lines("allowlist of the metastore", self.allowlist_entries)
-        if self.policy_id:
-            yield f"policy_id: {self.policy_id}"
 
 
 def redact_variable(name: str, value: str) -> str:
@@ -146,7 +144,7 @@ class SettingsChange:
         """
         latest = ClusterSettings.from_cluster(cluster)
         for expected in (self.current, self.desired):
-            if replace(expected, libraries=(), allowlist_entries=()) == latest:
+            if expected.has_same_fields(latest):
                 current = replace(
                     latest,
                     libraries=self.current.libraries,

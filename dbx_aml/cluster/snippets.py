@@ -8,7 +8,6 @@ import json
 from typing import Any
 
 from dbx_aml.cluster.files import FolderFiles
-from dbx_aml.cluster.policy import policy_definition
 from dbx_aml.link.config_file import CONFIG_NAME
 
 _JOB = """\
@@ -31,7 +30,10 @@ environments:
 
 def policy_snippet(files: FolderFiles) -> str:
     """Return the JSON of a cluster policy, as 'databricks cluster-policies create' takes it."""
-    definition = policy_definition(files.script, files.variables)
+    fixed = {f"spark_env_vars.{name}": value for name, value in files.variables.items()}
+    for kind, storage in (files.script or {}).items():
+        fixed[f"init_scripts.0.{kind}.destination"] = storage["destination"]
+    definition = {name: {"type": "fixed", "value": value} for name, value in fixed.items()}
     # The policies API takes the definition as a JSON document inside of a string.
     policy: dict[str, Any] = {
         "name": "dbx-aml",
@@ -43,15 +45,13 @@ def policy_snippet(files: FolderFiles) -> str:
 
 
 def job_snippet(files: FolderFiles) -> str:
-    """Return the YAML of a job's cluster, with init script and variables."""
+    """Return the YAML of a job's cluster with the init script."""
     lines = ["      init_scripts:"]
     for kind, storage in (files.script or {}).items():
         lines += [
             f"        - {kind}:",
             f"            destination: {json.dumps(storage['destination'])}",
         ]
-    lines.append("      spark_env_vars:")
-    lines += [f"        {name}: {json.dumps(value)}" for name, value in files.variables.items()]
     return _JOB + "\n".join(lines)
 
 

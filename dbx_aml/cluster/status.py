@@ -33,6 +33,12 @@ class ClusterStatus:
     libraries: dict[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """Variables of the attach: those of the cluster, and those that its init script has set."""
+        record, marker = self.record, self.marker
+        return {**(record.variables if record else {}), **(marker.variables if marker else {})}
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object of 'dbx-aml cluster status --json'."""
         record = self.record
@@ -46,7 +52,7 @@ class ClusterStatus:
             "folder": self.folder,
             "method": record.method if record else None,
             "version": record.version if record else None,
-            "variables": dict(record.variables) if record else {},
+            "variables": self.variables,
             "libraries": self.libraries,
             "marker": self.marker.status if self.marker else None,
             "problems": list(self.problems),

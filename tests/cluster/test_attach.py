@@ -16,9 +16,6 @@ from dbx_aml._common.errors import (
     DbxAmlError,
     LinkError,
     PermissionDeniedError,
-    ServiceError,
-    ServiceUnavailableError,
-    WrongStateError,
 )
 from dbx_aml.cluster import apply
 from dbx_aml.cluster.attach import attach_cluster
@@ -45,13 +42,9 @@ from tests.support.databricks import TOKEN, USER, Databricks
 from tests.support.databricks.boot import leaves_marker
 from tests.support.node.wheel import list_wheels, write_wheel
 
-LINK_VARIABLES = {
-    "MLFLOW_TRACKING_URI": URI,
-    "MLFLOW_REGISTRY_URI": URI,
-    "AZUREML_CURRENT_CLOUD": "AzureCloud",
-    "DBX_AML_RETRY_TIMEOUT_S": "120",
-}
-ATTACHED_VARIABLES = {"A": "1", **LINK_VARIABLES}
+# The init script sets the variables of the link on the nodes, where the plugin is.
+VARIABLES = {"A": "1", "MLFLOW_TRACKING_URI": "databricks"}
+LIBRARY_VARIABLES = {"AZUREML_CURRENT_CLOUD": "AzureCloud", "DBX_AML_RETRY_TIMEOUT_S": "120"}
 
 
 def remove_own_wheel(wheelhouse: Path) -> None:
@@ -74,7 +67,7 @@ def test_attach_adds_to_the_settings_of_a_cluster_and_reads_the_scripts_marker(
     assert result.cluster.state == "RUNNING"
     assert result.marker and result.marker.installed == {"azureml-mlflow": "1.62.0.post6"}
     assert cluster_spec(workspace, team)["init_scripts"] == [*TEAM_SCRIPTS, script_location(team)]
-    assert cluster_spec(workspace, team)["spark_env_vars"] == ATTACHED_VARIABLES
+    assert cluster_spec(workspace, team)["spark_env_vars"] == VARIABLES
     assert cluster_spec(workspace, team)["num_workers"] == 1
     folder = f"{VOLUME}/{team}"
     assert {path for path in workspace.volumes.files if path.startswith(folder)} == {
@@ -86,7 +79,11 @@ def test_attach_adds_to_the_settings_of_a_cluster_and_reads_the_scripts_marker(
     }  # fmt: skip
     config = json.loads(workspace.volumes.files[f"{folder}/config.json"])
     assert config["dbx_aml"]["client_secret"] == {"scope": "ml", "key": "aml"}
-    assert messages == [f"uploaded 6 files to {folder}", "team is RESTARTING, waiting"]
+    assert messages == [
+        f"uploading 6 files to {folder}",
+        "team is RESTARTING, waiting",
+        "reading the result of the init script on the driver",
+    ]
     assert workspace.commands.open_contexts == []
     assert attached_folder(get_cluster(client, team)) == folder
 
@@ -107,21 +104,6 @@ def test_the_uploaded_script_holds_the_link_and_the_hash_of_its_wheelhouse(
     attach(team)
     assert f"{folder}/wheelhouse/b-1-py3-none-any.whl" not in workspace.volumes.files
     assert workspace.volumes.files[f"{folder}/dbx_aml_init.sh"].decode() != script
-
-
-def test_a_wheelhouse_for_another_runtime_is_refused(
-    workspace: Databricks, tmp_path: Path, wheelhouse: Path
-) -> None:
-    files = collect_files(tmp_path / "config.json", wheelhouse, method="init-script")
-    newer = Cluster(spec={"cluster_id": "1", "spark_version": "18.x-scala2.13"})
-    for version in ("17.3.x-scala2.13", "17.3.x-cpu-ml-scala2.13"):
-        files.check_runtime(Cluster(spec={"cluster_id": "1", "spark_version": version}))
-    with pytest.raises(ClusterError, match=r"got one for 17\.3, .* has 18\.x-scala2\.13"):
-        files.check_runtime(newer)
-    # A wheelhouse for a file of constraints fits any cluster.
-    list_wheels(wheelhouse, "frozen.txt")
-    files = collect_files(tmp_path / "config.json", wheelhouse, method="init-script")
-    files.check_runtime(newer)
 
 
 def test_a_terminated_cluster_stays_terminated(
@@ -161,15 +143,14 @@ def test_a_second_attach_changes_nothing_and_a_new_link_keeps_the_earlier_values
     assert workspace.requests(path="clusters/restart"), "only a restart reads the new files"
     write_link(tmp_path, registry="databricks-uc")
     attach(team)
-    variables = cluster_spec(workspace, team)["spark_env_vars"]
-    assert variables["MLFLOW_REGISTRY_URI"] == "databricks-uc"
+    script = workspace.volumes.files[f"{VOLUME}/{team}/dbx_aml_init.sh"]
+    assert b'"registry": "databricks-uc"' in script
     detach(team)
     assert cluster_spec(workspace, team) == spec_before
 
 
 @pytest.mark.parametrize(
-    ("method", "mode"),
-    [("init-script", "USER_ISOLATION"), ("libraries", "SINGLE_USER"), ("policy", "SINGLE_USER")],
+    ("method", "mode"), [("init-script", "USER_ISOLATION"), ("libraries", "SINGLE_USER")]
 )
 @pytest.mark.slow
 def test_an_attach_and_a_detach_that_fail_at_any_request_can_be_run_again(
@@ -195,13 +176,10 @@ def test_an_attach_and_a_detach_that_fail_at_any_request_can_be_run_again(
     def detach_cluster() -> None:
         detach(cluster.cluster_id)
 
-    def spec_without_policy() -> dict[str, Any]:
-        return {name: value for name, value in cluster.spec.items() if name != "policy_id"}
-
     attach_cluster()
-    attached = spec_without_policy()
+    attached = dict(cluster.spec)
     detach_cluster()
-    writes = "fs/|artifact-allowlists|clusters/update|policies/|libraries/"
+    writes = "fs/|artifact-allowlists|clusters/update|libraries/"
     for change, undo in ((attach_cluster, detach_cluster), (detach_cluster, attach_cluster)):
         for number in range(60):
             workspace.fault(
@@ -211,19 +189,18 @@ def test_an_attach_and_a_detach_that_fail_at_any_request_can_be_run_again(
                 change()
             except DbxAmlError as err:
                 workspace.allow_all()
-                if "is unchanged)" in str(err):
+                if "is unchanged, and" in str(err):
                     assert cluster.spec == spec_before
             else:
                 workspace.allow_all()
                 break
             if change is attach_cluster:
                 attach_cluster()
-                assert spec_without_policy() == attached
+                assert dict(cluster.spec) == attached
             if read_record(folder):
                 detach_cluster()
             assert cluster.spec == spec_before
             assert workspace.volumes.files == files_before
-            assert workspace.policies.policies == {}
             assert workspace.allowlists.artifacts() == ["/Volumes/other"]
             if undo is attach_cluster:
                 attach_cluster()
@@ -283,7 +260,7 @@ def test_a_change_is_sent_five_times_at_most(
 ) -> None:
     cluster = workspace.clusters.find(team)
     cluster.state, cluster.shows_at = "RESIZING", float("inf")
-    with pytest.raises(WrongStateError, match=r"cannot change cluster team .* in state RESIZING"):
+    with pytest.raises(ClusterError, match=r"cannot change cluster team .* in state RESIZING"):
         attach(team)
     assert len(workspace.requests(path="clusters/update")) == 5
 
@@ -294,7 +271,7 @@ def test_the_next_attach_restarts_a_cluster_that_has_not_read_its_new_files(
     attach(team)
     write_link(tmp_path, experiment="iris")
     workspace.fault("status", status=400, path="clusters/restart", count=1)
-    with pytest.raises(ServiceError, match="cannot restart cluster"):
+    with pytest.raises(ClusterError, match="cannot restart cluster"):
         attach(team)
     assert plan(team).restarts_cluster
     assert attach(team).marker
@@ -314,7 +291,7 @@ def test_a_change_whose_answer_is_lost_is_made_once(
 
     # The cluster still restarts when the SDK sends its request again.
     assert attach_cluster(client, plan(team), end_restart).marker
-    assert cluster_spec(workspace, team)["spark_env_vars"] == ATTACHED_VARIABLES
+    assert cluster_spec(workspace, team)["spark_env_vars"] == VARIABLES
     statuses = [request.status for request in workspace.requests(path="clusters/update")]
     assert statuses == [0, 400]
     assert workspace.clusters.find(team).boots == 1
@@ -339,7 +316,7 @@ def test_a_change_of_another_user_after_the_plan_is_not_lost(
     with pytest.raises(ClusterError, match="must stay as it was shown"):
         attach_cluster(client, attach_plan, ignore_message)
     assert attach(team).marker
-    assert cluster_spec(workspace, team)["spark_env_vars"] == {**ATTACHED_VARIABLES, "B": "2"}
+    assert cluster_spec(workspace, team)["spark_env_vars"] == {**VARIABLES, "B": "2"}
 
 
 def test_the_cluster_of_a_job_is_refused(workspace: Databricks, plan: PlanAttach) -> None:
@@ -507,7 +484,7 @@ def test_an_attach_whose_marker_cannot_be_read_is_made(
     result = attach(team)
     assert (result.cluster.state, result.marker) == ("RUNNING", None)
     assert "look at /databricks/init_scripts on its nodes" in result.unverified_reason
-    assert cluster_spec(workspace, team)["spark_env_vars"] == ATTACHED_VARIABLES
+    assert cluster_spec(workspace, team)["spark_env_vars"] == VARIABLES
 
 
 def test_wheels_as_libraries_need_no_script(
@@ -527,7 +504,7 @@ def test_wheels_as_libraries_need_no_script(
     assert cluster_spec(workspace, team)["init_scripts"] == TEAM_SCRIPTS
     config = f"{VOLUME}/{team}/config.json"
     variables = cluster_spec(workspace, team)["spark_env_vars"]
-    assert variables == {**ATTACHED_VARIABLES, "DBX_AML_CONFIG": config}
+    assert variables == {**VARIABLES, **LIBRARY_VARIABLES, "DBX_AML_CONFIG": config}
     status = read_status(client, get_cluster(client, team))
     assert set(status.libraries.values()) == {"INSTALLED"}
     assert status.problems == ()
@@ -572,68 +549,187 @@ def test_a_library_that_failed_is_requested_again(
     assert plan(team, method="libraries").is_empty
 
 
-def test_a_policy_fixes_the_script_at_its_position(
-    workspace: Databricks, plan: PlanAttach, attach: Attach, detach: Detach, team: str
-) -> None:
-    spec_before = dict(cluster_spec(workspace, team))
-    assert attach(team, method="policy").marker
-    (policy,) = workspace.policies.policies.values()
-    assert cluster_spec(workspace, team)["policy_id"] == policy["policy_id"]
-    definition = json.loads(policy["definition"])
-    assert definition["init_scripts.2.volumes.destination"] == {
-        "type": "fixed", "value": f"{VOLUME}/{team}/dbx_aml_init.sh",
-    }  # fmt: skip
-    assert definition["spark_env_vars.MLFLOW_TRACKING_URI"]["value"] == URI
-    assert plan(team, method="policy").is_empty
-    detach(team)
-    assert cluster_spec(workspace, team) == spec_before
-    assert workspace.policies.policies == {}
-
-
-def test_a_cluster_with_a_policy_of_its_owner_keeps_it(
-    workspace: Databricks, plan: PlanAttach
-) -> None:
-    cluster = workspace.clusters.add("c", policy_id="ABC")
-    with pytest.raises(ClusterError, match="must have no policy of its own: it has ABC"):
-        plan(cluster.cluster_id, method="policy")
-
-
 def test_values_of_other_variables_and_secrets_are_neither_shown_nor_kept(
     workspace: Databricks, client: Client, plan: PlanAttach, attach: Attach, detach: Detach
 ) -> None:
     cluster = workspace.clusters.add(
-        "c", spark_env_vars={"PASSWORD": "hunter2", "MLFLOW_TRACKING_URI": "{{secrets/a/b}}"}
+        "c", spark_env_vars={"PASSWORD": "hunter2", "AZUREML_CURRENT_CLOUD": "{{secrets/a/b}}"}
     )
-    lines = plan(cluster.cluster_id).change.diff_lines()
+    lines = plan(cluster.cluster_id, method="libraries").change.diff_lines()
     assert "hunter2" not in "\n".join(lines)
     assert "  PASSWORD: (not shown)" in [line[2:] for line in lines]
-    attach(cluster.cluster_id)
+    attach(cluster.cluster_id, method="libraries")
     uploaded = b"".join(workspace.volumes.files.values()).decode(errors="replace")
     assert "{{secrets/a/b}}" in uploaded, "a reference is not a secret"
     assert "hunter2" not in uploaded
     assert TOKEN not in uploaded
     detach(cluster.cluster_id)
-    cluster.spec["spark_env_vars"]["MLFLOW_TRACKING_URI"] = "https://me:hunter2@mlflow"
+    cluster.spec["spark_env_vars"]["AZUREML_CURRENT_CLOUD"] = "https://me:hunter2@mlflow"
     with pytest.raises(ClusterError, match="must hold no secret in plain text") as caught:
-        plan(cluster.cluster_id)
+        plan(cluster.cluster_id, method="libraries")
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_config_from_the_portal_means_dual_on_a_cluster(
-    workspace: Databricks, tmp_path: Path, client: Client, wheelhouse: Path
+@pytest.mark.parametrize("method", ["init-script", "libraries"])
+def test_no_variable_of_the_cluster_needs_the_plugin(
+    workspace: Databricks, client: Client, plan: PlanAttach, team: str, method: str
 ) -> None:
+    """It would be in force on a node whose script or library failed: plain MLflow would raise."""
+    attach_plan = plan(team, method=method)
+    assert URI not in attach_plan.change.desired.variables.values()
+    assert attach_plan.change.desired.variables["MLFLOW_TRACKING_URI"] == "databricks"
+    assert "MLFLOW_TRACKING_URI" in attach_plan.overriding_variables
+
+
+def test_a_config_from_the_portal_means_dual_on_a_cluster(tmp_path: Path, wheelhouse: Path) -> None:
     config = {
         "subscription_id": Workspace().subscription_id,
         "resource_group": "rg-ml",
         "workspace_name": "mlw-team",
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
-    files = collect_files(tmp_path, wheelhouse, method="init-script")
-    assert files.link.mode == "dual"
-    variables = files.in_folder(ClusterFolder(client, f"{VOLUME}/1")).variables
-    assert variables["MLFLOW_TRACKING_URI"] == "databricks"
+    assert collect_files(tmp_path, wheelhouse, method="init-script").link.mode == "dual"
     (tmp_path / "config.json").write_text(json.dumps({**config, "dbx_aml": {"mode": "aml"}}))
     assert read_cluster_link(tmp_path).mode == "aml"
+
+
+# A cluster that can never be prepared.
+
+
+@pytest.mark.parametrize(
+    ("spark_version", "wheelhouse_runtime", "reason"),
+    [
+        ("14.3.x-scala2.12", "17.3", "the oldest supported one is 16.4"),
+        ("15.4.x-scala2.12", "frozen.txt", "mlflow-skinny must be <4,>=2.19 for dbx-aml"),
+        ("17.3.x-scala2.13", "17.3-ml", "plain and ML apart: got one for 17.3-ml"),
+        ("17.3.x-cpu-ml-scala2.13", "17.3", "plain and ML apart: got one for 17.3"),
+    ],
+)
+@pytest.mark.parametrize("method", ["init-script", "libraries"])
+def test_a_runtime_that_cannot_be_prepared_is_refused_before_any_write(
+    workspace: Databricks,
+    plan: PlanAttach,
+    wheelhouse: Path,
+    spark_version: str,
+    wheelhouse_runtime: str,
+    reason: str,
+    method: str,
+) -> None:
+    cluster = workspace.clusters.add("c", spark_version=spark_version)
+    list_wheels(wheelhouse, wheelhouse_runtime)
+    with pytest.raises(ClusterError, match=reason):
+        plan(cluster.cluster_id, method=method)
+    assert workspace.writes() == []
+
+
+BEN, APPLICATION = "ben@contoso.com", "8c1e5a90-2b7d-4c8e-9f11-3d5a7b9c0e42"
+OF_BEN = {"data_security_mode": "SINGLE_USER", "single_user_name": BEN}
+
+
+@pytest.mark.parametrize(
+    ("spec", "grants", "is_readable"),
+    [
+        (OF_BEN, {}, False),
+        (OF_BEN, {BEN: "WRITE_VOLUME"}, False),
+        (OF_BEN, {BEN: "READ_VOLUME"}, True),
+        (OF_BEN, {BEN: "ALL_PRIVILEGES"}, True),
+        (OF_BEN, {USER: "READ_VOLUME", APPLICATION: "READ_VOLUME"}, False),
+        (OF_BEN, {"account users": "READ_VOLUME"}, True),
+        ({**OF_BEN, "single_user_name": APPLICATION}, {}, False),
+        ({**OF_BEN, "single_user_name": "ml-team"}, {"ml-team": "READ_VOLUME"}, True),
+        ({**OF_BEN, "single_user_name": "admin@contoso.com"}, {}, True),  # owns the volume
+        ({**OF_BEN, "single_user_name": USER}, {}, True),
+        ({"data_security_mode": "USER_ISOLATION", "creator_user_name": BEN}, {}, False),
+        ({"data_security_mode": "USER_ISOLATION", "creator_user_name": USER}, {}, True),
+    ],
+)
+def test_the_script_must_be_readable_for_who_reads_it(
+    workspace: Databricks,
+    plan: PlanAttach,
+    spec: dict[str, Any],
+    grants: dict[str, str],
+    is_readable: bool,
+) -> None:
+    cluster = workspace.clusters.add("c", **spec)
+    for principal, privilege in grants.items():
+        workspace.grants.grant("volume", "main.ml.dbx_aml", principal, privilege)
+    if is_readable:
+        assert plan(cluster.cluster_id).restarts_cluster
+        return
+    reader = spec.get("single_user_name") or spec["creator_user_name"]
+    with pytest.raises(ClusterError, match=f"must be readable for '{reader}'") as caught:
+        plan(cluster.cluster_id)
+    assert f"GRANT READ VOLUME ON VOLUME main.ml.dbx_aml TO `{reader}`" in str(caught.value)
+    assert workspace.writes() == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "folder", "is_readable"),
+    [
+        ("SINGLE_USER", f"/Workspace/Users/{USER}/x", False),
+        ("NONE", f"/Users/{USER}/x", False),
+        ("SINGLE_USER", f"/Workspace/Users/{BEN}/x", True),
+        ("SINGLE_USER", "/Workspace/Shared/x", True),
+        # In standard access mode libraries are read as the user who adds them.
+        ("USER_ISOLATION", f"/Workspace/Users/{USER}/x", True),
+    ],
+)
+def test_libraries_in_a_users_folder_are_refused_for_the_cluster_of_another_user(
+    workspace: Databricks, plan: PlanAttach, mode: str, folder: str, is_readable: bool
+) -> None:
+    spec = {**OF_BEN, "data_security_mode": mode, "creator_user_name": BEN}
+    cluster = workspace.clusters.add("c", **spec)
+    if is_readable:
+        assert plan(cluster.cluster_id, method="libraries", folder=folder)
+        return
+    with pytest.raises(ClusterError, match=f"must be readable for '{BEN}'.*give --folder /Volu"):
+        plan(cluster.cluster_id, method="libraries", folder=folder)
+
+
+# A refused change.
+
+
+@pytest.mark.parametrize("method", ["init-script", "libraries"])
+def test_a_refused_change_leaves_nothing_behind(
+    workspace: Databricks, attach: Attach, shared: str, method: str
+) -> None:
+    files_before, folders_before = dict(workspace.volumes.files), set(workspace.volumes.folders)
+    workspace.allowlists.set("/Volumes/other")
+    workspace.deny("POST .*clusters/update", "ana does not have CAN MANAGE")
+    with pytest.raises(ClusterError, match=r"is unchanged, and nothing of the attach is left\)$"):
+        attach(shared, method=method)
+    assert workspace.volumes.files == files_before
+    assert workspace.volumes.folders == folders_before
+    assert workspace.allowlists.artifacts() == ["/Volumes/other"]
+
+
+def test_a_refused_change_of_an_attached_cluster_brings_its_files_back(
+    workspace: Databricks, attach: Attach, plan: PlanAttach, team: str, tmp_path: Path
+) -> None:
+    attach(team)
+    files_before = dict(workspace.volumes.files)
+    write_link(tmp_path, experiment="iris")
+    workspace.deny("POST .*clusters/restart", "ana does not have CAN RESTART")
+    with pytest.raises(ClusterError, match="is unchanged, and nothing of the attach is left"):
+        attach(team)
+    assert workspace.volumes.files == files_before
+    write_link(tmp_path)
+    assert plan(team).is_empty
+
+
+def test_what_cannot_be_undone_is_named_with_the_command_that_removes_it(
+    workspace: Databricks, attach: Attach, detach: Detach, shared: str
+) -> None:
+    files_before = dict(workspace.volumes.files)
+    workspace.deny("POST .*clusters/update", "ana does not have CAN MANAGE")
+    workspace.deny("DELETE .*fs/", "ana does not have WRITE VOLUME")
+    with pytest.raises(ClusterError, match="not all could be undone") as caught:
+        attach(shared)
+    assert str(caught.value).endswith(f"with: dbx-aml cluster detach {shared} --folder {VOLUME})")
+    workspace.allow_all()
+    detach(shared)
+    assert workspace.volumes.files == files_before
+    assert workspace.allowlists.artifacts() == []
 
 
 def test_a_config_that_was_only_found_gives_the_cluster_no_server(
@@ -696,7 +792,7 @@ def test_an_outage_during_the_change_is_one_line_and_the_cluster_is_unchanged(
     monkeypatch.setenv("DBX_AML_RETRY_TIMEOUT_S", "1")
     impatient_client = Client()
     workspace.fault("status", status=503, retry_after_s=0, path="clusters/update")
-    with pytest.raises(ServiceUnavailableError, match="asked to change cluster") as caught:
+    with pytest.raises(ClusterError, match="asked to change cluster") as caught:
         attach_cluster(impatient_client, attach_plan, ignore_message)
     assert "503" in str(caught.value)
     assert "\n" not in str(caught.value)

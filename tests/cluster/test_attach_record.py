@@ -63,7 +63,6 @@ FOREIGN_RECORDS: list[tuple[dict[str, Any], str]] = [
     ({"variables": ["A"]}, "variables must be an object"),
     ({"previous_values": 5}, "previous_values must be an object"),
     ({"files": ["a"]}, "files must be an object"),
-    ({"policy_id": 7}, "policy_id must be text or null"),
     ({"is_complete": "no"}, "is_complete must be true or false"),
     ({"method": "telepathy"}, "method must be one of"),
 ]  # fmt: skip
@@ -192,7 +191,7 @@ def test_of_two_attaches_at_the_same_moment_the_one_with_the_record_goes_on(
     spec_before = dict(workspace.clusters.find(team).spec)
 
     def attach_second_meanwhile(message: str) -> None:
-        if message.startswith("uploaded"):
+        if message.startswith("uploading"):
             write_record(second.files.folder, replace(second.record, is_complete=False))
 
     with pytest.raises(ClusterError, match=rf"{USER}' has begun an attach .* is unchanged"):

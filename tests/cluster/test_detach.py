@@ -41,33 +41,35 @@ def test_detach_restores_settings_and_files(
 def test_detach_keeps_later_changes_of_other_users(
     workspace: Databricks, client: Client, attach: Attach, team: str
 ) -> None:
-    attach(team)
+    attach(team, method="libraries")
     spec = cluster_spec(workspace, team)
     spec["init_scripts"].append({"volumes": {"destination": "/Volumes/x/y/z/a.sh"}})
-    spec["spark_env_vars"] |= {"NEW": "2", "MLFLOW_REGISTRY_URI": "databricks-uc"}
+    spec["spark_env_vars"] |= {"NEW": "2", "AZUREML_CURRENT_CLOUD": "AzureUSGovernment"}
     detach_plan = plan(client, team)
     (message,) = detach_plan.messages
-    assert message.startswith("variable MLFLOW_REGISTRY_URI stays")
+    assert message.startswith("variable AZUREML_CURRENT_CLOUD stays")
     detach_cluster(client, detach_plan, ignore_message)
     assert cluster_spec(workspace, team)["init_scripts"] == [*TEAM_SCRIPTS, TEAM_SCRIPTS[0]]
     assert cluster_spec(workspace, team)["spark_env_vars"] == {
         "A": "1", "MLFLOW_TRACKING_URI": "databricks", "NEW": "2",
-        "MLFLOW_REGISTRY_URI": "databricks-uc",
+        "AZUREML_CURRENT_CLOUD": "AzureUSGovernment",
     }  # fmt: skip
 
 
 def test_a_cluster_whose_record_is_lost_can_be_attached_again_and_then_detached(
     workspace: Databricks, attach: Attach, detach: Detach, team: str
 ) -> None:
-    attach(team)
+    cluster_spec(workspace, team)["spark_env_vars"]["AZUREML_CURRENT_CLOUD"] = "none"
+    attach(team, method="libraries")
     del workspace.volumes.files[f"{VOLUME}/{team}/attached.json"]
     with pytest.raises(ClusterError, match="has no record"):
         detach(team)
-    attach(team)
+    attach(team, method="libraries")
     detach(team)
-    assert cluster_spec(workspace, team)["init_scripts"] == TEAM_SCRIPTS
     # The value that the first attach replaced was only in the lost record.
-    assert cluster_spec(workspace, team)["spark_env_vars"] == {"A": "1"}
+    assert cluster_spec(workspace, team)["spark_env_vars"] == {
+        "A": "1", "MLFLOW_TRACKING_URI": "databricks",
+    }  # fmt: skip
 
 
 def test_detach_works_without_the_right_to_change_the_allowlist(

@@ -1,16 +1,18 @@
 """Programs that documented commands name but that the tests must not run: make, pip, databricks.
 
-Each checks that its arguments name something that exists: a target, a wheel, an extra, a job, a
+`dbx-aml` runs, but takes the hashes of the stand-in wheels for those of the release. Each other
+program checks that its arguments name something that exists: a target, a wheel, an extra, a job, a
 variable. Run as `python -m tests.support.documented_programs PROGRAM ARGUMENT...`.
 """
 
+import os
 import re
 import sys
 from pathlib import Path
 
 import yaml
 
-from tests.support.node.wheel import own_wheel
+from tests.support.node.wheel import own_wheel, sha256
 
 ROOT = Path(__file__).parents[2]
 _BUNDLE_COMMANDS = {"validate", "deploy", "run", "summary", "destroy"}
@@ -63,6 +65,23 @@ def databricks(group: str, command: str, *arguments: str) -> None:
         assert name in known[option], (option, value)
 
 
+def dbx_aml(*arguments: str) -> None:
+    """Run dbx-aml where the index has stand-ins of the wheels that a runtime lacks."""
+    from dbx_aml.cli.main import main
+    from dbx_aml.cluster.node.requirements import WheelHash
+    from dbx_aml.cluster.resolve import Wheel
+    from dbx_aml.cluster.runtimes import Runtime
+
+    entries = [
+        str(WheelHash(name=wheel.name, version=wheel.version, sha256=sha256(file)))
+        for file in sorted(Path(os.environ["STAND_IN_WHEELS"]).glob("*.whl"))
+        for wheel in [Wheel.from_file(file)]
+    ]
+    Runtime.list_lines = property(lambda _: entries)  # type: ignore[assignment, method-assign]
+    sys.argv = ["dbx-aml", *arguments]
+    sys.exit(main())
+
+
 def _read_yaml(file: Path) -> dict:
     content: dict = yaml.safe_load(file.read_text(encoding="utf-8"))
     return content
@@ -70,4 +89,5 @@ def _read_yaml(file: Path) -> dict:
 
 if __name__ == "__main__":
     program, *command_line = sys.argv[1:]
-    {"make": make, "pip": pip, "databricks": databricks}[program](*command_line)
+    programs = {"make": make, "pip": pip, "databricks": databricks, "dbx-aml": dbx_aml}
+    programs[program](*command_line)
