@@ -142,6 +142,42 @@ def test_a_start_fails_where_a_script_breaks_a_rule(
     assert error in (details.state_message or "")
 
 
+@pytest.mark.parametrize(
+    ("reader", "grants", "script", "starts"),
+    [
+        ("ben@contoso.com", {}, volume_script(), False),
+        ("ben@contoso.com", {"ben@contoso.com": "WRITE_VOLUME"}, volume_script(), False),
+        ("ben@contoso.com", {"ben@contoso.com": "READ_VOLUME"}, volume_script(), True),
+        ("ben@contoso.com", {"account users": "READ_VOLUME"}, volume_script(), True),
+        ("admin@contoso.com", {}, volume_script(), True),  # owns the volume
+        (USER, {}, volume_script(), True),
+        ("ben@contoso.com", {}, InitScriptInfo(workspace=WorkspaceStorageInfo(f"/Users/{USER}/i")),
+         False),
+        (USER, {}, InitScriptInfo(workspace=WorkspaceStorageInfo(f"/Users/{USER}/i")), True),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("field", ["single_user_name", "creator_user_name"])
+def test_a_script_is_read_as_the_assigned_principal_or_the_owner(
+    databricks: Databricks,
+    client: WorkspaceClient,
+    field: str,
+    reader: str,
+    grants: dict[str, str],
+    script: InitScriptInfo,
+    starts: bool,
+) -> None:
+    databricks.volumes.add("main.default.dbx_aml")
+    databricks.volumes.files[SCRIPT] = b"true"
+    databricks.files.items[f"/Users/{USER}/i"] = Item("FILE", b"true")
+    for principal, privilege in grants.items():
+        databricks.grants.grant("volume", "main.default.dbx_aml", principal, privilege)
+    cluster = databricks.clusters.add("c", **{field: reader}, init_scripts=[script.as_dict()])
+    client.clusters.restart(cluster.cluster_id)
+    details = wait_until_at_rest(client, cluster.cluster_id)
+    assert (details.state == State.RUNNING) is starts
+    assert starts or "the cluster may not read the file" in (details.state_message or "")
+
+
 def test_what_a_script_does_is_up_to_the_test_and_a_bad_end_stops_the_start(
     databricks: Databricks, client: WorkspaceClient
 ) -> None:

@@ -3,6 +3,7 @@
 The platform's rules for init scripts are checked here. A test decides the effect of a script.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ class Boot:
     Attributes:
         run_script: Effect of an init script; by default none, with exit code 0.
         other_scripts: Init scripts in other storage, such as "abfss://...", by path.
+        user: Signed-in user.
+        volume_grants: Privileges by principal, by kind and name of the object.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class Boot:
         self._allowlists = allowlists
         self.run_script: ScriptRunner = _succeed
         self.other_scripts: dict[str, bytes] = {}
+        self.user = ""
+        self.volume_grants: Mapping[tuple[str, str], Mapping[str, list[str]]] = {}
 
     def root(self, cluster_id: str) -> Path:
         """Return the folder that stands for the root of a cluster's driver."""
@@ -90,9 +95,37 @@ class Boot:
         text = self._text(kind, path)
         if text is None:
             return "the file does not exist"
+        if not self._is_readable(kind, path, spec):
+            return "the cluster may not read the file"
         if len(text) > _MAX_SCRIPT_BYTES:
             return "the file is larger than 64KB"
         return None
+
+    def _is_readable(self, kind: str, path: str, spec: Mapping[str, Any]) -> bool:
+        """Tell whether the principal as whom a cluster reads its scripts may read one.
+
+        The reader is the assigned principal of a dedicated cluster, else the owner. The signed-in
+        user may read every file of the stand-in.
+
+        Source:
+            Databricks, "What are init scripts?", access to files in volumes and in the workspace.
+        """
+        is_dedicated = spec.get("data_security_mode") == "SINGLE_USER"
+        reader = (is_dedicated and spec.get("single_user_name")) or spec.get("creator_user_name")
+        if reader in (None, self.user):
+            return True
+        if kind == "workspace":
+            owner = re.fullmatch(r"(/Workspace)?/Users/([^/]+)/.*", path)
+            return owner is None or owner[2] == reader
+        name = ".".join(path.split("/")[2:5])
+        if kind != "volumes" or self._volumes.find(name)["owner"] == reader:
+            return True
+        held = self.volume_grants.get(("volume", name), {})
+        return any(
+            {"READ_VOLUME", "ALL_PRIVILEGES"} & set(privileges)
+            for principal, privileges in held.items()
+            if principal in (reader, "account users")
+        )
 
     def _script_failure(
         self, path: str, kind: str, cluster_id: str, spec: Mapping[str, Any]

@@ -44,6 +44,7 @@ class Service:
         self.volumes = Volumes()
         self.allowlists = Allowlists()
         self.boot = Boot(folder, self.volumes, self.files, self.allowlists)
+        self.boot.user = user
         self.clusters = Clusters(self.boot)
         self.commands = Commands(self.clusters, self.boot)
         self.libraries = Libraries(self.clusters, self.volumes, self.files)
@@ -53,6 +54,7 @@ class Service:
         self.experiments = Experiments(self.permissions, self.files)
         self.catalogs = Catalogs(self.volumes)
         self.grants = Grants(self.catalogs, self.volumes)
+        self.boot.volume_grants = self.catalogs.grants
         self.model_registry = ModelRegistry(self.catalogs)
         for path, principal in ((f"/Users/{user}", user), ("/Shared", "users")):
             folder = str(self.files.items[path].object_id)
