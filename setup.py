@@ -37,6 +37,11 @@ CLUSTER = ["databricks-sdk>=0.30"]
 # Resolves and builds the environment of a served model.
 SERVE = ["uv>=0.5"]
 
+# Distances of monitoring; every runtime has it.
+MONITOR = [
+    "scipy>=1.9",  # distances between two distributions, and their p-values
+]
+
 WHEELHOUSE = [
     "uv>=0.10",  # resolves for another Python than the one it runs in
     "pip",  # downloads wheels, with its own settings of the index
@@ -87,8 +92,9 @@ setup(
         "cluster": CLUSTER,
         "wheelhouse": WHEELHOUSE,
         "serve": SERVE,
+        "monitor": MONITOR,
         "local": LOCAL + SERVE,
-        "dev": LOCAL + CLUSTER + WHEELHOUSE + DEV,
+        "dev": LOCAL + CLUSTER + WHEELHOUSE + MONITOR + DEV,
     },
     entry_points={
         "console_scripts": ["dbx-aml=dbx_aml.cli.main:main"],

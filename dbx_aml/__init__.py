@@ -11,6 +11,7 @@ folders above its own in this list.
     local       Spark with Delta, Databricks notebooks and the demo on a laptop: `local_spark`
     scoring     step 4: a table in, a table out: `score_table`
     serving     step 5: a model behind an endpoint: `try_endpoint`, `deploy_model`
+    monitoring  step 6: drift of a scored table: `monitor_table`
     cluster     attach a cluster; `cluster/node` prepares each of its nodes
     doctor      checks that name a problem before a job fails: `run_doctor`
     cli         the command `dbx-aml`
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from dbx_aml.models.copy import copy_model_version
     from dbx_aml.models.pages import experiment_url, model_version_url, run_url
     from dbx_aml.models.register import register_model
+    from dbx_aml.monitoring.monitor_table import monitor_table
+    from dbx_aml.monitoring.result import MonitoringResult
     from dbx_aml.scoring.ledger import batches
     from dbx_aml.scoring.result import ScoringResult
     from dbx_aml.scoring.score_table import score_table
@@ -52,6 +55,7 @@ FOLDERS = (
     "local",
     "scoring",
     "serving",
+    "monitoring",
     "cluster",
     "doctor",
     "cli",
@@ -62,6 +66,7 @@ __all__ = [
     "Connection",
     "Endpoint",
     "Link",
+    "MonitoringResult",
     "ScoringResult",
     "__version__",
     "batches",
@@ -71,6 +76,7 @@ __all__ = [
     "experiment_url",
     "local_spark",
     "model_version_url",
+    "monitor_table",
     "register_model",
     "run_doctor",
     "run_url",
@@ -85,6 +91,7 @@ _HOMES = {
     "Connection": "dbx_aml.tracking.connection",
     "Endpoint": "dbx_aml.serving.endpoints",
     "Link": "dbx_aml.link.link",
+    "MonitoringResult": "dbx_aml.monitoring.result",
     "ScoringResult": "dbx_aml.scoring.result",
     "batches": "dbx_aml.scoring.ledger",
     "connect": "dbx_aml.tracking.connect",
@@ -95,6 +102,7 @@ _HOMES = {
     "deploy_model": "dbx_aml.serving.deploy",
     "run_doctor": "dbx_aml.doctor.run",
     "local_spark": "dbx_aml.local.spark",
+    "monitor_table": "dbx_aml.monitoring.monitor_table",
     "register_model": "dbx_aml.models.register",
     "sample_flights": "dbx_aml.local.samples",
     "score_table": "dbx_aml.scoring.score_table",

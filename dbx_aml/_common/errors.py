@@ -13,6 +13,7 @@
     ├── LocalSparkError           also RuntimeError
     ├── MirrorError               also RuntimeError
     │   └── RunMirrorError               the destination cannot hold this run
+    ├── MonitoringError           also RuntimeError
     ├── NotebookError             also RuntimeError
     ├── ProgramError              also RuntimeError
     ├── RegistryError             also RuntimeError
@@ -100,6 +101,10 @@ class MirrorError(DbxAmlError, RuntimeError):
 
 class RunMirrorError(MirrorError):
     """The destination cannot hold this run: mirroring it again would fail in the same way."""
+
+
+class MonitoringError(DbxAmlError, RuntimeError):
+    """A table cannot be compared with its baseline."""
 
 
 class NotebookError(DbxAmlError, RuntimeError):

@@ -27,6 +27,7 @@ from dbx_aml.cli.endpoint import endpoint
 from dbx_aml.cli.link import link
 from dbx_aml.cli.mirror import mirror
 from dbx_aml.cli.models import models
+from dbx_aml.cli.monitor import monitor
 from dbx_aml.cli.notebook import notebook
 from dbx_aml.cli.runs import runs
 from dbx_aml.cli.score import score
@@ -90,6 +91,7 @@ for _command in (
     link,
     mirror,
     models,
+    monitor,
     notebook,
     runs,
     score,

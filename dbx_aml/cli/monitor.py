@@ -1,0 +1,128 @@
+"""`dbx-aml monitor`: the drift of a scored table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dbx_aml._common.text import plural
+from dbx_aml.cli.options import json_option
+from dbx_aml.cli.progress import show_progress
+from dbx_aml.cli.tables import Column, print_fields, print_json, print_line, print_table
+
+if TYPE_CHECKING:
+    from dbx_aml.monitoring.result import MonitoringResult
+
+# The command starts quickly: it does not import the module that defines the windows.
+_WINDOW_KINDS = ("batch", "hour", "day", "week", "month")
+
+
+@click.command()
+@click.argument("output_table")
+@click.option(
+    "--baseline-table",
+    help="Table of the training rows.  [default: the kept baseline, else the first window]",
+)
+@click.option(
+    "--baseline-version",
+    type=int,
+    help="Delta version of the baseline table.  [default: the newest at the first run]",
+)
+@click.option(
+    "--by",
+    type=click.Choice(_WINDOW_KINDS),
+    default="batch",
+    show_default=True,
+    help="Windows that are compared with the baseline.",
+)
+@click.option(
+    "--time-column", help="Column of times, for --by day.  [default: the time of the batch]"
+)
+@click.option(
+    "--threshold",
+    "thresholds",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    help="Largest distance, for example psi=0.2; exit 1 above it. Names: psi, js, ks, tv, "
+    "l_infinity, wasserstein, normalized_wasserstein.",
+)
+@json_option
+def monitor(as_json: bool, thresholds: tuple[str, ...], **arguments: Any) -> None:
+    """Compare a scored table with a baseline.
+
+    Each batch of OUTPUT_TABLE, or each day, is a window. A window is computed once, and again only
+    if its rows changed. The numbers are in the tables <output>_profile_metrics and
+    <output>_drift_metrics.
+    """
+    limits = dict(_parse_threshold(text) for text in thresholds)
+    # Imported here, so that the other commands start quickly.
+    from dbx_aml.monitoring.monitor_table import monitor_table
+
+    with show_progress("Starting") as progress:
+        result = monitor_table(thresholds=limits, progress=progress, **arguments)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        _print_result(result)
+    if result.alerts:
+        names = ", ".join(sorted({alert.column_name for alert in result.alerts}))
+        print_line(
+            f"dbx-aml: drift must be within the thresholds: got more in {names}; look at "
+            f"{result.drift_table}",
+            is_error=True,
+        )
+        raise click.exceptions.Exit(1)
+
+
+def _parse_threshold(text: str) -> tuple[str, float]:
+    name, _, number = text.partition("=")
+    try:
+        return name.strip(), float(number)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not a name and a number, for example psi=0.2",
+            param_hint="'--threshold'",
+        ) from None
+
+
+def _print_result(result: MonitoringResult) -> None:
+    window = result.newest_window
+    fields = [
+        ("newest window", f"{window:%Y-%m-%d %H:%M:%S %Z}" if window else None),
+        ("rows", result.rows),
+        ("windows", f"{result.windows:,}, {plural(result.windows_computed, 'window')} computed"),
+        ("baseline", result.baseline),
+        ("without baseline", ", ".join(result.columns_without_baseline)),
+        ("profile", result.profile_table),
+        ("drift", result.drift_table),
+        ("seconds", result.seconds),
+    ]
+    print_fields(fields, title=f"Monitored {result.output_table}")
+    if not result.drift:
+        return
+    print_line("")
+    columns = [
+        Column("column"),
+        Column("status"),
+        Column("psi", is_number=True),
+        Column("js", is_number=True),
+        Column("mean moved by", is_number=True, is_optional=True),
+        Column("null moved by %", is_number=True, is_optional=True),
+    ]
+    cells = [
+        (
+            row["column_name"],
+            row["dbx_aml_status"],
+            _number_text(row["population_stability_index"]),
+            _number_text(row["js_distance"]),
+            _number_text(row["avg_delta"]),
+            _number_text(row["percent_null_delta"]),
+        )
+        for row in result.drift
+    ]
+    print_table(columns, cells)
+
+
+def _number_text(value: float | None) -> str | None:
+    return None if value is None else f"{value:,.4g}"

@@ -1,0 +1,67 @@
+"""The result of a run of monitoring."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftAlert:
+    """A distance above its threshold.
+
+    Args:
+        window_start: Start of the window.
+        column_name: Column.
+        threshold: Name of the threshold, for example "psi".
+        value: Distance from the baseline.
+        limit: Threshold.
+    """
+
+    window_start: datetime
+    column_name: str
+    threshold: str
+    value: float
+    limit: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonitoringResult:
+    """The result of a run of monitoring, and the names of its tables.
+
+    Args:
+        output_table: Table that was monitored.
+        baseline: Table and version of the baseline, or its window.
+        windows: Number of all windows of the table.
+        windows_computed: Number of windows that were new or had changed.
+        newest_window: Start of the newest window; None for a table without rows.
+        rows: Rows of the newest window.
+        drift: Rows of the drift table for the newest window against the baseline, the largest
+            drift first.
+        alerts: Distances above their threshold, in the newest window.
+        columns_without_baseline: Columns that the baseline does not have, or has with another type:
+            they are only compared with the window before.
+        profile_table: Table of the numbers of each column.
+        drift_table: Table of the distances of each column.
+        baseline_table: Table that keeps the baseline.
+        seconds: Time from start to end.
+    """
+
+    output_table: str
+    baseline: str
+    windows: int
+    windows_computed: int
+    newest_window: datetime | None
+    rows: int
+    drift: list[dict[str, Any]]
+    alerts: list[DriftAlert]
+    columns_without_baseline: list[str]
+    profile_table: str
+    drift_table: str
+    baseline_table: str
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as plain data, ready for JSON."""
+        return {**asdict(self), "seconds": round(self.seconds, 3)}

@@ -1,0 +1,237 @@
+"""`monitor_table`: its tables against pandas, its windows, and tables that cannot be monitored."""
+
+import math
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dbx_aml import monitor_table, score_table
+from dbx_aml._common.errors import ArgumentError, MonitoringError, TableNotFoundError
+from dbx_aml.monitoring import drift
+from dbx_aml.scoring.delta_table import Table
+from tests.support.models import XY, choosy_sum, save_model
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+
+BATCHES = [1_750_000_000_000_000 + number for number in range(3)]
+
+
+@pytest.fixture
+def few_rows(monkeypatch):
+    monkeypatch.setattr(drift, "MIN_ROWS", 10)
+
+
+@pytest.fixture
+def tables(spark, tmp_path):
+    """Writes rows of a baseline or of a batch to Delta tables of this test, and returns a name."""
+
+    class Tables:
+        baseline = f"delta.`{tmp_path}/baseline`"
+        output = f"delta.`{tmp_path}/scored`"
+
+        def write(self, rows, columns, batch=None):
+            frame = spark.createDataFrame(rows, columns)
+            if batch is not None:
+                frame = frame.selectExpr(
+                    "*", f"named_struct('batch', {batch}L, 'model_version', 1) AS _scoring"
+                )
+            path = Table(self.baseline if batch is None else self.output).path
+            frame.coalesce(1).write.format("delta").mode("append").save(path)
+
+        def profile(self):
+            rows = spark.read.format("delta").load(f"{tmp_path}/scored_profile_metrics").collect()
+            return {(row.dbx_aml_window, row.column_name): row for row in rows}
+
+        def drift(self):
+            rows = spark.read.format("delta").load(f"{tmp_path}/scored_drift_metrics").collect()
+            return {(row.dbx_aml_window, row.column_name, row.drift_type): row for row in rows}
+
+    return Tables()
+
+
+def test_the_profile_is_the_one_of_pandas(spark, tables):
+    random = np.random.default_rng(1)
+    numbers = random.normal(size=200).round(3)
+    texts = random.choice(["a", "b", "c"], size=200)
+    tables.write(list(zip(numbers.tolist(), texts.tolist(), strict=True)), "x double, t string")
+    values = [*(numbers[:100] + 3).round(3).tolist(), None, math.nan, math.inf, 0.0]
+    now = [*texts[:100].tolist(), "new", "new", None, None]
+    tables.write(list(zip(values, now, strict=True)), "x double, t string", BATCHES[0])
+    result = monitor_table(tables.output, tables.baseline, spark=spark)
+    x = tables.profile()[BATCHES[0], "x"]
+    finite = pd.Series([*values[:100], 0.0])
+    assert (x["count"], x.num_nulls, x.num_nan, x.dbx_aml_num_infinite) == (104, 1, 1, 1)
+    assert (x.avg, x.stddev) == pytest.approx((finite.mean(), finite.std()))
+    assert (x.min, x.max, x.num_zeros) == (finite.min(), finite.max(), 1)
+    edges = sorted({numbers.min(), numbers.max(), *np.quantile(
+        numbers, [i / 20 for i in range(1, 20)], method="inverted_cdf")})  # fmt: skip
+    below = (finite < edges[0]).sum()
+    first = finite.between(edges[0], edges[1]).sum()
+    inner = [((finite > low) & (finite <= high)).sum() for low, high in pairwise(edges[1:])]
+    above = finite[finite > edges[-1]]
+    assert x.dbx_aml_bin_counts == [below, first, *inner, len(above)]
+    assert x.dbx_aml_bin_sums[-1] == pytest.approx(above.sum())
+    assert x.dbx_aml_percent_out_of_range == pytest.approx(100 * (below + len(above)) / 101)
+    t = tables.profile()[BATCHES[0], "t"]
+    order = pd.Series(texts).value_counts().index
+    expected = [int((texts[:100] == value).sum()) for value in order]
+    assert t.dbx_aml_bin_counts == [*expected, 2, 2]
+    assert (t.num_nulls, t.distinct_count, t.max_len) == (2, 4, 3)
+    assert result.rows == 104
+
+
+def test_drift_is_computed_against_the_baseline_and_the_batch_before(spark, tables, few_rows):
+    tables.write([(float(i), "a") for i in range(100)], "x double, t string")
+    tables.write([(float(i), "a") for i in range(100)], "x double, t string", BATCHES[0])
+    tables.write([(float(i) + 50, "b") for i in range(100)], "x double, t string", BATCHES[1])
+    result = monitor_table(
+        tables.output, tables.baseline, thresholds={"psi": 0.2, "ks": 0.4}, spark=spark
+    )
+    rows = tables.drift()
+    same = rows[BATCHES[0], "x", "BASELINE"]
+    assert (same.population_stability_index, same.wasserstein_distance) == (0, 0)
+    assert (same.ks_test.statistic, same.ks_test.pvalue, same.dbx_aml_status) == (0, 1, "ok")
+    for drift_type in ("BASELINE", "CONSECUTIVE"):
+        moved = rows[BATCHES[1], "x", drift_type]
+        assert moved.wasserstein_distance == pytest.approx(50)
+        assert moved.avg_delta == pytest.approx(50)
+        assert moved.ks_test.statistic == pytest.approx(0.5, abs=0.01)
+        assert moved.dbx_aml_normalized_wasserstein == pytest.approx(50 / 29.011, abs=0.001)
+    text = rows[BATCHES[1], "t", "BASELINE"]
+    assert (text.tv_distance, text.l_infinity_distance) == (1, 1)
+    assert text.chi_squared_test.statistic == pytest.approx(200)
+    assert {(alert.column_name, alert.threshold) for alert in result.alerts} == {
+        ("x", "psi"), ("x", "ks"), ("t", "psi"),
+    }  # fmt: skip
+    assert [row["column_name"] for row in result.drift] == ["t", "x"]
+    assert (result.windows, result.windows_computed, result.rows) == (2, 2, 100)
+
+
+def test_few_rows_are_no_drift(spark, tables):
+    tables.write([(1.0,)] * 20, "x double")
+    tables.write([(9.0,)] * 20, "x double", BATCHES[0])
+    result = monitor_table(tables.output, tables.baseline, thresholds={"psi": 0.2}, spark=spark)
+    assert result.alerts == []
+    assert result.drift[0]["dbx_aml_status"] == "too few rows"
+    assert result.drift[0]["population_stability_index"] > 0.2
+
+
+def test_a_second_run_computes_only_a_new_batch_and_a_changed_batch(spark, tables):
+    tables.write([(1.0,), (2.0,)], "x double")
+    tables.write([(1.0,)] * 4, "x double", BATCHES[0])
+    tables.write([(2.0,)] * 4, "x double", BATCHES[1])
+    assert monitor_table(tables.output, tables.baseline, spark=spark).windows_computed == 2
+    assert monitor_table(tables.output, tables.baseline, spark=spark).windows_computed == 0
+    # The kept baseline is used.
+    assert monitor_table(tables.output, spark=spark).windows_computed == 0
+    tables.write([(7.0,)] * 4, "x double", BATCHES[2])
+    result = monitor_table(tables.output, tables.baseline, spark=spark)
+    assert (result.windows, result.windows_computed) == (3, 1)
+    assert tables.drift()[BATCHES[2], "x", "CONSECUTIVE"].avg_delta == 5
+    spark.sql(f"DELETE FROM {tables.output} WHERE _scoring.batch = {BATCHES[1]}")
+    result = monitor_table(tables.output, tables.baseline, spark=spark)
+    assert result.windows == 2
+    assert {window for window, _ in tables.profile()} == {BATCHES[0], BATCHES[2]}
+    assert tables.drift()[BATCHES[2], "x", "CONSECUTIVE"].avg_delta == 6
+    assert not [key for key in tables.drift() if key[0] == BATCHES[1]]
+
+
+def test_another_baseline_replaces_the_kept_baseline(spark, tables):
+    tables.write([(1.0,)] * 3, "x double")
+    tables.write([(1.0,)] * 3, "x double", BATCHES[0])
+    monitor_table(tables.output, tables.baseline, spark=spark)
+    tables.write([(5.0,)] * 9, "x double")
+    result = monitor_table(tables.output, tables.baseline, spark=spark)
+    assert (result.baseline, result.windows_computed) == (f"{tables.baseline} at version 0", 0)
+    result = monitor_table(tables.output, tables.baseline, baseline_version=1, spark=spark)
+    assert (result.baseline, result.windows_computed) == (f"{tables.baseline} at version 1", 1)
+    assert tables.drift()[BATCHES[0], "x", "BASELINE"].avg_delta == -3
+
+
+def test_days_of_a_time_column_are_windows(spark, tables):
+    tables.write([(1.0,)] * 3, "x double")
+    days = [datetime(2024, 2, 28, hour, tzinfo=UTC) + timedelta(days=hour % 2) for hour in range(5)]
+    rows = [(float(day.day), day) for day in days]
+    tables.write(rows, "x double, seen timestamp", BATCHES[0])
+    result = monitor_table(
+        tables.output, tables.baseline, by="day", time_column="seen", spark=spark
+    )
+    assert result.windows == 2
+    assert result.newest_window == datetime(2024, 2, 29, tzinfo=UTC)
+    rows = sorted((row.window.start, row.avg, row.granularity) for row in tables.profile().values())
+    assert rows == [
+        (datetime(2024, 2, 28), 28.0, "1 day"), (datetime(2024, 2, 29), 29.0, "1 day")
+    ]  # fmt: skip
+
+
+def test_columns_without_a_baseline_are_named_and_compared_with_the_batch_before(spark, tables):
+    tables.write([("1", 2.0)] * 3, "x string, y double")
+    for number, batch in enumerate(BATCHES[:2]):
+        tables.write([(number, 2.0, number)] * 3, "x int, y double, prediction int", batch)
+    result = monitor_table(tables.output, tables.baseline, spark=spark)
+    assert sorted(result.columns_without_baseline) == ["prediction", "x"]
+    rows = tables.drift()
+    assert (BATCHES[1], "x", "BASELINE") not in rows
+    assert rows[BATCHES[1], "prediction", "CONSECUTIVE"].avg_delta == 1
+    assert rows[BATCHES[1], "y", "BASELINE"].population_stability_index == 0
+
+
+def test_every_type_of_a_value_is_monitored(spark, tables):
+    columns = "a date, b decimal(10, 2), c boolean, d timestamp, e double, f bigint, g array<int>"
+    now = datetime(2024, 5, 1, tzinfo=UTC)
+    rows = [(date(2024, 5, day), day, day > 2, now, None, 7, [1]) for day in (1, 2, 3)]
+    rows = [(*row[:1], Decimal(row[1]), *row[2:]) for row in rows]
+    tables.write(rows, columns)
+    tables.write(rows, columns, BATCHES[0])
+    monitor_table(tables.output, tables.baseline, spark=spark)
+    profile = {name: row for (_, name), row in tables.profile().items()}
+    assert sorted(profile) == list("abcdef")
+    assert profile["a"].avg == (date(2024, 5, 2) - date(1970, 1, 1)).days
+    assert profile["b"].max == 3
+    assert profile["c"].dbx_aml_bin_counts == [2, 1, 0, 0]
+    assert profile["d"].min == now.timestamp()
+    assert (profile["e"].num_nulls, profile["e"].dbx_aml_bin_counts) == (3, [])
+    assert profile["f"].dbx_aml_bin_counts == [0, 3, 0]
+    rows = tables.drift()
+    assert rows[BATCHES[0], "e", "BASELINE"].population_stability_index is None
+    assert rows[BATCHES[0], "f", "BASELINE"].population_stability_index == 0
+
+
+def test_tables_and_arguments_that_cannot_be_used_are_named(spark, tables):
+    with pytest.raises(TableNotFoundError, match="output_table must exist"):
+        monitor_table("no_such_table", spark=spark)
+    tables.write([(1.0,)], "y double")
+    with pytest.raises(ArgumentError, match="must have the column _scoring"):
+        monitor_table(tables.baseline, spark=spark)
+    tables.write([(1.0,)], "x double", BATCHES[0])
+    with pytest.raises(MonitoringError, match="must have columns of the output table"):
+        monitor_table(tables.output, tables.baseline, spark=spark)
+    with pytest.raises(TableNotFoundError, match="baseline_table must exist"):
+        monitor_table(tables.output, "no_such_table", spark=spark)
+    with pytest.raises(ArgumentError, match="time_column must be a column of dates or times"):
+        monitor_table(tables.output, by="day", time_column="x", spark=spark)
+    with pytest.raises(ArgumentError, match="threshold must be one of psi"):
+        monitor_table(tables.output, thresholds={"chi": 1}, spark=spark)
+
+
+def test_batches_of_scoring_are_windows_from_the_ledger(spark, tables, tmp_path):
+    model = save_model(tmp_path, choosy_sum, XY)
+    arguments = {"model_uri": model, "output_table": tables.output, "spark": spark}
+    tables.write([(1.0, 2.0), (2.0, 3.0)], "x double, y double")
+    first = score_table(input_table=tables.baseline, batch_id="1", **arguments)
+    result = monitor_table(tables.output, tables.baseline, spark=spark)
+    assert (result.windows, result.windows_computed, result.rows) == (1, 1, 2)
+    assert result.columns_without_baseline == ["prediction"]
+    assert tables.profile()[first.batch, "prediction"].avg == 4
+    second = score_table(input_table=tables.baseline, batch_id="2", **arguments)
+    result = monitor_table(tables.output, tables.baseline, spark=spark)
+    assert (result.windows, result.windows_computed) == (2, 1)
+    row = tables.drift()[second.batch, "prediction", "CONSECUTIVE"]
+    assert (row.wasserstein_distance, row.window_cmp.start.microsecond) == (
+        0,
+        first.batch % 1_000_000,
+    )
