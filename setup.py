@@ -37,8 +37,9 @@ CLUSTER = ["databricks-sdk>=0.30"]
 # Resolves and builds the environment of a served model.
 SERVE = ["uv>=0.5"]
 
-# Distances of monitoring; every runtime has it.
+# Distances and page of monitoring; most runtimes have both.
 MONITOR = [
+    "plotly>=5.9",  # the page
     "scipy>=1.9",  # distances between two distributions, and their p-values
 ]
 

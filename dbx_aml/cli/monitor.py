@@ -47,6 +47,7 @@ _WINDOW_KINDS = ("batch", "hour", "day", "week", "month")
     help="Largest distance, for example psi=0.2; exit 1 above it. Names: psi, js, ks, tv, "
     "l_infinity, wasserstein, normalized_wasserstein.",
 )
+@click.option("--page", help="HTML file to write, with plots of each column.  [default: none]")
 @json_option
 def monitor(as_json: bool, thresholds: tuple[str, ...], **arguments: Any) -> None:
     """Compare a scored table with a baseline.

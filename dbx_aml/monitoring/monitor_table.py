@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbx_aml._common.errors import MonitoringError, TableNotFoundError
@@ -23,6 +24,7 @@ from dbx_aml.monitoring.metric_tables import (
     PROFILE_COLUMNS,
     MetricTable,
 )
+from dbx_aml.monitoring.page import render_page
 from dbx_aml.monitoring.profile import profile_windows
 from dbx_aml.monitoring.result import DriftAlert, MonitoringResult
 from dbx_aml.monitoring.windows import TableWindows, Window, WindowKind
@@ -45,6 +47,7 @@ def monitor_table(
     by: WindowKind = "batch",
     time_column: str | None = None,
     thresholds: Mapping[str, float] | None = None,
+    page: str | Path | None = None,
     spark: SparkSession | None = None,
     progress: Callable[..., None] | None = None,
 ) -> MonitoringResult:
@@ -62,6 +65,7 @@ def monitor_table(
         by: Kind of the windows: "batch", "hour", "day", "week" or "month".
         time_column: Column of times, for windows other than batches. Default: the batch's time.
         thresholds: Largest distances from the baseline, for example {"psi": 0.2}.
+        page: HTML file to write, with plots of the drift of each column. Default: none.
         spark: Session. Default: the active one, else a local one.
         progress: Function that gets the name of each step.
 
@@ -92,7 +96,10 @@ def monitor_table(
     )
     run.load_baseline(baseline_table, baseline_version)
     run.compute_windows()
-    return run.result(start_time)
+    result = run.result(start_time)
+    if page is not None:
+        run.write_page(Path(page), result)
+    return result
 
 
 class _MonitoringRun:
@@ -327,6 +334,20 @@ class _MonitoringRun:
             baseline_table=self._baseline_table.table.name,
             seconds=time.monotonic() - start_time,
         )
+
+    def write_page(self, path: Path, result: MonitoringResult) -> None:
+        """Write the page of a result, from the tables."""
+        self._progress("Writing the page")
+        condition = f"granularity = '{self._granularity}'"
+        profiles = self._profile_table.read(
+            f"{condition} AND dbx_aml_window = {self._all_windows[-1].start}"
+            if self._all_windows
+            else "false"
+        )
+        rows = self._drift_table.read(f"{condition} AND drift_type = 'BASELINE'")
+        html = render_page(result, self._baselines, profiles, rows, self._thresholds)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(html, encoding="utf-8")
 
 
 def _log_step(step: str, done: int = 0, total: int = 0, detail: str = "") -> None:

@@ -84,6 +84,7 @@ def test_the_options_are_the_arguments_of_monitor_table():
 def test_options_reach_monitor_table_as_its_arguments(monitoring):
     options = ["--baseline-table", "train", "--baseline-version", "3", "--by", "day"]
     options += ["--time-column", "time_hour", "--threshold", "psi=0.2", "--threshold", "ks=0.1"]
+    options += ["--page", "drift.html"]
     assert run(*options).exit_code == 0
     assert monitoring.calls == [
         {
@@ -93,6 +94,7 @@ def test_options_reach_monitor_table_as_its_arguments(monitoring):
             "by": "day",
             "time_column": "time_hour",
             "thresholds": {"psi": 0.2, "ks": 0.1},
+            "page": "drift.html",
         }
     ]
 

@@ -226,7 +226,7 @@ def test_batches_of_scoring_are_windows_from_the_ledger(spark, tables, tmp_path)
     result = monitor_table(tables.output, tables.baseline, spark=spark)
     assert (result.windows, result.windows_computed, result.rows) == (1, 1, 2)
     assert result.columns_without_baseline == ["prediction"]
-    assert tables.profile()[first.batch, "prediction"].avg == 4
+    assert tables.profile()[first.batch, "prediction"].avg == 17.5
     second = score_table(input_table=tables.baseline, batch_id="2", **arguments)
     result = monitor_table(tables.output, tables.baseline, spark=spark)
     assert (result.windows, result.windows_computed) == (2, 1)

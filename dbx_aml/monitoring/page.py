@@ -1,0 +1,225 @@
+"""A page with the drift of a table: one HTML file that needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from dbx_aml._common.errors import MonitoringError
+from dbx_aml._common.html import html_table
+from dbx_aml._common.redact import redact
+from dbx_aml._common.text import install_command
+from dbx_aml.monitoring.baseline import ColumnBaseline
+from dbx_aml.monitoring.drift import THRESHOLDS
+
+if TYPE_CHECKING:
+    from dbx_aml.monitoring.result import MonitoringResult
+
+# Both colours have a contrast of 3 on white and on the dark background.
+_BASELINE_COLOR, _CURRENT_COLOR, _LIMIT_COLOR = "#8a8f98", "#2f81f7", "#d1242f"
+_STYLE = """
+:root { color-scheme: light dark; --back: #ffffff; --text: #1f2328; --line: #d1d9e0; }
+@media (prefers-color-scheme: dark) { :root { --back: #0d1117; --text: #e6edf3; --line: #3d444d; } }
+body { background: var(--back); color: var(--text); font: 16px/1.5 system-ui, sans-serif;
+  margin: 0 auto; max-width: 1100px; padding: 1rem; }
+h1, h2, p { overflow-wrap: anywhere; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin: 2.5rem 0 0; }
+section { border-top: 1px solid var(--line); margin-top: 2rem; }
+table { border-collapse: collapse; } th, td { border-bottom: 1px solid var(--line);
+  padding: .2rem .8rem .2rem 0; vertical-align: top; }
+.wide { margin: 1rem 0; overflow-x: auto; } .plot { overflow: hidden; }
+summary { cursor: pointer; padding: .5rem 0; }
+"""
+# The plots take their colours from the page, also when the reader changes between light and dark.
+_SCRIPT = """
+const paint = () => {
+  const style = getComputedStyle(document.documentElement);
+  const text = style.getPropertyValue("--text"), line = style.getPropertyValue("--line");
+  for (const plot of document.querySelectorAll(".js-plotly-plot"))
+    Plotly.relayout(plot, {"font.color": text, "xaxis.gridcolor": line, "yaxis.gridcolor": line,
+      "xaxis.linecolor": line, "yaxis.zerolinecolor": line});
+};
+paint();
+const observer = new ResizeObserver((entries) => {
+  for (const entry of entries) Plotly.Plots.resize(entry.target.querySelector(".js-plotly-plot"));
+});
+for (const plot of document.querySelectorAll(".plot")) observer.observe(plot);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
+"""
+
+
+def render_page(
+    result: MonitoringResult,
+    baselines: Mapping[str, ColumnBaseline],
+    profiles: Sequence[Mapping[str, Any]],
+    drift_rows: Sequence[Mapping[str, Any]],
+    thresholds: Mapping[str, float],
+) -> str:
+    """Return the page as HTML.
+
+    Args:
+        result: Result of the run.
+        baselines: Baseline of each column.
+        profiles: Rows of the profile table for the newest window.
+        drift_rows: Rows of the drift table against the baseline, of all windows.
+        thresholds: Thresholds of the run.
+
+    Raises:
+        MonitoringError: The package plotly is not installed.
+    """
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as err:
+        raise MonitoringError(
+            "page must find the package 'plotly': not installed; install it with: "
+            f"{install_command('monitor')}"
+        ) from err
+    title = f"Drift of {redact(result.output_table)}"
+    numbers = {row["column_name"]: row for row in profiles}
+    sections = [
+        _column_section(row, baselines[row["column_name"]], numbers[row["column_name"]])
+        for row in result.drift
+        if row["column_name"] in numbers
+    ]
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>{_STYLE}</style>
+<script>{get_plotlyjs()}</script>
+</head>
+<body>
+<main>
+<h1>{escape(title)}</h1>
+<div class="wide">{_summary(result)}</div>
+<div class="wide">{_overview(result)}</div>
+{_history_section(drift_rows, thresholds)}
+{"".join(sections)}
+</main>
+<script>{_SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+def _summary(result: MonitoringResult) -> str:
+    window = result.newest_window
+    rows = [
+        ("newest window", f"{window:%Y-%m-%d %H:%M:%S %Z}" if window else "none"),
+        ("rows", f"{result.rows:,}"),
+        ("baseline", result.baseline),
+        ("columns without baseline", ", ".join(result.columns_without_baseline) or "none"),
+        ("distances above a threshold", str(len(result.alerts))),
+    ]
+    return html_table(rows)
+
+
+def _overview(result: MonitoringResult) -> str:
+    rows = [
+        (
+            row["column_name"],
+            row["dbx_aml_status"],
+            _number_text(row["population_stability_index"]),
+            _number_text(row["js_distance"]),
+            _number_text(row["avg_delta"]),
+        )
+        for row in result.drift
+    ]
+    return html_table(rows, ["column", "status", "PSI", "JS distance", "change of the mean"])
+
+
+def _history_section(
+    drift_rows: Sequence[Mapping[str, Any]], thresholds: Mapping[str, float]
+) -> str:
+    """Return the population stability index of each column over time, as plot and table."""
+    name = THRESHOLDS["psi"]
+    rows = sorted(drift_rows, key=lambda row: row["dbx_aml_window"])
+    lines: dict[str, list[tuple[str, float]]] = {}
+    for row in rows:
+        if row[name] is not None:
+            start = f"{row['window']['start']:%Y-%m-%d %H:%M:%S}"
+            lines.setdefault(row["column_name"], []).append((start, row[name]))
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for column, values in lines.items():
+        times, numbers = zip(*values, strict=True)
+        figure.add_scatter(x=times, y=numbers, name=escape(redact(column)), mode="lines+markers")
+    if "psi" in thresholds:
+        figure.add_hline(y=thresholds["psi"], line_color=_LIMIT_COLOR, line_dash="dash")
+    cells = [
+        (time, column, f"{value:.4g}")
+        for column, values in sorted(lines.items())
+        for time, value in values
+    ]
+    return _section(
+        "Drift over time",
+        "Population stability index of each column against the baseline; the dashed line is the "
+        "threshold.",
+        figure,
+        html_table(cells, ["window", "column", "PSI"]),
+    )
+
+
+def _column_section(
+    row: Mapping[str, Any], baseline: ColumnBaseline, profile: Mapping[str, Any]
+) -> str:
+    """Return the shares of a column's bins in the baseline and in the newest window."""
+    import plotly.graph_objects as go
+
+    counts = [baseline.profile["dbx_aml_bin_counts"], profile["dbx_aml_bin_counts"]]
+    shares = [[100 * count / (sum(column) or 1) for count in column] for column in counts]
+    labels = baseline.bins.labels if counts[0] else []
+    # Equal labels would be one bar: plotly adds the bars of one label.
+    labels = [
+        label if labels.count(label) == 1 else f"{label} ({position})"
+        for position, label in enumerate(labels, 1)
+    ]
+    figure = go.Figure()
+    for name, values, color in zip(
+        ("baseline", "newest window"), shares, (_BASELINE_COLOR, _CURRENT_COLOR), strict=True
+    ):
+        # Plotly reads tags in a text.
+        texts = [escape(redact(label)) for label in labels]
+        figure.add_bar(x=texts, y=values, name=name, marker_color=color)
+    figure.update_layout(yaxis_title="% of the rows", xaxis_type="category")
+    cells = [
+        (label, f"{before:.2f}", f"{now:.2f}")
+        for label, before, now in zip(labels, *shares, strict=True)
+    ]
+    text = f"Status: {row['dbx_aml_status']}. PSI {_number_text(row['population_stability_index'])}"
+    return _section(
+        row["column_name"],
+        f"{text}. Share of each bin in the baseline and in the newest window.",
+        figure,
+        html_table(cells, ["values", "baseline %", "newest window %"]),
+    )
+
+
+def _section(title: str, description: str, figure: Any, table: str) -> str:
+    figure.update_layout(
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 50, "r": 10, "t": 40, "b": 40},
+        legend={"orientation": "h", "y": 1.12},
+        height=360,
+    )
+    figure.update_xaxes(automargin=True)
+    config = {"responsive": True, "displaylogo": False, "displayModeBar": False}
+    plot = figure.to_html(full_html=False, include_plotlyjs=False, config=config)
+    name = escape(redact(title))
+    text = escape(redact(description))
+    return f"""<section>
+<h2>{name}</h2>
+<p>{text}</p>
+<div class="plot" role="img" aria-label="{escape(f"Plot of {redact(title)}")}: {text}">{plot}</div>
+<details><summary>Table: {name}</summary><div class="wide">{table}</div></details>
+</section>
+"""
+
+
+def _number_text(value: float | None) -> str:
+    return "none" if value is None else f"{value:,.4g}"

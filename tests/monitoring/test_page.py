@@ -1,0 +1,109 @@
+"""The page of monitoring, from rows of the tables."""
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from dbx_aml.monitoring.baseline import ColumnBaseline
+from dbx_aml.monitoring.bins import Bins, MonitoredColumn
+from dbx_aml.monitoring.drift import compare_profiles
+from dbx_aml.monitoring.page import render_page
+from dbx_aml.monitoring.result import MonitoringResult
+
+START = datetime(2024, 5, 1, tzinfo=UTC)
+BINS = {
+    "delay": Bins(edges=(-10.0, 0.0, 5.0, 30.0)),
+    "<b>carrier": Bins(values=("UA", "<script>alert(1)</script>")),
+}
+BEFORE = {
+    "delay": ([0, 300, 400, 300, 0], [0.0, -1000.0, 1000.0, 4000.0, 0.0]),
+    "<b>carrier": ([600, 390, 0, 10], []),
+}
+NOW = {
+    "delay": ([0, 100, 200, 500, 200], [0.0, -300.0, 600.0, 9000.0, 9000.0]),
+    "<b>carrier": ([580, 400, 10, 10], []),
+}
+
+
+def numbers(values, name):
+    counts, sums = values[name]
+    return {"dbx_aml_bin_counts": counts, "dbx_aml_bin_sums": sums, "count": 1000, "stddev": 9.0}
+
+
+@pytest.fixture(scope="module")
+def page():
+    baselines = {
+        name: ColumnBaseline(
+            column=MonitoredColumn(name, "double" if bins.edges else "string"),
+            source="train at version 3",
+            bins=bins,
+            profile=numbers(BEFORE, name),
+        )
+        for name, bins in BINS.items()
+    }
+    rows = [
+        {
+            "column_name": name,
+            "dbx_aml_status": "drift" if name == "delay" else "ok",
+            "dbx_aml_window": day,
+            "window": {"start": START + timedelta(days=day)},
+            "population_stability_index": None,
+            **compare_profiles(
+                baseline.column.kind, baseline.profile, numbers(NOW if day else BEFORE, name)
+            ),
+        }
+        for day in (0, 1)
+        for name, baseline in baselines.items()
+    ]
+    result = MonitoringResult(
+        output_table="flights_scored",
+        baseline="train at version 3",
+        windows=2,
+        windows_computed=1,
+        newest_window=START + timedelta(days=1),
+        rows=1000,
+        drift=rows[2:],
+        alerts=[],
+        columns_without_baseline=["prediction"],
+        profile_table="p",
+        drift_table="d",
+        baseline_table="b",
+        seconds=1.0,
+    )
+    profiles = [{"column_name": name, **numbers(NOW, name)} for name in BINS]
+    return render_page(replace(result), baselines, profiles, rows, {"psi": 0.2})
+
+
+def without_library(page):
+    """Return the page without the library of the plots."""
+    return re.sub(r"<script>(?:(?!</script>).){100000,}</script>", "", page, flags=re.DOTALL)
+
+
+def test_the_page_needs_no_network_and_is_below_6_megabytes(page):
+    assert len(page.encode()) < 6_000_000
+    text = without_library(page)
+    assert len(text) < 100_000
+    assert not re.search(r'(?:src|href)="', text)
+
+
+def test_names_and_values_are_text(page):
+    text = without_library(page)
+    assert "<script>alert" not in text
+    assert "<b>carrier" not in text
+    assert "&lt;b&gt;carrier" in text
+
+
+def test_each_plot_has_a_title_a_description_and_a_table(page):
+    text = without_library(page)
+    titles = ["Drift over time", "delay", "&lt;b&gt;carrier"]
+    assert re.findall("<h2>(.*?)</h2>", text) == titles
+    assert re.findall('role="img" aria-label="Plot of (.*?):', text) == [
+        "Drift over time", "delay", "&lt;b&gt;carrier",
+    ]  # fmt: skip
+    assert re.findall("<summary>Table: (.*?)</summary>", text) == titles
+    cells = re.findall("<td[^>]*>(.*?)</td>", text)
+    position = cells.index("above 30")
+    assert cells[position : position + 3] == ["above 30", "0.00", "20.00"]
+    assert "2024-05-02 00:00:00 UTC" in text
