@@ -94,8 +94,8 @@ def render_page(
 <body>
 <main>
 <h1>{escape(title)}</h1>
-<div class="wide">{_summary(result)}</div>
-<div class="wide">{_overview(result)}</div>
+<div class="wide" tabindex="0">{_summary(result)}</div>
+<div class="wide" tabindex="0">{_overview(result)}</div>
 {_history_section(drift_rows, thresholds)}
 {"".join(sections)}
 </main>
@@ -216,7 +216,7 @@ def _section(title: str, description: str, figure: Any, table: str) -> str:
 <h2>{name}</h2>
 <p>{text}</p>
 <div class="plot" role="img" aria-label="{escape(f"Plot of {redact(title)}")}: {text}">{plot}</div>
-<details><summary>Table: {name}</summary><div class="wide">{table}</div></details>
+<details><summary>Table: {name}</summary><div class="wide" tabindex="0">{table}</div></details>
 </section>
 """
 

@@ -1,6 +1,7 @@
 """`monitor_table`: its tables against pandas, its windows, and tables that cannot be monitored."""
 
 import math
+import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -84,12 +85,18 @@ def test_the_profile_is_the_one_of_pandas(spark, tables):
     assert result.rows == 104
 
 
-def test_drift_is_computed_against_the_baseline_and_the_batch_before(spark, tables, few_rows):
+def test_drift_is_computed_against_the_baseline_and_the_batch_before(
+    spark, tables, few_rows, tmp_path
+):
     tables.write([(float(i), "a") for i in range(100)], "x double, t string")
     tables.write([(float(i), "a") for i in range(100)], "x double, t string", BATCHES[0])
     tables.write([(float(i) + 50, "b") for i in range(100)], "x double, t string", BATCHES[1])
     result = monitor_table(
-        tables.output, tables.baseline, thresholds={"psi": 0.2, "ks": 0.4}, spark=spark
+        tables.output,
+        tables.baseline,
+        thresholds={"psi": 0.2, "ks": 0.4},
+        page=tmp_path / "pages" / "drift.html",
+        spark=spark,
     )
     rows = tables.drift()
     same = rows[BATCHES[0], "x", "BASELINE"]
@@ -109,6 +116,8 @@ def test_drift_is_computed_against_the_baseline_and_the_batch_before(spark, tabl
     }  # fmt: skip
     assert [row["column_name"] for row in result.drift] == ["t", "x"]
     assert (result.windows, result.windows_computed, result.rows) == (2, 2, 100)
+    page = (tmp_path / "pages" / "drift.html").read_text(encoding="utf-8")
+    assert re.findall("<h2>(.*?)</h2>", page) == ["Drift over time", "t", "x"]
 
 
 def test_few_rows_are_no_drift(spark, tables):
