@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbx_aml._common.errors import MonitoringError, TableNotFoundError
+from dbx_aml._common.log import get_logger
 from dbx_aml.local.spark import current_spark
 from dbx_aml.monitoring import drift
 from dbx_aml.monitoring.baseline import (
@@ -34,7 +34,7 @@ from dbx_aml.scoring.table_identity import identify_table, read_versions
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _FIRST_WINDOW = "the first window"
 

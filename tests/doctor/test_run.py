@@ -71,7 +71,7 @@ def test_all_checks_are_ok_on_both_stand_ins_and_nothing_is_created(
     }, report
     assert report.is_ok
     assert results["actions"].message == (
-        "may create runs, write artifacts, register models, deploy endpoints"
+        "may create runs, write artifacts, register models, deploy endpoints, submit jobs, clean up"
     )
     assert ".blob.core.windows.net through proxy" in results["artifact host"].message
     assert results["experiment folder"].message == f"{USER} may write to folder /Shared"

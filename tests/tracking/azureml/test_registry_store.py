@@ -49,13 +49,15 @@ def test_a_model_is_registered_from_every_uri_and_loaded(
 def test_a_run_tracked_elsewhere_is_registered_with_its_source(
     azureml: AzureMl, azureml_client: MlflowClient, mlflow_store: str, log_model: LogModel
 ) -> None:
-    mlflow.set_registry_uri(azureml.tracking_uri)
+    # MLflow keeps a store for each URI, and another test may have revoked the token of one.
+    uri = f"{azureml.tracking_uri}?test=elsewhere"
+    mlflow.set_registry_uri(uri)
     with mlflow.start_run() as active_run:
         info = log_model(registered_model_name="elsewhere")
     run_id = active_run.info.run_id
     mlflow.register_model(f"runs:/{run_id}/model", "elsewhere")
 
-    registry = MlflowClient(azureml.tracking_uri, azureml.tracking_uri)
+    registry = MlflowClient(uri, uri)
     for number in ("1", "2"):
         version = registry.get_model_version("elsewhere", number)
         assert (version.run_id or "", version.model_id) == ("", info.model_id)
