@@ -425,15 +425,16 @@ def test_the_cli_deploys_the_repository_and_removes_all_of_it(
     workspace.deny("POST .*/(catalogs|policies/clusters/create|clusters/create|warehouses)")
 
     check_validation(cli)
-    assert "14 to add, 0 to change, 0 to delete" in cli("plan")
-    assert "14 created, 0 changed, 0 deleted" in cli("deploy")
+    assert "16 to add, 0 to change, 0 to delete" in cli("plan")
+    assert "16 created, 0 changed, 0 deleted" in cli("deploy")
     if compute == "cluster":
         upload_init_script(cli)
 
     jobs = {job["settings"]["name"]: job["settings"] for job in workspace.jobs.jobs.values()}
     prefix = "[dev ana] " if target == "dev" else ""
     assert set(jobs) == {
-        f"{prefix}dbx-aml-{name}" for name in ("score", "score-on-update", "mirror", "train")
+        f"{prefix}dbx-aml-{name}"
+        for name in ("score", "score-on-update", "mirror", "train", "deploy-endpoint")
     }
     score = jobs[f"{prefix}dbx-aml-score"]
     assert score["schedule"]["pause_status"] == ("PAUSED" if target == "dev" else "UNPAUSED")
@@ -456,7 +457,7 @@ def test_the_cli_deploys_the_repository_and_removes_all_of_it(
 
     output = cli("deploy")
     # Each build has a new version, which the jobs name.
-    assert "0 created, 4 changed, 0 deleted" in output
+    assert "0 created, 5 changed, 0 deleted" in output
     assert f"{prefix}dbx-aml-score" in cli("summary")
     assert "TERMINATED SUCCESS" in cli("run", "train")
     cli("destroy", "--auto-approve")
@@ -527,7 +528,8 @@ def check_compute(cli: Deployer, score: dict[str, Any], root: str) -> None:
     if cli.compute == "serverless":
         assert not score.get("job_clusters")
         (environment,) = score["environments"]
-        (wheel,) = environment["spec"]["dependencies"]
+        wheel, uv = environment["spec"]["dependencies"]
+        assert uv == "uv>=0.5"
     else:
         assert not score.get("environments")
         (cluster,) = (entry["new_cluster"] for entry in score["job_clusters"])
@@ -551,7 +553,7 @@ def check_compute(cli: Deployer, score: dict[str, Any], root: str) -> None:
 def test_a_service_principal_deploys(deployer: Callable[..., Deployer], target: str) -> None:
     cli = deployer(target, "serverless")
     check_validation(cli)
-    assert "14 created, 0 changed, 0 deleted" in cli("deploy")
+    assert "16 created, 0 changed, 0 deleted" in cli("deploy")
     workspace = cli.databricks
     for job_id, deployed in workspace.jobs.jobs.items():
         assert deployed["settings"]["email_notifications"] == {}
