@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import platform
-import shutil
 import tempfile
 from pathlib import Path
+from shutil import disk_usage
 
 from dbx_aml._common.databricks_runtime import running_version
 from dbx_aml._common.errors import LocalSparkError, ScoringError
@@ -102,7 +102,7 @@ def check_init_script(context: CheckContext) -> CheckResult:
 def check_disk(context: CheckContext) -> CheckResult:
     """Compare the free disk space with what downloaded models need."""
     folder = tempfile.gettempdir()
-    free_gib = shutil.disk_usage(folder).free / _GIB
+    free_gib = disk_usage(folder).free / _GIB
     message = f"{free_gib:.1f} GiB free in {folder}, the folder for downloaded models"
     if free_gib >= _WARNING_GIB:
         return ok(message)

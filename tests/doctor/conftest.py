@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from dbx_aml import AmlWorkspace, Link
+from dbx_aml.doctor import machine
 from dbx_aml.doctor import run as doctor_run
 from dbx_aml.doctor.check_result import CheckResult
 from dbx_aml.doctor.checks import CheckContext
@@ -18,6 +20,7 @@ from tests.support.isolation import isolate_from_machine
 
 RunCheck = Callable[..., CheckResult]
 InstallPackages = Callable[..., None]
+SetFreeDisk = Callable[[float], None]
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +28,18 @@ def empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The current folder, without settings, and an environment without Azure or Databricks."""
     isolate_from_machine(monkeypatch, tmp_path / "here")
     return tmp_path / "here"
+
+
+@pytest.fixture(autouse=True)
+def free_disk(monkeypatch: pytest.MonkeyPatch) -> SetFreeDisk:
+    """Set the free GiB of the disk: 100 by default, whatever the machine of the tests has."""
+
+    def set_free_disk(free_gib: float) -> None:
+        usage = SimpleNamespace(free=free_gib * 2**30)
+        monkeypatch.setattr(machine, "disk_usage", lambda folder: usage)
+
+    set_free_disk(100.0)
+    return set_free_disk
 
 
 @pytest.fixture

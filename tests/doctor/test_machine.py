@@ -10,7 +10,7 @@ from dbx_aml.cluster.node import marker
 from dbx_aml.cluster.runtimes import known_runtimes
 from dbx_aml.doctor import machine
 from dbx_aml.local import java
-from tests.doctor.conftest import InstallPackages, RunCheck
+from tests.doctor.conftest import InstallPackages, RunCheck, SetFreeDisk
 
 TIME = "2026-11-24T22:05:09+00:00"
 
@@ -114,13 +114,17 @@ def test_the_marker_of_the_init_script_decides_the_result(
     assert fix in result.fix
 
 
-def test_a_full_disk_fails(run_check: RunCheck, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run_check("disk").status == "ok"
-    monkeypatch.setattr(machine, "_WARNING_GIB", 1e9)
-    assert run_check("disk").status == "warning"
-    monkeypatch.setattr(machine, "_FAILING_GIB", 1e9)
+@pytest.mark.parametrize(
+    ("free_gib", "status", "fix"),
+    [(5.0, "ok", ""), (4.9, "warning", "set TMPDIR"), (0.4, "failed", "set TMPDIR")],
+)
+def test_a_full_disk_fails(
+    run_check: RunCheck, free_disk: SetFreeDisk, free_gib: float, status: str, fix: str
+) -> None:
+    free_disk(free_gib)
     result = run_check("disk")
-    assert (result.status, "TMPDIR" in result.fix) == ("failed", True)
+    assert (result.status, fix in result.fix) == (status, True)
+    assert f"{free_gib} GiB free" in result.message
 
 
 def test_a_missing_java_is_a_warning(run_check: RunCheck, monkeypatch: pytest.MonkeyPatch) -> None:
