@@ -16,6 +16,11 @@ def connected_link() -> Link | None:
     return _link
 
 
+def current_link() -> Link:
+    """Return the connected link, else the link of variables and files."""
+    return _link or Link.load()
+
+
 def set_connected_link(link: Link | None) -> None:
     """Set the link that `connected_link` returns."""
     global _link

@@ -21,6 +21,7 @@ from dbx_aml._common.http import paged
 from dbx_aml._common.log import get_logger
 from dbx_aml._common.paths import sha256_of_folder
 from dbx_aml._common.text import first_line
+from dbx_aml.link.connected_link import current_link
 from dbx_aml.link.uris import is_azureml_uri, is_unity_catalog_uri
 from dbx_aml.models import lineage
 from dbx_aml.models.model_download import (
@@ -42,7 +43,6 @@ from dbx_aml.models.registration import (
 from dbx_aml.models.registries import (
     LOOKUP_TIMEOUT_S,
     Registry,
-    current_link,
     find_elsewhere,
     find_registry,
     get_version,

@@ -14,6 +14,7 @@ from dbx_aml._common.json_content import parse_json
 from dbx_aml._common.log import get_logger
 from dbx_aml._common.paths import sha256_of_folder
 from dbx_aml._common.text import first_line
+from dbx_aml.link.connected_link import current_link
 from dbx_aml.models.copy import copy_from_other_registry
 from dbx_aml.models.lineage import (
     ARTIFACTS_SHA256,
@@ -32,7 +33,7 @@ from dbx_aml.models.registration import (
     delete_if_empty,
     signature_tag,
 )
-from dbx_aml.models.registries import current_link, find_registry
+from dbx_aml.models.registries import find_registry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

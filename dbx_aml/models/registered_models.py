@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbx_aml._common.errors import RegistryError
 from dbx_aml._common.text import one_line
+from dbx_aml.link.connected_link import current_link
 from dbx_aml.models import lineage
 from dbx_aml.models.copy import list_versions, source_run
 from dbx_aml.models.mlflow_client import list_all_artifacts
@@ -19,7 +20,6 @@ from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.models.pages import model_version_url
 from dbx_aml.models.registries import (
     Registry,
-    current_link,
     find_registry,
     find_version,
     linked_registries,

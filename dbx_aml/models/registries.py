@@ -91,11 +91,6 @@ class Registry:
         return self.uri == other.uri or self.identity == other.identity
 
 
-def current_link() -> Link:
-    """Return the connected link, else the link of variables and files."""
-    return connected_link() or Link.load()
-
-
 def linked_registries(link: Link) -> list[Registry]:
     """Return the registries of a link: first the one that registers, then the other service's."""
     databricks_word = UNITY_CATALOG if link.registry == AML else str(link.registry)

@@ -12,7 +12,7 @@ from dbx_aml.azure.client import OPERATION_TIMEOUT_S, AzureClient, resource_url
 from dbx_aml.azure.credential_sources import tenant_of_link
 from dbx_aml.azure.credentials import Credential, get_credential
 from dbx_aml.azure.workspaces import workspace_errors
-from dbx_aml.link.connected_link import connected_link
+from dbx_aml.link.connected_link import current_link
 from dbx_aml.link.link import Link
 from dbx_aml.link.workspace import AmlWorkspace
 
@@ -41,7 +41,7 @@ class AmlResources:
         Raises:
             LinkError: The link has no Azure ML workspace.
         """
-        link = link or connected_link() or Link.load()
+        link = link or current_link()
         if link.aml_workspace is None:
             raise LinkError(
                 "link must have an Azure ML workspace: got none; set it with 'dbx-aml link set'"

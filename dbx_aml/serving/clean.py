@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dbx_aml._common.errors import ArgumentError, NotFoundError
 from dbx_aml._common.text import one_line
-from dbx_aml.link.connected_link import connected_link
+from dbx_aml.link.connected_link import current_link
 from dbx_aml.link.link import Link
 from dbx_aml.local.spark import current_spark
 from dbx_aml.serving.marked_resources import (
@@ -99,7 +99,7 @@ def find_marked_resources(
         report("Starting Spark")
         spark = current_spark()
     search = Search(
-        link=link or connected_link() or Link.load(),
+        link=link or current_link(),
         groups=tuple(only) or GROUPS,
         experiment=experiment,
         schemas=tuple(schemas),

@@ -28,7 +28,7 @@ from dbx_aml._common.errors import (
     ServingError,
 )
 from dbx_aml._common.log import get_logger
-from dbx_aml.link.connected_link import connected_link
+from dbx_aml.link.connected_link import current_link
 from dbx_aml.link.link import Link
 from dbx_aml.serving.aml_resources import AmlResources
 from dbx_aml.serving.code_upload import upload_code
@@ -149,7 +149,7 @@ def deploy_model(
         no_code=no_code,
     )
     _check_arguments(endpoint, deployment, traffic, auth_mode, settings)
-    link = link or connected_link() or Link.load()
+    link = link or current_link()
     resources = AmlResources.of_link(link)
     with TemporaryDirectory(prefix="dbx_aml_") as folder:
         model = resolve_served_model(

@@ -29,11 +29,11 @@ from dbx_aml._common.http import send
 from dbx_aml._common.programs import run_program
 from dbx_aml._common.retry import RetryPolicy
 from dbx_aml._common.text import one_line
+from dbx_aml.link.connected_link import current_link
 from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.models.registries import (
     AML,
-    current_link,
     find_registry,
     find_version,
     linked_registries,
