@@ -24,14 +24,13 @@ from dbx_aml._common.errors import ClusterError, ProgramError
 from dbx_aml._common.paths import sha256_of_file
 from dbx_aml._common.programs import run_program
 from dbx_aml._common.text import install_command, one_line
-from dbx_aml._common.uv import index_variables
+from dbx_aml._common.uv import compile_requirements, index_variables
 from dbx_aml.cluster.node.requirements import PACKAGE, WheelHash
 from dbx_aml.cluster.runtimes import REFUSED, Runtime, known_runtimes
 
 # For one call of pip or uv.
 _TIMEOUT_S = 900.0
-# Operating system of the oldest supported runtime. pip takes only the tags that it is given.
-_UV_PLATFORM = "x86_64-manylinux_2_28"
+# pip takes only the tags that it is given.
 _PLATFORMS = (
     *(f"manylinux_2_{minor}_x86_64" for minor in range(28, 4, -1)),
     *(f"manylinux{name}_x86_64" for name in ("2014", "2010", "1")),
@@ -174,16 +173,18 @@ def resolve(runtime: Runtime, requirements: Sequence[str], work_folder: Path) ->
         else [],
         "excludes": [name for name in _BUILT_BY_VENDOR if name in packages],
     }
-    # With the Python version and platform given, uv needs no matching interpreter. Without one
-    # it would try each interpreter of the machine.
-    arguments = ["uv", "pip", "compile", "--python", sys.executable, "-", "--quiet", "--no-header"]
-    arguments += ["--no-annotate", "--generate-hashes", "--python-version", runtime.python]
-    arguments += ["--python-platform", _UV_PLATFORM, "--only-binary", ":all:"]
+    arguments = ["--generate-hashes", "--only-binary", ":all:"]
     for option, lines in settings.items():
         file = work_folder / f"{option}.txt"
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
         arguments += [f"--{option}", str(file)]
-    blocks = _run_module(arguments, "\n".join(missing)).replace(" \\\n", " ").splitlines()
+    try:
+        text = compile_requirements(
+            runtime.python, arguments, _TIMEOUT_S, input_text="\n".join(missing)
+        )
+    except ProgramError as err:
+        raise _index_error("uv", err) from err
+    blocks = text.replace(" \\\n", " ").splitlines()
     added = []
     for block in blocks:
         name, _, version = block.split()[0].partition("==")
@@ -210,12 +211,20 @@ def download_wheels(lines: Iterable[object], python: str, folder: Path) -> None:
     """
     file = folder / "download.txt"
     file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    if find_spec("pip") is None:
+        raise ClusterError(
+            f"wheelhouse needs pip: it is not installed; run: {install_command('wheelhouse')}"
+        )
     arguments = ["pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     arguments += ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--dest", str(folder)]
     arguments += ["--python-version", python, "--requirement", str(file)]
     for platform in _PLATFORMS:
         arguments += ["--platform", platform]
-    _run_module(arguments)
+    command = [sys.executable, "-P", "-m", *arguments]
+    try:
+        run_program(command, _TIMEOUT_S, environment=index_variables())
+    except ProgramError as err:
+        raise _index_error("pip", err) from err
 
 
 def _is_version(version: str) -> bool:
@@ -226,22 +235,14 @@ def _is_version(version: str) -> bool:
         return False
 
 
-def _run_module(arguments: list[str], stdin: str = "") -> str:
-    """Run a Python module with its arguments; return its standard output."""
-    if find_spec(arguments[0]) is None:
-        raise ClusterError(
-            f"wheelhouse needs {arguments[0]}: it is not installed; "
-            f"run: {install_command('wheelhouse')}"
-        )
-    command = [sys.executable, "-P", "-m", *arguments]
-    try:
-        return run_program(command, _TIMEOUT_S, environment=index_variables(), input_text=stdin)
-    except ProgramError as err:
-        message = one_line(err.stderr)[-600:].rpartition("ERROR: ")[2]
-        raise ClusterError(
-            f"package index must have what is added: got {message!r} from {arguments[0]}; "
-            "compare the index's settings"
-        ) from err
+def _index_error(program: str, error: ProgramError) -> ClusterError:
+    if not error.stderr:
+        return ClusterError(str(error))
+    message = one_line(error.stderr)[-600:].rpartition("ERROR: ")[2]
+    return ClusterError(
+        f"package index must have what is added: got {message!r} from {program}; "
+        "compare the index's settings"
+    )
 
 
 def inputs_digest(runtime: Runtime) -> str:

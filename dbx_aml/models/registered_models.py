@@ -21,7 +21,7 @@ from dbx_aml.models.pages import model_version_url
 from dbx_aml.models.registries import (
     Registry,
     find_registry,
-    find_version,
+    get_registered_version,
     linked_registries,
 )
 
@@ -100,7 +100,7 @@ def show_model_version(source: str, *, registry: str | None = None) -> dict[str,
         RegistryError: No registry has the version.
     """
     uri = ModelUri.parse(source)
-    model_registry, version = find_registered_version(uri, registry)
+    model_registry, version = get_registered_version(uri, registry)
     tags = lineage.read_lineage(version.tags)
 
     def list_files() -> list[dict[str, Any]]:
@@ -123,28 +123,6 @@ def show_model_version(source: str, *, registry: str | None = None) -> dict[str,
     }
 
 
-def find_registered_version(uri: ModelUri, registry: str | None) -> tuple[Registry, ModelVersion]:
-    """Return the registry that has a version, and the version.
-
-    Args:
-        uri: URI of a version or an alias.
-        registry: Word of the link or MLflow registry URI; None for both registries of the link.
-
-    Raises:
-        RegistryError: No registry has the version.
-    """
-    link = current_link()
-    registries = [find_registry(registry, link)] if registry else linked_registries(link)
-    pair = find_version(uri, registries)
-    if pair is None:
-        titles = " and ".join(model_registry.title for model_registry in registries)
-        raise RegistryError(
-            f"model version must exist: got {str(uri)!r}, which is not in {titles}; "
-            "'dbx-aml models' lists the versions"
-        )
-    return pair
-
-
 def set_model_alias(source: str, alias: str, *, registry: str | None = None) -> ModelVersionRow:
     """Let an alias name a version; return the version.
 
@@ -157,7 +135,7 @@ def set_model_alias(source: str, alias: str, *, registry: str | None = None) -> 
     Raises:
         RegistryError: No registry has the version, or the registry refuses the alias.
     """
-    model_registry, version = find_registered_version(ModelUri.parse(source), registry)
+    model_registry, version = get_registered_version(ModelUri.parse(source), registry)
     client, number = model_registry.client, str(version.version)
     _call_registry(
         model_registry, lambda: client.set_registered_model_alias(version.name, alias, number)
@@ -178,7 +156,7 @@ def delete_model_alias(name: str, alias: str, *, registry: str | None = None) ->
         RegistryError: No registry has the alias.
     """
     uri = ModelUri(kind="alias", name=name, alias=alias)
-    model_registry, _ = find_registered_version(uri, registry)
+    model_registry, _ = get_registered_version(uri, registry)
     client = model_registry.client
     _call_registry(model_registry, lambda: client.delete_registered_model_alias(name, alias))
 

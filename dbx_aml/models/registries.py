@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dbx_aml._common.deadline import time_limit
-from dbx_aml._common.errors import ArgumentError, DbxAmlError, RegistryError, is_not_found
+from dbx_aml._common.errors import (
+    ArgumentError,
+    DbxAmlError,
+    ModelNotFoundError,
+    RegistryError,
+    is_not_found,
+)
 from dbx_aml._common.redact import redact_uri
 from dbx_aml._common.text import first_line
 from dbx_aml.azure.client import AzureClient
 from dbx_aml.azure.credentials import get_credential
 from dbx_aml.azure.workspaces import with_tracking_uri
-from dbx_aml.link.connected_link import connected_link
+from dbx_aml.link.connected_link import connected_link, current_link
 from dbx_aml.link.link import DATABRICKS, Link
 from dbx_aml.link.uris import (
     is_azureml_uri,
@@ -128,20 +133,31 @@ def find_registry(name: str, link: Link) -> Registry:
     return Registry(name, name)
 
 
-def find_version(
-    uri: ModelUri, registries: Iterable[Registry]
-) -> tuple[Registry, ModelVersion] | None:
-    """Return the first registry that has a registered version, with the version.
+def get_registered_version(
+    uri: ModelUri, registry: str | None, link: Link | None = None
+) -> tuple[Registry, ModelVersion]:
+    """Return the first registry that has a registered version, and the version.
 
     Args:
         uri: URI of a version or an alias.
-        registries: Registries in the order of the questions.
+        registry: Word of the link or MLflow registry URI; None for both registries of the link.
+        link: Link that has the registries; by default the current link.
+
+    Raises:
+        ModelNotFoundError: No registry has the version.
+        RegistryError: A registry does not answer, or refuses the caller.
     """
-    for registry in registries:
-        version = get_version(uri, registry)
+    link = link or current_link()
+    registries = [find_registry(registry, link)] if registry else linked_registries(link)
+    for candidate in registries:
+        version = get_version(uri, candidate)
         if version is not None:
-            return registry, version
-    return None
+            return candidate, version
+    titles = " and ".join(candidate.title for candidate in registries)
+    raise ModelNotFoundError(
+        f"model version must exist: got {str(uri)!r}, which is not in {titles}; "
+        "'dbx-aml models' lists the versions"
+    )
 
 
 def get_version(uri: ModelUri, registry: Registry) -> ModelVersion | None:

@@ -22,7 +22,6 @@ from typing import Any
 from dbx_aml._common.creation_mark import creation_tags
 from dbx_aml._common.errors import (
     ArgumentError,
-    NotFoundError,
     OperationError,
     ServiceError,
     ServingError,
@@ -42,19 +41,16 @@ from dbx_aml.serving.endpoints import (
     deployment_path,
     endpoint_path,
     read_log,
-    reason_in_log,
     show_command,
 )
-from dbx_aml.serving.environment import resolve_environment
+from dbx_aml.serving.environment import SCORE_SCRIPT, resolve_environment
+from dbx_aml.serving.pinned_environment import register_environment
 from dbx_aml.serving.served_model import Report, ServedModel, resolve_served_model
+from dbx_aml.serving.server_log import reason_or_last_lines
 
 log = get_logger(__name__)
 
 DEFAULT_INSTANCE_TYPE = "Standard_DS3_v2"
-# Image that Azure ML installs the conda file into. Source: Microsoft Learn, "Prebuilt Docker
-# images for inference"; seen 2026-11.
-_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04:latest"
-_SCRIPT = Path(__file__).with_name("score_script.py")
 _ENVIRONMENT_NAME = "dbx-aml-serving"
 # Tag of a deployment: one hash over its model and its settings.
 _CONTENT_HASH = "dbx_aml.content_hash"
@@ -157,13 +153,14 @@ def deploy_model(
         )
         _check_model(model, no_code)
         steps = _DeploySteps(resources, endpoint, model, settings, report)
-        name = steps.prepare(deployment, auth_mode)
-        steps.deploy(name, timeout_s)
-        return steps.move_traffic(name, traffic)
+        current = steps.prepare(auth_mode)
+        name = deployment or steps.choose_name(current)
+        current = steps.deploy(current, name, timeout_s)
+        return steps.move_traffic(current, name, traffic)
 
 
 class _DeploySteps:
-    """The steps of one call, in order: `prepare`, `deploy`, `move_traffic`."""
+    """The steps of one call, in order: `prepare`, `choose_name`, `deploy`, `move_traffic`."""
 
     def __init__(
         self,
@@ -182,13 +179,13 @@ class _DeploySteps:
         self._properties: dict[str, Any] = {}
         self._content_hash = ""
 
-    def prepare(self, deployment: str | None, auth_mode: str) -> str:
-        """Make environment, code and endpoint; return the name of the deployment."""
+    def prepare(self, auth_mode: str) -> Endpoint:
+        """Make environment, code and endpoint; return the endpoint."""
         resources = self._resources
         compute_id = self._compute_id()
-        before = resources.find(endpoint_path(self._endpoint))
+        before = Endpoint.find(resources, self._endpoint)
         if before is not None:
-            self._check_endpoint(Endpoint.read(resources, self._endpoint))
+            self._check_endpoint(before)
         self._properties = self._deployment_properties()
         self._content_hash = _hash(self._properties, self._settings)
         if before is None:
@@ -205,12 +202,28 @@ class _DeploySteps:
             resources.put(
                 endpoint_path(self._endpoint), body, show_command=show_command(self._endpoint)
             )
-        return deployment or self._choose_name(Endpoint.read(resources, self._endpoint))
+        return Endpoint.read(resources, self._endpoint)
 
-    def deploy(self, name: str, timeout_s: float) -> None:
-        """Make the deployment unless it exists, and score one row with it."""
+    def choose_name(self, endpoint: Endpoint) -> str:
+        """Return the name of the same deployment if it is there, else a color without traffic."""
+        for item in endpoint.deployments:
+            if item.tags.get(_CONTENT_HASH) == self._content_hash and (
+                item.state not in _FAILED_STATES
+            ):
+                return item.name
+        for color in _COLORS:
+            if not endpoint.traffic.get(color):
+                return color
+        raise ServingError(
+            f"new deployment must have another name than those with traffic: got blue and green "
+            f"with traffic at {endpoint.name!r}; name it with --deployment, or move the traffic "
+            f"with 'dbx-aml endpoint traffic {endpoint.name} blue=100 green=0'"
+        )
+
+    def deploy(self, endpoint: Endpoint, name: str, timeout_s: float) -> Endpoint:
+        """Make the deployment unless it exists, score one row with it, return the endpoint."""
         path = deployment_path(self._endpoint, name)
-        before = Endpoint.read(self._resources, self._endpoint).find_deployment(name)
+        before = endpoint.find_deployment(name)
         if before is not None and before.state not in (*_FAILED_STATES, "Succeeded"):
             # Azure refuses a second change of a deployment before the first one has ended.
             self._report(f"Waiting for the deployment {name}")
@@ -234,11 +247,12 @@ class _DeploySteps:
             before = None
         if before is None:
             self._put_deployment(name, path, timeout_s)
-        self._score_example(name)
-
-    def move_traffic(self, name: str, traffic: int) -> Endpoint:
-        """Give the deployment its share, and let the others keep their proportions."""
         endpoint = Endpoint.read(self._resources, self._endpoint)
+        self._score_example(endpoint, name)
+        return endpoint
+
+    def move_traffic(self, endpoint: Endpoint, name: str, traffic: int) -> Endpoint:
+        """Give the deployment its share, and let the others keep their proportions."""
         shares = split_traffic(endpoint.traffic, name, traffic)
         if shares == {key: share for key, share in endpoint.traffic.items() if share}:
             return endpoint
@@ -266,21 +280,6 @@ class _DeploySteps:
                 f"{endpoint.compute!r}; pass --compute {endpoint.compute}, or use another endpoint"
             )
 
-    def _choose_name(self, endpoint: Endpoint) -> str:
-        for item in endpoint.deployments:
-            if item.tags.get(_CONTENT_HASH) == self._content_hash and (
-                item.state not in _FAILED_STATES
-            ):
-                return item.name
-        for color in _COLORS:
-            if not endpoint.traffic.get(color):
-                return color
-        raise ServingError(
-            f"new deployment must have another name than those with traffic: got blue and green "
-            f"with traffic at {endpoint.name!r}; name it with --deployment, or move the traffic "
-            f"with 'dbx-aml endpoint traffic {endpoint.name} blue=100 green=0'"
-        )
-
     def _deployment_properties(self) -> dict[str, Any]:
         """Return the properties of the deployment; its environment and code are made."""
         settings = self._settings
@@ -301,25 +300,14 @@ class _DeploySteps:
                 properties[name] = value
         if not settings.no_code:
             self._report("Resolving the environment")
-            environment = resolve_environment(self._model.folder)
-            properties["environmentId"] = self._put_environment(
-                environment.hash, environment.conda_dependencies
+            properties["environmentId"] = register_environment(
+                self._resources, _ENVIRONMENT_NAME, resolve_environment(self._model.folder)
             )
             properties["codeConfiguration"] = {
-                "codeId": upload_code(self._resources, {_SCRIPT.name: _SCRIPT}),
-                "scoringScript": _SCRIPT.name,
+                "codeId": upload_code(self._resources, {SCORE_SCRIPT.name: SCORE_SCRIPT}),
+                "scoringScript": SCORE_SCRIPT.name,
             }
         return properties
-
-    def _put_environment(self, digest: str, conda_file: str) -> str:
-        """Return the ARM id of an environment version, which is made if it is missing."""
-        path = f"/environments/{_ENVIRONMENT_NAME}/versions/{digest}"
-        if self._resources.find(path) is None:
-            self._resources.put(
-                path,
-                {"properties": {"image": _IMAGE, "condaFile": conda_file, "tags": creation_tags()}},
-            )
-        return self._resources.arm_id(path)
 
     def _put_deployment(self, name: str, path: str, timeout_s: float) -> None:
         model, settings = self._model, self._settings
@@ -347,7 +335,7 @@ class _DeploySteps:
         except OperationError as err:
             raise self._deployment_error(name, str(err)) from err
 
-    def _score_example(self, name: str) -> None:
+    def _score_example(self, endpoint: Endpoint, name: str) -> None:
         """Score the first row of the model's input example with the new deployment."""
         row = self._model.example_row()
         if row is None:
@@ -358,7 +346,6 @@ class _DeploySteps:
             )
             return
         self._report(f"Scoring a row with {name}")
-        endpoint = Endpoint.read(self._resources, self._endpoint)
         try:
             endpoint.score(row, deployment=name)
         except ServiceError as err:
@@ -373,12 +360,12 @@ class _DeploySteps:
         for container in ("storage-initializer", "inference-server"):
             try:
                 text = read_log(self._resources, self._endpoint, name, container, _LOG_LINES)
-            except (NotFoundError, ServiceError):
+            except ServiceError:
                 continue
             if text.strip():
                 logs.append(f"{container}:\n{text.rstrip()}")
         text = "\n".join(logs)
-        reason = reason_in_log(text)
+        reason = reason_or_last_lines(text)
         return ServingError(
             f"deployment {name!r} of {self._endpoint!r} must start: {problem}"
             + (f"; its log says {reason!r}" if reason else "")

@@ -6,7 +6,6 @@ Source:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -21,6 +20,7 @@ from dbx_aml.link.clouds import check_scoring_url
 from dbx_aml.link.link import Link
 from dbx_aml.serving.aml_resources import AmlResources
 from dbx_aml.serving.scoring_request import request_body
+from dbx_aml.serving.server_log import reason_or_last_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,9 +38,6 @@ MANAGED = "managed"
 _SCORING_TIMEOUT_S = 90.0
 _ENTRA_SCOPE = "https://ml.azure.com/.default"
 _LOG_LINES = 40
-_SHOWN_LINES = 3
-# Last line of a traceback, for example "ModuleNotFoundError: No module named 'lightgbm'".
-_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Exit)\b.*:")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,31 +114,36 @@ class Endpoint:
     @classmethod
     def read(cls, resources: AmlResources, name: str) -> Self:
         """Return an endpoint of a workspace; errors as of `load`."""
-        content = resources.find(endpoint_path(name))
-        if content is None:
+        endpoint = cls.find(resources, name)
+        if endpoint is None:
             raise ServingError(
                 f"endpoint must exist in workspace {resources.workspace.workspace_name!r}: got "
                 f"{name!r}; list the endpoints with 'dbx-aml endpoint list'"
             )
-        deployments = list(resources.list(f"{endpoint_path(name)}/deployments"))
-        return cls._of_content(resources, content, deployments)
+        return endpoint
+
+    @classmethod
+    def find(cls, resources: AmlResources, name: str) -> Self | None:
+        """Return an endpoint of a workspace, None if there is no such endpoint."""
+        content = resources.find(endpoint_path(name))
+        return None if content is None else cls._of_content(resources, content)
 
     @classmethod
     def load_all(cls, *, link: Link | None = None) -> list[Self]:
         """Return all endpoints of the link's workspace, each with its deployments."""
-        resources = AmlResources.of_link(link)
-        endpoints = []
-        for content in resources.list("/onlineEndpoints"):
-            path = endpoint_path(str(content["name"]))
-            deployments = list(resources.list(f"{path}/deployments"))
-            endpoints.append(cls._of_content(resources, content, deployments))
-        return endpoints
+        return cls.read_all(AmlResources.of_link(link))
 
     @classmethod
-    def _of_content(
-        cls, resources: AmlResources, content: Mapping[str, Any], deployments: list[dict[str, Any]]
-    ) -> Self:
+    def read_all(cls, resources: AmlResources) -> list[Self]:
+        """Return all endpoints of a workspace, each with its deployments."""
+        return [
+            cls._of_content(resources, content) for content in resources.list("/onlineEndpoints")
+        ]
+
+    @classmethod
+    def _of_content(cls, resources: AmlResources, content: Mapping[str, Any]) -> Self:
         name, properties = str(content["name"]), content["properties"]
+        deployments = resources.list(f"{endpoint_path(name)}/deployments")
         traffic = {key: int(share) for key, share in (properties.get("traffic") or {}).items()}
         auth_modes = {azure_name: word for word, azure_name in AUTH_MODES.items()}
         compute = str(properties.get("compute") or "").rpartition("/")[2]
@@ -231,7 +233,7 @@ class Endpoint:
         raise ServingError(
             f"endpoint {self.name!r} must score the rows: got {response.status_code} from "
             f"{urlsplit(self.scoring_uri).netloc}: {text}"
-            + (f"; the log of {name!r} says {reason_in_log(log)!r}" if log else ""),
+            + (f"; the log of {name!r} says {reason_or_last_lines(log)!r}" if log else ""),
             log=log,
         )
 
@@ -334,13 +336,6 @@ def read_log(
     url = resources.url(f"{deployment_path(endpoint, deployment)}/getLogs")
     body = {"containerType": CONTAINERS[container], "tail": max_lines}
     return str(resources.client.post(url, body).get("content") or "")
-
-
-def reason_in_log(text: str) -> str:
-    """Return the first exception of a log, the cause of the others; else its last lines."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    exceptions = [line for line in lines if _EXCEPTION.match(line)]
-    return one_line(" ".join(exceptions[:1] or lines[-_SHOWN_LINES:]), 300)
 
 
 def endpoint_path(name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -13,14 +12,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbx_aml._common.deadline import poll_until
 from dbx_aml._common.errors import (
     ArgumentError,
-    ModelNotFoundError,
     ProgramError,
     ServiceUnavailableError,
     ServingError,
@@ -28,15 +25,13 @@ from dbx_aml._common.errors import (
 from dbx_aml._common.http import send
 from dbx_aml._common.programs import run_program
 from dbx_aml._common.retry import RetryPolicy
-from dbx_aml._common.text import one_line
 from dbx_aml.link.connected_link import current_link
 from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.models.registries import (
     AML,
     find_registry,
-    find_version,
-    linked_registries,
+    get_registered_version,
 )
 from dbx_aml.scoring.pinned_model import fetch_model
 from dbx_aml.serving.environment import (
@@ -48,6 +43,7 @@ from dbx_aml.serving.environment import (
     resolve_environment,
 )
 from dbx_aml.serving.scoring_request import request_body
+from dbx_aml.serving.server_log import find_reason
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,7 +60,6 @@ _HEALTH_POLICY = RetryPolicy(timeout_s=1.0, max_attempts=1)
 _SCORE_POLICY = RetryPolicy(timeout_s=300.0, max_attempts=1)
 _STOP_TIMEOUT_S = 1.0
 _LOG_LINES = 25
-_MAX_REASON = 360
 # Variables that the container in Azure ML does not have from this machine: settings of the scoring
 # server, of Python, and of the services that this program is connected with.
 _DROPPED_VARIABLES = (
@@ -87,7 +82,6 @@ os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
 threading.Thread(target=end_with_parent, daemon=True).start()
 amlserver.run()
 """
-_EXCEPTION = re.compile(r"(?!azureml_inference_server_http\.)[A-Za-z_][\w.]*(?:: .*)?")
 
 
 class LocalEndpoint:
@@ -331,24 +325,6 @@ def try_endpoint(
             endpoint.stop()
 
 
-def find_reason(log: str) -> str:
-    """Return the last exception in a log that the scoring server did not raise, on one line."""
-    lines = log.splitlines()
-    # An exception follows the indented lines of its traceback, and may have several lines.
-    starts = [
-        number
-        for number, (previous_line, line) in enumerate(pairwise(lines), start=1)
-        if previous_line.startswith("  ") and _EXCEPTION.fullmatch(line)
-    ]
-    if not starts:
-        return ""
-    message = one_line(" ".join(takewhile(str.strip, lines[starts[-1] :])))
-    if len(message) <= _MAX_REASON:
-        return message
-    # MLflow shows the rows first, and then what is wrong with them.
-    return f"{message[: _MAX_REASON // 3]} ... {message[-_MAX_REASON * 2 // 3 :]}"
-
-
 def _find_client(uri: ModelUri, registry: str | None, link: Link | None) -> MlflowClient:
     if uri.kind == "path":
         # For a local folder no server is asked. MLflow's default store would be created now.
@@ -357,14 +333,7 @@ def _find_client(uri: ModelUri, registry: str | None, link: Link | None) -> Mlfl
     if uri.kind not in ("alias", "version"):
         tracks_in_aml = link.mode == AML
         return find_registry(registry or (AML if tracks_in_aml else "databricks"), link).client
-    registries = [find_registry(registry, link)] if registry else linked_registries(link)
-    found_version = find_version(uri, registries)
-    if found_version is None:
-        raise ModelNotFoundError(
-            f"model must be registered in {' or '.join(item.title for item in registries)}: got "
-            f"{str(uri)!r}; list the versions with 'dbx-aml models'"
-        )
-    return found_version[0].client
+    return get_registered_version(uri, registry, link)[0].client
 
 
 @contextmanager

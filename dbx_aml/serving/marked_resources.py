@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dbx_aml._common.creation_mark import CREATED_AT_TAG, CREATED_BY_TAG
-from dbx_aml._common.errors import DbxAmlError, ServingError
+from dbx_aml._common.errors import DbxAmlError, ScoringError, ServingError
 from dbx_aml._common.text import sql_identifier
 from dbx_aml.link.link import Link
 from dbx_aml.link.uris import is_azureml_uri, is_unity_catalog_uri
@@ -18,13 +18,14 @@ from dbx_aml.models.lineage import version_tags_for
 from dbx_aml.models.registries import AML, Registry, linked_registries
 from dbx_aml.scoring.delta_table import Table
 from dbx_aml.scoring.delta_write import CHECKPOINT_PROPERTY
+from dbx_aml.scoring.table_identity import TableIdentity, identify_table
 from dbx_aml.serving.aml_resources import AmlResources
-from dbx_aml.serving.endpoints import Endpoint, deployment_path, endpoint_path
-from dbx_aml.tracking.mirror.server import MlflowServer
+from dbx_aml.serving.endpoints import Endpoint, deployment_path
+from dbx_aml.tracking.mirror.server import MlflowServer, read_pages
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
-    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
     from pyspark.sql import SparkSession
 
 # What `clean --only` takes, in the order of deletion.
@@ -119,7 +120,7 @@ def _readers(search: Search) -> Iterator[tuple[str, str, Callable[[], Iterable[M
     tracking_uris = dict.fromkeys(item.tracking_uri for item in registries)
     if has_workspace:
         resources = AmlResources.of_link(link)
-        yield "endpoints", "endpoints", partial(_endpoints, resources, link)
+        yield "endpoints", "endpoints", partial(_endpoints, resources)
         yield "jobs", "jobs", partial(_jobs, resources)
     for registry in registries:
         yield "models", f"models of {registry.title}", partial(_models, registry)
@@ -142,8 +143,8 @@ def is_of_service(error: Exception) -> bool:
     return isinstance(error, (DbxAmlError, MlflowException, *SPARK_ERRORS))
 
 
-def _endpoints(resources: AmlResources, link: Link) -> Iterator[MarkedResource]:
-    for endpoint in Endpoint.load_all(link=link):
+def _endpoints(resources: AmlResources) -> Iterator[MarkedResource]:
+    for endpoint in Endpoint.read_all(resources):
         others = [item for item in endpoint.deployments if CREATED_BY_TAG not in item.tags]
         is_whole = CREATED_BY_TAG in endpoint.tags and not others
         instances = [
@@ -177,10 +178,10 @@ def _endpoints(resources: AmlResources, link: Link) -> Iterator[MarkedResource]:
 
 
 def _delete_endpoint(endpoint: Endpoint) -> str:
-    if endpoint.resources.find(endpoint_path(endpoint.name)) is None:
+    current = Endpoint.find(endpoint.resources, endpoint.name)
+    if current is None:
         return DELETED
     # Traffic may have moved to it since it was listed.
-    current = Endpoint.read(endpoint.resources, endpoint.name)
     if any(current.traffic.values()) and not any(endpoint.traffic.values()):
         return SKIPPED
     current.delete()
@@ -234,17 +235,15 @@ def _models(registry: Registry) -> Iterator[MarkedResource]:
         )
 
 
-def _registered_models(registry: Registry) -> Iterator[Any]:
-    token = None
-    while True:
-        page = registry.client.search_registered_models(max_results=100, page_token=token)
-        for model in page:
-            # The search in Unity Catalog leaves tags out.
-            is_bare = is_unity_catalog_uri(registry.uri)
-            yield registry.client.get_registered_model(model.name) if is_bare else model
-        token = page.token
-        if not token:
-            return
+def _registered_models(registry: Registry) -> Iterator[RegisteredModel]:
+    client = registry.client
+    models = read_pages(
+        lambda token: client.search_registered_models(max_results=100, page_token=token),
+        "registered-models/search",
+    )
+    # The search in Unity Catalog leaves tags out.
+    is_bare = is_unity_catalog_uri(registry.uri)
+    return (client.get_registered_model(model.name) if is_bare else model for model in models)
 
 
 def _model_version(registry: Registry, version: ModelVersion, made_at_tag: str) -> MarkedResource:
@@ -350,45 +349,35 @@ def _archive(resources: AmlResources, path: str) -> str:
 
 
 def _tables(spark: SparkSession, schemas: Iterable[str]) -> Iterator[MarkedResource]:
-    marked: dict[str, dict[str, str]] = {}
+    marked: dict[str, TableIdentity] = {}
     for schema in schemas:
         quoted = ".".join(map(sql_identifier, schema.split(".")))
         for row in spark.sql(f"SHOW TABLES IN {quoted}").collect():
             name = f"{quoted}.{sql_identifier(row['tableName'])}"
-            if not row["isTemporary"]:
-                properties = _table_properties(spark, name)
-                if CREATED_BY_TAG in properties:
-                    marked[name] = properties
+            identity = None if row["isTemporary"] else _find_identity(spark, name)
+            if identity is not None and CREATED_BY_TAG in identity.properties:
+                marked[name] = identity
     inputs = {name: _inputs_of(spark, name) for name in marked}
-    for name, properties in marked.items():
-        table_id, size = _table_details(spark, name)
-        readers = [other for other in marked if table_id in inputs[other]]
+    for name, identity in marked.items():
+        readers = [other for other in marked if identity.id in inputs[other]]
         yield MarkedResource(
             group="tables",
             kind="table",
             name=name.replace("`", ""),
             service="Spark",
-            created_at=_creation_time(properties),
-            detail=f"{size:,} bytes",
+            created_at=_creation_time(identity.properties),
+            detail=f"{identity.size_bytes or 0:,} bytes",
             usage=f"is the input of {readers[0].replace('`', '')}" if readers else "",
-            delete=partial(_drop_table, spark, name, properties.get(CHECKPOINT_PROPERTY)),
+            delete=partial(_drop_table, spark, name, identity.properties.get(CHECKPOINT_PROPERTY)),
         )
 
 
-def _table_properties(spark: SparkSession, name: str) -> dict[str, str]:
-    from dbx_aml.scoring.spark_errors import SPARK_ERRORS
-
+def _find_identity(spark: SparkSession, name: str) -> TableIdentity | None:
     try:
-        rows = spark.sql(f"SHOW TBLPROPERTIES {name}").collect()
-    except SPARK_ERRORS:
-        # A view, or a table that the caller may not read: the mark of neither is known.
-        return {}
-    return {row["key"]: row["value"] for row in rows}
-
-
-def _table_details(spark: SparkSession, name: str) -> tuple[str, int]:
-    row = spark.sql(f"DESCRIBE DETAIL {name}").select("id", "sizeInBytes").first()
-    return (str(row["id"]), int(row["sizeInBytes"] or 0)) if row else ("", 0)
+        return identify_table(spark, Table(name))
+    except ScoringError:
+        # The caller may not read the table: its mark is not known.
+        return None
 
 
 def _inputs_of(spark: SparkSession, name: str) -> set[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from dbx_aml._common.errors import ArgumentError, ModelNotFoundError, ServingError
+from dbx_aml._common.errors import ArgumentError, ServingError
 from dbx_aml._common.text import first_line
 from dbx_aml.link.link import Link
 from dbx_aml.models.copy import copy_model_version
@@ -15,7 +15,8 @@ from dbx_aml.models.lineage import read_lineage
 from dbx_aml.models.model_download import file_repository
 from dbx_aml.models.model_files import locate_model
 from dbx_aml.models.model_uri import ModelUri
-from dbx_aml.models.registries import AML, Registry, find_registry, find_version, linked_registries
+from dbx_aml.models.registries import AML, Registry, find_registry, get_registered_version
+from dbx_aml.serving.environment import SERVER_REQUIREMENTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,7 @@ _FILES = (
 )
 _PYFUNC = "python_function"
 # Packages that Azure ML's image for models without code needs in the model's own requirements.
-NO_CODE_PACKAGES = ("azureml-inference-server-http", "azureml-ai-monitoring")
+_NO_CODE_PACKAGES = tuple(pin.partition("==")[0] for pin in SERVER_REQUIREMENTS)
 
 Report = Callable[[str], None]
 
@@ -73,10 +74,10 @@ class ServedModel:
         return example.iloc[:1] if hasattr(example, "iloc") else None
 
     def missing_no_code_packages(self) -> list[str]:
-        """Return the packages of `NO_CODE_PACKAGES` that the model's requirements lack."""
+        """Return the packages of a model without code that the model's requirements lack."""
         file = self.folder / "requirements.txt"
         text = file.read_text(encoding="utf-8").lower() if file.is_file() else ""
-        return [name for name in NO_CODE_PACKAGES if name not in text.replace("_", "-")]
+        return [name for name in _NO_CODE_PACKAGES if name not in text.replace("_", "-")]
 
 
 def resolve_served_model(
@@ -108,15 +109,7 @@ def resolve_served_model(
             "with dbx_aml.register_model, and pass for example 'models:/delay@champion'"
         )
     report("Finding the model")
-    registries = linked_registries(link) if registry is None else [find_registry(registry, link)]
-    found_version = find_version(uri, registries)
-    if found_version is None:
-        places = " or ".join(item.title for item in registries)
-        raise ModelNotFoundError(
-            f"model must be registered in {places}: got {model_uri!r}; list the versions with "
-            "'dbx-aml models'"
-        )
-    source, version = found_version
+    source, version = get_registered_version(uri, registry, link)
     name, number = str(version.name), str(version.version)
     aml_registry = find_registry(AML, link)
     copied_from = ""

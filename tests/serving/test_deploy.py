@@ -165,7 +165,7 @@ def test_a_version_that_no_registry_has_is_named_with_the_places(
     register: RegisterFunction, link: Link, uri: str
 ) -> None:
     register()
-    with pytest.raises(ModelNotFoundError, match=r"registered in Azure ML workspace mlw-team"):
+    with pytest.raises(ModelNotFoundError, match=r"which is not in Azure ML workspace mlw-team"):
         deploy_model("delay-ep", uri, link=link, registry="aml")
 
 

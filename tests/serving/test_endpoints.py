@@ -7,7 +7,7 @@ import pytest
 from dbx_aml import AmlWorkspace, Endpoint
 from dbx_aml._common.errors import ArgumentError, ServingError, UntrustedHostError
 from dbx_aml.serving.aml_resources import AmlResources
-from dbx_aml.serving.endpoints import Deployment, reason_in_log
+from dbx_aml.serving.endpoints import Deployment
 
 WORKSPACE = AmlWorkspace(
     subscription_id="8c1e5a90-2b7d-4c8e-9f11-3d5a7b9c0e42",
@@ -92,13 +92,3 @@ def test_the_key_goes_to_an_inference_host_of_the_cloud_alone(uri: str) -> None:
     # A request for the key would need the credential, which is None here.
     with pytest.raises(UntrustedHostError, match="inference hosts"):
         endpoint_with({"blue": 100}, scoring_uri=uri).score([[1]])
-
-
-def test_a_log_is_told_by_its_first_exception() -> None:
-    log = (
-        "Starting\nTraceback (most recent call last):\n  File 'x'\n"
-        "ModuleNotFoundError: No module named 'skops'\n\nDuring handling ...\n"
-        "azureml_inference_server_http.UserScriptImportException: Failed to import\nWorker exits\n"
-    )
-    assert reason_in_log(log) == "ModuleNotFoundError: No module named 'skops'"
-    assert reason_in_log("a\nb\n\nc\nd\n") == "b c d"

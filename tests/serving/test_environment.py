@@ -18,13 +18,14 @@ from dbx_aml._common.errors import (
     UnsolvableRequirementsError,
 )
 from dbx_aml.serving import environment as module
+from dbx_aml.serving import pinned_environment
 from dbx_aml.serving.environment import (
-    ServedEnvironment,
     build_environment,
     minor_version,
     read_python_version,
     resolve_environment,
 )
+from dbx_aml.serving.pinned_environment import PinnedEnvironment
 
 OWN_PYTHON = minor_version(platform.python_version())
 
@@ -34,6 +35,7 @@ def cache(tmp_path: Path, monkeypatch) -> Path:
     """An empty cache folder of environments."""
     folder = tmp_path / "cache"
     monkeypatch.setattr(module, "environments_folder", lambda: folder)
+    monkeypatch.setattr(pinned_environment, "environments_folder", lambda: folder)
     return folder
 
 
@@ -51,6 +53,7 @@ def calls(monkeypatch) -> list[tuple[str, ...]]:
         return "pandas==2.3.3\nsix==1.17.0\n"
 
     monkeypatch.setattr(module, "run_uv", run)
+    monkeypatch.setattr(uv, "run_uv", run)
     return calls
 
 
@@ -70,11 +73,12 @@ def test_the_requirements_of_model_and_server_are_resolved_for_linux_and_the_pyt
 ) -> None:
     model = write_model(tmp_path / "model", "pandas\n")
     environment = resolve_environment(model)
-    assert environment == ServedEnvironment(
+    assert environment == PinnedEnvironment(
         python="3.12", requirements=("pandas==2.3.3", "six==1.17.0")
     )
     (call,) = calls
-    assert call[:4] == ("pip", "compile", str(model / "requirements.txt"), "-")
+    assert call[:3] == ("pip", "compile", "-")
+    assert call[-1] == str(model / "requirements.txt")
     options = dict(pairwise(call))
     assert options["--python-version"] == "3.12"
     assert options["--python-platform"] == "x86_64-manylinux_2_28"
@@ -102,22 +106,22 @@ def test_options_of_package_indexes_stay_with_the_pins(tmp_path, cache, calls) -
 
 def test_the_conda_file_has_python_and_every_pin_and_the_hash_changes_with_both() -> None:
     lines = ("pandas==2.3.3", "tzdata==2025.2 ; sys_platform == 'win32'")
-    environment = ServedEnvironment(python="3.12", requirements=lines)
+    environment = PinnedEnvironment(python="3.12", requirements=lines)
     content = yaml.safe_load(environment.conda_dependencies)
     assert content["channels"] == ["conda-forge"]
     assert content["dependencies"] == ["python=3.12", "pip", {"pip": list(lines)}]
     assert environment.requirements_file == f"{lines[0]}\n{lines[1]}\n"
     hashes = {
         environment.hash,
-        ServedEnvironment(python="3.11", requirements=lines).hash,
-        ServedEnvironment(python="3.12", requirements=lines[:1]).hash,
+        PinnedEnvironment(python="3.11", requirements=lines).hash,
+        PinnedEnvironment(python="3.12", requirements=lines[:1]).hash,
     }
     assert len(hashes) == 3
-    assert ServedEnvironment(python="3.12", requirements=lines).hash == environment.hash
+    assert PinnedEnvironment(python="3.12", requirements=lines).hash == environment.hash
 
 
 def test_an_environment_is_built_once_and_a_stopped_build_is_done_again(cache, calls) -> None:
-    environment = ServedEnvironment(python="3.12", requirements=("six==1.17.0",))
+    environment = PinnedEnvironment(python="3.12", requirements=("six==1.17.0",))
     stopped = cache / environment.hash
     (stopped / "bin").mkdir(parents=True)
     steps: list[str] = []
@@ -131,7 +135,7 @@ def test_an_environment_is_built_once_and_a_stopped_build_is_done_again(cache, c
 
 
 def test_an_environment_with_the_python_of_this_process_is_installed_and_starts(cache) -> None:
-    environment = ServedEnvironment(python=OWN_PYTHON, requirements=("six==1.17.0",))
+    environment = PinnedEnvironment(python=OWN_PYTHON, requirements=("six==1.17.0",))
     built = build_environment(environment)
     code = "import six, sys; print(six.__version__, sys.prefix)"
     done = subprocess.run(
@@ -193,12 +197,12 @@ def test_a_package_index_without_an_answer_is_no_fault_of_the_model(
 def test_a_python_that_is_neither_here_nor_downloaded_is_named(cache, monkeypatch) -> None:
     monkeypatch.setenv("UV_PYTHON_DOWNLOADS", "never")
     with pytest.raises(ServingError, match=r"Python of the model .*: got 3\.9[0-9]") as caught:
-        build_environment(ServedEnvironment(python="3.99", requirements=("six==1.17.0",)))
+        build_environment(PinnedEnvironment(python="3.99", requirements=("six==1.17.0",)))
     assert "install Python 3.99" in str(caught.value)
 
 
 def test_a_package_that_does_not_install_is_named_and_leaves_no_environment(cache) -> None:
-    environment = ServedEnvironment(python=OWN_PYTHON, requirements=("six==0.0.999",))
+    environment = PinnedEnvironment(python=OWN_PYTHON, requirements=("six==0.0.999",))
     for _ in range(2):
         with pytest.raises(ServingError, match=r"must install on this machine.*six==0\.0\.999"):
             build_environment(environment)
