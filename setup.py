@@ -34,8 +34,10 @@ LOCAL = [
 # The cluster commands. A cluster has its own, which must never be upgraded in place.
 CLUSTER = ["databricks-sdk>=0.30"]
 
-# Resolves and builds the environment of a served model.
-SERVE = ["uv>=0.5"]
+SERVE = [
+    "uv>=0.5",  # resolves and builds the environment of a served model or a job
+    "pathspec>=0.12",  # which files of a folder .amlignore leaves out of a job
+]
 
 # Distances and page of monitoring; most runtimes have both.
 MONITOR = [

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from dbx_aml.scoring.score_table import score_table
     from dbx_aml.serving.deploy import deploy_model
     from dbx_aml.serving.endpoints import Endpoint
+    from dbx_aml.serving.jobs import Job
     from dbx_aml.serving.local_server import try_endpoint
+    from dbx_aml.serving.submit import submit_job
     from dbx_aml.tracking.connect import connect
     from dbx_aml.tracking.connection import Connection
 
@@ -65,6 +67,7 @@ __all__ = [
     "AmlWorkspace",
     "Connection",
     "Endpoint",
+    "Job",
     "Link",
     "MonitoringResult",
     "ScoringResult",
@@ -83,6 +86,7 @@ __all__ = [
     "sample_flights",
     "score_table",
     "status",
+    "submit_job",
     "try_endpoint",
 ]
 
@@ -90,6 +94,7 @@ _HOMES = {
     "AmlWorkspace": "dbx_aml.link.workspace",
     "Connection": "dbx_aml.tracking.connection",
     "Endpoint": "dbx_aml.serving.endpoints",
+    "Job": "dbx_aml.serving.jobs",
     "Link": "dbx_aml.link.link",
     "MonitoringResult": "dbx_aml.monitoring.result",
     "ScoringResult": "dbx_aml.scoring.result",
@@ -107,6 +112,7 @@ _HOMES = {
     "sample_flights": "dbx_aml.local.samples",
     "score_table": "dbx_aml.scoring.score_table",
     "status": "dbx_aml.doctor.status",
+    "submit_job": "dbx_aml.serving.submit",
     "try_endpoint": "dbx_aml.serving.local_server",
 }
 

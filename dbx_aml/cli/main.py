@@ -24,6 +24,7 @@ from dbx_aml.cli.cluster import cluster
 from dbx_aml.cli.demo import demo
 from dbx_aml.cli.doctor import doctor
 from dbx_aml.cli.endpoint import endpoint
+from dbx_aml.cli.job import job
 from dbx_aml.cli.link import link
 from dbx_aml.cli.mirror import mirror
 from dbx_aml.cli.models import models
@@ -88,6 +89,7 @@ for _command in (
     doctor,
     endpoint,
     environment,
+    job,
     link,
     mirror,
     models,

@@ -57,7 +57,7 @@ def read_deployment_file(file: Path, endpoint: str) -> dict[str, Any]:
         ArgumentError: The file is not readable, names another endpoint, has a field that is not
             supported, or is a deploy config of the retired web services.
     """
-    content = _read_yaml(file)
+    content = read_yaml(file)
     compute_type = str(content.get("computeType") or content.get("compute_type") or "").upper()
     if compute_type in _LEGACY:
         raise ArgumentError(
@@ -96,7 +96,7 @@ def _deployment_arguments(file: Path, content: Mapping[str, Any], endpoint: str)
         if content.get(name) is not None:
             arguments[name] = content[name]
     for name in ("environment_variables", "tags"):
-        texts = _mapping(file, content, name)
+        texts = read_mapping(file, content, name)
         arguments[name] = {str(key): str(value) for key, value in texts.items()}
     if content.get("request_settings"):
         arguments["request_settings"] = _request_settings(file, content)
@@ -107,7 +107,7 @@ def _deployment_arguments(file: Path, content: Mapping[str, Any], endpoint: str)
 
 def _request_settings(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     settings = {}
-    for name, value in _mapping(file, content, "request_settings").items():
+    for name, value in read_mapping(file, content, "request_settings").items():
         if name not in _REQUEST_SETTINGS:
             raise _unsupported(file, f"request_settings.{name}", _REQUEST_SETTINGS)
         is_time = name.endswith("_ms")
@@ -116,7 +116,7 @@ def _request_settings(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _data_collector(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    fields = _mapping(file, content, "data_collector")
+    fields = read_mapping(file, content, "data_collector")
     names = ("collections", "rolling_rate", "sampling_rate")
     for name in fields:
         if name not in names:
@@ -137,7 +137,12 @@ def _data_collector(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _read_yaml(file: Path) -> Mapping[str, Any]:
+def read_yaml(file: Path) -> Mapping[str, Any]:
+    """Return the content of a YAML file that has a mapping.
+
+    Raises:
+        ArgumentError: The file is not readable, or has something else.
+    """
     import yaml
 
     try:
@@ -149,7 +154,8 @@ def _read_yaml(file: Path) -> Mapping[str, Any]:
     return content
 
 
-def _mapping(file: Path, content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def read_mapping(file: Path, content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a field of a YAML file that must be a mapping; an empty one if it is missing."""
     fields = content.get(name) or {}
     if not isinstance(fields, Mapping):
         raise ArgumentError(f"{name} in {file} must be a mapping: got {fields!r}")

@@ -9,12 +9,15 @@ import mlflow
 import pytest
 from click.testing import CliRunner, Result
 
-from dbx_aml import Link, deploy_model
+from dbx_aml import Job, Link, deploy_model, submit_job
 from dbx_aml._common.errors import ArgumentError, ServingError
 from dbx_aml.cli.main import main
 from dbx_aml.serving.clean import delete_resources, find_marked_resources, parse_age
 from tests.serving.conftest import RegisterFunction, link_config
+from tests.serving.test_jobs import resolved_job_environment
 from tests.support.azureml import AzureMl
+
+__all__ = ["resolved_job_environment"]
 
 pytestmark = pytest.mark.azureml
 
@@ -34,6 +37,30 @@ def made(register: RegisterFunction, link: Link, azureml_client: Any) -> Link:
         deploy_model("delay-ep", "models:/delay/1", instance_count=11, link=link)
     azureml_client.create_registered_model("theirs")
     return link
+
+
+@pytest.mark.slow
+def test_a_running_job_is_canceled_and_deleted_and_that_of_others_stays(
+    resolved_job_environment: None,
+    azureml_client: Any,
+    azureml: AzureMl,
+    link: Link,
+    tmp_path: Path,
+) -> None:
+    azureml.job_fault("endless-preparing")
+    (tmp_path / "train.py").write_text("print('done')\n")
+    job = submit_job(tmp_path / "train.py", compute="cpu-cluster", name="ours", link=link)
+    content = job.resources.find("/jobs/ours") or {}
+    theirs = {**content["properties"], "tags": {}}
+    job.resources.put("/jobs/theirs", {"properties": theirs})
+    (found,) = find_marked_resources(link=link, only=["jobs"]).resources
+    assert (found.kind, found.name, found.detail) == ("job", "ours", "Preparing")
+    (result,) = delete_resources([found])
+    assert (result.state, result.error) == ("deleted", "")
+    assert [item.name for item in Job.load_all(link=link)] == ["theirs"]
+    assert Job.load("theirs", link=link).state == "Preparing"
+    # Whoever cleans up at the same time has deleted it.
+    assert [item.state for item in delete_resources([found])] == ["deleted"]
 
 
 def test_all_with_the_mark_is_deleted_and_a_second_call_finds_nothing(

@@ -1,8 +1,10 @@
 """The storage account: signed URLs that look like Azure's, and the bytes in Azurite."""
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote, urlsplit
 
+from azure.core.exceptions import ResourceExistsError
 from azure.storage.blob import (
     BlobSasPermissions,
     BlobServiceClient,
@@ -22,7 +24,7 @@ _CLOCK_SKEW = timedelta(minutes=10)
 
 
 class Blobs:
-    """The account's one container.
+    """The account with its container of artifacts, and one container for each upload of code.
 
     Args:
         workspace: Workspace that names the account.
@@ -62,9 +64,14 @@ class Blobs:
         answer = self._azurite.send("GET", f"{url.path}?{url.query}", headers, None)
         return answer.body if answer.status == 200 else b""
 
+    def write(self, name: str, content: bytes) -> None:
+        """Write the bytes of a blob, in the place of those that it had."""
+        self._client.get_blob_client(_CONTAINER, name).upload_blob(content, overwrite=True)
+
     def make_container(self, name: str) -> str:
-        """Return the signed URL of a new container, to which a client may upload."""
-        self._client.create_container(name)
+        """Return the signed URL of a container, which is made, to which a client may upload."""
+        with suppress(ResourceExistsError):
+            self._client.create_container(name)
         now = datetime.now(UTC)
         signature = generate_container_sas(
             self._workspace.storage_account,

@@ -14,6 +14,8 @@ _EXPERIMENT_PREFIX = "7d1f3b52-90ac-4e6d-b1f0-"
 _GUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _RUN_FILTER = re.compile(rf"\brun_id\b\W*(?:=|!=|IN)\s*\(?(?:\s*,?\s*'{_GUID}')+", re.IGNORECASE)
 _RUN_KEYS = ("run_id", "run_uuid")
+# Name of a job -> run of the MLflow server: the run of a job has the job's name.
+_JOB_RUNS: dict[str, str] = {}
 
 
 def experiment_guid(number: str) -> str:
@@ -29,13 +31,23 @@ def experiment_number(guid: str) -> str:
     return guid if guid == "0" else "-1"
 
 
+def name_run(run_id: str, job: str) -> None:
+    """Let a run of the MLflow server have the name of a job."""
+    _JOB_RUNS[job] = run_id
+
+
 def run_guid(run_id: str) -> str:
-    """Return a run of the MLflow server with Azure's dashes."""
+    """Return a run of the MLflow server with Azure's dashes, or with the name of its job."""
+    for job, job_run_id in _JOB_RUNS.items():
+        if job_run_id == run_id:
+            return job
     return str(UUID(run_id)) if re.fullmatch("[0-9a-f]{32}", run_id) else run_id
 
 
 def run_hex(run_id: str) -> str:
-    """Return a run's GUID as the MLflow server knows it."""
+    """Return a run's GUID, or the name of its job, as the MLflow server knows it."""
+    if run_id in _JOB_RUNS:
+        return _JOB_RUNS[run_id]
     return run_id.replace("-", "").lower() if re.fullmatch(_GUID, run_id) else run_id
 
 

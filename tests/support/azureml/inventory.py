@@ -6,7 +6,7 @@ Source:
 
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import uuid4
+from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from tests.support.azureml.blob import Blobs
 from tests.support.azureml.resources import Refusal, Resources
@@ -69,8 +69,6 @@ class Inventory:
 
     def respond(self, request: Request, path: str) -> Response | None:
         """Answer a request to such a resource; None for another path."""
-        if match_path(r"/jobs", path) and request.method == "GET":
-            return self._resources.page(request, path)
         if match_path(r"/(datastores|computes)", path) and request.method == "GET":
             return self._resources.page(request, path)
         if match_path(r"/(datastores|computes)/[^/]+", path) and request.method == "GET":
@@ -100,7 +98,7 @@ class Inventory:
         if call:
             if kind != "codes" or call.lower() != "/startpendingupload":
                 return Response(status=404)
-            return self._pending_upload()
+            return self._pending_upload(path)
         if request.method == "GET":
             return json_response(self._resources.get(path))
         if request.method != "PUT":
@@ -124,8 +122,9 @@ class Inventory:
         resource = self._resources.set(path, f"{kind}/versions", {"properties": fields})
         return json_response(resource, 200 if before else 201)
 
-    def _pending_upload(self) -> Response:
-        name = str(uuid4())
+    def _pending_upload(self, path: str) -> Response:
+        # One place for each version of code, however often a client asks.
+        name = str(uuid5(NAMESPACE_URL, path.lower()))
         signed = self._blobs.make_container(name)
         return json_response(
             {

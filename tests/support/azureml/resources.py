@@ -164,9 +164,11 @@ class Resources:
                 if key == path.lower() or key.startswith(f"{path.lower()}/"):
                     del self._items[key]
 
-    def page(self, request: Request, path: str) -> Response:
+    def page(self, request: Request, path: str, *, is_newest_first: bool = False) -> Response:
         """Answer with one page of a collection."""
         items = self.children(path)
+        if is_newest_first:
+            items.sort(key=lambda item: str(item["systemData"]["createdAt"]), reverse=True)
         first = int(request.query.get("$skip") or 0)
         page: dict[str, Any] = {"value": items[first : first + _PAGE]}
         if first + _PAGE < len(items):

@@ -24,6 +24,8 @@ from tests.support.http.faults import Fault, Faults
 from tests.support.http.journal import Journal
 from tests.support.http.messages import Request, Response, json_response
 
+_PROXY_VARIABLES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+
 
 class Server:
     """A running stand-in."""
@@ -59,6 +61,14 @@ class Server:
             self._faults,
             self._journal,
         )
+        self._service.jobs.client_variables = {
+            **dict.fromkeys(_PROXY_VARIABLES, f"http://127.0.0.1:{self._proxy.server_port}"),
+            "no_proxy": "127.0.0.1,localhost",
+            "REQUESTS_CA_BUNDLE": str(self._certificates.authority),
+            "SSL_CERT_FILE": str(self._certificates.authority),
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "AZUREML_CURRENT_CLOUD": "AzureCloud",
+        }
         backend.wait()
 
     def connection_details(self) -> dict[str, Any]:
@@ -102,6 +112,8 @@ class Server:
             self._service.resources.operation_host = state["operation_host"]
         if "endless_operations" in state:
             self._service.resources.endless = state["endless_operations"]
+        if "job_fault" in state:
+            self._service.jobs.fault = state["job_fault"]
         if state.get("revoke_tokens"):
             self._tokens.revoke_all()
 
@@ -111,6 +123,7 @@ class Server:
         self._tokens.reset()
         self._permissions.denied = ()
         self._service.resources.reset_faults()
+        self._service.jobs.fault = ""
         self._journal.clear()
 
     def _delete_data(self) -> None:

@@ -11,6 +11,7 @@ from tests.support.azureml.endpoints import Endpoints
 from tests.support.azureml.entra import Entra
 from tests.support.azureml.errors import service_error, tracking_error
 from tests.support.azureml.inventory import Inventory
+from tests.support.azureml.jobs import Jobs
 from tests.support.azureml.management import Management
 from tests.support.azureml.model_sources import SourceCheck
 from tests.support.azureml.permission import Permissions, action_of
@@ -61,12 +62,15 @@ class Service:
         self._endpoints = Endpoints(
             self.resources, tokens, folder, self._read_model, self._inventory.read_code
         )
+        self.jobs = Jobs(
+            self.resources, tokens, tracking, blobs, folder / "jobs", self._inventory.read_code
+        )
         self._management = Management(
             workspace,
             tokens,
             permissions,
             self.resources,
-            [self._endpoints.respond, self._inventory.respond],
+            [self._endpoints.respond, self.jobs.respond, self._inventory.respond],
         )
 
     def respond(self, request: Request) -> Response:
@@ -99,6 +103,7 @@ class Service:
     def clear_resources(self) -> None:
         """End every deployment and restore the resources of the start."""
         self._endpoints.clear()
+        self.jobs.clear()
         self.resources.clear()
         self._inventory.restore()
 
@@ -134,6 +139,9 @@ class Service:
             return self._artifacts.of_container(request, path)
         if match_path(_RUN_TOKEN, path):
             return self._run_token()
+        details = match_path(r"/runs/([^/]+)/details", path)
+        if details:
+            return self.jobs.details(unquote(details[1]))
         return self._artifacts.of_run(request, path)
 
     def _run_token(self) -> Response:

@@ -105,6 +105,10 @@ class AzureMl:
         """Let operations go on for ever, until the next reset."""
         self._post("state", {"endless_operations": True})
 
+    def job_fault(self, kind: str) -> None:
+        """Let this happen to jobs that are submitted before the next reset; see `JOB_FAULTS`."""
+        self._post("state", {"job_fault": kind})
+
     def reset(self) -> None:
         """End every fault, empty the journal, restore permissions and token lifetime."""
         self._post("reset", {})

@@ -4,6 +4,7 @@ Only calls of MLflow 2 are known here; those that MLflow 3 added are answered as
 """
 
 import json
+import time
 from contextlib import nullcontext
 from threading import Lock
 from typing import Any
@@ -12,9 +13,11 @@ from uuid import uuid4
 
 from tests.support.azureml.errors import tracking_error
 from tests.support.azureml.identifiers import (
+    experiment_guid,
     experiment_number,
     inward,
     inward_query,
+    name_run,
     outward,
     run_hex,
 )
@@ -89,6 +92,23 @@ class Tracking:
             return True
         got = self._get("experiments/get", f"experiment_id={info['experiment_id']}")
         return bool(got.get("experiment", {}).get("name") == experiment)
+
+    def start_job_run(self, job: str, experiment: str, display_name: str) -> str:
+        """Make the run of a job; return the GUID of its experiment."""
+        query = urlencode({"experiment_name": experiment})
+        found = self._get("experiments/get-by-name", query).get("experiment")
+        number = str((found or self._post("experiments/create", name=experiment))["experiment_id"])
+        tags = [{"key": _ROOT_TAG, "value": job}, {"key": "mlflow.runName", "value": display_name}]
+        run = self._post(
+            "runs/create", experiment_id=number, start_time=int(time.time() * 1000), tags=tags
+        )
+        name_run(run["run"]["info"]["run_id"], job)
+        return experiment_guid(number)
+
+    def end_job_run(self, job: str, status: str) -> None:
+        """End the run of a job."""
+        end_time = int(time.time() * 1000)
+        self._post("runs/update", run_id=run_hex(job), status=status, end_time=end_time)
 
     def source_of_version(self, name: str, version: str) -> str | None:
         """Return the source of a model version, None if there is no such version."""
@@ -169,6 +189,12 @@ class Tracking:
     def _run(self, run_id: str) -> dict[str, Any]:
         run: dict[str, Any] = self._get("runs/get", f"run_id={run_id}").get("run", {})
         return run
+
+    def _post(self, call: str, **body: Any) -> dict[str, Any]:
+        content = json.dumps(body).encode()
+        answer = self._server.send("POST", f"/api/2.0/mlflow/{call}", _JSON, content)
+        got: dict[str, Any] = json.loads(answer.body)
+        return got
 
     def _get(self, call: str, query: str) -> dict[str, Any]:
         answer = self._server.send("GET", f"/api/2.0/mlflow/{call}?{query}", {}, None)
