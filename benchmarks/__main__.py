@@ -20,6 +20,7 @@ ALL = (
     "mirror",
     "init_script",
     "doctor",
+    "monitor",
 )
 RESULTS = Path(__file__).with_name("README.md")
 HEAD = """\

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbx_aml.monitoring.bins import Bins, MonitoredColumn, compute_bins
 from dbx_aml.monitoring.metric_tables import MetricTable
-from dbx_aml.monitoring.profile import profile_windows
+from dbx_aml.monitoring.profile import ProfileKey, profile_windows
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -47,10 +47,13 @@ def compute_baseline(
     if not columns:
         return {}
     bins = compute_bins(rows, columns)
-    profiles = profile_windows(rows, columns, bins)[None]
+    profiles = profile_windows(rows, columns, bins).get(ProfileKey(None, None), {})
     return {
         column.name: ColumnBaseline(
-            column=column, source=source, bins=bins[column.name], profile=profiles[column.name]
+            column=column,
+            source=source,
+            bins=bins[column.name],
+            profile=profiles.get(column.name, {"count": 0}),
         )
         for column in columns
     }

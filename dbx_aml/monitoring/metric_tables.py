@@ -26,7 +26,7 @@ PROFILE_COLUMNS = f"""
     {_SHARED}, count bigint, num_nulls bigint, percent_null double, distinct_count bigint,
     percent_distinct double, avg double, stddev double, min double, max double, median double,
     quantiles array<double>, num_zeros bigint, percent_zeros double, num_nan bigint,
-    percent_nan double, min_len int, max_len int, avg_len double,
+    percent_nan double, min_length double, max_length double, avg_length double,
     dbx_aml_window bigint, dbx_aml_window_state string, dbx_aml_baseline string,
     dbx_aml_num_infinite bigint, dbx_aml_percent_out_of_range double,
     dbx_aml_bin_counts array<bigint>, dbx_aml_bin_sums array<double>

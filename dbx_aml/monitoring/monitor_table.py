@@ -25,7 +25,7 @@ from dbx_aml.monitoring.metric_tables import (
     MetricTable,
 )
 from dbx_aml.monitoring.page import render_page
-from dbx_aml.monitoring.profile import profile_windows
+from dbx_aml.monitoring.profile import ProfileKey, profile_windows
 from dbx_aml.monitoring.result import DriftAlert, MonitoringResult
 from dbx_aml.monitoring.windows import TableWindows, Window, WindowKind
 from dbx_aml.scoring.delta_table import Table
@@ -212,7 +212,7 @@ class _MonitoringRun:
             {**self._window_columns(window), "dbx_aml_window_state": self._key(window), **numbers}
             | {"column_name": name, "dbx_aml_baseline": self._baselines[name].source}
             for window in new
-            for name, numbers in profiles.get(window.start, {}).items()
+            for name, numbers in profiles.get(ProfileKey(window.start, None), {}).items()
         ]
         granularity = f"granularity = '{self._granularity}'"
         starts = ", ".join(map(str, sorted({window.start for window in new} | gone)))

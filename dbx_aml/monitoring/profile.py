@@ -1,20 +1,39 @@
-"""Numbers of each column in each window, from one Spark aggregate for all columns."""
+"""Numbers of each column in each window, from one Spark job for all columns and windows.
+
+The workers compute them with numpy (`column_numbers`), the driver adds them up.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+from pyspark import cloudpickle
 from pyspark.sql import functions as F
 
+from dbx_aml.monitoring import column_numbers
 from dbx_aml.monitoring.bins import Bins, MonitoredColumn
+from dbx_aml.monitoring.column_numbers import ColumnBins, GroupedNumbers, profile_partition
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_PERCENTILE_ACCURACY = 1_000
-_WINDOW = "__window"
+
+
+class ProfileKey(NamedTuple):
+    """Rows that a profile describes.
+
+    Args:
+        window: Start of the window; None where all rows are one window.
+        slice_value: Value of the slice; None for all rows of the window.
+    """
+
+    window: int | None
+    slice_value: str | None
 
 
 def profile_windows(
@@ -22,8 +41,9 @@ def profile_windows(
     columns: Sequence[MonitoredColumn],
     bins: Mapping[str, Bins],
     window: Column | None = None,
-) -> dict[int | None, dict[str, dict[str, Any]]]:
-    """Return the numbers of each column, by window and by name of the column.
+    slice_by: Column | None = None,
+) -> dict[ProfileKey, dict[str, dict[str, Any]]]:
+    """Return the numbers of each column, by window and slice and by name of the column.
 
     The numbers have the names of columns of the profile table, for example "count" and "avg".
 
@@ -32,121 +52,144 @@ def profile_windows(
         columns: Columns.
         bins: Bins of each column.
         window: Start of a row's window, a bigint; None where all rows are one window.
+        slice_by: Value of a row's slice; None without slices.
     """
-    key = F.lit(None).cast("bigint") if window is None else window
-    # The values are computed once a row, not once for each of their aggregates.
     values = rows.select(
-        key.alias(_WINDOW),
-        *[column.value.alias(f"v{number}") for number, column in enumerate(columns)],
-        *[column.finite_value.alias(f"f{number}") for number, column in enumerate(columns)],
-    )
-    aggregates = [F.count(F.lit(1)).alias("rows")]
-    for number, column in enumerate(columns):
-        parts = _column_aggregates(number, column, bins[column.name])
-        aggregates += [part.alias(f"{name}_{number}") for name, part in parts.items()]
-    grouped = values.groupBy(*([] if window is None else [_WINDOW]))
-    profiles: dict[int | None, dict[str, dict[str, Any]]] = {}
-    for row in grouped.agg(*aggregates).collect():
-        numbers = row.asDict()
-        start = numbers.get(_WINDOW)
-        profiles[start] = {
-            column.name: _column_numbers(numbers, number, column)
+        (F.lit(None) if window is None else window).cast("bigint").alias("window"),
+        (F.lit(None) if slice_by is None else slice_by).cast("string").alias("slice"),
+        *[
+            part.alias(f"c{number}_{position}")
             for number, column in enumerate(columns)
-        }
-    return profiles
-
-
-def _column_aggregates(number: int, column: MonitoredColumn, bins: Bins) -> dict[str, Column]:
-    value, finite = F.col(f"v{number}"), F.col(f"f{number}")
-    parts = {
-        "nulls": F.count_if(value.isNull()),
-        "distinct": F.approx_count_distinct(value),
-    }
-    if column.kind == "text":
-        counts = [F.count_if(value == F.lit(text)) for text in bins.values]
-        length = F.length(value)
-        sizes = {"min_len": F.min(length), "max_len": F.max(length), "avg_len": F.avg(length)}
-        return {**parts, **sizes, "counts": F.array(*counts, F.count(value))}
+            for position, part in enumerate(_worker_columns(column))
+        ],
+    )
+    worker_bins = [_worker_bins(column, bins[column.name]) for column in columns]
+    # Spark sends the module with the job: the workers may not have this package.
+    cloudpickle.register_pickle_by_value(column_numbers)
+    parts = values.mapInArrow(
+        lambda batches: profile_partition(batches, worker_bins), column_numbers.RESULT_COLUMNS
+    ).collect()
+    keys: dict[ProfileKey, int] = {}
+    totals = [GroupedNumbers(bin_count=part.count) for part in worker_bins]
+    for row in parts:
+        # A row without a value of the slice counts for the window alone.
+        for key in {ProfileKey(row.window, None), ProfileKey(row.window, row.slice)}:
+            _add_part(totals[row.number], keys.setdefault(key, len(keys)), row)
+    for total in totals:
+        total.grow(len(keys))
+        total.keep_smallest()
     return {
-        **parts,
-        "nan": F.count_if(F.isnan(value)),
-        "finite": F.count(finite),
-        "zeros": F.count_if(finite == 0),
-        "sum": F.sum(finite),
-        "avg": F.avg(finite),
-        "stddev": F.stddev(finite),
-        "min": F.min(finite),
-        "max": F.max(finite),
-        "quantiles": F.percentile_approx(finite, list(QUANTILES), _PERCENTILE_ACCURACY),
-        "counts": F.array(*_below_and_above(finite, bins, F.count)),
-        "sums": F.array(*_below_and_above(finite, bins, F.sum)),
+        key: {
+            column.name: _column_numbers(total, group, column, bins[column.name])
+            for column, total in zip(columns, totals, strict=True)
+        }
+        for key, group in keys.items()
     }
 
 
-def _below_and_above(
-    value: Column, bins: Bins, aggregate: Callable[[Column], Column]
-) -> Iterable[Column]:
-    """Yield an aggregate of the values below the first edge, then of those above each edge."""
-    if bins.edges:
-        yield aggregate(F.when(value < bins.edges[0], value))
-    for edge in bins.edges:
-        yield aggregate(F.when(value > edge, value))
+def _worker_columns(column: MonitoredColumn) -> list[Column]:
+    """Return the columns that the workers get: of a text its hash, too."""
+    if column.kind == "text":
+        return [column.value, F.xxhash64(column.value)]
+    return [column.value]
+
+
+def _worker_bins(column: MonitoredColumn, bins: Bins) -> ColumnBins:
+    if column.kind == "text":
+        return ColumnBins(values=bins.values)
+    if not bins.edges:
+        return ColumnBins()
+    # The smallest value belongs to the first bin between two edges, not to the one below.
+    first = float(np.nextafter(bins.edges[0], -np.inf))
+    return ColumnBins(edges=(first, *(bins.edges[1:] or bins.edges)))
+
+
+def _add_part(total: GroupedNumbers, group: int, row: Any) -> None:
+    """Add the numbers of a column from one partition to those of a group."""
+    total.grow(group + 1)
+    groups = np.array([group])
+    total.add_numbers(groups, np.frombuffer(row.numbers).reshape(1, -1))
+    total.bin_counts[group] += np.frombuffer(row.bin_counts, np.int64)
+    total.bin_sums[group] += np.frombuffer(row.bin_sums)
+    hashes = np.frombuffer(row.hashes, np.uint32).astype(np.uint64)
+    total.add_hashes(np.full(len(hashes), group), hashes)
 
 
 def _column_numbers(
-    numbers: Mapping[str, Any], number: int, column: MonitoredColumn
+    total: GroupedNumbers, group: int, column: MonitoredColumn, bins: Bins
 ) -> dict[str, Any]:
-    """Return the numbers of one column from the row of all aggregates."""
-
-    def read(name: str) -> Any:
-        return numbers.get(f"{name}_{number}")
-
-    rows = numbers["rows"]
+    """Return the numbers of one column with the names of the profile table."""
+    numbers = total.numbers[group].tolist()
+    nulls, nan, infinite, zeros, count = (int(number) for number in numbers[:5])
+    moments: list[Any] = numbers[column_numbers.MEAN :] if count else [None] * 4
+    mean, squares, low, high = moments
+    rows = nulls + nan + infinite + count
+    distinct = min(total.distinct_count(group), rows - nulls)
+    bin_counts = total.bin_counts[group]
     shared = {
         "data_type": column.data_type,
         "count": rows,
-        "num_nulls": read("nulls"),
-        "percent_null": _percent(read("nulls"), rows),
-        "distinct_count": read("distinct"),
-        "percent_distinct": _percent(read("distinct"), rows),
+        "num_nulls": nulls,
+        "percent_null": _percent(nulls, rows),
+        "distinct_count": distinct,
+        "percent_distinct": _percent(distinct, rows),
     }
     if column.kind == "text":
-        *counts, values = read("counts")
         return {
             **shared,
-            **{name: read(name) for name in ("min_len", "max_len", "avg_len")},
-            "dbx_aml_bin_counts": [*counts, values - sum(counts), read("nulls")],
-            "dbx_aml_percent_out_of_range": _percent(values - sum(counts), values),
+            **{"min_length": low, "max_length": high, "avg_length": mean},
+            "dbx_aml_bin_counts": bin_counts.tolist(),
+            "dbx_aml_percent_out_of_range": _percent(int(bin_counts[-2]), count),
         }
-    finite, counts = read("finite"), read("counts")
-    bin_counts = _differences(finite, counts)
-    out_of_range = bin_counts[0] + bin_counts[-1] if bin_counts else 0
-    quantiles = read("quantiles")
+    bin_sums = total.bin_sums[group]
+    out_of_range = int(bin_counts[0] + bin_counts[-1]) if bins.edges else 0
+    quantiles = None
+    if bins.edges and count:
+        quantiles = _quantiles(bins.edges, bin_counts, bin_sums, low, high)
     return {
         **shared,
-        **{name: read(name) for name in ("avg", "stddev", "min", "max")},
+        "avg": mean,
+        "stddev": (squares / (count - 1)) ** 0.5 if count > 1 else None,
+        **{"min": low, "max": high},
         "quantiles": quantiles,
         "median": quantiles[QUANTILES.index(0.5)] if quantiles else None,
-        "num_nan": read("nan"),
-        "percent_nan": _percent(read("nan"), rows),
-        "num_zeros": read("zeros"),
-        "percent_zeros": _percent(read("zeros"), rows),
-        "dbx_aml_num_infinite": rows - read("nulls") - read("nan") - finite,
-        "dbx_aml_percent_out_of_range": _percent(out_of_range, finite),
-        "dbx_aml_bin_counts": bin_counts,
-        "dbx_aml_bin_sums": _differences(read("sum") or 0.0, [x or 0.0 for x in read("sums")]),
+        "num_nan": nan,
+        "percent_nan": _percent(nan, rows),
+        "num_zeros": zeros,
+        "percent_zeros": _percent(zeros, rows),
+        "dbx_aml_num_infinite": infinite,
+        "dbx_aml_percent_out_of_range": _percent(out_of_range, count),
+        "dbx_aml_bin_counts": bin_counts.tolist() if bins.edges else [],
+        "dbx_aml_bin_sums": bin_sums.tolist() if bins.edges else [],
     }
 
 
-def _differences(total: Any, below_and_above: Sequence[Any]) -> list[Any]:
-    """Return the numbers of each bin from the number below the first edge and above each edge."""
-    if not below_and_above:
-        return []
-    below, *above = below_and_above
-    starts = [total - below, *(above[1:-1] if len(above) > 1 else [])]
-    ends = above[1:] if len(above) > 1 else above
-    inner = [start - end for start, end in zip(starts, ends, strict=True)]
-    return [below, *inner, above[-1]]
+def _quantiles(
+    edges: Sequence[float],
+    counts: npt.NDArray[np.int64],
+    sums: npt.NDArray[np.float64],
+    low: float,
+    high: float,
+) -> list[float]:
+    """Return quantiles from the bins.
+
+    The values of a bin count as spread evenly about its mean, as far as the bin goes.
+    """
+    points = [low, *edges, *(edges if len(edges) == 1 else []), high]
+    bounds = np.array(list(pairwise(np.clip(points, low, high))))
+    is_filled = counts > 0
+    bounds, counts, means = (
+        bounds[is_filled],
+        counts[is_filled],
+        sums[is_filled] / counts[is_filled],
+    )
+    widths = np.clip(np.minimum(means - bounds[:, 0], bounds[:, 1] - means), 0, None)
+    ends = np.cumsum(counts)
+    ranks = np.array(QUANTILES) * ends[-1]
+    position = np.searchsorted(ends, ranks)
+    share = (ranks - (ends - counts)[position]) / counts[position]
+    values = means[position] + (2 * share - 1) * widths[position]
+    return [float(value) for value in np.clip(values, low, high)]
 
 
 def _percent(count: int, rows: int) -> float | None:

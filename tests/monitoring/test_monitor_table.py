@@ -81,7 +81,7 @@ def test_the_profile_is_the_one_of_pandas(spark, tables):
     order = pd.Series(texts).value_counts().index
     expected = [int((texts[:100] == value).sum()) for value in order]
     assert t.dbx_aml_bin_counts == [*expected, 2, 2]
-    assert (t.num_nulls, t.distinct_count, t.max_len) == (2, 4, 3)
+    assert (t.num_nulls, t.distinct_count, t.max_length) == (2, 4, 3)
     assert result.rows == 104
 
 
