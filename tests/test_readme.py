@@ -28,6 +28,8 @@ PROGRAMS = ("make", "pip", "databricks", "dbx-aml")
 WORKSPACE_FOLDER = ".dbx_aml/files/Workspace/Users/ana@contoso.com/dbx-aml/notebooks"
 # Proxies of this machine, which the fixtures replace.
 PROXIES = {name: text for name, text in os.environ.items() if name.lower().endswith("_proxy")}
+# Variables that a program of a page needs beside those of this machine.
+_OWN_VARIABLES = ("PATH", "PYTHONPATH", "STAND_IN_WHEELS")
 # Reads one block of Python after the other, as JSON lines, and ends each with a NUL.
 INTERPRETER = """
 import json, sys
@@ -88,13 +90,10 @@ class Reader:
     def _run_shell(self, text: str) -> None:
         environment = self._environment
         if "dbx-aml endpoint try" in text:
-            # The real scoring server comes from the index of this machine, not from the stand-ins.
-            own = {
-                name: value
-                for name, value in environment.items()
-                if name.startswith("DBX_AML_") or name in ("PATH", "PYTHONPATH")
-            }
-            environment = {**os.environ, **PROXIES, **own}
+            environment = self._machine_environment()
+        submitted = re.search(r"dbx-aml job submit (\S+)/", text)
+        if submitted:
+            self._resolve_job_environment(submitted[1])
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", text],
             cwd=self._folder, env=environment, stdout=subprocess.PIPE, stderr=self._errors,
@@ -103,6 +102,27 @@ class Reader:
         failure = f"{text}\n{done.stdout}\n{self._stderr()}"
         assert done.returncode == 0, failure
         self.output += done.stdout
+
+    def _machine_environment(self) -> dict[str, str]:
+        """Variables with the package index of this machine, not with the stand-ins."""
+        own = {
+            name: value
+            for name, value in self._environment.items()
+            if name.startswith("DBX_AML_") or name in _OWN_VARIABLES
+        }
+        return {**os.environ, **PROXIES, **own}
+
+    def _resolve_job_environment(self, folder: str) -> None:
+        """Resolve the requirements of a job, so that the command finds the result."""
+        code = (
+            "import sys; from pathlib import Path\n"
+            "from dbx_aml.serving.job_environment import resolve_job_environment\n"
+            "resolve_job_environment(Path(sys.argv[1]))\n"
+        )
+        subprocess.run(
+            [sys.executable, "-c", code, folder],
+            cwd=self._folder, env=self._machine_environment(), check=True,
+        )  # fmt: skip
 
     def _run_python(self, text: str) -> None:
         if self._python is None:

@@ -1,6 +1,7 @@
 """Cleaning up: everything with the mark goes, nothing without it, and a failure stops nothing."""
 
 import json
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,28 @@ def test_an_age_is_a_number_of_hours_days_or_weeks(text: str, hours: int) -> Non
     assert parse_age(text) == timedelta(hours=hours)
     with pytest.raises(ArgumentError, match="use for example '30d'"):
         parse_age(text[:-1])
+
+
+def test_calls_that_die_after_each_resource_delete_all_together(
+    made: Link, azureml_client: Any
+) -> None:
+    class Killed(BaseException):
+        """End of the process."""
+
+    def die_at_the_second(count: int, resource: Any) -> None:
+        if count == 1:
+            raise Killed
+
+    deleted = []
+    while resources := find_marked_resources(link=made, include_used=True).resources:
+        assert not {item.name for item in resources} & set(deleted)
+        deleted.append(resources[0].name)
+        with suppress(Killed):
+            delete_resources(resources, die_at_the_second)
+    assert deleted[0] == "delay-ep"
+    assert {"delay:1", "delay:2", "delay"} < set(deleted)
+    assert len(deleted) == 6
+    assert azureml_client.get_registered_model("theirs")
 
 
 def test_the_command_deletes_after_the_right_number_alone(made: Link, tmp_path: Path) -> None:
