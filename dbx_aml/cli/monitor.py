@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -10,19 +10,15 @@ from dbx_aml._common.text import plural
 from dbx_aml.cli.options import json_option
 from dbx_aml.cli.progress import show_progress
 from dbx_aml.cli.tables import Column, print_fields, print_json, print_line, print_table
-
-if TYPE_CHECKING:
-    from dbx_aml.monitoring.result import MonitoringResult
-
-# The command starts quickly: it does not import the module that defines the windows.
-_WINDOW_KINDS = ("batch", "hour", "day", "week", "month")
+from dbx_aml.monitoring.result import WINDOW_KINDS, MonitoringResult
 
 
 @click.command()
 @click.argument("output_table")
 @click.option(
-    "--baseline-table",
-    help="Table of the training rows.  [default: the kept baseline, else the first window]",
+    "--baseline",
+    help="Table of the training rows, or runs:/ID of a run.  [default: the kept baseline, else the "
+    "first window]",
 )
 @click.option(
     "--baseline-version",
@@ -31,13 +27,21 @@ _WINDOW_KINDS = ("batch", "hour", "day", "week", "month")
 )
 @click.option(
     "--by",
-    type=click.Choice(_WINDOW_KINDS),
+    type=click.Choice(WINDOW_KINDS),
     default="batch",
     show_default=True,
     help="Windows that are compared with the baseline.",
 )
 @click.option(
     "--time-column", help="Column of times, for --by day.  [default: the time of the batch]"
+)
+@click.option("--label", help="Column of the labels.  [default: no labels]")
+@click.option("--label-table", help="Table of the labels.  [default: OUTPUT_TABLE]")
+@click.option("--key", help="Column of both tables that identifies a row.")
+@click.option(
+    "--problem-type",
+    type=click.Choice(("classification", "regression")),
+    help="Kind of the labels.  [default: classification for text and boolean labels]",
 )
 @click.option(
     "--threshold",
@@ -95,8 +99,10 @@ def _print_result(result: MonitoringResult) -> None:
         ("windows", f"{result.windows:,}, {plural(result.windows_computed, 'window')} computed"),
         ("baseline", result.baseline),
         ("without baseline", ", ".join(result.columns_without_baseline)),
+        *((name, _number_text(value)) for name, value in result.quality.items()),
         ("profile", result.profile_table),
         ("drift", result.drift_table),
+        ("MLflow run", result.run_id),
         ("seconds", result.seconds),
     ]
     print_fields(fields, title=f"Monitored {result.output_table}")

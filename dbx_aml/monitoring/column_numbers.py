@@ -1,9 +1,10 @@
 """Numbers of the columns of a table's rows, computed by numpy in Spark's Python workers.
 
 Spark hands each partition to `profile_partition` in batches of Arrow. One pass computes all numbers
-of all columns: 2,000 Spark expressions for the same numbers make code that is too large to be
-compiled, and take ten times as long. Each partition returns a few kilobytes a column. The
-driver adds them up with `GroupedNumbers`, as the workers do. No row is looked at by Python alone.
+of all columns. 2,000 Spark expressions for the same numbers make code that is too large to be
+compiled: 400,000 rows of 50 columns took more than 150 s with them, and 3 s with this pass. Each
+partition returns a few kilobytes a column. The driver adds them up with `GroupedNumbers`, as the
+workers do. Python has no loop over rows.
 
 Distinct values are estimated from the 512 smallest hashes: fewer values are counted exactly, more
 with an error of about 4 %.
@@ -28,7 +29,7 @@ RESULT_COLUMNS = """
     window bigint, slice string, number int, numbers binary, bin_counts binary, bin_sums binary,
     hashes binary
 """
-# Columns of `GroupedNumbers.numbers`. Of a text, `COUNT` to `HIGH` are those of its length.
+# Columns of `GroupedNumbers.numbers`. A text has the numbers of its length from `COUNT` to `HIGH`.
 NULLS, NAN, INFINITE, ZEROS, COUNT, MEAN, SQUARES, LOW, HIGH = range(9)
 _HASHES = 512
 _HASH_BITS = np.uint64(32)

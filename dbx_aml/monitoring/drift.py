@@ -67,9 +67,9 @@ def compare_profiles(
     row["tv_distance"] = distances.total_variation(before, now)
     row["l_infinity_distance"] = distances.l_infinity(before, now)
     if kind == "text":
-        row["chi_squared_test"] = distances.chi_squared_test(before, now)
+        row["chi_squared_test"] = _test_result(distances.chi_squared_test(before, now))
         return row
-    row["ks_test"] = distances.ks_test(before, now)
+    row["ks_test"] = _test_result(distances.ks_test(before, now))
     row["wasserstein_distance"] = distances.wasserstein_distance(before, now)
     if reference.get("stddev"):
         normalized = row["wasserstein_distance"] / reference["stddev"]
@@ -87,7 +87,7 @@ def exceeded_thresholds(
     row: Mapping[str, Any], thresholds: Mapping[str, float]
 ) -> dict[str, tuple[float, float]]:
     """Return value and limit of each distance above its threshold, by name of the threshold."""
-    values = {**row, "ks_statistic": _statistic(row.get("ks_test"))}
+    values = {**row, "ks_statistic": (row.get("ks_test") or {}).get("statistic")}
     found = {name: (values.get(THRESHOLDS[name]), limit) for name, limit in thresholds.items()}
     return {
         name: (value, limit)
@@ -103,7 +103,5 @@ def drift_status(row: Mapping[str, Any], thresholds: Mapping[str, float]) -> Dri
     return "drift" if exceeded_thresholds(row, thresholds) else "ok"
 
 
-def _statistic(test: Any) -> float | None:
-    if isinstance(test, Mapping):
-        return float(test["statistic"])
-    return None if test is None else float(test[0])
+def _test_result(numbers: tuple[float, float] | None) -> dict[str, float] | None:
+    return None if numbers is None else {"statistic": numbers[0], "pvalue": numbers[1]}

@@ -1,6 +1,7 @@
 """The tables of monitoring, with the column names of Databricks' data profiling.
 
-Columns of this package come last and start with `dbx_aml_`.
+Columns of this package come last and start with `dbx_aml_`. A row with the column name ":table" is
+about all columns, one with ":quarantine" about the rows that were not scored.
 
 Source:
     Databricks, "Data profiling metric tables" (Azure Databricks documentation, 2026-11).
@@ -8,7 +9,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dbx_aml.scoring.delta_table import Table
@@ -17,24 +18,34 @@ from dbx_aml.scoring.delta_write import write_rows
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-_SHARED = """
-    `window` struct<`start`: timestamp, `end`: timestamp>, granularity string, column_name string,
-    data_type string, slice_key string, slice_value string, log_type string
-"""
+_PERIOD = "struct<`start`: timestamp, `end`: timestamp>"
 _TEST = "struct<statistic: double, pvalue: double>"
+_CLASS_METRIC = "struct<one_vs_all: map<string, double>, macro: double, weighted: double>"
 PROFILE_COLUMNS = f"""
-    {_SHARED}, count bigint, num_nulls bigint, percent_null double, distinct_count bigint,
-    percent_distinct double, avg double, stddev double, min double, max double, median double,
-    quantiles array<double>, num_zeros bigint, percent_zeros double, num_nan bigint,
-    percent_nan double, min_length double, max_length double, avg_length double,
+    `window` {_PERIOD}, log_type string, logging_table_commit_version int, monitor_version bigint,
+    granularity string, slice_key string, slice_value string, column_name string, count bigint,
+    data_type string, num_nulls bigint, avg double, quantiles array<double>, min double, max double,
+    stddev double, num_zeros bigint, num_nan bigint, min_length double, max_length double,
+    avg_length double, non_null_columns array<string>,
+    frequent_items array<struct<item: string, count: bigint>>, median double,
+    distinct_count bigint, percent_nan double, percent_null double, percent_zeros double,
+    percent_distinct double, accuracy_score double,
+    confusion_matrix array<struct<prediction: string, label: string, count: bigint>>,
+    precision {_CLASS_METRIC}, recall {_CLASS_METRIC}, f1_score {_CLASS_METRIC},
+    mean_squared_error double, root_mean_squared_error double, mean_average_error double,
+    mean_absolute_percentage_error double, r2_score double,
     dbx_aml_window bigint, dbx_aml_window_state string, dbx_aml_baseline string,
     dbx_aml_num_infinite bigint, dbx_aml_percent_out_of_range double,
-    dbx_aml_bin_counts array<bigint>, dbx_aml_bin_sums array<double>
+    dbx_aml_bin_counts array<bigint>, dbx_aml_bin_sums array<double>,
+    dbx_aml_labels string, dbx_aml_label_version bigint, dbx_aml_labeled_rows bigint,
+    dbx_aml_percent_quarantined double
 """
 DRIFT_COLUMNS = f"""
-    {_SHARED}, window_cmp struct<`start`: timestamp, `end`: timestamp>, drift_type string,
-    count_delta bigint, avg_delta double, percent_null_delta double, percent_zeros_delta double,
-    percent_distinct_delta double, js_distance double, ks_test {_TEST},
+    `window` {_PERIOD}, granularity string, monitor_version bigint, slice_key string,
+    slice_value string, column_name string, data_type string, window_cmp {_PERIOD},
+    drift_type string, count_delta bigint, avg_delta double, percent_null_delta double,
+    percent_zeros_delta double, percent_distinct_delta double,
+    non_null_columns_delta struct<added: int, missing: int>, js_distance double, ks_test {_TEST},
     wasserstein_distance double, population_stability_index double, chi_squared_test {_TEST},
     tv_distance double, l_infinity_distance double,
     dbx_aml_window bigint, dbx_aml_rows bigint, dbx_aml_normalized_wasserstein double,
@@ -60,12 +71,18 @@ class MetricTable:
         self.table = table
         self._schema = spark.createDataFrame([], columns).schema
 
-    def read(self, condition: str = "true") -> list[dict[str, Any]]:
+    def read(
+        self, condition: str = "true", columns: Sequence[str] = ("*",)
+    ) -> list[dict[str, Any]]:
         """Return the rows of a condition; no rows where the table does not exist."""
         if not self.table.exists(self._spark):
             return []
-        rows = self.table.read(self._spark).where(condition).collect()
+        rows = self.table.read(self._spark).where(condition).select(*columns).collect()
         return [row.asDict(recursive=True) for row in rows]
+
+    def complete(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a new row as `read` returns it: with null in the columns that it leaves out."""
+        return {name: row.get(name) for name in self._schema.names}
 
     def write(self, rows: Iterable[Mapping[str, Any]], replaced: str) -> None:
         """Put rows in the place of the rows of a condition, in one transaction."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pyspark.sql import functions as F
+
 from dbx_aml._common.errors import MonitoringError, TableNotFoundError
 from dbx_aml._common.log import get_logger
+from dbx_aml._common.text import plural
 from dbx_aml.local.spark import current_spark
 from dbx_aml.monitoring import drift
 from dbx_aml.monitoring.baseline import (
@@ -24,11 +29,15 @@ from dbx_aml.monitoring.metric_tables import (
     PROFILE_COLUMNS,
     MetricTable,
 )
+from dbx_aml.monitoring.monitoring_run import find_run_dataset, log_monitoring_run
 from dbx_aml.monitoring.page import render_page
 from dbx_aml.monitoring.profile import ProfileKey, profile_windows
-from dbx_aml.monitoring.result import DriftAlert, MonitoringResult
-from dbx_aml.monitoring.windows import TableWindows, Window, WindowKind
-from dbx_aml.scoring.delta_table import Table
+from dbx_aml.monitoring.quality import LabelColumn, Labels, ProblemType, quality_numbers
+from dbx_aml.monitoring.quarantine import quarantine_rows
+from dbx_aml.monitoring.result import DriftAlert, MonitoringResult, WindowKind
+from dbx_aml.monitoring.windows import TableWindows, Window
+from dbx_aml.scoring.column_binding import SCORING
+from dbx_aml.scoring.delta_table import Table, column_types
 from dbx_aml.scoring.table_identity import identify_table, read_versions
 
 if TYPE_CHECKING:
@@ -37,15 +46,24 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 _FIRST_WINDOW = "the first window"
+_IS_DRIFT = "drift_type = 'BASELINE' AND slice_key IS NULL"
+# Value of `column_name` of a row about all columns.
+TABLE_ROW = ":table"
+# Rows of each version of the model are a slice.
+SLICE_KEY = f"{SCORING}.model_version"
 
 
 def monitor_table(
     output_table: str,
-    baseline_table: str | None = None,
+    baseline: str | None = None,
     *,
     baseline_version: int | None = None,
     by: WindowKind = "batch",
     time_column: str | None = None,
+    label: str | None = None,
+    label_table: str | None = None,
+    key: str | None = None,
+    problem_type: ProblemType | None = None,
     thresholds: Mapping[str, float] | None = None,
     page: str | Path | None = None,
     spark: SparkSession | None = None,
@@ -58,19 +76,27 @@ def monitor_table(
 
     Args:
         output_table: Table to monitor, for example the output table of `score_table`.
-        baseline_table: Table of rows as they should be, for example the training rows. Default:
-            the kept baseline, else the first window.
+        baseline: Table of rows as they should be, for example the training rows; or the run that
+            was trained on a table, for example "runs:/9f2c41d0". Default: the kept baseline, else
+            the first window.
         baseline_version: Delta version of the baseline table. Default: the newest version when the
             baseline is first read.
         by: Kind of the windows: "batch", "hour", "day", "week" or "month".
         time_column: Column of times, for windows other than batches. Default: the batch's time.
+        label: Column of the labels. With labels, the quality of the predictions is computed, too;
+            labels that come later fill older windows.
+        label_table: Table of the labels. Default: the output table.
+        key: Column of both tables that identifies a row.
+        problem_type: "classification" or "regression". Default: text and boolean labels are
+            classes, other labels are numbers.
         thresholds: Largest distances from the baseline, for example {"psi": 0.2}.
         page: HTML file to write, with plots of the drift of each column. Default: none.
         spark: Session. Default: the active one, else a local one.
         progress: Function that gets the name of each step.
 
     Shape:
-        `<output>_profile_metrics`: a row for each window and column.
+        `<output>_profile_metrics`: a row for each window and column, one for all columns
+        (":table") with the quality, one for the rows that were not scored (":quarantine").
         `<output>_drift_metrics`: a row for each window and column, once against the baseline and
         once against the window before.
         `<output>_monitor_baseline`: a row for each column.
@@ -80,26 +106,31 @@ def monitor_table(
 
     Raises:
         ArgumentError: An argument is not valid.
-        MonitoringError: The baseline has no column of the table, or no row.
-        TableNotFoundError: The table or the baseline does not exist.
+        MonitoringError: The baseline has no column of the table, or no row; or a key has several
+            labels.
+        TableNotFoundError: The table, the baseline or the table of the labels does not exist.
     """
     start_time = time.monotonic()
     thresholds = dict(thresholds or {})
     drift.check_thresholds(thresholds)
+    labels = None
+    if label is not None:
+        labels = LabelColumn(name=label, table=label_table, key=key, problem_type=problem_type)
     run = _MonitoringRun(
         spark or current_spark(),
         Table(output_table),
         by,
         time_column,
+        labels,
         thresholds,
         progress or _log_step,
     )
-    run.load_baseline(baseline_table, baseline_version)
+    run.load_baseline(baseline, baseline_version)
     run.compute_windows()
     result = run.result(start_time)
     if page is not None:
         run.write_page(Path(page), result)
-    return result
+    return run.log_to_mlflow(result, None if page is None else Path(page))
 
 
 class _MonitoringRun:
@@ -111,6 +142,7 @@ class _MonitoringRun:
         table: Table,
         by: WindowKind,
         time_column: str | None,
+        label: LabelColumn | None,
         thresholds: Mapping[str, float],
         progress: Callable[..., None],
     ) -> None:
@@ -126,10 +158,16 @@ class _MonitoringRun:
                 "output_table of a scoring job"
             )
         rows = table.read(spark)
-        self._columns = [column for column in find_columns(rows) if column.name != time_column]
+        # The drift of a key says nothing.
+        left_out = {time_column, None if label is None else label.key}
+        self._columns = [column for column in find_columns(rows) if column.name not in left_out]
         self._windows = TableWindows(spark, table, rows, by, time_column)
         self._all_windows = self._windows.read(identity.id)
         self._granularity = by if by == "batch" else f"1 {by}"
+        self._is_granularity = f"granularity = '{self._granularity}'"
+        has_version = "model_version:" in column_types(rows).get(SCORING, "")
+        self._slice_by = F.expr(SLICE_KEY) if has_version else None
+        self._labels = None if label is None else Labels(spark, label, rows)
         self._profile_table = MetricTable(spark, table.sibling("profile_metrics"), PROFILE_COLUMNS)
         self._drift_table = MetricTable(spark, table.sibling("drift_metrics"), DRIFT_COLUMNS)
         self._baseline_table = MetricTable(
@@ -138,9 +176,15 @@ class _MonitoringRun:
         self._baselines: dict[str, ColumnBaseline] = {}
         self._source = _FIRST_WINDOW
         self._windows_computed = 0
+        # Rows that this run writes into the two tables.
+        self._new_profiles: list[dict[str, Any]] = []
+        self._new_drift: list[dict[str, Any]] = []
 
     def load_baseline(self, name: str | None, version: int | None) -> None:
         """Read the kept baseline, or compute and keep the baseline."""
+        if name is not None and name.startswith("runs:/"):
+            name, run_version = find_run_dataset(name)
+            version = run_version if version is None else version
         kept = read_baseline(self._baseline_table)
         sources = {baseline.source for baseline in kept.values()} - {_FIRST_WINDOW}
         self._source = next(iter(sources), _FIRST_WINDOW)
@@ -164,7 +208,7 @@ class _MonitoringRun:
         identity = identify_table(self._spark, table)
         if identity is None:
             raise TableNotFoundError(
-                f"baseline_table must exist and be readable: got {table.name!r}; name the table of "
+                f"baseline must exist and be readable: got {table.name!r}; name the table of "
                 "the training rows"
             )
         if version is None:
@@ -178,7 +222,7 @@ class _MonitoringRun:
         ]
         if not shared:
             raise MonitoringError(
-                f"baseline_table must have columns of the output table: got {table.name!r} with "
+                f"baseline must have columns of the output table: got {table.name!r} with "
                 f"{', '.join(rows.columns)}; the output table has "
                 f"{', '.join(column.name for column in self._columns)}"
             )
@@ -186,98 +230,196 @@ class _MonitoringRun:
         self._baselines = compute_baseline(rows, shared, self._source)
         if not next(iter(self._baselines.values())).profile["count"]:
             raise MonitoringError(
-                f"baseline_table must have rows: got {self._source} without a row; name the table "
+                f"baseline must have rows: got {self._source} without a row; name the table "
                 "of the training rows"
             )
 
     def compute_windows(self) -> None:
         """Compute the windows that are new or changed, and write them into the tables."""
-        states = self._computed_states()
+        table_rows = {
+            row["dbx_aml_window"]: row
+            for row in self._profile_table.read(
+                f"{self._is_granularity} AND column_name = '{TABLE_ROW}' AND slice_key IS NULL",
+                ("dbx_aml_window", "dbx_aml_window_state", "count", "dbx_aml_labels",
+                 "dbx_aml_label_version", "dbx_aml_labeled_rows"),
+            )
+        }  # fmt: skip
         new = [
-            window for window in self._all_windows if states.get(window.start) != self._key(window)
+            window
+            for window in self._all_windows
+            if table_rows.get(window.start, {}).get("dbx_aml_window_state") != self._key(window)
         ]
-        gone = set(states) - {window.start for window in self._all_windows}
+        changed = {window.start for window in new}
+        gone = set(table_rows) - {window.start for window in self._all_windows}
+        relabeled = self._windows_with_new_labels(table_rows, changed)
         self._windows_computed = len(new)
-        if not new and not gone:
+        if not new and not gone and not relabeled:
             return
-        self._progress(f"Computing {len(new)} windows")
-        columns = [column for column in self._columns if column.name in self._baselines]
-        bins = {name: baseline.bins for name, baseline in self._baselines.items()}
-        profiles = (
-            profile_windows(self._windows.select(new), columns, bins, self._windows.key)
-            if new
-            else {}
-        )
-        rows = [
-            {**self._window_columns(window), "dbx_aml_window_state": self._key(window), **numbers}
-            | {"column_name": name, "dbx_aml_baseline": self._baselines[name].source}
-            for window in new
-            for name, numbers in profiles.get(ProfileKey(window.start, None), {}).items()
-        ]
-        granularity = f"granularity = '{self._granularity}'"
-        starts = ", ".join(map(str, sorted({window.start for window in new} | gone)))
+        rows = self._profile_rows(new) if new else []
+        if self._labels is not None and (new or relabeled):
+            kept = self._read_table_rows([window.start for window in relabeled])
+            rows += kept
+            self._add_quality(rows, [*new, *relabeled])
+        self._new_profiles = rows
         self._progress("Writing the tables")
         # The states are in the profile table: it is written last.
-        kept = self._profile_table.read(f"{granularity} AND dbx_aml_window NOT IN ({starts})")
-        self._write_drift(columns, [*kept, *rows], {window.start for window in new} | gone)
-        self._profile_table.write(rows, f"{granularity} AND dbx_aml_window IN ({starts})")
+        if changed or gone:
+            self._write_drift(rows, changed, gone)
+        conditions = [f"dbx_aml_window IN ({_numbers(changed | gone)})"] if changed | gone else []
+        if relabeled:
+            starts = _numbers(window.start for window in relabeled)
+            conditions.append(f"(dbx_aml_window IN ({starts}) AND column_name = '{TABLE_ROW}')")
+        self._profile_table.write(rows, f"{self._is_granularity} AND ({' OR '.join(conditions)})")
 
-    def _computed_states(self) -> dict[int, str]:
-        rows = self._profile_table.read(f"granularity = '{self._granularity}'")
-        return {row["dbx_aml_window"]: row["dbx_aml_window_state"] for row in rows}
+    def _windows_with_new_labels(
+        self, table_rows: Mapping[int, Mapping[str, Any]], changed: set[int]
+    ) -> list[Window]:
+        """Return the windows that are not computed again and may have new labels."""
+        if self._labels is None:
+            return []
+        return [
+            window
+            for window in self._all_windows
+            if window.start in table_rows
+            and window.start not in changed
+            and self._labels.is_new_for(table_rows[window.start])
+        ]
+
+    def _profile_rows(self, windows: list[Window]) -> list[dict[str, Any]]:
+        """Return the rows of the profile table for some windows."""
+        self._progress(f"Computing {plural(len(windows), 'window')}")
+        columns = [column for column in self._columns if column.name in self._baselines]
+        bins = {name: baseline.bins for name, baseline in self._baselines.items()}
+        rows = self._windows.select(windows)
+        profiles = profile_windows(rows, columns, bins, self._windows.key, self._slice_by)
+        by_start = {window.start: window for window in windows}
+        found: list[dict[str, Any]] = []
+        for key, profile in profiles.items():
+            if key.window not in by_start:
+                continue
+            shared = self._row_columns(by_start[key.window], key)
+            found.append({**shared, **_table_row(profile)})
+            found += [
+                {
+                    **shared,
+                    **numbers,
+                    "column_name": name,
+                    "dbx_aml_baseline": self._baselines[name].source,
+                }
+                for name, numbers in profile.items()
+            ]
+        quarantined = quarantine_rows(
+            self._spark,
+            [Table(name) for name in self._windows.quarantine_tables],
+            self._windows,
+            windows,
+            {row["dbx_aml_window"]: row["count"] for row in found if _is_table_row(row)},
+        )
+        return found + [
+            {**self._row_columns(by_start[start], ProfileKey(start, None)), **row}
+            for start, row in quarantined.items()
+            if row["count"]
+        ]
+
+    def _read_table_rows(self, starts: list[int]) -> list[dict[str, Any]]:
+        if not starts:
+            return []
+        return self._profile_table.read(
+            f"{self._is_granularity} AND dbx_aml_window IN ({_numbers(starts)}) "
+            f"AND column_name = '{TABLE_ROW}'"
+        )
+
+    def _add_quality(self, rows: list[dict[str, Any]], windows: list[Window]) -> None:
+        """Add the quality of the predictions to the rows about all columns."""
+        if self._labels is None:
+            return
+        self._progress("Reading the labels")
+        self._labels.check_keys()
+        quality = self._labels.compute_quality(
+            self._windows.select(windows), self._windows.key, self._slice_by
+        )
+        for row in rows:
+            if row["column_name"] == TABLE_ROW:
+                key = ProfileKey(row["dbx_aml_window"], row["slice_value"])
+                row["dbx_aml_labels"] = self._labels.name
+                row["dbx_aml_label_version"] = self._labels.version
+                row.update(quality.get(key, {"dbx_aml_labeled_rows": 0}))
 
     def _key(self, window: Window) -> str:
         """Return the state of a window with its baseline."""
         return f"{window.state}, baseline {self._source}"
 
-    def _window_columns(self, window: Window) -> dict[str, Any]:
+    def _row_columns(self, window: Window, key: ProfileKey) -> dict[str, Any]:
+        """Return the columns that identify a row of the profile table."""
         return {
-            "window": self._windows.period(window.start),
-            "granularity": self._granularity,
+            **self._window_columns(window.start, key.slice_value),
             "log_type": "INPUT",
-            "dbx_aml_window": window.start,
+            "dbx_aml_window_state": self._key(window),
         }
 
+    def _window_columns(self, start: int, slice_value: str | None) -> dict[str, Any]:
+        return {
+            "window": self._period(start),
+            "granularity": self._granularity,
+            "slice_key": None if slice_value is None else SLICE_KEY,
+            "slice_value": slice_value,
+            "dbx_aml_window": start,
+        }
+
+    def _period(self, start: int) -> dict[str, datetime]:
+        begin, end = self._windows.period(start)
+        return {"start": begin, "end": end}
+
     def _write_drift(
-        self, columns: Sequence[MonitoredColumn], profiles: list[dict[str, Any]], changed: set[int]
+        self, rows: Sequence[Mapping[str, Any]], changed: set[int], gone: set[int]
     ) -> None:
-        """Write the drift of changed windows, and of the window after each of them."""
-        by_window: dict[int, dict[str, dict[str, Any]]] = {}
-        for profile in profiles:
-            by_window.setdefault(profile["dbx_aml_window"], {})[profile["column_name"]] = profile
-        written, rows, previous = set(changed), [], None
-        for window in self._all_windows:
-            if window.start in changed or (previous is not None and previous in changed):
-                written.add(window.start)
-                for column in columns:
-                    rows += self._drift_rows(column, window, previous, by_window)
-            previous = window.start
-        starts = ", ".join(map(str, sorted(written)))
+        """Write the drift of changed windows, and of the window after each changed or gone one."""
+        starts = [window.start for window in self._all_windows]
+        compared = windows_to_compare(starts, changed, gone)
+        needed = {start for pair in compared.items() for start in pair if start is not None}
+        kept: list[dict[str, Any]] = []
+        if needed - changed:
+            kept = self._profile_table.read(
+                f"{self._is_granularity} AND dbx_aml_window IN ({_numbers(needed - changed)}) "
+                "AND column_name NOT LIKE ':%'"
+            )
+        profiles: dict[ProfileKey, dict[str, Mapping[str, Any]]] = {}
+        for row in [*kept, *rows]:
+            if not row["column_name"].startswith(":"):
+                key = ProfileKey(row["dbx_aml_window"], row["slice_value"])
+                profiles.setdefault(key, {})[row["column_name"]] = row
+        self._new_drift = [
+            row
+            for key, profile in profiles.items()
+            if key.window in compared
+            for column in self._columns
+            if column.name in profile
+            for row in self._drift_rows(column, key, compared[key.window], profiles)
+        ]
+        written = _numbers(set(compared) | gone)
         self._drift_table.write(
-            rows, f"granularity = '{self._granularity}' AND dbx_aml_window IN ({starts})"
+            self._new_drift, f"{self._is_granularity} AND dbx_aml_window IN ({written})"
         )
 
     def _drift_rows(
         self,
         column: MonitoredColumn,
-        window: Window,
+        key: ProfileKey,
         previous: int | None,
-        profiles: Mapping[int, Mapping[str, Mapping[str, Any]]],
+        profiles: Mapping[ProfileKey, Mapping[str, Mapping[str, Any]]],
     ) -> list[dict[str, Any]]:
         """Return the rows of a column in a window: against the baseline and the window before."""
-        current = profiles.get(window.start, {}).get(column.name)
+        current = profiles[key][column.name]
         baseline = self._baselines[column.name]
-        if current is None:
-            return []
         references: list[tuple[str, Any, Any]] = []
         if baseline.source == self._source:
             references.append(("BASELINE", baseline.profile, None))
-        before = profiles.get(previous, {}).get(column.name) if previous is not None else None
+        before = profiles.get(ProfileKey(previous, key.slice_value), {}).get(column.name)
         if before is not None and previous is not None:
-            references.append(("CONSECUTIVE", before, self._windows.period(previous)))
+            references.append(("CONSECUTIVE", before, self._period(previous)))
         drift_rows: list[dict[str, Any]] = [
             {
-                **self._window_columns(window),
+                **self._window_columns(current["dbx_aml_window"], key.slice_value),
                 "column_name": column.name,
                 "data_type": column.data_type,
                 "drift_type": drift_type,
@@ -298,8 +440,7 @@ class _MonitoringRun:
         alerts: list[DriftAlert] = []
         count = 0
         if newest is not None:
-            condition = f"granularity = '{self._granularity}' AND dbx_aml_window = {newest.start}"
-            rows = self._drift_table.read(f"{condition} AND drift_type = 'BASELINE'")
+            rows = self._newest_drift(newest.start)
             count = max((row["dbx_aml_rows"] for row in rows), default=0)
             begin, _ = self._windows.period(newest.start)
             for row in rows:
@@ -317,7 +458,13 @@ class _MonitoringRun:
                         )
                         for name, (value, limit) in exceeded.items()
                     ]
+        labeled = [row for row in self._new_profiles if _is_table_row(row) and quality_numbers(row)]
+        labeled.sort(key=lambda row: row["dbx_aml_window"])
         return MonitoringResult(
+            quality=quality_numbers(labeled[-1]) if labeled else {},
+            quality_window=(
+                self._windows.period(labeled[-1]["dbx_aml_window"])[0] if labeled else None
+            ),
             output_table=self._table.name,
             baseline=self._source,
             windows=len(self._all_windows),
@@ -335,16 +482,42 @@ class _MonitoringRun:
             seconds=time.monotonic() - start_time,
         )
 
+    def _newest_drift(self, start: int) -> list[dict[str, Any]]:
+        """Return the drift of a window against the baseline, with all columns of the table."""
+        if not any(row["dbx_aml_window"] == start for row in self._new_drift):
+            rows = self._drift_table.read(
+                f"{self._is_granularity} AND dbx_aml_window = {start} AND {_IS_DRIFT}"
+            )
+            return [{**row, "window": self._period(start)} for row in rows]
+        return [
+            self._drift_table.complete(row)
+            for row in self._new_drift
+            if row["dbx_aml_window"] == start
+            and row["drift_type"] == "BASELINE"
+            and row["slice_key"] is None
+        ]
+
+    def log_to_mlflow(self, result: MonitoringResult, page: Path | None) -> MonitoringResult:
+        """Log new numbers as metrics, where the ledger knows the run of the model."""
+        model_run_id = self._windows.model_run_id
+        if model_run_id is None or not self._new_profiles:
+            return result
+        self._progress("Logging to MLflow")
+        run_id = log_monitoring_run(
+            model_run_id, self._table.name, self._new_drift, self._new_profiles, page
+        )
+        return replace(result, run_id=run_id)
+
     def write_page(self, path: Path, result: MonitoringResult) -> None:
         """Write the page of a result, from the tables."""
         self._progress("Writing the page")
-        condition = f"granularity = '{self._granularity}'"
         profiles = self._profile_table.read(
-            f"{condition} AND dbx_aml_window = {self._all_windows[-1].start}"
+            f"{self._is_granularity} AND dbx_aml_window = {self._all_windows[-1].start} "
+            "AND slice_key IS NULL AND column_name NOT LIKE ':%'"
             if self._all_windows
             else "false"
         )
-        rows = self._drift_table.read(f"{condition} AND drift_type = 'BASELINE'")
+        rows = self._drift_table.read(f"{self._is_granularity} AND {_IS_DRIFT}")
         html = render_page(result, self._baselines, profiles, rows, self._thresholds)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(html, encoding="utf-8")
@@ -352,3 +525,46 @@ class _MonitoringRun:
 
 def _log_step(step: str, done: int = 0, total: int = 0, detail: str = "") -> None:
     log.info("%s", step)
+
+
+def windows_to_compare(
+    starts: Sequence[int], changed: set[int], gone: set[int]
+) -> dict[int, int | None]:
+    """Return the windows whose drift is computed, each with the window before it.
+
+    These are the changed windows, and the window after each window that changed or went away.
+
+    Args:
+        starts: Starts of all windows, oldest first.
+        changed: Starts of the windows that are new or changed.
+        gone: Starts of windows that have no more rows.
+    """
+    compared: dict[int, int | None] = {}
+    previous, is_after_change = None, False
+    for start in sorted({*starts, *gone}):
+        if start in gone:
+            is_after_change = True
+            continue
+        if start in changed or is_after_change:
+            compared[start] = previous
+        previous, is_after_change = start, start in changed
+    return compared
+
+
+def _numbers(starts: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(starts)))
+
+
+def _is_table_row(row: Mapping[str, Any]) -> bool:
+    return row["column_name"] == TABLE_ROW and row["slice_key"] is None
+
+
+def _table_row(profile: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the columns of a row about all columns."""
+    return {
+        "column_name": TABLE_ROW,
+        "count": max((numbers["count"] for numbers in profile.values()), default=0),
+        "non_null_columns": [
+            name for name, numbers in profile.items() if numbers["num_nulls"] < numbers["count"]
+        ],
+    }

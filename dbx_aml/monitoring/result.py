@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
+
+WindowKind = Literal["batch", "hour", "day", "week", "month"]
+WINDOW_KINDS: tuple[WindowKind, ...] = ("batch", "hour", "day", "week", "month")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,10 @@ class MonitoringResult:
         profile_table: Table of the numbers of each column.
         drift_table: Table of the distances of each column.
         baseline_table: Table that keeps the baseline.
+        run_id: MLflow run with the numbers as metrics; None where nothing was logged.
+        quality: Quality of the newest window with labels, for example {"r2_score": 0.8}; empty
+            where this run read no labels.
+        quality_window: Start of that window.
         seconds: Time from start to end.
     """
 
@@ -61,6 +68,9 @@ class MonitoringResult:
     drift_table: str
     baseline_table: str
     seconds: float
+    quality: dict[str, float] = field(default_factory=dict)
+    quality_window: datetime | None = None
+    run_id: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain data, ready for JSON."""

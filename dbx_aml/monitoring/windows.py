@@ -7,22 +7,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from pyspark.sql import functions as F
 
 from dbx_aml._common.errors import ArgumentError
 from dbx_aml._common.text import sql_identifier
+from dbx_aml.monitoring.result import WINDOW_KINDS, WindowKind
 from dbx_aml.scoring.delta_table import Table, column_types
-from dbx_aml.scoring.ledger import Ledger
+from dbx_aml.scoring.ledger import Ledger, LedgerEntry
 from dbx_aml.scoring.table_identity import removes_no_row
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
-WindowKind = Literal["batch", "hour", "day", "week", "month"]
-WINDOW_KINDS: tuple[WindowKind, ...] = ("batch", "hour", "day", "week", "month")
 _BATCH = "`_scoring`.`batch`"
 _LENGTHS = {
     "batch": timedelta(),
@@ -73,11 +72,13 @@ class TableWindows:
         self._rows = rows
         self.kind = kind
         self._time_column = time_column
+        self.model_run_id: str | None = None
+        self._has_batches = "batch:bigint" in column_types(rows).get("_scoring", "")
+        self.quarantine_tables = [table.sibling("quarantine").name]
         types = column_types(rows)
-        has_batches = "batch:bigint" in types.get("_scoring", "")
         if kind not in WINDOW_KINDS:
             raise ArgumentError(f"by must be one of {', '.join(WINDOW_KINDS)}: got {kind!r}")
-        if time_column is None and not has_batches:
+        if time_column is None and not self._has_batches:
             raise ArgumentError(
                 f"output_table must have the column _scoring of a scoring job: got {table.name!r} "
                 "without it; give by='day' and time_column, a column of dates or times"
@@ -98,10 +99,22 @@ class TableWindows:
     @property
     def key(self) -> Column:
         """Start of the window of a row."""
+        return self.key_of(_BATCH)
+
+    def has_time(self, rows: DataFrame) -> bool:
+        """Return whether rows of another table have the column of times, where one is used."""
+        return self._time_column is None or self._time_column in rows.columns
+
+    def key_of(self, batch: str) -> Column:
+        """Return the start of the window of a row in another table.
+
+        Args:
+            batch: SQL of the row's batch.
+        """
         if self.kind == "batch":
-            return F.expr(_BATCH)
+            return F.expr(batch)
         time = (
-            f"timestamp_micros({_BATCH})"
+            f"timestamp_micros({batch})"
             if self._time_column is None
             else sql_identifier(self._time_column)
         )
@@ -123,20 +136,25 @@ class TableWindows:
         return begin, begin + _LENGTHS[self.kind]
 
     def read(self, output_id: str | None) -> list[Window]:
-        """Return the windows of the table, oldest first.
+        """Return the windows of the table, oldest first; find the model's run and the quarantine.
 
         Args:
             output_id: Id of the table.
         """
-        rewritten = _rewritten_version(self._spark, self._table)
-        if self.kind == "batch":
+        rewritten = rewritten_version(self._spark, self._table)
+        entries: list[LedgerEntry] = []
+        if self._has_batches:
             entries = Ledger(self._spark, self._table, output_id).read()
-            if entries:
+        if entries:
+            self.model_run_id = entries[0].facts.model_run_id
+            self.quarantine_tables = sorted({e.facts.quarantine_table for e in entries} - {""})
+            if self.kind == "batch":
                 return sorted(
                     (
                         Window(
                             start=entry.facts.batch,
-                            state=f"{entry.rows_scored} rows, version "
+                            state=f"{entry.rows_scored} rows, {entry.rows_quarantined} "
+                            "quarantined, version "
                             f"{max(entry.output_version or 0, rewritten)}",
                         )
                         for entry in entries
@@ -154,7 +172,7 @@ class TableWindows:
         ]
 
 
-def _rewritten_version(spark: SparkSession, table: Table) -> int:
+def rewritten_version(spark: SparkSession, table: Table) -> int:
     """Return the newest version that changed or removed older rows; 0 without such a version."""
     if table.version(spark) is None:
         return 0

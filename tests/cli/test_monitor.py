@@ -82,17 +82,22 @@ def test_the_options_are_the_arguments_of_monitor_table():
 
 
 def test_options_reach_monitor_table_as_its_arguments(monitoring):
-    options = ["--baseline-table", "train", "--baseline-version", "3", "--by", "day"]
+    options = ["--baseline", "train", "--baseline-version", "3", "--by", "day"]
     options += ["--time-column", "time_hour", "--threshold", "psi=0.2", "--threshold", "ks=0.1"]
-    options += ["--page", "drift.html"]
+    options += ["--page", "drift.html", "--label", "delay", "--label-table", "facts"]
+    options += ["--key", "id", "--problem-type", "regression"]
     assert run(*options).exit_code == 0
     assert monitoring.calls == [
         {
             "output_table": "flights_scored",
-            "baseline_table": "train",
+            "baseline": "train",
             "baseline_version": 3,
             "by": "day",
             "time_column": "time_hour",
+            "label": "delay",
+            "label_table": "facts",
+            "key": "id",
+            "problem_type": "regression",
             "thresholds": {"psi": 0.2, "ks": 0.1},
             "page": "drift.html",
         }
@@ -135,7 +140,7 @@ def test_a_threshold_without_a_number_is_wrong_usage(monitoring):
 
 
 def test_an_error_is_one_line_and_exit_1(monitoring):
-    monitoring.result_or_error = MonitoringError("baseline_table must have rows: got none")
+    monitoring.result_or_error = MonitoringError("baseline must have rows: got none")
     finished = run()
     assert (finished.exit_code, finished.stdout) == (1, "")
-    assert finished.stderr == "dbx-aml: baseline_table must have rows: got none\n"
+    assert finished.stderr == "dbx-aml: baseline must have rows: got none\n"

@@ -13,6 +13,7 @@ import pytest
 from dbx_aml import monitor_table, score_table
 from dbx_aml._common.errors import ArgumentError, MonitoringError, TableNotFoundError
 from dbx_aml.monitoring import drift
+from dbx_aml.monitoring.monitor_table import windows_to_compare
 from dbx_aml.scoring.delta_table import Table
 from tests.support.models import XY, choosy_sum, save_model
 
@@ -34,21 +35,24 @@ def tables(spark, tmp_path):
         baseline = f"delta.`{tmp_path}/baseline`"
         output = f"delta.`{tmp_path}/scored`"
 
-        def write(self, rows, columns, batch=None):
+        def write(self, rows, columns, batch=None, version="1"):
             frame = spark.createDataFrame(rows, columns)
             if batch is not None:
-                frame = frame.selectExpr(
-                    "*", f"named_struct('batch', {batch}L, 'model_version', 1) AS _scoring"
-                )
+                scoring = f"named_struct('batch', {batch}L, 'model_version', {version}) AS _scoring"
+                frame = frame.selectExpr("*", scoring)
             path = Table(self.baseline if batch is None else self.output).path
             frame.coalesce(1).write.format("delta").mode("append").save(path)
 
-        def profile(self):
-            rows = spark.read.format("delta").load(f"{tmp_path}/scored_profile_metrics").collect()
+        def read(self, name, condition="slice_key IS NULL"):
+            rows = spark.read.format("delta").load(f"{tmp_path}/scored_{name}_metrics")
+            return rows.where(condition).collect()
+
+        def profile(self, condition="slice_key IS NULL AND column_name NOT LIKE ':%'"):
+            rows = self.read("profile", condition)
             return {(row.dbx_aml_window, row.column_name): row for row in rows}
 
         def drift(self):
-            rows = spark.read.format("delta").load(f"{tmp_path}/scored_drift_metrics").collect()
+            rows = self.read("drift")
             return {(row.dbx_aml_window, row.column_name, row.drift_type): row for row in rows}
 
     return Tables()
@@ -219,7 +223,7 @@ def test_tables_and_arguments_that_cannot_be_used_are_named(spark, tables):
     tables.write([(1.0,)], "x double", BATCHES[0])
     with pytest.raises(MonitoringError, match="must have columns of the output table"):
         monitor_table(tables.output, tables.baseline, spark=spark)
-    with pytest.raises(TableNotFoundError, match="baseline_table must exist"):
+    with pytest.raises(TableNotFoundError, match="baseline must exist"):
         monitor_table(tables.output, "no_such_table", spark=spark)
     with pytest.raises(ArgumentError, match="time_column must be a column of dates or times"):
         monitor_table(tables.output, by="day", time_column="x", spark=spark)
@@ -227,15 +231,121 @@ def test_tables_and_arguments_that_cannot_be_used_are_named(spark, tables):
         monitor_table(tables.output, thresholds={"chi": 1}, spark=spark)
 
 
+def test_each_version_of_the_model_is_a_slice(spark, tables):
+    tables.write([(1.0,), (3.0,)], "x double")
+    tables.write([(1.0,), (3.0,)], "x double", BATCHES[0])
+    tables.write([(0.0,)] * 2, "x double", BATCHES[1], version="1")
+    tables.write([(9.0,)] * 6, "x double", BATCHES[1], version="2")
+    monitor_table(tables.output, tables.baseline, spark=spark)
+    rows = tables.read("profile", "column_name = 'x'")
+    found = {(row.dbx_aml_window, row.slice_key, row.slice_value): row for row in rows}
+    key = "_scoring.model_version"
+    assert set(found) == {
+        (BATCHES[0], None, None), (BATCHES[0], key, "1"),
+        (BATCHES[1], None, None), (BATCHES[1], key, "1"), (BATCHES[1], key, "2"),
+    }  # fmt: skip
+    whole = found[BATCHES[1], None, None]
+    assert (whole["count"], whole.avg, whole.stddev) == pytest.approx((8, 6.75, 4.166190))
+    assert found[BATCHES[1], key, "2"].avg == 9
+    rows = tables.read("drift", "slice_value IS NOT NULL")
+    moved = {(row.dbx_aml_window, row.slice_value, row.drift_type): row.avg_delta for row in rows}
+    assert moved == {
+        (BATCHES[0], "1", "BASELINE"): 0,
+        (BATCHES[1], "1", "BASELINE"): -2,
+        (BATCHES[1], "1", "CONSECUTIVE"): -2,
+        (BATCHES[1], "2", "BASELINE"): 7,
+    }
+
+
+@pytest.mark.parametrize(
+    ("starts", "changed", "gone", "expected"),
+    [
+        ([1, 2, 3], {1, 2, 3}, set(), {1: None, 2: 1, 3: 2}),
+        ([1, 2, 3], {3}, set(), {3: 2}),
+        ([1, 2, 3], {1}, set(), {1: None, 2: 1}),
+        ([1, 3, 4], set(), {2}, {3: 1}),
+        ([3, 4], set(), {1, 2}, {3: None}),
+        ([1, 2], set(), {3}, {}),
+    ],
+)
+def test_the_window_after_a_changed_or_gone_one_is_compared_again(starts, changed, gone, expected):
+    assert windows_to_compare(starts, changed, gone) == expected
+
+
+def test_labels_that_come_later_fill_older_windows(spark, tables, tmp_path):
+    columns = "id int, prediction double"
+    tables.write([(number, float(number)) for number in range(4)], columns)
+    tables.write([(0, 1.0), (1, 2.0), (2, 4.0)], columns, BATCHES[0])
+    facts = f"delta.`{tmp_path}/facts`"
+
+    def add_labels(*rows):
+        spark.createDataFrame(list(rows), "id int, fact double").write.format("delta").mode(
+            "append"
+        ).save(f"{tmp_path}/facts")
+
+    def quality(batch):
+        rows = tables.profile("column_name = ':table' AND slice_key IS NULL")
+        row = rows[batch, ":table"]
+        return row["count"], row.dbx_aml_labeled_rows, row.mean_average_error
+
+    add_labels((0, 1.0), (1, 4.0), (77, 5.0))
+    arguments = {"label": "fact", "label_table": facts, "key": "id", "spark": spark}
+    monitor_table(tables.output, tables.baseline, **arguments)
+    assert quality(BATCHES[0]) == (3, 2, 1.0)
+    add_labels((2, 0.0))
+    tables.write([(3, 8.0)], columns, BATCHES[1])
+    result = monitor_table(tables.output, tables.baseline, **arguments)
+    assert result.windows_computed == 1
+    assert quality(BATCHES[0]) == (3, 3, 2.0)
+    assert quality(BATCHES[1]) == (1, 0, None)
+    row = tables.profile("column_name = ':table' AND slice_value = '1'")[BATCHES[0], ":table"]
+    assert row.root_mean_squared_error == pytest.approx((20 / 3) ** 0.5)
+    assert row.mean_squared_error == pytest.approx(20 / 3)
+    assert row.r2_score == pytest.approx(1 - 20 / (26 / 3))
+    assert row.mean_absolute_percentage_error == pytest.approx(0.25)
+    add_labels((1, 4.0), (0, 1.0), (0, 1.0))
+    with pytest.raises(MonitoringError, match=r"got id 0 \(3 times\), 1 \(2 times\) in delta"):
+        monitor_table(tables.output, tables.baseline, **arguments)
+
+
+def test_labels_of_the_scored_table_are_classes_where_they_are_texts(spark, tables):
+    columns = "prediction string, label string"
+    rows = [("a", "a"), ("a", "b"), ("b", "b"), ("b", "b"), ("a", None)]
+    tables.write(rows, columns)
+    tables.write(rows, columns, BATCHES[0])
+    monitor_table(tables.output, tables.baseline, label="label", spark=spark)
+    row = tables.profile("column_name = ':table' AND slice_key IS NULL")[BATCHES[0], ":table"]
+    assert (row["count"], row.dbx_aml_labeled_rows, row.accuracy_score) == (5, 4, 0.75)
+    assert row.precision.one_vs_all == {"a": 0.5, "b": 1.0}
+    assert row.non_null_columns == ["prediction", "label"]
+    assert [tuple(pair) for pair in row.confusion_matrix] == [
+        ("a", "a", 1), ("a", "b", 1), ("b", "b", 2)
+    ]  # fmt: skip
+
+
+def test_labels_that_cannot_be_used_are_named(spark, tables):
+    tables.write([(1, 1.0)], "id int, prediction double", BATCHES[0])
+    with pytest.raises(ArgumentError, match="label_table and key must be given together"):
+        monitor_table(tables.output, label="fact", label_table="facts", spark=spark)
+    with pytest.raises(TableNotFoundError, match="label_table must exist"):
+        monitor_table(tables.output, label="fact", label_table="none", key="id", spark=spark)
+    with pytest.raises(ArgumentError, match="label must be a column"):
+        monitor_table(tables.output, label="fact", spark=spark)
+
+
 def test_batches_of_scoring_are_windows_from_the_ledger(spark, tables, tmp_path):
     model = save_model(tmp_path, choosy_sum, XY)
     arguments = {"model_uri": model, "output_table": tables.output, "spark": spark}
-    tables.write([(1.0, 2.0), (2.0, 3.0)], "x double, y double")
+    arguments["max_quarantined_rows"] = 1
+    tables.write([(1.0, 2.0), (2.0, 3.0), (None, 3.0)], "x double, y double")
     first = score_table(input_table=tables.baseline, batch_id="1", **arguments)
     result = monitor_table(tables.output, tables.baseline, spark=spark)
     assert (result.windows, result.windows_computed, result.rows) == (1, 1, 2)
     assert result.columns_without_baseline == ["prediction"]
     assert tables.profile()[first.batch, "prediction"].avg == 17.5
+    row = tables.profile("column_name = ':quarantine'")[first.batch, ":quarantine"]
+    assert (row["count"], row.dbx_aml_percent_quarantined) == (1, pytest.approx(100 / 3))
+    assert [item["count"] for item in row.frequent_items] == [1]
     second = score_table(input_table=tables.baseline, batch_id="2", **arguments)
     result = monitor_table(tables.output, tables.baseline, spark=spark)
     assert (result.windows, result.windows_computed) == (2, 1)
