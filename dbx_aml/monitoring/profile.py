@@ -145,7 +145,7 @@ def _column_numbers(
     out_of_range = int(bin_counts[0] + bin_counts[-1]) if bins.edges else 0
     quantiles = None
     if bins.edges and count:
-        quantiles = _quantiles(bins.edges, bin_counts, bin_sums, low, high)
+        quantiles = compute_quantiles(bins.edges, bin_counts, bin_sums, low, high)
     return {
         **shared,
         "avg": mean,
@@ -164,7 +164,7 @@ def _column_numbers(
     }
 
 
-def _quantiles(
+def compute_quantiles(
     edges: Sequence[float],
     counts: npt.NDArray[np.int64],
     sums: npt.NDArray[np.float64],
