@@ -28,7 +28,7 @@ PROGRAMS = ("make", "pip", "databricks", "dbx-aml")
 WORKSPACE_FOLDER = ".dbx_aml/files/Workspace/Users/ana@contoso.com/dbx-aml/notebooks"
 # Proxies of this machine, which the fixtures replace.
 PROXIES = {name: text for name, text in os.environ.items() if name.lower().endswith("_proxy")}
-# Variables that a program of a page needs beside those of this machine.
+# Variables that only a program of a page needs.
 _OWN_VARIABLES = ("PATH", "PYTHONPATH", "STAND_IN_WHEELS")
 # Reads one block of Python after the other, as JSON lines, and ends each with a NUL.
 INTERPRETER = """

@@ -72,7 +72,7 @@ def test_a_file_of_another_user_does_not_count_and_one_warning_says_so(
     owner = config.stat().st_uid
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     if owner == 0:
-        # Files of root count for everybody.
+        # Files of root count for every user.
         assert find_config() == config
         os.chown(config, 4711, 4711)
         monkeypatch.setattr(os, "geteuid", lambda: 1000)

@@ -60,7 +60,7 @@ def test_a_running_job_is_canceled_and_deleted_and_that_of_others_stays(
     assert (result.state, result.error) == ("deleted", "")
     assert [item.name for item in Job.load_all(link=link)] == ["theirs"]
     assert Job.load("theirs", link=link).state == "Preparing"
-    # Whoever cleans up at the same time has deleted it.
+    # Another person has deleted the job.
     assert [item.state for item in delete_resources([found])] == ["deleted"]
 
 
@@ -97,7 +97,7 @@ def test_all_with_the_mark_is_deleted_and_a_second_call_finds_nothing(
     }
     assert {item.state for item in delete_resources(rest.resources)} == {"deleted"}
     assert find_marked_resources(link=made, include_used=True).resources == ()
-    # What others have made is as before.
+    # The resources of other programs are as before.
     assert [model.name for model in azureml_client.search_registered_models()] == ["theirs"]
     assert {run.info.run_id for run in azureml_client.search_runs(["0"])} == before
 
