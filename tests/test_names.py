@@ -17,7 +17,8 @@ import pytest
 import dbx_aml
 from dbx_aml.cli.main import main
 from dbx_aml.link.workspace import AmlWorkspace
-from dbx_aml.local.notebook.source import read_notebook, widget_names
+from dbx_aml.local.notebook.source import read_notebook
+from tests.support.notebook import widget_names
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 # Options of the command that choose the settings file and the form of the output.
@@ -38,7 +39,7 @@ def argument_names(function: Callable[..., Any]) -> set[str]:
 
 
 def widgets_of(notebook: str) -> set[str]:
-    return widget_names(read_notebook(NOTEBOOKS / notebook)) or set()
+    return widget_names(read_notebook(NOTEBOOKS / notebook))
 
 
 def test_score_has_the_same_names_in_python_on_the_command_and_as_widgets() -> None:

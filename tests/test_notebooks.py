@@ -11,7 +11,8 @@ import pytest
 
 import dbx_aml
 from dbx_aml import score_table
-from dbx_aml.local.notebook.source import Cell, read_notebook, widget_names
+from dbx_aml.local.notebook.source import Cell, read_notebook
+from tests.support.notebook import widget_names
 
 ROOT = Path(__file__).parents[1]
 PATHS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -77,7 +78,7 @@ def test_cell_2_runs_setup_alone(path: Path) -> None:
 
 @each_step
 def test_the_last_cell_ends_with_json(path: Path) -> None:
-    tree = read_notebook(path)[-1].parse()
+    tree = ast.parse(read_notebook(path)[-1].source)
 
     assert len(tree.body) == 1
     assert re.fullmatch(r"dbutils\.notebook\.exit\(json\.dumps\(.+\)\)", ast.unparse(tree.body[0]))
@@ -92,7 +93,7 @@ def test_cells_are_short_and_have_no_branches(path: Path) -> None:
         assert len(cell.source.splitlines()) <= MAX_LINES, cell.location()
         branches = [
             node
-            for node in ast.walk(cell.parse())
+            for node in ast.walk(ast.parse(cell.source))
             if isinstance(node, ast.If | ast.IfExp | ast.Try)
         ]
         assert not branches, cell.location(branches[0].lineno)
@@ -106,7 +107,7 @@ def test_no_cell_depends_on_one_machine(path: Path, pattern: str) -> None:
 
 def test_setup_only_defines_names_and_lists_them_and_shows_the_status() -> None:
     head, *code = read_notebook(ROOT / "notebooks" / "_setup.py")
-    *statements, last = [statement for cell in code for statement in cell.parse().body]
+    *statements, last = [statement for cell in code for statement in ast.parse(cell.source).body]
 
     assert ast.unparse(last) == "status"
     assert set(described_names(head)) == {

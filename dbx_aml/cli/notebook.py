@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import click
 from dbx_aml.cli.tables import print_line
 
 if TYPE_CHECKING:
-    from dbx_aml.local.notebook.cell_run import CellRun
+    from dbx_aml.local.notebook.cells import CellRun
 
 
 def _parse_widgets(
@@ -39,7 +38,7 @@ def notebook() -> None:
 )  # fmt: skip
 @click.option(
     "--html", type=click.Path(dir_okay=False, path_type=Path),
-    help="Write an HTML page with all cells and their outputs.",
+    help="Write an HTML page with all cells and their outputs, and beside it the same as .ipynb.",
 )  # fmt: skip
 @click.option(
     "--run-pip-cells", is_flag=True, help="Run %pip cells, which change this Python's packages."
@@ -53,18 +52,16 @@ def run(path: Path, widgets: dict[str, str], html: Path | None, run_pip_cells: b
     read from variables DBX_AML_SECRET_<SCOPE>_<KEY>. Without settings of a link, this machine's
     MLflow store stands for Databricks.
     """
-    from dbx_aml.local.notebook.run import check_notebook, run_notebook
+    from dbx_aml.local.notebook.run import run_notebook
+    from dbx_aml.local.notebook.source import read_notebook
     from dbx_aml.local.notebook.workspace_stub import local_workspace
-
-    # run_notebook redirects sys.stderr into the output of the running cell.
-    stderr = sys.stderr
 
     def print_progress(run: CellRun) -> None:
         progress = f"{run.cell.notebook.name}: cell {run.cell.number} of {run.cell_count}"
         seconds = "" if run.seconds is None else f": {run.seconds:.1f} s"
-        print_line(progress + seconds, file=stderr)
+        print_line(progress + seconds, is_error=True)
 
-    check_notebook(path, widgets)  # wrong usage is an error before Spark starts
+    read_notebook(path)  # wrong usage is an error before Spark starts
     try:
         with local_workspace() as spark:
             result = run_notebook(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
 
-    from dbx_aml.local.notebook.cell_run import CellRun
+    from dbx_aml.local.notebook.cells import CellRun
 
 _FOLDER_MARKER = ".made-by-dbx-aml-demo"
 _EXPERIMENT = "flights"

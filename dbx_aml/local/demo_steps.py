@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbx_aml._common.errors import DbxAmlError
-from dbx_aml.local.notebook.cell_run import CellRun
+from dbx_aml.local.notebook.cells import CellRun
 from dbx_aml.local.notebook.run import run_notebook
 
 if TYPE_CHECKING:

@@ -57,7 +57,6 @@ def test_an_error_is_one_line_with_its_location_and_the_page_is_written(path) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["main.py", "-w", "m=1"], "main.py has no ['m']; it has ['n']"),
         (["main.py", "-w", "n"], "'n' is not NAME=VALUE."),
         (["main.py", "-w", "=1"], "'=1' is not NAME=VALUE."),
         (["absent.py"], "notebook must be an existing text file: got 'absent.py'"),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dbx_aml._common.errors import NotebookError
-from dbx_aml.local.notebook.page_cells import markdown
+from dbx_aml.local.notebook.page import markdown
 from dbx_aml.local.notebook.run import run_notebook
 from tests.support.notebook import write_notebook
 
@@ -70,7 +70,7 @@ def page(tmp_path_factory) -> str:
         "<summary>1 cell of child.py, ",
         '<pre class="text">child ran</pre>',
         '<span class="state succeeded">succeeded</span>',
-        "<h2>Exit value</h2><pre>{\n  &quot;rows&quot;: 3\n}</pre>",
+        "<h2>Exit value</h2><pre>{\n  &#34;rows&#34;: 3\n}</pre>",
     ],
 )
 def test_a_page_has_each_cell_with_its_output(page: str, html: str) -> None:
@@ -123,7 +123,7 @@ def test_the_page_of_a_failed_notebook_has_the_error_and_all_cells(
     trace = re.search(r"<summary>Traceback</summary><pre>(.*?)</pre>", page, re.DOTALL)
     assert trace is not None
     assert "z = [][x]" in trace[1]
-    assert "session.py" not in trace[1]
+    assert "IPython" not in trace[1]
     assert '<span class="took">not run</span>' in page
 
 

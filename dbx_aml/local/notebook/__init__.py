@@ -1,15 +1,15 @@
 """Run a Databricks notebook (source format) on this machine, as a cluster would.
 
-    source              read the file: cells, `%run`, widgets
-    run                 run a whole notebook, write its page
-    session             run the cells in order, in one namespace
-    execute             run one cell: Python, SQL, shell, pip
+    source              read the file: cells, `%run`
+    run                 run a whole notebook in a new process, write its outputs
+    shell               the new process: IPython's shell, SQL and shell cells
+    shared_spark        use the Spark engine of the caller in the new process
     dbutils_stub        `dbutils`; with `widgets` and `databricks_paths`
-    cell_output         output of a cell: text, table, picture, HTML
-    cell_run            outputs of all cells in order, without secrets
+    tables              the table that `display` shows for a data frame
+    cells               a cell that has run, with its outputs
+    page                an .ipynb file, and one HTML file that loads nothing from the network
     workspace_stub      Spark and MLflow of this machine, for the command
-    page                one HTML file that loads nothing from the network
 
-A magic that the runner does not know is a `NotebookError` before the first cell runs. A missing
+A language that the runner does not know is a `NotebookError` before the first cell runs. A missing
 member of `dbutils` is an error when a cell uses the member.
 """

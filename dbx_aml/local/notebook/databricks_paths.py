@@ -4,20 +4,31 @@ dbfs:/a            <root>/dbfs/a
 /Volumes/a/b/c/d   <root>/Volumes/a/b/c/d
 /Workspace/Shared  <root>/Workspace/Shared, and so /Shared, /Users, /Repos for a notebook
 file:/a            /a
+
+`map_python_paths` makes `open` and `os` of a notebook's process look there, too.
 """
 
 from __future__ import annotations
 
+import builtins
+import functools
+import io
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dbx_aml._common.errors import NotebookError
 from dbx_aml.local.spark import local_root
 
 _HEAD_BYTES = 65_536
+_MOUNTS = ("/Volumes/", "/Workspace/", "/dbfs/")
+_OS_FUNCTIONS = (
+    *("access", "chmod", "link", "listdir", "lstat", "mkdir", "open", "remove", "rename"),
+    *("replace", "rmdir", "scandir", "stat", "symlink", "truncate", "unlink", "utime"),
+)
 
 
 class FileInfo(NamedTuple):
@@ -73,12 +84,22 @@ class Files:
         Args:
             name: Path relative to the caller, or absolute, for example "/Workspace/Shared/_setup".
             caller: Notebook that contains the name.
+
+        Raises:
+            NotebookError: The name ends with .py, as no name in a workspace does.
         """
-        file = name if name.endswith(".py") else name + ".py"
-        if not file.startswith("/") or Path(file).is_file():
-            return caller.parent / file
-        in_workspace = file if file.startswith("/Workspace/") else "/Workspace" + file
-        return self.local(in_workspace)
+        file = Path(name + ".py")
+        if not file.is_absolute():
+            file = caller.parent / file
+        elif not file.is_file():
+            in_workspace = "" if name.startswith("/Workspace/") else "/Workspace"
+            file = self.local(f"{in_workspace}{file}")
+        if name.endswith(".py") and not file.is_file():
+            raise NotebookError(
+                f"notebook must be named without .py: got {name!r}; "
+                f"use {name.removesuffix('.py')!r}"
+            )
+        return file
 
     def ls(self, dir: str) -> list[FileInfo]:
         """Return the entries of a folder, or the entry of a file."""
@@ -149,3 +170,32 @@ class Files:
             if path.is_relative_to(folder):
                 return name + str(path.relative_to(folder))
         return f"file:{path}"
+
+
+def map_python_paths(files: Files) -> None:
+    """Let `open` and `os` of this process read and write a cluster's paths where `files` has them.
+
+    On a cluster /Volumes, /Workspace and /dbfs are folders, which any code can open.
+    """
+
+    def local_path(value: Any) -> Any:
+        path = os.fspath(value) if isinstance(value, os.PathLike) else value
+        if not isinstance(path, str) or not f"{path}/".startswith(_MOUNTS):
+            return value
+        return str(
+            files.local(path.replace("/dbfs", "dbfs:", 1) if path.startswith("/dbfs") else path)
+        )
+
+    def with_local_paths(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return function(
+                *map(local_path, args),
+                **{name: local_path(value) for name, value in kwargs.items()},
+            )
+
+        return call
+
+    for name in _OS_FUNCTIONS:
+        setattr(os, name, with_local_paths(getattr(os, name)))
+    builtins.open = io.open = with_local_paths(io.open)

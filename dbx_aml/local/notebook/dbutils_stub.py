@@ -32,7 +32,7 @@ class NotebookExit(BaseException):
 
 
 class PythonRestart(BaseException):
-    """Ends a cell and clears the namespace of the notebook."""
+    """Ends a cell and the notebook's process; a new process runs the next cells."""
 
 
 class Notebook:
@@ -55,12 +55,12 @@ class Notebook:
         timeout_seconds: float = 0,
         arguments: Mapping[str, str] | None = None,
     ) -> str:
-        """Run another notebook in a new namespace and return its exit value.
+        """Run another notebook in a process of its own and return its exit value.
 
         Args:
             path: Path relative to this notebook, or absolute as in the workspace.
-            timeout_seconds: Seconds, checked when the notebook has ended; 0 for no limit.
-            arguments: Values by widget name; names of undefined widgets are ignored.
+            timeout_seconds: Seconds after which the notebook is stopped; 0 for no limit.
+            arguments: Values by widget name; the notebook reads them without a widget, too.
 
         Raises:
             NotebookError: The notebook failed, or took longer than the timeout.
@@ -72,7 +72,7 @@ class Library:
     """`dbutils.library`, for notebooks that install packages."""
 
     def restartPython(self) -> NoReturn:
-        """Clear the namespace of the notebook; imported packages stay imported."""
+        """Run the next cells in a new process; widgets keep their values."""
         raise PythonRestart
 
 
@@ -116,6 +116,19 @@ class TaskValues:
             TypeError: The value is not JSON serializable.
         """
         json.dumps({key: value})
+
+    def get(self, taskKey: str, key: str, default: Any = None, debugValue: Any = None) -> Any:
+        """Return `debugValue`, as Databricks does outside of a job.
+
+        Raises:
+            TypeError: There is no debugValue.
+        """
+        if debugValue is None:
+            raise TypeError(
+                "Must pass debugValue when calling get outside of a job context. "
+                "debugValue cannot be None."
+            )
+        return debugValue
 
 
 class Jobs:

@@ -1,172 +1,234 @@
-"""The page of a notebook run: an HTML file with all cells and outputs that needs no network."""
+"""Write the outputs of a notebook run: a Jupyter notebook (.ipynb), and a page of it.
+
+The page is one HTML file that needs no network. Its template is `page.html.j2`. What the template
+needs and nbformat has no place for is in the metadata of notebook and cells, as `dbx_aml`.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from html import escape
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from dbx_aml._common.text import plural
-from dbx_aml.local.notebook import page_cells
-from dbx_aml.local.notebook.cell_run import CellRun
+from dbx_aml.local.notebook.cells import CellRun, flatten_runs
 from dbx_aml.local.notebook.source import Cell
 
-_STYLE = Path(__file__).with_name("page.css")
-# The output of a cell can neither load nor send anything over the network.
-_POLICY = (
-    "default-src 'none'; img-src data:; font-src data:; "
-    "style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_FOLDER = Path(__file__).parent
+_LEXERS = {"python": "ipython3", "sql": "sql", "shell": "bash"}
+# The last one is a picture, which has the same check.
+_SAFE_LINK = re.compile(
+    r"https?://|mailto:|#|data:image/(?:png|jpeg|gif|webp);base64,", re.IGNORECASE
 )
-_SCRIPT = """
-addEventListener("message", (event) => {
-  for (const frame of document.querySelectorAll("iframe"))
-    if (frame.contentWindow === event.source) frame.style.height = Number(event.data) + "px";
-});
-"""
+_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+# The page cannot know the height of the HTML in a frame: a script in the frame sends it when it
+# changes, and when the page asks, because a folded frame has no height.
+_FRAME = """<!doctype html><meta charset="utf-8"><style>
+:root {{ color-scheme: light dark; font: 14px/1.5 system-ui, sans-serif }}
+body {{ display: flow-root; margin: 2px }} table {{ border-collapse: collapse }}
+th, td {{ padding: 3px 14px 3px 0; text-align: left; vertical-align: top;
+  overflow-wrap: anywhere; min-width: 5em; border: 0 }}
+</style><body>{html}<script>
+const root = document.documentElement;
+const sendHeight = () => parent.postMessage(
+  Math.ceil(Math.max(root.getBoundingClientRect().height, document.body.scrollHeight))
+    + Math.max(0, innerHeight - root.clientHeight), "*");
+new ResizeObserver(sendHeight).observe(root);
+addEventListener("message", sendHeight);
+addEventListener("load", sendHeight);
+</script>"""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Page:
-    """The page of a notebook run.
+def write_outputs(
+    html: Path,
+    notebook: Path,
+    cells: Sequence[Cell],
+    runs: Sequence[CellRun],
+    *,
+    started_at: datetime,
+    seconds: float,
+    widgets: Mapping[str, str],
+    exit_value: str | None,
+) -> None:
+    """Write the page of a notebook run, and beside it the .ipynb file.
 
     Args:
+        html: File of the page.
         notebook: File of the notebook.
         cells: All cells of the notebook.
         runs: Runs of the first cells; after an error or an exit there are fewer runs than cells.
         started_at: Start time in UTC.
         seconds: Wall clock.
-        widgets: Widget values passed by the caller.
+        widgets: Parameters passed by the caller.
         exit_value: Argument of `dbutils.notebook.exit`.
     """
+    import nbformat
+    from jinja2 import Environment
 
-    notebook: Path
-    cells: Sequence[Cell]
-    runs: Sequence[CellRun]
-    started_at: datetime
-    seconds: float
-    widgets: Mapping[str, str]
-    exit_value: str | None
-
-    def write(self, file: Path) -> None:
-        """Write the page."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(self.html(), encoding="utf-8")
-
-    def html(self) -> str:
-        """Return the page."""
-        style = _STYLE.read_text(encoding="utf-8") + page_cells.code_style()
-        body = [self._head(), *map(_run, self.runs)]
-        body += [_skipped_cell(cell) for cell in self.cells[len(self.runs) :] if self._failed_run]
-        return (
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{escape(self.notebook.name)}</title>\n<style>\n{style}\n</style>\n"
-            # Before the first frame, which may send its height before the page is complete.
-            f"<script>{_SCRIPT}</script>\n</head>\n"
-            f"<body>\n<main>\n{''.join(body)}{self._foot()}</main>\n</body>\n</html>\n"
-        )
-
-    @property
-    def _failed_run(self) -> CellRun | None:
-        return next((run for run in _flatten(self.runs) if run.failure is not None), None)
-
-    def _head(self) -> str:
-        failed = self._failed_run
-        state = "succeeded" if failed is None else "failed"
-        times = [f"{self.started_at:%Y-%m-%d %H:%M} UTC", _seconds(self.seconds)]
-        spans = "".join(f"<span>{time}</span>" for time in times)
-        head = (
-            f'<header><h1>{escape(self.notebook.name)}</h1><span class="state {state}">{state}'
-            f"</span>{spans}</header>"
-        )
-        if failed is not None and failed.failure is not None:
-            location = failed.cell.location(failed.failure.line)
-            error = f"{failed.failure.kind}: {failed.failure.message}".partition("\n")[0]
-            head += (
-                f'<p class="banner"><a href="#{_anchor(failed)}">{escape(location)}</a> '
-                f"{escape(error)}</p>"
-            )
-        if self.widgets:
-            rows = "".join(
-                f"<dt>{escape(name)}</dt><dd>{escape(value) or '<i>empty</i>'}</dd>"
-                for name, value in self.widgets.items()
-            )
-            head += f'<section class="values"><h2>Widgets</h2><dl>{rows}</dl></section>'
-        return head
-
-    def _foot(self) -> str:
-        if self.exit_value is None:
-            return ""
-        try:
-            text = json.dumps(json.loads(self.exit_value), indent=2, ensure_ascii=False)
-        except ValueError:
-            text = self.exit_value
-        return f'<section class="exit"><h2>Exit value</h2><pre>{escape(text)}</pre></section>'
+    failed = next((run for run in flatten_runs(runs) if run.failure is not None), None)
+    node = nbformat.v4.new_notebook(cells=[_cell_node(run.cell, run) for run in runs])
+    if failed is not None:
+        node.cells += [_cell_node(cell, None) for cell in cells[len(runs) :]]
+    node.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+            "language_info": {"name": "python"},
+            "dbx_aml": {
+                "notebook": notebook.name,
+                "state": "succeeded" if failed is None else "failed",
+                "started_at": f"{started_at:%Y-%m-%d %H:%M} UTC",
+                "seconds": seconds,
+                "widgets": dict(widgets),
+                "exit_value": exit_value,
+                "failure": None if failed is None else _failure(failed),
+            },
+        }
+    )
+    html.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(node, html.with_suffix(".ipynb"))
+    environment = Environment(autoescape=True)
+    environment.filters |= {
+        "code": _code,
+        "exit_text": _exit_text,
+        "frame": lambda text: _FRAME.format(html=text),
+        "markdown": markdown,
+        "plural": plural,
+        "terminal_text": _terminal_text,
+    }
+    template = environment.from_string((_FOLDER / "page.html.j2").read_text(encoding="utf-8"))
+    style = (_FOLDER / "page.css").read_text(encoding="utf-8") + _code_style()
+    page = template.render(nb=node, style=style)
+    html.write_text(page, encoding="utf-8")
 
 
-def _run(run: CellRun) -> str:
-    cell = run.cell
+def _cell_node(cell: Cell, run: CellRun | None) -> Any:
+    """Return a cell as nbformat has it; without a run, a cell that did not run."""
+    import nbformat
+
     if cell.kind == "markdown":
-        return f'<section class="markdown">{page_cells.markdown(cell.source)}</section>\n'
-    output = "".join(map(page_cells.output, run.outputs))
-    line = None
+        node = nbformat.v4.new_markdown_cell(cell.source.strip("\n"))
+    else:
+        node = nbformat.v4.new_code_cell(cell.text)
+    node.metadata["dbx_aml"] = nbformat.from_dict(
+        {
+            "notebook": cell.notebook.name,
+            "number": cell.number,
+            "line": cell.line,
+            "kind": cell.kind,
+            "title": cell.title,
+            "anchor": _anchor(cell),
+            "has_run": run is not None,
+            "seconds": None if run is None else run.seconds,
+            "failure": None if run is None or run.failure is None else _failure(run),
+            "inner": [] if run is None else [_cell_node(inner.cell, inner) for inner in run.inner],
+        }
+    )
+    if run is None or cell.kind == "markdown":
+        return node
+    # As in Databricks, the outputs of the included cells are the output of the %run cell.
+    runs = flatten_runs(run.inner) if cell.kind == "run" else [run]
+    node.outputs = nbformat.from_dict([output for part in runs for output in part.outputs])
     if run.failure is not None:
-        output += page_cells.failure(run.failure, cell)
-        line = run.failure.line
-    if cell.kind == "run":
-        # As in Databricks, the outputs of the included cells are the output of the %run cell.
-        outputs = [output for inner_run in _flatten(run.inner) for output in inner_run.outputs]
-        output = "".join(map(page_cells.output, outputs))
-    inner = "" if not run.inner else _inner(run.inner)
-    css_class = " failed" if run.failure is not None else ""
-    return (
-        f'<section class="cell{css_class}" id="{_anchor(run)}">{_cell_header(cell, run.seconds)}'
-        f"{page_cells.code(cell, line)}{inner}"
-        + (f'<div class="shown">{output}</div>' if output else "")
-        + "</section>\n"
+        node.outputs.append(
+            nbformat.v4.new_output(
+                "error",
+                ename=run.failure.kind,
+                evalue=run.failure.message,
+                traceback=run.failure.trace.splitlines(),
+            )
+        )
+    return node
+
+
+def _failure(run: CellRun) -> dict[str, Any]:
+    assert run.failure is not None
+    return {
+        "anchor": _anchor(run.cell),
+        "location": run.cell.location(run.failure.line),
+        "line": run.failure.line,
+        "message": f"{run.failure.kind}: {run.failure.message}".partition("\n")[0],
+    }
+
+
+def _anchor(cell: Cell) -> str:
+    return f"{cell.notebook.stem}-{cell.number}"
+
+
+def _code(source: str, metadata: Any) -> str:
+    """Return the highlighted source of a cell, with the line numbers of its file."""
+    from pygments import highlight
+    from pygments.formatters import HtmlFormatter
+    from pygments.lexers import get_lexer_by_name
+
+    failed_line = (metadata.failure or {}).get("line")
+    formatter = HtmlFormatter(
+        cssclass="code",
+        linenos="inline",
+        linenostart=metadata.line,
+        hl_lines=[] if failed_line is None else [failed_line - metadata.line + 1],
+        wrapcode=True,
+    )
+    magic = (
+        re.match(r"%\w[\w-]* ?(?=\s|\S)|", source)
+        if metadata.kind in ("sql", "shell", "run")
+        else None
+    )
+    word = magic[0] if magic else ""
+    lexer = get_lexer_by_name(_LEXERS.get(metadata.kind, "text"), stripnl=False)
+    html = highlight(source.removeprefix(word), lexer, formatter)
+    mark = f"<b>{word.strip()}</b> " if word else ""
+    return re.sub(r'(<span class="linenos">.*?</span>)', rf"\1{mark}", html, count=1)
+
+
+def _code_style() -> str:
+    """Return the colours of highlighted code, for light and for dark."""
+    from pygments.formatters import HtmlFormatter
+
+    rules = {
+        scheme: "\n".join(
+            line
+            for line in HtmlFormatter(style=style).get_style_defs(".code").splitlines()
+            if re.match(r"\.code \.(?!hll|err|linenos)", line)
+        )
+        for scheme, style in (("light", "default"), ("dark", "github-dark"))
+    }
+    return "\n".join(
+        f"@media (prefers-color-scheme: {scheme}) {{\n{lines}\n}}"
+        for scheme, lines in rules.items()
     )
 
 
-def _inner(runs: Sequence[CellRun]) -> str:
-    names = ", ".join(dict.fromkeys(run.cell.notebook.name for run in runs))
-    is_open = " open" if any(run.failure for run in _flatten(runs)) else ""
-    seconds = sum(run.seconds or 0 for run in runs)
-    return (
-        f"<details{is_open}><summary>{plural(len(runs), 'cell')} of {escape(names)}, "
-        f"{_seconds(seconds)}"
-        f'</summary><div class="inner">{"".join(map(_run, runs))}</div></details>'
+@cache
+def _markdown() -> Any:
+    from markdown_it import MarkdownIt
+
+    # The page's policy allows inline scripts, which frames need. So outside of the frames no HTML
+    # may come from a cell.
+    markdown_it = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    markdown_it.validateLink = lambda url: _SAFE_LINK.match(url) is not None  # type: ignore[method-assign]
+    return markdown_it
+
+
+def markdown(text: str) -> str:
+    """Return markdown as HTML, HTML in it as text; tables scroll on their own."""
+    html = str(_markdown().render(text.strip("\n")))
+    return html.replace("<table>", '<div class="scroll"><table>').replace(
+        "</table>", "</table></div>"
     )
 
 
-def _skipped_cell(cell: Cell) -> str:
-    if cell.kind == "markdown":
-        return f'<section class="markdown waiting">{page_cells.markdown(cell.source)}</section>\n'
-    header, code = _cell_header(cell, None), page_cells.code(cell)
-    return f'<section class="cell waiting">{header}{code}</section>\n'
+def _terminal_text(text: str) -> str:
+    """Return text without codes of a terminal; of a progress bar, its last state."""
+    lines = _TERMINAL_CODES.sub("", text).rstrip("\n").split("\n")
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
 
 
-def _cell_header(cell: Cell, seconds: float | None) -> str:
-    took = "not run" if seconds is None else _seconds(seconds) if seconds >= 0.05 else ""
-    title = f"<b>{escape(cell.title)}</b>" if cell.title else ""
-    return (
-        f'<div class="bar"><span>cell {cell.number}</span>{title}<span class="took">{took}</span>'
-        "</div>"
-    )
-
-
-def _flatten(runs: Sequence[CellRun]) -> Iterator[CellRun]:
-    for run in runs:
-        yield run
-        yield from _flatten(run.inner)
-
-
-def _anchor(run: CellRun) -> str:
-    return escape(f"{run.cell.notebook.stem}-{run.cell.number}", quote=True)
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.1f} s"
+def _exit_text(value: str) -> str:
+    try:
+        return json.dumps(json.loads(value), indent=2, ensure_ascii=False)
+    except ValueError:
+        return value

@@ -1,8 +1,7 @@
-"""Read the file of a notebook: its cells, the cells of `%run`, and the widgets they define."""
+"""Read the file of a notebook: its cells, and the cells of the notebooks that `%run` names."""
 
 from __future__ import annotations
 
-import ast
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ _FIRST_LINE = "# Databricks notebook source"
 _SEPARATOR = "# COMMAND ----------"
 _MAGIC = "# MAGIC"
 _TITLE = "# DBTITLE"
+# Magics of Databricks that name the language of a whole cell. IPython knows the other magics.
 _KINDS = {
     "": "python",
     "%python": "python",
@@ -23,10 +23,9 @@ _KINDS = {
     "%md-sandbox": "markdown",
     "%sql": "sql",
     "%sh": "shell",
-    "%pip": "pip",
     "%run": "run",
 }
-_WIDGET_KINDS = ("text", "dropdown", "combobox", "multiselect")
+_REFUSED_MAGICS = ("%", "%fs", "%r", "%scala")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +36,9 @@ class Cell:
         notebook: File of the notebook.
         number: Position of the cell in the file; starts at 1.
         line: Line number in the file of the first line of `source`; starts at 1.
-        kind: Either "python", "sql", "shell", "pip", "markdown" (not executed) or "run".
-        source: Text of the cell, without the `# MAGIC` marks.
+        kind: Either "python", "sql", "shell", "markdown" (not executed) or "run".
+        source: Text of the cell, without the `# MAGIC` marks and the magic of its kind.
+        magic: Magic of its kind, for example "%sql"; empty for Python.
         title: Title above the cell, for example "Load the rows".
         included_cells: Cells of the notebook that a "run" cell names.
         arguments: Widget values by name that a "run" cell passes.
@@ -49,6 +49,7 @@ class Cell:
     line: int
     kind: str
     source: str
+    magic: str = ""
     title: str = ""
     included_cells: tuple[Cell, ...] = ()
     arguments: Mapping[str, str] = field(default_factory=dict)
@@ -57,20 +58,11 @@ class Cell:
         """Return the location for a message, for example "cell 4 of 04_score.py, line 52"."""
         return f"cell {self.number} of {self.notebook.name}, line {line or self.line}"
 
-    def parse(self) -> ast.Module:
-        """Return the syntax tree of a Python cell, with the file's line numbers.
-
-        Raises:
-            NotebookError: The cell is not valid Python.
-        """
-        # Empty lines before the cell give every statement its line number in the file.
-        padded = "\n" * (self.line - 1) + self.source
-        try:
-            return ast.parse(padded, str(self.notebook))
-        except SyntaxError as err:
-            raise NotebookError(
-                f"notebook must be valid Python: {self.location(err.lineno)}: {err.msg}"
-            ) from err
+    @property
+    def text(self) -> str:
+        """Return the text of the cell as Databricks shows it, with its magic."""
+        space = " " if self.magic and not self.source.startswith("\n") else ""
+        return self.magic + space + self.source
 
 
 def read_notebook(path: str | Path, files: Files | None = None) -> list[Cell]:
@@ -95,42 +87,6 @@ def flatten(cells: Iterable[Cell]) -> Iterator[Cell]:
         yield from flatten(cell.included_cells)
 
 
-def widget_names(cells: Iterable[Cell]) -> set[str] | None:
-    """Return the names of the widgets that these cells and their included cells define.
-
-    Args:
-        cells: Result of `read_notebook`.
-
-    Returns:
-        The names; None when the notebook computes a name, which only a run can tell.
-
-    Raises:
-        NotebookError: A cell is not valid Python.
-    """
-    names = set()
-    for cell in flatten(cells):
-        if cell.kind != "python":
-            continue
-        for call in ast.walk(cell.parse()):
-            if not isinstance(call, ast.Call) or not _defines_widget(call.func):
-                continue
-            keywords = {keyword.arg: keyword.value for keyword in call.keywords}
-            name = call.args[0] if call.args else keywords.get("name")
-            if not isinstance(name, ast.Constant):
-                return None
-            names.add(str(name.value))
-    return names
-
-
-def _defines_widget(function: ast.expr) -> bool:
-    return (
-        isinstance(function, ast.Attribute)
-        and function.attr in _WIDGET_KINDS
-        and isinstance(function.value, ast.Attribute)
-        and function.value.attr == "widgets"
-    )
-
-
 def _read(path: Path, files: Files, callers: tuple[Path, ...]) -> list[Cell]:
     # A path from the user is wrong usage; a path in a notebook is an error of that notebook.
     error = NotebookError if callers else ArgumentError
@@ -138,11 +94,12 @@ def _read(path: Path, files: Files, callers: tuple[Path, ...]) -> list[Cell]:
         raise NotebookError(f"notebooks must not %run each other in a circle: got {path.name!r}")
     callers = (*callers, path.resolve())
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Only line feeds end a line of Python: str.splitlines would also split at U+2028 in a text.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as err:
         reason = "" if isinstance(err, FileNotFoundError) else f"; {err}"
         raise error(f"notebook must be an existing text file: got {str(path)!r}{reason}") from err
-    if not lines or lines[0].strip() != _FIRST_LINE:
+    if lines[0].strip() != _FIRST_LINE:
         raise error(
             f"notebook must be in source format: got {path.name!r}; "
             f"begin it with the line '{_FIRST_LINE}'"
@@ -178,25 +135,36 @@ def _cell(path: Path, number: int, lines: Sequence[str], first: int, end: int) -
         line.removeprefix(_MAGIC).removeprefix(" ") if has_mark else line
         for line, has_mark in zip(lines[first:end], is_magic, strict=True)
     ]
-    magic = text[0].partition(" ")[0] if is_magic[0] else ""
-    kind = _KINDS.get(magic)
-    cell = Cell(
+    magic = text[0].split(" ")[0] if is_magic[0] else ""
+    kind = _KINDS.get(magic, "python")
+    location = f"cell {number} of {path.name}, line {first + 1}"
+    if is_magic[0] and (not magic.startswith("%") or magic in _REFUSED_MAGICS):
+        raise NotebookError(
+            "notebook magic must be one of IPython, or "
+            f"{', '.join(sorted(filter(None, _KINDS)))}: got {magic!r} in {location}"
+        )
+    if kind != "python" and not all(is_magic):
+        raise NotebookError(
+            f"each line of a {magic} cell must begin with '{_MAGIC}': "
+            f"got {text[is_magic.index(False)]!r} in {location}"
+        )
+    magic = magic if magic in _KINDS else ""
+    # Only the magic word is removed, not its line, so that line numbers stay correct.
+    source = text[0].removeprefix(magic).lstrip(" ") if magic else text[0]
+    source = "\n".join([source, *text[1:]])
+    if kind == "python":
+        # IPython would remove empty lines at the start, which shifts the numbers.
+        stripped = source.lstrip("\n")
+        first, source, magic = first + len(source) - len(stripped), stripped, ""
+    return Cell(
         notebook=path,
         number=number,
         line=first + 1,
-        kind=kind or "",
-        # Only the magic word is removed, not its line, so that line numbers stay correct.
-        source="\n".join(text)[len(magic) :].lstrip(" "),
+        kind=kind,
+        source=source,
+        magic=magic,
         title=title,
     )
-    if kind is None or any(is_magic) != all(is_magic) or (is_magic[0] and not magic):
-        *magics, last_magic = sorted(filter(None, _KINDS))
-        unknown = magic if kind is None else text[is_magic.index(True)]
-        raise NotebookError(
-            f"notebook magic must be {', '.join(magics)} or {last_magic}, for its whole cell: "
-            f"got {unknown!r} in {cell.location()}"
-        )
-    return cell
 
 
 def _run_target(cell: Cell, files: Files) -> tuple[Path, dict[str, str]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 
 from dbx_aml._common.errors import NotebookError
 
@@ -12,13 +11,24 @@ class Widgets:
     """`dbutils.widgets`, with the argument names of Databricks.
 
     Args:
-        overrides: Values by widget name instead of the defaults, for example {"alpha": "1"}.
+        parameters: Values by name that the notebook's caller passes, for example {"alpha": "1"}.
+            A parameter is readable without a widget, and goes before a widget's default.
+        values: Values of the widgets that exist at the start.
+
+    Attributes:
+        overrides: Parameters of the running cell, for example of `%run ./x $name="value"`.
+        values: Values of the widgets that exist, by name.
+
+    Raises:
+        NotebookError: A parameter is not a text.
     """
 
-    def __init__(self, overrides: Mapping[str, str]) -> None:
-        self._overrides = dict(overrides)
-        self._values: dict[str, str] = {}
-        self.defined: set[str] = set()
+    def __init__(self, parameters: Mapping[str, str], values: Mapping[str, str]) -> None:
+        for name, value in parameters.items():
+            _check_text(f"parameter {name!r}", value)
+        self._parameters = dict(parameters)
+        self.values = dict(values)
+        self.overrides: Mapping[str, str] = {}
 
     def text(self, name: str, defaultValue: str, label: str | None = None) -> None:
         """Define a widget that takes any text."""
@@ -56,49 +66,48 @@ class Widgets:
         _check(name, value.split(",") if value else [], choices)
 
     def get(self, name: str) -> str:
-        """Return the value of a widget.
+        """Return the value of a widget, or of a parameter without a widget.
 
         Raises:
-            NotebookError: No widget with this name is defined.
+            NotebookError: There is neither a widget nor a parameter with this name.
         """
-        if name not in self._values:
+        values = self.getAll()
+        if name not in values:
             raise NotebookError(
                 f"widget must be defined before it is read: got {name!r}; "
-                f"defined are {sorted(self._values)}"
+                f"defined are {sorted(values)}"
             )
-        return self._values[name]
+        return values[name]
 
     def getArgument(self, name: str, optional: str | None = None) -> str:
         """Return the value of a widget, or `optional` if undefined; the old name of `get`."""
-        if optional is not None and name not in self._values:
-            return optional
-        return self.get(name)
+        value = self.getAll().get(name, optional)
+        return self.get(name) if value is None else value
 
     def getAll(self) -> dict[str, str]:
-        """Return the values of all widgets by name."""
-        return dict(self._values)
+        """Return the values of all widgets, and of parameters without a widget, by name."""
+        return {**self._parameters, **self.overrides, **self.values}
 
     def remove(self, name: str) -> None:
-        """Remove a widget."""
-        self._values.pop(name, None)
+        """Remove a widget, and the parameter of its name."""
+        self.values.pop(name, None)
+        self._parameters.pop(name, None)
 
     def removeAll(self) -> None:
-        """Remove all widgets."""
-        self._values.clear()
-
-    @contextmanager
-    def overrides(self, values: Mapping[str, str]) -> Iterator[None]:
-        """Override defaults in the block, as after `%run ./x $name="value"`."""
-        previous, self._overrides = self._overrides, {**self._overrides, **values}
-        try:
-            yield
-        finally:
-            self._overrides = previous
+        """Remove all widgets, and the parameters of their names."""
+        for name in list(self.values):
+            self.remove(name)
 
     def _define(self, name: str, default: str) -> str:
-        self.defined.add(name)
-        self._values[name] = self._overrides.get(name, default)
-        return self._values[name]
+        """Return the value of a widget; a widget that exists keeps its value."""
+        _check_text(f"default of widget {name!r}", default)
+        value = {**self._parameters, **self.overrides}.get(name, default)
+        return self.values.setdefault(name, value)
+
+
+def _check_text(thing: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise NotebookError(f"{thing} must be a text: got {value!r}; use {str(value)!r}")
 
 
 def _check(name: str, values: Iterable[str], choices: Sequence[str]) -> None:

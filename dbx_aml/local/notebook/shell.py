@@ -1,0 +1,370 @@
+"""The process of a notebook: IPython's shell, as on a cluster, with `dbutils`, SQL and shell cells.
+
+`run` starts the process and sends it one cell after the other. The process answers with texts,
+outputs, and at the end of a cell with the error or the exit value.
+"""
+
+from __future__ import annotations
+
+import builtins
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+import warnings
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from IPython.core.compilerop import CachingCompiler
+from IPython.core.displayhook import DisplayHook
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.display import display as display_value
+from traitlets import Type
+from traitlets.config import Config
+
+from dbx_aml._common.errors import NotebookError
+from dbx_aml._common.text import sql_literal
+from dbx_aml.local.notebook.cells import Failure
+from dbx_aml.local.notebook.databricks_paths import Files, map_python_paths
+from dbx_aml.local.notebook.dbutils_stub import (
+    NoSparkContext,
+    Notebook,
+    NotebookExit,
+    PythonRestart,
+    Secrets,
+    make_dbutils,
+)
+from dbx_aml.local.notebook.run import NotebookRun, without_outputs
+from dbx_aml.local.notebook.shared_spark import SparkAddress, attach_spark
+from dbx_aml.local.notebook.source import Cell, read_notebook
+from dbx_aml.local.notebook.tables import table_formats
+from dbx_aml.local.notebook.widgets import Widgets
+from dbx_aml.local.spark import is_connect
+
+# How IPython runs a cell of a kind: as Python, or by a magic of this module.
+_CELL_MAGICS = {"python": "", "sql": "%%sql\n", "shell": "%%sh\n"}
+_IPYTHON = Config(
+    HistoryManager={"enabled": False},
+    InlineBackend={"figure_formats": {"retina"}},
+)
+
+
+def serve(descriptor: int) -> None:
+    """Run the cells that arrive on a connection, until the other end closes it."""
+    connection = Connection(descriptor)
+    session = _Session(connection, **connection.recv())
+    connection.send("ready")
+    while True:
+        try:
+            cell, overrides = connection.recv()
+        except EOFError:
+            return
+        session.run_cell(cell, overrides)
+
+
+class _FileCompiler(CachingCompiler):
+    """Compiles a cell with the name and the line numbers of the notebook's file."""
+
+    file = ""
+    line = 1
+
+    def cache(self, *args: Any, **kwargs: Any) -> str:
+        return self.file
+
+    def ast_parse(self, source: str, *args: Any, **kwargs: Any) -> Any:
+        return super().ast_parse("\n" * (self.line - 1) + source, *args, **kwargs)
+
+
+class _Hook(DisplayHook):
+    """Sends the value of a cell's last expression."""
+
+    shell: Any
+
+    def write_output_prompt(self) -> None:
+        pass
+
+    def write_format_data(self, format_dict: Any, md_dict: Any = None) -> None:
+        self.shell.send_output("execute_result", format_dict, md_dict)
+
+    def finish_displayhook(self) -> None:
+        self._is_active = False
+
+
+class _Publisher(DisplayPublisher):
+    """Sends what a cell displays."""
+
+    shell: Any
+
+    def publish(self, data: Any, metadata: Any = None, *args: Any, **kwargs: Any) -> None:
+        self.shell.send_output("display_data", data, metadata)
+
+    def clear_output(self, wait: bool = False) -> None:
+        pass
+
+
+class _Shell(InteractiveShell):
+    """IPython's shell; `run_cell` returns an error, which the session sends."""
+
+    compiler_class = Type(_FileCompiler)
+    displayhook_class = Type(_Hook)
+    display_pub_class = Type(_Publisher)
+
+    def _send_error(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    showtraceback = showsyntaxerror = showindentationerror = show_usage_error = _send_error
+
+
+class _Stream(io.TextIOBase):
+    """A stream that sends its text; not a terminal, so nothing moves the cursor."""
+
+    encoding = "utf-8"
+
+    def __init__(self, send: Any, name: str) -> None:
+        self._send = send
+        self._name = name
+
+    def write(self, text: str) -> int:
+        self._send("text", self._name, text)
+        return len(text)
+
+
+class _Session:
+    """The state that the cells of a notebook share.
+
+    Args:
+        connection: Connection to the process of the caller.
+        path: File of the notebook.
+        parameters: Values by widget name.
+        files: Map from paths of a cluster to folders of this machine.
+        run_pip_cells: Whether to run `%pip`.
+        spark: Address of the engine; None for a notebook without Spark.
+        widgets: Values of widgets of an earlier process of the same notebook.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        path: Path,
+        parameters: Mapping[str, str],
+        files: Files,
+        run_pip_cells: bool,
+        spark: SparkAddress | None,
+        widgets: Mapping[str, str] | None = None,
+    ) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._secrets: list[str] = []
+        self._path = path
+        self._files = files
+        self._run_pip_cells = run_pip_cells
+        self._spark = spark
+        self._widgets = Widgets(parameters, widgets or {})
+        sys.stdout, sys.stderr = _Stream(self._send, "stdout"), _Stream(self._send, "stderr")
+        sys.path.insert(0, str(path.parent))
+        os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+        map_python_paths(files)
+        # IPython splits a cell at U+2028, too, and warns; the cell runs unchanged.
+        warnings.filterwarnings("ignore", message="`make_tokens_by_line` received")
+        self._shell = self._make_shell()
+
+    def _make_shell(self) -> Any:
+        dbutils = make_dbutils(
+            fs=self._files,
+            notebook=Notebook(self._run_notebook),
+            secrets=Secrets(self._add_secret),
+            widgets=self._widgets,
+        )
+        folder = tempfile.mkdtemp()
+        shell: Any = _Shell.instance(config=_IPYTHON, ipython_dir=folder)
+        shell.send_output = self._send_output
+        shell.compile.file = str(self._path)
+        shell.register_magic_function(self._sql, "cell", "sql")
+        shell.register_magic_function(self._shell_script, "cell", "sh")
+        shell.register_magic_function(self._pip, "line", "pip")
+        names = {
+            "dbutils": dbutils,
+            "display": self._display,
+            "displayHTML": self._display_html,
+            "getArgument": self._widgets.getArgument,
+            "open": builtins.open,  # IPython's own does not know the paths of a cluster
+        }
+        names["spark"] = spark = None if self._spark is None else attach_spark(self._spark)
+        if spark is not None:
+            names["sc"] = NoSparkContext() if is_connect(spark) else spark.sparkContext
+        _add_display_to_data_frames(self._display)
+        shell.push(names, interactive=False)
+        return shell
+
+    def run_cell(self, cell: Cell, overrides: Mapping[str, str]) -> None:
+        """Run a cell and send how it ended."""
+        self._widgets.overrides = overrides
+        self._shell.compile.file = str(cell.notebook)
+        self._shell.compile.line = cell.line
+        source = _CELL_MAGICS[cell.kind] + cell.source
+        result = self._shell.run_cell(source, store_history=True)
+        error = result.error_before_exec or result.error_in_exec
+        end: dict[str, Any] = {}
+        if isinstance(error, NotebookExit):
+            end["exit"] = error.value
+        elif isinstance(error, PythonRestart):
+            end["restart"] = {"widgets": self._widgets.values}
+        elif error is not None:
+            end["failure"] = _failure(error, cell)
+        self._send("end", end)
+
+    def _send(self, *message: Any) -> None:
+        with self._lock:
+            self._connection.send(message)
+
+    def _send_output(self, kind: str, data: Any, metadata: Any) -> None:
+        output = {"output_type": kind, "data": dict(data), "metadata": metadata or {}}
+        if kind == "execute_result":
+            output["execution_count"] = self._shell.execution_count - 1
+        self._send("output", output)
+
+    def _add_secret(self, secret: str) -> None:
+        self._secrets.append(secret)
+        self._send("secret", secret)
+
+    def _display(self, value: Any, *args: Any, **kwargs: Any) -> None:
+        """Show a data frame, a figure or any other value."""
+        formats = table_formats(value)
+        if formats is not None:
+            self._send_output("display_data", formats, {"dbx_aml": "table"})
+            return
+        display_value(value)
+        if hasattr(value, "savefig"):
+            from matplotlib import pyplot as plt
+
+            plt.close(value)  # the end of the cell would show the figure again
+
+    def _display_html(self, html: str) -> None:
+        formats = {"text/html": html, "text/plain": "(HTML, which a page shows)"}
+        self._send_output("display_data", formats, {})
+
+    def _run_notebook(self, name: str, timeout_s: float, arguments: Mapping[str, str]) -> str:
+        path = self._files.notebook(name, self._path)
+        Widgets(arguments, {})  # refuses arguments that are no texts
+        run = NotebookRun(
+            path,
+            read_notebook(path, self._files),
+            parameters=arguments,
+            files=self._files,
+            run_pip_cells=self._run_pip_cells,
+            write=lambda *text: self._send("terminal", *text),
+            on_cell=lambda run: self._send("started_cell", without_outputs(run)),
+            secrets=self._secrets,
+        )
+        try:
+            return run.execute(self._spark, timeout_s) or ""
+        finally:
+            for secret in run.redaction.secrets - set(self._secrets):
+                self._add_secret(secret)
+            self._send("started_notebook", run.runs)
+
+    def _sql(self, line: str, cell: str) -> None:
+        """Execute the statements; show the result of the last one."""
+        import sqlparse
+        from sqlparse.lexer import tokenize
+        from sqlparse.tokens import Comment, Whitespace
+
+        names = self._shell.user_ns
+        frame = None
+        for statement in sqlparse.split(cell, strip_semicolon=True):
+            if all(kind in Comment or kind in Whitespace for kind, _ in tokenize(statement)):
+                continue
+            if re.match(r"\s*(create|remove)\s+widget\b", statement, re.IGNORECASE):
+                raise NotebookError(
+                    "widgets must be made in Python here: got SQL; use dbutils.widgets"
+                )
+            frame = names["spark"].sql(_substitute_widgets(statement, self._widgets.getAll()))
+        if frame is not None:
+            names["_sqldf"] = frame
+            self._display(frame)
+
+    def _shell_script(self, line: str, cell: str) -> None:
+        """Run a script; an exit status fails the cell only with `%sh -e`."""
+        before_flag, flag, script = cell.partition("-e")
+        is_strict = not before_flag.strip() and flag and (not script or script[0].isspace())
+        code = _run_program(["bash", "-c", script if is_strict else cell])
+        if code and is_strict:
+            raise NotebookError(f"shell script must end with status 0: got {code}")
+        if code:
+            sys.stderr.write(f"exit status {code}\n")
+
+    def _pip(self, line: str) -> None:
+        """Run a pip command."""
+        command = f"pip {line}".strip()
+        if not self._run_pip_cells:
+            sys.stdout.write(f"not run here: {command}\n")
+            return
+        arguments = shlex.split(line, comments=True)
+        code = _run_program([sys.executable, "-m", "pip", *arguments])
+        if code:
+            raise NotebookError(f"'{command}' must end with status 0: got {code}")
+
+
+def _add_display_to_data_frames(display: Any) -> None:
+    from pyspark.sql import DataFrame
+
+    DataFrame.display = lambda frame, *args, **kwargs: display(frame)  # type: ignore[attr-defined]
+
+
+def _failure(error: BaseException, cell: Cell) -> Failure:
+    file = str(cell.notebook)
+    trace = traceback.TracebackException.from_exception(error)
+    frames = [index for index, frame in enumerate(trace.stack) if frame.filename == file]
+    line = trace.stack[frames[-1]].lineno if frames else None
+    if isinstance(error, SyntaxError) and error.filename == file:
+        line, frames = error.lineno, []
+    # The frames before the notebook's first one are IPython's.
+    del trace.stack[: frames[0] if frames else len(trace.stack)]
+    return Failure(
+        kind=type(error).__name__,
+        message=str(
+            getattr(error, "msg", error) if isinstance(error, SyntaxError) else error
+        ).strip(),
+        line=line,
+        trace="".join(trace.format()),
+    )
+
+
+def _run_program(command: list[str]) -> int:
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as program:
+        for line in program.stdout or ():
+            sys.stdout.write(line)
+    return program.returncode
+
+
+def _substitute_widgets(statement: str, widgets: Mapping[str, str]) -> str:
+    """Return SQL with the values of widgets: `:name` as a string literal, `${name}` as text.
+
+    The arguments of `spark.sql` cannot be used: with Delta, Spark 4.1 loses them.
+    """
+    from sqlparse.lexer import tokenize
+    from sqlparse.tokens import Name
+
+    text = re.sub(r"\$\{(\w+)\}", lambda match: widgets.get(match[1], match[0]), statement)
+    return "".join(
+        sql_literal(widgets[token[1:]])
+        if kind is Name.Placeholder and token[1:] in widgets
+        else token
+        for kind, token in tokenize(text)
+    )
