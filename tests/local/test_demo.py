@@ -225,7 +225,7 @@ def test_the_demo_prints_each_step_and_the_location_of_tables_and_pages(demo) ->
     ui_command = f"ui --backend-store-uri sqlite:///{demo.root}/mlflow.db"
     assert any(line.endswith(ui_command) for line in lines)
     assert lines[-1].startswith("Every step did what its title says, in ")
-    pages = sorted((demo.root / "pages").iterdir())
+    pages = sorted((demo.root / "pages").glob("*.html"))
     assert [line[-1] for line in words if line[:1] == ["page"]] == [*map(str, pages)]
     assert len(pages) == 10
     assert pages[4].name == "06-score-again-no-new-rows.html"

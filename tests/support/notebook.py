@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from dbx_aml.local.notebook.source import Cell, flatten
+from dbx_aml.local.notebook.source import Cell
 
 SEPARATOR = "\n\n# COMMAND ----------\n\n"
 
@@ -25,7 +25,7 @@ def widget_names(cells: Sequence[Cell]) -> set[str]:
     """Return the names of the widgets that the cells and their included cells define."""
     return {
         ast.literal_eval(value)
-        for cell in flatten(cells)
+        for cell in _flatten_cells(cells)
         if cell.kind == "python"
         for call in ast.walk(ast.parse(cell.source))
         if isinstance(call, ast.Call)
@@ -34,3 +34,9 @@ def widget_names(cells: Sequence[Cell]) -> set[str]:
         )
         for value in [*call.args[:1], *(key.value for key in call.keywords if key.arg == "name")]
     }
+
+
+def _flatten_cells(cells: Iterable[Cell]) -> Iterator[Cell]:
+    for cell in cells:
+        yield cell
+        yield from _flatten_cells(cell.included_cells)

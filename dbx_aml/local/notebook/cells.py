@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
 from dbx_aml.local.notebook.source import Cell
-
-_REDACTED = "[REDACTED]"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """The error of a failed cell.
-
-    Args:
-        kind: Class of the error, for example "ValueError".
-        message: Message of the error.
-        line: Line of the cell's file that raised, if known.
-        trace: Traceback, from the notebook's first line on.
-    """
-
-    kind: str
-    message: str
-    line: int | None = None
-    trace: str = ""
 
 
 @dataclass(kw_only=True)
@@ -39,7 +20,8 @@ class CellRun:
         outputs: Outputs of the cell, as in an .ipynb file.
         inner: Runs of the cells that `%run` included, or of notebooks that the cell started.
         seconds: Wall clock; None while the cell runs.
-        failure: Error of the cell.
+        failure: Error of the cell: `ename`, `evalue` and `traceback` as in an .ipynb file, and
+            `line`, the line of the cell's file that raised, or None.
     """
 
     cell: Cell
@@ -47,7 +29,7 @@ class CellRun:
     outputs: list[dict[str, Any]] = field(default_factory=list)
     inner: list[CellRun] = field(default_factory=list)
     seconds: float | None = None
-    failure: Failure | None = None
+    failure: dict[str, Any] | None = None
 
     def add_text(self, stream: str, text: str) -> None:
         """Add printed text to the last output, if it is of the same stream, else as an output."""
@@ -65,25 +47,17 @@ def flatten_runs(runs: Sequence[CellRun]) -> Iterator[CellRun]:
         yield from flatten_runs(run.inner)
 
 
-class Redaction:
-    """Replaces the secrets that notebooks have read.
-
-    Args:
-        secrets: Secrets that are known at the start.
-    """
-
-    def __init__(self, secrets: Sequence[str] = ()) -> None:
-        self.secrets = set(secrets)
-
-    def redact(self, value: Any) -> Any:
-        """Return a text, or the texts in lists and dictionaries, with [REDACTED] for secrets."""
-        if isinstance(value, dict):
-            return {self.redact(key): self.redact(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [self.redact(item) for item in value]
-        if not isinstance(value, str):
-            return value
-        forms = {form for secret in self.secrets for form in (secret, escape(secret)) if form}
+def redact_secrets(value: Any, secrets: Iterable[str]) -> Any:
+    """Return a text, or the texts in lists and dictionaries, with [REDACTED] for each secret."""
+    if isinstance(value, dict):
+        return {
+            redact_secrets(key, secrets): redact_secrets(item, secrets)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [redact_secrets(item, secrets) for item in value]
+    if isinstance(value, str):
+        forms = {form for secret in secrets for form in (secret, escape(secret)) if form}
         for form in sorted(forms, key=len, reverse=True):
-            value = value.replace(form, _REDACTED)
-        return value
+            value = value.replace(form, "[REDACTED]")
+    return value

@@ -119,11 +119,12 @@ def _cell_node(cell: Cell, run: CellRun | None) -> Any:
             "number": cell.number,
             "line": cell.line,
             "kind": cell.kind,
+            "magic": cell.magic,
             "title": cell.title,
             "anchor": _anchor(cell),
             "has_run": run is not None,
             "seconds": None if run is None else run.seconds,
-            "failure": None if run is None or run.failure is None else _failure(run),
+            "failure": None if run is None else _failure(run),
             "inner": [] if run is None else [_cell_node(inner.cell, inner) for inner in run.inner],
         }
     )
@@ -133,24 +134,19 @@ def _cell_node(cell: Cell, run: CellRun | None) -> Any:
     runs = flatten_runs(run.inner) if cell.kind == "run" else [run]
     node.outputs = nbformat.from_dict([output for part in runs for output in part.outputs])
     if run.failure is not None:
-        node.outputs.append(
-            nbformat.v4.new_output(
-                "error",
-                ename=run.failure.kind,
-                evalue=run.failure.message,
-                traceback=run.failure.trace.splitlines(),
-            )
-        )
+        error = {name: run.failure[name] for name in ("ename", "evalue", "traceback")}
+        node.outputs.append(nbformat.v4.new_output("error", **error))
     return node
 
 
-def _failure(run: CellRun) -> dict[str, Any]:
-    assert run.failure is not None
+def _failure(run: CellRun) -> dict[str, Any] | None:
+    if run.failure is None:
+        return None
     return {
         "anchor": _anchor(run.cell),
-        "location": run.cell.location(run.failure.line),
-        "line": run.failure.line,
-        "message": f"{run.failure.kind}: {run.failure.message}".partition("\n")[0],
+        "location": run.cell.location(run.failure["line"]),
+        "line": run.failure["line"],
+        "message": f"{run.failure['ename']}: {run.failure['evalue']}".partition("\n")[0],
     }
 
 
@@ -172,15 +168,10 @@ def _code(source: str, metadata: Any) -> str:
         hl_lines=[] if failed_line is None else [failed_line - metadata.line + 1],
         wrapcode=True,
     )
-    magic = (
-        re.match(r"%\w[\w-]* ?(?=\s|\S)|", source)
-        if metadata.kind in ("sql", "shell", "run")
-        else None
-    )
-    word = magic[0] if magic else ""
     lexer = get_lexer_by_name(_LEXERS.get(metadata.kind, "text"), stripnl=False)
-    html = highlight(source.removeprefix(word), lexer, formatter)
-    mark = f"<b>{word.strip()}</b> " if word else ""
+    code = source.removeprefix(metadata.magic)
+    html = highlight(code.lstrip(" ") if metadata.magic else code, lexer, formatter)
+    mark = f"<b>{metadata.magic}</b> " if metadata.magic else ""
     return re.sub(r'(<span class="linenos">.*?</span>)', rf"\1{mark}", html, count=1)
 
 

@@ -18,8 +18,8 @@ import threading
 import traceback
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from IPython.core.compilerop import CachingCompiler
@@ -32,8 +32,7 @@ from traitlets.config import Config
 
 from dbx_aml._common.errors import NotebookError
 from dbx_aml._common.text import sql_literal
-from dbx_aml.local.notebook.cells import Failure
-from dbx_aml.local.notebook.databricks_paths import Files, map_python_paths
+from dbx_aml.local.notebook.databricks_paths import map_python_paths
 from dbx_aml.local.notebook.dbutils_stub import (
     NoSparkContext,
     Notebook,
@@ -42,8 +41,8 @@ from dbx_aml.local.notebook.dbutils_stub import (
     Secrets,
     make_dbutils,
 )
-from dbx_aml.local.notebook.run import NotebookRun, without_outputs
-from dbx_aml.local.notebook.shared_spark import SparkAddress, attach_spark
+from dbx_aml.local.notebook.run import NotebookRun, ShellSettings
+from dbx_aml.local.notebook.shared_spark import attach_spark
 from dbx_aml.local.notebook.source import Cell, read_notebook
 from dbx_aml.local.notebook.tables import table_formats
 from dbx_aml.local.notebook.widgets import Widgets
@@ -60,7 +59,7 @@ _IPYTHON = Config(
 def serve(descriptor: int) -> None:
     """Run the cells that arrive on a connection, until the other end closes it."""
     connection = Connection(descriptor)
-    session = _Session(connection, **connection.recv())
+    session = _Session(connection, connection.recv())
     connection.send("ready")
     while True:
         try:
@@ -142,44 +141,26 @@ class _Session:
 
     Args:
         connection: Connection to the process of the caller.
-        path: File of the notebook.
-        parameters: Values by widget name.
-        files: Map from paths of a cluster to folders of this machine.
-        run_pip_cells: Whether to run `%pip`.
-        spark: Address of the engine; None for a notebook without Spark.
-        widgets: Values of widgets of an earlier process of the same notebook.
+        settings: Settings of this process.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        *,
-        path: Path,
-        parameters: Mapping[str, str],
-        files: Files,
-        run_pip_cells: bool,
-        spark: SparkAddress | None,
-        widgets: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, connection: Connection, settings: ShellSettings) -> None:
         self._connection = connection
         self._lock = threading.Lock()
         self._secrets: list[str] = []
-        self._path = path
-        self._files = files
-        self._run_pip_cells = run_pip_cells
-        self._spark = spark
-        self._widgets = Widgets(parameters, widgets or {})
+        self._settings = settings
+        self._widgets = Widgets(settings.parameters, settings.widgets)
         sys.stdout, sys.stderr = _Stream(self._send, "stdout"), _Stream(self._send, "stderr")
-        sys.path.insert(0, str(path.parent))
+        sys.path.insert(0, str(settings.path.parent))
         os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
-        map_python_paths(files)
+        map_python_paths(settings.files)
         # IPython splits a cell at U+2028, too, and warns; the cell runs unchanged.
         warnings.filterwarnings("ignore", message="`make_tokens_by_line` received")
         self._shell = self._make_shell()
 
     def _make_shell(self) -> Any:
         dbutils = make_dbutils(
-            fs=self._files,
+            fs=self._settings.files,
             notebook=Notebook(self._run_notebook),
             secrets=Secrets(self._add_secret),
             widgets=self._widgets,
@@ -187,7 +168,7 @@ class _Session:
         folder = tempfile.mkdtemp()
         shell: Any = _Shell.instance(config=_IPYTHON, ipython_dir=folder)
         shell.send_output = self._send_output
-        shell.compile.file = str(self._path)
+        shell.compile.file = str(self._settings.path)
         shell.register_magic_function(self._sql, "cell", "sql")
         shell.register_magic_function(self._shell_script, "cell", "sh")
         shell.register_magic_function(self._pip, "line", "pip")
@@ -198,7 +179,9 @@ class _Session:
             "getArgument": self._widgets.getArgument,
             "open": builtins.open,  # IPython's own does not know the paths of a cluster
         }
-        names["spark"] = spark = None if self._spark is None else attach_spark(self._spark)
+        names["spark"] = spark = (
+            None if self._settings.spark is None else attach_spark(self._settings.spark)
+        )
         if spark is not None:
             names["sc"] = NoSparkContext() if is_connect(spark) else spark.sparkContext
         _add_display_to_data_frames(self._display)
@@ -213,14 +196,14 @@ class _Session:
         source = _CELL_MAGICS[cell.kind] + cell.source
         result = self._shell.run_cell(source, store_history=True)
         error = result.error_before_exec or result.error_in_exec
-        end: dict[str, Any] = {}
-        if isinstance(error, NotebookExit):
-            end["exit"] = error.value
+        if error is None:
+            self._send("end", "", None)
+        elif isinstance(error, NotebookExit):
+            self._send("end", "exit", error.value)
         elif isinstance(error, PythonRestart):
-            end["restart"] = {"widgets": self._widgets.values}
-        elif error is not None:
-            end["failure"] = _failure(error, cell)
-        self._send("end", end)
+            self._send("end", "restart", replace(self._settings, widgets=self._widgets.values))
+        else:
+            self._send("end", "failure", _failure(error, cell))
 
     def _send(self, *message: Any) -> None:
         with self._lock:
@@ -253,22 +236,19 @@ class _Session:
         self._send_output("display_data", formats, {})
 
     def _run_notebook(self, name: str, timeout_s: float, arguments: Mapping[str, str]) -> str:
-        path = self._files.notebook(name, self._path)
+        path = self._settings.files.notebook(name, self._settings.path)
         Widgets(arguments, {})  # refuses arguments that are no texts
         run = NotebookRun(
-            path,
-            read_notebook(path, self._files),
-            parameters=arguments,
-            files=self._files,
-            run_pip_cells=self._run_pip_cells,
+            read_notebook(path, self._settings.files),
             write=lambda *text: self._send("terminal", *text),
-            on_cell=lambda run: self._send("started_cell", without_outputs(run)),
+            on_cell=lambda run: self._send("started_cell", run),
             secrets=self._secrets,
         )
+        settings = replace(self._settings, path=path, parameters=dict(arguments), widgets={})
         try:
-            return run.execute(self._spark, timeout_s) or ""
+            return run.execute(settings, timeout_s) or ""
         finally:
-            for secret in run.redaction.secrets - set(self._secrets):
+            for secret in run.secrets - set(self._secrets):
                 self._add_secret(secret)
             self._send("started_notebook", run.runs)
 
@@ -305,7 +285,7 @@ class _Session:
     def _pip(self, line: str) -> None:
         """Run a pip command."""
         command = f"pip {line}".strip()
-        if not self._run_pip_cells:
+        if not self._settings.run_pip_cells:
             sys.stdout.write(f"not run here: {command}\n")
             return
         arguments = shlex.split(line, comments=True)
@@ -320,23 +300,22 @@ def _add_display_to_data_frames(display: Any) -> None:
     DataFrame.display = lambda frame, *args, **kwargs: display(frame)  # type: ignore[attr-defined]
 
 
-def _failure(error: BaseException, cell: Cell) -> Failure:
+def _failure(error: BaseException, cell: Cell) -> dict[str, Any]:
     file = str(cell.notebook)
     trace = traceback.TracebackException.from_exception(error)
     frames = [index for index, frame in enumerate(trace.stack) if frame.filename == file]
     line = trace.stack[frames[-1]].lineno if frames else None
+    message = str(error)
     if isinstance(error, SyntaxError) and error.filename == file:
-        line, frames = error.lineno, []
+        line, message, frames = error.lineno, error.msg, []
     # The frames before the notebook's first one are IPython's.
     del trace.stack[: frames[0] if frames else len(trace.stack)]
-    return Failure(
-        kind=type(error).__name__,
-        message=str(
-            getattr(error, "msg", error) if isinstance(error, SyntaxError) else error
-        ).strip(),
-        line=line,
-        trace="".join(trace.format()),
-    )
+    return {
+        "ename": type(error).__name__,
+        "evalue": message.strip(),
+        "line": line,
+        "traceback": "".join(trace.format()).split("\n"),
+    }
 
 
 def _run_program(command: list[str]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -78,13 +78,6 @@ def read_notebook(path: str | Path, files: Files | None = None) -> list[Cell]:
             run each other in a circle.
     """
     return _read(Path(path), files or Files(), ())
-
-
-def flatten(cells: Iterable[Cell]) -> Iterator[Cell]:
-    """Yield the cells, and those that they bring, in the order of their execution."""
-    for cell in cells:
-        yield cell
-        yield from flatten(cell.included_cells)
 
 
 def _read(path: Path, files: Files, callers: tuple[Path, ...]) -> list[Cell]:

@@ -35,31 +35,19 @@ class Widgets:
         self._define(name, defaultValue)
 
     def combobox(
-        self,
-        name: str,
-        defaultValue: str,
-        choices: Sequence[str],
-        label: str | None = None,
+        self, name: str, defaultValue: str, choices: Sequence[str], label: str | None = None
     ) -> None:
         """Define a widget that takes any text and offers choices."""
         self._define(name, defaultValue)
 
     def dropdown(
-        self,
-        name: str,
-        defaultValue: str,
-        choices: Sequence[str],
-        label: str | None = None,
+        self, name: str, defaultValue: str, choices: Sequence[str], label: str | None = None
     ) -> None:
         """Define a widget that takes a single choice."""
         _check(name, [self._define(name, defaultValue)], choices)
 
     def multiselect(
-        self,
-        name: str,
-        defaultValue: str,
-        choices: Sequence[str],
-        label: str | None = None,
+        self, name: str, defaultValue: str, choices: Sequence[str], label: str | None = None
     ) -> None:
         """Define a widget that takes several choices, separated by commas."""
         value = self._define(name, defaultValue)
