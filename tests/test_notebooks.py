@@ -44,6 +44,7 @@ def test_each_step_of_the_flow_has_a_notebook() -> None:
         "03_register.py",
         "04_score.py",
         "05_serve.py",
+        "06_monitor.py",
         "07_clean.py",
         "_setup.py",
     ]

@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(900)]
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 # Made-up flights, and how many were cancelled.
 ROWS, CANCELLED_ROWS = 10_000, 37
+MONITOR_TABLES = ("profile_metrics", "drift_metrics", "monitor_baseline")
 
 
 def run_all(folder: Path) -> dict[str, Any]:
@@ -52,6 +53,9 @@ def run_all(folder: Path) -> dict[str, Any]:
             serve = NOTEBOOKS / "05_serve.py"
             widgets = {"model_uri": "models:/arrival_delay@champion"}
             values["05_serve"] = run_notebook(serve, widgets, spark=spark).exit_value
+        monitor = NOTEBOOKS / "06_monitor.py"
+        widgets = {"output_table": "flights_scored"}
+        values["06_monitor"] = run_notebook(monitor, widgets, spark=spark).exit_value
         clean = NOTEBOOKS / "07_clean.py"
         values["07_clean"] = run_notebook(clean, {"schemas": "default"}, spark=spark).exit_value
     return {name: json.loads(value or "null") for name, value in values.items()}
@@ -67,7 +71,10 @@ def exit_values(request, tmp_path_factory) -> dict[str, Any]:
         patch.setenv("DBX_AML_LOCAL_ROOT", str(folder / "local"))
         if request.param == "classic":
             spark = request.getfixturevalue("spark")
-            for table in ("flights_scored", "flights_scored_quarantine"):
+            for table in (
+                *("flights_scored", "flights_scored_quarantine", "flights_training"),
+                *(f"flights_scored_{name}" for name in MONITOR_TABLES),
+            ):
                 spark.sql(f"drop table if exists {table}")
             values = run_all(folder)
         else:
@@ -123,6 +130,17 @@ def test_the_serve_notebook_gets_the_answers_of_predict(exit_values, request) ->
     assert result["model_uri"] == "models:/arrival_delay/1"
     assert (result["rows"], result["difference"]) == (5, "")
     assert result["ready_after_s"] > 0
+
+
+def test_the_monitor_notebook_compares_the_batch_with_the_training_rows(exit_values) -> None:
+    result = exit_values["06_monitor"]
+
+    assert (result["batches"], result["rows"]) == (1, ROWS - CANCELLED_ROWS)
+    assert result["baseline"] == "flights_training at version 0"
+    # The made-up flights have the same distributions in all months.
+    assert result["drifted"] == []
+    assert {"dep_delay", "arr_delay", "carrier"} <= set(result["psi"])
+    assert "month" not in result["psi"]
 
 
 def test_the_clean_notebook_lists_the_tables_and_the_model_and_deletes_nothing(exit_values) -> None:

@@ -1,4 +1,4 @@
-"""`dbx-aml demo`: the notebooks in order on the flights of 2013: link, train, register, score.
+"""`dbx-aml demo`: the notebooks in order on the flights of 2013: from link to monitor.
 
 The demo writes into one folder: Delta tables, MLflow database, models, and a page of each notebook
 run. It ends with an error as soon as a step does something else than its title says.

@@ -24,6 +24,7 @@ OUTPUT_TABLE = "flights_scored"
 QUARANTINE_TABLE = "flights_scored_quarantine"
 MODEL_NAME = "arrival_delay"
 ALPHAS = ("20000", "1000")
+DRIFT_LIMIT = 0.1
 _NUMBERS = ("rows_read", "rows_scored", "rows_quarantined", "model_version", "batch_id")
 
 
@@ -55,7 +56,7 @@ class DemoFlow:
 
     Args:
         spark: Session for all steps.
-        notebooks: Folder of `01_link.py` to `05_serve.py`.
+        notebooks: Folder of `01_link.py` to `06_monitor.py`.
         folder: Empty folder for landing files, checkpoint and pages.
         flights: Table from `read_flights`.
         tracking_uri: MLflow store that the link must resolve to, for tracking and registry.
@@ -107,6 +108,7 @@ class DemoFlow:
             "load December": lambda: self._load_months(12),
             "score December": lambda: self._score(12),
             "serve version 2 on this machine": self._serve,
+            "compare with the training months": self._monitor,
             "check every flight": self._check_tables,
         }
 
@@ -194,6 +196,23 @@ class DemoFlow:
         _check_equal("served model", f"models:/{MODEL_NAME}/{version}", result["model_uri"])
         _check_equal("difference from pyfunc.predict", "", result["difference"])
         return {"model_version": version}
+
+    def _monitor(self) -> dict[str, Any]:
+        """Compare the three scored months with the training months: December has drift."""
+        page = self._page_folder.parent / "drift.html"
+        self.pages["drift"] = str(page)
+        widgets = {
+            "output_table": OUTPUT_TABLE,
+            "input_table": INPUT_TABLE,
+            "row_filter": "month <= 9",
+            "thresholds": json.dumps({"psi": DRIFT_LIMIT}),
+            "page": str(page),
+        }
+        result = self._run_notebook("06_monitor.py", widgets)
+        _check_equal("monitored batches", len(self._versions), result["batches"])
+        _check_equal("rows of the newest batch", self._flown_counts[12], result["rows"])
+        _check_equal("drift of the delay in December", True, "arr_delay" in result["drifted"])
+        return {"rows_read": result["rows"]}
 
     def _check_tables(self) -> dict[str, Any]:
         """Check that each new flight is in exactly one of output table and quarantine table."""

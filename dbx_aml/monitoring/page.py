@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from dbx_aml._common.errors import MonitoringError
-from dbx_aml._common.html import html_table
+from dbx_aml._common.html import StyledCell, html_table
 from dbx_aml._common.redact import redact
 from dbx_aml._common.text import install_command
 from dbx_aml.monitoring.baseline import ColumnBaseline
@@ -18,9 +18,23 @@ if TYPE_CHECKING:
 
 # Both colours have a contrast of 3 on white and on the dark background.
 _BASELINE_COLOR, _CURRENT_COLOR, _LIMIT_COLOR = "#8a8f98", "#2f81f7", "#d1242f"
+# The columns with the largest drift have these; two of more colours would look the same.
+_LINE_COLORS = ("#2f81f7", "#bf5700", "#2da44e", "#a475f9", "#c2418f", "#8a7000")
+_DISTANCES = {
+    "psi": "population stability index",
+    "js": "Jensen-Shannon distance",
+    "ks": "Kolmogorov-Smirnov statistic",
+    "tv": "total variation",
+    "l_infinity": "largest change of a share",
+    "wasserstein": "Wasserstein distance",
+    "normalized_wasserstein": "normalized Wasserstein distance",
+}
+_ALERT_STYLE = "color: var(--alert); font-weight: 600"
 _STYLE = """
-:root { color-scheme: light dark; --back: #ffffff; --text: #1f2328; --line: #d1d9e0; }
-@media (prefers-color-scheme: dark) { :root { --back: #0d1117; --text: #e6edf3; --line: #3d444d; } }
+:root { color-scheme: light dark; --back: #ffffff; --text: #1f2328; --line: #d1d9e0;
+  --alert: #d1242f; }
+@media (prefers-color-scheme: dark) { :root { --back: #0d1117; --text: #e6edf3; --line: #3d444d;
+  --alert: #ff7b72; } }
 body { background: var(--back); color: var(--text); font: 16px/1.5 system-ui, sans-serif;
   margin: 0 auto; max-width: 1100px; padding: 1rem; }
 h1, h2, p { overflow-wrap: anywhere; }
@@ -77,6 +91,11 @@ def render_page(
         ) from err
     title = f"Drift of {redact(result.output_table)}"
     numbers = {row["column_name"]: row for row in profiles}
+    histories = [
+        _history_section(name, drift_rows, thresholds.get(name))
+        for name in _DISTANCES
+        if name in thresholds or (name == "psi" and not thresholds)
+    ]
     sections = [
         _column_section(row, baselines[row["column_name"]], numbers[row["column_name"]])
         for row in result.drift
@@ -96,7 +115,7 @@ def render_page(
 <h1>{escape(title)}</h1>
 <div class="wide" tabindex="0">{_summary(result)}</div>
 <div class="wide" tabindex="0">{_overview(result)}</div>
-{_history_section(drift_rows, thresholds)}
+{"".join(histories)}
 {"".join(sections)}
 </main>
 <script>{_SCRIPT}</script>
@@ -121,7 +140,9 @@ def _overview(result: MonitoringResult) -> str:
     rows = [
         (
             row["column_name"],
-            row["dbx_aml_status"],
+            StyledCell(row["dbx_aml_status"], _ALERT_STYLE)
+            if row["dbx_aml_status"] == "drift"
+            else row["dbx_aml_status"],
             _number_text(row["population_stability_index"]),
             _number_text(row["js_distance"]),
             _number_text(row["avg_delta"]),
@@ -132,36 +153,50 @@ def _overview(result: MonitoringResult) -> str:
 
 
 def _history_section(
-    drift_rows: Sequence[Mapping[str, Any]], thresholds: Mapping[str, float]
+    threshold: str, drift_rows: Sequence[Mapping[str, Any]], limit: float | None
 ) -> str:
-    """Return the population stability index of each column over time, as plot and table."""
-    name = THRESHOLDS["psi"]
-    rows = sorted(drift_rows, key=lambda row: row["dbx_aml_window"])
-    lines: dict[str, list[tuple[str, float]]] = {}
-    for row in rows:
-        if row[name] is not None:
-            start = f"{row['window']['start']:%Y-%m-%d %H:%M:%S}"
-            lines.setdefault(row["column_name"], []).append((start, row[name]))
+    """Return a distance of each column over time, as plot and table."""
     import plotly.graph_objects as go
 
+    lines: dict[str, list[tuple[str, float]]] = {}
+    for row in sorted(drift_rows, key=lambda row: row["dbx_aml_window"]):
+        value = _distance(row, threshold)
+        if value is not None:
+            start = f"{row['window']['start']:%Y-%m-%d %H:%M:%S}"
+            lines.setdefault(row["column_name"], []).append((start, value))
+    # The newest window decides the order, as in the list of the columns.
+    columns = sorted(lines, key=lambda column: -lines[column][-1][1])
     figure = go.Figure()
-    for column, values in lines.items():
-        times, numbers = zip(*values, strict=True)
-        figure.add_scatter(x=times, y=numbers, name=escape(redact(column)), mode="lines+markers")
-    if "psi" in thresholds:
-        figure.add_hline(y=thresholds["psi"], line_color=_LIMIT_COLOR, line_dash="dash")
-    cells = [
-        (time, column, f"{value:.4g}")
-        for column, values in sorted(lines.items())
-        for time, value in values
-    ]
-    return _section(
-        "Drift over time",
-        "Population stability index of each column against the baseline; the dashed line is the "
-        "threshold.",
-        figure,
-        html_table(cells, ["window", "column", "PSI"]),
-    )
+    for number, column in enumerate(columns):
+        times, numbers = zip(*lines[column], strict=True)
+        is_coloured = number < len(_LINE_COLORS)
+        figure.add_scatter(
+            x=times,
+            y=numbers,
+            name=escape(redact(column)),
+            mode="lines+markers",
+            line_color=_LINE_COLORS[number] if is_coloured else _BASELINE_COLOR,
+            line_width=2 if is_coloured else 1,
+            showlegend=is_coloured,
+        )
+    title = _DISTANCES[threshold]
+    text = f"{title[0].upper()}{title[1:]} of each column against the baseline"
+    if len(columns) > len(_LINE_COLORS):
+        text += f"; the {len(_LINE_COLORS)} columns with the largest drift have a colour"
+    if limit is not None:
+        figure.add_hline(y=limit, line_color=_LIMIT_COLOR, line_dash="dash")
+        text += f"; the dashed line is the threshold {limit:g}"
+    figure.update_layout(yaxis_title=title, yaxis_rangemode="tozero")
+    cells = [(time, column, f"{value:.4g}") for column in columns for time, value in lines[column]]
+    table = html_table(cells, ["window", "column", title])
+    return _section(f"Drift over time: {title}", f"{text}.", figure, table)
+
+
+def _distance(row: Mapping[str, Any], threshold: str) -> float | None:
+    if threshold == "ks":
+        return (row["ks_test"] or {}).get("statistic")
+    value: float | None = row[THRESHOLDS[threshold]]
+    return value
 
 
 def _column_section(
@@ -203,8 +238,8 @@ def _section(title: str, description: str, figure: Any, table: str) -> str:
     figure.update_layout(
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 50, "r": 10, "t": 40, "b": 40},
-        legend={"orientation": "h", "y": 1.12},
+        margin={"l": 50, "r": 10, "t": 10, "b": 40},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
         height=360,
     )
     figure.update_xaxes(automargin=True)

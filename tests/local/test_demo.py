@@ -216,8 +216,8 @@ def test_each_month_has_the_predictions_of_the_version_in_its_rows(demo, spark) 
 def test_the_demo_prints_each_step_and_the_location_of_tables_and_pages(demo) -> None:
     lines = [line.strip() for line in demo.output.splitlines()]
 
-    titles = [line for line in lines if "/14 " in line and line[0].isdigit()]
-    assert [title.partition(" ")[0] for title in titles] == [f"{n}/14" for n in range(1, 15)]
+    titles = [line for line in lines if "/15 " in line and line[0].isdigit()]
+    assert [title.partition(" ")[0] for title in titles] == [f"{n}/15" for n in range(1, 16)]
     second_run = [line for line in lines if line.startswith("score again: no new rows ")][-1]
     assert second_run.split()[5:8] == ["0", "0", "0"]
     words = [line.split() for line in lines]
@@ -227,9 +227,12 @@ def test_the_demo_prints_each_step_and_the_location_of_tables_and_pages(demo) ->
     assert lines[-1].startswith("Every step did what its title says, in ")
     pages = sorted((demo.root / "pages").glob("*.html"))
     assert [line[-1] for line in words if line[:1] == ["page"]] == [*map(str, pages)]
-    assert len(pages) == 10
+    assert len(pages) == 11
     assert pages[4].name == "06-score-again-no-new-rows.html"
     for page in pages:
         assert '<span class="state succeeded">' in page.read_text(encoding="utf-8")
     # Residuals after training, predictions by day after scoring.
-    assert [page.read_text().count("<img src=") for page in pages] == [0, 1, 0, 1, 1, 1, 1, 0, 1, 0]
+    pictures = [page.read_text().count("<img src=") for page in pages]
+    assert pictures[:10] == [0, 1, 0, 1, 1, 1, 1, 0, 1, 0]
+    assert ["drift", str(demo.root / "drift.html")] in words
+    assert "<h1>Drift of flights_scored</h1>" in (demo.root / "drift.html").read_text()

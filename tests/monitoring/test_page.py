@@ -97,13 +97,22 @@ def test_names_and_values_are_text(page):
 
 def test_each_plot_has_a_title_a_description_and_a_table(page):
     text = without_library(page)
-    titles = ["Drift over time", "delay", "&lt;b&gt;carrier"]
+    history = "Drift over time: population stability index"
+    titles = [history, "delay", "&lt;b&gt;carrier"]
     assert re.findall("<h2>(.*?)</h2>", text) == titles
-    assert re.findall('role="img" aria-label="Plot of (.*?):', text) == [
-        "Drift over time", "delay", "&lt;b&gt;carrier",
-    ]  # fmt: skip
+    labels = re.findall('role="img" aria-label="Plot of (.*?)"', text)
+    assert [label[: len(title) + 2] for label, title in zip(labels, titles, strict=True)] == [
+        f"{title}: " for title in titles
+    ]
     assert re.findall("<summary>Table: (.*?)</summary>", text) == titles
     cells = re.findall("<td[^>]*>(.*?)</td>", text)
     position = cells.index("above 30")
     assert cells[position : position + 3] == ["above 30", "0.00", "20.00"]
     assert "2024-05-02 00:00:00 UTC" in text
+
+
+def test_each_threshold_is_a_line_in_a_plot_of_its_distance(page):
+    text = without_library(page)
+    assert "of each column against the baseline; the dashed line is the threshold 0.2." in text
+    assert '"dash":"dash"' in text
+    assert '"y0":0.2' in text
