@@ -23,6 +23,7 @@ from databricks.bundles.schemas import Schema
 from databricks.bundles.volumes import Volume
 
 import dbx_aml
+from dbx_aml._common.errors import MonitoringError
 from dbx_aml.cli.main import main
 from dbx_aml.cluster.runtimes import find_runtime
 from dbx_aml.local.notebook.source import read_notebook
@@ -165,7 +166,7 @@ def test_both_computes_run_the_same_tasks() -> None:
 def test_a_score_job_has_the_commands_options_as_parameters_and_passes_each(name: str) -> None:
     settings = job(name)
     parameters = [parameter["name"] for parameter in settings["parameters"]]
-    (task,) = settings["tasks"]
+    task, _ = settings["tasks"]
     command, *arguments = task["python_wheel_task"]["parameters"]
 
     assert command == "score"
@@ -174,6 +175,45 @@ def test_a_score_job_has_the_commands_options_as_parameters_and_passes_each(name
         f"--{parameter.replace('_', '-')}={{{{job.parameters.{parameter}}}}}"
         for parameter in parameters
     )
+
+
+@pytest.mark.parametrize("compute", ["serverless", "cluster"])
+@pytest.mark.parametrize("name", ["score", "score_on_update"])
+def test_a_score_job_monitors_its_output_table_afterwards_where_a_variable_says_so(
+    name: str, compute: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = job(name, compute=compute)
+    score, monitor = settings["tasks"]
+    command, table, *arguments = monitor["python_wheel_task"]["parameters"]
+
+    assert (command, table) == ("monitor", "{{job.parameters.output_table}}")
+    assert {argument.partition("=")[0] for argument in arguments} <= {
+        *("--baseline", "--threshold", "--page")
+    }
+    assert monitor["depends_on"] == [{"task_key": score["task_key"]}]
+    assert monitor["disabled"] is True
+    assert "max_retries" not in monitor
+    assert "on_failure" in settings["email_notifications"]
+    assert arguments_of_monitor(monkeypatch, table, *arguments) == {
+        "output_table": table,
+        "baseline": None,
+        "thresholds": {"psi": 0.2},
+        "page": "/Volumes/main/${resources.schemas.ml.name}/"
+        "${resources.volumes.files.name}/drift.html",
+    }
+
+
+def arguments_of_monitor(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
+    """Return what the command passes to `monitor_table`, without its defaults."""
+    passed: dict[str, Any] = {}
+
+    def end(**values: Any) -> None:
+        passed.update(values)
+        raise MonitoringError("no tables here")
+
+    monkeypatch.setattr("dbx_aml.monitoring.monitor_table.monitor_table", end)
+    CliRunner().invoke(main, ["monitor", *arguments])
+    return {name: passed[name] for name in ("output_table", "baseline", "thresholds", "page")}
 
 
 def test_the_mirror_job_passes_its_parameters_as_options() -> None:
@@ -295,7 +335,7 @@ def test_schedules_run_in_production_only_and_one_run_at_a_time() -> None:
         trigger = settings.get("schedule") or settings.get("trigger") or {"pause_status": "PAUSED"}
         assert trigger["pause_status"] == ("UNPAUSED" if name == "score" else "PAUSED")
     assert job("score", "dev")["schedule"]["pause_status"] == "PAUSED"
-    (task,) = job("score")["tasks"]
+    task, _ = job("score")["tasks"]
     assert (task["max_retries"], task["timeout_seconds"]) == (2, 7200)
 
 
@@ -525,7 +565,7 @@ def check_compute(cli: Deployer, score: dict[str, Any], root: str) -> None:
     )
     link = cli.databricks.files.content(config)
     assert link and json.loads(link)["dbx_aml"]["registry"] == "databricks-uc"
-    (task,) = score["tasks"]
+    task, _ = score["tasks"]
     if cli.compute == "serverless":
         assert not score.get("job_clusters")
         (environment,) = score["environments"]
@@ -666,7 +706,7 @@ def test_the_scheduled_job_scores_new_rows_with_the_deployed_wheel(
 
 
 def output_of_last_run(workspace: Databricks) -> str:
-    (task,) = workspace.jobs.runs[max(workspace.jobs.runs)]["tasks"]
+    task = workspace.jobs.runs[max(workspace.jobs.runs)]["tasks"][0]
     return workspace.jobs.output(task["run_id"])
 
 

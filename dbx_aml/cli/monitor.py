@@ -65,7 +65,9 @@ def monitor(as_json: bool, thresholds: tuple[str, ...], **arguments: Any) -> Non
     from dbx_aml.monitoring.monitor_table import monitor_table
 
     with show_progress("Starting") as progress:
-        result = monitor_table(thresholds=limits, progress=progress, **arguments)
+        # A job passes an empty text for an option that it leaves to its default.
+        values = {name: value or None for name, value in arguments.items()}
+        result = monitor_table(thresholds=limits, progress=progress, **values)
     if as_json:
         print_json(result.to_dict())
     else:

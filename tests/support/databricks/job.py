@@ -212,13 +212,17 @@ class Jobs:
                 if all(dependency["task_key"] in done for dependency in task.get("depends_on", []))
             )
             waiting.remove(task)
+            if task.get("disabled"):
+                done[task["task_key"]] = "DISABLED"
+                _finish(task, "DISABLED", "")
+                continue
             needed = [done[dependency["task_key"]] for dependency in task.get("depends_on", [])]
             is_free = all(state == "SUCCESS" for state in needed)
             done[task["task_key"]] = (
                 self._run_task(run, task, values) if is_free else "UPSTREAM_FAILED"
             )
             _finish(task, done[task["task_key"]], "")
-        failed = [key for key, state in done.items() if state != "SUCCESS"]
+        failed = [key for key, state in done.items() if state not in ("SUCCESS", "DISABLED")]
         message = f"Task {failed[0]} failed" if failed else ""
         _finish(run, "FAILED" if failed else "SUCCESS", message)
 
@@ -253,7 +257,7 @@ class Jobs:
 
 
 def _finish(run_or_task: dict[str, Any], result: str, message: str) -> None:
-    state = "SKIPPED" if result == "UPSTREAM_FAILED" else "TERMINATED"
+    state = "SKIPPED" if result in ("UPSTREAM_FAILED", "DISABLED") else "TERMINATED"
     run_or_task["state"] = {
         "life_cycle_state": state,
         "result_state": result,
