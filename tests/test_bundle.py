@@ -565,7 +565,8 @@ def check_compute(cli: Deployer, score: dict[str, Any], root: str) -> None:
     )
     link = cli.databricks.files.content(config)
     assert link and json.loads(link)["dbx_aml"]["registry"] == "databricks-uc"
-    task, _ = score["tasks"]
+    _, task = score["tasks"]
+    assert task["task_key"] == "score"
     if cli.compute == "serverless":
         assert not score.get("job_clusters")
         (environment,) = score["environments"]
@@ -706,8 +707,11 @@ def test_the_scheduled_job_scores_new_rows_with_the_deployed_wheel(
 
 
 def output_of_last_run(workspace: Databricks) -> str:
-    task = workspace.jobs.runs[max(workspace.jobs.runs)]["tasks"][0]
-    return workspace.jobs.output(task["run_id"])
+    """Return the output of the task `score`; the task `monitor` is off by default."""
+    # The CLI sorts the tasks.
+    monitor, score = workspace.jobs.runs[max(workspace.jobs.runs)]["tasks"]
+    assert monitor["state"]["result_state"] == "DISABLED"
+    return workspace.jobs.output(score["run_id"])
 
 
 def register(model: str, name: str) -> None:
