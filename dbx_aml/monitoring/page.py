@@ -42,24 +42,36 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin: 2.5rem 0 0; }
 section { border-top: 1px solid var(--line); margin-top: 2rem; }
 table { border-collapse: collapse; } th, td { border-bottom: 1px solid var(--line);
   padding: .2rem .8rem .2rem 0; vertical-align: top; }
-.wide { margin: 1rem 0; overflow-x: auto; } .plot { overflow: hidden; }
+.wide { margin: 1rem 0; overflow-x: auto; } .plot { overflow: hidden; min-height: 360px; }
 summary { cursor: pointer; padding: .5rem 0; }
 """
 # The plots take their colours from the page, also when the reader changes between light and dark.
+# A plot is drawn when the reader comes near it, so that a page of many columns opens quickly.
 _SCRIPT = """
-const paint = () => {
+const isDrawn = (plot) => plot.classList.contains("js-plotly-plot");
+const paint = (plot) => {
   const style = getComputedStyle(document.documentElement);
   const text = style.getPropertyValue("--text"), line = style.getPropertyValue("--line");
-  for (const plot of document.querySelectorAll(".js-plotly-plot"))
-    Plotly.relayout(plot, {"font.color": text, "xaxis.gridcolor": line, "yaxis.gridcolor": line,
-      "xaxis.linecolor": line, "yaxis.zerolinecolor": line});
+  Plotly.relayout(plot, {"font.color": text, "xaxis.gridcolor": line, "yaxis.gridcolor": line,
+    "xaxis.linecolor": line, "yaxis.zerolinecolor": line});
 };
-paint();
-const observer = new ResizeObserver((entries) => {
-  for (const entry of entries) Plotly.Plots.resize(entry.target.querySelector(".js-plotly-plot"));
+const draw = (plot) => {
+  if (isDrawn(plot)) return;
+  const figure = JSON.parse(plot.querySelector("script").textContent);
+  const config = {responsive: true, displaylogo: false, displayModeBar: false};
+  Plotly.newPlot(plot, figure.data, figure.layout, config).then(paint);
+};
+const plots = [...document.querySelectorAll(".plot")];
+const near = new IntersectionObserver((entries) => {
+  for (const entry of entries) if (entry.isIntersecting) draw(entry.target);
+}, {rootMargin: "400px"});
+const size = new ResizeObserver((entries) => {
+  for (const entry of entries) if (isDrawn(entry.target)) Plotly.Plots.resize(entry.target);
 });
-for (const plot of document.querySelectorAll(".plot")) observer.observe(plot);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
+for (const plot of plots) { near.observe(plot); size.observe(plot); }
+addEventListener("beforeprint", () => plots.forEach(draw));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change",
+  () => plots.filter(isDrawn).forEach(paint));
 """
 
 
@@ -108,7 +120,6 @@ def render_page(
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
 <style>{_STYLE}</style>
-<script>{get_plotlyjs()}</script>
 </head>
 <body>
 <main>
@@ -118,6 +129,7 @@ def render_page(
 {"".join(histories)}
 {"".join(sections)}
 </main>
+<script>{get_plotlyjs()}</script>
 <script>{_SCRIPT}</script>
 </body>
 </html>
@@ -243,14 +255,15 @@ def _section(title: str, description: str, figure: Any, table: str) -> str:
         height=360,
     )
     figure.update_xaxes(automargin=True)
-    config = {"responsive": True, "displaylogo": False, "displayModeBar": False}
-    plot = figure.to_html(full_html=False, include_plotlyjs=False, config=config)
+    # No text of a figure can end its script.
+    plot = figure.to_json().replace("<", "\\u003c")
     name = escape(redact(title))
     text = escape(redact(description))
     return f"""<section>
 <h2>{name}</h2>
 <p>{text}</p>
-<div class="plot" role="img" aria-label="{escape(f"Plot of {redact(title)}")}: {text}">{plot}</div>
+<div class="plot" role="img" aria-label="{escape(f"Plot of {redact(title)}")}: {text}"
+><script type="application/json">{plot}</script></div>
 <details><summary>Table: {name}</summary><div class="wide" tabindex="0">{table}</div></details>
 </section>
 """

@@ -116,3 +116,7 @@ def test_each_threshold_is_a_line_in_a_plot_of_its_distance(page):
     assert "of each column against the baseline; the dashed line is the threshold 0.2." in text
     assert '"dash":"dash"' in text
     assert '"y0":0.2' in text
+
+
+def test_the_text_comes_before_the_library_of_the_plots(page):
+    assert page.index("<h1>") < page.index("</table>") < page.index("plotly.js v")
