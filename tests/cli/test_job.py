@@ -62,7 +62,7 @@ def test_a_script_is_submitted_and_its_log_follows_to_the_end(
     assert failed.exit_code == 1
     assert json.loads(failed.stdout)["state"] == "Failed"
     assert "['--alpha', 'bad']" in failed.stderr
-    assert "dbx-aml: job second must complete: it is Failed; UserError: Execut" in failed.stderr
+    assert "dbx-aml: job second must complete: it is Failed; UserError: " in failed.stderr
     shown = run("show", "second", *config).output
     assert "exited with status code 1" in " ".join(shown.split())
     table = run("list", *config).output
