@@ -38,6 +38,8 @@ COMPLETED = "Completed"
 # States after which a job does not go on by itself.
 END_STATES = frozenset({COMPLETED, "Failed", "Canceled", "NotResponding", "Paused"})
 _POLL_S = 2.0
+# Most bytes of one request.
+_READ_BYTES = 8 * 2**20
 # Log of the first process of a job, of Azure ML's common runtime.
 _MAIN_LOG = re.compile(r"user_logs/std_log[\D]*[0]*(?:_ps)?\.txt")
 
@@ -151,7 +153,8 @@ class Job:
         state = ""
         while True:
             details = self._details()
-            current = str(details.get("status") or "")
+            # The history may not have a new job yet; a job that was deleted is an error.
+            current = str(details.get("status") or self.refresh().state)
             if current != state:
                 state = current
                 report(state)
@@ -283,14 +286,16 @@ def job_path(name: str) -> str:
 def _read_blob(url: str, start: int, cloud: str) -> bytes:
     """Return the bytes of a blob from a position on; none of a blob that has no more."""
     check_storage_url(url, cloud)
-    headers = {"Range": f"bytes={start}-"} if start else {}
-    response = send("GET", url, service_policy(), headers=headers)
-    if response.status_code in (404, 416):
-        return b""
-    if response.status_code == 200:
-        return response.content[start:]
-    if response.status_code != 206:
-        raise ServiceError(
-            f"log of the job must be readable: {error_of_answer(response, 'storage')}"
-        )
-    return response.content
+    parts = [b""]
+    while True:
+        headers = {"Range": f"bytes={start}-{start + _READ_BYTES - 1}"}
+        response = send("GET", url, service_policy(), headers=headers)
+        if response.status_code in (404, 416):
+            return b"".join(parts)
+        if response.status_code != 206:
+            error = error_of_answer(response, "the storage account")
+            raise ServiceError(f"log of the job must be readable: {error}")
+        parts.append(response.content)
+        start += len(response.content)
+        if len(response.content) < _READ_BYTES:
+            return b"".join(parts)

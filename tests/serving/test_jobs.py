@@ -69,6 +69,8 @@ def submit(
 ) -> Submit:
     """Return a function that submits a script from a new folder."""
     monkeypatch.setattr(jobs_module, "_POLL_S", 0.05)
+    # Less than a log has: it is read in several requests.
+    monkeypatch.setattr(jobs_module, "_READ_BYTES", 100)
     folder = tmp_path / "project"
     folder.mkdir()
 
@@ -159,6 +161,17 @@ def test_cancel_ends_the_process_of_the_job(submit: Submit, tmp_path: Path) -> N
     with pytest.raises(ProcessLookupError):
         os.kill(int(file.read_text()), 0)
     assert job.cancel().state == "Canceled"
+
+
+def test_a_job_that_is_deleted_while_its_log_is_followed_is_an_error(
+    submit: Submit, azureml: AzureMl
+) -> None:
+    azureml.job_fault("quota")
+    job = submit()
+    job.wait()
+    azureml.delete_data()
+    with pytest.raises(ServingError, match=f"job must exist in workspace .* got '{job.name}'"):
+        job.follow(print)
 
 
 def test_a_job_that_is_prepared_is_canceled(submit: Submit, azureml: AzureMl) -> None:
