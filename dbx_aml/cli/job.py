@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dbx_aml._common.errors import ArgumentError, ServingError
-from dbx_aml._common.text import plural, printable
+from dbx_aml._common.text import plural
 from dbx_aml.cli.options import config_option, json_option, max_results_option
 from dbx_aml.cli.progress import show_progress
 from dbx_aml.cli.tables import (
@@ -204,7 +204,7 @@ def _follow(current: Job, as_json: bool) -> None:
         def write(text: str) -> None:
             # The line of the progress would run through the log.
             stack.close()
-            click.echo(printable(text), nl=False, err=as_json)
+            print_line(text.removesuffix("\n"), is_error=as_json)
 
         try:
             ended = current.follow(write, report)

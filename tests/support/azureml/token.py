@@ -1,8 +1,10 @@
 """Access tokens: made by the login side, really checked by the data plane."""
 
 import time
+from contextlib import suppress
 from secrets import token_bytes
 from threading import Lock
+from typing import Any
 from uuid import uuid4
 
 import jwt
@@ -22,18 +24,24 @@ class Tokens:
     """
 
     def __init__(self) -> None:
-        self._key = token_bytes(32)
+        self._keys = [token_bytes(32)]
         self._lock = Lock()
         self.reset()
 
     def reset(self) -> None:
-        """Put the lifetime back; tokens revoked before stay revoked."""
+        """Put the lifetime back, and accept revoked tokens again.
+
+        A process of tests keeps clients with their tokens for later tests.
+        """
         self.lifetime_s = _DEFAULT_LIFETIME_S
+        with self._lock:
+            self._accepted_keys = self._keys
 
     def revoke_all(self) -> None:
         """Answer 401 to every token issued so far."""
         with self._lock:
-            self._key = token_bytes(32)
+            key = token_bytes(32)
+            self._keys, self._accepted_keys = [*self._keys, key], [key]
 
     def issue(self, client_id: str, resource: str) -> tuple[str, int]:
         """Return a token and the second it ends, as Unix time.
@@ -58,7 +66,7 @@ class Tokens:
             "uti": uuid4().hex,
             "ver": "1.0",
         }
-        return jwt.encode(claims, self._key, algorithm="HS256"), ends
+        return jwt.encode(claims, self._keys[-1], algorithm="HS256"), ends
 
     def problem(self, authorization: str) -> str:
         """Return why a header is refused; empty where its token is good.
@@ -70,7 +78,7 @@ class Tokens:
         if scheme.lower() != "bearer" or not token:
             return "Bearer token not provided."
         try:
-            claims = jwt.decode(token, self._key, algorithms=["HS256"], audience=_AUDIENCES)
+            claims = self._read_claims(token)
         except jwt.ExpiredSignatureError:
             return "The token has expired."
         except jwt.InvalidAudienceError:
@@ -80,3 +88,14 @@ class Tokens:
         if claims["tid"] != TENANT_ID:
             return "The access token is from the wrong tenant."
         return ""
+
+    def _read_claims(self, token: str) -> dict[str, Any]:
+        *older_keys, newest_key = self._accepted_keys
+        for key in older_keys:
+            with suppress(jwt.InvalidSignatureError):
+                return self._decode(token, key)
+        return self._decode(token, newest_key)
+
+    def _decode(self, token: str, key: bytes) -> dict[str, Any]:
+        claims: dict[str, Any] = jwt.decode(token, key, algorithms=["HS256"], audience=_AUDIENCES)
+        return claims
