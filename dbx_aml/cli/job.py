@@ -222,7 +222,7 @@ def _follow(current: Job, as_json: bool) -> None:
         error = ended.error()
         raise ServingError(
             f"job {ended.name} must complete: it is {ended.state}"
-            + (f"; {error}" if error else "")
+            + (f"; {error.rstrip('.')}" if error else "")
             + f"; read its log with 'dbx-aml job logs {ended.name}'"
         )
     if not as_json:
@@ -265,6 +265,7 @@ def _print_job(item: Job, as_json: bool) -> None:
         ("compute", item.compute),
         ("submitted", item.created_at),
         ("command", item.command),
+        *((f"inputs.{name}", value) for name, value in item.parameters.items()),
         ("page", item.page),
     ]
     error = item.error() if item.has_ended and not item.is_completed else ""

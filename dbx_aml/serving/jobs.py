@@ -55,6 +55,7 @@ class Job:
         experiment: Name of its experiment in Azure ML.
         compute: Name of its compute; "" for serverless compute.
         command: Command that it runs.
+        parameters: Values of "${{inputs.NAME}}" in the command.
         created_at: Time of the submission as Azure writes it, in UTC.
         page: URL of its page in Azure ML studio.
         tags: Tags of the job.
@@ -67,6 +68,7 @@ class Job:
     experiment: str
     compute: str
     command: str
+    parameters: dict[str, str]
     created_at: str
     page: str
     tags: dict[str, str]
@@ -120,6 +122,11 @@ class Job:
             experiment=str(properties.get("experimentName") or ""),
             compute=str(properties.get("computeId") or "").rpartition("/")[2],
             command=str(properties.get("command") or ""),
+            parameters={
+                key: str(value.get("value"))
+                for key, value in (properties.get("inputs") or {}).items()
+                if value.get("jobInputType") == "literal"
+            },
             created_at=str((content.get("systemData") or {}).get("createdAt") or ""),
             page=resources.workspace.run_url(name, tenant_id=resources.tenant_id),
             tags=dict(properties.get("tags") or {}),

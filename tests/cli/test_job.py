@@ -64,6 +64,7 @@ def test_a_script_is_submitted_and_its_log_follows_to_the_end(
     assert "['--alpha', 'bad']" in failed.stderr
     assert "dbx-aml: job second must complete: it is Failed; UserError: " in failed.stderr
     shown = run("show", "second", *config).output
+    assert "inputs.alpha  bad\n" in shown
     assert "exited with status code 1" in " ".join(shown.split())
     table = run("list", *config).output
     assert [line.split()[:2] for line in table.splitlines()[1:]] == [
