@@ -121,7 +121,10 @@ def test_drift_is_computed_against_the_baseline_and_the_batch_before(
     assert [row["column_name"] for row in result.drift] == ["t", "x"]
     assert (result.windows, result.windows_computed, result.rows) == (2, 2, 100)
     page = (tmp_path / "pages" / "drift.html").read_text(encoding="utf-8")
-    assert re.findall("<h2>(.*?)</h2>", page) == ["Drift over time", "t", "x"]
+    *over_time, first, second = re.findall("<h2>(.*?)</h2>", page)
+    assert len(over_time) == 2, "a plot for each threshold"
+    assert all(title.startswith("Drift over time: ") for title in over_time)
+    assert (first, second) == ("t", "x")
 
 
 def test_few_rows_are_no_drift(spark, tables):
