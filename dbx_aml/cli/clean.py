@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dbx_aml._common.text import plural
-from dbx_aml.cli.options import config_option, json_option
+from dbx_aml.cli.options import config_option, json_option, load_link
 from dbx_aml.cli.progress import show_progress
 from dbx_aml.cli.tables import Column, print_json, print_line, print_table
 
@@ -58,7 +58,6 @@ def clean(
     Only resources with the mark of dbx-aml are listed and deleted. A second call goes on with what
     the first one has left.
     """
-    from dbx_aml.link.link import Link
     from dbx_aml.serving.clean import delete_resources, find_marked_resources, parse_age
 
     with show_progress("Reading the link") as progress:
@@ -68,7 +67,7 @@ def clean(
             experiment=experiment,
             schemas=schemas,
             include_used=include_used,
-            link=Link.load(config=config),
+            link=load_link(config),
             report=progress,
         )
     if not as_json:

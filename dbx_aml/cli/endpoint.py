@@ -14,12 +14,11 @@ import click
 
 from dbx_aml._common.errors import ArgumentError, ServingError
 from dbx_aml._common.text import plural
-from dbx_aml.cli.options import config_option, json_option
+from dbx_aml.cli.options import config_option, json_option, load_link
 from dbx_aml.cli.progress import show_progress
 from dbx_aml.cli.tables import Column, print_fields, print_json, print_line, print_table
 
 if TYPE_CHECKING:
-    from dbx_aml.link.link import Link
     from dbx_aml.serving.answer_comparison import AnswerComparison
     from dbx_aml.serving.endpoints import Endpoint
     from dbx_aml.serving.local_server import LocalEndpoint
@@ -75,7 +74,7 @@ def try_(
                 try_endpoint(
                     model_uri,
                     registry=registry,
-                    link=_load_link(config),
+                    link=load_link(config),
                     port=port,
                     report=progress,
                 )
@@ -145,7 +144,7 @@ def deploy(name: str, config: str | None, as_json: bool, file: Path | None, **op
         result = deploy_model(
             name,
             **arguments,
-            link=_load_link(config),
+            link=load_link(config),
             report=progress,
         )
     _print_endpoint(result, as_json)
@@ -159,7 +158,7 @@ def list_endpoints(config: str | None, as_json: bool) -> None:
     from dbx_aml.serving.endpoints import Endpoint, iterate_deployments
 
     with show_progress("Reading the endpoints"):
-        endpoints = Endpoint.load_all(link=_load_link(config))
+        endpoints = Endpoint.load_all(link=load_link(config))
     if as_json:
         print_json([_to_dict(item) for item in endpoints])
         return
@@ -282,17 +281,11 @@ def delete(name: str, deployment: str | None, yes: bool, config: str | None) -> 
     print_line(f"{thing} is deleted")
 
 
-def _load_link(config: str | None) -> Link:
-    from dbx_aml.link.link import Link
-
-    return Link.load(config=config)
-
-
 def _load_endpoint(name: str, config: str | None) -> Endpoint:
     from dbx_aml.serving.endpoints import Endpoint
 
     with show_progress("Reading the endpoint"):
-        return Endpoint.load(name, link=_load_link(config))
+        return Endpoint.load(name, link=load_link(config))
 
 
 def _parse_share(text: str) -> tuple[str, int]:

@@ -10,7 +10,7 @@ import click
 
 from dbx_aml._common.errors import ArgumentError, ServingError
 from dbx_aml._common.text import plural
-from dbx_aml.cli.options import config_option, json_option, max_results_option
+from dbx_aml.cli.options import config_option, json_option, load_link, max_results_option
 from dbx_aml.cli.progress import show_progress
 from dbx_aml.cli.tables import (
     Column,
@@ -22,7 +22,6 @@ from dbx_aml.cli.tables import (
 )
 
 if TYPE_CHECKING:
-    from dbx_aml.link.link import Link
     from dbx_aml.serving.jobs import Job
 
 
@@ -94,7 +93,7 @@ def submit(
             "'dbx-aml compute list'"
         )
     with show_progress("Reading the folder") as progress:
-        submitted = submit_job(**arguments, link=_load_link(config), report=progress)
+        submitted = submit_job(**arguments, link=load_link(config), report=progress)
     if no_wait:
         _print_job(submitted, as_json)
         return
@@ -113,7 +112,7 @@ def list_jobs(max_results: int, config: str | None, as_json: bool) -> None:
     from dbx_aml.serving.jobs import Job
 
     with show_progress("Reading the jobs"):
-        jobs = Job.load_all(max_results=max_results, link=_load_link(config))
+        jobs = Job.load_all(max_results=max_results, link=load_link(config))
     if as_json:
         print_json([_to_dict(item) for item in jobs])
         return
@@ -229,17 +228,11 @@ def _follow(current: Job, as_json: bool) -> None:
         print_line(f"job {ended.name} is {ended.state}")
 
 
-def _load_link(config: str | None) -> Link:
-    from dbx_aml.link.link import Link
-
-    return Link.load(config=config)
-
-
 def _load_job(name: str, config: str | None) -> Job:
     from dbx_aml.serving.jobs import Job
 
     with show_progress("Reading the job"):
-        return Job.load(name, link=_load_link(config))
+        return Job.load(name, link=load_link(config))
 
 
 def _parse_parameter(text: str) -> tuple[str, str]:

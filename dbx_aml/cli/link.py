@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dbx_aml._common.errors import LinkError
-from dbx_aml.cli.options import add_options, config_option, json_option
+from dbx_aml.cli.options import add_options, config_option, json_option, load_link
 from dbx_aml.cli.progress import show_progress
 from dbx_aml.cli.tables import Column, print_json, print_line, print_table
 from dbx_aml.link.config_file import CONFIG_NAME
@@ -100,9 +100,8 @@ def set_link(config: Path, **values: Any) -> None:
 def show(config: str | None, as_json: bool) -> None:
     """Show each setting with its origin, and the credentials."""
     from dbx_aml.azure.credentials import get_credential
-    from dbx_aml.link.link import Link
 
-    settings = Link.load(config=config)
+    settings = load_link(config)
     values = _setting_values(settings)
     origins = {name: settings.origins.get(name, "default") for name in values}
     sources = get_credential(settings).describe_sources()
@@ -150,9 +149,8 @@ def check(ctx: click.Context, config: str | None, as_json: bool) -> None:
     """
     from dbx_aml.cli.doctor import print_report
     from dbx_aml.doctor.run import check_link
-    from dbx_aml.link.link import Link
 
-    settings = Link.load(config=config)
+    settings = load_link(config)
     with show_progress("Checking"):
         report = check_link(settings)
     print_report(ctx, report, as_json=as_json)

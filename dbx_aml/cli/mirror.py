@@ -15,7 +15,7 @@ import click
 
 from dbx_aml._common.errors import DbxAmlError, MirrorError
 from dbx_aml._common.text import one_line, plural
-from dbx_aml.cli.options import add_options, config_option, json_option
+from dbx_aml.cli.options import add_options, config_option, json_option, load_link
 from dbx_aml.cli.progress import show_progress
 from dbx_aml.cli.tables import Column, linked_text, print_json, print_line, print_table
 
@@ -258,10 +258,9 @@ def _connect_servers(
 ) -> tuple[MlflowServer, MlflowServer]:
     """Return source and destination after both have answered."""
     from dbx_aml.link.connected_link import set_connected_link
-    from dbx_aml.link.link import Link
     from dbx_aml.tracking.mirror.server import check_server, servers_of_link
 
-    link = Link.load(config=config)
+    link = load_link(config)
     # The store of Azure ML finds its credential by the connected link.
     set_connected_link(link)
     # Many runs at once share MLflow's connections.

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dbx_aml.cli.options import add_options, config_option, json_option, max_results_option
+from dbx_aml.cli.options import (
+    add_options,
+    config_option,
+    json_option,
+    load_link,
+    max_results_option,
+)
 from dbx_aml.cli.progress import show_progress
 from dbx_aml.cli.tables import (
     Column,
@@ -248,10 +254,9 @@ def alias(
 def _apply_link(config: str | None, stack: ExitStack) -> None:
     """Make the link the connected one until the command ends; no service is called."""
     from dbx_aml.link.connected_link import connected_link, set_connected_link
-    from dbx_aml.link.link import Link
 
     stack.callback(set_connected_link, connected_link())
-    set_connected_link(Link.load(config=config))
+    set_connected_link(load_link(config))
 
 
 def _copies_text(row: ModelVersionRow) -> str:

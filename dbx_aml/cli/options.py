@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from dbx_aml.link.link import Link
 
 # A function, or the command that click has made of it.
 _Command = TypeVar("_Command", bound=Callable[..., Any] | click.Command)
@@ -44,6 +47,13 @@ init_timeout_option = click.option(
     show_default=True,
     help="Longest time of the init script in seconds, whatever hangs.",
 )
+
+
+def load_link(config: str | None) -> Link:
+    """Return the link of `config_option`; its import takes time that --help must not cost."""
+    from dbx_aml.link.link import Link
+
+    return Link.load(config=config)
 
 
 def max_results_option(noun: str) -> Option:

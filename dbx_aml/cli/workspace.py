@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dbx_aml.cli.options import config_option, json_option
+from dbx_aml.cli.options import config_option, json_option, load_link
 from dbx_aml.cli.progress import show_progress
 from dbx_aml.cli.tables import Column, print_fields, print_json, print_line, print_table
 
@@ -121,10 +121,9 @@ def list_all_environments(config: str | None, as_json: bool) -> None:
 
 
 def _read(noun: str, read: Callable[[Link], Any], config: str | None) -> Any:
-    from dbx_aml.link.link import Link
 
     with show_progress(f"Reading {noun}"):
-        return read(Link.load(config=config))
+        return read(load_link(config))
 
 
 def _print_one(item: Any, as_json: bool) -> None:
