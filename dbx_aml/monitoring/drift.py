@@ -18,7 +18,7 @@ MIN_ROWS = 1000
 THRESHOLDS = {
     "psi": "population_stability_index",
     "js": "js_distance",
-    "ks": "ks_statistic",
+    "ks": "ks_test",
     "tv": "tv_distance",
     "l_infinity": "l_infinity_distance",
     "wasserstein": "wasserstein_distance",
@@ -83,12 +83,18 @@ def _bins(profile: Mapping[str, Any]) -> BinCounts:
     )
 
 
+def find_distance(row: Mapping[str, Any], threshold: str) -> float | None:
+    """Return the distance of a row of the drift table that a threshold limits, None without it."""
+    value: Any = row.get(THRESHOLDS[threshold])
+    distance: float | None = value.get("statistic") if isinstance(value, Mapping) else value
+    return distance
+
+
 def exceeded_thresholds(
     row: Mapping[str, Any], thresholds: Mapping[str, float]
 ) -> dict[str, tuple[float, float]]:
     """Return value and limit of each distance above its threshold, by name of the threshold."""
-    values = {**row, "ks_statistic": (row.get("ks_test") or {}).get("statistic")}
-    found = {name: (values.get(THRESHOLDS[name]), limit) for name, limit in thresholds.items()}
+    found = {name: (find_distance(row, name), limit) for name, limit in thresholds.items()}
     return {
         name: (value, limit)
         for name, (value, limit) in found.items()

@@ -11,7 +11,7 @@ from dbx_aml._common.html import StyledCell, html_table
 from dbx_aml._common.redact import redact
 from dbx_aml._common.text import install_command
 from dbx_aml.monitoring.baseline import ColumnBaseline
-from dbx_aml.monitoring.drift import THRESHOLDS
+from dbx_aml.monitoring.drift import find_distance
 
 if TYPE_CHECKING:
     from dbx_aml.monitoring.result import MonitoringResult
@@ -172,7 +172,7 @@ def _history_section(
 
     lines: dict[str, list[tuple[str, float]]] = {}
     for row in sorted(drift_rows, key=lambda row: row["dbx_aml_window"]):
-        value = _distance(row, threshold)
+        value = find_distance(row, threshold)
         if value is not None:
             start = f"{row['window']['start']:%Y-%m-%d %H:%M:%S}"
             lines.setdefault(row["column_name"], []).append((start, value))
@@ -202,13 +202,6 @@ def _history_section(
     cells = [(time, column, f"{value:.4g}") for column in columns for time, value in lines[column]]
     table = html_table(cells, ["window", "column", title])
     return _section(f"Drift over time: {title}", f"{text}.", figure, table)
-
-
-def _distance(row: Mapping[str, Any], threshold: str) -> float | None:
-    if threshold == "ks":
-        return (row["ks_test"] or {}).get("statistic")
-    value: float | None = row[THRESHOLDS[threshold]]
-    return value
 
 
 def _column_section(
