@@ -1,13 +1,18 @@
-"""The wheel of the running package, for machines that have no package index with it."""
+"""The running package: its requirements, and its wheel for machines without a package index."""
 
 import base64
 import hashlib
-from importlib.metadata import distribution
+from importlib.metadata import distribution, requires
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 _PACKAGE_FOLDER = Path(__file__).parents[1]
 _WHEEL = "Wheel-Version: 1.0\nGenerator: dbx-aml\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+
+
+def own_requirements() -> list[str]:
+    """Return the requirements of the installed dbx-aml, without extras."""
+    return [line for line in requires("dbx-aml") or () if "extra ==" not in line]
 
 
 def write_own_wheel(folder: Path) -> Path:

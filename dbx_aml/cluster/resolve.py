@@ -11,7 +11,6 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email import message_from_bytes
-from importlib.metadata import requires
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
@@ -21,6 +20,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from dbx_aml._common.errors import ClusterError, ProgramError
+from dbx_aml._common.own_wheel import own_requirements
 from dbx_aml._common.paths import sha256_of_file
 from dbx_aml._common.programs import run_program
 from dbx_aml._common.text import install_command, one_line
@@ -250,11 +250,6 @@ def inputs_digest(runtime: Runtime) -> str:
     lines = [runtime.python, *sorted(own_requirements())]
     lines += [f"{name}=={version}" for name, version in sorted(runtime.packages.items())]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-
-
-def own_requirements() -> list[str]:
-    """Return the requirements of the installed dbx-aml, without extras."""
-    return [line for line in requires(PACKAGE) or () if "extra ==" not in line]
 
 
 def write_lists(folder: Path) -> None:

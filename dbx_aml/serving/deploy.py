@@ -47,6 +47,7 @@ from dbx_aml.serving.environment import SCORE_SCRIPT, resolve_environment
 from dbx_aml.serving.pinned_environment import register_environment
 from dbx_aml.serving.served_model import Report, ServedModel, resolve_served_model
 from dbx_aml.serving.server_log import reason_or_last_lines
+from dbx_aml.serving.workspace_inventory import find_compute
 
 log = get_logger(__name__)
 
@@ -263,15 +264,14 @@ class _DeploySteps:
         """Return the ARM id of the Kubernetes compute; "" for managed compute."""
         if self._compute == MANAGED:
             return ""
-        path = f"/computes/{self._compute}"
-        compute = self._resources.find(path)
-        kind = str(compute["properties"].get("computeType")) if compute else "no compute"
+        compute = find_compute(self._resources, self._compute)
+        kind = "no compute" if compute is None else compute.kind
         if compute is None or kind != "Kubernetes":
             raise ServingError(
                 f"compute must be an attached Kubernetes cluster: got {self._compute!r}, which is "
                 f"{kind}; list the computes with 'dbx-aml compute list', or use 'managed'"
             )
-        return str(compute["id"])
+        return compute.arm_id
 
     def _check_endpoint(self, endpoint: Endpoint) -> None:
         if endpoint.compute.lower() != self._compute.lower():

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
 from dbx_aml._common.errors import ArgumentError, ServingError
 from dbx_aml._common.log import get_logger
+from dbx_aml._common.own_wheel import own_requirements
 from dbx_aml._common.text import first_line
 from dbx_aml.serving.aml_resources import AmlResources
 from dbx_aml.serving.pinned_environment import PinnedEnvironment, pin_requirements
@@ -43,11 +43,10 @@ def resolve_job_environment(folder: Path) -> PinnedEnvironment:
         ProgramError: uv is not installed.
     """
     file = folder / "requirements.txt"
-    own_requirements = [line for line in requires("dbx-aml") or () if "extra ==" not in line]
     return pin_requirements(
         JOB_PYTHON,
         file if file.is_file() else None,
-        own_requirements,
+        own_requirements(),
         conflict="requirements of the job must go together with those of dbx-aml",
         fix=f"Change '{file}'",
     )

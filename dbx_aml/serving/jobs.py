@@ -96,20 +96,29 @@ class Job:
             max_results: Largest number of jobs; None for all.
             link: Link that has the workspace; by default the connected link.
         """
-        resources = AmlResources.of_link(link)
-        contents = islice(resources.list("/jobs"), max_results)
-        return [cls.of_content(resources, content) for content in contents]
+        return list(islice(cls.iterate(AmlResources.of_link(link)), max_results))
+
+    @classmethod
+    def iterate(cls, resources: AmlResources) -> Iterator[Self]:
+        """Yield the jobs of a workspace, the newest first."""
+        return (cls.of_content(resources, content) for content in resources.list("/jobs"))
 
     @classmethod
     def read(cls, resources: AmlResources, name: str) -> Self:
         """Return a job of a workspace; errors as of `load`."""
-        content = resources.find(job_path(name))
-        if content is None:
+        job = cls.find(resources, name)
+        if job is None:
             raise ServingError(
                 f"job must exist in workspace {resources.workspace.workspace_name!r}: got "
                 f"{name!r}; list the jobs with 'dbx-aml job list'"
             )
-        return cls.of_content(resources, content)
+        return job
+
+    @classmethod
+    def find(cls, resources: AmlResources, name: str) -> Self | None:
+        """Return a job of a workspace, None if there is no such job."""
+        content = resources.find(job_path(name))
+        return None if content is None else cls.of_content(resources, content)
 
     @classmethod
     def of_content(cls, resources: AmlResources, content: Mapping[str, Any]) -> Self:
@@ -157,6 +166,20 @@ class Job:
             report: Function that is called with the state of the job when it changes.
         """
         reader = _LogReader(self.resources.workspace.cloud)
+        for details, is_end in self._iterate_details(report):
+            text = reader.read_new(details.get("logFiles") or {}, is_end=is_end)
+            if text:
+                write(text)
+        return self.refresh()
+
+    def wait(self, report: Report = lambda state: None) -> Self:
+        """Wait for the end of the job, and return it; the argument is as of `follow`."""
+        for _ in self._iterate_details(report):
+            pass
+        return self.refresh()
+
+    def _iterate_details(self, report: Report) -> Iterator[tuple[dict[str, Any], bool]]:
+        """Yield the details of the job until its end, and whether it has ended."""
         state = ""
         while True:
             details = self._details()
@@ -166,16 +189,10 @@ class Job:
                 state = current
                 report(state)
             is_end = state in END_STATES
-            text = reader.read_new(details.get("logFiles") or {}, is_end=is_end)
-            if text:
-                write(text)
+            yield details, is_end
             if is_end:
-                return self.refresh()
+                return
             time.sleep(_POLL_S)
-
-    def wait(self, report: Report = lambda state: None) -> Self:
-        """Wait for the end of the job, and return it; the argument is as of `follow`."""
-        return self.follow(lambda text: None, report)
 
     def log(self) -> str:
         """Return the log of the job's first process as it is now."""

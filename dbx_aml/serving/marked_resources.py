@@ -21,6 +21,7 @@ from dbx_aml.scoring.delta_write import CHECKPOINT_PROPERTY
 from dbx_aml.scoring.table_identity import TableIdentity, identify_table
 from dbx_aml.serving.aml_resources import AmlResources
 from dbx_aml.serving.endpoints import Endpoint, deployment_path
+from dbx_aml.serving.jobs import Job, job_path
 from dbx_aml.tracking.mirror.server import MlflowServer, read_pages
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 # What `clean --only` takes, in the order of deletion.
 GROUPS = ("endpoints", "jobs", "models", "runs", "environments", "tables")
 DELETED, ARCHIVED, SKIPPED = "deleted", "archived", "skipped"
-_RUNNING_STATES = frozenset(
-    {"NotStarted", "Starting", "Provisioning", "Preparing", "Queued", "Running", "Finalizing"}
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,29 +187,26 @@ def _delete_endpoint(endpoint: Endpoint) -> str:
 
 
 def _jobs(resources: AmlResources) -> Iterator[MarkedResource]:
-    for content in resources.list("/jobs"):
-        properties = content["properties"]
-        tags = properties.get("tags") or {}
-        if CREATED_BY_TAG not in tags:
-            continue
-        state = str(properties.get("status") or "")
-        path = f"/jobs/{content['name']}"
-        yield MarkedResource(
-            group="jobs",
-            kind="job",
-            name=str(content["name"]),
-            service=_service_name(resources),
-            created_at=_creation_time(tags),
-            detail=state,
-            delete=partial(_delete_job, resources, path, state),
-        )
+    for job in Job.iterate(resources):
+        if CREATED_BY_TAG in job.tags:
+            yield MarkedResource(
+                group="jobs",
+                kind="job",
+                name=job.name,
+                service=_service_name(resources),
+                created_at=_creation_time(job.tags),
+                detail=job.state,
+                delete=partial(_delete_job, resources, job.name),
+            )
 
 
-def _delete_job(resources: AmlResources, path: str, state: str) -> str:
-    if state in _RUNNING_STATES:
-        resources.client.post_operation(resources.url(f"{path}/cancel"))
-    resources.client.delete(resources.url(path))
-    return DELETED
+def _delete_job(resources: AmlResources, name: str) -> str:
+    # It may have started, ended or gone since it was listed.
+    job = Job.find(resources, name)
+    if job is None:
+        return DELETED
+    job.cancel()
+    return _delete(resources, job_path(name))
 
 
 def _models(registry: Registry) -> Iterator[MarkedResource]:

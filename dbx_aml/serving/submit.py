@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import quote
 
 from dbx_aml._common.creation_mark import creation_tags
 from dbx_aml._common.errors import ArgumentError, ServingError
@@ -34,6 +33,7 @@ from dbx_aml.serving.job_environment import find_environment, resolve_job_enviro
 from dbx_aml.serving.job_snapshot import read_snapshot
 from dbx_aml.serving.jobs import Job, Report, job_path
 from dbx_aml.serving.pinned_environment import register_environment
+from dbx_aml.serving.workspace_inventory import find_compute
 
 _ENVIRONMENT_NAME = "dbx-aml-training"
 _WHEEL_FOLDER = ".dbx_aml"
@@ -113,7 +113,7 @@ def submit_job(
     files = read_snapshot(root)
     resources = AmlResources.of_link(link)
     report("Checking the compute")
-    compute_id = _find_compute(resources, compute)
+    compute_id = _compute_id(resources, compute)
     report("Resolving the environment")
     if environment is None:
         pinned_environment = resolve_job_environment(root)
@@ -144,9 +144,8 @@ def submit_job(
         )
     report(f"Submitting {name}")
     content_hash = hashlib.sha256(json.dumps(properties, sort_keys=True).encode()).hexdigest()[:32]
-    before = resources.find(job_path(name))
-    if before is not None:
-        job = Job.of_content(resources, before)
+    job = Job.find(resources, name)
+    if job is not None:
         if job.tags.get(_CONTENT_HASH) != content_hash:
             raise ServingError(
                 f"name of the job must be new, or of a job with the same content: got {name!r}, "
@@ -267,30 +266,25 @@ def _experiment_name(resources: AmlResources, experiment: str | None, root: Path
     return accepted_experiment_name(name)
 
 
-def _find_compute(resources: AmlResources, name: str) -> str:
+def _compute_id(resources: AmlResources, name: str) -> str:
     """Return the ARM id of a compute that the caller can use now."""
-    content = resources.find(f"/computes/{quote(name, safe='')}")
-    if content is None:
+    compute = find_compute(resources, name)
+    if compute is None:
         raise ServingError(
             f"compute must exist in workspace {resources.workspace.workspace_name!r}: got "
             f"{name!r}; list the computes with 'dbx-aml compute list'"
         )
-    properties = content["properties"]
-    details = properties.get("properties") or {}
-    if properties.get("computeType") == "ComputeInstance":
-        personal = details.get("personalComputeInstanceSettings") or {}
-        owner = str((personal.get("assignedUser") or {}).get("objectId") or "")
-        caller = token_claims(resources.credential.get_token(resources.credential.scope).token).get(
-            "oid"
-        )
-        if owner and caller and owner.lower() != str(caller).lower():
+    if compute.kind == "ComputeInstance":
+        token = resources.credential.get_token(resources.credential.scope).token
+        caller = str(token_claims(token).get("oid") or "")
+        if compute.owner and caller and compute.owner.lower() != caller.lower():
             raise ServingError(
                 f"compute instance must be the caller's own: got {name!r}, which belongs to "
-                f"{owner}; use a cluster of 'dbx-aml compute list'"
+                f"{compute.owner}; use a cluster of 'dbx-aml compute list'"
             )
-        if details.get("state") != "Running":
+        if compute.state != "Running":
             raise ServingError(
-                f"compute instance must run: got {name!r}, which is {details.get('state')!r}; "
+                f"compute instance must run: got {name!r}, which is {compute.state!r}; "
                 f"start it with 'az ml compute start --name {name}', or use a cluster"
             )
-    return str(content["id"])
+    return compute.arm_id

@@ -181,6 +181,12 @@ def get_compute(name: str, link: Link | None = None) -> Compute:
     return _compute(_get(AmlResources.of_link(link), "compute", name))
 
 
+def find_compute(resources: AmlResources, name: str) -> Compute | None:
+    """Return a compute of a workspace, None if there is no such compute."""
+    content = resources.find(_path("compute", name))
+    return None if content is None else _compute(content)
+
+
 def list_environments(link: Link | None = None) -> list[EnvironmentVersion]:
     """Return the environments of a link's workspace, each with its newest version."""
     return [
@@ -195,13 +201,17 @@ def list_environments(link: Link | None = None) -> list[EnvironmentVersion]:
 
 
 def _get(resources: AmlResources, noun: str, name: str) -> dict[str, Any]:
-    content = resources.find(f"/{noun}s/{quote(name, safe='')}")
+    content = resources.find(_path(noun, name))
     if content is None:
         raise NotFoundError(
             f"{noun} must exist in workspace {resources.workspace.workspace_name!r}: got {name!r}; "
             f"list them with 'dbx-aml {noun} list'"
         )
     return content
+
+
+def _path(noun: str, name: str) -> str:
+    return f"/{noun}s/{quote(name, safe='')}"
 
 
 def _datastore(content: Mapping[str, Any]) -> Datastore:
