@@ -13,8 +13,7 @@ from click.testing import CliRunner, Result
 
 from dbx_aml.cli.main import main
 from dbx_aml.serving import jobs as jobs_module
-from tests.serving.conftest import config_folder, link
-from tests.serving.test_jobs import resolved_job_environment
+from tests.serving.conftest import config_folder, link, resolved_job_environment
 from tests.support.azureml.service_process import AzureMl
 
 __all__ = ["config_folder", "link", "resolved_job_environment"]

@@ -1,7 +1,8 @@
 """A model that is small enough to be served in seconds, registered in the stand-in of Azure ML."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from dbx_aml import AmlWorkspace, Link, register_model
 from dbx_aml.serving.environment import resolve_environment
+from dbx_aml.serving.job_environment import resolve_job_environment
 from tests.support.azureml.service_process import AzureMl
 
 EXAMPLE = pd.DataFrame({"x": [1.0, 2.0], "y": [3.0, 4.0]})
@@ -29,21 +31,35 @@ def small_requirements() -> list[str]:
     ]
 
 
+@contextmanager
+def without_proxies() -> Iterator[None]:
+    """Let uv reach the package index of this machine, not the stand-in's proxy."""
+    names = [name for name in os.environ if name.lower().endswith("_proxy")]
+    kept = {name: os.environ.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+@pytest.fixture(scope="session")
+def resolved_job_environment(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Requirements of jobs that uv has resolved before the stand-in's proxy is in its way."""
+    with without_proxies():
+        resolve_job_environment(tmp_path_factory.mktemp("empty"))
+
+
 @pytest.fixture(scope="session")
 def resolved_requirements(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Requirements that uv has resolved before the stand-in's proxy is in the way of uv."""
     import mlflow.pyfunc
 
     folder = tmp_path_factory.mktemp("resolved") / "model"
-    names = [name for name in os.environ if name.lower().endswith("_proxy")]
-    kept = {name: os.environ.pop(name) for name in names}
-    try:
+    with without_proxies():
         mlflow.pyfunc.save_model(
             folder, python_model=times(10), pip_requirements=small_requirements()
         )
         resolve_environment(folder)
-    finally:
-        os.environ.update(kept)
     return small_requirements()
 
 

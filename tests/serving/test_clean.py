@@ -15,10 +15,7 @@ from dbx_aml._common.errors import ArgumentError, ServingError
 from dbx_aml.cli.main import main
 from dbx_aml.serving.clean import delete_resources, find_marked_resources, parse_age
 from tests.serving.conftest import RegisterFunction, link_config
-from tests.serving.test_jobs import resolved_job_environment
 from tests.support.azureml import AzureMl
-
-__all__ = ["resolved_job_environment"]
 
 pytestmark = pytest.mark.azureml
 

@@ -48,17 +48,6 @@ print(run.info.run_id)
 Submit = Callable[..., Job]
 
 
-@pytest.fixture(scope="session")
-def resolved_job_environment(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Requirements of jobs that uv has resolved before the stand-in's proxy is in its way."""
-    names = [name for name in os.environ if name.lower().endswith("_proxy")]
-    kept = {name: os.environ.pop(name) for name in names}
-    try:
-        resolve_job_environment(tmp_path_factory.mktemp("empty"))
-    finally:
-        os.environ.update(kept)
-
-
 @pytest.fixture
 def submit(
     resolved_job_environment: None,

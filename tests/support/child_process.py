@@ -27,6 +27,24 @@ def clean_environment() -> dict[str, str]:
     }
 
 
+def proxy_variables(proxy: str, authority: Path) -> dict[str, str]:
+    """Return the variables that lead the clients of a process to a stand-in.
+
+    Args:
+        proxy: URL of the proxy that leads to the stand-in.
+        authority: Certificate that clients have to trust, PEM.
+    """
+    variables = {"http_proxy": proxy, "https_proxy": proxy, "no_proxy": "127.0.0.1,localhost"}
+    return {
+        **variables,
+        **{name.upper(): text for name, text in variables.items()},
+        "REQUESTS_CA_BUNDLE": str(authority),
+        "SSL_CERT_FILE": str(authority),
+        # It would ask a host that is not the service's.
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+
+
 def start_child(
     command: Sequence[str],
     log: Path,

@@ -20,11 +20,10 @@ from tests.support.azureml.token import Tokens
 from tests.support.azureml.tracking import Tracking
 from tests.support.azureml.upstream import Upstream
 from tests.support.azureml.workspace import ADMIN_PATH, IDENTITY_PATH, Workspace
+from tests.support.child_process import proxy_variables
 from tests.support.http.faults import Fault, Faults
 from tests.support.http.journal import Journal
 from tests.support.http.messages import Request, Response, json_response
-
-_PROXY_VARIABLES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
 
 
 class Server:
@@ -62,11 +61,9 @@ class Server:
             self._journal,
         )
         self._service.jobs.client_variables = {
-            **dict.fromkeys(_PROXY_VARIABLES, f"http://127.0.0.1:{self._proxy.server_port}"),
-            "no_proxy": "127.0.0.1,localhost",
-            "REQUESTS_CA_BUNDLE": str(self._certificates.authority),
-            "SSL_CERT_FILE": str(self._certificates.authority),
-            "MLFLOW_DISABLE_TELEMETRY": "true",
+            **proxy_variables(
+                f"http://127.0.0.1:{self._proxy.server_port}", self._certificates.authority
+            ),
             "AZUREML_CURRENT_CLOUD": "AzureCloud",
         }
         backend.wait()

@@ -18,7 +18,7 @@ from tests.support.azureml.workspace import (
     TENANT_ID,
     Workspace,
 )
-from tests.support.child_process import clean_environment
+from tests.support.child_process import clean_environment, proxy_variables
 from tests.support.http.faults import Fault
 from tests.support.http.journal import Entry
 
@@ -62,15 +62,8 @@ class AzureMl:
             identity: "service-principal" (a secret), "certificate", "managed", "workload", "none".
             skip_metadata: Name the cloud, so that the client does not ask for its metadata.
         """
-        proxy = {"http_proxy": self.proxy, "https_proxy": self.proxy}
-        proxy["no_proxy"] = "127.0.0.1,localhost"
         variables = {
-            **proxy,
-            **{name.upper(): text for name, text in proxy.items()},
-            "REQUESTS_CA_BUNDLE": str(self.authority),
-            "SSL_CERT_FILE": str(self.authority),
-            # It would ask a host that is not Azure's.
-            "MLFLOW_DISABLE_TELEMETRY": "true",
+            **proxy_variables(self.proxy, self.authority),
             **self._identity(identity),
         }
         if skip_metadata:
