@@ -115,7 +115,7 @@ def model(kind: str) -> str:
 def fresh(name: str) -> Path:
     """Return a folder for an output that does not exist."""
     path = ROOT / name
-    for suffix in ("", "_quarantine", "_checkpoint"):
+    for suffix in ("", "_quarantine", "_checkpoint", "_batches"):
         shutil.rmtree(f"{path}{suffix}", ignore_errors=True)
     return path
 
@@ -141,11 +141,8 @@ def snippet(spark: SparkSession, model_uri: str, table: str, name: str) -> None:
     frame.write.format("delta").mode("overwrite").save(str(fresh(name)))
 
 
-def pass_through(spark: SparkSession, table: str, name: str, *, provenance: bool = False) -> None:
-    """Do what any scoring must: read, hand each row to Python and back, write.
-
-    With `provenance`, each row gets a struct like `_scoring` too: five texts and two numbers.
-    """
+def pass_through(spark: SparkSession, table: str, name: str) -> None:
+    """Do what any scoring must: read, hand each row to Python and back, write."""
     from pyspark.sql import functions as F
 
     @F.pandas_udf("double")
@@ -154,10 +151,6 @@ def pass_through(spark: SparkSession, table: str, name: str, *, provenance: bool
             yield batch.iloc[:, 0]
 
     frame = spark.table(table).withColumn("prediction", first(F.struct(*COLUMNS)))
-    if provenance:
-        texts = [F.lit(f"{i}" * 16).alias(f"text{i}") for i in range(5)]
-        numbers = [F.lit(1).cast("bigint").alias("version"), F.current_timestamp().alias("at")]
-        frame = frame.withColumn("_scoring", F.struct(*texts, *numbers))
     frame.write.format("delta").mode("overwrite").save(str(fresh(name)))
 
 

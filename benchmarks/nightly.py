@@ -56,7 +56,7 @@ def run() -> list[Figure]:
     spark = session()
     figures = []
     table = rows_table(spark, 4_000_000, 8)
-    for kind, factor in (("lightgbm", 10), ("linear", 7)):
+    for kind, factor in (("lightgbm", 9), ("linear", 7)):
         night = _nights(spark, kind, 4_000_000, 8)
         taken = []
         for _ in range(ROUNDS):

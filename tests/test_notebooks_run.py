@@ -1,6 +1,7 @@
-"""Each notebook runs alone with its defaults, on a classic session and on Spark Connect.
+"""Each notebook that uses Spark runs alone with its defaults, on Spark Connect.
 
-`tests/local/test_demo.py` runs the notebooks in order, each with the result of the one before.
+`tests/local/test_demo.py` runs all notebooks in order on a classic session, each with the result of
+the one before.
 """
 
 from __future__ import annotations
@@ -25,14 +26,12 @@ pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(900)]
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 # Made-up flights, and how many were cancelled.
 ROWS, CANCELLED_ROWS = 10_000, 37
-MONITOR_TABLES = ("profile_metrics", "drift_metrics", "monitor_baseline")
 
 
 def run_all(folder: Path) -> dict[str, Any]:
     """Run the notebooks of the project and one of a user; return their exit values.
 
     04_score runs 03_register for a model, and that runs 02_track, each as a separate notebook.
-    05_serve takes the model that they registered.
     """
     user_notebook = write_notebook(
         folder / "of a user" / "main.py",
@@ -47,12 +46,7 @@ def run_all(folder: Path) -> dict[str, Any]:
     paths = [NOTEBOOKS / "01_link.py", NOTEBOOKS / "04_score.py", user_notebook]
     with local_workspace() as spark:
         values = {path.stem: run_notebook(path, spark=spark).exit_value for path in paths}
-        assert is_connect(spark) == ("SPARK_REMOTE" in os.environ)
-        if not is_connect(spark):
-            # The scoring server knows nothing of Spark.
-            serve = NOTEBOOKS / "05_serve.py"
-            widgets = {"model_uri": "models:/arrival_delay@champion"}
-            values["05_serve"] = run_notebook(serve, widgets, spark=spark).exit_value
+        assert is_connect(spark)
         monitor = NOTEBOOKS / "06_monitor.py"
         widgets = {"output_table": "flights_scored"}
         values["06_monitor"] = run_notebook(monitor, widgets, spark=spark).exit_value
@@ -61,40 +55,24 @@ def run_all(folder: Path) -> dict[str, Any]:
     return {name: json.loads(value or "null") for name, value in values.items()}
 
 
-@pytest.fixture(scope="module", params=["classic", "connect"])
-def exit_values(request, tmp_path_factory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp(request.param)
+@pytest.fixture(scope="module")
+def exit_values(tmp_path_factory) -> dict[str, Any]:
+    """Call `run_all` in a new process: a process has either a classic session or Connect."""
+    folder = tmp_path_factory.mktemp("connect")
     (folder / "local").mkdir()
     shutil.copy(empty_mlflow_database(), folder / "local" / "mlflow.db")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("DBX_AML_LOCAL_ROOT", str(folder / "local"))
-        if request.param == "classic":
-            spark = request.getfixturevalue("spark")
-            for table in (
-                *("flights_scored", "flights_scored_quarantine", "flights_training"),
-                *(f"flights_scored_{name}" for name in MONITOR_TABLES),
-            ):
-                spark.sql(f"drop table if exists {table}")
-            values = run_all(folder)
-        else:
-            values = run_all_in_a_connect_process(folder)
-    assert not (folder / "mlruns").exists(), "artifacts belong in the local root"
-    return values
-
-
-def run_all_in_a_connect_process(folder: Path) -> dict[str, Any]:
-    """Call `run_all` in a new process: a process has either a classic session or Connect."""
     program = (
         "import json, pathlib; from tests.test_notebooks_run import run_all; "
         "print(json.dumps(run_all(pathlib.Path.cwd())))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
+        cwd=folder,
         capture_output=True,
         text=True,
         env={
             **{name: value for name, value in os.environ.items() if "MLFLOW" not in name},
+            "DBX_AML_LOCAL_ROOT": str(folder / "local"),
             "SPARK_REMOTE": "local[2]",
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
         },
@@ -102,6 +80,7 @@ def run_all_in_a_connect_process(folder: Path) -> dict[str, Any]:
     )
     assert done.returncode == 0, done.stderr[-5000:]
     assert "Exception ignored" not in done.stderr
+    assert not (folder / "mlruns").exists(), "artifacts belong in the local root"
     values: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return values
 
@@ -120,16 +99,6 @@ def test_the_score_notebook_trains_registers_and_scores(exit_values) -> None:
     assert (result["status"], result["rows_read"]) == ("scored", ROWS)
     assert result["rows_scored"] == ROWS - CANCELLED_ROWS
     assert result["rows_quarantined"] == CANCELLED_ROWS
-
-
-def test_the_serve_notebook_gets_the_answers_of_predict(exit_values, request) -> None:
-    if "connect" in request.node.name:
-        pytest.skip("the notebook does not use Spark")
-    result = exit_values["05_serve"]
-
-    assert result["model_uri"] == "models:/arrival_delay/1"
-    assert (result["rows"], result["difference"]) == (5, "")
-    assert result["ready_after_s"] > 0
 
 
 def test_the_monitor_notebook_compares_the_batch_with_the_training_rows(exit_values) -> None:

@@ -242,7 +242,8 @@ class BatchWriter:
 
     def _write_observed(self, transaction: Transaction, *, strict: bool) -> LedgerEntry | None:
         bound = self._bound
-        partitioned, arrow_rows = partition_rows(bound, self._rows)
+        needed = needed_columns(bound, self._rows)
+        partitioned, arrow_rows = partition_rows(bound, needed)
         columns = partitioned.columns
         bound.model_udf.prepare(strict=strict, limited=True)
         results = bound.model_udf.with_result(partitioned, strict=strict, limited=True)
@@ -287,10 +288,12 @@ class BatchWriter:
         """Write all rows with the model's result, and return the table."""
         bound = self._bound
         staging = staging_table(self._spark, self._output, self._facts.batch)
+        partitioned, arrow_rows = partition_rows(bound, self._rows)
         bound.model_udf.prepare(strict=strict, limited=False)
-        results = bound.model_udf.with_result(self._rows, strict=strict)
+        results = bound.model_udf.with_result(partitioned, strict=strict)
         bound.report("scoring")
-        write_staging(self._spark, staging, results)
+        with larger_arrow_batches(partitioned.sparkSession, arrow_rows):
+            write_staging(self._spark, staging, results)
         self._plan["passes"] = 2
         if bound.request.write_mode == "merge":
             try:

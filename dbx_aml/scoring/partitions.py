@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from dbx_aml.scoring import plan
 from dbx_aml.scoring.bind import BoundRequest
-from dbx_aml.scoring.output_rows import needed_columns
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -16,15 +15,14 @@ if TYPE_CHECKING:
 _UNKNOWN_SIZE = 2**62
 
 
-def partition_rows(bound: BoundRequest, rows: DataFrame) -> tuple[DataFrame, int | None]:
+def partition_rows(bound: BoundRequest, frame: DataFrame) -> tuple[DataFrame, int | None]:
     """Merge small partitions; shuffle only where the model's cost a row is worth it.
 
     Returns:
-        The columns that the output table or the model needs, and how many rows Arrow hands to the
-        model at once; None leaves Spark's setting.
+        The rows, and how many of them Arrow hands to the model at once; None leaves Spark's
+        setting.
     """
     spark = bound.spark
-    frame = needed_columns(bound, rows)
     cores, size_bytes = core_count(spark), bound.resolved.input.size_bytes
     if cores is None:
         return frame, None

@@ -1,5 +1,6 @@
 """`score_table` on real tables. The marker `connect` runs a test on Spark Connect too."""
 
+import uuid
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -460,11 +461,10 @@ def test_large_integers_stay_exact_beside_a_null(spark, view, score, tmp_path):
     ]
 
 
-@pytest.mark.connect
 @pytest.mark.parametrize(
     "kind",
     [
-        "struct",
+        pytest.param("struct", marks=pytest.mark.connect),
         *(
             pytest.param(kind, marks=pytest.mark.slow)
             for kind in ("string", "array", "double", "bigint", "boolean")
@@ -673,13 +673,26 @@ def test_arguments_that_exclude_each_other_are_refused_before_spark_starts(argum
 
 
 @pytest.mark.slow
-def test_many_tiny_partitions_are_merged_without_a_shuffle(spark, view, score, xy_model):
+@pytest.mark.parametrize("is_view", [True, False])
+def test_many_tiny_partitions_are_merged_without_a_shuffle(
+    spark, view, delta_table, score, tmp_path, is_view
+):
+    """A partition is one call of the model."""
+    calls = tmp_path / "calls"
+    calls.mkdir()
+
+    def predict(rows):
+        (calls / uuid.uuid4().hex).touch()
+        return weighted_sum(rows)
+
     frame = spark.range(0, 1000, numPartitions=64).select(
         "id", F.col("id").cast("double").alias("x"), F.lit(1.0).alias("y")
     )
-    result = score(xy_model, view(frame))
+    model = save_model(tmp_path, predict, XY)
+    earlier_calls = len(list(calls.iterdir()))
+    result = score(model, view(frame) if is_view else delta_table(frame))
     assert result.rows_scored == 1000
-    assert spark.sql(f"DESCRIBE DETAIL {result.output_table}").collect()[0]["numFiles"] <= 2
+    assert 1 <= len(list(calls.iterdir())) - earlier_calls <= 2
 
 
 @pytest.mark.slow

@@ -58,7 +58,6 @@ def rows(spark, delta_table):
     return delta_table(spark.createDataFrame([(1.0, 2.0), (3.0, 4.0)], "x double, y double"))
 
 
-@pytest.mark.connect
 @pytest.mark.spark
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -111,7 +110,6 @@ def test_an_input_with_the_column_of_the_quarantine_is_refused(spark, score, vie
         score(xy_model, table)
 
 
-@pytest.mark.connect
 @pytest.mark.spark
 @pytest.mark.parametrize(
     ("schema", "change", "message"),
