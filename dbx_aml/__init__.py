@@ -14,6 +14,7 @@ folders above its own in this list.
     monitoring  step 6: drift of a scored table: `monitor_table`
     cluster     attach a cluster; `cluster/node` prepares each of its nodes
     doctor      checks that name a problem before a job fails: `run_doctor`
+    testing     fixtures of pytest for tests of jobs and notebooks
     cli         the command `dbx-aml`
 
 Public names load on demand, so `import dbx_aml` loads neither MLflow nor Spark.
@@ -60,6 +61,7 @@ FOLDERS = (
     "monitoring",
     "cluster",
     "doctor",
+    "testing",
     "cli",
 )
 

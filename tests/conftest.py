@@ -1,21 +1,18 @@
-"""Fixtures that every test module shares, and the reset of global state after each test."""
+"""The stand-ins of both services as fixtures, and the reset of global state after each test.
+
+The fixtures for Spark and MLflow are those of the plugin `dbx_aml`.
+"""
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.azureml.fixture import azureml, azureml_client, azureml_process
 from tests.support.databricks.fixture import databricks, databricks_server
-from tests.support.mlflow_database import empty_mlflow_database
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 __all__ = ["azureml", "azureml_client", "azureml_process", "databricks", "databricks_server"]
 
@@ -33,10 +30,9 @@ _MODULES_WITH_STATE = (
 _OFF_UNLESS_ASKED = {"live": "needs real workspaces", "nightly": "takes minutes"}
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--connect", action="store_true", help="the spark fixture is a Spark Connect session"
-    )
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.pluginmanager.has_plugin("dbx_aml"):
+        raise pytest.UsageError("the plugin dbx_aml must be installed: got none; run 'make setup'")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -56,58 +52,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session", autouse=True)
-def local_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the shared Spark session; no test writes to the checkout's own."""
-    folder = tmp_path_factory.mktemp("local")
-    os.environ["DBX_AML_LOCAL_ROOT"] = str(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def spark(request: pytest.FixtureRequest, local_folder: Path) -> Iterator["SparkSession"]:
-    """A local Spark session with Delta; one for all tests, so each names its own tables.
-
-    Example:
-        def test_a_table_has_rows(spark):
-            assert spark.range(3).count() == 3
-    """
-    from dbx_aml.local.spark import local_spark
-
-    session = local_spark(
-        local_folder,
-        master="local[2]",
-        connect=request.config.getoption("--connect"),
-        conf={
-            "spark.sql.shuffle.partitions": "1",
-            "spark.driver.memory": "2g",
-            # Tests are short: without the second compiler they take half the time.
-            "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
-        },
-    )
-    yield session
-    session.stop()
-
-
-@pytest.fixture
-def mlflow_store(tmp_path: Path) -> str:
-    """The URI of an empty SQLite store of this test, set as tracking and as registry URI.
-
-    The active experiment is "tests", its artifacts are under `tmp_path` too.
-
-    Example:
-        def test_a_run_is_kept(mlflow_store):
-            with mlflow.start_run() as run: ...
-            assert mlflow.get_run(run.info.run_id)
-    """
-    import mlflow
-
-    shutil.copy(empty_mlflow_database(), tmp_path / "mlflow.db")
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    mlflow.create_experiment("tests", artifact_location=(tmp_path / "artifacts").as_uri())
-    mlflow.set_experiment("tests")
-    return uri
+def _local_root(dbx_aml_local_root: Path) -> None:
+    """No test writes to the local root of the checkout."""
 
 
 @pytest.fixture(autouse=True)

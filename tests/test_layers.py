@@ -83,7 +83,7 @@ def test_a_pure_module_needs_only_the_standard_library(name: str) -> None:
     assert others <= set(sys.stdlib_module_names)
 
 
-def test_only_connect_changes_the_servers_of_the_whole_process() -> None:
+def test_only_connect_and_the_test_kit_change_the_servers_of_the_whole_process() -> None:
     setters = {"set_tracking_uri", "set_registry_uri"}
     users = {
         name
@@ -91,7 +91,7 @@ def test_only_connect_changes_the_servers_of_the_whole_process() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and node.attr in setters
     }
-    assert users == {"tracking.connect"}
+    assert users == {"tracking.connect", "testing.mlflow_store"}
 
 
 def test_importing_the_package_loads_neither_mlflow_nor_spark_nor_pandas() -> None:

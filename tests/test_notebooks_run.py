@@ -19,7 +19,7 @@ import pytest
 from dbx_aml.local.notebook.run import run_notebook
 from dbx_aml.local.notebook.workspace_stub import local_workspace
 from dbx_aml.local.spark import is_connect
-from tests.support.mlflow_database import empty_mlflow_database
+from dbx_aml.testing.mlflow_store import empty_mlflow_database
 from tests.support.notebook import write_notebook
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(900)]

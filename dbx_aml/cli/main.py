@@ -29,6 +29,7 @@ from dbx_aml.cli.link import link
 from dbx_aml.cli.mirror import mirror
 from dbx_aml.cli.models import models
 from dbx_aml.cli.monitor import monitor
+from dbx_aml.cli.new import new
 from dbx_aml.cli.notebook import notebook
 from dbx_aml.cli.runs import runs
 from dbx_aml.cli.score import score
@@ -94,6 +95,7 @@ for _command in (
     mirror,
     models,
     monitor,
+    new,
     notebook,
     runs,
     score,

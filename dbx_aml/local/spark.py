@@ -71,7 +71,7 @@ def current_spark() -> "SparkSession":
         spark_home()  # raises without pyspark
     from pyspark.sql import SparkSession
 
-    active = _active_session()
+    active = active_session()
     if active is not None:
         return active
     if on_databricks or (remote and not remote.startswith("local")):
@@ -107,7 +107,7 @@ def local_spark(
     """
     spark_home()  # raises without pyspark
     folder = local_root(root)
-    active = _active_session()
+    active = active_session()
     if active is not None:
         warehouse = str(active.conf.get("spark.sql.warehouse.dir")).removeprefix("file:")
         if warehouse == str(folder / "warehouse"):
@@ -149,7 +149,8 @@ def archive_java_classes() -> None:
         draft.replace(archive)
 
 
-def _active_session() -> "SparkSession | None":
+def active_session() -> "SparkSession | None":
+    """Return the Spark session of this process, or None."""
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
 

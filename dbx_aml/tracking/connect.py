@@ -1,6 +1,6 @@
 """Apply a link to MLflow: set this process's tracking and registry URI, and restore them later.
 
-This is the only module that changes MLflow's process-wide state.
+Only this module changes MLflow's process-wide state, and the test kit, which restores it.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def _apply(link: Link) -> Callable[[], None]:
     import mlflow
     from mlflow.tracking import fluent
 
-    restore = _save_state()
+    restore = save_mlflow_state()
     try:
         set_connected_link(link)
         experiment_id = fluent._active_experiment_id
@@ -261,7 +261,7 @@ def _set_credential_variables(link: Link) -> None:
     set_variables(values)
 
 
-def _save_state() -> Callable[[], None]:
+def save_mlflow_state() -> Callable[[], None]:
     """Return a function that restores MLflow's state and the environment as they are now."""
     import mlflow
     from mlflow.tracking import fluent

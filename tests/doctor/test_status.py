@@ -51,10 +51,10 @@ def test_a_session_without_a_connection_is_an_error() -> None:
         dbx_aml.status()
 
 
-def test_a_laptop_has_a_folder_for_local_tables(tmp_path, mlflow_store, local_folder) -> None:
+def test_a_laptop_has_a_folder_for_local_tables(tmp_path, mlflow_store, dbx_aml_local_root) -> None:
     status = read_status(tmp_path, mlflow_store)
 
-    assert status.paths["local"] == local_folder
+    assert status.paths["local"] == dbx_aml_local_root
     assert status.values["runtime"] == "this machine, not Databricks"
 
 

@@ -80,19 +80,19 @@ print(json.dumps([type(spark).__module__, spark.table("{name}").count(), zone]))
 
 
 @pytest.mark.spark
-def test_a_second_call_returns_the_active_session(spark: Any, local_folder: Path) -> None:
-    assert local_session.local_spark(local_folder) is spark
+def test_a_second_call_returns_the_active_session(spark: Any, dbx_aml_local_root: Path) -> None:
+    assert local_session.local_spark(dbx_aml_local_root) is spark
     assert local_session.current_spark() is spark
 
 
 @pytest.mark.spark
 def test_another_folder_is_refused_while_a_session_is_active(
-    spark: Any, local_folder: Path, tmp_path: Path
+    spark: Any, dbx_aml_local_root: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(LocalSparkError) as caught:
         local_session.local_spark(tmp_path)
     message = str(caught.value)
-    assert f"got {tmp_path} while {local_folder} is in use; call spark.stop()" in message
+    assert f"got {tmp_path} while {dbx_aml_local_root} is in use; call spark.stop()" in message
 
 
 @pytest.mark.spark
@@ -102,7 +102,7 @@ def test_on_databricks_the_session_is_the_cluster_s_and_no_local_session_starts(
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("a local session was started on a cluster")
 
-    monkeypatch.setattr(local_session, "_active_session", lambda: None)
+    monkeypatch.setattr(local_session, "active_session", lambda: None)
     monkeypatch.setattr(local_session, "local_spark", fail)
     monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "18.0")
     assert local_session.current_spark() is spark
@@ -118,7 +118,7 @@ def test_on_databricks_the_session_is_the_cluster_s_and_no_local_session_starts(
 def test_without_an_active_session_a_local_session_starts(
     remote: str, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local_session, "_active_session", lambda: None)
+    monkeypatch.setattr(local_session, "active_session", lambda: None)
     monkeypatch.setattr(local_session, "local_spark", lambda **arguments: arguments)
     monkeypatch.setenv("SPARK_REMOTE", remote)
     assert local_session.current_spark() == arguments

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(600)]
 def test_the_tests_marked_connect_pass_on_spark_connect():
     """In another process: a process has one kind of session."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
-    command = [sys.executable, "-m", "pytest", "--connect", "-m", "connect", "-q"]
+    command = [sys.executable, "-m", "pytest", "--dbx-aml-connect", "-m", "connect", "-q"]
     finished = subprocess.run(
         [*command, "-p", "no:cacheprovider", str(Path(__file__).parent)],
         capture_output=True,

@@ -15,13 +15,13 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from dbx_aml._common.deadline import poll_until
 from dbx_aml.models import lineage
+from dbx_aml.testing.mlflow_store import empty_mlflow_database
 from dbx_aml.tracking.mirror import tags
 from dbx_aml.tracking.mirror.mirror_run import MirrorResult
 from dbx_aml.tracking.mirror.mirror_runs import mirror_runs
 from dbx_aml.tracking.mirror.run_states import RunStates
 from dbx_aml.tracking.mirror.server import MlflowServer
 from dbx_aml.tracking.mirror.source_runs import find_runs
-from tests.support.mlflow_database import empty_mlflow_database
 
 EXPERIMENT_PATH = "/Users/ana@contoso.com/größe/イリス"
 

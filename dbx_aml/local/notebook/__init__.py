@@ -6,6 +6,7 @@
     shared_spark        use the Spark engine of the caller in the new process
     dbutils_stub        `dbutils`; with `widgets` and `databricks_paths`
     tables              the table that `display` shows for a data frame
+    namespace           the variables of the notebook for the caller
     cells               a cell that has run, with its outputs
     page                an .ipynb file, and one HTML file that loads nothing from the network
     workspace_stub      Spark and MLflow of this machine, for the command

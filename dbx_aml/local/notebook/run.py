@@ -16,6 +16,7 @@ from typing import Any
 from dbx_aml._common.errors import NotebookError
 from dbx_aml.local.notebook.cells import CellRun, redact_secrets
 from dbx_aml.local.notebook.databricks_paths import Files
+from dbx_aml.local.notebook.namespace import Namespace, PackedValue
 from dbx_aml.local.notebook.shared_spark import SparkAddress, borrow_spark
 from dbx_aml.local.notebook.source import Cell, read_notebook
 from dbx_aml.local.spark import local_root
@@ -34,12 +35,16 @@ class NotebookResult:
         exit_value: Argument of `dbutils.notebook.exit`, with secrets redacted; None without a call.
         runs: Cells with their outputs.
         seconds: Wall clock.
+        namespace: Variables at the end; empty without `keep_namespace`.
+        error: Error of the cell that failed, without `check`; else None.
     """
 
     notebook: Path
     exit_value: str | None
     runs: tuple[CellRun, ...]
     seconds: float
+    namespace: Namespace = field(default_factory=Namespace)
+    error: NotebookError | None = None
 
 
 def run_notebook(
@@ -50,6 +55,8 @@ def run_notebook(
     files: Files | None = None,
     html: str | Path | None = None,
     run_pip_cells: bool = False,
+    keep_namespace: bool = False,
+    check: bool = True,
     on_cell: Callable[[CellRun], None] | None = None,
 ) -> NotebookResult:
     """Run a notebook in a new process; return its exit value and outputs.
@@ -67,6 +74,8 @@ def run_notebook(
         html: Page to write with all cells and outputs, also when a cell fails. Beside it, the same
             outputs are written as a Jupyter notebook with the ending .ipynb.
         run_pip_cells: Whether to run `%pip`; by default its command is only printed.
+        keep_namespace: Whether the result has the variables of the notebook.
+        check: Whether an error of a cell raises; False for a result with this error.
         on_cell: Callback for each executed cell, when it starts and when it has ended.
 
     Raises:
@@ -80,7 +89,7 @@ def run_notebook(
     cells = read_notebook(path, files)
     parameters = dict(widgets or {})
     run = NotebookRun(cells, write=_write_text, on_cell=on_cell or (lambda run: None))
-    exit_value = None
+    exit_value = error = None
     try:
         with borrow_spark(spark) as address:
             settings = ShellSettings(
@@ -88,15 +97,14 @@ def run_notebook(
                 parameters=parameters,
                 files=files,
                 run_pip_cells=run_pip_cells,
+                keep_namespace=keep_namespace,
                 spark=address,
             )
             exit_value = run.redact(run.execute(settings))
-        return NotebookResult(
-            notebook=path,
-            exit_value=exit_value,
-            runs=tuple(run.runs),
-            seconds=time.monotonic() - start,
-        )
+    except NotebookError as err:
+        if check:
+            raise
+        error = err
     finally:
         if html is not None:
             from dbx_aml.local.notebook.page import write_outputs
@@ -111,6 +119,14 @@ def run_notebook(
                 widgets=run.redact(parameters),
                 exit_value=exit_value,
             )
+    return NotebookResult(
+        notebook=path,
+        exit_value=exit_value,
+        runs=tuple(run.runs),
+        seconds=time.monotonic() - start,
+        namespace=Namespace(run.variables, spark),
+        error=error,
+    )
 
 
 def _write_text(stream: str, text: str) -> None:
@@ -127,6 +143,7 @@ class ShellSettings:
         files: Map from paths of a cluster to folders of this machine.
         run_pip_cells: Whether to run `%pip`.
         spark: Address of the engine; None for a notebook without Spark.
+        keep_namespace: Whether to send the variables at the end.
         widgets: Values of widgets of an earlier process of the same notebook.
     """
 
@@ -135,6 +152,7 @@ class ShellSettings:
     files: Files
     run_pip_cells: bool
     spark: SparkAddress | None
+    keep_namespace: bool = False
     widgets: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -150,6 +168,7 @@ class NotebookRun:
     Attributes:
         runs: Runs of the cells so far.
         secrets: Secrets that the notebook has read, too.
+        variables: Variables at the end, if the settings keep them.
     """
 
     def __init__(
@@ -162,6 +181,7 @@ class NotebookRun:
     ) -> None:
         self.runs: list[CellRun] = []
         self.secrets = set(secrets)
+        self.variables: dict[str, PackedValue] = {}
         self._cells = cells
         self._write = write
         self._on_cell = on_cell
@@ -188,6 +208,8 @@ class NotebookRun:
             if timeout_s > 0:
                 self._deadline = time.monotonic() + timeout_s
             self._run_cells(self._cells, self.runs, {})
+            if settings.keep_namespace:
+                self.variables = self._receive_variables()
             self._process.stop()
         except EOFError:
             raise NotebookError(
@@ -222,6 +244,15 @@ class NotebookRun:
             finally:
                 run.seconds = time.monotonic() - start
             self._on_cell(run)
+
+    def _receive_variables(self) -> dict[str, PackedValue]:
+        """Request the variables; what a thread of the notebook still prints is left out."""
+        self._process.send(None)
+        while True:
+            kind, *values = self._process.receive(self._deadline)
+            if kind == "variables":
+                variables: dict[str, PackedValue] = values[0]
+                return variables
 
     def _run_cell(self, run: CellRun, overrides: Mapping[str, str]) -> None:
         try:

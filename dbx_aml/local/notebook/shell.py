@@ -41,6 +41,7 @@ from dbx_aml.local.notebook.dbutils_stub import (
     Secrets,
     make_dbutils,
 )
+from dbx_aml.local.notebook.namespace import pack_namespace
 from dbx_aml.local.notebook.run import NotebookRun, ShellSettings
 from dbx_aml.local.notebook.shared_spark import attach_spark
 from dbx_aml.local.notebook.source import Cell, read_notebook
@@ -57,16 +58,22 @@ _IPYTHON = Config(
 
 
 def serve(descriptor: int) -> None:
-    """Run the cells that arrive on a connection, until the other end closes it."""
+    """Run the cells that arrive on a connection, until the other end closes it.
+
+    A None instead of a cell requests the variables.
+    """
     connection = Connection(descriptor)
     session = _Session(connection, connection.recv())
     connection.send("ready")
     while True:
         try:
-            cell, overrides = connection.recv()
+            request = connection.recv()
         except EOFError:
             return
-        session.run_cell(cell, overrides)
+        if request is None:
+            session.send_variables()
+        else:
+            session.run_cell(*request)
 
 
 class _FileCompiler(CachingCompiler):
@@ -186,6 +193,7 @@ class _Session:
             names["sc"] = NoSparkContext() if is_connect(spark) else spark.sparkContext
         _add_display_to_data_frames(self._display)
         shell.push(names, interactive=False)
+        self._given_names = set(shell.user_ns)
         return shell
 
     def run_cell(self, cell: Cell, overrides: Mapping[str, str]) -> None:
@@ -204,6 +212,14 @@ class _Session:
             self._send("end", "restart", replace(self._settings, widgets=self._widgets.values))
         else:
             self._send("end", "failure", _failure(error, cell))
+
+    def send_variables(self) -> None:
+        """Send the variables that the cells have defined."""
+        names = self._shell.user_ns.items()
+        self._send(
+            "variables",
+            pack_namespace({name: value for name, value in names if name not in self._given_names}),
+        )
 
     def _send(self, *message: Any) -> None:
         with self._lock:
@@ -244,7 +260,13 @@ class _Session:
             on_cell=lambda run: self._send("started_cell", run),
             secrets=self._secrets,
         )
-        settings = replace(self._settings, path=path, parameters=dict(arguments), widgets={})
+        settings = replace(
+            self._settings,
+            path=path,
+            parameters=dict(arguments),
+            widgets={},
+            keep_namespace=False,
+        )
         try:
             return run.execute(settings, timeout_s) or ""
         finally:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import urllib3
 
+from dbx_aml.testing.mlflow_store import empty_mlflow_database
 from tests.support.child_process import clean_environment, start_child, wait_for
-from tests.support.mlflow_database import empty_mlflow_database
 
 
 class Backend:

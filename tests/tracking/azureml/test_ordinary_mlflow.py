@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from dbx_aml.testing.mlflow_store import empty_mlflow_database
 from tests.support.azureml import AzureMl
 from tests.support.child_process import clean_environment
-from tests.support.mlflow_database import empty_mlflow_database
 from tests.support.node.wheel import own_wheel
 from tests.tracking.azureml.test_foreign_runs import WRONG_ARTIFACTS, WRONG_TAGS, write_run
 

@@ -1,0 +1,93 @@
+"""The store of the fixture `mlflow_store`: an empty MLflow database for each test.
+
+Creating the tables takes seconds, so a database with empty tables is made once a machine and
+copied for each test.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from secrets import token_hex
+
+from dbx_aml._common.errors import RunError
+from dbx_aml._common.text import install_command
+from dbx_aml.local.jars import cache_folder
+
+_CREATE_TABLES = """
+import sys
+from mlflow import MlflowClient
+uri = f"sqlite:///{sys.argv[1]}"
+MlflowClient(uri, uri).search_registered_models()
+"""
+
+
+def empty_mlflow_database() -> Path:
+    """Return an SQLite file with the tables of the installed MLflow, created once a machine.
+
+    Raises:
+        RunError: Only mlflow-skinny is installed, which has no SQLite store.
+    """
+    if find_spec("sqlalchemy") is None:
+        raise RunError(
+            "a local MLflow store must have full MLflow: got mlflow-skinny only; "
+            f"run: {install_command('test')}"
+        )
+    file = cache_folder() / f"mlflow-tables-{version('mlflow')}.db"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # Several pytest workers may create it at the same time.
+        partial = file.with_suffix(f".{token_hex(4)}.partial")
+        command = [sys.executable, "-c", _CREATE_TABLES, str(partial)]
+        # MLflow's default experiment keeps its artifacts below the current folder.
+        subprocess.run(command, cwd=tempfile.gettempdir(), check=True, capture_output=True)
+        os.replace(partial, file)
+    return file
+
+
+def use_new_store(folder: Path) -> tuple[str, Callable[[], None]]:
+    """Let MLflow of this process track and register in a new store, in the experiment "tests".
+
+    Args:
+        folder: Folder for the database `mlflow.db` and for the folder `artifacts`.
+
+    Returns:
+        The URI of the store, and the function that restores MLflow's URIs and experiment.
+
+    Raises:
+        RunError: Only mlflow-skinny is installed, which has no SQLite store.
+    """
+    import mlflow
+
+    from dbx_aml.tracking.connect import save_mlflow_state
+
+    database = shutil.copy(empty_mlflow_database(), folder / "mlflow.db")
+    uri = f"sqlite:///{database}"
+    restore = save_mlflow_state()
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    with warnings.catch_warnings():
+        # MLflow's own use of SQLAlchemy is no concern of the test.
+        warnings.filterwarnings("ignore", message="The ``noload`` loader strategy")
+        mlflow.create_experiment("tests", artifact_location=(folder / "artifacts").as_uri())
+        mlflow.set_experiment("tests")
+    return uri, restore
+
+
+def end_active_runs() -> list[str]:
+    """End the active runs of this thread and return their ids, the innermost first."""
+    import mlflow
+
+    run_ids = []
+    while run := mlflow.active_run():
+        run_ids.append(run.info.run_id)
+        mlflow.end_run()
+    return run_ids

@@ -1,0 +1,183 @@
+"""The fixtures of the plugin, as tests of jobs and notebooks use them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import mlflow.pyfunc
+import pandas as pd
+import pytest
+
+from dbx_aml._common.errors import ArgumentError, NotebookError, RunError
+from dbx_aml.testing import mlflow_store as store
+from dbx_aml.testing.mlflow_store import use_new_store
+from dbx_aml.testing.spark_session import new_database
+from tests.support.notebook import write_notebook
+
+XY = pd.DataFrame({"x": [1.0, 2.0], "y": [3.0, 4.0]})
+
+
+def weighted_sum(rows: pd.DataFrame) -> pd.Series:
+    return rows["x"] * 10 + rows["y"]
+
+
+class RefusesNegative(mlflow.pyfunc.PythonModel):
+    """A model of the test's module, which Spark's workers cannot import."""
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.Series:
+        if (model_input["x"] < 0).any():
+            raise ValueError("x is negative")
+        return weighted_sum(model_input)
+
+
+@pytest.mark.spark
+def test_a_schema_is_the_current_one_until_it_is_dropped_with_its_tables(spark: Any) -> None:
+    with new_database(spark) as first:
+        spark.range(3).write.saveAsTable("flights")
+        with new_database(spark) as second:
+            assert first != second
+            assert not spark.catalog.tableExists("flights")
+        assert spark.table(f"{first}.flights").count() == 3
+    assert spark.catalog.currentDatabase() == "default"
+    assert not spark.catalog.databaseExists(first)
+
+
+def test_after_a_test_mlflow_has_the_servers_and_the_experiment_of_before(tmp_path: Path) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/before.db")
+    mlflow.set_registry_uri("databricks-uc")
+
+    uri, restore = use_new_store(tmp_path)
+
+    assert (mlflow.get_tracking_uri(), mlflow.get_registry_uri()) == (uri, uri)
+    with mlflow.start_run() as run:
+        mlflow.log_metric("loss", 0.5)
+    assert mlflow.get_experiment(run.info.experiment_id).name == "tests"
+    assert run.info.artifact_uri.startswith((tmp_path / "artifacts").as_uri())
+    restore()
+    assert mlflow.get_tracking_uri() == f"sqlite:///{tmp_path}/before.db"
+    assert mlflow.get_registry_uri() == "databricks-uc"
+
+
+def test_mlflow_skinny_is_refused_with_the_command_to_install_full_mlflow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(store, "find_spec", lambda _: None)
+    with pytest.raises(RunError, match=r"got mlflow-skinny only; run: pip install .*\[test\]"):
+        store.empty_mlflow_database()
+
+
+def test_a_function_is_registered_as_a_version_with_a_signature(registered_model: Any) -> None:
+    assert registered_model(weighted_sum, "sums", XY) == "models:/sums/1"
+    assert registered_model(weighted_sum, "sums", XY) == "models:/sums/2"
+    model = mlflow.pyfunc.load_model("models:/sums/2")
+    assert model.predict(XY).tolist() == [13.0, 24.0]
+    assert model.metadata.signature.inputs.input_names() == ["x", "y"]
+
+
+def test_a_model_of_a_library_is_registered_with_the_flavor_of_its_library(
+    registered_model: Any,
+) -> None:
+    from sklearn.linear_model import LinearRegression
+
+    model_uri = registered_model(LinearRegression().fit(XY, [1.0, 2.0]), "line", XY)
+
+    assert "sklearn" in mlflow.models.get_model_info(model_uri).flavors
+
+
+def test_a_model_without_a_flavor_is_refused(registered_model: Any) -> None:
+    with pytest.raises(ArgumentError, match="PythonModel or a function: got 'dict' of 'builtins'"):
+        registered_model({"a": 1})
+
+
+@pytest.mark.spark
+def test_scored_rows_and_quarantined_rows_are_frames(score: Any, registered_model: Any) -> None:
+    model_uri = registered_model(RefusesNegative(), "sums", XY)
+    rows = pd.DataFrame({"id": [1, 2, 3], "x": [1.0, -1.0, 3.0], "y": [0.0, 0.0, 5.0]})
+
+    scored = score(model_uri, rows, max_quarantined_rows="100%")
+
+    predictions = {row.id: row.prediction for row in scored.output.collect()}
+    assert predictions == {1: 10.0, 3: 35.0}
+    (quarantined,) = scored.quarantine.collect()
+    assert quarantined.id == 2
+    assert "x is negative" in str(quarantined._quarantine)
+    assert scored.result.rows_quarantined == 1
+
+
+@pytest.mark.slow
+@pytest.mark.spark
+def test_without_bad_rows_the_quarantine_is_an_empty_frame(
+    score: Any, registered_model: Any, spark: Any
+) -> None:
+    scored = score(registered_model(weighted_sum, "sums", XY), spark.createDataFrame(XY))
+
+    assert sorted(row.prediction for row in scored.output.collect()) == [13.0, 24.0]
+    assert scored.quarantine.count() == 0
+
+
+@pytest.mark.spark
+def test_a_notebook_gives_value_variables_displays_and_page(
+    run_notebook: Any, spark: Any, mlflow_store: str, tmp_path: Path
+) -> None:
+    write_notebook(tmp_path / "_names.py", "import mlflow\nfactor = 10")
+    notebook = write_notebook(
+        tmp_path / "report.py",
+        "# MAGIC %run ./_names",
+        """
+        from pyspark.sql import functions as F
+        dbutils.widgets.text("month", "1")
+        month = int(dbutils.widgets.get("month"))
+        plus_one = F.udf(lambda value: value + 1, "long")
+        late = spark.range(3).select((F.col("id") * factor).alias("minutes"))
+        later = late.select(plus_one("minutes").alias("minutes"))
+        double = lambda value: value * 2
+        lock = __import__("threading").Lock()
+        with mlflow.start_run() as run:
+            mlflow.log_metric("month", month)
+        """,
+        "display(late)",
+        'dbutils.notebook.exit(f"{month}: {late.count()}")',
+    )
+
+    outcome = run_notebook(notebook, parameters={"month": "7"})
+
+    assert (outcome.exit_code, outcome.value, outcome.error) == (0, "7: 3", None)
+    assert outcome.namespace["factor"] == 10
+    assert outcome.namespace["double"](4) == 8
+    assert [row.minutes for row in outcome.namespace["late"].collect()] == [0, 10, 20]
+    assert [row.minutes for row in outcome.namespace["later"].collect()] == [1, 11, 21]
+    assert {"spark", "dbutils", "mlflow", "In"}.isdisjoint(outcome.namespace)
+    with pytest.raises(NotebookError, match="must be picklable: got 'lock', a lock: "):
+        outcome.namespace["lock"]
+    (displayed,) = outcome.displayed
+    assert displayed["text/plain"].split() == ["minutes", "0", "10", "20"]
+    assert "<th" in displayed["text/html"]
+    assert "report.py" in outcome.html
+    assert mlflow.get_run(outcome.namespace["run"].info.run_id).data.metrics == {"month": 7.0}
+
+
+@pytest.mark.spark
+def test_a_failing_cell_raises_or_is_the_outcome(run_notebook: Any, tmp_path: Path) -> None:
+    notebook = write_notebook(
+        tmp_path / "broken.py", "display('before')", "value = dbutils.widgets.get('month')"
+    )
+
+    with pytest.raises(NotebookError, match=r"cell 2 of broken.py, line 6: widget must be defined"):
+        run_notebook(notebook)
+    outcome = run_notebook(notebook, check=False)
+
+    assert (outcome.exit_code, outcome.value, dict(outcome.namespace)) == (1, None, {})
+    assert "widget must be defined before it is read: got 'month'" in str(outcome.error)
+    assert outcome.displayed == [{"text/plain": "'before'"}]
+    assert "before" in outcome.html
+
+
+@pytest.mark.spark
+def test_a_file_that_is_no_notebook_is_refused_before_it_runs(
+    run_notebook: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "script.py").write_text("print(1)\n")
+    with pytest.raises(ArgumentError, match="begin it with the line '# Databricks"):
+        run_notebook(tmp_path / "script.py", check=False)
