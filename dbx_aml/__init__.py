@@ -24,8 +24,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dbx_aml.cluster.experiment_path import experiment_path
     from dbx_aml.doctor.run import run_doctor
     from dbx_aml.doctor.status import status
+    from dbx_aml.link.experiments import experiment_name
     from dbx_aml.link.link import Link
     from dbx_aml.link.workspace import AmlWorkspace
     from dbx_aml.local.samples import sample_flights
@@ -78,6 +80,8 @@ __all__ = [
     "connect",
     "copy_model_version",
     "deploy_model",
+    "experiment_name",
+    "experiment_path",
     "experiment_url",
     "local_spark",
     "model_version_url",
@@ -102,6 +106,8 @@ _HOMES = {
     "ScoringResult": "dbx_aml.scoring.result",
     "batches": "dbx_aml.scoring.ledger",
     "connect": "dbx_aml.tracking.connect",
+    "experiment_name": "dbx_aml.link.experiments",
+    "experiment_path": "dbx_aml.cluster.experiment_path",
     "experiment_url": "dbx_aml.models.pages",
     "model_version_url": "dbx_aml.models.pages",
     "run_url": "dbx_aml.models.pages",

@@ -16,6 +16,7 @@
 # MAGIC | `connection` | the applied link, with tracking URI and registry URI |
 # MAGIC | `status` | link, origins and versions as a table; a failed init script is red |
 # MAGIC | `widget(name)` | the text of a widget, without blanks around it |
+# MAGIC | `experiment_path(name)` | the path of an experiment in the user's home folder |
 
 # COMMAND ----------
 
@@ -24,6 +25,8 @@ import json  # noqa: F401 - for the notebooks that run this one
 import mlflow  # noqa: F401
 
 import dbx_aml
+
+experiment_path = dbx_aml.experiment_path
 
 # COMMAND ----------
 

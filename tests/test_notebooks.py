@@ -114,7 +114,7 @@ def test_setup_only_defines_names_and_lists_them_and_shows_the_status() -> None:
     assert set(described_names(head)) == {
         name for statement in statements for name in defined_names(statement)
     }
-    assert len(described_names(head)) == 7
+    assert len(described_names(head)) == 8
 
 
 def defined_names(node: ast.stmt) -> list[str]:
@@ -141,13 +141,13 @@ def test_the_score_notebook_has_the_defaults_of_score_table() -> None:
     assert {"write_mode", "max_quarantined_rows", "env_manager", "row_filter"} <= checked
 
 
-def test_only_the_notebook_runner_and_the_credentials_use_dbutils() -> None:
+def test_only_notebook_runner_test_kit_and_credentials_use_dbutils() -> None:
     package = Path(dbx_aml.__file__).parent
     files = sorted(package.rglob("*.py"))
 
     users = {file.relative_to(package).parts[0] for file in files if uses_dbutils(file)}
     assert len(files) > 10
-    assert users == {"local", "azure"}
+    assert users == {"local", "azure", "testing"}
 
 
 def uses_dbutils(file: Path) -> bool:

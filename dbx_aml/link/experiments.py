@@ -11,7 +11,7 @@ _HASH_LENGTH = 8
 _ACCEPTED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
 
 
-def experiment_path(user: str, name: str, folder: str = "") -> str:
+def user_experiment_path(user: str, name: str, folder: str = "") -> str:
     """Return the absolute Databricks path of a user's experiment.
 
     Args:

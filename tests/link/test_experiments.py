@@ -7,7 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbx_aml._common.errors import ExperimentPathError
-from dbx_aml.link.experiments import experiment_name, experiment_path, normalize_experiment_path
+from dbx_aml.link.experiments import (
+    experiment_name,
+    normalize_experiment_path,
+    user_experiment_path,
+)
 
 VALID_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
 
@@ -16,8 +20,8 @@ paths = st.lists(segments, min_size=1, max_size=4).map(lambda names: "/" + "/".j
 
 
 def test_a_path_is_built_from_user_folder_and_name() -> None:
-    assert experiment_path("ana@contoso.com", "iris") == "/Users/ana@contoso.com/iris"
-    assert experiment_path("ana@contoso.com", "iris", folder="/trials/2013/") == (
+    assert user_experiment_path("ana@contoso.com", "iris") == "/Users/ana@contoso.com/iris"
+    assert user_experiment_path("ana@contoso.com", "iris", folder="/trials/2013/") == (
         "/Users/ana@contoso.com/trials/2013/iris"
     )
 
@@ -25,7 +29,7 @@ def test_a_path_is_built_from_user_folder_and_name() -> None:
 @pytest.mark.parametrize(("user", "name"), [("", "iris"), ("ana", " "), ("ana", "a/b")])
 def test_a_path_of_empty_or_nested_segments_is_refused(user: str, name: str) -> None:
     with pytest.raises(ExperimentPathError, match="must be one segment of a path: got "):
-        experiment_path(user, name)
+        user_experiment_path(user, name)
 
 
 def test_the_workspace_prefix_of_the_file_browser_is_removed() -> None:
