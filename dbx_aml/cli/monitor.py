@@ -1,4 +1,4 @@
-"""`dbx-aml monitor`: the drift of a scored table."""
+"""`dbx-aml monitor`: drift and quality of a scored table or of an endpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from dbx_aml._common.text import plural
 from dbx_aml.cli.options import json_option
 from dbx_aml.cli.progress import show_progress
 from dbx_aml.cli.tables import Column, print_fields, print_json, print_line, print_table
-from dbx_aml.monitoring.result import WINDOW_KINDS, MonitoringResult
+from dbx_aml.monitoring.result import WINDOW_KINDS, MonitoringResult, ThresholdAlert
+from dbx_aml.monitoring.thresholds import THRESHOLDS
+
+_ALERTS_SHOWN = 5
 
 
 @click.command()
@@ -35,6 +38,10 @@ from dbx_aml.monitoring.result import WINDOW_KINDS, MonitoringResult
 @click.option(
     "--time-column", help="Column of times, for --by day.  [default: the time of the batch]"
 )
+@click.option(
+    "--collected-folder",
+    help="Folder of an endpoint's data collector, to monitor in the place of OUTPUT_TABLE.",
+)
 @click.option("--label", help="Column of the labels.  [default: no labels]")
 @click.option("--label-table", help="Table of the labels.  [default: OUTPUT_TABLE]")
 @click.option("--key", help="Column of both tables that identifies a row.")
@@ -48,8 +55,8 @@ from dbx_aml.monitoring.result import WINDOW_KINDS, MonitoringResult
     "thresholds",
     multiple=True,
     metavar="NAME=NUMBER",
-    help="Largest distance, for example psi=0.2; exit 1 above it. Names: psi, js, ks, tv, "
-    "l_infinity, wasserstein, normalized_wasserstein.",
+    help="Largest distance (psi=0.2) or error (rmse=20), smallest score (r2=0.5); exit 1 beyond "
+    f"it. Names: {', '.join(THRESHOLDS)}.",
 )
 @click.option("--page", help="HTML file to write, with plots of each column.  [default: none]")
 @json_option
@@ -58,7 +65,7 @@ def monitor(as_json: bool, thresholds: tuple[str, ...], **arguments: Any) -> Non
 
     Each batch of OUTPUT_TABLE, or each day, is a window. A window is computed once, and again only
     if its rows changed. The numbers are in the tables <output>_profile_metrics and
-    <output>_drift_metrics.
+    <output>_drift_metrics. With --collected-folder OUTPUT_TABLE only gives their names.
     """
     limits = dict(_parse_threshold(text) for text in thresholds)
     # Imported here, so that the other commands start quickly.
@@ -73,13 +80,23 @@ def monitor(as_json: bool, thresholds: tuple[str, ...], **arguments: Any) -> Non
     else:
         _print_result(result)
     if result.alerts:
-        names = ", ".join(sorted({alert.column_name for alert in result.alerts}))
         print_line(
-            f"dbx-aml: drift must be within the thresholds: got more in {names}; look at "
-            f"{result.drift_table}",
+            f"dbx-aml: numbers must be within their thresholds: got {_alerts_text(result.alerts)}; "
+            f"look at {result.drift_table} and {result.profile_table}",
             is_error=True,
         )
         raise click.exceptions.Exit(1)
+
+
+def _alerts_text(alerts: list[ThresholdAlert]) -> str:
+    texts = [
+        f"{alert.threshold} {alert.value:.4g}"
+        + ("" if alert.column_name.startswith(":") else f" of {alert.column_name}")
+        + f" (limit {alert.limit:g})"
+        for alert in alerts[:_ALERTS_SHOWN]
+    ]
+    more = len(alerts) - len(texts)
+    return ", ".join(texts) + (f" and {more} more" if more else "")
 
 
 def _parse_threshold(text: str) -> tuple[str, float]:
@@ -101,6 +118,7 @@ def _print_result(result: MonitoringResult) -> None:
         ("windows", f"{result.windows:,}, {plural(result.windows_computed, 'window')} computed"),
         ("baseline", result.baseline),
         ("without baseline", ", ".join(result.columns_without_baseline)),
+        ("quarantined %", _number_text(result.percent_quarantined)),
         *((name, _number_text(value)) for name, value in result.quality.items()),
         ("profile", result.profile_table),
         ("drift", result.drift_table),

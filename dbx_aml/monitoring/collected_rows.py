@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 TIME_COLUMN = "collected_time"
+FILE_COLUMN = "collected_file"
+FILES = {"recursiveFileLookup": "true", "pathGlobFilter": "*.jsonl"}
 _EVENT = "time timestamp, data string, dataref string"
 _TIMES = (TimestampType, TimestampNTZType, DateType)
 
@@ -50,18 +53,32 @@ def read_collected_rows(spark: SparkSession, folder: str, schema: StructType) ->
         columns `time`, `data`, and `dataref` for more than 4 MB. Package azureml-ai-monitoring
         1.0, `PandasFrameData.to_json`.
     """
-    if TIME_COLUMN in schema.names:
+    return read_collected_files(spark, [folder], schema).drop(FILE_COLUMN)
+
+
+def read_collected_files(
+    spark: SparkSession, paths: Sequence[str], schema: StructType
+) -> DataFrame:
+    """Return the same rows as `read_collected_rows`, with their file as `collected_file` string.
+
+    Args:
+        spark: Session.
+        paths: Files or folders.
+        schema: Columns with their types.
+    """
+    taken = {TIME_COLUMN, FILE_COLUMN} & set(schema.names)
+    if taken:
         raise ArgumentError(
-            f"schema must not have the column {TIME_COLUMN}: got {', '.join(schema.names)}; rename "
-            "the column"
+            f"schema must not have the column {', '.join(sorted(taken))}: got "
+            f"{', '.join(schema.names)}; rename the column"
         )
-    files = spark.read.option("recursiveFileLookup", True).option("pathGlobFilter", "*.jsonl")
-    events = files.schema(_EVENT).json(folder)
-    texts = events.where("data IS NOT NULL").select("time", "data")
+    events = _read_events(spark, paths)
+    texts = events.where("data IS NOT NULL").select("time", "data", FILE_COLUMN)
     # Only the driver can open paths that are in the rows; such requests are rare.
     for event in events.where("data IS NULL AND dataref IS NOT NULL").collect():
         payload = spark.read.text(event.dataref, wholetext=True)
-        texts = texts.unionAll(payload.select(F.lit(event.time).alias("time"), "value"))
+        columns = F.lit(event.time).alias("time"), "value", F.lit(event[FILE_COLUMN])
+        texts = texts.unionAll(payload.select(*columns))
     read_as = StructType(
         [
             StructField(
@@ -70,9 +87,24 @@ def read_collected_rows(spark: SparkSession, folder: str, schema: StructType) ->
             for field in schema
         ]
     )
-    rows = texts.select("time", F.explode(F.from_json("data", ArrayType(read_as))).alias("row"))
-    columns = [F.expr(_column(field)).alias(field.name) for field in schema]
-    return rows.select(*columns, F.col("time").alias(TIME_COLUMN))
+    row = F.explode(F.from_json("data", ArrayType(read_as))).alias("row")
+    values = [F.expr(_column(field)).alias(field.name) for field in schema]
+    return texts.select("time", FILE_COLUMN, row).select(
+        *values, F.col("time").alias(TIME_COLUMN), FILE_COLUMN
+    )
+
+
+def find_collected_columns(spark: SparkSession, folder: str) -> list[str]:
+    """Return the columns of the first request in a folder; none where all requests are large."""
+    events = _read_events(spark, [folder]).where("data IS NOT NULL")
+    names = F.json_object_keys(F.get_json_object("data", "$[0]")).alias("names")
+    first = events.select(names).where("names IS NOT NULL").limit(1).collect()
+    return list(first[0].names) if first else []
+
+
+def _read_events(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
+    events = spark.read.options(**FILES).schema(_EVENT).json(list(paths))
+    return events.select("*", F.col("_metadata.file_path").alias(FILE_COLUMN))
 
 
 def _column(field: StructField) -> str:

@@ -5,42 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from dbx_aml._common.errors import ArgumentError
 from dbx_aml.monitoring import distances
 from dbx_aml.monitoring.bins import ColumnKind
 from dbx_aml.monitoring.distances import BinCounts
+from dbx_aml.monitoring.thresholds import exceeded_distances
 
 DriftStatus = Literal["ok", "drift", "too few rows"]
 
 # Fewer rows have large distances by chance.
 MIN_ROWS = 1000
-# Columns of the drift table by the names of thresholds.
-THRESHOLDS = {
-    "psi": "population_stability_index",
-    "js": "js_distance",
-    "ks": "ks_test",
-    "tv": "tv_distance",
-    "l_infinity": "l_infinity_distance",
-    "wasserstein": "wasserstein_distance",
-    "normalized_wasserstein": "dbx_aml_normalized_wasserstein",
-}
 _DELTAS = ("count", "avg", "percent_null", "percent_zeros", "percent_distinct")
-
-
-def check_thresholds(thresholds: Mapping[str, float]) -> None:
-    """Raise an error for a threshold of no distance.
-
-    Raises:
-        ArgumentError: A threshold has no distance of `THRESHOLDS`, or is negative.
-    """
-    for name, limit in thresholds.items():
-        if name not in THRESHOLDS:
-            raise ArgumentError(
-                f"threshold must be one of {', '.join(THRESHOLDS)}: got {name!r}; use for example "
-                "psi=0.2"
-            )
-        if not limit >= 0:
-            raise ArgumentError(f"threshold {name} must be 0 or more: got {limit}; use 0.2")
 
 
 def compare_profiles(
@@ -83,30 +57,11 @@ def _bins(profile: Mapping[str, Any]) -> BinCounts:
     )
 
 
-def find_distance(row: Mapping[str, Any], threshold: str) -> float | None:
-    """Return the distance of a row of the drift table that a threshold limits, None without it."""
-    value: Any = row.get(THRESHOLDS[threshold])
-    distance: float | None = value.get("statistic") if isinstance(value, Mapping) else value
-    return distance
-
-
-def exceeded_thresholds(
-    row: Mapping[str, Any], thresholds: Mapping[str, float]
-) -> dict[str, tuple[float, float]]:
-    """Return value and limit of each distance above its threshold, by name of the threshold."""
-    found = {name: (find_distance(row, name), limit) for name, limit in thresholds.items()}
-    return {
-        name: (value, limit)
-        for name, (value, limit) in found.items()
-        if value is not None and value > limit
-    }
-
-
 def drift_status(row: Mapping[str, Any], thresholds: Mapping[str, float]) -> DriftStatus:
     """Return whether a row of the drift table has a distance above its threshold."""
     if row["dbx_aml_rows"] < MIN_ROWS:
         return "too few rows"
-    return "drift" if exceeded_thresholds(row, thresholds) else "ok"
+    return "drift" if exceeded_distances(row, thresholds) else "ok"
 
 
 def _test_result(numbers: tuple[float, float] | None) -> dict[str, float] | None:

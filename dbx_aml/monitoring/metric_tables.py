@@ -10,6 +10,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from dbx_aml.scoring.delta_table import Table
@@ -17,6 +18,7 @@ from dbx_aml.scoring.delta_write import write_rows
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+    from pyspark.sql.types import StructType
 
 _PERIOD = "struct<`start`: timestamp, `end`: timestamp>"
 _TEST = "struct<statistic: double, pvalue: double>"
@@ -69,16 +71,23 @@ class MetricTable:
     def __init__(self, spark: SparkSession, table: Table, columns: str) -> None:
         self._spark = spark
         self.table = table
-        self._schema = spark.createDataFrame([], columns).schema
+        self._columns = columns
+        self._exists: bool | None = None
+
+    @cached_property
+    def _schema(self) -> StructType:
+        return self._spark.createDataFrame([], self._columns).schema
 
     def read(
         self, condition: str = "true", columns: Sequence[str] = ("*",)
     ) -> list[dict[str, Any]]:
         """Return the rows of a condition; no rows where the table does not exist."""
-        if not self.table.exists(self._spark):
+        rows = self.table.read_if_exists(self._spark)
+        self._exists = rows is not None
+        if rows is None:
             return []
-        rows = self.table.read(self._spark).where(condition).select(*columns).collect()
-        return [row.asDict(recursive=True) for row in rows]
+        found = rows.where(condition).select(*columns).collect()
+        return [row.asDict(recursive=True) for row in found]
 
     def complete(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return a new row as `read` returns it: with null in the columns that it leaves out."""
@@ -87,6 +96,14 @@ class MetricTable:
     def write(self, rows: Iterable[Mapping[str, Any]], replaced: str) -> None:
         """Put rows in the place of the rows of a condition, in one transaction."""
         values = [tuple(row.get(name) for name in self._schema.names) for row in rows]
-        frame = self._spark.createDataFrame(values, self._schema)
-        exists = self.table.exists(self._spark)
-        write_rows(frame, self.table, {}, exists=exists, replaced=replaced if exists else None)
+        frame = self._spark.createDataFrame(values, self._schema).coalesce(1)
+        exists = self.table.exists(self._spark) if self._exists is None else self._exists
+        # Delta skips the files of other windows, also where a column has the 40th place.
+        options = {} if exists else {"delta.dataSkippingStatsColumns": self._key_columns}
+        write_rows(frame, self.table, options, exists=exists, replaced=replaced if exists else None)
+        self._exists = True
+
+    @property
+    def _key_columns(self) -> str:
+        names = ("granularity", "column_name", "dbx_aml_window")
+        return ",".join(name for name in names if name in self._schema.names)

@@ -1,4 +1,4 @@
-"""Monitor a table: compare each of its batches or days with a baseline."""
+"""Monitor a table or an endpoint: compare each of its batches or days with a baseline."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
-from dbx_aml._common.errors import MonitoringError, TableNotFoundError
+from dbx_aml._common.errors import ArgumentError, MonitoringError, TableNotFoundError
 from dbx_aml._common.log import get_logger
-from dbx_aml._common.text import plural
+from dbx_aml._common.text import plural, sql_identifier
 from dbx_aml.local.spark import current_spark
 from dbx_aml.monitoring import drift
 from dbx_aml.monitoring.baseline import (
@@ -23,6 +23,8 @@ from dbx_aml.monitoring.baseline import (
     write_baseline,
 )
 from dbx_aml.monitoring.bins import MonitoredColumn, find_columns
+from dbx_aml.monitoring.collected_rows import TIME_COLUMN, find_collected_columns
+from dbx_aml.monitoring.collected_windows import CollectedWindows
 from dbx_aml.monitoring.metric_tables import (
     BASELINE_COLUMNS,
     DRIFT_COLUMNS,
@@ -32,16 +34,29 @@ from dbx_aml.monitoring.metric_tables import (
 from dbx_aml.monitoring.monitoring_run import find_run_dataset, log_monitoring_run
 from dbx_aml.monitoring.page import render_page
 from dbx_aml.monitoring.profile import ProfileKey, profile_windows
-from dbx_aml.monitoring.quality import LabelColumn, Labels, ProblemType, quality_numbers
-from dbx_aml.monitoring.quarantine import quarantine_rows
-from dbx_aml.monitoring.result import DriftAlert, MonitoringResult, WindowKind
-from dbx_aml.monitoring.windows import TableWindows, Window
+from dbx_aml.monitoring.quality import (
+    QUALITY_METRICS,
+    LabelColumn,
+    Labels,
+    ProblemType,
+    quality_numbers,
+)
+from dbx_aml.monitoring.quarantine import QUARANTINE_ROW
+from dbx_aml.monitoring.result import MonitoringResult, ThresholdAlert, WindowKind
+from dbx_aml.monitoring.thresholds import (
+    QUARANTINED,
+    check_thresholds,
+    exceeded_distances,
+    exceeded_quality,
+)
+from dbx_aml.monitoring.windows import TableWindows, Window, Windows
 from dbx_aml.scoring.column_binding import SCORING
 from dbx_aml.scoring.delta_table import Table, column_types
 from dbx_aml.scoring.table_identity import identify_table, read_versions
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
 log = get_logger(__name__)
 
@@ -51,6 +66,28 @@ _IS_DRIFT = "drift_type = 'BASELINE' AND slice_key IS NULL"
 TABLE_ROW = ":table"
 # Rows of each version of the model are a slice.
 SLICE_KEY = f"{SCORING}.model_version"
+# Columns of the profile table that a run needs of windows that it does not compute.
+_KEPT_COLUMNS = (
+    "dbx_aml_window",
+    "dbx_aml_window_state",
+    "column_name",
+    "slice_key",
+    "slice_value",
+    "count",
+    "avg",
+    "stddev",
+    "percent_null",
+    "percent_zeros",
+    "percent_distinct",
+    "frequent_items",
+    *QUALITY_METRICS,
+    "dbx_aml_bin_counts",
+    "dbx_aml_bin_sums",
+    "dbx_aml_labels",
+    "dbx_aml_label_version",
+    "dbx_aml_labeled_rows",
+    "dbx_aml_percent_quarantined",
+)
 
 
 def monitor_table(
@@ -60,6 +97,7 @@ def monitor_table(
     baseline_version: int | None = None,
     by: WindowKind = "batch",
     time_column: str | None = None,
+    collected_folder: str | None = None,
     label: str | None = None,
     label_table: str | None = None,
     key: str | None = None,
@@ -75,7 +113,8 @@ def monitor_table(
     later run reads only the rows of new windows.
 
     Args:
-        output_table: Table to monitor, for example the output table of `score_table`.
+        output_table: Table to monitor, for example the output table of `score_table`. With a
+            collected_folder this table need not exist: it gives the three tables their names.
         baseline: Table of rows as they should be, for example the training rows; or the run that
             was trained on a table, for example "runs:/9f2c41d0". Default: the kept baseline, else
             the first window.
@@ -83,13 +122,16 @@ def monitor_table(
             baseline is first read.
         by: Kind of the windows: "batch", "hour", "day", "week" or "month".
         time_column: Column of times, for windows other than batches. Default: the batch's time.
+        collected_folder: Folder of an Azure ML endpoint's data collector, which is monitored in
+            the place of the table, for example "abfss://.../model_inputs".
         label: Column of the labels. With labels, the quality of the predictions is computed, too;
             labels that come later fill older windows.
         label_table: Table of the labels. Default: the output table.
         key: Column of both tables that identifies a row.
         problem_type: "classification" or "regression". Default: text and boolean labels are
             classes, other labels are numbers.
-        thresholds: Largest distances from the baseline, for example {"psi": 0.2}.
+        thresholds: Largest distances from the baseline and errors, smallest scores, for example
+            {"psi": 0.2, "rmse": 20, "r2": 0.5}.
         page: HTML file to write, with plots of the drift of each column. Default: none.
         spark: Session. Default: the active one, else a local one.
         progress: Function that gets the name of each step.
@@ -102,30 +144,32 @@ def monitor_table(
         `<output>_monitor_baseline`: a row for each column.
 
     Returns:
-        The drift of the newest window, and the distances above a threshold.
+        The drift and the quality of the newest window, and the numbers beyond a threshold.
 
     Raises:
         ArgumentError: An argument is not valid.
         MonitoringError: The baseline has no column of the table, or no row; or a key has several
             labels.
-        TableNotFoundError: The table, the baseline or the table of the labels does not exist.
+        TableNotFoundError: The table, the folder, the baseline or the table of the labels does not
+            exist.
     """
     start_time = time.monotonic()
     thresholds = dict(thresholds or {})
-    drift.check_thresholds(thresholds)
+    check_thresholds(thresholds, has_labels=label is not None)
     labels = None
     if label is not None:
         labels = LabelColumn(name=label, table=label_table, key=key, problem_type=problem_type)
-    run = _MonitoringRun(
-        spark or current_spark(),
-        Table(output_table),
-        by,
-        time_column,
-        labels,
-        thresholds,
-        progress or _log_step,
-    )
-    run.load_baseline(baseline, baseline_version)
+    spark = spark or current_spark()
+    run = _MonitoringRun(spark, Table(output_table), thresholds, progress or _log_step)
+    run.find_baseline(baseline, baseline_version)
+    if collected_folder is None:
+        windows: Windows = TableWindows(spark, Table(output_table), by, time_column)
+    else:
+        schema = run.find_collected_schema(collected_folder)
+        windows = CollectedWindows(spark, collected_folder, schema, by)
+        time_column = TIME_COLUMN
+    run.find_windows(windows, time_column, labels)
+    run.load_baseline()
     run.compute_windows()
     result = run.result(start_time)
     if page is not None:
@@ -134,15 +178,12 @@ def monitor_table(
 
 
 class _MonitoringRun:
-    """A run of monitoring of a table."""
+    """A run of monitoring of a table or of a folder of the data collector."""
 
     def __init__(
         self,
         spark: SparkSession,
         table: Table,
-        by: WindowKind,
-        time_column: str | None,
-        label: LabelColumn | None,
         thresholds: Mapping[str, float],
         progress: Callable[..., None],
     ) -> None:
@@ -150,70 +191,105 @@ class _MonitoringRun:
         self._table = table
         self._thresholds = thresholds
         self._progress = progress
-        progress("Looking up the windows")
-        identity = identify_table(spark, table)
-        if identity is None:
-            raise TableNotFoundError(
-                f"output_table must exist and be readable: got {table.name!r}; name the "
-                "output_table of a scoring job"
-            )
-        rows = table.read(spark)
-        # The drift of a key says nothing.
-        left_out = {time_column, None if label is None else label.key}
-        self._columns = [column for column in find_columns(rows) if column.name not in left_out]
-        self._windows = TableWindows(spark, table, rows, by, time_column)
-        self._all_windows = self._windows.read(identity.id)
-        self._granularity = by if by == "batch" else f"1 {by}"
-        self._is_granularity = f"granularity = '{self._granularity}'"
-        has_version = "model_version:" in column_types(rows).get(SCORING, "")
-        self._slice_by = F.expr(SLICE_KEY) if has_version else None
-        self._labels = None if label is None else Labels(spark, label, rows)
         self._profile_table = MetricTable(spark, table.sibling("profile_metrics"), PROFILE_COLUMNS)
         self._drift_table = MetricTable(spark, table.sibling("drift_metrics"), DRIFT_COLUMNS)
         self._baseline_table = MetricTable(
             spark, table.sibling("monitor_baseline"), BASELINE_COLUMNS
         )
+        self._kept_baselines: dict[str, ColumnBaseline] = {}
+        # Rows of the baseline table; None where the kept baseline is used.
+        self._baseline_rows: DataFrame | None = None
         self._baselines: dict[str, ColumnBaseline] = {}
         self._source = _FIRST_WINDOW
+        self._all_windows: list[Window] = []
+        self._columns: list[MonitoredColumn] = []
         self._windows_computed = 0
         # Rows that this run writes into the two tables.
         self._new_profiles: list[dict[str, Any]] = []
         self._new_drift: list[dict[str, Any]] = []
+        # Rows about all columns and about the quarantine, of all windows.
+        self._table_rows: dict[tuple[int, str], dict[str, Any]] = {}
 
-    def load_baseline(self, name: str | None, version: int | None) -> None:
-        """Read the kept baseline, or compute and keep the baseline."""
+    def find_baseline(self, name: str | None, version: int | None) -> None:
+        """Read the kept baseline, or find the table of another baseline."""
+        self._progress("Looking up the baseline")
         if name is not None and name.startswith("runs:/"):
             name, run_version = find_run_dataset(name)
             version = run_version if version is None else version
-        kept = read_baseline(self._baseline_table)
-        sources = {baseline.source for baseline in kept.values()} - {_FIRST_WINDOW}
-        self._source = next(iter(sources), _FIRST_WINDOW)
+        self._kept_baselines = read_baseline(self._baseline_table)
+        sources = {baseline.source for baseline in self._kept_baselines.values()}
+        self._source = next(iter(sources - {_FIRST_WINDOW}), _FIRST_WINDOW)
         is_kept = name is None or self._source.startswith(f"{name} at version ")
         if version is not None:
             is_kept = is_kept and self._source == f"{name} at version {version}"
-        if kept and is_kept:
-            self._baselines = kept
-        elif name is not None:
-            self._compute_baseline(Table(name), version)
+        if self._kept_baselines and is_kept:
+            self._baselines = dict(self._kept_baselines)
+            return
+        if name is None:
+            return
+        table = Table(name)
+        identity = identify_table(self._spark, table)
+        if identity is None:
+            raise TableNotFoundError(
+                f"baseline must exist and be readable: got {name!r}; name the table of the "
+                "training rows"
+            )
+        if version is None:
+            version = read_versions(self._spark, table, identity).version
+        self._source = f"{name} at version {version}"
+        self._baseline_rows = table.read(self._spark, version)
+
+    def find_collected_schema(self, folder: str) -> StructType:
+        """Return the columns of the baseline that the data collector wrote, with their types.
+
+        Raises:
+            ArgumentError: No table gives the types.
+        """
+        if self._baseline_rows is None and not self._baselines:
+            raise ArgumentError(
+                f"baseline must be a table where collected_folder is first read: got none for "
+                f"{folder!r}; name the table of the training rows, which has the types"
+            )
+        if self._baseline_rows is not None:
+            names = find_collected_columns(self._spark, folder)
+            columns = find_columns(self._baseline_rows)
+            types = {c.name: c.data_type for c in columns if c.name in names or not names}
+        else:
+            types = {name: kept.column.data_type for name, kept in self._baselines.items()}
+        ddl = ", ".join(f"{sql_identifier(name)} {kind}" for name, kind in types.items())
+        return self._spark.createDataFrame([], ddl).schema
+
+    def find_windows(
+        self, windows: Windows, time_column: str | None, label: LabelColumn | None
+    ) -> None:
+        """Find the columns, the windows and the labels."""
+        self._progress("Looking up the windows")
+        self._windows = windows
+        # The drift of a key says nothing.
+        left_out = {time_column, None if label is None else label.key}
+        columns = find_columns(windows.rows)
+        self._columns = [column for column in columns if column.name not in left_out]
+        self._all_windows = windows.read()
+        self._granularity = windows.kind if windows.kind == "batch" else f"1 {windows.kind}"
+        self._is_granularity = f"granularity = '{self._granularity}'"
+        has_version = "model_version:" in column_types(windows.rows).get(SCORING, "")
+        self._slice_by = F.expr(SLICE_KEY) if has_version else None
+        self._labels = None if label is None else Labels(self._spark, label, windows.rows)
+
+    def load_baseline(self) -> None:
+        """Compute the baseline of new columns, and keep it."""
+        if self._baseline_rows is not None:
+            self._progress("Reading the baseline")
+            self._baselines = self._compute_baseline(self._baseline_rows)
         new_columns = [c for c in self._columns if c.name not in self._baselines]
         if new_columns and self._all_windows:
             self._progress("Reading the first window")
             first = self._windows.select(self._all_windows[:1])
             self._baselines |= compute_baseline(first, new_columns, _FIRST_WINDOW)
-        if self._baselines != kept:
+        if self._baselines != self._kept_baselines:
             write_baseline(self._baseline_table, self._baselines.values())
 
-    def _compute_baseline(self, table: Table, version: int | None) -> None:
-        self._progress("Reading the baseline")
-        identity = identify_table(self._spark, table)
-        if identity is None:
-            raise TableNotFoundError(
-                f"baseline must exist and be readable: got {table.name!r}; name the table of "
-                "the training rows"
-            )
-        if version is None:
-            version = read_versions(self._spark, table, identity).version
-        rows = table.read(self._spark, version)
+    def _compute_baseline(self, rows: DataFrame) -> dict[str, ColumnBaseline]:
         kinds = {column.name: column for column in find_columns(rows)}
         shared = [
             kinds[column.name]
@@ -222,28 +298,27 @@ class _MonitoringRun:
         ]
         if not shared:
             raise MonitoringError(
-                f"baseline must have columns of the output table: got {table.name!r} with "
+                f"baseline must have columns of the output table: got {self._source} with "
                 f"{', '.join(rows.columns)}; the output table has "
                 f"{', '.join(column.name for column in self._columns)}"
             )
-        self._source = f"{table.name} at version {version}"
-        self._baselines = compute_baseline(rows, shared, self._source)
-        if not next(iter(self._baselines.values())).profile["count"]:
+        baselines = compute_baseline(rows, shared, self._source)
+        if not next(iter(baselines.values())).profile["count"]:
             raise MonitoringError(
                 f"baseline must have rows: got {self._source} without a row; name the table "
                 "of the training rows"
             )
+        return baselines
 
     def compute_windows(self) -> None:
         """Compute the windows that are new or changed, and write them into the tables."""
+        kept = self._read_kept_rows()
+        self._table_rows = {
+            (row["dbx_aml_window"], row["column_name"]): row for row in kept if _is_table_row(row)
+        }
         table_rows = {
-            row["dbx_aml_window"]: row
-            for row in self._profile_table.read(
-                f"{self._is_granularity} AND column_name = '{TABLE_ROW}' AND slice_key IS NULL",
-                ("dbx_aml_window", "dbx_aml_window_state", "count", "dbx_aml_labels",
-                 "dbx_aml_label_version", "dbx_aml_labeled_rows"),
-            )
-        }  # fmt: skip
+            start: row for (start, name), row in self._table_rows.items() if name == TABLE_ROW
+        }
         new = [
             window
             for window in self._all_windows
@@ -257,19 +332,40 @@ class _MonitoringRun:
             return
         rows = self._profile_rows(new) if new else []
         if self._labels is not None and (new or relabeled):
-            kept = self._read_table_rows([window.start for window in relabeled])
-            rows += kept
+            rows += self._read_relabeled_rows([window.start for window in relabeled])
             self._add_quality(rows, [*new, *relabeled])
         self._new_profiles = rows
+        self._update_table_rows(changed | gone, rows)
         self._progress("Writing the tables")
         # The states are in the profile table: it is written last.
         if changed or gone:
-            self._write_drift(rows, changed, gone)
+            unchanged = [row for row in kept if row["dbx_aml_window"] not in changed]
+            self._write_drift([*unchanged, *rows], changed, gone)
         conditions = [f"dbx_aml_window IN ({_numbers(changed | gone)})"] if changed | gone else []
         if relabeled:
             starts = _numbers(window.start for window in relabeled)
             conditions.append(f"(dbx_aml_window IN ({starts}) AND column_name = '{TABLE_ROW}')")
         self._profile_table.write(rows, f"{self._is_granularity} AND ({' OR '.join(conditions)})")
+
+    def _read_kept_rows(self) -> list[dict[str, Any]]:
+        """Return the rows about all columns of all windows, and all rows of the last but one.
+
+        A new window is compared with the window before it, which is nearly always the last but one:
+        one read of the table gives both.
+        """
+        condition = "column_name LIKE ':%' AND slice_key IS NULL"
+        if len(self._all_windows) > 1:
+            condition += f" OR dbx_aml_window = {self._all_windows[-2].start}"
+        return self._profile_table.read(f"{self._is_granularity} AND ({condition})", _KEPT_COLUMNS)
+
+    def _update_table_rows(self, replaced: set[int], rows: Iterable[dict[str, Any]]) -> None:
+        """Put new rows about all columns in the place of those of their windows."""
+        self._table_rows = {
+            key: row for key, row in self._table_rows.items() if key[0] not in replaced
+        }
+        for row in rows:
+            if _is_table_row(row):
+                self._table_rows[row["dbx_aml_window"], row["column_name"]] = row
 
     def _windows_with_new_labels(
         self, table_rows: Mapping[int, Mapping[str, Any]], changed: set[int]
@@ -308,20 +404,16 @@ class _MonitoringRun:
                 }
                 for name, numbers in profile.items()
             ]
-        quarantined = quarantine_rows(
-            self._spark,
-            [Table(name) for name in self._windows.quarantine_tables],
-            self._windows,
-            windows,
-            {row["dbx_aml_window"]: row["count"] for row in found if _is_table_row(row)},
-        )
+        counts = {row["dbx_aml_window"]: row["count"] for row in found if _is_table_row(row)}
+        quarantined = self._windows.quarantine_rows(windows, counts)
         return found + [
             {**self._row_columns(by_start[start], ProfileKey(start, None)), **row}
             for start, row in quarantined.items()
             if row["count"]
         ]
 
-    def _read_table_rows(self, starts: list[int]) -> list[dict[str, Any]]:
+    def _read_relabeled_rows(self, starts: list[int]) -> list[dict[str, Any]]:
+        """Return the whole rows about all columns of some windows, of which only labels changed."""
         if not starts:
             return []
         return self._profile_table.read(
@@ -373,19 +465,29 @@ class _MonitoringRun:
     def _write_drift(
         self, rows: Sequence[Mapping[str, Any]], changed: set[int], gone: set[int]
     ) -> None:
-        """Write the drift of changed windows, and of the window after each changed or gone one."""
+        """Write the drift of changed windows, and of the window after each changed or gone one.
+
+        Args:
+            rows: New rows of the profile table, and those of unchanged windows that were read.
+            changed: Starts of the windows that are new or changed.
+            gone: Starts of windows that have no more rows.
+        """
         starts = [window.start for window in self._all_windows]
         compared = windows_to_compare(starts, changed, gone)
         needed = {start for pair in compared.items() for start in pair if start is not None}
-        kept: list[dict[str, Any]] = []
-        if needed - changed:
-            kept = self._profile_table.read(
-                f"{self._is_granularity} AND dbx_aml_window IN ({_numbers(needed - changed)}) "
-                "AND column_name NOT LIKE ':%'"
-            )
+        missing = needed - changed - {row["dbx_aml_window"] for row in rows if _is_column_row(row)}
+        if missing:
+            rows = [
+                *rows,
+                *self._profile_table.read(
+                    f"{self._is_granularity} AND dbx_aml_window IN ({_numbers(missing)}) "
+                    "AND column_name NOT LIKE ':%'",
+                    _KEPT_COLUMNS,
+                ),
+            ]
         profiles: dict[ProfileKey, dict[str, Mapping[str, Any]]] = {}
-        for row in [*kept, *rows]:
-            if not row["column_name"].startswith(":"):
+        for row in rows:
+            if _is_column_row(row):
                 key = ProfileKey(row["dbx_aml_window"], row["slice_value"])
                 profiles.setdefault(key, {})[row["column_name"]] = row
         self._new_drift = [
@@ -435,44 +537,25 @@ class _MonitoringRun:
 
     def result(self, start_time: float) -> MonitoringResult:
         """Return the result, from the tables."""
-        newest = self._all_windows[-1] if self._all_windows else None
-        rows: list[dict[str, Any]] = []
-        alerts: list[DriftAlert] = []
-        count = 0
-        if newest is not None:
-            rows = self._newest_drift(newest.start)
-            count = max((row["dbx_aml_rows"] for row in rows), default=0)
-            begin, _ = self._windows.period(newest.start)
-            for row in rows:
-                # The run that wrote the row may have had other thresholds.
-                row["dbx_aml_status"] = drift.drift_status(row, self._thresholds)
-                if row["dbx_aml_status"] == "drift":
-                    exceeded = drift.exceeded_thresholds(row, self._thresholds)
-                    alerts += [
-                        DriftAlert(
-                            window_start=begin,
-                            column_name=row["column_name"],
-                            threshold=name,
-                            value=value,
-                            limit=limit,
-                        )
-                        for name, (value, limit) in exceeded.items()
-                    ]
-        labeled = [row for row in self._new_profiles if _is_table_row(row) and quality_numbers(row)]
-        labeled.sort(key=lambda row: row["dbx_aml_window"])
+        newest = self._all_windows[-1].start if self._all_windows else None
+        rows = [] if newest is None else self._newest_drift(newest)
+        for row in rows:
+            # The run that wrote the row may have had other thresholds.
+            row["dbx_aml_status"] = drift.drift_status(row, self._thresholds)
+        judged = self._judged_row()
+        quarantined = self._table_rows.get((newest or 0, QUARANTINE_ROW), {})
         return MonitoringResult(
-            quality=quality_numbers(labeled[-1]) if labeled else {},
-            quality_window=(
-                self._windows.period(labeled[-1]["dbx_aml_window"])[0] if labeled else None
-            ),
+            quality={} if judged is None else quality_numbers(judged),
+            quality_window=None if judged is None else self._start_time(judged),
+            percent_quarantined=quarantined.get("dbx_aml_percent_quarantined"),
             output_table=self._table.name,
             baseline=self._source,
             windows=len(self._all_windows),
             windows_computed=self._windows_computed,
-            newest_window=self._windows.period(newest.start)[0] if newest else None,
-            rows=count,
+            newest_window=None if newest is None else self._windows.period(newest)[0],
+            rows=max((row["dbx_aml_rows"] for row in rows), default=0),
             drift=sorted(rows, key=lambda row: -(row["population_stability_index"] or 0)),
-            alerts=alerts,
+            alerts=self._find_alerts(rows, judged, quarantined),
             columns_without_baseline=[
                 name for name, b in self._baselines.items() if b.source != self._source
             ],
@@ -481,6 +564,50 @@ class _MonitoringRun:
             baseline_table=self._baseline_table.table.name,
             seconds=time.monotonic() - start_time,
         )
+
+    def _start_time(self, row: Mapping[str, Any]) -> datetime:
+        return self._windows.period(row["dbx_aml_window"])[0]
+
+    def _judged_row(self) -> dict[str, Any] | None:
+        """Return the row of the newest window with enough labels, else the newest with labels."""
+        if self._labels is None:
+            return None
+        labeled = [row for row in self._table_rows.values() if quality_numbers(row)]
+        return max(
+            labeled,
+            key=lambda row: (_has_enough_labels(row), row["dbx_aml_window"]),
+            default=None,
+        )
+
+    def _find_alerts(
+        self,
+        drift_rows: Iterable[Mapping[str, Any]],
+        judged: Mapping[str, Any] | None,
+        quarantined: Mapping[str, Any],
+    ) -> list[ThresholdAlert]:
+        """Return the numbers beyond their thresholds."""
+        found = [
+            (row, exceeded_distances(row, self._thresholds))
+            for row in drift_rows
+            if row["dbx_aml_status"] == "drift"
+        ]
+        if judged is not None and _has_enough_labels(judged):
+            found.append((judged, exceeded_quality(quality_numbers(judged), self._thresholds)))
+        limit = self._thresholds.get(QUARANTINED)
+        percent = quarantined.get("dbx_aml_percent_quarantined")
+        if limit is not None and percent is not None and percent > limit:
+            found.append((quarantined, {QUARANTINED: (percent, limit)}))
+        return [
+            ThresholdAlert(
+                window_start=self._start_time(row),
+                column_name=row["column_name"],
+                threshold=name,
+                value=value,
+                limit=limit,
+            )
+            for row, exceeded in found
+            for name, (value, limit) in exceeded.items()
+        ]
 
     def _newest_drift(self, start: int) -> list[dict[str, Any]]:
         """Return the drift of a window against the baseline, with all columns of the table."""
@@ -518,7 +645,16 @@ class _MonitoringRun:
             else "false"
         )
         rows = self._drift_table.read(f"{self._is_granularity} AND {_IS_DRIFT}")
-        html = render_page(result, self._baselines, profiles, rows, self._thresholds)
+        history = [self._table_rows[key] for key in sorted(self._table_rows)]
+        html = render_page(
+            result,
+            self._baselines,
+            profiles,
+            # Python shows times of a table in the zone of its process.
+            [{**row, "window": self._period(row["dbx_aml_window"])} for row in rows],
+            [{**row, "window": self._period(row["dbx_aml_window"])} for row in history],
+            self._thresholds,
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(html, encoding="utf-8")
 
@@ -555,8 +691,17 @@ def _numbers(starts: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(starts)))
 
 
+def _is_column_row(row: Mapping[str, Any]) -> bool:
+    return not row["column_name"].startswith(":")
+
+
 def _is_table_row(row: Mapping[str, Any]) -> bool:
-    return row["column_name"] == TABLE_ROW and row["slice_key"] is None
+    """Return whether a row is about all columns or the quarantine of a whole window."""
+    return not _is_column_row(row) and row["slice_key"] is None
+
+
+def _has_enough_labels(row: Mapping[str, Any]) -> bool:
+    return bool((row["dbx_aml_labeled_rows"] or 0) >= drift.MIN_ROWS)
 
 
 def _table_row(profile: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

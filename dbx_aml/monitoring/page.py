@@ -1,4 +1,4 @@
-"""A page with the drift of a table: one HTML file that needs no network."""
+"""A page with drift and quality of a table: one HTML file that needs no network."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from dbx_aml._common.html import StyledCell, html_table
 from dbx_aml._common.redact import redact
 from dbx_aml._common.text import install_command
 from dbx_aml.monitoring.baseline import ColumnBaseline
-from dbx_aml.monitoring.drift import find_distance
+from dbx_aml.monitoring.quality import quality_numbers
+from dbx_aml.monitoring.quarantine import QUARANTINE_ROW
+from dbx_aml.monitoring.thresholds import ERRORS, QUARANTINED, SCORES, find_distance
 
 if TYPE_CHECKING:
-    from dbx_aml.monitoring.result import MonitoringResult
+    from dbx_aml.monitoring.result import MonitoringResult, ThresholdAlert
 
 # Both colours have a contrast of 3 on white and on the dark background.
 _BASELINE_COLOR, _CURRENT_COLOR, _LIMIT_COLOR = "#8a8f98", "#2f81f7", "#d1242f"
@@ -29,6 +31,19 @@ _DISTANCES = {
     "wasserstein": "Wasserstein distance",
     "normalized_wasserstein": "normalized Wasserstein distance",
 }
+# Titles of the numbers of the quality, in the order of the page.
+_QUALITY = {
+    "root_mean_squared_error": "root mean squared error",
+    "mean_average_error": "mean absolute error",
+    "r2_score": "R2",
+    "mean_squared_error": "mean squared error",
+    "mean_absolute_percentage_error": "mean absolute percentage error",
+    "accuracy_score": "accuracy",
+    "precision": "precision",
+    "recall": "recall",
+    "f1_score": "F1",
+}
+_SHOWN_WITH_THRESHOLD = ("mean_squared_error", "mean_absolute_percentage_error")
 _ALERT_STYLE = "color: var(--alert); font-weight: 600"
 _STYLE = """
 :root { color-scheme: light dark; --back: #ffffff; --text: #1f2328; --line: #d1d9e0;
@@ -80,6 +95,7 @@ def render_page(
     baselines: Mapping[str, ColumnBaseline],
     profiles: Sequence[Mapping[str, Any]],
     drift_rows: Sequence[Mapping[str, Any]],
+    table_rows: Sequence[Mapping[str, Any]],
     thresholds: Mapping[str, float],
 ) -> str:
     """Return the page as HTML.
@@ -89,6 +105,8 @@ def render_page(
         baselines: Baseline of each column.
         profiles: Rows of the profile table for the newest window.
         drift_rows: Rows of the drift table against the baseline, of all windows.
+        table_rows: Rows of the profile table about all columns and about the quarantine, of all
+            windows, oldest first.
         thresholds: Thresholds of the run.
 
     Raises:
@@ -106,8 +124,10 @@ def render_page(
     histories = [
         _history_section(name, drift_rows, thresholds.get(name))
         for name in _DISTANCES
-        if name in thresholds or (name == "psi" and not thresholds)
+        if name in thresholds or (name == "psi" and not set(_DISTANCES) & set(thresholds))
     ]
+    histories += _quality_sections(table_rows, thresholds)
+    histories += _quarantine_sections(table_rows, thresholds.get(QUARANTINED))
     sections = [
         _column_section(row, baselines[row["column_name"]], numbers[row["column_name"]])
         for row in result.drift
@@ -143,9 +163,16 @@ def _summary(result: MonitoringResult) -> str:
         ("rows", f"{result.rows:,}"),
         ("baseline", result.baseline),
         ("columns without baseline", ", ".join(result.columns_without_baseline) or "none"),
-        ("distances above a threshold", str(len(result.alerts))),
+        ("quarantined %", _number_text(result.percent_quarantined)),
+        *((name, _number_text(value)) for name, value in result.quality.items()),
+        ("beyond a threshold", ", ".join(map(_alert_text, result.alerts)) or "none"),
     ]
     return html_table(rows)
+
+
+def _alert_text(alert: ThresholdAlert) -> str:
+    column = "" if alert.column_name.startswith(":") else f" of {alert.column_name}"
+    return f"{alert.threshold}{column} {_number_text(alert.value)} (limit {alert.limit:g})"
 
 
 def _overview(result: MonitoringResult) -> str:
@@ -168,40 +195,105 @@ def _history_section(
     threshold: str, drift_rows: Sequence[Mapping[str, Any]], limit: float | None
 ) -> str:
     """Return a distance of each column over time, as plot and table."""
-    import plotly.graph_objects as go
-
     lines: dict[str, list[tuple[str, float]]] = {}
     for row in sorted(drift_rows, key=lambda row: row["dbx_aml_window"]):
         value = find_distance(row, threshold)
         if value is not None:
-            start = f"{row['window']['start']:%Y-%m-%d %H:%M:%S}"
-            lines.setdefault(row["column_name"], []).append((start, value))
+            lines.setdefault(row["column_name"], []).append((_window_text(row), value))
     # The newest window decides the order, as in the list of the columns.
     columns = sorted(lines, key=lambda column: -lines[column][-1][1])
-    figure = go.Figure()
-    for number, column in enumerate(columns):
-        times, numbers = zip(*lines[column], strict=True)
-        is_coloured = number < len(_LINE_COLORS)
-        figure.add_scatter(
-            x=times,
-            y=numbers,
-            name=escape(redact(column)),
-            mode="lines+markers",
-            line_color=_LINE_COLORS[number] if is_coloured else _BASELINE_COLOR,
-            line_width=2 if is_coloured else 1,
-            showlegend=is_coloured,
-        )
+    figure = _line_figure({column: lines[column] for column in columns}, limit)
     title = _DISTANCES[threshold]
     text = f"{title[0].upper()}{title[1:]} of each column against the baseline"
     if len(columns) > len(_LINE_COLORS):
         text += f"; the {len(_LINE_COLORS)} columns with the largest drift have a colour"
-    if limit is not None:
-        figure.add_hline(y=limit, line_color=_LIMIT_COLOR, line_dash="dash")
-        text += f"; the dashed line is the threshold {limit:g}"
+    text += _limit_text(limit)
     figure.update_layout(yaxis_title=title, yaxis_rangemode="tozero")
     cells = [(time, column, f"{value:.4g}") for column in columns for time, value in lines[column]]
     table = html_table(cells, ["window", "column", title])
     return _section(f"Drift over time: {title}", f"{text}.", figure, table)
+
+
+def _quality_sections(
+    rows: Sequence[Mapping[str, Any]], thresholds: Mapping[str, float]
+) -> list[str]:
+    """Return a section for each number of the quality: its values over time."""
+    limits = {metric: thresholds.get(name) for name, metric in {**ERRORS, **SCORES}.items()}
+    sections = []
+    for metric, title in _QUALITY.items():
+        points = [(row, quality_numbers(row).get(metric)) for row in rows]
+        found = [(row, value) for row, value in points if value is not None]
+        if not found or (metric in _SHOWN_WITH_THRESHOLD and limits[metric] is None):
+            continue
+        figure = _line_figure(
+            {title: [(_window_text(row), value) for row, value in found]}, limits[metric]
+        )
+        figure.update_layout(yaxis_title=title)
+        cells = [
+            (_window_text(row), f"{value:.4g}", f"{row['dbx_aml_labeled_rows']:,}")
+            for row, value in found
+        ]
+        table = html_table(cells, ["window", title, "rows with a label"])
+        text = f"{title[0].upper()}{title[1:]} of the predictions with a label"
+        text += f"{_limit_text(limits[metric])}."
+        sections.append(_section(f"Quality over time: {title}", text, figure, table))
+    return sections
+
+
+def _quarantine_sections(rows: Sequence[Mapping[str, Any]], limit: float | None) -> list[str]:
+    """Return a section with the share of the quarantined rows over time, and their reasons."""
+    found = {row["dbx_aml_window"]: row for row in rows if row["column_name"] == QUARANTINE_ROW}
+    if not found:
+        return []
+    # A window without quarantined rows has no such row.
+    shares = [
+        (
+            _window_text(row),
+            found.get(row["dbx_aml_window"], {}).get("dbx_aml_percent_quarantined") or 0.0,
+        )
+        for row in rows
+        if row["column_name"] != QUARANTINE_ROW
+    ]
+    figure = _line_figure({"quarantined": shares}, limit)
+    figure.update_layout(yaxis_title="% of the rows", yaxis_rangemode="tozero")
+    cells = [
+        (_window_text(row), item["item"], f"{item['count']:,}")
+        for row in reversed(found.values())
+        for item in row["frequent_items"] or []
+    ]
+    table = html_table(cells, ["window", "reason", "rows"])
+    text = f"Share of the rows that were not scored{_limit_text(limit)}. The table has the reasons."
+    return [_section("Quarantined rows over time", text, figure, table)]
+
+
+def _line_figure(lines: Mapping[str, Sequence[tuple[str, float]]], limit: float | None) -> Any:
+    """Return a figure with a line for each name, and a dashed line at a threshold."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for number, (name, points) in enumerate(lines.items()):
+        times, values = zip(*points, strict=True)
+        is_coloured = number < len(_LINE_COLORS)
+        figure.add_scatter(
+            x=times,
+            y=values,
+            name=escape(redact(name)),
+            mode="lines+markers",
+            line_color=_LINE_COLORS[number] if is_coloured else _BASELINE_COLOR,
+            line_width=2 if is_coloured else 1,
+            showlegend=is_coloured and len(lines) > 1,
+        )
+    if limit is not None:
+        figure.add_hline(y=limit, line_color=_LIMIT_COLOR, line_dash="dash")
+    return figure
+
+
+def _limit_text(limit: float | None) -> str:
+    return "" if limit is None else f"; the dashed line is the threshold {limit:g}"
+
+
+def _window_text(row: Mapping[str, Any]) -> str:
+    return f"{row['window']['start']:%Y-%m-%d %H:%M:%S}"
 
 
 def _column_section(

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from dbx_aml._common.errors import ArgumentError, MonitoringError, TableNotFoundError
 from dbx_aml._common.text import sql_identifier
 from dbx_aml.monitoring.profile import ProfileKey
-from dbx_aml.monitoring.windows import rewritten_version
+from dbx_aml.monitoring.windows import TableHistory, read_history
 from dbx_aml.scoring.column_binding import PREDICTION
 from dbx_aml.scoring.delta_table import Table, column_types
 
@@ -29,6 +29,7 @@ REGRESSION_METRICS = (
     "mean_absolute_percentage_error",
 )
 CLASSIFICATION_METRICS = ("accuracy_score", "precision", "recall", "f1_score")
+QUALITY_METRICS = (*REGRESSION_METRICS, *CLASSIFICATION_METRICS)
 _EXAMPLES = 5
 
 
@@ -79,18 +80,16 @@ class Labels:
         scored_types = column_types(rows)
         label_types = scored_types
         self._rows: DataFrame | None = None
-        self.version: int | None = 0
-        self._rewritten = 0
+        self._history = TableHistory(0, 0)
         if column.table is not None:
             table = Table(column.table)
-            if not table.exists(spark):
+            self._rows = table.read_if_exists(spark)
+            if self._rows is None:
                 raise TableNotFoundError(
                     f"label_table must exist and be readable: got {column.table!r}; name the table "
                     "of the labels"
                 )
-            self.version = table.version(spark)
-            self._rewritten = rewritten_version(spark, table)
-            self._rows = table.read(spark)
+            self._history = read_history(spark, table)
             label_types = column_types(self._rows)
             _check_column("key", column.key, scored_types)
             _check_column("key", column.key, label_types)
@@ -106,6 +105,11 @@ class Labels:
             else f"{column.name} of {table.name} by {column.key}"
         )
 
+    @property
+    def version(self) -> int | None:
+        """Version of the table of the labels; None where it has no versions."""
+        return self._history.version
+
     def is_new_for(self, row: Mapping[str, Any]) -> bool:
         """Return whether labels may have come or changed since a row of the profile table.
 
@@ -118,7 +122,7 @@ class Labels:
         if self._rows is None or (version is not None and version == self.version):
             return False
         is_complete = row["dbx_aml_labeled_rows"] == row["count"]
-        return not is_complete or version is None or version < self._rewritten
+        return not is_complete or version is None or version < self._history.rewritten_version
 
     def check_keys(self) -> None:
         """Raise an error for keys with several labels.

@@ -35,11 +35,11 @@ def quarantine_rows(
         counts: Scored rows of each window.
     """
     found = {start: _row(count, []) for start, count in counts.items()}
+    if all(window.rows_quarantined == 0 for window in selected):
+        return found
     for table in tables:
-        if not table.exists(spark):
-            continue
-        rows = table.read(spark)
-        if QUARANTINE not in rows.columns or not windows.has_time(rows):
+        rows = table.read_if_exists(spark)
+        if rows is None or QUARANTINE not in rows.columns or not windows.has_time(rows):
             continue
         for start, reasons in _reasons(rows, windows, selected).items():
             found[start] = _row(counts.get(start, 0), reasons)

@@ -11,15 +11,16 @@ WINDOW_KINDS: tuple[WindowKind, ...] = ("batch", "hour", "day", "week", "month")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DriftAlert:
-    """A distance above its threshold.
+class ThresholdAlert:
+    """A number beyond its threshold.
 
     Args:
         window_start: Start of the window.
-        column_name: Column.
+        column_name: Column; ":table" for the quality of the predictions, ":quarantine" for the
+            quarantined rows.
         threshold: Name of the threshold, for example "psi".
-        value: Distance from the baseline.
-        limit: Threshold.
+        value: Number of the window.
+        limit: Threshold: the largest distance or error, the smallest score.
     """
 
     window_start: datetime
@@ -42,16 +43,17 @@ class MonitoringResult:
         rows: Rows of the newest window.
         drift: Rows of the drift table for the newest window against the baseline, the largest
             drift first.
-        alerts: Distances above their threshold, in the newest window.
+        alerts: Numbers beyond their threshold, in the newest window and in `quality_window`.
         columns_without_baseline: Columns that the baseline does not have, or has with another type:
             they are only compared with the window before.
         profile_table: Table of the numbers of each column.
         drift_table: Table of the distances of each column.
         baseline_table: Table that keeps the baseline.
         run_id: MLflow run with the numbers as metrics; None where nothing was logged.
-        quality: Quality of the newest window with labels, for example {"r2_score": 0.8}; empty
-            where this run read no labels.
-        quality_window: Start of that window.
+        quality: Quality of a window, for example {"r2_score": 0.8}; empty without labels.
+        quality_window: Start of that window: the newest with at least 1,000 labels, else the
+            newest with labels.
+        percent_quarantined: Share of the newest window's rows that were not scored.
         seconds: Time from start to end.
     """
 
@@ -62,7 +64,7 @@ class MonitoringResult:
     newest_window: datetime | None
     rows: int
     drift: list[dict[str, Any]]
-    alerts: list[DriftAlert]
+    alerts: list[ThresholdAlert]
     columns_without_baseline: list[str]
     profile_table: str
     drift_table: str
@@ -70,6 +72,7 @@ class MonitoringResult:
     seconds: float
     quality: dict[str, float] = field(default_factory=dict)
     quality_window: datetime | None = None
+    percent_quarantined: float | None = None
     run_id: str | None = None
 
     def to_dict(self) -> dict[str, Any]:

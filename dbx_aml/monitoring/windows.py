@@ -1,23 +1,28 @@
-"""The windows of a table, and which of them changed since the last run.
+"""The windows of a source, and which of them changed since the last run.
 
-A window is a batch of the ledger, or the hours, days, weeks or months of a column of times.
+A window is a batch of the ledger, or the hours, days, weeks or months of a column of times. The
+module `collected_windows` has the windows of the files of a data collector.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
+from datetime import UTC, datetime, timedelta, tzinfo
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from pyspark.errors import AnalysisException
 from pyspark.sql import functions as F
 
-from dbx_aml._common.errors import ArgumentError
+from dbx_aml._common.errors import ArgumentError, TableNotFoundError
 from dbx_aml._common.text import sql_identifier
+from dbx_aml.monitoring.quarantine import quarantine_rows
 from dbx_aml.monitoring.result import WINDOW_KINDS, WindowKind
 from dbx_aml.scoring.delta_table import Table, column_types
-from dbx_aml.scoring.ledger import Ledger, LedgerEntry
-from dbx_aml.scoring.table_identity import removes_no_row
+from dbx_aml.scoring.ledger import Ledger
+from dbx_aml.scoring.table_identity import identify_table, removes_no_row
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -34,50 +39,123 @@ _APPENDS = ("WRITE", "STREAMING UPDATE")
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """Rows of a table that are compared with the baseline.
+    """Rows of a source that are compared with the baseline.
 
     Args:
         start: Number of the batch, or start of the period: microseconds since 1970.
         state: Rows and version of the window. The window is computed again where this differs.
+        rows_quarantined: Rows of the batch in the quarantine; None where the ledger does not know.
     """
 
     start: int
     state: str
+    rows_quarantined: int | None = None
 
 
-class TableWindows:
+class Windows:
+    """Windows of rows by time.
+
+    Args:
+        spark: Session.
+        rows: Rows of all windows.
+        kind: Kind of the windows.
+
+    Raises:
+        ArgumentError: There is no such kind.
+    """
+
+    def __init__(self, spark: SparkSession, rows: DataFrame, kind: WindowKind) -> None:
+        if kind not in WINDOW_KINDS:
+            raise ArgumentError(f"by must be one of {', '.join(WINDOW_KINDS)}: got {kind!r}")
+        self._spark = spark
+        self.rows = rows
+        self.kind = kind
+        self.model_run_id: str | None = None
+
+    @property
+    def key(self) -> Column:
+        """Start of the window of a row."""
+        raise NotImplementedError
+
+    def read(self) -> list[Window]:
+        """Return all windows, oldest first; find the model's run."""
+        raise NotImplementedError
+
+    def quarantine_rows(
+        self, windows: list[Window], counts: Mapping[int, int]
+    ) -> dict[int, dict[str, Any]]:
+        """Return the row of the profile table about the quarantine, by start of the window.
+
+        Args:
+            windows: Windows to return.
+            counts: Scored rows of each window.
+        """
+        return {}
+
+    def select(self, windows: list[Window]) -> DataFrame:
+        """Return the rows of some windows."""
+        starts = sorted(window.start for window in windows)
+        # Delta skips the files of other batches.
+        return self.rows.where(self.key.isin(starts))
+
+    def start_of(self, time: str) -> Column:
+        """Return the start of the period of a time.
+
+        Args:
+            time: SQL of the time.
+        """
+        return F.expr(f"unix_micros(date_trunc('{self.kind}', CAST({time} AS TIMESTAMP)))")
+
+    def period(self, start: int) -> tuple[datetime, datetime]:
+        """Return start and end of a window; a batch has its start for both."""
+        begin = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=start)
+        begin = begin.astimezone(self._zone)
+        if self.kind == "month":
+            return begin, (begin.replace(day=1) + timedelta(days=32)).replace(day=1)
+        # The sum is a time on the wall: a day may have 23 or 25 hours.
+        return begin, begin + _LENGTHS[self.kind]
+
+    @cached_property
+    def _zone(self) -> tzinfo:
+        """Time zone of the session, which may be an offset such as "+05:30"."""
+        name = self._spark.conf.get("spark.sql.session.timeZone") or "UTC"
+        try:
+            return ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError):
+            zone = datetime.strptime(name.removeprefix("UTC").removeprefix("GMT"), "%z").tzinfo
+            return zone or UTC
+
+
+class TableWindows(Windows):
     """The windows of a table.
 
     Args:
         spark: Session.
         table: Table.
-        rows: Rows of the table.
         kind: Kind of the windows.
         time_column: Column of times; None for the time of the batch.
 
     Raises:
         ArgumentError: The table has no batches, or no such column of times.
+        TableNotFoundError: The table does not exist.
     """
 
     def __init__(
-        self,
-        spark: SparkSession,
-        table: Table,
-        rows: DataFrame,
-        kind: WindowKind,
-        time_column: str | None,
+        self, spark: SparkSession, table: Table, kind: WindowKind, time_column: str | None
     ) -> None:
-        self._spark = spark
+        identity = identify_table(spark, table)
+        if identity is None:
+            raise TableNotFoundError(
+                f"output_table must exist and be readable: got {table.name!r}; name the "
+                "output_table of a scoring job"
+            )
+        super().__init__(spark, table.read(spark), kind)
         self._table = table
-        self._rows = rows
-        self.kind = kind
+        self._table_id = identity.id
         self._time_column = time_column
-        self.model_run_id: str | None = None
-        self._has_batches = "batch:bigint" in column_types(rows).get("_scoring", "")
-        self.quarantine_tables = [table.sibling("quarantine").name]
-        types = column_types(rows)
-        if kind not in WINDOW_KINDS:
-            raise ArgumentError(f"by must be one of {', '.join(WINDOW_KINDS)}: got {kind!r}")
+        types = column_types(self.rows)
+        self._has_batches = "batch:bigint" in types.get("_scoring", "")
+        self._quarantine_tables = [table.sibling("quarantine").name]
         if time_column is None and not self._has_batches:
             raise ArgumentError(
                 f"output_table must have the column _scoring of a scoring job: got {table.name!r} "
@@ -113,41 +191,18 @@ class TableWindows:
         """
         if self.kind == "batch":
             return F.expr(batch)
-        time = (
-            f"timestamp_micros({batch})"
-            if self._time_column is None
-            else sql_identifier(self._time_column)
-        )
-        return F.expr(f"unix_micros(date_trunc('{self.kind}', CAST({time} AS TIMESTAMP)))")
+        if self._time_column is None:
+            return self.start_of(f"timestamp_micros({batch})")
+        return self.start_of(sql_identifier(self._time_column))
 
-    def select(self, windows: list[Window]) -> DataFrame:
-        """Return the rows of some windows."""
-        starts = sorted(window.start for window in windows)
-        # Delta skips the files of other batches.
-        return self._rows.where(self.key.isin(starts))
-
-    def period(self, start: int) -> tuple[datetime, datetime]:
-        """Return start and end of a window; a batch has its start for both."""
-        zone = ZoneInfo(self._spark.conf.get("spark.sql.session.timeZone") or "UTC")
-        begin = (datetime.fromtimestamp(0, UTC) + timedelta(microseconds=start)).astimezone(zone)
-        if self.kind == "month":
-            return begin, (begin.replace(day=1) + timedelta(days=32)).replace(day=1)
-        # The sum is a time on the wall: a day may have 23 or 25 hours.
-        return begin, begin + _LENGTHS[self.kind]
-
-    def read(self, output_id: str | None) -> list[Window]:
-        """Return the windows of the table, oldest first; find the model's run and the quarantine.
-
-        Args:
-            output_id: Id of the table.
-        """
-        rewritten = rewritten_version(self._spark, self._table)
-        entries: list[LedgerEntry] = []
-        if self._has_batches:
-            entries = Ledger(self._spark, self._table, output_id).read()
+    def read(self) -> list[Window]:
+        """Return the windows of the table, oldest first; find the model's run."""
+        rewritten = read_history(self._spark, self._table).rewritten_version
+        ledger = Ledger(self._spark, self._table, self._table_id)
+        entries = ledger.read() if self._has_batches else []
         if entries:
             self.model_run_id = entries[0].facts.model_run_id
-            self.quarantine_tables = sorted({e.facts.quarantine_table for e in entries} - {""})
+            self._quarantine_tables = sorted({e.facts.quarantine_table for e in entries} - {""})
             if self.kind == "batch":
                 return sorted(
                     (
@@ -156,14 +211,15 @@ class TableWindows:
                             state=f"{entry.rows_scored} rows, {entry.rows_quarantined} "
                             "quarantined, version "
                             f"{max(entry.output_version or 0, rewritten)}",
+                            rows_quarantined=entry.rows_quarantined,
                         )
                         for entry in entries
                         if entry.rows_scored
                     ),
                     key=lambda window: window.start,
                 )
-        newest = F.max(F.expr(_BATCH)) if "_scoring" in self._rows.columns else F.lit(0)
-        counts = self._rows.groupBy(self.key.alias("start")).agg(
+        newest = F.max(F.expr(_BATCH)) if "_scoring" in self.rows.columns else F.lit(0)
+        counts = self.rows.groupBy(self.key.alias("start")).agg(
             F.count(F.lit(1)).alias("rows"), newest.alias("newest")
         )
         return [
@@ -171,17 +227,41 @@ class TableWindows:
             for row in counts.where("start IS NOT NULL").orderBy("start").collect()
         ]
 
+    def quarantine_rows(
+        self, windows: list[Window], counts: Mapping[int, int]
+    ) -> dict[int, dict[str, Any]]:
+        """Return the row of the profile table about the quarantine, by start of the window."""
+        tables = [Table(name) for name in self._quarantine_tables]
+        return quarantine_rows(self._spark, tables, self, windows, counts)
 
-def rewritten_version(spark: SparkSession, table: Table) -> int:
-    """Return the newest version that changed or removed older rows; 0 without such a version."""
-    if table.version(spark) is None:
-        return 0
-    commits = (
-        spark.sql(f"DESCRIBE HISTORY {table.name}")
-        .select("version", "operation", "operationParameters")
-        .collect()
+
+class TableHistory(NamedTuple):
+    """Versions of a table.
+
+    Args:
+        version: Newest version; None for a view or a table without versions.
+        rewritten_version: Newest version that changed or removed older rows; 0 without such a
+            version.
+    """
+
+    version: int | None
+    rewritten_version: int
+
+
+def read_history(spark: SparkSession, table: Table) -> TableHistory:
+    """Return the versions of a table, from one look at its history."""
+    try:
+        commits = (
+            spark.sql(f"DESCRIBE HISTORY {table.name}")
+            .select("version", "operation", "operationParameters")
+            .collect()
+        )
+    except AnalysisException:
+        return TableHistory(None, 0)
+    return TableHistory(
+        max(int(c.version) for c in commits),
+        max((int(c.version) for c in commits if _changes_older_rows(c)), default=0),
     )
-    return max((int(c.version) for c in commits if _changes_older_rows(c)), default=0)
 
 
 def _changes_older_rows(commit: Any) -> bool:

@@ -74,13 +74,21 @@ class Table:
         """Return whether there is a table or view of this name."""
         if not self.path:
             return bool(spark.catalog.tableExists(self.name))
+        return self.read_if_exists(spark) is not None
+
+    def read_if_exists(self, spark: SparkSession) -> DataFrame | None:
+        """Return the table's rows; None where there is no table or view of this name."""
+        if not self.path:
+            return self.read(spark) if self.exists(spark) else None
         try:
-            return bool(self.read(spark).schema)
+            rows = self.read(spark)
+            # Spark Connect looks for the table when it answers the schema.
+            return rows if rows.schema else None
         except AnalysisException as err:
             if "DELTA_MISSING_DELTA_TABLE" in str(err) or "DELTA_TABLE_NOT_FOUND" in str(err):
-                return False
+                return None
             if "PATH_NOT_FOUND" in str(err) or "doesn't exist" in str(err):
-                return False
+                return None
             raise
 
     def version(self, spark: SparkSession) -> int | None:

@@ -105,19 +105,21 @@ class Ledger:
         self._output_id = output_id
         self.table = output.sibling("batches")
 
-    def read(self, condition: str = "true") -> list[LedgerEntry]:
+    def read(self, condition: str | None = None) -> list[LedgerEntry]:
         """Return the newest batches and the batches of a condition, newest first.
 
         Args:
-            condition: SQL predicate on the ledger.
+            condition: SQL predicate on the ledger. Default: all batches.
         """
-        if not self.table.exists(self._spark):
+        rows = self.table.read_if_exists(self._spark)
+        if rows is None:
             return []
-        rows = self.table.read(self._spark)
         if self._output_id is not None:
             rows = rows.where(f"output_id = {sql_literal(self._output_id)}")
-        newest = rows.orderBy(rows.batch.desc()).limit(_NEWEST_BATCHES)
-        found = {row.batch: row for row in rows.where(condition).union(newest).collect()}
+        if condition is not None:
+            newest = rows.orderBy(rows.batch.desc()).limit(_NEWEST_BATCHES)
+            rows = rows.where(condition).union(newest)
+        found = {row.batch: row for row in rows.collect()}
         return [_entry(found[batch].asDict()) for batch in sorted(found, reverse=True)]
 
     def written_batches(self) -> dict[int, str] | None:

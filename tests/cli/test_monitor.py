@@ -13,8 +13,8 @@ from dbx_aml import MonitoringResult, monitor_table
 from dbx_aml._common.errors import MonitoringError
 from dbx_aml.cli.main import main
 from dbx_aml.cli.monitor import monitor
-from dbx_aml.monitoring.drift import THRESHOLDS
-from dbx_aml.monitoring.result import DriftAlert
+from dbx_aml.monitoring.result import ThresholdAlert
+from dbx_aml.monitoring.thresholds import THRESHOLDS
 from dbx_aml.monitoring.windows import WINDOW_KINDS
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
@@ -41,7 +41,7 @@ RESULT = MonitoringResult(
     baseline_table="flights_scored_monitor_baseline",
     seconds=2.5,
 )
-ALERT = DriftAlert(
+ALERT = ThresholdAlert(
     window_start=START, column_name="dep_delay", threshold="psi", value=0.31, limit=0.2
 )
 
@@ -85,7 +85,7 @@ def test_options_reach_monitor_table_as_its_arguments(monitoring):
     options = ["--baseline", "train", "--baseline-version", "3", "--by", "day"]
     options += ["--time-column", "time_hour", "--threshold", "psi=0.2", "--threshold", "ks=0.1"]
     options += ["--page", "drift.html", "--label", "delay", "--label-table", "facts"]
-    options += ["--key", "id", "--problem-type", "regression"]
+    options += ["--key", "id", "--problem-type", "regression", "--collected-folder", "/inputs"]
     assert run(*options).exit_code == 0
     assert monitoring.calls == [
         {
@@ -94,6 +94,7 @@ def test_options_reach_monitor_table_as_its_arguments(monitoring):
             "baseline_version": 3,
             "by": "day",
             "time_column": "time_hour",
+            "collected_folder": "/inputs",
             "label": "delay",
             "label_table": "facts",
             "key": "id",
@@ -121,15 +122,18 @@ def test_the_result_is_one_json_object(monitoring):
     assert result["drift"] == [DRIFT]
 
 
-def test_a_distance_above_its_threshold_is_exit_1_and_one_line_on_stderr(monitoring):
-    monitoring.result_or_error = replace(RESULT, alerts=[ALERT])
+def test_numbers_beyond_their_thresholds_are_exit_1_and_one_line_on_stderr(monitoring):
+    quality = replace(ALERT, column_name=":table", threshold="r2", value=0.31, limit=0.5)
+    monitoring.result_or_error = replace(RESULT, alerts=[ALERT, quality, *[ALERT] * 5])
     finished = run("--threshold", "psi=0.2", "--json")
     assert finished.exit_code == 1
+    one = "psi 0.31 of dep_delay (limit 0.2)"
     assert finished.stderr == (
-        "dbx-aml: drift must be within the thresholds: got more in dep_delay; look at "
-        "flights_scored_drift_metrics\n"
+        f"dbx-aml: numbers must be within their thresholds: got {one}, r2 0.31 (limit 0.5), {one}, "
+        f"{one}, {one} and 2 more; look at flights_scored_drift_metrics and "
+        "flights_scored_profile_metrics\n"
     )
-    assert json.loads(finished.stdout)["alerts"][0]["threshold"] == "psi"
+    assert json.loads(finished.stdout)["alerts"][1]["threshold"] == "r2"
 
 
 def test_a_threshold_without_a_number_is_wrong_usage(monitoring):

@@ -5,6 +5,7 @@ import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -156,6 +157,49 @@ def test_a_second_run_computes_only_a_new_batch_and_a_changed_batch(spark, table
     assert not [key for key in tables.drift() if key[0] == BATCHES[1]]
 
 
+def delete_rows(table, files):
+    """Delete files of a table, so that a run which reads their rows fails."""
+    for path in files:
+        path.unlink()
+        path.with_name(f".{path.name}.crc").unlink(missing_ok=True)
+    assert files, table
+
+
+def test_a_run_reads_no_row_of_an_older_window_or_of_the_baseline(spark, tables):
+    folders = {name: Path(Table(name).path) for name in (tables.output, tables.baseline)}
+    tables.write([(1.0, "a"), (2.0, "b")], "x double, t string")
+    tables.write([(1.0, "a")] * 4, "x double, t string", BATCHES[0])
+    monitor_table(tables.output, tables.baseline, spark=spark)
+    for name, folder in folders.items():
+        delete_rows(name, sorted(folder.glob("*.parquet")))
+    assert monitor_table(tables.output, tables.baseline, spark=spark).windows_computed == 0
+
+
+def test_a_run_with_a_ledger_reads_only_the_new_batch(spark, tables, tmp_path):
+    model = save_model(tmp_path, choosy_sum, XY)
+    arguments = {"model_uri": model, "output_table": tables.output, "spark": spark}
+    tables.write([(1.0, 2.0), (2.0, 3.0)], "x double, y double")
+    score_table(input_table=tables.baseline, batch_id="1", **arguments)
+    monitor_table(tables.output, tables.baseline, spark=spark)
+    folder = Path(Table(tables.output).path)
+    older = sorted(folder.glob("*.parquet"))
+    score_table(input_table=tables.baseline, batch_id="2", **arguments)
+    delete_rows(tables.output, older)
+    result = monitor_table(tables.output, tables.baseline, spark=spark)
+    assert (result.windows, result.windows_computed, result.rows) == (2, 1, 2)
+
+
+def test_the_first_window_with_a_new_column_is_its_baseline_from_then_on(spark, tables):
+    tables.write([(1.0,)], "x double")
+    tables.write([(1.0, 5.0)], "x double, y double", BATCHES[0])
+    monitor_table(tables.output, tables.baseline, spark=spark)
+    spark.sql(f"ALTER TABLE {tables.output} ADD COLUMN z double").collect()
+    tables.write([(1.0, 5.0, 7.0)], "x double, y double, z double", BATCHES[1])
+    monitor_table(tables.output, tables.baseline, spark=spark)
+    kept = spark.read.format("delta").load(f"{Table(tables.output).path}_monitor_baseline")
+    assert sorted(row.column_name for row in kept.collect()) == ["x", "y", "z"]
+
+
 def test_another_baseline_replaces_the_kept_baseline(spark, tables):
     tables.write([(1.0,)] * 3, "x double")
     tables.write([(1.0,)] * 3, "x double", BATCHES[0])
@@ -182,6 +226,65 @@ def test_days_of_a_time_column_are_windows(spark, tables):
     assert rows == [
         (datetime(2024, 2, 28), 28.0, "1 day"), (datetime(2024, 2, 29), 29.0, "1 day")
     ]  # fmt: skip
+
+
+@pytest.fixture(params=["America/New_York", "+05:30"])
+def zone(spark, request):
+    spark.conf.set("spark.sql.session.timeZone", request.param)
+    yield request.param
+    spark.conf.set("spark.sql.session.timeZone", "UTC")
+
+
+def test_days_start_at_midnight_in_the_time_zone_of_the_session(spark, tables, zone):
+    midnight = datetime(2024, 3, 10, tzinfo=UTC) + {
+        "America/New_York": timedelta(hours=5), "+05:30": -timedelta(hours=5, minutes=30)
+    }[zone]  # fmt: skip
+    tables.write([(1.0,)], "x double")
+    times = [midnight - timedelta(seconds=1), midnight, midnight + timedelta(hours=22)]
+    tables.write([(float(n), time) for n, time in enumerate(times)], "x double, at timestamp",
+                 BATCHES[0])  # fmt: skip
+    result = monitor_table(tables.output, tables.baseline, by="day", time_column="at", spark=spark)
+    assert (result.windows, result.newest_window) == (2, midnight)
+    rows = {row.dbx_aml_window: row for row in tables.profile().values()}
+    assert [rows[start].avg for start in sorted(rows)] == [0.0, 1.5]
+    ends = spark.read.format("delta").load(f"{Table(tables.output).path}_profile_metrics")
+    newest = ends.where("column_name = 'x'").selectExpr("max(unix_micros(window.end)) AS m")
+    # On this day New York goes to summer time.
+    hours = 23 if zone == "America/New_York" else 24
+    end = midnight + timedelta(hours=hours)
+    assert newest.collect()[0].m == end.timestamp() * 1_000_000
+
+
+def test_a_day_without_rows_is_no_window_and_drift_skips_it(spark, tables):
+    tables.write([(1.0,)], "x double")
+    rows = [(1.0, date(2024, 5, 1)), (3.0, date(2024, 5, 4)), (9.0, None)]
+    tables.write(rows, "x double, day date", BATCHES[0])
+    result = monitor_table(tables.output, tables.baseline, by="day", time_column="day", spark=spark)
+    assert result.windows == 2
+    last = max(start for start, _ in tables.profile())
+    row = tables.drift()[last, "x", "CONSECUTIVE"]
+    assert row.avg_delta == 2
+    assert (row.window.start - row.window_cmp.start) == timedelta(days=3)
+
+
+def test_a_table_without_rows_has_no_windows(spark, tables, tmp_path):
+    tables.write([(1.0,)], "x double")
+    tables.write([], "x double", BATCHES[0])
+    result = monitor_table(tables.output, tables.baseline, page=tmp_path / "d.html", spark=spark)
+    assert (result.windows, result.rows, result.newest_window, result.drift) == (0, 0, None, [])
+    assert "newest window" in (tmp_path / "d.html").read_text(encoding="utf-8")
+
+
+def test_a_column_of_a_million_different_texts_has_50_bins(spark, tables):
+    frame = spark.range(1_000_000).selectExpr("concat('user ', id) AS t")
+    frame.write.format("delta").save(Table(tables.baseline).path)
+    scoring = f"named_struct('batch', {BATCHES[0]}L, 'model_version', '1') AS _scoring"
+    frame.selectExpr("*", scoring).write.format("delta").save(Table(tables.output).path)
+    monitor_table(tables.output, tables.baseline, spark=spark)
+    row = tables.profile()[BATCHES[0], "t"]
+    assert row.distinct_count == pytest.approx(1_000_000, rel=0.15)
+    assert row.dbx_aml_bin_counts == [1] * 50 + [999_950, 0]
+    assert tables.drift()[BATCHES[0], "t", "BASELINE"].population_stability_index == 0
 
 
 def test_columns_without_a_baseline_are_named_and_compared_with_the_batch_before(spark, tables):
@@ -311,6 +414,29 @@ def test_labels_that_come_later_fill_older_windows(spark, tables, tmp_path):
         monitor_table(tables.output, tables.baseline, **arguments)
 
 
+def test_errors_above_and_scores_below_their_threshold_are_alerts(spark, tables, few_rows):
+    columns = "prediction double, fact double"
+    tables.write([(1.0, 1.0)] * 20, columns)
+    arguments = {"label": "fact", "spark": spark, "thresholds": {"rmse": 2, "r2": 0.5, "mape": 9}}
+    tables.write([(float(n), float(n)) for n in range(10)], columns, BATCHES[0])
+    result = monitor_table(tables.output, tables.baseline, **arguments)
+    assert (result.alerts, result.quality["r2_score"]) == ([], 1)
+    tables.write([(float(n), float(n) + 3) for n in range(10)], columns, BATCHES[1])
+    # A window of few labels is not judged: the newest with enough labels is.
+    tables.write([(0.0, 90.0)] * 3, columns, BATCHES[2])
+    for computed in (2, 0):
+        result = monitor_table(tables.output, tables.baseline, **arguments)
+        assert result.windows_computed == computed
+        alerts = {(a.threshold, a.column_name): (a.value, a.limit) for a in result.alerts}
+        assert alerts == {
+            ("rmse", ":table"): (3, 2),
+            ("r2", ":table"): (pytest.approx(1 - 9 / 8.25), 0.5),
+        }
+        assert result.quality_window.microsecond == BATCHES[1] % 1_000_000
+    with pytest.raises(ArgumentError, match="threshold rmse must go with labels"):
+        monitor_table(tables.output, thresholds={"rmse": 2}, spark=spark)
+
+
 def test_labels_of_the_scored_table_are_classes_where_they_are_texts(spark, tables):
     columns = "prediction string, label string"
     rows = [("a", "a"), ("a", "b"), ("b", "b"), ("b", "b"), ("a", None)]
@@ -350,8 +476,14 @@ def test_batches_of_scoring_are_windows_from_the_ledger(spark, tables, tmp_path)
     assert (row["count"], row.dbx_aml_percent_quarantined) == (1, pytest.approx(100 / 3))
     assert [item["count"] for item in row.frequent_items] == [1]
     second = score_table(input_table=tables.baseline, batch_id="2", **arguments)
-    result = monitor_table(tables.output, tables.baseline, spark=spark)
+    limits = {"percent_quarantined": 30}
+    result = monitor_table(tables.output, tables.baseline, thresholds=limits, spark=spark)
     assert (result.windows, result.windows_computed) == (2, 1)
+    assert result.percent_quarantined == pytest.approx(100 / 3)
+    (alert,) = result.alerts
+    assert (alert.column_name, alert.threshold, alert.limit) == (
+        ":quarantine", "percent_quarantined", 30
+    )  # fmt: skip
     row = tables.drift()[second.batch, "prediction", "CONSECUTIVE"]
     assert (row.wasserstein_distance, row.window_cmp.start.microsecond) == (
         0,

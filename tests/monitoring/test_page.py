@@ -1,5 +1,6 @@
 """The page of monitoring, from rows of the tables."""
 
+import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,31 @@ NOW = {
     "delay": ([0, 100, 200, 500, 200], [0.0, -300.0, 600.0, 9000.0, 9000.0]),
     "<b>carrier": ([580, 400, 10, 10], []),
 }
+
+THRESHOLDS = {"psi": 0.2, "rmse": 20.0, "percent_quarantined": 5.0}
+TABLE_ROWS = [
+    {
+        "dbx_aml_window": day,
+        "window": {"start": START + timedelta(days=day)},
+        "column_name": ":table",
+        "dbx_aml_labeled_rows": 2000,
+        "root_mean_squared_error": 18.0 + day,
+        "r2_score": 0.5,
+        "mean_squared_error": 400.0,
+    }
+    for day in (0, 1)
+]
+TABLE_ROWS.insert(
+    1,
+    {
+        **TABLE_ROWS[0],
+        "column_name": ":quarantine",
+        "root_mean_squared_error": None,
+        "r2_score": None,
+        "frequent_items": [{"item": "x <b>is null", "count": 40}],
+        "dbx_aml_percent_quarantined": 2.0,
+    },
+)
 
 
 def numbers(values, name):
@@ -73,7 +99,7 @@ def page():
         seconds=1.0,
     )
     profiles = [{"column_name": name, **numbers(NOW, name)} for name in BINS]
-    return render_page(replace(result), baselines, profiles, rows, {"psi": 0.2})
+    return render_page(replace(result), baselines, profiles, rows, TABLE_ROWS, THRESHOLDS)
 
 
 def without_library(page):
@@ -97,8 +123,14 @@ def test_names_and_values_are_text(page):
 
 def test_each_plot_has_a_title_a_description_and_a_table(page):
     text = without_library(page)
-    history = "Drift over time: population stability index"
-    titles = [history, "delay", "&lt;b&gt;carrier"]
+    titles = [
+        "Drift over time: population stability index",
+        "Quality over time: root mean squared error",
+        "Quality over time: R2",
+        "Quarantined rows over time",
+        "delay",
+        "&lt;b&gt;carrier",
+    ]
     assert re.findall("<h2>(.*?)</h2>", text) == titles
     labels = re.findall('role="img" aria-label="Plot of (.*?)"', text)
     assert [label[: len(title) + 2] for label, title in zip(labels, titles, strict=True)] == [
@@ -114,9 +146,26 @@ def test_each_plot_has_a_title_a_description_and_a_table(page):
 def test_each_threshold_is_a_line_in_a_plot_of_its_distance(page):
     text = without_library(page)
     assert "of each column against the baseline; the dashed line is the threshold 0.2." in text
-    assert '"dash":"dash"' in text
-    assert '"y0":0.2' in text
+    assert "predictions with a label; the dashed line is the threshold 20." in text
+    assert "were not scored; the dashed line is the threshold 5." in text
+    assert text.count('"dash":"dash"') == 3
+    assert [float(y) for y in re.findall('"y0":([0-9.]+)', text)] == [0.2, 20, 5]
 
 
 def test_the_text_comes_before_the_library_of_the_plots(page):
     assert page.index("<h1>") < page.index("</table>") < page.index("plotly.js v")
+
+
+def test_a_window_without_quarantined_rows_has_a_share_of_0(page):
+    figure = without_library(page).split('aria-label="Plot of Quarantined rows over time')[1]
+    figure = json.loads(re.search('"application/json">(.*?)</script>', figure)[1])
+    assert figure["data"][0]["y"] == [2.0, 0.0]
+    cells = re.findall("<td[^>]*>(.*?)</td>", without_library(page))
+    position = cells.index("x &lt;b&gt;is null")
+    assert cells[position - 1 : position + 2] == ["2024-05-01 00:00:00", cells[position], "40"]
+
+
+def test_the_mean_squared_error_is_shown_where_it_has_a_threshold(page):
+    titles = re.findall("<h2>(.*?)</h2>", without_library(page))
+    assert "Quality over time: mean squared error" not in titles
+    assert TABLE_ROWS[0]["mean_squared_error"] == 400.0
