@@ -1,10 +1,10 @@
 # Databricks notebook source
 # MAGIC %md
-# MAGIC # 06 Monitor: drift of what was scored
+# MAGIC # 06 Monitor: drift and quality of what was scored
 # MAGIC
-# MAGIC Each batch of a scored table is compared with the rows that trained the model. The distances
-# MAGIC of all columns go to tables with the column names of Databricks' data profiling, and to a
-# MAGIC page. A batch is computed once: the next run reads only new batches. The widgets are the
+# MAGIC Each batch of a scored table is compared with the rows that trained the model, and its
+# MAGIC predictions with the labels. The numbers go to tables with the column names of Databricks'
+# MAGIC data profiling, and to a page. A batch is computed once: the next run reads only new batches. The widgets are the
 # MAGIC arguments of `dbx_aml.monitor_table`.
 # MAGIC
 # MAGIC | widget | example | required | meaning |
@@ -13,13 +13,16 @@
 # MAGIC | `input_table` | `flights` | no | table of the training rows; empty: made-up flights |
 # MAGIC | `row_filter` | `month <= 9` | yes | training rows, as an SQL predicate |
 # MAGIC | `baseline_table` | `flights_training` | yes | table to keep the training rows in |
-# MAGIC | `thresholds` | `{"psi": 0.2}` | yes | largest distances from the baseline, as JSON |
+# MAGIC | `label` | `arr_delay` | no | column of the labels; empty: no quality |
+# MAGIC | `label_table` | `arrivals` | no | table of the labels; empty: the output table |
+# MAGIC | `key` | `id` | with `label_table` | column of both tables that identifies a row |
+# MAGIC | `thresholds` | `{"psi": 0.2}` | yes | largest distances and errors, as JSON |
 # MAGIC | `page` | `drift.html` | yes | file of the page |
 # MAGIC
 # MAGIC **Writes** the baseline table once, the tables `<output>_profile_metrics`,
 # MAGIC `<output>_drift_metrics` and `<output>_monitor_baseline`, and the page. **Ends with** the
-# MAGIC number of `batches`, the `rows` of the newest one, `psi` by column, and the columns that
-# MAGIC `drifted`.
+# MAGIC number of `batches`, the `rows` of the newest one, `psi` by column, the columns that
+# MAGIC `drifted`, and the `quality` of the predictions.
 
 # COMMAND ----------
 
@@ -31,6 +34,9 @@ dbutils.widgets.text("output_table", "")
 dbutils.widgets.text("input_table", "")
 dbutils.widgets.text("row_filter", "month <= 9")
 dbutils.widgets.text("baseline_table", "flights_training")
+dbutils.widgets.text("label", "arr_delay")
+dbutils.widgets.text("label_table", "")
+dbutils.widgets.text("key", "")
 dbutils.widgets.text("thresholds", '{"psi": 0.2}')
 dbutils.widgets.text("page", "drift.html")
 
@@ -54,22 +60,26 @@ baseline.write.mode("ignore").saveAsTable(widget("baseline_table"))
 # COMMAND ----------
 
 # MAGIC %md
-# MAGIC ## Drift
+# MAGIC ## Drift and quality
 # MAGIC A population stability index (PSI) of 0 means the same distribution as in the training rows,
-# MAGIC above 0.2 a large change. A batch of fewer than 1,000 rows is never called drift.
+# MAGIC above 0.2 a large change. A batch of fewer than 1,000 rows is never called drift. The labels
+# MAGIC are joined by the key; labels that come later fill older batches.
 
 # COMMAND ----------
 
 result = dbx_aml.monitor_table(
     output_table,
     widget("baseline_table"),
+    **{name: widget(name) or None for name in ("label", "label_table", "key")},
     thresholds=json.loads(widget("thresholds")),
     page=widget("page"),
     spark=spark,
 )
 print(f"{result.windows} batches, {result.rows:,} rows in the newest, {result.seconds:.1f} s")
 for alert in result.alerts:
-    print(f"{alert.column_name}: {alert.threshold} {alert.value:.2f} above {alert.limit}")
+    print(f"{alert.column_name}: {alert.threshold} {alert.value:.2f}, limit {alert.limit}")
+for name, value in result.quality.items():
+    print(f"{name} {value:.3f} in the batch of {result.quality_window:%Y-%m-%d %H:%M}")
 
 # COMMAND ----------
 
@@ -110,6 +120,7 @@ exit_value = {
     "baseline": result.baseline,
     "psi": {row["column_name"]: row["population_stability_index"] for row in result.drift},
     "drifted": sorted({alert.column_name for alert in result.alerts}),
+    "quality": result.quality,
 }
 
 # COMMAND ----------

@@ -650,16 +650,9 @@ def test_the_scheduled_job_scores_new_rows_with_the_deployed_wheel(
     deployer: Callable[..., Deployer], spark: Any, mlflow_store: str, tmp_path: Path
 ) -> None:
     """End to end: the CLI deploys and starts the job; its command runs from the wheel."""
-    link = tmp_path / "link" / "config.json"
-    servers = {"databricks_tracking_uri": mlflow_store, "registry": "databricks"}
-    link.parent.mkdir()
-    link.write_text(json.dumps({"dbx_aml": {"mode": "databricks", **servers}}))
-    # Table names with three parts need a catalog: Spark's built-in one replaces Unity Catalog.
-    cli = deployer("dev", "serverless", "catalog=spark_catalog", f"config={link}")
+    cli = scoring_deployer(deployer, mlflow_store, tmp_path)
     workspace = cli.databricks
-    workspace.catalogs.names.add("spark_catalog")
-    schema = "dev_ana_dbx_aml"
-    tables = tmp_path / "lake" / "warehouse" / f"{schema}.db"
+    tables = tmp_path / "lake" / "warehouse" / f"{SCHEMA}.db"
 
     def add(first: int, count: int) -> None:
         numbers = spark.range(first, first + count).selectExpr("id", "id * 1D AS x", "2D AS y")
@@ -669,17 +662,7 @@ def test_the_scheduled_job_scores_new_rows_with_the_deployed_wheel(
         )
 
     add(0, 200)
-    register(save_model(tmp_path, choosy_sum, XY), f"spark_catalog.{schema}.arrival_delay")
-    workspace.jobs.run_task = WheelTasks(
-        workspace.files,
-        tmp_path / "cluster",
-        workspace.jobs,
-        {
-            "DBX_AML_LOCAL_ROOT": str(tmp_path / "lake"),
-            # Without its second compiler the JVM runs short jobs twice as fast.
-            "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-        },
-    )
+    register(save_model(tmp_path, choosy_sum, XY), MODEL_NAME)
 
     cli("deploy")
     output = cli("run", "score")
@@ -706,6 +689,92 @@ def test_the_scheduled_job_scores_new_rows_with_the_deployed_wheel(
     assert output.endswith("SystemExit: 2")
 
 
+@pytest.mark.slow
+@pytest.mark.spark
+@pytest.mark.timeout(900)
+def test_a_distance_above_its_threshold_fails_the_scheduled_job_and_keeps_the_rows(
+    deployer: Callable[..., Deployer], spark: Any, mlflow_store: str, tmp_path: Path
+) -> None:
+    """End to end, with the task `monitor`: the job sends its mail where a run has failed."""
+    from mlflow import MlflowClient
+
+    cli = scoring_deployer(deployer, mlflow_store, tmp_path, "monitor_disabled=false")
+    bundle = cli.folder / "databricks.yml"
+    text = bundle.read_text(encoding="utf-8")
+    assert text.count("default: []\n") == 1, "the default of notification_addresses"
+    tables = tmp_path / "lake" / "warehouse" / f"{SCHEMA}.db"
+
+    def add(shift: int) -> None:
+        rows = spark.range(1000).selectExpr(f"id % 50 + {shift}D AS x", "2D AS y")
+        rows.write.format("delta").mode("append").save(str(tables / "flights"))
+
+    client = MlflowClient()
+    experiment_id = client.get_experiment_by_name("tests").experiment_id
+    run_id = client.create_run(experiment_id).info.run_id
+    register(save_model(tmp_path, choosy_sum, XY), MODEL_NAME, run_id)
+    try:
+        bundle.write_text(text.replace("default: []", "default: [ana@example.com]"))
+        cli("deploy")
+        add(0)
+        assert "TERMINATED SUCCESS" in cli("run", "score")
+        add(30)
+        with pytest.raises(AssertionError, match="TERMINATED FAILED"):
+            cli("run", "score")
+    finally:
+        bundle.write_text(text, encoding="utf-8")
+
+    workspace = cli.databricks
+    run = workspace.jobs.runs[max(workspace.jobs.runs)]
+    states = {task["task_key"]: task["state"]["result_state"] for task in run["tasks"]}
+    assert states == {"score": "SUCCESS", "monitor": "FAILED"}
+    (monitor,) = [task for task in run["tasks"] if task["task_key"] == "monitor"]
+    output = workspace.jobs.output(monitor["run_id"])
+    assert "dbx-aml: numbers must be within their thresholds: got psi" in output
+    assert output.endswith("SystemExit: 1")
+    notified = workspace.jobs.jobs[run["job_id"]]["settings"]["email_notifications"]
+    assert notified["on_failure"] == ["ana@example.com"]
+    scored = spark.read.format("delta").load(str(tables / "flights_scored"))
+    assert scored.count() == 2000
+    drift = spark.read.format("delta").load(str(tables / "flights_scored_drift_metrics"))
+    drifted = drift.where("dbx_aml_status = 'drift' AND drift_type = 'BASELINE'")
+    assert {row.column_name for row in drifted.collect()} == {"x", "prediction"}
+    (page,) = (tmp_path / "cluster" / "Volumes").rglob("drift.html")
+    assert "Drift over time" in page.read_text(encoding="utf-8")
+    (monitoring,) = client.search_runs([experiment_id], "tags.`dbx_aml.monitored_table` LIKE '%'")
+    assert [file.path for file in client.list_artifacts(monitoring.info.run_id)] == ["drift.html"]
+    assert monitoring.data.metrics["psi/x"] > 0.2
+
+
+# Table names with three parts need a catalog: Spark's built-in one replaces Unity Catalog.
+SCHEMA = "dev_ana_dbx_aml"
+MODEL_NAME = f"spark_catalog.{SCHEMA}.arrival_delay"
+
+
+def scoring_deployer(
+    deployer: Callable[..., Deployer], mlflow_store: str, tmp_path: Path, *variables: str
+) -> Deployer:
+    """Return a deployer whose jobs run here, on tables in the folder `lake`."""
+    link = tmp_path / "link" / "config.json"
+    servers = {"databricks_tracking_uri": mlflow_store, "registry": "databricks"}
+    link.parent.mkdir()
+    link.write_text(json.dumps({"dbx_aml": {"mode": "databricks", **servers}}))
+    cli = deployer("dev", "serverless", "catalog=spark_catalog", f"config={link}", *variables)
+    cli.databricks.catalogs.names.add("spark_catalog")
+    cli.databricks.jobs.run_task = WheelTasks(
+        cli.databricks.files,
+        tmp_path / "cluster",
+        cli.databricks.jobs,
+        {
+            "DBX_AML_LOCAL_ROOT": str(tmp_path / "lake"),
+            # On Databricks, MLflow's own server is the one of the workspace.
+            "MLFLOW_TRACKING_URI": mlflow_store,
+            # Without its second compiler the JVM runs short jobs twice as fast.
+            "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        },
+    )
+    return cli
+
+
 def output_of_last_run(workspace: Databricks) -> str:
     """Return the output of the one task that ran; the task `monitor` is off by default."""
     tasks = workspace.jobs.runs[max(workspace.jobs.runs)]["tasks"]
@@ -713,11 +782,11 @@ def output_of_last_run(workspace: Databricks) -> str:
     return workspace.jobs.output(task["run_id"])
 
 
-def register(model: str, name: str) -> None:
+def register(model: str, name: str, run_id: str | None = None) -> None:
     """Register the folder of a model as the first version, with the alias "champion"."""
     from mlflow import MlflowClient
 
     client = MlflowClient()
     client.create_registered_model(name)
-    version = client.create_model_version(name, source=model).version
+    version = client.create_model_version(name, source=model, run_id=run_id).version
     client.set_registered_model_alias(name, "champion", version)

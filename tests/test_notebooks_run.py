@@ -110,6 +110,9 @@ def test_the_monitor_notebook_compares_the_batch_with_the_training_rows(exit_val
     assert result["drifted"] == []
     assert {"dep_delay", "arr_delay", "carrier"} <= set(result["psi"])
     assert "month" not in result["psi"]
+    # The delay at arrival of the made-up flights follows the one at departure.
+    assert 0 < result["quality"]["mean_average_error"] < 30
+    assert result["quality"]["r2_score"] > 0.5
 
 
 def test_the_clean_notebook_lists_the_tables_and_the_model_and_deletes_nothing(exit_values) -> None:

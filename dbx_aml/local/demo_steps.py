@@ -198,7 +198,10 @@ class DemoFlow:
         return {"model_version": version}
 
     def _monitor(self) -> dict[str, Any]:
-        """Compare the three scored months with the training months: December has drift."""
+        """Compare the three scored months with the training months: December has drift.
+
+        The labels are in the output table: the flights have landed.
+        """
         page = self._page_folder.parent / "drift.html"
         self.pages["drift"] = str(page)
         widgets = {
@@ -212,6 +215,11 @@ class DemoFlow:
         _check_equal("monitored batches", len(self._versions), result["batches"])
         _check_equal("rows of the newest batch", self._flown_counts[12], result["rows"])
         _check_equal("drift of the delay in December", True, "arr_delay" in result["drifted"])
+        (december,) = self._spark.sql(
+            f"select avg(abs(prediction - arr_delay)) as error from {OUTPUT_TABLE} where month = 12"
+        ).collect()
+        error = result["quality"]["mean_average_error"]
+        _check_equal("error of December in minutes", f"{december.error:.6f}", f"{error:.6f}")
         return {"rows_read": result["rows"]}
 
     def _check_tables(self) -> dict[str, Any]:
