@@ -4,8 +4,8 @@
 # MAGIC
 # MAGIC Each batch of a scored table is compared with the rows that trained the model, and its
 # MAGIC predictions with the labels. The numbers go to tables with the column names of Databricks'
-# MAGIC data profiling, and to a page. A batch is computed once: the next run reads only new batches. The widgets are the
-# MAGIC arguments of `dbx_aml.monitor_table`.
+# MAGIC data profiling, and to a page. A batch is computed once: the next run reads only new
+# MAGIC batches. The widgets are the arguments of `dbx_aml.monitor_table`.
 # MAGIC
 # MAGIC | widget | example | required | meaning |
 # MAGIC |---|---|---|---|
