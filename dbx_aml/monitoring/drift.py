@@ -51,6 +51,18 @@ def compare_profiles(
     return row
 
 
+def compare_tables(reference: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of the drift table for two rows about all columns.
+
+    A column counts as added or missing where one of the two has only nulls in it.
+    """
+    before, now = set(reference["non_null_columns"] or ()), set(current["non_null_columns"] or ())
+    return {
+        "count_delta": current["count"] - reference["count"],
+        "non_null_columns_delta": {"added": len(now - before), "missing": len(before - now)},
+    }
+
+
 def _bins(profile: Mapping[str, Any]) -> BinCounts:
     return BinCounts(
         counts=profile.get("dbx_aml_bin_counts") or (), sums=profile.get("dbx_aml_bin_sums") or ()

@@ -61,9 +61,9 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 _FIRST_WINDOW = "the first window"
-_IS_DRIFT = "drift_type = 'BASELINE' AND slice_key IS NULL"
 # Value of `column_name` of a row about all columns.
 TABLE_ROW = ":table"
+_IS_DRIFT = f"drift_type = 'BASELINE' AND slice_key IS NULL AND column_name <> '{TABLE_ROW}'"
 # Rows of each version of the model are a slice.
 SLICE_KEY = f"{SCORING}.model_version"
 # Columns of the profile table that a run needs of windows that it does not compute.
@@ -79,6 +79,7 @@ _KEPT_COLUMNS = (
     "percent_null",
     "percent_zeros",
     "percent_distinct",
+    "non_null_columns",
     "frequent_items",
     *QUALITY_METRICS,
     "dbx_aml_bin_counts",
@@ -480,23 +481,22 @@ class _MonitoringRun:
             rows = [
                 *rows,
                 *self._profile_table.read(
-                    f"{self._is_granularity} AND dbx_aml_window IN ({_numbers(missing)}) "
-                    "AND column_name NOT LIKE ':%'",
+                    f"{self._is_granularity} AND dbx_aml_window IN ({_numbers(missing)})",
                     _KEPT_COLUMNS,
                 ),
             ]
         profiles: dict[ProfileKey, dict[str, Mapping[str, Any]]] = {}
         for row in rows:
-            if _is_column_row(row):
-                key = ProfileKey(row["dbx_aml_window"], row["slice_value"])
-                profiles.setdefault(key, {})[row["column_name"]] = row
+            key = ProfileKey(row["dbx_aml_window"], row["slice_value"])
+            profiles.setdefault(key, {})[row["column_name"]] = row
+        names = [TABLE_ROW, *(column.name for column in self._columns)]
         self._new_drift = [
             row
             for key, profile in profiles.items()
             if key.window in compared
-            for column in self._columns
-            if column.name in profile
-            for row in self._drift_rows(column, key, compared[key.window], profiles)
+            for name in names
+            if name in profile
+            for row in self._drift_rows(name, key, compared[key.window], profiles)
         ]
         written = _numbers(set(compared) | gone)
         self._drift_table.write(
@@ -505,28 +505,27 @@ class _MonitoringRun:
 
     def _drift_rows(
         self,
-        column: MonitoredColumn,
+        name: str,
         key: ProfileKey,
         previous: int | None,
         profiles: Mapping[ProfileKey, Mapping[str, Mapping[str, Any]]],
     ) -> list[dict[str, Any]]:
         """Return the rows of a column in a window: against the baseline and the window before."""
-        current = profiles[key][column.name]
-        baseline = self._baselines[column.name]
+        current = profiles[key][name]
         references: list[tuple[str, Any, Any]] = []
-        if baseline.source == self._source:
-            references.append(("BASELINE", baseline.profile, None))
-        before = profiles.get(ProfileKey(previous, key.slice_value), {}).get(column.name)
+        baseline = self._baseline_profile(name)
+        if baseline is not None:
+            references.append(("BASELINE", baseline, None))
+        before = profiles.get(ProfileKey(previous, key.slice_value), {}).get(name)
         if before is not None and previous is not None:
             references.append(("CONSECUTIVE", before, self._period(previous)))
         drift_rows: list[dict[str, Any]] = [
             {
                 **self._window_columns(current["dbx_aml_window"], key.slice_value),
-                "column_name": column.name,
-                "data_type": column.data_type,
+                "column_name": name,
                 "drift_type": drift_type,
                 "window_cmp": period,
-                **drift.compare_profiles(column.kind, reference, current),
+                **self._compare(name, reference, current),
                 "dbx_aml_rows": current["count"],
             }
             for drift_type, reference, period in references
@@ -534,6 +533,26 @@ class _MonitoringRun:
         for row in drift_rows:
             row["dbx_aml_status"] = drift.drift_status(row, self._thresholds)
         return drift_rows
+
+    def _baseline_profile(self, name: str) -> Mapping[str, Any] | None:
+        """Return the numbers of a column, or of all columns, in the baseline; None without it."""
+        profiles = {
+            name: baseline.profile
+            for name, baseline in self._baselines.items()
+            if baseline.source == self._source
+        }
+        return _table_row(profiles) if name == TABLE_ROW else profiles.get(name)
+
+    def _compare(
+        self, name: str, reference: Mapping[str, Any], current: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        if name == TABLE_ROW:
+            return drift.compare_tables(reference, current)
+        column = next(column for column in self._columns if column.name == name)
+        return {
+            "data_type": column.data_type,
+            **drift.compare_profiles(column.kind, reference, current),
+        }
 
     def result(self, start_time: float) -> MonitoringResult:
         """Return the result, from the tables."""
@@ -620,6 +639,7 @@ class _MonitoringRun:
             self._drift_table.complete(row)
             for row in self._new_drift
             if row["dbx_aml_window"] == start
+            and row["column_name"] != TABLE_ROW
             and row["drift_type"] == "BASELINE"
             and row["slice_key"] is None
         ]
@@ -710,6 +730,8 @@ def _table_row(profile: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "column_name": TABLE_ROW,
         "count": max((numbers["count"] for numbers in profile.values()), default=0),
         "non_null_columns": [
-            name for name, numbers in profile.items() if numbers["num_nulls"] < numbers["count"]
+            name
+            for name, numbers in profile.items()
+            if numbers["count"] > numbers.get("num_nulls", 0)
         ],
     }

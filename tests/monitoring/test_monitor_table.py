@@ -53,7 +53,7 @@ def tables(spark, tmp_path):
             return {(row.dbx_aml_window, row.column_name): row for row in rows}
 
         def drift(self):
-            rows = self.read("drift")
+            rows = self.read("drift", "slice_key IS NULL AND column_name <> ':table'")
             return {(row.dbx_aml_window, row.column_name, row.drift_type): row for row in rows}
 
     return Tables()
@@ -231,6 +231,23 @@ def test_days_of_a_time_column_are_windows(spark, tables):
     ]  # fmt: skip
 
 
+def test_the_drift_of_the_table_has_the_columns_that_came_and_went(spark, tables):
+    columns = "x double, y double, z string"
+    tables.write([(1.0, 2.0, None)] * 2, columns)
+    tables.write([(1.0, 2.0, None)] * 5, columns, BATCHES[0])
+    tables.write([(None, 2.0, "a")] * 3, columns, BATCHES[1])
+    monitor_table(tables.output, tables.baseline, spark=spark)
+    found = {
+        (row.dbx_aml_window, row.drift_type): (row.count_delta, *row.non_null_columns_delta)
+        for row in tables.read("drift", "column_name = ':table' AND slice_key IS NULL")
+    }
+    assert found == {
+        (BATCHES[0], "BASELINE"): (3, 0, 0),
+        (BATCHES[1], "BASELINE"): (1, 1, 1),
+        (BATCHES[1], "CONSECUTIVE"): (-2, 1, 1),
+    }
+
+
 @pytest.fixture(params=["America/New_York", "+05:30"])
 def zone(spark, request):
     spark.conf.set("spark.sql.session.timeZone", request.param)
@@ -357,7 +374,7 @@ def test_each_version_of_the_model_is_a_slice(spark, tables):
     whole = found[BATCHES[1], None, None]
     assert (whole["count"], whole.avg, whole.stddev) == pytest.approx((8, 6.75, 4.166190))
     assert found[BATCHES[1], key, "2"].avg == 9
-    rows = tables.read("drift", "slice_value IS NOT NULL")
+    rows = tables.read("drift", "slice_value IS NOT NULL AND column_name = 'x'")
     moved = {(row.dbx_aml_window, row.slice_value, row.drift_type): row.avg_delta for row in rows}
     assert moved == {
         (BATCHES[0], "1", "BASELINE"): 0,
