@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pyspark.errors import AnalysisException
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
     ArrayType,
@@ -16,7 +17,7 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
-from dbx_aml._common.errors import ArgumentError
+from dbx_aml._common.errors import ArgumentError, TableNotFoundError
 from dbx_aml._common.text import sql_identifier
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def read_collected_rows(spark: SparkSession, folder: str, schema: StructType) ->
         A row for each row of a request: the columns of the schema, and `collected_time` timestamp.
 
     Raises:
-        ArgumentError: The schema has a column `collected_time`.
+        ArgumentError: The schema has a column `collected_time` or `collected_file`.
+        TableNotFoundError: The folder does not exist.
 
     Source:
         Microsoft Learn, "Collect production data from models deployed for real-time inferencing":
@@ -103,8 +105,18 @@ def find_collected_columns(spark: SparkSession, folder: str) -> list[str]:
 
 
 def _read_events(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
-    events = spark.read.options(**FILES).schema(_EVENT).json(list(paths))
-    return events.select("*", F.col("_metadata.file_path").alias(FILE_COLUMN))
+    try:
+        events = spark.read.options(**FILES).schema(_EVENT).json(list(paths))
+        # Spark Connect looks for the folder when it answers the schema.
+        names = events.schema.names
+    except AnalysisException as err:
+        if "PATH_NOT_FOUND" not in str(err):
+            raise
+        raise TableNotFoundError(
+            f"collected_folder must exist and be readable: got {', '.join(paths)!r}; name the "
+            "folder of a deployment, for example modelDataCollector/delay/blue/model_inputs"
+        ) from err
+    return events.select(*names, F.col("_metadata.file_path").alias(FILE_COLUMN))
 
 
 def _column(field: StructField) -> str:

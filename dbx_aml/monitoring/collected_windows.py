@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pyspark.errors import AnalysisException
 from pyspark.sql import functions as F
 
-from dbx_aml._common.errors import ArgumentError, TableNotFoundError
-from dbx_aml.monitoring.collected_rows import FILE_COLUMN, FILES, read_collected_files
+from dbx_aml._common.errors import ArgumentError
+from dbx_aml.monitoring.collected_rows import (
+    FILE_COLUMN,
+    FILES,
+    TIME_COLUMN,
+    read_collected_files,
+)
 from dbx_aml.monitoring.windows import Window, Windows
 
 if TYPE_CHECKING:
@@ -46,16 +50,8 @@ class CollectedWindows(Windows):
                 "collected_folder must go with hours, days, weeks or months: got by='batch'; use "
                 "for example by='day'"
             )
-        try:
-            rows = read_collected_files(spark, [folder], schema)
-        except AnalysisException as err:
-            if "PATH_NOT_FOUND" not in str(err):
-                raise
-            raise TableNotFoundError(
-                f"collected_folder must exist and be readable: got {folder!r}; name the folder "
-                "of a deployment's model_inputs"
-            ) from err
-        super().__init__(spark, rows, kind)
+        super().__init__(spark, read_collected_files(spark, [folder], schema), kind)
+        self.columns_left_out = {TIME_COLUMN, FILE_COLUMN}
         self._folder = folder
         self._schema = schema
         self._files: dict[int, list[str]] = {}

@@ -23,7 +23,7 @@ from dbx_aml.monitoring.baseline import (
     write_baseline,
 )
 from dbx_aml.monitoring.bins import MonitoredColumn, find_columns
-from dbx_aml.monitoring.collected_rows import TIME_COLUMN, find_collected_columns
+from dbx_aml.monitoring.collected_rows import find_collected_columns
 from dbx_aml.monitoring.collected_windows import CollectedWindows
 from dbx_aml.monitoring.metric_tables import (
     BASELINE_COLUMNS,
@@ -168,8 +168,7 @@ def monitor_table(
     else:
         schema = run.find_collected_schema(collected_folder)
         windows = CollectedWindows(spark, collected_folder, schema, by)
-        time_column = TIME_COLUMN
-    run.find_windows(windows, time_column, labels)
+    run.find_windows(windows, labels)
     run.load_baseline()
     run.compute_windows()
     result = run.result(start_time)
@@ -260,14 +259,12 @@ class _MonitoringRun:
         ddl = ", ".join(f"{sql_identifier(name)} {kind}" for name, kind in types.items())
         return self._spark.createDataFrame([], ddl).schema
 
-    def find_windows(
-        self, windows: Windows, time_column: str | None, label: LabelColumn | None
-    ) -> None:
+    def find_windows(self, windows: Windows, label: LabelColumn | None) -> None:
         """Find the columns, the windows and the labels."""
         self._progress("Looking up the windows")
         self._windows = windows
         # The drift of a key says nothing.
-        left_out = {time_column, None if label is None else label.key}
+        left_out = {*windows.columns_left_out, None if label is None else label.key}
         columns = find_columns(windows.rows)
         self._columns = [column for column in columns if column.name not in left_out]
         self._all_windows = windows.read()
@@ -282,7 +279,8 @@ class _MonitoringRun:
         if self._baseline_rows is not None:
             self._progress("Reading the baseline")
             self._baselines = self._compute_baseline(self._baseline_rows)
-        new_columns = [c for c in self._columns if c.name not in self._baselines]
+        kinds = {name: baseline.column.kind for name, baseline in self._baselines.items()}
+        new_columns = [c for c in self._columns if kinds.get(c.name) != c.kind]
         if new_columns and self._all_windows:
             self._progress("Reading the first window")
             first = self._windows.select(self._all_windows[:1])

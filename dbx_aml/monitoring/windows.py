@@ -71,6 +71,8 @@ class Windows:
         self.rows = rows
         self.kind = kind
         self.model_run_id: str | None = None
+        # Columns whose drift says nothing: the time has another range in each window.
+        self.columns_left_out: set[str] = set()
 
     @property
     def key(self) -> Column:
@@ -153,6 +155,7 @@ class TableWindows(Windows):
         self._table = table
         self._table_id = identity.id
         self._time_column = time_column
+        self.columns_left_out = {time_column} if time_column else set()
         types = column_types(self.rows)
         self._has_batches = "batch:bigint" in types.get("_scoring", "")
         self._quarantine_tables = [table.sibling("quarantine").name]

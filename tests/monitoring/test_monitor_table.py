@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from pyspark.sql import functions as F
 
 from dbx_aml import monitor_table, score_table
 from dbx_aml._common.errors import ArgumentError, MonitoringError, TableNotFoundError
 from dbx_aml.monitoring import drift
+from dbx_aml.monitoring.bins import Bins, MonitoredColumn
 from dbx_aml.monitoring.monitor_table import windows_to_compare
+from dbx_aml.monitoring.profile import ProfileKey, profile_windows
 from dbx_aml.scoring.delta_table import Table
 from tests.support.models import XY, choosy_sum, save_model
 
@@ -128,6 +131,21 @@ def test_drift_is_computed_against_the_baseline_and_the_batch_before(
     assert len(over_time) == 2, "a plot for each threshold"
     assert all(title.startswith("Drift over time: ") for title in over_time)
     assert (first, second) == ("t", "x")
+
+
+def test_one_spark_job_reads_all_columns_and_windows(spark):
+    columns = [MonitoredColumn("a", "double"), MonitoredColumn("b", "string")]
+    rows = spark.range(100).selectExpr("id / 2 AS a", "CAST(id % 3 AS STRING) AS b", "id % 5 AS w")
+    bins = {"a": Bins(edges=(0.0, 20.0, 40.0)), "b": Bins(values=("0", "1"))}
+    spark.sparkContext.setJobGroup("profile", "")
+    try:
+        profiles = profile_windows(rows, columns, bins, F.col("w"))
+        jobs = spark.sparkContext.statusTracker().getJobIdsForGroup("profile")
+    finally:
+        spark.sparkContext.setLocalProperty("spark.jobGroup.id", None)
+    assert len(profiles) == 5
+    assert profiles[ProfileKey(0, None)]["a"]["dbx_aml_bin_counts"] == [0, 9, 8, 3]
+    assert len(jobs) == 1
 
 
 def test_few_rows_are_no_drift(spark, tables):
