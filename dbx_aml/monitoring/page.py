@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dbx_aml._common.errors import MonitoringError
 from dbx_aml._common.html import StyledCell, html_table
 from dbx_aml._common.redact import redact
-from dbx_aml._common.text import install_command
+from dbx_aml._common.text import install_command, plural
 from dbx_aml.monitoring.baseline import ColumnBaseline
 from dbx_aml.monitoring.quality import quality_numbers
 from dbx_aml.monitoring.quarantine import QUARANTINE_ROW
@@ -57,6 +57,7 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin: 2.5rem 0 0; }
 section { border-top: 1px solid var(--line); margin-top: 2rem; }
 table { border-collapse: collapse; } th, td { border-bottom: 1px solid var(--line);
   padding: .2rem .8rem .2rem 0; vertical-align: top; }
+td:first-child { min-width: 8rem; overflow-wrap: anywhere; }
 .wide { margin: 1rem 0; overflow-x: auto; } .plot { overflow: hidden; min-height: 360px; }
 summary { cursor: pointer; padding: .5rem 0; }
 """
@@ -164,15 +165,23 @@ def _summary(result: MonitoringResult) -> str:
         ("baseline", result.baseline),
         ("columns without baseline", ", ".join(result.columns_without_baseline) or "none"),
         ("quarantined %", _number_text(result.percent_quarantined)),
-        *((name, _number_text(value)) for name, value in result.quality.items()),
-        ("beyond a threshold", ", ".join(map(_alert_text, result.alerts)) or "none"),
+        *((_QUALITY[name], _number_text(value)) for name, value in result.quality.items()),
+        ("beyond a threshold", _alerts_text(result.alerts)),
     ]
     return html_table(rows)
 
 
-def _alert_text(alert: ThresholdAlert) -> str:
-    column = "" if alert.column_name.startswith(":") else f" of {alert.column_name}"
-    return f"{alert.threshold}{column} {_number_text(alert.value)} (limit {alert.limit:g})"
+def _alerts_text(alerts: Sequence[ThresholdAlert]) -> str:
+    """Return the alerts that are about no column, and the number of the others."""
+    texts = [
+        f"{alert.threshold} {_number_text(alert.value)} (limit {alert.limit:g})"
+        for alert in alerts
+        if alert.column_name.startswith(":")
+    ]
+    distances = len(alerts) - len(texts)
+    if distances:
+        texts.insert(0, plural(distances, "distance"))
+    return ", ".join(texts) or "none"
 
 
 def _overview(result: MonitoringResult) -> str:
