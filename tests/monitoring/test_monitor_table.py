@@ -177,36 +177,22 @@ def test_a_second_run_computes_only_a_new_batch_and_a_changed_batch(spark, table
     assert not [key for key in tables.drift() if key[0] == BATCHES[1]]
 
 
-def delete_rows(table, files):
-    """Delete files of a table, so that a run which reads their rows fails."""
-    for path in files:
-        path.unlink()
-        path.with_name(f".{path.name}.crc").unlink(missing_ok=True)
-    assert files, table
-
-
-def test_a_run_reads_no_row_of_an_older_window_or_of_the_baseline(spark, tables):
-    folders = {name: Path(Table(name).path) for name in (tables.output, tables.baseline)}
-    tables.write([(1.0, "a"), (2.0, "b")], "x double, t string")
-    tables.write([(1.0, "a")] * 4, "x double, t string", BATCHES[0])
-    monitor_table(tables.output, tables.baseline, spark=spark)
-    for name, folder in folders.items():
-        delete_rows(name, sorted(folder.glob("*.parquet")))
-    assert monitor_table(tables.output, tables.baseline, spark=spark).windows_computed == 0
-
-
-def test_a_run_with_a_ledger_reads_only_the_new_batch(spark, tables, tmp_path):
+def test_a_later_run_reads_the_rows_of_a_new_batch_alone(spark, tables, tmp_path):
     model = save_model(tmp_path, choosy_sum, XY)
     arguments = {"model_uri": model, "output_table": tables.output, "spark": spark}
     tables.write([(1.0, 2.0), (2.0, 3.0)], "x double, y double")
     score_table(input_table=tables.baseline, batch_id="1", **arguments)
     monitor_table(tables.output, tables.baseline, spark=spark)
-    folder = Path(Table(tables.output).path)
-    older = sorted(folder.glob("*.parquet"))
+    older = sorted(Path(Table(tables.output).path).glob("*.parquet"))
     score_table(input_table=tables.baseline, batch_id="2", **arguments)
-    delete_rows(tables.output, older)
+    for path in [*older, *Path(Table(tables.baseline).path).glob("*.parquet")]:
+        path.unlink()
+        path.with_name(f".{path.name}.crc").unlink(missing_ok=True)
     result = monitor_table(tables.output, tables.baseline, spark=spark)
     assert (result.windows, result.windows_computed, result.rows) == (2, 1, 2)
+    for path in Path(Table(tables.output).path).glob("*.parquet"):
+        path.unlink()
+    assert monitor_table(tables.output, tables.baseline, spark=spark).windows_computed == 0
 
 
 def test_the_first_window_with_a_new_column_is_its_baseline_from_then_on(spark, tables):
