@@ -358,7 +358,7 @@ class _MonitoringRun:
         return self._profile_table.read(f"{self._is_granularity} AND ({condition})", _KEPT_COLUMNS)
 
     def _update_table_rows(self, replaced: set[int], rows: Iterable[dict[str, Any]]) -> None:
-        """Put new rows about all columns in the place of those of their windows."""
+        """Replace the rows about all columns of some windows."""
         self._table_rows = {
             key: row for key, row in self._table_rows.items() if key[0] not in replaced
         }
@@ -467,7 +467,7 @@ class _MonitoringRun:
         """Write the drift of changed windows, and of the window after each changed or gone one.
 
         Args:
-            rows: New rows of the profile table, and those of unchanged windows that were read.
+            rows: New rows of the profile table, and the rows that were read of unchanged windows.
             changed: Starts of the windows that are new or changed.
             gone: Starts of windows that have no more rows.
         """
@@ -533,7 +533,7 @@ class _MonitoringRun:
         return drift_rows
 
     def _baseline_profile(self, name: str) -> Mapping[str, Any] | None:
-        """Return the numbers of a column, or of all columns, in the baseline; None without it."""
+        """Return the numbers of a column or of all columns; None if the baseline lacks the column."""
         profiles = {
             name: baseline.profile
             for name, baseline in self._baselines.items()

@@ -105,7 +105,7 @@ def _worker_bins(column: MonitoredColumn, bins: Bins) -> ColumnBins:
 
 
 def _add_part(total: GroupedNumbers, group: int, row: Any) -> None:
-    """Add the numbers that one partition has of a column to a group."""
+    """Add the numbers of a column in one partition to a group."""
     total.grow(group + 1)
     groups = np.array([group])
     total.add_numbers(groups, np.frombuffer(row.numbers).reshape(1, -1))

@@ -41,8 +41,8 @@ def check_thresholds(thresholds: Mapping[str, float], *, has_labels: bool) -> No
     """Raise an error for a threshold that no run can check.
 
     Raises:
-        ArgumentError: A threshold has another name than those of `THRESHOLDS`, is no number, is
-            negative, or needs labels.
+        ArgumentError: A threshold has a name that `THRESHOLDS` lacks, is no number, is negative,
+            or needs labels.
     """
     for name, limit in thresholds.items():
         if name not in THRESHOLDS:
