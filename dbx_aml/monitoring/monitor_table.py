@@ -533,7 +533,7 @@ class _MonitoringRun:
         return drift_rows
 
     def _baseline_profile(self, name: str) -> Mapping[str, Any] | None:
-        """Return the numbers of a column or of all columns; None if the baseline lacks the column."""
+        """Return the numbers of a column or of all columns; None if the baseline lacks it."""
         profiles = {
             name: baseline.profile
             for name, baseline in self._baselines.items()
