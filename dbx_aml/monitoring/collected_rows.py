@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pyspark.errors import AnalysisException
@@ -105,18 +106,25 @@ def find_collected_columns(spark: SparkSession, folder: str) -> list[str]:
 
 
 def _read_events(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
-    try:
+    with missing_folder_error(", ".join(paths)):
         events = spark.read.options(**FILES).schema(_EVENT).json(list(paths))
         # Spark Connect looks for the folder when it answers the schema.
         names = events.schema.names
+    return events.select(*names, F.col("_metadata.file_path").alias(FILE_COLUMN))
+
+
+@contextmanager
+def missing_folder_error(folder: str) -> Iterator[None]:
+    """Raise a `TableNotFoundError` where Spark does not find a folder of the data collector."""
+    try:
+        yield
     except AnalysisException as err:
         if "PATH_NOT_FOUND" not in str(err):
             raise
         raise TableNotFoundError(
-            f"collected_folder must exist and be readable: got {', '.join(paths)!r}; name the "
-            "folder of a deployment, for example modelDataCollector/delay/blue/model_inputs"
+            f"collected_folder must exist and be readable: got {folder!r}; name the folder of a "
+            "deployment, for example modelDataCollector/delay/blue/model_inputs"
         ) from err
-    return events.select(*names, F.col("_metadata.file_path").alias(FILE_COLUMN))
 
 
 def _column(field: StructField) -> str:

@@ -9,20 +9,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
+from pyspark.sql.types import StringType, StructField, StructType, TimestampType
 
 from dbx_aml._common.errors import ArgumentError
 from dbx_aml.monitoring.collected_rows import (
     FILE_COLUMN,
     FILES,
     TIME_COLUMN,
+    missing_folder_error,
     read_collected_files,
 )
 from dbx_aml.monitoring.windows import Window, Windows
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
-    from pyspark.sql.types import StructType
-
     from dbx_aml.monitoring.result import WindowKind
 
 _HOUR = r"/(\\d{4}/\\d{2}/\\d{2}/\\d{2})/[^/]+$"
@@ -38,8 +38,7 @@ class CollectedWindows(Windows):
         kind: Kind of the windows.
 
     Raises:
-        ArgumentError: The kind is "batch", or the schema has a column of `read_collected_rows`.
-        TableNotFoundError: The folder does not exist.
+        ArgumentError: The kind is "batch".
     """
 
     def __init__(
@@ -50,7 +49,12 @@ class CollectedWindows(Windows):
                 "collected_folder must go with hours, days, weeks or months: got by='batch'; use "
                 "for example by='day'"
             )
-        super().__init__(spark, read_collected_files(spark, [folder], schema), kind)
+        # The rows of all files are never needed: `select` opens the files of some windows.
+        collected = [
+            StructField(TIME_COLUMN, TimestampType()), StructField(FILE_COLUMN, StringType())
+        ]  # fmt: skip
+        rows = spark.createDataFrame([], StructType([*schema.fields, *collected]))
+        super().__init__(spark, rows, kind)
         self.columns_left_out = {TIME_COLUMN, FILE_COLUMN}
         self._folder = folder
         self._schema = schema
@@ -70,13 +74,15 @@ class CollectedWindows(Windows):
 
         Raises:
             ArgumentError: A file is in no folder of an hour.
+            TableNotFoundError: The folder does not exist.
         """
-        files = self._spark.read.format("binaryFile").options(**FILES).load(self._folder)
-        # Spark opens no file for these columns.
-        found = files.select(
-            "path", "length", F.expr("unix_micros(modificationTime)").alias("changed"),
-            self._start_of_file("path").alias("start"),
-        ).orderBy("path").collect()  # fmt: skip
+        with missing_folder_error(self._folder):
+            files = self._spark.read.format("binaryFile").options(**FILES).load(self._folder)
+            # Spark opens no file for these columns.
+            found = files.select(
+                "path", "length", F.expr("unix_micros(modificationTime)").alias("changed"),
+                self._start_of_file("path").alias("start"),
+            ).orderBy("path").collect()  # fmt: skip
         states: dict[int, tuple[int, int]] = {}
         for file in found:
             if file.start is None:
