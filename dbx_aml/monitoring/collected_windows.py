@@ -23,6 +23,7 @@ from dbx_aml.monitoring.windows import Window, Windows
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
+
     from dbx_aml.monitoring.result import WindowKind
 
 _HOUR = r"/(\\d{4}/\\d{2}/\\d{2}/\\d{2})/[^/]+$"
