@@ -101,6 +101,6 @@ def test_folders_that_cannot_be_read_are_named(endpoint):
     endpoint.collect("2024/05/01/10", (1.0, "UA"))
     with pytest.raises(ArgumentError, match="must go with hours, days, weeks or months"):
         endpoint.monitor(by="batch")
-    (endpoint.folder / "loose.jsonl").write_text("")
+    (endpoint.folder / "loose.jsonl").write_text("{}\n")
     with pytest.raises(ArgumentError, match="must have a folder for each hour"):
         endpoint.monitor()
