@@ -45,7 +45,7 @@ for _command in (attach, detach, status, snippet):
 @click.option(
     "--wheel",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="With --runtime, wheel of dbx-aml on that index.  [default: the one that was installed]",
+    help="With --runtime, wheel of dbx-aml on that index.  [required]",
 )
 @add_options(on_failure_option, init_timeout_option)
 @click.option(
@@ -103,18 +103,12 @@ def init_script(
 @click.option(
     "--python", default="3.12", show_default=True, help="Python version of the constraints."
 )
-@click.option(
-    "--wheel",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Wheel of dbx-aml, from 'make build'.  [default: the one that was installed]",
-)
 @add_options(json_option)
 def wheelhouse(
     folder: Path,
     runtime: str | None,
     constraints: Path | None,
     python: str,
-    wheel: Path | None,
     as_json: bool,
 ) -> None:
     """Download the wheels for one runtime.
@@ -127,7 +121,7 @@ def wheelhouse(
 
     packages = select_runtime(runtime, constraints, python)
     with show_progress(f"Resolving for runtime {packages.name}, Python {packages.python}"):
-        built = build_wheelhouse(folder, packages, wheel)
+        built = build_wheelhouse(folder, packages)
     if as_json:
         print_json(
             {

@@ -16,7 +16,14 @@ from dbx_aml._common.errors import ArgumentError, ServingError
 from dbx_aml._common.text import plural
 from dbx_aml.cli.options import config_option, json_option, load_link
 from dbx_aml.cli.progress import show_progress
-from dbx_aml.cli.tables import Column, print_fields, print_json, print_line, print_table
+from dbx_aml.cli.tables import (
+    Column,
+    print_fields,
+    print_json,
+    print_line,
+    print_table,
+    shown_fields,
+)
 
 if TYPE_CHECKING:
     from dbx_aml.serving.answer_comparison import AnswerComparison
@@ -298,8 +305,8 @@ def _parse_share(text: str) -> tuple[str, int]:
 
 
 def _to_dict(item: Endpoint) -> dict[str, Any]:
-    fields = {name: value for name, value in vars(item).items() if name != "resources"}
-    return {**fields, "deployments": [asdict(deployment) for deployment in item.deployments]}
+    deployments = [asdict(deployment) for deployment in item.deployments]
+    return {**shown_fields(item), "deployments": deployments}
 
 
 def _print_endpoint(item: Endpoint, as_json: bool) -> None:

@@ -19,6 +19,7 @@ from dbx_aml.cli.tables import (
     print_json,
     print_line,
     print_table,
+    shown_fields,
 )
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def list_jobs(max_results: int, config: str | None, as_json: bool) -> None:
     with show_progress("Reading the jobs"):
         jobs = Job.load_all(max_results=max_results, link=load_link(config))
     if as_json:
-        print_json([_to_dict(item) for item in jobs])
+        print_json([shown_fields(item) for item in jobs])
         return
     if not jobs:
         print_line("no jobs; submit one with 'dbx-aml job submit'")
@@ -216,7 +217,7 @@ def _follow(current: Job, as_json: bool) -> None:
             )
             raise
     if as_json:
-        print_json(_to_dict(ended))
+        print_json(shown_fields(ended))
     if not ended.is_completed:
         error = ended.error()
         raise ServingError(
@@ -242,13 +243,9 @@ def _parse_parameter(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _to_dict(item: Job) -> dict[str, Any]:
-    return {name: value for name, value in vars(item).items() if name != "resources"}
-
-
 def _print_job(item: Job, as_json: bool) -> None:
     if as_json:
-        print_json(_to_dict(item))
+        print_json(shown_fields(item))
         return
     fields = [
         ("job", item.name),

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -80,6 +80,11 @@ def print_json(value: Any) -> None:
     line = json.dumps(plain, ensure_ascii=False)
     # JSON itself escapes only the control codes below the blank.
     click.echo(CONTROL_CODES.sub(lambda match: f"\\u{ord(match[0]):04x}", line))
+
+
+def shown_fields(item: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass object that its `repr` shows, by name."""
+    return {shown.name: getattr(item, shown.name) for shown in fields(item) if shown.repr}
 
 
 def print_table(

@@ -7,15 +7,13 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
-from zipfile import BadZipFile, ZipFile
 
 from packaging.utils import canonicalize_name
 
 from dbx_aml._common.errors import ArgumentError, ClusterError
 from dbx_aml._common.json_content import check_types, parse_json
+from dbx_aml._common.own_wheel import write_own_wheel
 from dbx_aml._common.paths import sha256_of_file
 from dbx_aml._common.text import one_line
 from dbx_aml.cluster.node.requirements import (
@@ -121,7 +119,7 @@ def select_runtime(
     return Runtime(name=constraints_file.name, python=python, packages=packages)
 
 
-def build_wheelhouse(folder: Path, runtime: Runtime, wheel: Path | None = None) -> Wheelhouse:
+def build_wheelhouse(folder: Path, runtime: Runtime) -> Wheelhouse:
     """Fill a folder with this package, azureml-mlflow and the dependencies that a runtime lacks.
 
     The list of hashes is written last: a node that reads meanwhile gets the old or the new list.
@@ -129,17 +127,13 @@ def build_wheelhouse(folder: Path, runtime: Runtime, wheel: Path | None = None) 
     Args:
         folder: Folder to fill. It is created if missing, and its other wheels are removed.
         runtime: Runtime of the nodes; the wheelhouse has none of its packages.
-        wheel: Wheel of this package; by default the one that it was installed from.
 
     Raises:
-        ClusterError: The package index lacks a package, or the runtime is too old, or this package
-            was not installed from a wheel.
+        ClusterError: The package index lacks a package, or the runtime is too old.
     """
-    # Anybody may own the name of this package on a package index: the index is never asked for it.
-    wheel = wheel or installed_wheel()
     with tempfile.TemporaryDirectory() as temporary:
         work_folder = Path(temporary)
-        newer_packages = _download_wheels(work_folder, runtime, wheel)
+        newer_packages = _download_wheels(work_folder, runtime)
         files = sorted(work_folder.glob("*.whl"))
         wheels = {file: Wheel.from_file(file) for file in files}
         packages = {wheel.name: wheel.version for wheel in wheels.values()}
@@ -174,18 +168,24 @@ def build_wheelhouse(folder: Path, runtime: Runtime, wheel: Path | None = None) 
     )
 
 
-def index_requirements(runtime: Runtime, wheel: Path | None = None) -> str:
+def index_requirements(runtime: Runtime, wheel: Path | None) -> str:
     """Return the list of hashes of everything that a node of a runtime gets from a package index.
 
     Args:
         runtime: Supported runtime.
-        wheel: Wheel of this package; by default the one that it was installed from.
+        wheel: Wheel of this package that the index has.
 
     Raises:
-        ClusterError: This package was not installed from a wheel.
+        ArgumentError: There is no wheel, or it is of another package.
     """
-    wheel = wheel or installed_wheel()
+    if wheel is None:
+        raise ArgumentError(
+            f"wheel must be the one of {PACKAGE} on the package index of the nodes: got none; "
+            "pass for example --wheel dist/dbx_aml-0.1.0-py3-none-any.whl"
+        )
     own_wheel = Wheel.from_file(wheel)
+    if own_wheel.name != PACKAGE:
+        raise ArgumentError(f"wheel must be of {PACKAGE}: got '{wheel}'; run: make build")
     entry = WheelHash(name=own_wheel.name, version=own_wheel.version, sha256=sha256_of_file(wheel))
     return f"{runtime.requirements}{entry}\n"
 
@@ -229,52 +229,21 @@ def read_wheelhouse(folder: Path | None) -> WheelhouseFiles:
     )
 
 
-def installed_wheel() -> Path:
-    """Return the wheel that this package was installed from.
-
-    Raises:
-        ClusterError: dbx-aml was installed in another way, or the wheel has changed or is gone.
-    """
-    try:
-        package = distribution(PACKAGE)
-        url = json.loads(package.read_text("direct_url.json") or "{}").get("url", "")
-        file = Path(unquote(urlsplit(url).path))
-        if _recorded_files(file) <= set((package.read_text("RECORD") or "").splitlines()):
-            return file
-    except (PackageNotFoundError, OSError, BadZipFile, StopIteration):
-        pass
-    raise ClusterError(
-        "wheel of dbx-aml must be given: it was not installed from a wheel that is still there; "
-        "run 'make build', and 'dbx-aml cluster wheelhouse' with --wheel dist/dbx_aml-*.whl"
-    )
-
-
-def _recorded_files(wheel: Path) -> set[str]:
-    """Return the lines of a wheel's RECORD, each with the name and the hash of a file."""
-    with ZipFile(wheel) as archive:
-        record = next(name for name in archive.namelist() if name.endswith(".dist-info/RECORD"))
-        lines = archive.read(record).decode().splitlines()
-    return {line for line in lines if not line.startswith(record)}
-
-
-def _download_wheels(work_folder: Path, runtime: Runtime, wheel: Path) -> tuple[str, ...]:
+def _download_wheels(work_folder: Path, runtime: Runtime) -> tuple[str, ...]:
     """Download every wheel that the runtime lacks; return a message for each newer package."""
-    own_wheel = Wheel.from_file(wheel)
-    if own_wheel.name != PACKAGE:
-        raise ClusterError(f"wheel must be of {PACKAGE}: got '{wheel}'; run: make build")
+    # Anybody may own the name of this package on a package index: the index is never asked for it.
+    own_wheel = Wheel.from_file(write_own_wheel(work_folder))
     if runtime.requirements:
         download_wheels(runtime.requirements.splitlines(), runtime.python, work_folder)
     else:
         resolve(runtime, own_wheel.requires, work_folder)
-    shutil.copy(wheel, work_folder)
     wheels = [Wheel.from_file(file) for file in sorted(work_folder.glob("*.whl"))]
     versions = {**runtime.packages, **{wheel.name: wheel.version for wheel in wheels}}
     requirements = check_requirements(wheels, versions, runtime.python)
     if requirements.missing:
         raise ClusterError(
-            f"wheel of dbx-aml must be of the release that runs this command: it requires "
-            f"{', '.join(requirements.missing)}, which the list of runtime {runtime.name} lacks; "
-            "give another --wheel"
+            f"list of runtime {runtime.name} must have what dbx-aml requires: it lacks "
+            f"{', '.join(requirements.missing)}; install a release of dbx-aml"
         )
     return requirements.newer
 

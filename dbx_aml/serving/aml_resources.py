@@ -11,7 +11,7 @@ from dbx_aml._common.errors import LinkError
 from dbx_aml.azure.client import OPERATION_TIMEOUT_S, AzureClient, resource_url
 from dbx_aml.azure.credential_sources import tenant_of_link
 from dbx_aml.azure.credentials import Credential, get_credential
-from dbx_aml.azure.workspaces import workspace_errors
+from dbx_aml.azure.workspaces import with_tracking_uri, workspace_errors
 from dbx_aml.link.connected_link import current_link
 from dbx_aml.link.link import Link
 from dbx_aml.link.workspace import AmlWorkspace
@@ -25,14 +25,10 @@ class AmlResources:
     """The resources of a workspace.
 
     Args:
-        workspace: Azure ML workspace.
-        credential: Credential of the caller.
-        tenant_id: Tenant of the link, for the studio's pages.
+        link: Link that has the workspace.
     """
 
-    workspace: AmlWorkspace
-    credential: Credential
-    tenant_id: str | None = None
+    link: Link
 
     @classmethod
     def of_link(cls, link: Link | None = None) -> Self:
@@ -46,7 +42,32 @@ class AmlResources:
             raise LinkError(
                 "link must have an Azure ML workspace: got none; set it with 'dbx-aml link set'"
             )
-        return cls(link.aml_workspace, get_credential(link), tenant_of_link(link))
+        return cls(link)
+
+    @property
+    def workspace(self) -> AmlWorkspace:
+        """Azure ML workspace."""
+        assert self.link.aml_workspace is not None
+        return self.link.aml_workspace
+
+    @property
+    def credential(self) -> Credential:
+        """Credential of the caller."""
+        return get_credential(self.link)
+
+    @property
+    def tenant_id(self) -> str | None:
+        """Tenant of the link, for the studio's pages."""
+        return tenant_of_link(self.link)
+
+    @cached_property
+    def tracking_uri(self) -> str:
+        """MLflow tracking URI; of a workspace without a region Azure Resource Manager has it.
+
+        Raises:
+            LinkError: There is no such workspace, or the caller may not read it.
+        """
+        return with_tracking_uri(self.client, self.workspace).tracking_uri
 
     @cached_property
     def client(self) -> AzureClient:

@@ -86,7 +86,7 @@ def _put_file(signed_url: str, name: str, file: Path, resources: AmlResources) -
     parts = urlsplit(signed_url)
     blob_path = f"{parts.path}/{quote(check_relative_path(name))}"
     blob_url = urlunsplit(parts._replace(path=blob_path))
-    service_url = f"https://{resources.workspace.tracking_uri.partition('://')[2]}"
+    service_url = f"https://{resources.tracking_uri.partition('://')[2]}"
 
     def upload(transfer: Transfer) -> bool:
         return upload_blob(open_blob(blob_url, service_url), file, transfer)

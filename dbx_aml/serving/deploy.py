@@ -27,7 +27,7 @@ from dbx_aml._common.errors import (
     ServingError,
 )
 from dbx_aml._common.log import get_logger
-from dbx_aml.link.connected_link import current_link
+from dbx_aml.link.connected_link import current_link, use_link
 from dbx_aml.link.link import Link
 from dbx_aml.serving.aml_resources import AmlResources
 from dbx_aml.serving.code_upload import upload_code
@@ -148,7 +148,7 @@ def deploy_model(
     _check_arguments(endpoint, deployment, traffic, auth_mode, settings)
     link = link or current_link()
     resources = AmlResources.of_link(link)
-    with TemporaryDirectory(prefix="dbx_aml_") as folder:
+    with use_link(link), TemporaryDirectory(prefix="dbx_aml_") as folder:
         model = resolve_served_model(
             model_uri, registry=registry, link=link, folder=Path(folder), report=report
         )

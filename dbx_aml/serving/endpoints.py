@@ -69,6 +69,13 @@ class Deployment:
     tags: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass
+class _Secret:
+    """The key or the token of an endpoint, once it was requested."""
+
+    text: str = field(default="", repr=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
     """An online endpoint as Azure ML showed it when it was read.
@@ -96,6 +103,7 @@ class Endpoint:
     deployments: tuple[Deployment, ...]
     tags: dict[str, str]
     resources: AmlResources = field(repr=False, compare=False)
+    _secret: _Secret = field(default_factory=_Secret, init=False, repr=False, compare=False)
 
     @classmethod
     def load(cls, name: str, *, link: Link | None = None) -> Self:
@@ -215,13 +223,20 @@ class Endpoint:
         # Azure Resource Manager names the host of a Kubernetes cluster.
         if self.compute == MANAGED:
             check_scoring_url(self.scoring_uri, self.resources.workspace.cloud)
-        response = send(
-            "POST",
-            self.scoring_uri,
-            RetryPolicy(timeout_s=timeout_s, max_attempts=3),
-            headers={**headers, "Authorization": f"Bearer {self._secret()}"},
-            data=request_body(rows),
-        )
+        body = request_body(rows)
+        while True:
+            is_known = bool(self._secret.text)
+            response = send(
+                "POST",
+                self.scoring_uri,
+                RetryPolicy(timeout_s=timeout_s, max_attempts=3),
+                headers={**headers, "Authorization": f"Bearer {self._get_secret()}"},
+                data=body,
+            )
+            if response.status_code != 401 or not is_known:
+                break
+            # The key was made anew, or the token has expired.
+            self._secret.text = ""
         if response.status_code == 200:
             return parse_json(response.text)
         name = response.headers.get("azureml-model-deployment") or (
@@ -302,16 +317,17 @@ class Endpoint:
             path = deployment_path(self.name, deployment)
         self.resources.client.delete(self.resources.url(path), show_command=show_command(self.name))
 
-    def _secret(self) -> str:
+    def _get_secret(self) -> str:
         """Return the key or the token that the endpoint asks for."""
         if self.auth_mode == "aad_token":
+            # The credential keeps it.
             return self.resources.credential.get_token(_ENTRA_SCOPE).token
-        path = endpoint_path(self.name)
-        if self.auth_mode == "aml_token":
-            token = self.resources.client.post(self.resources.url(f"{path}/token"))
-            return str(token.get("accessToken") or "")
-        keys = self.resources.client.post(self.resources.url(f"{path}/listKeys"))
-        return str(keys.get("primaryKey") or "")
+        if not self._secret.text:
+            is_token = self.auth_mode == "aml_token"
+            action, name = ("token", "accessToken") if is_token else ("listKeys", "primaryKey")
+            url = self.resources.url(f"{endpoint_path(self.name)}/{action}")
+            self._secret.text = str(self.resources.client.post(url).get(name) or "")
+        return self._secret.text
 
     def _log_end(self, deployment: str | None) -> str:
         if deployment is None:

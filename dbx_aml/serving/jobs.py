@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from dbx_aml._common.errors import ServiceError, ServingError
 from dbx_aml._common.http import send
@@ -24,6 +24,7 @@ from dbx_aml._common.retry import service_policy
 from dbx_aml._common.text import first_line
 from dbx_aml.azure.client import error_of_answer, error_of_content
 from dbx_aml.link.clouds import check_storage_url
+from dbx_aml.link.connected_link import use_link
 from dbx_aml.link.link import Link
 from dbx_aml.models.registries import AML
 from dbx_aml.serving.aml_resources import AmlResources
@@ -235,14 +236,15 @@ class Job:
             write_atomically(file, _read_blob(url, 0, self.resources.workspace.cloud))
             files.append(file)
         try:
-            repository = self._artifact_repository()
-            for name in _list_files(repository):
-                if name not in log_files:
-                    report(name)
-                    file = resolve_inside(root, name)
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    repository._download_file(name, str(file))
-                    files.append(file)
+            with use_link(self.resources.link):
+                repository = self._artifact_repository()
+                for name in _list_files(repository):
+                    if name not in log_files:
+                        report(name)
+                        file = resolve_inside(root, name)
+                        file.parent.mkdir(parents=True, exist_ok=True)
+                        repository._download_file(name, str(file))
+                        files.append(file)
         except MlflowException as err:
             raise ServingError(
                 f"artifacts of job {self.name!r} must be readable: got {first_line(err)}"
@@ -250,7 +252,7 @@ class Job:
         return files
 
     def _artifact_repository(self) -> ArtifactRepository:
-        server = MlflowServer(self.resources.workspace.tracking_uri, AML)
+        server = MlflowServer(self.resources.tracking_uri, AML)
         repository: ArtifactRepository = server.artifact_repository(
             server.get_run(self.name).info.artifact_uri
         )
@@ -258,10 +260,9 @@ class Job:
 
     def _details(self) -> dict[str, Any]:
         """Return what the run history of Azure ML has of the job, with the URLs of its logs."""
-        workspace = self.resources.workspace
-        host = workspace.tracking_uri.partition("://")[2].partition("/")[0]
+        host = urlsplit(self.resources.tracking_uri).netloc
         name = quote(self.name, safe="")
-        url = f"https://{host}/history/v1.0{workspace.arm_id}/runs/{name}/details"
+        url = f"https://{host}/history/v1.0{self.resources.arm_id('')}/runs/{name}/details"
         return self.resources.client.find(url) or {}
 
 

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from dbx_aml._common.errors import (
 from dbx_aml._common.http import send
 from dbx_aml._common.programs import run_program
 from dbx_aml._common.retry import RetryPolicy
-from dbx_aml.link.connected_link import current_link
+from dbx_aml.link.connected_link import current_link, use_link
 from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.models.registries import (
@@ -292,8 +292,9 @@ def try_endpoint(
     ):
         root = Path(temporary)
         report("Downloading the model")
-        client = _find_client(uri, registry, link)
-        location, model_folder, metadata = fetch_model(uri, client, root / "model")
+        with use_link(link) if link is not None else nullcontext():
+            client = _find_client(uri, registry)
+            location, model_folder, metadata = fetch_model(uri, client, root / "model")
         model_python = read_python_version(model_folder)
         report("Resolving the requirements")
         environment = build_environment(resolve_environment(model_folder), report)
@@ -325,15 +326,15 @@ def try_endpoint(
             endpoint.stop()
 
 
-def _find_client(uri: ModelUri, registry: str | None, link: Link | None) -> MlflowClient:
+def _find_client(uri: ModelUri, registry: str | None) -> MlflowClient:
     if uri.kind == "path":
         # For a local folder no server is asked. MLflow's default store would be created now.
         return create_client("http://127.0.0.1" if Path(str(uri)).is_dir() else None)
-    link = link or current_link()
+    link = current_link()
     if uri.kind not in ("alias", "version"):
         tracks_in_aml = link.mode == AML
         return find_registry(registry or (AML if tracks_in_aml else "databricks"), link).client
-    return get_registered_version(uri, registry, link)[0].client
+    return get_registered_version(uri, registry)[0].client
 
 
 @contextmanager

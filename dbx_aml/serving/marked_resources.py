@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dbx_aml._common.creation_mark import CREATED_AT_TAG, CREATED_BY_TAG
 from dbx_aml._common.errors import DbxAmlError, ScoringError, ServingError
 from dbx_aml._common.text import sql_identifier
+from dbx_aml.link.connected_link import use_link
 from dbx_aml.link.link import Link
 from dbx_aml.link.uris import is_azureml_uri, is_unity_catalog_uri
 from dbx_aml.models.copy import list_versions
@@ -94,17 +95,26 @@ def read_marked_resources(
     """
     resources: list[MarkedResource] = []
     problems = []
-    for group, noun, read in _readers(search):
-        if group not in search.groups:
-            continue
-        report(f"Reading {noun}")
-        try:
-            resources += read()
-        except Exception as err:
-            if not is_of_service(err):
-                raise
-            problems.append(f"{noun} must be readable: got {err}")
-    return resources, problems
+    with use_link(search.link):
+        for group, noun, read in _readers(search):
+            if group not in search.groups:
+                continue
+            report(f"Reading {noun}")
+            try:
+                resources += read()
+            except Exception as err:
+                if not is_of_service(err):
+                    raise
+                problems.append(f"{noun} must be readable: got {err}")
+    return [
+        replace(resource, delete=partial(_delete_with_link, search.link, resource.delete))
+        for resource in resources
+    ], problems
+
+
+def _delete_with_link(link: Link, delete: Callable[[], str]) -> str:
+    with use_link(link):
+        return delete()
 
 
 def _readers(search: Search) -> Iterator[tuple[str, str, Callable[[], Iterable[MarkedResource]]]]:

@@ -23,8 +23,7 @@ from dbx_aml._common.own_wheel import write_own_wheel
 from dbx_aml._common.redact import has_secret, is_secret_name
 from dbx_aml._common.text import first_line
 from dbx_aml.azure.identity import token_claims
-from dbx_aml.link.connected_link import current_link
-from dbx_aml.link.experiments import accepted_experiment_name
+from dbx_aml.link.connected_link import current_link, use_link
 from dbx_aml.link.link import Link
 from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.serving.aml_resources import AmlResources
@@ -256,14 +255,21 @@ def _experiment_name(resources: AmlResources, experiment: str | None, root: Path
 
     name = experiment or root.resolve().name or "jobs"
     try:
-        client = create_client(resources.workspace.tracking_uri)
-        if client.get_experiment_by_name(name) is None:
-            client.create_experiment(name, tags=creation_tags())
+        with use_link(resources.link):
+            client = create_client(resources.tracking_uri)
+            known = client.get_experiment_by_name(name)
+            experiment_id = (
+                client.create_experiment(name, tags=creation_tags())
+                if known is None
+                else known.experiment_id
+            )
+            # A renamed experiment keeps the name that the next one with its old name would get.
+            stored_name = client._tracking_client.store.get_stored_experiment_name(experiment_id)
+            return str(stored_name)
     except MlflowException as err:
         raise ServingError(
             f"experiment of the job must be usable: got {name!r}; {first_line(err)}"
         ) from err
-    return accepted_experiment_name(name)
 
 
 def _compute_id(resources: AmlResources, name: str) -> str:

@@ -262,6 +262,13 @@ def test_init_script_for_a_package_index_carries_the_list_of_the_runtime(
     refused = run("init-script", "--runtime", "15.4", "--wheel", str(wheel))
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert "mlflow-skinny must be <4,>=2.19 for dbx-aml" in refused.stderr
+    refused = run("init-script", "--runtime", "17.3-ml")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "package index of the nodes: got none; pass for example --wheel" in refused.stderr
+    other = write_wheel(tmp_path / "wheels", "other", "1")
+    refused = run("init-script", "--runtime", "17.3-ml", "--wheel", str(other))
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "wheel must be of dbx-aml: got" in refused.stderr
 
 
 def test_init_script_writes_line_feeds_where_a_text_stream_would_write_crlf(

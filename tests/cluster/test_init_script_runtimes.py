@@ -11,7 +11,7 @@ from dbx_aml.cluster.wheelhouse import build_wheelhouse
 from tests.support.node import plugin_check
 from tests.support.node.node import LINK, Node
 from tests.support.node.runtime import PLUGIN, real_runtime
-from tests.support.node.wheel import own_wheel, wheelhouse_variables
+from tests.support.node.wheel import wheelhouse_variables
 
 pytestmark = [pytest.mark.shell, pytest.mark.slow]
 
@@ -30,8 +30,7 @@ def test_a_runtime_keeps_its_packages_and_gets_a_plugin_that_works(
     if name == "16.4":
         # Only Databricks has its pandas for Python 3.12.
         runtime = replace(runtime, python="3.11")
-    wheel = own_wheel(tmp_path / "own")
-    folder = build_wheelhouse(tmp_path / "wheelhouse", runtime, wheel).folder
+    folder = build_wheelhouse(tmp_path / "wheelhouse", runtime).folder
     node = Node(tmp_path / "node", real_runtime(tmp_path / "python", runtime), version=name)
     assert node.versions().keys() >= {package.replace("-", "_") for package in runtime.packages}
     result = node.run({**LINK, **wheelhouse_variables(folder)})

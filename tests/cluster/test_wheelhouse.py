@@ -1,22 +1,16 @@
 """`dbx-aml cluster wheelhouse` fills a folder from an index, and the folder prepares a node."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import distributions
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
 
 import dbx_aml
-from dbx_aml._common.errors import ClusterError
 from dbx_aml.cli.main import main
-from dbx_aml.cluster import wheelhouse as wheelhouse_module
 from dbx_aml.cluster.runtimes import known_runtimes, supported_runtimes
-from dbx_aml.cluster.wheelhouse import _read_pins, installed_wheel
+from dbx_aml.cluster.wheelhouse import _read_pins
 from tests.support.node.index import Index, serve
 from tests.support.node.node import LINK, Node
 from tests.support.node.runtime import (
@@ -79,9 +73,8 @@ def freeze(tmp_path: Path) -> list[str]:
 def test_the_command_fills_a_folder_that_prepares_a_node(
     run_command: RunCommand, index: Index, freeze: list[str], tmp_path: Path
 ) -> None:
-    wheel = own_wheel(tmp_path / "own")
     old_wheel = write_wheel(tmp_path / "wheelhouse", "jsonpickle", "3.0.0")
-    result = run_command(*freeze, "--wheel", str(wheel))
+    result = run_command(*freeze)
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith(f"{tmp_path}/wheelhouse for runtime freeze.txt, Python 3.12\n")
     for name, version in PACKAGES.items():
@@ -113,10 +106,9 @@ def test_a_freeze_of_a_cluster_replaces_a_known_runtime(
 ) -> None:
     write_wheel(index.folder, "jsonpickle", "4.9.0")
     write_wheel(index.folder, "requests-oauthlib", "1.3.1")
-    wheel = own_wheel(tmp_path / "own")
     with (tmp_path / "freeze.txt").open("a") as file:
         file.write("requests-oauthlib==1.3.1\n")
-    arguments = [*freeze, "--wheel", str(wheel), "--json"]
+    arguments = [*freeze, "--json"]
     result = run_command(*arguments)
     assert result.exit_code == 0, result.output
     wheelhouse = json.loads(result.stdout)
@@ -135,7 +127,7 @@ def test_a_native_wheel_that_runs_on_the_nodes_is_taken_whatever_its_tag(
     (index.folder / "jsonpickle-4.1.4-py3-none-any.whl").unlink()
     wheel = write_wheel(index.folder, "jsonpickle", "4.9.0")
     wheel.rename(index.folder / f"jsonpickle-4.9.0-cp312-cp312-{tag}_x86_64.whl")
-    result = run_command(*freeze, "--wheel", str(own_wheel(tmp_path / "own")), "--json")
+    result = run_command(*freeze, "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["packages"]["jsonpickle"] == "4.9.0"
 
@@ -144,7 +136,7 @@ def test_an_index_without_the_plugin_fails_with_the_requirement(
     run_command: RunCommand, index: Index, freeze: list[str], tmp_path: Path
 ) -> None:
     (index.folder / f"azureml_mlflow-{PLUGIN}-py3-none-any.whl").unlink()
-    result = run_command(*freeze, "--wheel", str(own_wheel(tmp_path / "own")))
+    result = run_command(*freeze)
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith("dbx-aml: package index must have what is added: got ")
@@ -152,44 +144,15 @@ def test_an_index_without_the_plugin_fails_with_the_requirement(
 
 
 def test_the_index_is_never_asked_for_dbx_aml(
-    run_command: RunCommand,
-    index: Index,
-    freeze: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    run_command: RunCommand, index: Index, freeze: list[str], tmp_path: Path
 ) -> None:
     """Anybody may own its name there, and the nodes would run that package as root."""
-    checkout = SimpleNamespace(read_text=lambda _: None)
-    monkeypatch.setattr(wheelhouse_module, "distribution", lambda _: checkout)
     write_wheel(index.folder, "dbx-aml", "99.0")
-    result = run_command(*freeze)
-    assert result.exit_code == 1
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("dbx-aml: wheel of dbx-aml must be given: it was not installed from")
-    assert line.endswith("run 'make build', and 'dbx-aml cluster wheelhouse' with --wheel dist/"
-                         "dbx_aml-*.whl")  # fmt: skip
-    assert index.requests == []
-    result = run_command(*freeze, "--wheel", str(own_wheel(tmp_path / "own")), "--json")
+    result = run_command(*freeze, "--json")
     assert json.loads(result.stdout)["packages"] == PACKAGES
     assert not [path for path in index.requests if "dbx" in path]
-
-
-def test_an_installed_wheel_is_taken_while_it_is_unchanged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wheel = own_wheel(tmp_path / "it's built")
-    environment = tmp_path / "environment"
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
-    subprocess.run([*command, "--target", str(environment), str(wheel)], check=True)
-    (installed,) = distributions(name="dbx-aml", path=[str(environment)])
-    monkeypatch.setattr(wheelhouse_module, "distribution", lambda _: installed)
-    assert installed_wheel() == wheel
-    write_wheel(wheel.parent, "dbx-aml", dbx_aml.__version__, (), {"dbx_aml/__init__.py": "1"})
-    with pytest.raises(ClusterError, match="wheel of dbx-aml must be given"):
-        installed_wheel()
-    wheel.unlink()
-    with pytest.raises(ClusterError, match="wheel of dbx-aml must be given"):
-        installed_wheel()
+    (wheel,) = (tmp_path / "wheelhouse").glob("dbx_aml-*.whl")
+    assert sha256(wheel) == sha256(own_wheel(tmp_path / "own"))
 
 
 @pytest.mark.parametrize(
@@ -201,8 +164,6 @@ def test_an_installed_wheel_is_taken_while_it_is_unchanged(
         (["--constraints", "{file}"], 2, "constraints must have lines 'name==version': got none"),
         (["--runtime", "15.4"], 2, "got '15.4': mlflow-skinny must be <4,>=2.19 for dbx-aml"),
         (["--runtime", "serverless-5"], 2, "its release notes do not list its packages"),
-        (["--runtime", "18", "--wheel", "{other}"], 1, "wheel must be of dbx-aml: got"),
-        (["--runtime", "18", "--wheel", "{file}"], 1, "must be a wheel"),
     ],
 )
 def test_wrong_arguments_exit_with_one_line(
@@ -215,12 +176,7 @@ def test_wrong_arguments_exit_with_one_line(
 ) -> None:
     file = tmp_path / "empty.txt"
     file.write_text("nothing\n")
-    files = {
-        "file": file,
-        "wheel": own_wheel(tmp_path / "own"),
-        "other": write_wheel(tmp_path / "own", "other", "1"),
-    }
-    result = run_command(*(argument.format(**files) for argument in arguments))
+    result = run_command(*(argument.format(file=file) for argument in arguments))
     assert result.exit_code == exit_code, result.output
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
@@ -235,8 +191,7 @@ def test_wrong_arguments_exit_with_one_line(
 def test_every_runtime_gets_the_same_plugin_and_none_of_its_own_packages(
     run_command: RunCommand, tmp_path: Path, runtime: str
 ) -> None:
-    wheel = own_wheel(tmp_path / "own")
-    result = run_command("--runtime", runtime, "--wheel", str(wheel), "--json")
+    result = run_command("--runtime", runtime, "--json")
     assert result.exit_code == 0, result.output
     packages = json.loads(result.stdout)["packages"]
     assert packages["azureml-mlflow"] == PLUGIN

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from dbx_aml import AmlWorkspace, Link, register_model
+from dbx_aml.link.secret_reference import SecretRef
 from dbx_aml.serving.environment import resolve_environment
 from dbx_aml.serving.job_environment import resolve_job_environment
 from tests.support.azureml.service_process import AzureMl
@@ -111,6 +112,27 @@ def config_folder(link: Link, tmp_path: Path) -> Path:
     """A folder with the link's config.json."""
     link_config(link, tmp_path)
     return tmp_path
+
+
+def move_identity_to(link: Link, monkeypatch: pytest.MonkeyPatch) -> Link:
+    """Return a link that names the caller and no region, and take both out of the environment."""
+    assert link.aml_workspace is not None
+    names = link.aml_workspace
+    monkeypatch.setenv("TEAM_SECRET", os.environ["AZURE_CLIENT_SECRET"])
+    tenant_id, client_id = os.environ["AZURE_TENANT_ID"], os.environ["AZURE_CLIENT_ID"]
+    for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"):
+        monkeypatch.delenv(name)
+    return Link(
+        mode="aml",
+        aml_workspace=AmlWorkspace(
+            subscription_id=names.subscription_id,
+            resource_group=names.resource_group,
+            workspace_name=names.workspace_name,
+        ),
+        tenant_id=tenant_id,
+        client_id=client_id,
+        client_secret=SecretRef(env="TEAM_SECRET"),
+    )
 
 
 def link_config(link: Link, folder: Path) -> str:

@@ -22,7 +22,7 @@ from dbx_aml._common.errors import (
 )
 from dbx_aml.serving.deploy import split_traffic
 from tests.models.conftest import linked, register_in
-from tests.serving.conftest import EXAMPLE, RegisterFunction, times
+from tests.serving.conftest import EXAMPLE, RegisterFunction, move_identity_to, times
 from tests.support.azureml.endpoints import TAKEN_NAME
 from tests.support.azureml.service_process import AzureMl
 
@@ -49,6 +49,18 @@ def test_a_deployed_model_scores_as_pyfunc_does_and_moves_from_blue_to_green_wit
     blue = endpoint.get_deployment()
     assert (blue.model, blue.tags["dbx_aml.model_version"]) == ("delay:1", "1")
     assert blue.tags["dbx_aml.made_by"].startswith("dbx-aml ")
+
+    # The key is requested once, and again when the endpoint no longer takes it.
+    azureml.reset()
+    assert [endpoint.score(EXAMPLE) for _ in range(3)] == [[13.0, 24.0]] * 3
+    assert len(azureml.requests(path="/listKeys")) == 0
+    azureml.fault("status", host="inference", path="/score", status=401, count=1)
+    assert endpoint.score(EXAMPLE) == [13.0, 24.0]
+    assert len(azureml.requests(path="/listKeys")) == 1
+    azureml.fault("status", host="inference", path="/score", status=401, count=2)
+    with pytest.raises(ServingError, match="got 401 from"):
+        endpoint.score(EXAMPLE)
+    assert len(azureml.requests(path="/listKeys")) == 2
 
     # The same model again is no second deployment.
     azureml.reset()
@@ -185,6 +197,15 @@ def test_a_compute_that_serves_no_model_is_refused_before_anything_is_made(
     with pytest.raises(ServingError, match=f"attached Kubernetes cluster: got .* is {kind}"):
         deploy_model("delay-ep", uri, compute=compute, link=link)
     assert {entry.method for entry in azureml.requests(host="management")} == {"GET"}
+
+
+def test_a_caller_whom_the_link_alone_names_reads_the_model(
+    register: RegisterFunction, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = register()
+    own_link = move_identity_to(link, monkeypatch)
+    with pytest.raises(ServingError, match="which is no compute"):
+        deploy_model("delay-ep", uri, compute="gone", link=own_link)
 
 
 def test_an_unknown_instance_type_and_a_missing_quota_are_told_in_azures_words(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from dbx_aml import AmlWorkspace, Endpoint
+from dbx_aml import AmlWorkspace, Endpoint, Link
 from dbx_aml._common.errors import ArgumentError, ServingError, UntrustedHostError
 from dbx_aml.serving.aml_resources import AmlResources
 from dbx_aml.serving.endpoints import Deployment
@@ -43,7 +43,7 @@ def endpoint_with(traffic: dict[str, int], **fields: Any) -> Endpoint:
         "traffic": traffic,
         "deployments": tuple(deployments),
         "tags": {},
-        "resources": AmlResources(WORKSPACE, None),  # type: ignore[arg-type]
+        "resources": AmlResources(Link(aml_workspace=WORKSPACE)),
         **fields,
     }
     return Endpoint(**values)
@@ -89,6 +89,6 @@ def test_a_deployment_with_traffic_is_not_deleted() -> None:
     ],
 )
 def test_the_key_goes_to_an_inference_host_of_the_cloud_alone(uri: str) -> None:
-    # A request for the key would need the credential, which is None here.
+    # A request for the key would fail without a credential.
     with pytest.raises(UntrustedHostError, match="inference hosts"):
         endpoint_with({"blue": 100}, scoring_uri=uri).score([[1]])

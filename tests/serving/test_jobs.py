@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
 
 from dbx_aml import Job, Link, submit_job
 from dbx_aml._common.errors import (
@@ -20,7 +22,7 @@ from dbx_aml._common.errors import (
 )
 from dbx_aml.serving import jobs as jobs_module
 from dbx_aml.serving.job_environment import resolve_job_environment
-from tests.serving.conftest import link_config
+from tests.serving.conftest import link_config, move_identity_to
 from tests.support.azureml.service_process import AzureMl
 
 pytestmark = pytest.mark.azureml
@@ -106,6 +108,30 @@ def test_a_script_of_mlflow_3_runs_here_and_as_a_job_with_the_same_values(
         "train.py",
     )
     assert listed.tags["dbx_aml.made_by"].startswith("dbx-aml ")
+
+
+def test_a_caller_whom_the_link_alone_names_submits_and_downloads(
+    submit: Submit, link: Link, azureml: AzureMl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    azureml.job_fault("quota")
+    own_link = move_identity_to(link, monkeypatch)
+    job = submit(link=own_link, experiment="/Users/ana@contoso.com/iris")
+    assert job.wait().state == "Failed"
+    assert job.download(tmp_path / "out") == []
+    # No later call of MLflow has this caller.
+    with pytest.raises(MlflowException, match=r"Azure .* must give a token"):
+        mlflow.search_experiments()
+
+
+def test_a_job_runs_in_the_experiment_that_has_the_name_now(
+    submit: Submit, azureml: AzureMl, azureml_client: Any
+) -> None:
+    azureml.job_fault("quota")
+    first = submit(experiment="iris")
+    experiment = azureml_client.get_experiment_by_name("iris")
+    azureml_client.rename_experiment(experiment.experiment_id, "older")
+    second, third = submit(experiment="iris"), submit(experiment="older")
+    assert [job.experiment for job in (first, second, third)] == ["iris", "iris-2", "iris"]
 
 
 @pytest.mark.slow

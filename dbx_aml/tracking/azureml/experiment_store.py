@@ -126,6 +126,10 @@ class ExperimentStore(AzureMLRestStore):  # type: ignore[misc]
         """Return an experiment under its original name."""
         return _with_original_name(super().get_experiment(experiment_id))
 
+    def get_stored_experiment_name(self, experiment_id: str) -> str:
+        """Return the name under which Azure ML itself keeps an experiment, as a job names it."""
+        return str(super().get_experiment(experiment_id).name)
+
     def get_experiment_by_name(self, experiment_name: str) -> Experiment | None:
         """Return an experiment by its original or its mapped name; None if it does not exist."""
         stored = super().get_experiment_by_name(accepted_experiment_name(experiment_name))
@@ -150,7 +154,7 @@ class ExperimentStore(AzureMLRestStore):  # type: ignore[misc]
         other = self.get_experiment_by_name(new_name)
         if other is not None and other.experiment_id != experiment_id:
             raise MlflowException(f"Experiment {new_name!r} already exists.", BAD_REQUEST)
-        stored_name = super().get_experiment(experiment_id).name
+        stored_name = self.get_stored_experiment_name(experiment_id)
         self.set_experiment_tag(experiment_id, ExperimentTag(STORED_NAME_TAG, stored_name))
         self.set_experiment_tag(experiment_id, ExperimentTag(PATH_TAG, new_name))
 

@@ -27,7 +27,7 @@ from dbx_aml._common.redact import redact
 from dbx_aml.azure.credentials import get_credential
 from dbx_aml.azure.job_token import accepts_job_token, has_job_token
 from dbx_aml.link.clouds import check_data_plane_host, cloud_and_region
-from dbx_aml.link.connected_link import connected_link
+from dbx_aml.link.connected_link import connected_link, link_of_workspace
 from dbx_aml.link.link import Link
 from dbx_aml.link.uris import AzuremlUri, parse_azureml_uri
 from dbx_aml.tracking.azureml.mlflow_calls import mlflow_errors
@@ -173,7 +173,7 @@ def _job_token(context: dict[str, Any], workspace_name: str) -> Any:
 
 
 class LinkCredential:
-    """The credential of the link that is connected at the moment of each call.
+    """The credential of the link that a workspace has at the moment of each call.
 
     A store lives longer than the connection under which it was created.
 
@@ -203,7 +203,7 @@ class LinkCredential:
         return self._job_token
 
     def _current_credential(self) -> Any:
-        link = connected_link()
+        link = link_of_workspace(self._workspace_uri)
         job_token = self._find_job_token()
         if job_token is not None and (link is None or accepts_job_token(link)):
             return job_token

@@ -5,10 +5,9 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from importlib.metadata import distribution
 from pathlib import Path
 
-import dbx_aml
+from dbx_aml._common.own_wheel import write_own_wheel
 from dbx_aml.cluster.node.requirements import WheelHash
 from dbx_aml.cluster.resolve import Wheel
 
@@ -28,24 +27,9 @@ def write_wheel(
 
 
 def own_wheel(folder: Path) -> Path:
-    """Write the wheel of the dbx-aml under test, installed or a checkout."""
-    installed = distribution("dbx-aml")
-    home = Path(dbx_aml.__file__).parent
-    files = {
-        str(Path("dbx_aml", file.relative_to(home))): file.read_text(encoding="utf-8")
-        for file in home.rglob("*")
-        if file.is_file() and file.suffix in (".py", ".txt", ".sh", ".typed")
-    }
-    requires = "".join(f"Requires-Dist: {one}\n" for one in installed.requires or ())
-    metadata = f"Metadata-Version: 2.1\nName: dbx-aml\nVersion: {installed.version}\n{requires}"
-    return _write(
-        folder,
-        "dbx-aml",
-        installed.version,
-        metadata,
-        files,
-        installed.read_text("entry_points.txt") or "",
-    )
+    """Write the wheel of the dbx-aml under test into a folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return write_own_wheel(folder)
 
 
 def list_wheels(folder: Path, runtime: object = "17.3") -> Path:
