@@ -1,7 +1,9 @@
 """The environment of a job: the project's requirements with those of this package.
 
 Source:
-    Microsoft Learn, "Azure Machine Learning Curated Environments"; seen 2026-11.
+    Microsoft Learn, "Azure Machine Learning Curated Environments"; seen 2026-11. GitHub,
+    Azure/azureml-assets, folders `environments` in `assets/training` and `assets/responsibleai`,
+    state of 2026-07-23.
 """
 
 from __future__ import annotations
@@ -23,11 +25,26 @@ log = get_logger(__name__)
 JOB_PYTHON = "3.12"
 _OLDEST_PYTHON = (3, 11)
 _NAME = re.compile(r"(?:azureml:)?(?P<name>[A-Za-z0-9][\w.-]*):(?P<version>[\w.-]+)")
-_CURATED_IMAGE = "mcr.microsoft.com/azureml/curated/"
-# Curated environment -> what of it cannot work.
-_UNFIT_ENVIRONMENTS = {
-    "sklearn-1.5": "Python 3.10, and an MLflow whose log_model Azure ML answers with 404",
+_CURATED_IMAGE = re.compile(r"mcr\.microsoft\.com/azureml/curated/(?P<name>[^:@]+)")
+# Start of a curated image's name -> its Python. Each of the images has azureml-mlflow.
+_CURATED_PYTHONS = {
+    "acft-": (3, 10),
+    "acpt-automl-": (3, 10),
+    "acpt-pytorch-1.13-cuda11.7": (3, 8),
+    "acpt-pytorch-2.2-cuda12.1": (3, 10),
+    "acpt-pytorch-2.8-cuda12.6": (3, 10),
+    "ai-ml-automl": (3, 10),
+    "automl-": (3, 10),
+    "lightgbm-3.3": (3, 10),
+    "responsibleai-tabular": (3, 10),
+    "sklearn-1.0": (3, 9),
+    "sklearn-1.1": (3, 9),
+    "sklearn-1.5": (3, 10),
+    "tensorflow-2.16-cuda11": (3, 11),
+    "tensorflow-2.16-cuda12": (3, 11),
 }
+# What this package mends from the oldest Python on that it supports.
+_CURATED_MLFLOW = "an MLflow whose log_model Azure ML answers with 404"
 _NEEDED_PACKAGES = ("azureml-mlflow", "mlflow")
 
 
@@ -69,12 +86,6 @@ def find_environment(resources: AmlResources, name: str) -> str:
             f"environment must be azureml:<name>:<version>: got {name!r}; list the environments "
             "with 'dbx-aml environment list', or leave it out"
         )
-    short_name = match["name"].removeprefix("AzureML-")
-    unfit = next(
-        (text for known, text in _UNFIT_ENVIRONMENTS.items() if short_name.startswith(known)), None
-    )
-    if unfit is not None:
-        raise _unfit(name, unfit)
     path = f"/environments/{match['name']}/versions/{match['version']}"
     content = resources.find(path)
     if content is None:
@@ -87,19 +98,29 @@ def find_environment(resources: AmlResources, name: str) -> str:
 
 
 def _check_packages(name: str, properties: Mapping[str, Any]) -> None:
-    """Refuse an environment whose conda file lacks what this package needs."""
+    """Refuse an environment whose conda file or curated image lacks what this package needs."""
     conda_file = str(properties.get("condaFile") or "")
     if not conda_file:
-        kind = "curated image" if _CURATED_IMAGE in str(properties.get("image")) else "image"
+        curated = _CURATED_IMAGE.match(str(properties.get("image")))
+        image_name = curated["name"] if curated else ""
+        python = next(
+            (known for start, known in _CURATED_PYTHONS.items() if image_name.startswith(start)),
+            None,
+        )
+        if python is not None:
+            if python < _OLDEST_PYTHON:
+                raise _unfit(name, f"Python {_version_text(python)}, and {_CURATED_MLFLOW}")
+            return
+        kind = "curated image" if curated else "image"
         log.warning(
             "environment %s is a %s whose packages Azure ML does not list: the job needs Python "
             "%s or newer with mlflow 3 and azureml-mlflow in it",
-            *(name, kind, ".".join(map(str, _OLDEST_PYTHON))),
+            *(name, kind, _version_text(_OLDEST_PYTHON)),
         )
         return
     python, packages = _read_conda_file(name, conda_file)
     if python is not None and python < _OLDEST_PYTHON:
-        raise _unfit(name, f"Python {'.'.join(map(str, python))}")
+        raise _unfit(name, f"Python {_version_text(python)}")
     for package in _NEEDED_PACKAGES:
         if not any(item.startswith(package) for item in packages):
             raise _unfit(name, f"no {package}")
@@ -128,7 +149,11 @@ def _read_conda_file(name: str, text: str) -> tuple[tuple[int, int] | None, list
 
 def _unfit(name: str, problem: str) -> ServingError:
     return ServingError(
-        f"environment must have Python {'.'.join(map(str, _OLDEST_PYTHON))} or newer, mlflow and "
+        f"environment must have Python {_version_text(_OLDEST_PYTHON)} or newer, mlflow and "
         f"azureml-mlflow: got {name!r} with {problem}; leave the environment out, and dbx-aml "
         "makes one from requirements.txt"
     )
+
+
+def _version_text(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from dbx_aml._common.errors import (
     UnsolvableRequirementsError,
 )
 from dbx_aml.serving import jobs as jobs_module
+from dbx_aml.serving.aml_resources import AmlResources
 from dbx_aml.serving.job_environment import resolve_job_environment
 from tests.serving.conftest import link_config, move_identity_to
 from tests.support.azureml.service_process import AzureMl
@@ -301,11 +303,6 @@ def test_a_signed_url_that_ends_in_the_middle_of_an_upload_is_replaced(
             "environment must be azureml:<name>:<version>",
         ),
         ({"environment": "azureml:gone:1"}, ServingError, "environment must exist in workspace"),
-        (
-            {"environment": "azureml:AzureML-sklearn-1.5:8"},
-            ServingError,
-            "Python 3.10, and an MLflow whose log_model Azure ML answers with 404",
-        ),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_is_uploaded(
@@ -328,8 +325,6 @@ def test_what_cannot_run_is_refused_before_anything_is_uploaded(
 def test_an_environment_of_the_workspace_is_looked_at_first(
     submit: Submit, azureml: AzureMl, link: Link, conda_file: str, problem: str
 ) -> None:
-    from dbx_aml.serving.aml_resources import AmlResources
-
     azureml.job_fault("quota")
     resources = AmlResources.of_link(link)
     version = {"properties": {"image": "python:3.12", "condaFile": conda_file}}
@@ -341,6 +336,35 @@ def test_an_environment_of_the_workspace_is_looked_at_first(
         return
     with pytest.raises(ServingError, match=f"got 'azureml:training:1' with {problem}"):
         submit(environment="azureml:training:1")
+
+
+@pytest.mark.parametrize(
+    ("curated", "problem", "warning"),
+    [
+        ("sklearn-1.5", "Python 3.10, and an MLflow whose log_model Azure ML answers with 404", ""),
+        ("acpt-pytorch-1.13-cuda11.7", "Python 3.8, and an MLflow", ""),
+        ("tensorflow-2.16-cuda12", "", ""),
+        ("rapids-24.10", "", "is a curated image whose packages Azure ML does not list"),
+    ],
+)
+def test_the_python_of_a_curated_image_is_known_or_said_to_be_unknown(
+    submit: Submit,
+    azureml: AzureMl,
+    link: Link,
+    caplog: pytest.LogCaptureFixture,
+    curated: str,
+    problem: str,
+    warning: str,
+) -> None:
+    azureml.job_fault("quota")
+    image = f"mcr.microsoft.com/azureml/curated/{curated}:8"
+    version = {"properties": {"image": image}}
+    AmlResources.of_link(link).put(f"/environments/{curated}/versions/8", version)
+    refused = pytest.raises(ServingError, match=problem) if problem else nullcontext()
+    with refused:
+        submit(environment=f"azureml:{curated}:8")
+    assert warning in caplog.text
+    assert bool(caplog.text) == bool(warning)
 
 
 def test_requirements_that_contradict_this_package_are_told_by_uv_before_the_upload(
