@@ -9,7 +9,7 @@ import click
 from dbx_aml._common.text import plural
 from dbx_aml.cli.options import config_option, json_option, load_link
 from dbx_aml.cli.progress import show_progress
-from dbx_aml.cli.tables import Column, print_json, print_line, print_table
+from dbx_aml.cli.tables import Column, print_json, print_line, print_table, shown_fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +24,7 @@ _COLUMNS = [
     Column("detail", is_optional=True),
     Column("service", is_optional=True),
 ]
+_PRICE_NOTE = "USD a day: Azure's retail price of the instances, without discounts"
 _SOFT_DELETE = (
     "MLflow restores deleted runs and experiments until they are purged; Azure ML keeps archived "
     "environments and code; 'databricks bundle destroy' removes the bundle's jobs and notebooks"
@@ -35,6 +36,7 @@ _SOFT_DELETE = (
 @click.option("--older-than", help="Least age, for example 30d, 12h or 2w.")
 @click.option("--experiment", help="Runs of this experiment alone.")
 @click.option("--schema", "schemas", multiple=True, help="Schema with tables; may be repeated.")
+@click.option("--path", "paths", multiple=True, help="Path of a scored table; may be repeated.")
 @click.option("--include-used", is_flag=True, help="Delete what is in use as well.")
 @click.option("--dry-run", is_flag=True, help="List only.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -47,6 +49,7 @@ def clean(
     older_than: str | None,
     experiment: str | None,
     schemas: tuple[str, ...],
+    paths: tuple[str, ...],
     include_used: bool,
     dry_run: bool,
     yes: bool,
@@ -66,6 +69,7 @@ def clean(
             older_than=parse_age(older_than) if older_than else None,
             experiment=experiment,
             schemas=schemas,
+            paths=paths,
             include_used=include_used,
             link=load_link(config),
             report=progress,
@@ -86,11 +90,11 @@ def clean(
     if as_json:
         print_json(
             {
-                "resources": [_to_dict(resource) for resource in plan.resources],
-                "used_resources": [_to_dict(resource) for resource in plan.used_resources],
+                "resources": [shown_fields(resource) for resource in plan.resources],
+                "used_resources": [shown_fields(resource) for resource in plan.used_resources],
                 "problems": plan.problems,
                 "results": [
-                    {**_to_dict(item.resource), "state": item.state, "error": item.error}
+                    {**shown_fields(item.resource), "state": item.state, "error": item.error}
                     for item in results
                 ],
             }
@@ -119,15 +123,33 @@ def _print_plan(
     problems: Sequence[str],
 ) -> None:
     if resources:
-        print_table(_COLUMNS, [_row(resource) for resource in resources])
+        _print_resources(resources, _COLUMNS, [_row(resource) for resource in resources])
     else:
         print_line("nothing that dbx-aml has made is to be deleted")
     if used_resources:
         rows = [(resource.kind, resource.name, resource.usage) for resource in used_resources]
         columns = [Column("kind"), Column("name"), Column("in use")]
-        print_table(columns, rows, title="\nIn use, deleted only with --include-used")
+        title = "\nIn use, deleted only with --include-used"
+        _print_resources(used_resources, columns, rows, title)
+    if any(resource.usd_a_day is not None for resource in (*resources, *used_resources)):
+        print_line(_PRICE_NOTE)
     for problem in problems:
         print_line(f"dbx-aml: {problem}", is_error=True)
+
+
+def _print_resources(
+    resources: Sequence[MarkedResource],
+    columns: Sequence[Column],
+    rows: Sequence[tuple[Any, ...]],
+    title: str = "",
+) -> None:
+    """Print a table, with a column for prices if there are any."""
+    prices = [resource.usd_a_day for resource in resources]
+    if any(price is not None for price in prices):
+        columns = [*columns, Column("USD a day", is_number=True)]
+        texts = ("" if price is None else f"{price:,.2f}" for price in prices)
+        rows = [(*row, text) for row, text in zip(rows, texts, strict=True)]
+    print_table(columns, rows, title=title)
 
 
 def _print_results(results: Sequence[CleanResult]) -> None:
@@ -148,8 +170,3 @@ def _row(resource: MarkedResource) -> tuple[Any, ...]:
     hours = None if age is None else int(age.total_seconds() // 3600)
     text = "" if hours is None else (f"{hours} h" if hours < 48 else f"{hours // 24} d")
     return resource.kind, resource.name, text, resource.detail, resource.service
-
-
-def _to_dict(resource: MarkedResource) -> dict[str, Any]:
-    names = ("group", "kind", "name", "service", "created_at", "detail", "usage")
-    return {name: getattr(resource, name) for name in names}

@@ -94,11 +94,15 @@ def drop_new_table(spark: SparkSession, table: Table) -> None:
     """Remove a table that this job has created and can drop, unless it has rows."""
     if table.version(spark) != 0:
         return
+    drop_table(spark, table)
+
+
+def drop_table(spark: SparkSession, table: Table) -> bool:
+    """Drop a table if it exists; return False for a table by path on Spark Connect."""
     if table.path:
-        file_system, folder = _folder(spark, table.path)
-        file_system.delete(folder, True)
-    else:
-        spark.sql(f"DROP TABLE {table.name}").collect()
+        return remove_folder(spark, table.path)
+    spark.sql(f"DROP TABLE IF EXISTS {table.name}").collect()
+    return True
 
 
 def remove_folder(spark: SparkSession, path: str) -> bool:

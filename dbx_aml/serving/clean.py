@@ -63,6 +63,7 @@ def find_marked_resources(
     older_than: timedelta | None = None,
     experiment: str | None = None,
     schemas: Sequence[str] = (),
+    paths: Sequence[str] = (),
     include_used: bool = False,
     link: Link | None = None,
     spark: SparkSession | None = None,
@@ -75,7 +76,8 @@ def find_marked_resources(
             all groups.
         older_than: Least age of a resource; a resource without a time counts as older.
         experiment: Databricks path or Azure ML name of the experiment whose runs count.
-        schemas: Schemas whose tables count, for example ["main.ml"]; no table counts without.
+        schemas: Schemas whose tables count, for example ["main.ml"].
+        paths: Paths of scored tables that count, each with its quarantine table.
         include_used: Whether resources in use are deleted too: an endpoint with traffic, a model
             version with an alias, a table that another table was scored from.
         link: Link that has the services; by default the connected link.
@@ -91,11 +93,13 @@ def find_marked_resources(
             f"only must name groups of {list(GROUPS)}: got {unknown_groups[0]!r}; use for example "
             "'endpoints,jobs'"
         )
-    if "tables" in only and not schemas:
+    has_tables = bool(schemas or paths)
+    if "tables" in only and not has_tables:
         raise ArgumentError(
-            "tables must be in a schema that is named: got none; pass for example --schema main.ml"
+            "tables must be named by a schema or a path: got none; pass for example --schema "
+            "main.ml, or --path /Volumes/main/ml/data/scored"
         )
-    if schemas and spark is None and (not only or "tables" in only):
+    if has_tables and spark is None and (not only or "tables" in only):
         report("Starting Spark")
         spark = current_spark()
     search = Search(
@@ -103,7 +107,8 @@ def find_marked_resources(
         groups=tuple(only) or GROUPS,
         experiment=experiment,
         schemas=tuple(schemas),
-        spark=spark if schemas else None,
+        paths=tuple(paths),
+        spark=spark if has_tables else None,
     )
     resources, problems = read_marked_resources(search, report)
     if experiment is not None and not only:

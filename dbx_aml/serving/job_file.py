@@ -26,6 +26,7 @@ _FIELDS = frozenset(
         "inputs",
         "limits",
         "name",
+        "resources",
         "tags",
         "type",
     }
@@ -89,6 +90,7 @@ def read_job_file(file: Path) -> dict[str, Any]:
     for name in ("environment_variables", "tags"):
         texts = read_mapping(file, content, name)
         arguments[name] = {str(key): str(value) for key, value in texts.items()}
+    _check_resources(file, read_mapping(file, content, "resources"))
     limits = read_mapping(file, content, "limits")
     for name in limits:
         if name != "timeout":
@@ -96,6 +98,18 @@ def read_job_file(file: Path) -> dict[str, Any]:
     if limits.get("timeout"):
         arguments["timeout_s"] = float(limits["timeout"])
     return arguments
+
+
+def _check_resources(file: Path, resources: Mapping[str, Any]) -> None:
+    for name, value in resources.items():
+        if name != "instance_count":
+            raise _unsupported(file, f"resources.{name}")
+        if value != 1:
+            # Each process would install this package into the environment of its node.
+            raise ArgumentError(
+                f"resources.instance_count in {file} must be 1, for dbx-aml submits jobs of one "
+                f"process: got {value!r}; submit the file with 'az ml job create'"
+            )
 
 
 def _literal(file: Path, name: str, value: object) -> str:

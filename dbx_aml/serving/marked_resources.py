@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dbx_aml._common.creation_mark import CREATED_AT_TAG, CREATED_BY_TAG
 from dbx_aml._common.errors import DbxAmlError, ScoringError, ServingError
 from dbx_aml._common.text import sql_identifier
+from dbx_aml.azure.prices import read_hourly_prices
 from dbx_aml.link.connected_link import use_link
 from dbx_aml.link.link import Link
 from dbx_aml.link.uris import is_azureml_uri, is_unity_catalog_uri
@@ -21,7 +22,7 @@ from dbx_aml.scoring.delta_table import Table
 from dbx_aml.scoring.delta_write import CHECKPOINT_PROPERTY
 from dbx_aml.scoring.table_identity import TableIdentity, identify_table
 from dbx_aml.serving.aml_resources import AmlResources
-from dbx_aml.serving.endpoints import Endpoint, deployment_path
+from dbx_aml.serving.endpoints import MANAGED, Deployment, Endpoint, deployment_path
 from dbx_aml.serving.jobs import Job, job_path
 from dbx_aml.tracking.mirror.server import MlflowServer, read_pages
 
@@ -46,6 +47,7 @@ class MarkedResource:
         service: Service that has it, for example "Azure ML workspace mlw-team".
         created_at: Time at which it was made, in UTC; None if the mark has no time.
         detail: Size or instances; "" if unknown.
+        usd_a_day: Retail price of its instances for 24 hours in USD; None if unknown.
         usage: Use of the resource, for example "takes traffic"; "" for nothing known.
         delete: Function that deletes it and returns DELETED, ARCHIVED or SKIPPED.
     """
@@ -56,6 +58,7 @@ class MarkedResource:
     service: str
     created_at: datetime | None
     detail: str = ""
+    usd_a_day: float | None = None
     usage: str = ""
     delete: Callable[[], str] = field(repr=False, compare=False)
 
@@ -74,13 +77,15 @@ class Search:
         groups: Groups of `GROUPS`.
         experiment: Path or name of the experiment whose runs count; None for all experiments.
         schemas: Schemas whose tables count, for example ("main.ml",).
-        spark: Session that reads the tables; None without schemas.
+        paths: Paths of scored tables that count, each with its quarantine table.
+        spark: Session that reads the tables; None without schemas and paths.
     """
 
     link: Link
     groups: tuple[str, ...]
     experiment: str | None
     schemas: tuple[str, ...]
+    paths: tuple[str, ...]
     spark: SparkSession | None
 
 
@@ -139,7 +144,7 @@ def _readers(search: Search) -> Iterator[tuple[str, str, Callable[[], Iterable[M
     if has_workspace:
         yield "environments", "environments and code", partial(_environments, resources)
     if search.spark is not None:
-        yield "tables", "tables", partial(_tables, search.spark, search.schemas)
+        yield "tables", "tables", partial(_tables, search.spark, search)
 
 
 def is_of_service(error: Exception) -> bool:
@@ -152,7 +157,9 @@ def is_of_service(error: Exception) -> bool:
 
 
 def _endpoints(resources: AmlResources) -> Iterator[MarkedResource]:
-    for endpoint in Endpoint.read_all(resources):
+    endpoints = Endpoint.read_all(resources)
+    prices = _hourly_prices(resources, endpoints)
+    for endpoint in endpoints:
         others = [item for item in endpoint.deployments if CREATED_BY_TAG not in item.tags]
         is_whole = CREATED_BY_TAG in endpoint.tags and not others
         instances = [
@@ -167,6 +174,7 @@ def _endpoints(resources: AmlResources) -> Iterator[MarkedResource]:
                 service=_service_name(resources),
                 created_at=_creation_time(endpoint.tags),
                 detail=", ".join(instances),
+                usd_a_day=_usd_a_day(endpoint.deployments, prices),
                 usage="takes traffic" if any(endpoint.traffic.values()) else "",
                 delete=partial(_delete_endpoint, endpoint),
             )
@@ -180,9 +188,38 @@ def _endpoints(resources: AmlResources) -> Iterator[MarkedResource]:
                     service=_service_name(resources),
                     created_at=_creation_time(item.tags),
                     detail=text,
+                    usd_a_day=_usd_a_day([item], prices),
                     usage=f"takes {item.traffic} % of the traffic" if item.traffic else "",
                     delete=partial(_delete, resources, deployment_path(endpoint.name, item.name)),
                 )
+
+
+def _hourly_prices(resources: AmlResources, endpoints: Sequence[Endpoint]) -> dict[str, float]:
+    """Return the price of an hour in USD by instance type, where it is known."""
+    types = [
+        item.instance_type
+        for endpoint in endpoints
+        for item in endpoint.deployments
+        if item.compute == MANAGED and CREATED_BY_TAG in item.tags
+    ]
+    # The prices are those of the public cloud.
+    if not types or resources.workspace.cloud != "AzureCloud":
+        return {}
+    try:
+        return read_hourly_prices(resources.location, types)
+    except DbxAmlError:
+        # The caller may read endpoints, but not the workspace, which names the region.
+        return {}
+
+
+def _usd_a_day(deployments: Iterable[Deployment], prices: Mapping[str, float]) -> float | None:
+    """Return what the instances cost in 24 hours; None if that is not known."""
+    items = list(deployments)
+    # A deployment that failed may have instances or not.
+    known = [item for item in items if item.instance_type in prices and item.state == "Succeeded"]
+    if not items or len(known) < len(items):
+        return None
+    return round(sum(24 * item.instance_count * prices[item.instance_type] for item in items), 2)
 
 
 def _delete_endpoint(endpoint: Endpoint) -> str:
@@ -353,15 +390,12 @@ def _archive(resources: AmlResources, path: str) -> str:
     return ARCHIVED
 
 
-def _tables(spark: SparkSession, schemas: Iterable[str]) -> Iterator[MarkedResource]:
+def _tables(spark: SparkSession, search: Search) -> Iterator[MarkedResource]:
     marked: dict[str, TableIdentity] = {}
-    for schema in schemas:
-        quoted = ".".join(map(sql_identifier, schema.split(".")))
-        for row in spark.sql(f"SHOW TABLES IN {quoted}").collect():
-            name = f"{quoted}.{sql_identifier(row['tableName'])}"
-            identity = None if row["isTemporary"] else _find_identity(spark, name)
-            if identity is not None and CREATED_BY_TAG in identity.properties:
-                marked[name] = identity
+    for name in _table_names(spark, search):
+        identity = _find_identity(spark, name)
+        if identity is not None and CREATED_BY_TAG in identity.properties:
+            marked[name] = identity
     inputs = {name: _inputs_of(spark, name) for name in marked}
     for name, identity in marked.items():
         readers = [other for other in marked if identity.id in inputs[other]]
@@ -375,6 +409,18 @@ def _tables(spark: SparkSession, schemas: Iterable[str]) -> Iterator[MarkedResou
             usage=f"is the input of {readers[0].replace('`', '')}" if readers else "",
             delete=partial(_drop_table, spark, name, identity.properties.get(CHECKPOINT_PROPERTY)),
         )
+
+
+def _table_names(spark: SparkSession, search: Search) -> Iterator[str]:
+    for schema in search.schemas:
+        quoted = ".".join(map(sql_identifier, schema.split(".")))
+        for row in spark.sql(f"SHOW TABLES IN {quoted}").collect():
+            if not row["isTemporary"]:
+                yield f"{quoted}.{sql_identifier(row['tableName'])}"
+    for path in search.paths:
+        table = Table(f"delta.`{path}`")
+        yield table.name
+        yield table.sibling("quarantine").name
 
 
 def _find_identity(spark: SparkSession, name: str) -> TableIdentity | None:
@@ -396,11 +442,15 @@ def _inputs_of(spark: SparkSession, name: str) -> set[str]:
 
 def _drop_table(spark: SparkSession, name: str, checkpoint: str | None) -> str:
     """Drop a table with its ledger, and remove the folder of its checkpoint."""
-    from dbx_aml.scoring.delta_write import remove_folder
+    from dbx_aml.scoring.delta_write import drop_table, remove_folder
 
-    ledger = Table(name).sibling("batches")
-    for table in (name, ledger.name):
-        spark.sql(f"DROP TABLE IF EXISTS {table}").collect()
+    table = Table(name)
+    for item in (table, table.sibling("batches")):
+        if not drop_table(spark, item):
+            raise ServingError(
+                f"table by path must be removed by hand: got {item.path!r}, a folder that Spark "
+                "Connect cannot remove"
+            )
     if checkpoint and not remove_folder(spark, checkpoint):
         raise ServingError(
             f"checkpoint of the dropped table {name} must be removed by hand: got {checkpoint!r}, "

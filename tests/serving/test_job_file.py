@@ -22,6 +22,7 @@ inputs:
 environment_variables: {LEVEL: 2}
 limits: {timeout: 7200}
 tags: {team: flights}
+resources: {instance_count: 1}
 """
 
 
@@ -57,6 +58,12 @@ def test_the_fields_of_a_job_become_arguments(file: Path) -> None:
         ("display_name", "distribution", r"field 'distribution' of"),
         ("azureml:training:3", "{image: python}", r"field 'environment as a dict' of"),
         ("alpha: 0.5", "alpha: {path: data.csv}", r"field 'inputs.alpha as data' of"),
+        (
+            "tags:",
+            "resources: {instance_count: 2}\ntags:",
+            r"instance_count in .* must be 1.* got 2",
+        ),
+        ("tags:", "resources: {shm_size: 2g}\ntags:", r"field 'resources.shm_size' of"),
         ("{timeout: 7200}", "{max_nodes: 2}", r"field 'limits.max_nodes' of"),
         ("code: src", "code: gone", r"code in .* must be a local folder: got 'gone'"),
         ("fast: true", "fast: [1]", r"input 'fast' in .* must be a text or a number"),

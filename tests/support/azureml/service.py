@@ -15,6 +15,7 @@ from tests.support.azureml.jobs import Jobs
 from tests.support.azureml.management import Management
 from tests.support.azureml.model_sources import SourceCheck
 from tests.support.azureml.permission import Permissions, action_of
+from tests.support.azureml.prices import retail_prices
 from tests.support.azureml.resources import Resources
 from tests.support.azureml.token import Tokens
 from tests.support.azureml.tracking import Tracking
@@ -23,6 +24,7 @@ from tests.support.azureml.workspace import (
     KUBERNETES_HOST,
     LOGIN_HOST,
     MANAGEMENT_HOST,
+    PRICES_HOST,
     Workspace,
 )
 from tests.support.http.messages import Request, Response, json_response, match_path
@@ -86,6 +88,8 @@ class Service:
             return self._entra.respond(request)
         if request.host == MANAGEMENT_HOST:
             return self._management.respond(request)
+        if request.host == PRICES_HOST:
+            return retail_prices(request)
         if request.host == self.workspace.blob_host:
             return self._blobs.respond(request)
         if request.host.endswith(INFERENCE_SUFFIX) or request.host == KUBERNETES_HOST:

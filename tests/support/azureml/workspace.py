@@ -10,6 +10,7 @@ CLIENT_ID = "0b9a6c1d-3f57-4f0e-8f0c-6a1c2f6d9e21"
 OBJECT_ID = "c7d8e9f0-1a2b-4c3d-8e4f-5a6b7c8d9e0f"
 LOGIN_HOST = "login.microsoftonline.com"
 MANAGEMENT_HOST = "management.azure.com"
+PRICES_HOST = "prices.azure.com"
 # Suffix of the hosts of online endpoints, which begin with the endpoint's name and the region.
 INFERENCE_SUFFIX = ".inference.ml.azure.com"
 # Host of the attached Kubernetes cluster.
@@ -69,6 +70,7 @@ class Workspace:
         return (
             LOGIN_HOST,
             MANAGEMENT_HOST,
+            PRICES_HOST,
             self.api_host,
             self.blob_host,
             f"*.{self.region}{INFERENCE_SUFFIX}",
