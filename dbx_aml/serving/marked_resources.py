@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -131,16 +131,17 @@ def _readers(search: Search) -> Iterator[tuple[str, str, Callable[[], Iterable[M
         # Such a link may not even have a Databricks workspace.
         registries = [item for item in registries if item.word == AML]
     tracking_uris = dict.fromkeys(item.tracking_uri for item in registries)
+    job_names: set[str] = set()
     if has_workspace:
         resources = AmlResources.of_link(link)
         yield "endpoints", "endpoints", partial(_endpoints, resources)
-        yield "jobs", "jobs", partial(_jobs, resources)
+        yield "jobs", "jobs", partial(_jobs, resources, job_names)
     for registry in registries:
         yield "models", f"models of {registry.title}", partial(_models, registry)
     for uri in tracking_uris:
         server = MlflowServer(uri, "aml" if is_azureml_uri(uri) else "databricks")
         noun = f"runs of {server.display_name}"
-        yield "runs", noun, partial(_runs, server, search.experiment)
+        yield "runs", noun, partial(_runs, server, search.experiment, job_names)
     if has_workspace:
         yield "environments", "environments and code", partial(_environments, resources)
     if search.spark is not None:
@@ -233,9 +234,11 @@ def _delete_endpoint(endpoint: Endpoint) -> str:
     return DELETED
 
 
-def _jobs(resources: AmlResources) -> Iterator[MarkedResource]:
+def _jobs(resources: AmlResources, names: set[str]) -> Iterator[MarkedResource]:
+    """Yield the marked jobs, and add their names."""
     for job in Job.iterate(resources):
         if CREATED_BY_TAG in job.tags:
+            names.add(job.name)
             yield MarkedResource(
                 group="jobs",
                 kind="job",
@@ -317,13 +320,20 @@ def _delete_empty_model(registry: Registry, name: str) -> str:
     return DELETED
 
 
-def _runs(server: MlflowServer, experiment_name: str | None) -> Iterator[MarkedResource]:
+def _runs(
+    server: MlflowServer, experiment_name: str | None, job_names: Collection[str]
+) -> Iterator[MarkedResource]:
     service = f"MLflow of {server.display_name}"
     experiments = []
     for experiment in server.search_experiments():
         if experiment_name not in (None, experiment.name):
             continue
-        runs = list(server.search_runs([experiment.experiment_id], ""))
+        runs = [
+            run
+            for run in server.search_runs([experiment.experiment_id], "")
+            # The run of a job is deleted with the job.
+            if run.info.run_id not in job_names
+        ]
         marked = [run for run in runs if CREATED_BY_TAG in run.data.tags]
         yield from (_run(server, run, service) for run in marked)
         if CREATED_BY_TAG in experiment.tags and len(marked) == len(runs):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import dbx_aml
+from dbx_aml import Job, Link
 from dbx_aml.serving.environment import resolve_environment
 from tests.serving.conftest import EXAMPLE, RegisterFunction, small_requirements, times
 from tests.support.azureml.service_process import AzureMl
@@ -15,6 +16,20 @@ from tests.support.azureml.service_process import AzureMl
 pytestmark = pytest.mark.azureml
 
 REQUEST = {"input_data": {"columns": ["x", "y"], "index": [0], "data": [[1, 3]]}}
+
+
+def sdk_client(azureml: AzureMl) -> Any:
+    """The client of azure-ai-ml for the stand-in's workspace."""
+    from azure.ai.ml import MLClient
+    from azure.identity import EnvironmentCredential
+
+    names = azureml.workspace
+    return MLClient(
+        EnvironmentCredential(),
+        names.subscription_id,
+        names.resource_group,
+        names.workspace_name,
+    )
 
 
 @pytest.mark.slow
@@ -42,14 +57,12 @@ def test_mlflows_deployments_client_deploys_a_model_without_code(
 def test_the_vendors_sdk_deploys_scores_moves_traffic_and_deletes(
     register: RegisterFunction, azureml: AzureMl, tmp_path: Path
 ) -> None:
-    from azure.ai.ml import MLClient
     from azure.ai.ml.entities import (
         CodeConfiguration,
         Environment,
         ManagedOnlineDeployment,
         ManagedOnlineEndpoint,
     )
-    from azure.identity import EnvironmentCredential
     from mlflow import pyfunc
 
     register()
@@ -61,13 +74,7 @@ def test_the_vendors_sdk_deploys_scores_moves_traffic_and_deletes(
     shutil.copy(Path(dbx_aml.__file__).parent / "serving" / "score_script.py", code)
     request_file = tmp_path / "request.json"
     request_file.write_text(json.dumps(REQUEST))
-    names = azureml.workspace
-    client = MLClient(
-        EnvironmentCredential(),
-        names.subscription_id,
-        names.resource_group,
-        names.workspace_name,
-    )
+    client = sdk_client(azureml)
     endpoint = ManagedOnlineEndpoint(name="sdk-ep", auth_mode="key")
     client.online_endpoints.begin_create_or_update(endpoint).result()
     deployment = ManagedOnlineDeployment(
@@ -90,3 +97,47 @@ def test_the_vendors_sdk_deploys_scores_moves_traffic_and_deletes(
     assert "POST /score 200" in client.online_deployments.get_logs("blue", "sdk-ep", lines=5)
     client.online_endpoints.begin_delete("sdk-ep").result()
     assert list(client.online_endpoints.list()) == []
+
+
+@pytest.mark.nightly
+@pytest.mark.filterwarnings("ignore")
+def test_the_vendors_sdk_submits_streams_reads_and_cancels_a_job(
+    azureml_client: Any,
+    azureml: AzureMl,
+    link: Link,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from azure.ai.ml import command
+    from azure.ai.ml.entities import Environment
+
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "train.py").write_text("import sys\nprint('alpha is', sys.argv[1])\n")
+    client = sdk_client(azureml)
+
+    def submit(name: str) -> Any:
+        job = command(
+            name=name,
+            code=str(tmp_path / "code"),
+            command="python train.py ${{inputs.alpha}}",
+            inputs={"alpha": 0.5},
+            environment=Environment(name="trained", version="1", image="example/base:1"),
+            compute="cpu-cluster",
+            experiment_name="sdk",
+            display_name="ridge",
+        )
+        return client.jobs.create_or_update(job)
+
+    assert submit("sdk-job").status == "NotStarted"
+    client.jobs.stream("sdk-job")
+    assert "alpha is 0.5" in capsys.readouterr().out
+    assert client.jobs.get("sdk-job").status == "Completed"
+    job = Job.load("sdk-job", link=link)
+    assert (job.state, job.display_name, job.parameters) == ("Completed", "ridge", {"alpha": "0.5"})
+    assert job.log() == "alpha is 0.5\n"
+
+    azureml.job_fault("endless-preparing")
+    submit("sdk-second")
+    client.jobs.begin_cancel("sdk-second").result()
+    assert client.jobs.get("sdk-second").status == "Canceled"
+    assert [item.name for item in client.jobs.list()] == ["sdk-second", "sdk-job"]

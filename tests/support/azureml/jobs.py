@@ -124,7 +124,7 @@ class Jobs:
         if request.method == "DELETE":
             if self._resources.get(path)["properties"]["status"] not in _END_STATES:
                 raise Refusal(409, "Conflict", f"The job '{name}' has not ended.")
-            return self._resources.start(request, path, lambda: self._resources.remove(path))
+            return self._resources.start(request, path, lambda: self._remove(path, name))
         return Response(status=405)
 
     def details(self, name: str) -> Response:
@@ -153,7 +153,13 @@ class Jobs:
                 raise Refusal(400, "UserError", message)
             return json_response(before)
         self._check(name, properties)
-        properties = {"tags": {}, "services": {}, **properties, "status": "NotStarted"}
+        host = self._resources.workspace.api_host
+        services = {
+            kind: {"jobServiceType": kind, "endpoint": f"{scheme}://{host}/{name}", "port": None}
+            for kind, scheme in (("Tracking", "azureml"), ("Studio", "https"))
+        }
+        properties = {"tags": {}, "properties": {}, **properties, "status": "NotStarted"}
+        properties["services"] = services
         resource = self._resources.set(path, "jobs", {"properties": properties})
         job = _Job(name, resource, self._folder / name, self.fault)
         job.experiment_id = self._tracking.start_job_run(
@@ -177,6 +183,11 @@ class Jobs:
         for field, value in (properties.get("inputs") or {}).items():
             if value.get("jobInputType") != "literal":
                 raise Refusal(400, "UserError", f"The stand-in has no data for input '{field}'.")
+
+    def _remove(self, path: str, name: str) -> None:
+        self._resources.remove(path)
+        if self._jobs.pop(name, None) is not None:
+            self._tracking.delete_job_run(name)
 
     def _cancel(self, request: Request, path: str, name: str) -> Response:
         job = self._jobs.get(name)

@@ -117,6 +117,9 @@ class Service:
         return None if source is None else ("", self._sources.read_files(source))
 
     def _data_plane(self, request: Request) -> Response:
+        if (request.host, request.path) == (self.workspace.api_host, "/discovery"):
+            # The vendor's SDK reads the hosts of a region without a token.
+            return json_response({"api": f"https://{self.workspace.api_host}"})
         match = match_path(_DATA_PLANE, request.path)
         if not match:
             return Response(status=404)

@@ -110,6 +110,10 @@ class Tracking:
         end_time = int(time.time() * 1000)
         self._post("runs/update", run_id=run_hex(job), status=status, end_time=end_time)
 
+    def delete_job_run(self, job: str) -> None:
+        """Delete the run of a job, as the service does with the job."""
+        self._post("runs/delete", run_id=run_hex(job))
+
     def source_of_version(self, name: str, version: str) -> str | None:
         """Return the source of a model version, None if there is no such version."""
         query = urlencode({"name": name, "version": version})
