@@ -66,9 +66,8 @@ def try_(
 ) -> None:
     """Serve a model on this machine, as Azure ML does.
 
-    The environment, the scoring server and the scoring script are those of a deployment. The
-    answers for the model's input example, and for the rows of --input, are compared with
-    pyfunc.predict.
+    A deployment has the same environment, scoring server and scoring script. The answers for the
+    model's input example, and for the rows of --input, are compared with pyfunc.predict.
     """
     from dbx_aml.serving.answer_comparison import compare_answers
     from dbx_aml.serving.local_server import try_endpoint

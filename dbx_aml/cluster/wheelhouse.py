@@ -231,7 +231,7 @@ def read_wheelhouse(folder: Path | None) -> WheelhouseFiles:
 
 def _download_wheels(work_folder: Path, runtime: Runtime) -> tuple[str, ...]:
     """Download every wheel that the runtime lacks; return a message for each newer package."""
-    # Anybody may own the name of this package on a package index: the index is never asked for it.
+    # On a package index another person may own the name dbx-aml: the index is never asked for it.
     own_wheel = Wheel.from_file(write_own_wheel(work_folder))
     if runtime.requirements:
         download_wheels(runtime.requirements.splitlines(), runtime.python, work_folder)

@@ -1,8 +1,8 @@
 """The link that `connect` applied to this process: the only process-wide setting of this package.
 
 MLflow builds a store from a URI alone. The stores for Azure ML take their credential from this
-link, and calls about models find the other registry in it. A call that has a link of its own puts
-it in this place with `use_link`, for itself alone.
+link, and calls about models find the other registry in it. A call with the argument `link` uses
+that link instead, until the call ends: see `use_link`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def current_link() -> Link:
 def link_of_workspace(uri: str | None) -> Link | None:
     """Return the link whose credential calls a workspace, or None.
 
-    MLflow downloads in threads of its own, which know no call: there the newest call that uses the
-    workspace counts.
+    MLflow starts threads for downloads. In such a thread the newest running call with the workspace
+    decides.
 
     Args:
         uri: Tracking URI that ends with the ARM id of the workspace; None for a registry of

@@ -32,7 +32,7 @@ def upload_code(
     Args:
         resources: Workspace.
         files: File on this machine by its path in the code.
-        report: Function that is called with the number of files that are there, and of all files.
+        report: Function that is called with the number of uploaded files, and of all files.
 
     Raises:
         ServiceError: The storage account refuses the files.

@@ -206,7 +206,7 @@ class _DeploySteps:
         return Endpoint.read(resources, self._endpoint)
 
     def choose_name(self, endpoint: Endpoint) -> str:
-        """Return the name of the same deployment if it is there, else a color without traffic."""
+        """Return the name of the same deployment if it exists, else a color without traffic."""
         for item in endpoint.deployments:
             if item.tags.get(_CONTENT_HASH) == self._content_hash and (
                 item.state not in _FAILED_STATES
