@@ -42,7 +42,7 @@ listed = [*plan.resources, *plan.used_resources]
 
 # COMMAND ----------
 
-columns = ["kind", "name", "created_at", "detail", "usage"]
+columns = ["kind", "name", "created_at", "detail", "usd_a_day", "usage"]
 rows = [[str(getattr(item, name) or "") for name in columns] for item in listed]
 display(pd.DataFrame(rows, columns=columns))
 
