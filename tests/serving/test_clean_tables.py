@@ -54,3 +54,30 @@ def test_marked_tables_are_dropped_with_ledger_and_checkpoint_and_inputs_are_in_
         assert not checkpoint.exists()
     finally:
         spark.sql("DROP SCHEMA clean_test CASCADE")
+
+
+def test_a_scored_table_by_path_goes_with_its_quarantine_and_its_ledger(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    rows = XY.assign(x=[None, *XY["x"][1:]])
+    spark.createDataFrame(rows).write.format("delta").save(f"{tmp_path}/data/theirs")
+    score_table(
+        model_uri=save_model(tmp_path, weighted_sum, XY),
+        input_table=f"delta.`{tmp_path}/data/theirs`",
+        output_table=f"delta.`{tmp_path}/data/scored`",
+        max_quarantined_rows="50%",
+        spark=spark,
+    )
+    folders = sorted(path.name for path in (tmp_path / "data").iterdir())
+    assert folders == ["scored", "scored_batches", "scored_quarantine", "theirs"]
+    paths = [f"{tmp_path}/data/scored", f"{tmp_path}/data/theirs", f"{tmp_path}/data/gone"]
+    link = Link(databricks_tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    plan = find_marked_resources(only=["tables"], paths=paths, link=link, spark=spark)
+    assert [resource.name for resource in plan.resources] == [
+        f"delta.{tmp_path}/data/scored",
+        f"delta.{tmp_path}/data/scored_quarantine",
+    ]
+    assert [item.state for item in delete_resources(plan.resources)] == ["deleted"] * 2
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["theirs"]
+    plan = find_marked_resources(only=["tables"], paths=paths, link=link, spark=spark)
+    assert (plan.resources, plan.problems) == ((), ())
