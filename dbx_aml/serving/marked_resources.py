@@ -412,7 +412,7 @@ def _tables(spark: SparkSession, search: Search) -> Iterator[MarkedResource]:
         yield MarkedResource(
             group="tables",
             kind="table",
-            name=name.replace("`", ""),
+            name=Table(name).path or name.replace("`", ""),
             service="Spark",
             created_at=_creation_time(identity.properties),
             detail=f"{identity.size_bytes or 0:,} bytes",

@@ -7,7 +7,7 @@ from pyspark.sql import SparkSession
 
 from dbx_aml import Link, score_table
 from dbx_aml.serving.clean import delete_resources, find_marked_resources
-from tests.support.models import XY, save_model, weighted_sum
+from tests.support.models import XY, choosy_sum, save_model, weighted_sum
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -59,10 +59,11 @@ def test_marked_tables_are_dropped_with_ledger_and_checkpoint_and_inputs_are_in_
 def test_a_scored_table_by_path_goes_with_its_quarantine_and_its_ledger(
     spark: SparkSession, tmp_path: Path
 ) -> None:
-    rows = XY.assign(x=[None, *XY["x"][1:]])
-    spark.createDataFrame(rows).write.format("delta").save(f"{tmp_path}/data/theirs")
+    spark.createDataFrame(XY.assign(x=[-1.0, 2.0])).write.format("delta").save(
+        f"{tmp_path}/data/theirs"
+    )
     score_table(
-        model_uri=save_model(tmp_path, weighted_sum, XY),
+        model_uri=save_model(tmp_path, choosy_sum, XY),
         input_table=f"delta.`{tmp_path}/data/theirs`",
         output_table=f"delta.`{tmp_path}/data/scored`",
         max_quarantined_rows="50%",
@@ -74,8 +75,8 @@ def test_a_scored_table_by_path_goes_with_its_quarantine_and_its_ledger(
     link = Link(databricks_tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
     plan = find_marked_resources(only=["tables"], paths=paths, link=link, spark=spark)
     assert [resource.name for resource in plan.resources] == [
-        f"delta.{tmp_path}/data/scored",
-        f"delta.{tmp_path}/data/scored_quarantine",
+        f"{tmp_path}/data/scored",
+        f"{tmp_path}/data/scored_quarantine",
     ]
     assert [item.state for item in delete_resources(plan.resources)] == ["deleted"] * 2
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["theirs"]
