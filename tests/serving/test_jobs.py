@@ -12,11 +12,11 @@ from typing import Any
 
 import mlflow
 import pytest
-from mlflow.exceptions import MlflowException
 
 from dbx_aml import Job, Link, submit_job
 from dbx_aml._common.errors import (
     ArgumentError,
+    CredentialError,
     ServiceError,
     ServingError,
     UnsolvableRequirementsError,
@@ -121,7 +121,7 @@ def test_a_caller_whom_the_link_alone_names_submits_and_downloads(
     assert job.wait().state == "Failed"
     assert job.download(tmp_path / "out") == []
     # No later call of MLflow has this caller.
-    with pytest.raises(MlflowException, match=r"Azure .* must give a token"):
+    with pytest.raises(CredentialError, match=r"Azure .* must give a token"):
         mlflow.search_experiments()
 
 
