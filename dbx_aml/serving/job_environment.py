@@ -26,7 +26,7 @@ JOB_PYTHON = "3.12"
 _OLDEST_PYTHON = (3, 11)
 _NAME = re.compile(r"(?:azureml:)?(?P<name>[A-Za-z0-9][\w.-]*):(?P<version>[\w.-]+)")
 _CURATED_IMAGE = re.compile(r"mcr\.microsoft\.com/azureml/curated/(?P<name>[^:@]+)")
-# Start of a curated image's name -> its Python. Each of the images has azureml-mlflow.
+# Start of a curated image's name -> its Python. Those with Python 3.11 have azureml-mlflow too.
 _CURATED_PYTHONS = {
     "acft-": (3, 10),
     "acpt-automl-": (3, 10),
@@ -43,8 +43,7 @@ _CURATED_PYTHONS = {
     "tensorflow-2.16-cuda11": (3, 11),
     "tensorflow-2.16-cuda12": (3, 11),
 }
-# What this package mends from the oldest Python on that it supports.
-_CURATED_MLFLOW = "an MLflow whose log_model Azure ML answers with 404"
+_CURATED_WITH_MLFLOW_3 = ("acpt-pytorch-2.", "lightgbm-3.3", "sklearn-1.5")
 _NEEDED_PACKAGES = ("azureml-mlflow", "mlflow")
 
 
@@ -109,7 +108,10 @@ def _check_packages(name: str, properties: Mapping[str, Any]) -> None:
         )
         if python is not None:
             if python < _OLDEST_PYTHON:
-                raise _unfit(name, f"Python {_version_text(python)}, and {_CURATED_MLFLOW}")
+                problem = f"Python {_version_text(python)}"
+                if image_name.startswith(_CURATED_WITH_MLFLOW_3):
+                    problem += ", and an MLflow whose log_model Azure ML answers with 404"
+                raise _unfit(name, problem)
             return
         kind = "curated image" if curated else "image"
         log.warning(

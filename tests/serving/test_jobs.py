@@ -342,7 +342,7 @@ def test_an_environment_of_the_workspace_is_looked_at_first(
     ("curated", "problem", "warning"),
     [
         ("sklearn-1.5", "Python 3.10, and an MLflow whose log_model Azure ML answers with 404", ""),
-        ("acpt-pytorch-1.13-cuda11.7", "Python 3.8, and an MLflow", ""),
+        ("acpt-pytorch-1.13-cuda11.7", "with Python 3.8; leave the environment out", ""),
         ("tensorflow-2.16-cuda12", "", ""),
         ("rapids-24.10", "", "is a curated image whose packages Azure ML does not list"),
     ],
