@@ -13,7 +13,7 @@ from dbx_aml.cluster.runtimes import known_runtimes
 from dbx_aml.cluster.wheelhouse import build_wheelhouse
 from tests.support.node.node import LINK, Node
 from tests.support.node.runtime import real_runtime
-from tests.support.node.wheel import own_wheel, wheelhouse_variables
+from tests.support.node.wheel import wheelhouse_variables
 
 RUNTIME = "18"
 
@@ -24,8 +24,7 @@ def run() -> list[Figure]:
     folder = ROOT / "init_script"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    wheel = own_wheel(folder / "own")
-    wheelhouse = build_wheelhouse(folder / "wheelhouse", runtime, wheel).folder
+    wheelhouse = build_wheelhouse(folder / "wheelhouse", runtime).folder
     python = real_runtime(folder / "python", runtime)
     # The packages of a runtime are compiled.
     subprocess.run(
