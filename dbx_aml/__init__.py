@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dbx_aml.monitoring.monitor_table import monitor_table
     from dbx_aml.monitoring.result import MonitoringResult
     from dbx_aml.scoring.ledger import batches
+    from dbx_aml.scoring.replay import ReplayResult, replay_batch
     from dbx_aml.scoring.result import ScoringResult
     from dbx_aml.scoring.score_table import score_table
     from dbx_aml.serving.deploy import deploy_model
@@ -74,6 +75,7 @@ __all__ = [
     "Job",
     "Link",
     "MonitoringResult",
+    "ReplayResult",
     "ScoringResult",
     "__version__",
     "batches",
@@ -87,6 +89,7 @@ __all__ = [
     "model_version_url",
     "monitor_table",
     "register_model",
+    "replay_batch",
     "run_doctor",
     "run_url",
     "sample_flights",
@@ -103,6 +106,7 @@ _HOMES = {
     "Job": "dbx_aml.serving.jobs",
     "Link": "dbx_aml.link.link",
     "MonitoringResult": "dbx_aml.monitoring.result",
+    "ReplayResult": "dbx_aml.scoring.replay",
     "ScoringResult": "dbx_aml.scoring.result",
     "batches": "dbx_aml.scoring.ledger",
     "connect": "dbx_aml.tracking.connect",
@@ -117,6 +121,7 @@ _HOMES = {
     "local_spark": "dbx_aml.local.spark",
     "monitor_table": "dbx_aml.monitoring.monitor_table",
     "register_model": "dbx_aml.models.register",
+    "replay_batch": "dbx_aml.scoring.replay",
     "sample_flights": "dbx_aml.local.samples",
     "score_table": "dbx_aml.scoring.score_table",
     "status": "dbx_aml.doctor.status",

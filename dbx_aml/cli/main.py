@@ -31,6 +31,7 @@ from dbx_aml.cli.models import models
 from dbx_aml.cli.monitor import monitor
 from dbx_aml.cli.new import new
 from dbx_aml.cli.notebook import notebook
+from dbx_aml.cli.replay import replay
 from dbx_aml.cli.runs import runs
 from dbx_aml.cli.score import score
 from dbx_aml.cli.tables import print_line
@@ -97,6 +98,7 @@ for _command in (
     monitor,
     new,
     notebook,
+    replay,
     runs,
     score,
     workspace,

@@ -27,7 +27,7 @@ from dbx_aml.scoring.spark_errors import SPARK_ERRORS
 from dbx_aml.scoring.table_identity import identify_table
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
 
 log = get_logger(__name__)
 
@@ -349,7 +349,11 @@ def _find_done(
         return WrittenBatch(entry=_replace_batch(bound, new_facts, rows), is_new=True)
     removed_by = None
     if missing:
-        removed_by = _find_removal(bound, request.output_table, entry)
+        removed_by = f"a commit after version {entry.output_version} of {request.output_table.name}"
+        removal = find_removal(bound.spark, request.output_table, entry)
+        if removal is not None:
+            version = f"version {removal.version} ({removal.operation})"
+            removed_by = f"{version} of {request.output_table.name}"
         if not scored:
             raise ScoringError(
                 f"batch must be in the output table: got {facts.batch_id!r}, whose "
@@ -379,20 +383,20 @@ def _count_rows(bound: BoundRequest, entry: LedgerEntry) -> tuple[int, int, int]
     return int(scored), int(quarantined), int(total)
 
 
-def _find_removal(bound: BoundRequest, table: Table, entry: LedgerEntry) -> str:
-    """Return the commit that removed rows of a batch, in words."""
+def find_removal(spark: SparkSession, table: Table, entry: LedgerEntry) -> Commit | None:
+    """Return the first commit that removed rows of a batch; None where no history tells it."""
     later = [
         commit
-        for commit in reversed(table.history(bound.spark))
+        for commit in reversed(table.history(spark))
         if commit.version > (entry.output_version or 0)
         and commit.operation.startswith(_REMOVING_OPERATIONS)
     ]
     condition = f"_scoring.batch = {entry.facts.batch}"
     for commit in later:
         try:
-            count = table.read(bound.spark, commit.version).where(condition).count()
+            count = table.read(spark, commit.version).where(condition).count()
         except SPARK_ERRORS:
             continue
         if count < entry.rows_scored:
-            return f"version {commit.version} ({commit.operation}) of {table.name}"
-    return f"a commit after version {entry.output_version} of {table.name}"
+            return commit
+    return None

@@ -238,6 +238,16 @@ class BatchWriter:
             "staging": staging.name if staging else None,
         }
 
+    def _note_passes(self, passes: int) -> None:
+        """Note for the ledger how this attempt scored the rows."""
+        model = self._bound.resolved.model
+        self._plan = {
+            "passes": passes,
+            "env_manager": self._bound.request.env_manager,
+            "model_files": model.files,
+            "environment": dict(model.environment),
+        }
+
     # In one pass
 
     def _write_observed(self, transaction: Transaction, *, strict: bool) -> LedgerEntry | None:
@@ -257,7 +267,7 @@ class BatchWriter:
         if commit is None:
             return None
         verdicts = read_verdicts(observation)
-        self._plan["passes"] = 1
+        self._note_passes(1)
         if verdicts is None or verdicts.rows_read != commit.rows + len(verdicts.quarantined):
             log.info("Spark did not count the rows of the batch: it is written again, counted")
             return self.write_again()
@@ -294,7 +304,7 @@ class BatchWriter:
         bound.report("scoring")
         with larger_arrow_batches(partitioned.sparkSession, arrow_rows):
             write_staging(self._spark, staging, results)
-        self._plan["passes"] = 2
+        self._note_passes(2)
         if bound.request.write_mode == "merge":
             try:
                 _check_keys(staging.read(self._spark), bound.request.key_columns)

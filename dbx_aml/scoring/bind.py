@@ -52,7 +52,7 @@ def bind_request(spark: SparkSession, resolved: ResolvedRequest, report: Report)
             or the output table has a column of another type.
     """
     rows = resolved.request.input_table.read(spark)
-    bound = _bind_model(spark, resolved, rows, report)
+    bound = bind_rows(spark, resolved, rows, report)
     _warn_of_time_zone(bound)
     return replace(bound, new_columns=_check_output_columns(bound, rows))
 
@@ -70,12 +70,17 @@ def bind_pinned_uri(
     with TemporaryDirectory(prefix="dbx_aml_") as folder:
         model = pin_model(ModelUri.parse(model_uri), client, Path(folder) / "model")
         rows = resolved.request.input_table.read(spark)
-        return _bind_model(spark, replace(resolved, model=model), rows, report)
+        return bind_rows(spark, replace(resolved, model=model), rows, report)
 
 
-def _bind_model(
+def bind_rows(
     spark: SparkSession, resolved: ResolvedRequest, rows: DataFrame, report: Report
 ) -> BoundRequest:
+    """Bind the model's columns to the columns of these rows, which may be of an older version.
+
+    Raises:
+        SchemaMismatchError: The rows lack a column of the model, or a type does not convert.
+    """
     types = column_types(rows)
     model_udf = ModelUdf(spark, resolved.model, types, resolved.request.env_manager)
     _require_one_meaning(spark, [column.column for column in model_udf.bound_columns], list(types))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dbx_aml._common.databricks_runtime import running_version
 from dbx_aml._common.errors import ScoringError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mlflow.models import Model
+    from packaging.requirements import Requirement
 
 # Flavors whose package has another name.
 _PACKAGES = {"pytorch": "torch", "spark": "pyspark"}
@@ -54,23 +59,63 @@ def read_requirements(folder: Path) -> list[str]:
 
 def requirement_differences(folder: Path) -> list[str]:
     """Return one text for each requirement of a model that this machine does not meet."""
+    differences = []
+    for line, requirement in _requirements(folder).items():
+        installed_version = _installed_version(requirement.name)
+        if installed_version is None:
+            # mlflow-skinny is mlflow without the server, and scoring needs no server.
+            if requirement.name != "mlflow":
+                differences.append(f"{line}: not installed here")
+        elif not requirement.specifier.contains(installed_version, prereleases=True):
+            differences.append(f"{line}: {installed_version} here")
+    return differences
+
+
+def installed_versions(folder: Path) -> dict[str, str]:
+    """Return what runs a model on this machine, and the versions.
+
+    Args:
+        folder: Folder of the model.
+
+    Returns:
+        Versions by name, for example {"python": "3.12.3", "pyspark": "4.1.4", "numpy": "2.2.0"};
+        on Databricks also "databricks_runtime". A package that is not installed is left out.
+    """
+    packages = {"mlflow", "mlflow-skinny", "numpy", "pandas", "pyarrow", "pyspark"}
+    packages |= {requirement.name for requirement in _requirements(folder).values()}
+    versions = {name: _installed_version(name) for name in sorted(packages)}
+    versions = {
+        "python": platform.python_version(), "databricks_runtime": running_version(), **versions
+    }  # fmt: skip
+    return {name: text for name, text in versions.items() if text is not None}
+
+
+def environment_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """Return one text for each name whose version differs between two environments."""
+    return [
+        f"{name} was {old.get(name, 'absent')}, is {new.get(name, 'absent')}"
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _requirements(folder: Path) -> dict[str, Requirement]:
+    """Return the requirements of a model that hold for this machine, by their lines."""
     from packaging.requirements import InvalidRequirement, Requirement
 
-    differences = []
+    requirements = {}
     for line in read_requirements(folder):
         try:
             requirement = Requirement(line)
         except InvalidRequirement:
             continue
-        if requirement.marker and not requirement.marker.evaluate():
-            continue
-        try:
-            installed_version = version(requirement.name)
-        except PackageNotFoundError:
-            # mlflow-skinny is mlflow without the server, and scoring needs no server.
-            if requirement.name != "mlflow":
-                differences.append(f"{line}: not installed here")
-            continue
-        if not requirement.specifier.contains(installed_version, prereleases=True):
-            differences.append(f"{line}: {installed_version} here")
-    return differences
+        if requirement.marker is None or requirement.marker.evaluate():
+            requirements[line] = requirement
+    return requirements
+
+
+def _installed_version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -22,7 +22,7 @@ from dbx_aml._common.text import first_line
 from dbx_aml.models.model_files import ModelLocation, locate_model, registry_uri_of
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring.column_binding import ModelColumn, ModelOutput
-from dbx_aml.scoring.environments import check_flavor
+from dbx_aml.scoring.environments import check_flavor, installed_versions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,6 +50,9 @@ class PinnedModel:
         outputs: Outputs of the signature.
         content: Digest of what the model is: of a registered version its creation and its MLmodel
             file, of any other model all its files.
+        files: Digest of all its files.
+        environment: Names and versions of what runs the model on this machine: Python, Spark, the
+            runtime of Databricks, and each package that the model requires.
     """
 
     uri: str
@@ -60,6 +63,8 @@ class PinnedModel:
     inputs: tuple[ModelColumn, ...]
     outputs: tuple[ModelOutput, ...]
     content: str
+    files: str
+    environment: tuple[tuple[str, str], ...]
 
 
 def pin_model(uri: ModelUri, client: MlflowClient, folder: Path) -> PinnedModel:
@@ -72,6 +77,7 @@ def pin_model(uri: ModelUri, client: MlflowClient, folder: Path) -> PinnedModel:
     """
     location, path, metadata = fetch_model(uri, client, folder)
     check_flavor(metadata, path)
+    files = digest_files(path)
     return PinnedModel(
         uri=str(location.uri),
         name=location.uri.name,
@@ -80,7 +86,9 @@ def pin_model(uri: ModelUri, client: MlflowClient, folder: Path) -> PinnedModel:
         folder=path,
         inputs=_inputs(metadata, uri),
         outputs=_outputs(metadata, uri),
-        content=_digest_version(location, path) if location.created_at else digest_files(path),
+        content=_digest_version(location, path) if location.created_at else files,
+        files=files,
+        environment=tuple(installed_versions(path).items()),
     )
 
 

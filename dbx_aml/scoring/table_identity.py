@@ -213,6 +213,19 @@ def find_data_version(commits: Iterable[Sequence[Any]]) -> int | None:
     return None
 
 
+def changed_versions(
+    spark: SparkSession, table: Table, first_version: int, last_version: int
+) -> list[int]:
+    """Return the versions of a Delta table whose commits changed rows or columns, in order."""
+    commits = (
+        spark.sql(f"DESCRIBE HISTORY {table.name}")
+        .where(f"version BETWEEN {first_version} AND {last_version}")
+        .select("version", "operation", "operationMetrics", "operationParameters")
+        .collect()
+    )
+    return sorted(int(commit[0]) for commit in commits if find_data_version([commit]) is not None)
+
+
 def removes_no_row(operation: str) -> bool:
     """Return whether an operation of a Delta table's history leaves each row in the table."""
     return operation in _KEEPS_ROWS or operation in ("CREATE TABLE", "UPDATE")
