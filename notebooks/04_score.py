@@ -19,6 +19,7 @@
 # MAGIC | `write_mode` | `incremental` | yes | `append`, `incremental`, `merge` or `replace` |
 # MAGIC | `key_columns` | `id` | for `merge` | columns that identify a row |
 # MAGIC | `replace_where` | `month = 10` | no | for `replace`: rows of the output to replace |
+# MAGIC | `challenger_uri` | `models:/main.ml.delay@challenger` | no | second model for the same rows |
 # MAGIC | `checkpoint_location` | `/Volumes/main/ml/delay` | for `incremental` | its progress |
 # MAGIC | `batch_id` | `2026-11-21` | no | empty: from the versions of table and model |
 # MAGIC | `max_quarantined_rows` | `1%` | yes | a count or a percentage; more rows are an error |
@@ -50,6 +51,7 @@ WRITE_MODES = ["append", "incremental", "merge", "replace"]
 dbutils.widgets.dropdown("write_mode", "append", WRITE_MODES)
 dbutils.widgets.text("key_columns", "")
 dbutils.widgets.text("replace_where", "")
+dbutils.widgets.text("challenger_uri", "")
 dbutils.widgets.text("checkpoint_location", "")
 dbutils.widgets.text("batch_id", "")
 dbutils.widgets.text("max_quarantined_rows", "1%")

@@ -16,6 +16,10 @@ PACKAGE = Path(dbx_aml.__file__).parent
 ORDER = {folder: number for number, folder in enumerate(dbx_aml.FOLDERS)}
 # What `import dbx_aml` may cost; scoring/plan only decides.
 PURE = {"link", "scoring.plan"}
+# What travels with a model to Spark's workers.
+TRAVELLING = {
+    f"scoring.{name}" for name in ("guard", "guard_casts", "guard_loader", "guard_several")
+}
 
 
 @cache
@@ -38,7 +42,7 @@ def imports(tree: ast.Module) -> Iterator[str]:
             assert node.module is not None
             if node.level:
                 # The guard travels with a model, where its package has another name.
-                assert node.module == "guard_casts", "imports are absolute"
+                assert f"scoring.{node.module}" in TRAVELLING, "imports are absolute"
                 yield f"dbx_aml.scoring.{node.module}"
             elif node.module == "dbx_aml":
                 yield from (f"dbx_aml.{alias.name}" for alias in node.names)
@@ -69,10 +73,10 @@ def test_a_module_imports_only_from_folders_above_its_own(name: str) -> None:
     assert not upwards, f"{name} imports from {upwards}, below it in dbx_aml.FOLDERS"
 
 
-@pytest.mark.parametrize("name", ["scoring.guard", "scoring.guard_casts"])
+@pytest.mark.parametrize("name", sorted(TRAVELLING))
 def test_what_travels_with_a_model_imports_nothing_else_of_the_package(name: str) -> None:
     own_modules = {name for name in imports(modules()[name]) if name.startswith("dbx_aml")}
-    assert own_modules <= {"dbx_aml.scoring.guard_casts"}
+    assert own_modules <= {f"dbx_aml.{module}" for module in TRAVELLING}
 
 
 @pytest.mark.parametrize(

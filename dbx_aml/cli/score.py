@@ -49,6 +49,10 @@ if TYPE_CHECKING:
 )
 @click.option("--replace-where", help="SQL predicate on the output, for --write-mode replace.")
 @click.option(
+    "--challenger-uri",
+    help="Second model for the same rows, as --model-uri; its predictions are in _challenger.",
+)
+@click.option(
     "--checkpoint-location",
     help="Folder, for --write-mode incremental.  "
     "[default: the output's path with _checkpoint, if it has one]",

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-# A bin without rows would make the population stability index infinite.
-_MIN_SHARE = 1e-4
+from dbx_aml.scoring import challenger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +36,7 @@ class BinCounts:
 
 def population_stability_index(baseline: BinCounts, current: BinCounts) -> float:
     """Return the population stability index; 0 for equal shares, above 0.2 for a large change."""
-    before = np.clip(baseline.shares, _MIN_SHARE, None)
-    now = np.clip(current.shares, _MIN_SHARE, None)
-    return float(((now - before) * np.log(now / before)).sum())
+    return challenger.population_stability_index(list(baseline.shares), list(current.shares))
 
 
 def js_distance(baseline: BinCounts, current: BinCounts) -> float:

@@ -282,14 +282,24 @@ def _unreadable(facts: BatchFacts, commit: Commit) -> ScoringError:
 
 
 def _bind_own_model(bound: BoundRequest, facts: BatchFacts) -> BoundRequest:
-    """Return the request with the model of an earlier batch."""
-    if facts.model_uri != bound.resolved.model.uri:
-        bound = bind_pinned_uri(bound.spark, bound.resolved, facts.model_uri, bound.report)
-    if bound.resolved.model.content != facts.identity.get("model_content"):
-        raise ScoringError(
-            f"interrupted batch must be finished with its own model: got {facts.model_uri!r}, "
-            "which is another model now; pass rescore=True to score with the model as it is now"
+    """Return the request with the model of an earlier batch, and with its challenger."""
+    old_challenger = facts.identity.get("challenger") or {}
+    challenger_uri = old_challenger.get("model_uri")
+    challenger = bound.resolved.challenger
+    uris = bound.resolved.model.uri, challenger.uri if challenger is not None else None
+    if uris != (facts.model_uri, challenger_uri):
+        bound = bind_pinned_uri(
+            bound.spark, bound.resolved, facts.model_uri, challenger_uri, bound.report
         )
+    for model, uri, content in (
+        (bound.resolved.model, facts.model_uri, facts.identity.get("model_content")),
+        (bound.resolved.challenger, challenger_uri, old_challenger.get("model_content")),
+    ):
+        if model is not None and model.content != content:
+            raise ScoringError(
+                f"interrupted batch must be finished with its own model: got {uri!r}, which is "
+                "another model now; pass rescore=True to score with the model as it is now"
+            )
     return bound
 
 

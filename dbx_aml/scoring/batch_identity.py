@@ -7,7 +7,7 @@ batches belongs to the output table.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dbx_aml._common.redact import redact_uri
@@ -15,6 +15,7 @@ from dbx_aml.scoring import plan
 
 if TYPE_CHECKING:
     from dbx_aml.scoring.bind import BoundRequest
+    from dbx_aml.scoring.column_binding import BoundColumn
 
 # What changes from one attempt at a job to the next, though the job is the same.
 _CHANGES_BETWEEN_ATTEMPTS = (
@@ -22,6 +23,7 @@ _CHANGES_BETWEEN_ATTEMPTS = (
     "model_uri",
     "model_content",
     "bound_columns",
+    "challenger",
     "input_id",
     "input_data_version",
     "time_zone",
@@ -38,6 +40,13 @@ def batch_identity(bound: BoundRequest) -> dict[str, Any]:
     model, table = resolved.model, resolved.input
     bound_columns = bound.model_udf.bound_columns
     is_registered = model.name is not None
+    beside = {}
+    if resolved.challenger is not None:
+        beside["challenger"] = {
+            "model_uri": resolved.challenger.uri,
+            "model_content": resolved.challenger.content,
+            "bound_columns": _describe(bound.model_udf.challenger_columns),
+        }
     return {
         "registry_uri": redact_uri(resolved.registry_uri) if is_registered else None,
         "model_uri": model.uri if is_registered else None,
@@ -46,7 +55,7 @@ def batch_identity(bound: BoundRequest) -> dict[str, Any]:
         "input_id": table.id,
         "input_data_version": table.data_version,
         "row_filter": request.row_filter,
-        "bound_columns": [f"{c.name} = {c.column} {c.source_type}" for c in bound_columns],
+        "bound_columns": _describe(bound_columns),
         "output_columns": list(resolved.output_columns),
         "key_columns": list(request.key_columns),
         "write_mode": request.write_mode,
@@ -54,7 +63,12 @@ def batch_identity(bound: BoundRequest) -> dict[str, Any]:
         "quarantine_table": resolved.quarantine_name,
         "time_zone": resolved.time_zone if _depends_on_time_zone(bound) else None,
         "batch_id": request.batch_id,
+        **beside,
     }
+
+
+def _describe(bound_columns: Sequence[BoundColumn]) -> list[str]:
+    return [f"{c.name} = {c.column} {c.source_type}" for c in bound_columns]
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -86,6 +100,8 @@ def _depends_on_time_zone(bound: BoundRequest) -> bool:
     The model sees timestamps as wall time. A filter may compare them with text.
     """
     request = bound.request
-    types = " ".join(column.source_type for column in bound.model_udf.bound_columns)
+    model_udf = bound.model_udf
+    columns = (*model_udf.bound_columns, *model_udf.challenger_columns)
+    types = " ".join(column.source_type for column in columns)
     has_timestamp = re.search(r"\btimestamp\b", types) is not None
     return has_timestamp or bool(request.row_filter or request.replace_where)

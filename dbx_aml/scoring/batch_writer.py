@@ -21,6 +21,7 @@ from dbx_aml._common.log import get_logger
 from dbx_aml._common.programs import is_process_running
 from dbx_aml._common.text import sql_identifier
 from dbx_aml.scoring.bind import BoundRequest
+from dbx_aml.scoring.challenger import measure_agreement
 from dbx_aml.scoring.delta_table import Commit, Table
 from dbx_aml.scoring.delta_write import (
     CHECKPOINT_PROPERTY,
@@ -424,6 +425,12 @@ class BatchWriter:
         replaces: bool,
         state: str = SCORED,
     ) -> LedgerEntry:
+        challenger = self._bound.resolved.challenger
+        agreement = None
+        if challenger is not None and "challenger" in self._facts.identity:
+            self._bound.report("comparing with the challenger")
+            rows = self._output.read(self._spark).where(f"_scoring.batch = {self._facts.batch}")
+            agreement = measure_agreement(rows, challenger)
         entry = LedgerEntry(
             facts=self._facts,
             state=state,
@@ -435,6 +442,7 @@ class BatchWriter:
             quarantine_version=quarantine_version,
             seconds=time.monotonic() - self._start_time,
             plan=json.dumps(self._plan),
+            challenger=agreement,
         )
         self._bound.report("writing the ledger")
         age_s = time.monotonic() - self._commit_time

@@ -58,9 +58,13 @@ def bind_request(spark: SparkSession, resolved: ResolvedRequest, report: Report)
 
 
 def bind_pinned_uri(
-    spark: SparkSession, resolved: ResolvedRequest, model_uri: str, report: Report
+    spark: SparkSession,
+    resolved: ResolvedRequest,
+    model_uri: str,
+    challenger_uri: str | None,
+    report: Report,
 ) -> BoundRequest:
-    """Download a model and bind it in the place of the resolved request's own.
+    """Download a model and bind it in the place of the resolved request's own; so the challenger.
 
     With Spark Connect, the process of a stream's callback needs its own copy of the files. And an
     earlier attempt at a batch may have used another version of the model: the same version
@@ -69,8 +73,13 @@ def bind_pinned_uri(
     client = create_client(resolved.tracking_uri, resolved.registry_uri)
     with TemporaryDirectory(prefix="dbx_aml_") as folder:
         model = pin_model(ModelUri.parse(model_uri), client, Path(folder) / "model")
+        challenger = None
+        if challenger_uri is not None:
+            uri = ModelUri.parse(challenger_uri)
+            challenger = pin_model(uri, client, Path(folder) / "challenger")
         rows = resolved.request.input_table.read(spark)
-        return bind_rows(spark, replace(resolved, model=model), rows, report)
+        resolved = replace(resolved, model=model, challenger=challenger)
+        return bind_rows(spark, resolved, rows, report)
 
 
 def bind_rows(
@@ -82,8 +91,10 @@ def bind_rows(
         SchemaMismatchError: The rows lack a column of the model, or a type does not convert.
     """
     types = column_types(rows)
-    model_udf = ModelUdf(spark, resolved.model, types, resolved.request.env_manager)
-    _require_one_meaning(spark, [column.column for column in model_udf.bound_columns], list(types))
+    model_udf = ModelUdf(
+        spark, resolved.model, types, resolved.request.env_manager, resolved.challenger
+    )
+    _require_one_meaning(spark, model_udf.column_names, list(types))
     return BoundRequest(spark=spark, resolved=resolved, model_udf=model_udf, report=report)
 
 

@@ -17,6 +17,7 @@ from dbx_aml.scoring.guard import MISSING, REASON, UNSCORABLE
 PREDICTION = "prediction"
 SCORING = "_scoring"
 QUARANTINE = "_quarantine"
+CHALLENGER = "_challenger"
 
 # MLflow type -> Spark types all of whose values it can represent. `bigint` does not convert to
 # double: above 2**53 two neighbouring integers become one number.
@@ -338,6 +339,19 @@ def prediction_expression(outputs: Sequence[ModelOutput], result: str) -> str:
         for output, value in zip(outputs, values, strict=True)
     )
     return f"named_struct({', '.join(fields)})"
+
+
+def spark_type_of_output(output: ModelOutput) -> str:
+    """Return the Spark type of an output's value in the `prediction` column."""
+    is_list = output.is_list or output.length is not None
+    spark_type = _SPARK_TYPE[output.type]
+    return f"array<{spark_type}>" if is_list else spark_type
+
+
+def converts_exactly(output: ModelOutput, other: ModelOutput) -> bool:
+    """Return whether each value of an output is a value of another output, too."""
+    shapes = [(o.is_list or o.length is not None, o.length) for o in (output, other)]
+    return shapes[0] == shapes[1] and _is_lossless(_SPARK_TYPE[output.type], other.type)
 
 
 def _output_value(output: ModelOutput, result: str) -> str:

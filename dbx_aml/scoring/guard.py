@@ -1,21 +1,15 @@
 """The model as Spark's workers run it: it marks the rows that it cannot score and never raises.
 
-This file and `guard_casts` travel with the model (`guarded_model` copies them into it), so they run
-where dbx-aml is not installed and import nothing of it. MLflow loads the model through
-`_load_pyfunc`, the entry point of every pyfunc flavor.
+This file, `guard_casts`, `guard_several` and `guard_loader` travel with the model (`guarded_model`
+copies them into it), so they run where dbx-aml is not installed and import nothing of it.
 """
 
 from __future__ import annotations
 
 import copy
-import gc
-import importlib
-import json
-import os
 import pickle
-import sys
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -29,21 +23,16 @@ from .guard_casts import (
     placeholder_values,
 )
 
-SPEC_FILE = "spec.json"
-MODEL_FOLDER = "model"
 # Fields of the result, and the column with the code of the rows that the table made unscorable.
 QUARANTINED = "quarantined"
 REASON = "reason"
 UNSCORABLE = "_dbx_aml_unscorable"
 # Start of the columns that say where an optional integer is missing; the column's name follows.
 MISSING = "_dbx_aml_missing_"
-STRICT = "strict"
-LIMITED = "limited"
 # Start of a strict guard's error; the reason of the first row follows.
 EVERY_ROW_FAILED = "dbx_aml: an error on every row, "
 # Start of a limited guard's error: so many quarantined rows in one task would fill the driver.
 TOO_MANY_REASONS = "dbx_aml: a task has more quarantined rows than the driver takes"
-_MOST_REASONS = 1000
 # For fewer rows, one call a row costs less than more halving.
 _MAX_SINGLE_ROWS = 8
 # Largest integer up to which a float holds every one.
@@ -54,58 +43,33 @@ _LIBRARIES_WITHOUT_MODELS = (
     "builtins", "numpy", "pandas", "pyarrow", "threading", "logging", "scipy",
 )  # fmt: skip
 
-# The model of this worker process by its hash. MLflow calls `_load_pyfunc` once a task, and most of
-# a task would be loading. Only one model is kept: a worker outlives many jobs.
-_loaded_models: dict[str, Any] = {}
-# Folders of the models that this process has tried to load since it forgot the last ones.
-_model_folders: list[str] = []
 # The job in which this process has scored a row.
 _verified_jobs: list[str] = []
 
 
-def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Guard:
-    with open(os.path.join(path, SPEC_FILE), encoding="utf-8") as file:
-        spec = json.load(file)
-    model_hash = spec["model"]
-    if model_hash not in _loaded_models:
-        import mlflow.pyfunc
+class Limits:
+    """When a guard ends its query with an error.
 
-        _forget_models()
-        folder = os.path.join(path, MODEL_FOLDER)
-        _model_folders.append(folder)
-        model = mlflow.pyfunc.load_model(folder, suppress_warnings=True)
-        use_one_thread(model)
-        _loaded_models[model_hash] = model
-        # PySpark's daemon collects garbage in the worker after every task. With a library and a
-        # model on the heap that takes longer than a small task; frozen objects are skipped.
-        gc.collect()
-        gc.freeze()
-    config = model_config or {}
-    return Guard(
-        _loaded_models[model_hash],
-        spec["outputs"],
-        spec["unscorable_reasons"],
-        columns=spec["columns"],
-        strict_job=spec["job"] if config.get(STRICT) else None,
-        most_reasons=_MOST_REASONS if config.get(LIMITED) else None,
-    )
-
-
-def _forget_models() -> None:
-    """Forget the loaded model and the modules that it brought.
-
-    Another version may bring a module of the same name with other code.
+    Args:
+        strict_job: Job to end if this process scores no row of the first that it gets. A model
+            that always fails then ends its job without a trial before it.
+        most_reasons: Most rows that this guard, one a task, quarantines before it ends the query.
     """
-    _loaded_models.clear()
-    for folder in _model_folders:
-        below = os.path.join(os.path.abspath(folder), "")
-        for name, module in list(sys.modules.items()):
-            files = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
-            if any(file and os.path.abspath(file).startswith(below) for file in files):
-                del sys.modules[name]
-        sys.path[:] = [entry for entry in sys.path if not os.path.abspath(entry).startswith(below)]
-    _model_folders.clear()
-    importlib.invalidate_caches()
+
+    def __init__(self, strict_job: str | None = None, most_reasons: int | None = None) -> None:
+        self._strict_job = strict_job
+        self._most_reasons = most_reasons
+        self._quarantined_rows = 0
+
+    def check(self, quarantined: np.ndarray, reasons: np.ndarray) -> None:
+        """Raise if these rows, and the rows before them, are over a limit."""
+        if self._strict_job and self._strict_job not in _verified_jobs and len(quarantined):
+            if quarantined.all():
+                raise RuntimeError(f"{EVERY_ROW_FAILED}{reasons[0]}")
+            _verified_jobs[:] = [self._strict_job]
+        self._quarantined_rows += int(quarantined.sum())
+        if self._most_reasons is not None and self._quarantined_rows > self._most_reasons:
+            raise RuntimeError(TOO_MANY_REASONS)
 
 
 class Guard:
@@ -116,9 +80,8 @@ class Guard:
         outputs: Outputs of the signature, as the dictionaries of `ModelOutput`.
         unscorable_reasons: Reasons by code, for rows that the input table made unscorable.
         columns: Names of the columns; None for rows that have them.
-        strict_job: Job to end with an error if this process scores no row of the first that it
-            gets. A model that always fails then ends its job without a trial before it.
-        most_reasons: Most rows that this guard, one a task, quarantines before it ends the query.
+        limits: When the guard ends its query; by default never.
+        modules: Context in which the model finds the modules that it brought.
     """
 
     def __init__(
@@ -127,16 +90,15 @@ class Guard:
         outputs: list[dict[str, Any]],
         unscorable_reasons: list[str],
         columns: list[str] | None = None,
-        strict_job: str | None = None,
-        most_reasons: int | None = None,
+        limits: Limits | None = None,
+        modules: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._model = model
         self._outputs = outputs
         self._unscorable_reasons = unscorable_reasons
         self._columns = columns
-        self._strict_job = strict_job
-        self._most_reasons = most_reasons
-        self._quarantined_rows = 0
+        self._limits = limits or Limits()
+        self._modules = modules
 
     def predict(self, rows: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Return the predictions, and for each row whether and why it goes to the quarantine.
@@ -206,13 +168,7 @@ class Guard:
 
         for positions in _split_inexact_floats(rows, missing, scorable):
             predict_or_split(positions)
-        if self._strict_job and self._strict_job not in _verified_jobs and size:
-            if quarantined.all():
-                raise RuntimeError(f"{EVERY_ROW_FAILED}{reasons[0]}")
-            _verified_jobs[:] = [self._strict_job]
-        self._quarantined_rows += int(quarantined.sum())
-        if self._most_reasons is not None and self._quarantined_rows > self._most_reasons:
-            raise RuntimeError(TOO_MANY_REASONS)
+        self._limits.check(quarantined, reasons)
         # A category: MLflow converts each category to text once, and not each row's value.
         texts = pd.Categorical(reasons) if quarantined.any() else _no_reasons(size)
         return pd.DataFrame({**result, QUARANTINED: quarantined, REASON: texts}, copy=False)
@@ -220,7 +176,7 @@ class Guard:
     def _predict_fields(
         self, rows: pd.DataFrame, float_names: Collection[str]
     ) -> dict[str, np.ndarray]:
-        with _accept_floats(self._model, float_names):
+        with self._modules(), _accept_floats(self._model, float_names):
             prediction = self._model.predict(rows)
         columns = columns_of_prediction(prediction, self._outputs, len(rows))
         fields: dict[str, np.ndarray] = {}

@@ -1,4 +1,4 @@
-"""Wrap a pinned model in the guard: the result is an MLflow model that Spark's workers load."""
+"""Wrap pinned models in the guard: the result is an MLflow model that Spark's workers load."""
 
 from __future__ import annotations
 
@@ -7,66 +7,86 @@ import json
 import shutil
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dbx_aml.scoring import guard, guard_casts
+from dbx_aml.scoring import guard, guard_casts, guard_loader, guard_several
+from dbx_aml.scoring.column_binding import ModelOutput
 from dbx_aml.scoring.pinned_model import PinnedModel
 
-# The package that the guard travels as; its two modules import each other relatively.
+# The package that the guard travels as; its modules import each other relatively.
 _GUARD_PACKAGE = "dbx_aml_guard"
 # Files that an environment other than this machine's is built from.
 _ENVIRONMENT_FILES = ("conda.yaml", "python_env.yaml", "requirements.txt")
 
 
-def wrap_in_guard(
-    model: PinnedModel,
-    unscorable_reasons: Sequence[str],
-    folder: Path,
-    env_manager: str,
-    columns: Sequence[str] | None,
-) -> Path:
-    """Write an MLflow model that is `model` inside the guard, and return its folder.
+@dataclass(frozen=True, kw_only=True)
+class GuardedModel:
+    """A model that goes into the guard.
 
     Args:
-        model: Pinned model; its files are moved into the new folder.
+        model: Pinned model.
+        outputs: Outputs with the names of their fields in the guard's result.
         unscorable_reasons: Reasons by code, see `column_binding.unscorable`.
+        columns: Names of the columns where they come by position; None where they have names.
+        positions: Positions of the columns, for one model of several.
+    """
+
+    model: PinnedModel
+    outputs: Sequence[ModelOutput]
+    unscorable_reasons: Sequence[str]
+    columns: Sequence[str] | None
+    positions: Sequence[int] = ()
+
+
+def wrap_in_guard(models: Sequence[GuardedModel], folder: Path, env_manager: str) -> Path:
+    """Write an MLflow model that is these models inside the guard, and return its folder.
+
+    Args:
+        models: Model, and its challenger if it has one; their files are moved into the new folder.
         folder: Folder that does not exist yet.
         env_manager: Environment of the model. Other than in "local", rows travel as JSON, and only
             a signature restores their types.
-        columns: Names of the columns where they come by position; None where they have names.
     """
     import mlflow
     import yaml
 
     data = folder / "guarded"
     data.mkdir(parents=True)
-    inner_folder = data / guard.MODEL_FOLDER
-    shutil.move(str(model.folder), inner_folder)
-    inner_mlmodel = (inner_folder / "MLmodel").read_bytes()
-    spec = {
+    specs = []
+    for number, guarded in enumerate(models):
+        name = f"model_{number}"
+        shutil.move(str(guarded.model.folder), data / name)
         # The file differs for each saved model: MLflow writes a new id into it.
-        "model": hashlib.sha256(inner_mlmodel).hexdigest(),
-        "job": uuid.uuid4().hex,
-        "outputs": [asdict(output) for output in model.outputs],
-        "unscorable_reasons": list(unscorable_reasons),
-        "columns": columns,
-    }
-    (data / guard.SPEC_FILE).write_text(json.dumps(spec), encoding="utf-8")
+        digest = hashlib.sha256((data / name / "MLmodel").read_bytes()).hexdigest()
+        specs.append(
+            {
+                "folder": name,
+                "hash": digest,
+                "outputs": [asdict(output) for output in guarded.outputs],
+                "unscorable_reasons": list(guarded.unscorable_reasons),
+                "columns": guarded.columns,
+                "positions": guarded.positions,
+            }
+        )
+    spec = {"job": uuid.uuid4().hex, "models": specs}
+    (data / guard_loader.SPEC_FILE).write_text(json.dumps(spec), encoding="utf-8")
+    # Packages and Python are those of the first model.
+    model, inner_folder = models[0].model, data / "model_0"
     package = folder / "code" / _GUARD_PACKAGE
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
-    for module in (guard, guard_casts):
+    for module in (guard, guard_casts, guard_loader, guard_several):
         shutil.copy(str(module.__file__), package)
-    inner = yaml.safe_load(inner_mlmodel)
+    inner = yaml.safe_load((inner_folder / "MLmodel").read_bytes())
     inner_pyfunc = inner["flavors"]["python_function"]
     pyfunc = {
-        "loader_module": f"{_GUARD_PACKAGE}.guard",
+        "loader_module": f"{_GUARD_PACKAGE}.guard_loader",
         "data": "guarded",
         "code": "code",
         "python_version": inner_pyfunc.get("python_version"),
-        "config": {guard.STRICT: False, guard.LIMITED: False},
+        "config": {guard_loader.STRICT: False, guard_loader.LIMITED: False},
     }
     for name in _ENVIRONMENT_FILES:
         if (inner_folder / name).exists():

@@ -55,6 +55,7 @@ COLUMNS = {
     "job": "string",
     "run": "bigint",
     "plan": "string",
+    "challenger": "string",
     "scored_by": "string",
     "compute": "string",
 }
@@ -76,6 +77,8 @@ class LedgerEntry:
         quarantine_version: Version of the quarantine with the batch; None without such rows.
         seconds: Time from the batch's start to this entry.
         plan: How the batch was scored, as JSON.
+        challenger: Agreement of the model and its challenger, see `measure_agreement`; None
+            without a challenger.
     """
 
     facts: BatchFacts
@@ -88,6 +91,7 @@ class LedgerEntry:
     quarantine_version: int | None
     seconds: float
     plan: str
+    challenger: str | None = None
 
 
 class Ledger:
@@ -196,6 +200,8 @@ def _entry(row: dict[str, Any]) -> LedgerEntry:
         rows_read=row["rows_read"] or 0,
         rows_scored=row["rows_scored"] or 0,
         rows_quarantined=row["rows_quarantined"] or 0,
+        # A ledger of an earlier version has no such column.
+        challenger=row.get("challenger"),
         **{name: row[name] for name in names},
     )
 

@@ -1,4 +1,4 @@
-"""A pinned model bound to a table's columns, as a Spark function."""
+"""A pinned model, and its challenger, bound to a table's columns, as one Spark function."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from dbx_aml._common.text import sql_identifier
+from dbx_aml.scoring.challenger import outputs_beside
 from dbx_aml.scoring.column_binding import (
+    BoundColumn,
     bind_columns,
     udf_columns,
     udf_fields,
     unscorable,
 )
-from dbx_aml.scoring.guard import LIMITED, STRICT
-from dbx_aml.scoring.guarded_model import wrap_in_guard
+from dbx_aml.scoring.guard_loader import LIMITED, STRICT
+from dbx_aml.scoring.guard_several import CHALLENGER_FIELD
+from dbx_aml.scoring.guarded_model import GuardedModel, wrap_in_guard
 from dbx_aml.scoring.pinned_model import PinnedModel
 
 if TYPE_CHECKING:
@@ -45,7 +48,15 @@ Fields = tuple[tuple[str, str], ...]
 class ModelUdf:
     """The guarded model as a Spark function of the input table's columns.
 
-    The files of the model are moved into the guarded model.
+    The files of the model are moved into the guarded model. A challenger is in the same function:
+    Spark runs two functions one after the other, and hands the rows to Python twice.
+
+    Args:
+        spark: Session.
+        model: Pinned model.
+        column_types: Columns of the table and their Spark types.
+        env_manager: Environment of the model.
+        challenger: Model that predicts the same rows.
 
     Raises:
         SchemaMismatchError: The table lacks a column of the model, or a type does not convert.
@@ -57,30 +68,64 @@ class ModelUdf:
         model: PinnedModel,
         column_types: Mapping[str, str],
         env_manager: str,
+        challenger: PinnedModel | None = None,
     ) -> None:
-        self.bound_columns = bind_columns(
-            model.inputs, column_types, as_json=env_manager != "local"
-        )
+        is_local = env_manager == "local"
+        self.bound_columns = bind_columns(model.inputs, column_types, as_json=not is_local)
+        self.challenger_columns: tuple[BoundColumn, ...] = ()
         self._spark = spark
         self._env_manager = env_manager
         # Removed with this object: Spark's workers may read the files until then.
         self._folder = TemporaryDirectory(prefix="dbx_aml_")
-        _, reasons = unscorable(self.bound_columns)
         self._columns = udf_columns(self.bound_columns)
+        columns_of_models = [self._columns]
+        if challenger is not None:
+            self.challenger_columns = bind_columns(challenger.inputs, column_types)
+            columns_of_models.append(udf_columns(self.challenger_columns))
+            # A value that both models get is handed over once.
+            expressions = dict.fromkeys(sql for c in columns_of_models for sql in c.values())
+            self._columns = {f"column_{i}": sql for i, sql in enumerate(expressions)}
         # Columns cost a tenth less than one struct of them. But MLflow makes a dictionary of each
         # value of a column that is a struct, and a model server needs the names.
         self._takes_struct = env_manager != "local" or any(
-            column.source_type.startswith("struct<") for column in self.bound_columns
+            column.source_type.startswith("struct<") for column in self._all_columns
         )
+        has_names = self._takes_struct and challenger is None
+        positions = {sql: position for position, sql in enumerate(self._columns.values())}
+        pinned_models = [(model, model.outputs, self.bound_columns)]
+        if challenger is not None:
+            outputs = outputs_beside(challenger)
+            pinned_models.append((challenger, outputs, self.challenger_columns))
+        models = [
+            GuardedModel(
+                model=pinned,
+                outputs=outputs,
+                unscorable_reasons=unscorable(bound_columns)[1],
+                columns=None if has_names else list(columns),
+                positions=[positions[sql] for sql in columns.values()],
+            )
+            for (pinned, outputs, bound_columns), columns in zip(
+                pinned_models, columns_of_models, strict=True
+            )
+        ]
         self._guarded_model = wrap_in_guard(
-            model,
-            reasons,
-            Path(self._folder.name) / "guarded",
-            env_manager,
-            None if self._takes_struct else list(self._columns),
+            models, Path(self._folder.name) / "guarded", env_manager
         )
-        self._result_type = _struct_type(udf_fields(model.outputs))
+        fields = udf_fields(model.outputs)
+        if challenger is not None:
+            *values, (reason, kind) = udf_fields(outputs_beside(challenger))
+            fields = (*fields, *values, (CHALLENGER_FIELD + reason, kind))
+        self._result_type = _struct_type(fields)
         self._udfs: dict[tuple[bool, bool], Callable[..., Column]] = {}
+
+    @property
+    def column_names(self) -> list[str]:
+        """Columns of the table that a model reads."""
+        return list(dict.fromkeys(column.column for column in self._all_columns))
+
+    @property
+    def _all_columns(self) -> tuple[BoundColumn, ...]:
+        return (*self.bound_columns, *self.challenger_columns)
 
     def prepare(self, *, strict: bool, limited: bool) -> None:
         """Create the function, so that it is there when the rows are."""
@@ -106,26 +151,22 @@ class ModelUdf:
         return rows.withColumn(RESULT, F.lit(None).cast(self._result_type))
 
     def model_columns(self, rows: DataFrame) -> DataFrame:
-        """Return just the columns of the table that the model reads."""
-        names = dict.fromkeys(column.column for column in self.bound_columns)
-        return rows.select(*(F.col(sql_identifier(name)) for name in names))
+        """Return just the columns of the table that a model reads."""
+        return rows.select(*(F.col(sql_identifier(name)) for name in self.column_names))
 
     def readable_columns(self, rows: DataFrame) -> DataFrame:
-        """Return the columns that the model reads, with null for a value that it cannot get.
+        """Return the columns that a model reads, with null for a value that it cannot get.
 
         Python has no date for some of these values: a driver that collects them ends in an error.
         """
-        return rows.select(
-            *(
-                F.expr(
-                    f"CASE WHEN {column.unscorable_when} THEN NULL "
-                    f"ELSE {sql_identifier(column.column)} END"
-                    if column.unscorable_when
-                    else sql_identifier(column.column)
-                ).alias(column.column)
-                for column in self.bound_columns
-            )
-        )
+        values = []
+        for name in self.column_names:
+            value = sql_identifier(name)
+            for column in self._all_columns:
+                if column.column == name and column.unscorable_when:
+                    value = f"CASE WHEN {column.unscorable_when} THEN NULL ELSE {value} END"
+            values.append(F.expr(value).alias(name))
+        return rows.select(*values)
 
     def measure_seconds_per_row(self, rows: DataFrame) -> float:
         """Return the model's seconds a row on this machine, measured on a few rows."""

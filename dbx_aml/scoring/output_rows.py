@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from dbx_aml._common.text import sql_identifier, sql_literal
+from dbx_aml.scoring.challenger import challenger_expression
 from dbx_aml.scoring.column_binding import (
+    CHALLENGER,
     PREDICTION,
     QUARANTINE,
     SCORING,
@@ -33,8 +35,7 @@ _OWN_PREFIX = "_dbx_aml_"
 
 def needed_columns(bound: BoundRequest, rows: DataFrame) -> DataFrame:
     """Return just the columns that the output table or the model needs."""
-    model_columns = (column.column for column in bound.model_udf.bound_columns)
-    names = dict.fromkeys([*bound.resolved.output_columns, *model_columns])
+    names = dict.fromkeys([*bound.resolved.output_columns, *bound.model_udf.column_names])
     return rows.select(*(F.col(sql_identifier(name)) for name in names))
 
 
@@ -46,10 +47,15 @@ def output_expressions(
     Two integers a row: seven texts doubled the cost of writing. The ledger has the rest.
     """
     version = model_version if model_version and model_version.isdigit() else "NULL"
+    model, challenger = bound.resolved.model, bound.resolved.challenger
+    beside = {}
+    if challenger is not None:
+        beside[CHALLENGER] = challenger_expression(model, challenger, RESULT)
     return {
         **{name: sql_identifier(name) for name in bound.resolved.output_columns},
-        PREDICTION: prediction_expression(bound.resolved.model.outputs, RESULT),
+        PREDICTION: prediction_expression(model.outputs, RESULT),
         SCORING: f"named_struct('batch', {batch}L, 'model_version', CAST({version} AS INT))",
+        **beside,
     }
 
 
@@ -57,7 +63,7 @@ def scored_rows(bound: BoundRequest, results: DataFrame, facts: BatchFacts) -> D
     """Return the rows for the output table.
 
     Shape: n rows with the model's result -> n minus the quarantined rows; `output_columns`,
-        `prediction`, `_scoring`.
+        `prediction`, `_scoring`; with a challenger `_challenger`, too.
     """
     return _select_output(bound, results.where(IS_SCORED), facts.batch, facts.model_version)
 

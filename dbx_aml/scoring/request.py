@@ -37,6 +37,7 @@ class ScoringRequest:
     env_manager: str
     rescore: bool
     dry_run: bool
+    challenger_uri: ModelUri | None = None
 
     def __post_init__(self) -> None:
         mode = self.write_mode
@@ -56,6 +57,11 @@ class ScoringRequest:
                     f"{name} must go with write_mode {required_mode!r}: got it with {mode!r}; "
                     "leave it out"
                 )
+        if self.challenger_uri is not None and not self.is_local_environment:
+            raise ArgumentError(
+                f"challenger_uri must go with env_manager 'local': got {self.env_manager!r}; both "
+                "models run in one process with this machine's packages"
+            )
         if mode == "merge" and not self.key_columns:
             raise ArgumentError(
                 "write_mode 'merge' must have key_columns: got none; "
@@ -104,6 +110,7 @@ class ResolvedRequest:
             `input.data_version`. None for a stream, a view or a file.
         time_zone: Time zone of the session.
         run: Number of this call of `score_table`: microseconds since 1970 at its start.
+        challenger: Pinned challenger; None without one.
     """
 
     request: ScoringRequest
@@ -118,6 +125,7 @@ class ResolvedRequest:
     input_version: int | None
     time_zone: str
     run: int
+    challenger: PinnedModel | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from dbx_aml._common.errors import SchemaMismatchError, ScoringError, TableNotFo
 from dbx_aml._common.log import get_logger
 from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.models.model_files import registry_uri_of
-from dbx_aml.scoring.column_binding import PREDICTION, SCORING, check_outputs
+from dbx_aml.scoring.challenger import check_challenger
+from dbx_aml.scoring.column_binding import CHALLENGER, PREDICTION, SCORING, check_outputs
 from dbx_aml.scoring.environments import requirement_differences
 from dbx_aml.scoring.pinned_model import pin_model
 from dbx_aml.scoring.request import ResolvedRequest, ScoringRequest
@@ -51,11 +52,16 @@ def resolve_request(
         report("resolving the model")
         model = pin_model(request.model_uri, client, folder)
         check_outputs(model.outputs)
+        challenger = None
+        if request.challenger_uri is not None:
+            folder = folder.with_name("challenger")
+            challenger = pin_model(request.challenger_uri, client, folder)
+            check_challenger(model, challenger)
         source, output, quarantine = tables.result()
     output_columns = _output_columns(request, rows.columns)
-    if request.is_local_environment:
-        differences = requirement_differences(model.folder)
-        if differences:
+    for pinned in (model, challenger):
+        differences = requirement_differences(pinned.folder) if pinned is not None else []
+        if differences and request.is_local_environment:
             log.warning("model requirements differ from this machine's: %s", "; ".join(differences))
     return ResolvedRequest(
         request=request,
@@ -70,6 +76,7 @@ def resolve_request(
         input_version=source.version,
         time_zone=str(spark.conf.get("spark.sql.session.timeZone")),
         run=time.time_ns() // 1000,
+        challenger=challenger,
     )
 
 
@@ -115,7 +122,8 @@ def _output_columns(request: ScoringRequest, input_columns: Sequence[str]) -> tu
                 f"{argument} must name each column once: got {repeated_names} more than once; "
                 "upper and lower case are the same"
             )
-    reserved_names = [name for name in columns if name.lower() in (PREDICTION, SCORING)]
+    own_names = {PREDICTION, SCORING, *([CHALLENGER] if request.challenger_uri else [])}
+    reserved_names = [name for name in columns if name.lower() in own_names]
     if reserved_names:
         raise SchemaMismatchError(
             f"output_columns must leave out the names of scoring's own columns: got "

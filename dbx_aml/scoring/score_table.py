@@ -18,9 +18,9 @@ from dbx_aml.scoring import plan, stream
 from dbx_aml.scoring.batch import score_batch
 from dbx_aml.scoring.batch_identity import batch_identity
 from dbx_aml.scoring.bind import BoundRequest, bind_request
-from dbx_aml.scoring.column_binding import PREDICTION, SCORING
 from dbx_aml.scoring.delta_table import Table
 from dbx_aml.scoring.ledger import LedgerEntry
+from dbx_aml.scoring.output_rows import output_expressions
 from dbx_aml.scoring.request import (
     ScoringRequest,
     require_value,
@@ -49,6 +49,7 @@ def score_table(
     key_columns: Sequence[str] | str | None = None,
     write_mode: plan.WriteMode = "append",
     replace_where: str | None = None,
+    challenger_uri: str | None = None,
     checkpoint_location: str | None = None,
     batch_id: str | None = None,
     max_quarantined_rows: str | int = "1%",
@@ -79,6 +80,8 @@ def score_table(
             "merge" (on `key_columns`) or "replace" (all rows, or the rows of `replace_where`).
         replace_where: SQL predicate on the output that every scored row must satisfy, for
             write_mode "replace".
+        challenger_uri: Second model for the same rows, for example "models:/delay@challenger"; its
+            predictions are in the column `_challenger`, and how far both agree is in the ledger.
         checkpoint_location: Folder, for write_mode "incremental". Default for an output table
             that is named by its path: that path with "_checkpoint".
         batch_id: Name of the batch. Default: derived from what decides the rows: the pinned model's
@@ -97,7 +100,9 @@ def score_table(
     Shape:
         n input rows -> n rows, each either in the output (`output_columns`, `prediction`,
         `_scoring`) or in the quarantine (all input columns, `_quarantine`). `prediction` has
-        the type of the signature's output: a scalar, an array, or a struct of several.
+        the type of the signature's output: a scalar, an array, or a struct of several. With a
+        challenger, the output has `_challenger: struct<model_version int, prediction, error
+        string>`, too: a row that only the challenger cannot score is in the output.
 
     Raises:
         ModelUriError: The model URI names no model, or one that may change.
@@ -130,6 +135,7 @@ def score_table(
         env_manager=env_manager or "local",
         rescore=rescore,
         dry_run=dry_run,
+        challenger_uri=ModelUri.parse(challenger_uri) if challenger_uri else None,
     )
     report_progress = progress or _log_progress
     report_progress("starting Spark", 0, 0)
@@ -237,14 +243,14 @@ def _plan(bound: BoundRequest) -> dict[str, Any]:
     request, resolved = bound.request, bound.resolved
     bound_columns = bound.model_udf.bound_columns
     rows = _read_rows(bound, resolved.input_version)
-    read_columns = {*resolved.output_columns, *(column.column for column in bound_columns)}
+    read_columns = {*resolved.output_columns, *bound.model_udf.column_names}
     result: dict[str, Any] = {
         "columns": {
             column.name: f"{column.column} {column.source_type} -> {column.type}"
             for column in bound_columns
         },
         "columns_left_unread": [name for name in rows.columns if name not in read_columns],
-        "output_columns": [*resolved.output_columns, PREDICTION, SCORING],
+        "output_columns": list(output_expressions(bound, 0, None)),
         "output_gains_columns": list(bound.new_columns),
         "max_quarantined_rows": request.max_quarantined_rows.text,
         "time_zone": resolved.time_zone,

@@ -200,7 +200,9 @@ def _score_micro_batch(resolved: ResolvedRequest, rows: DataFrame, number: int) 
     """Score one micro-batch; Spark calls this, on Connect in another process."""
     spark = rows.sparkSession
     if resolved not in _streams:
-        _streams[resolved] = bind_pinned_uri(spark, resolved, resolved.model.uri, log.info), []
+        challenger_uri = resolved.challenger.uri if resolved.challenger is not None else None
+        bound = bind_pinned_uri(spark, resolved, resolved.model.uri, challenger_uri, log.info)
+        _streams[resolved] = bound, []
     bound, numbers = _streams[resolved]
     checkpoint = resolved.request.checkpoint
     query_id = _query_id(spark, checkpoint)

@@ -1,11 +1,13 @@
 import json
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from dbx_aml.scoring import guard
-from dbx_aml.scoring.guard import MISSING, QUARANTINED, REASON, UNSCORABLE, Guard
+from dbx_aml.scoring import guard, guard_loader
+from dbx_aml.scoring.guard import MISSING, QUARANTINED, REASON, UNSCORABLE, Guard, Limits
+from dbx_aml.scoring.guard_several import CHALLENGER_FIELD
 from tests.support.models import save_model
 
 DOUBLE = {"name": None, "field": "p0", "type": "double", "is_list": False, "length": None}
@@ -331,6 +333,24 @@ def test_every_estimator_in_a_model_gets_one_thread_fitted_ones_included():
     assert (voting.n_jobs, forest.n_jobs, fitted.n_jobs) == (1, 1, 1)
 
 
+def write_spec(folder, *hashes, job="1"):
+    """Write what the loader reads of a guarded model; its models are in folders of their hashes."""
+    models = [
+        {
+            "folder": name,
+            "hash": name,
+            "outputs": [{**DOUBLE, "field": "p0" if number == 0 else f"{CHALLENGER_FIELD}p0"}],
+            "unscorable_reasons": [],
+            "columns": ["x"],
+            "positions": [number],
+        }
+        for number, name in enumerate(hashes)
+    ]
+    folder.mkdir(exist_ok=True)
+    spec = {"job": job, "models": models}
+    (folder / guard_loader.SPEC_FILE).write_text(json.dumps(spec))
+
+
 def test_a_worker_loads_a_model_once_and_keeps_one_only(tmp_path, monkeypatch):
     import mlflow.pyfunc
 
@@ -338,23 +358,17 @@ def test_a_worker_loads_a_model_once_and_keeps_one_only(tmp_path, monkeypatch):
     monkeypatch.setattr(
         mlflow.pyfunc, "load_model", lambda path, **_: loads.append(path) or Model(choosy)
     )
-    monkeypatch.setattr(guard, "_loaded_models", {})
     for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        spec = {
-            "model": name,
-            "job": "1",
-            "outputs": [DOUBLE],
-            "unscorable_reasons": [],
-            "columns": None,
-        }
-        (tmp_path / name / guard.SPEC_FILE).write_text(json.dumps(spec))
-    guard._load_pyfunc(str(tmp_path / "a"))
-    (tmp_path / "a" / guard.SPEC_FILE).write_text(json.dumps({**spec, "model": "a", "job": "2"}))
-    guard._load_pyfunc(str(tmp_path / "a"))
-    assert len(loads) == 1
-    guard._load_pyfunc(str(tmp_path / "b"))
-    assert list(guard._loaded_models) == ["b"]
+        write_spec(tmp_path / name, name)
+    try:
+        guard_loader._load_pyfunc(str(tmp_path / "a"))
+        write_spec(tmp_path / "a", "a", job="2")
+        guard_loader._load_pyfunc(str(tmp_path / "a"))
+        assert len(loads) == 1
+        guard_loader._load_pyfunc(str(tmp_path / "b"))
+        assert list(guard_loader._loaded_models) == ["b"]
+    finally:
+        guard_loader.forget_models()
 
 
 @pytest.mark.slow
@@ -367,27 +381,28 @@ def test_a_worker_runs_the_code_of_the_version_that_it_loads(tmp_path):
 
             return model_input["x"] * FACTOR
 
-    def predict(factor):
-        code = tmp_path / "delay_features.py"
-        code.write_text(f"FACTOR = {factor}")
-        folder = tmp_path / str(factor)
-        folder.mkdir()
-        model = folder / guard.MODEL_FOLDER
-        mlflow.pyfunc.save_model(model, python_model=Delay(), code_paths=[str(code)])
-        spec = {
-            "model": str(factor),
-            "job": "1",
-            "outputs": [DOUBLE],
-            "unscorable_reasons": [],
-            "columns": None,
-        }
-        (folder / guard.SPEC_FILE).write_text(json.dumps(spec))
-        return list(guard._load_pyfunc(str(folder)).predict(pd.DataFrame({"x": [1.0]}))["p0"])
+    def load(*factors):
+        folder = tmp_path / "_".join(map(str, factors))
+        write_spec(folder, *map(str, factors))
+        for factor in factors:
+            code = tmp_path / "delay_features.py"
+            code.write_text(f"FACTOR = {factor}")
+            model = folder / str(factor)
+            mlflow.pyfunc.save_model(model, python_model=Delay(), code_paths=[str(code)])
+        return guard_loader._load_pyfunc(str(folder))
 
     try:
-        assert [predict(10), predict(100)] == [[10.0], [100.0]]
+        for factor in (10, 100):
+            assert list(load(factor).predict(pd.DataFrame({"x": [1.0]}))["p0"]) == [factor]
+        # Both import their module when they predict, each its own.
+        both = load(20, 30)
+        for value in (1.0, 2.0):
+            result = both.predict(pd.DataFrame({"x": [value], "y": [10 * value]}))
+            assert list(result["p0"]) == [20 * value]
+            assert list(result["challenger_p0"]) == [300 * value]
+        assert "delay_features" not in sys.modules
     finally:
-        guard._forget_models()
+        guard_loader.forget_models()
 
 
 def test_a_strict_guard_raises_if_its_first_rows_all_fail_and_not_after_a_scored_row(
@@ -396,7 +411,7 @@ def test_a_strict_guard_raises_if_its_first_rows_all_fail_and_not_after_a_scored
     monkeypatch.setattr(guard, "_verified_jobs", [])
 
     def strict(job):
-        return guard.Guard(Model(choosy), [DOUBLE], [], strict_job=job)
+        return guard.Guard(Model(choosy), [DOUBLE], [], limits=Limits(strict_job=job))
 
     bad, good = pd.DataFrame({"x": [-1.0, -1.0]}), pd.DataFrame({"x": [-1.0, 2.0]})
     with pytest.raises(RuntimeError) as err:
