@@ -19,11 +19,12 @@
 # MAGIC | `write_mode` | `incremental` | yes | `append`, `incremental`, `merge` or `replace` |
 # MAGIC | `key_columns` | `id` | for `merge` | columns that identify a row |
 # MAGIC | `replace_where` | `month = 10` | no | for `replace`: rows of the output to replace |
-# MAGIC | `challenger_uri` | `models:/main.ml.delay@challenger` | no | second model for the same rows |
+# MAGIC | `challenger_uri` | `models:/main.ml.delay@b` | no | second model for the same rows |
 # MAGIC | `checkpoint_location` | `/Volumes/main/ml/delay` | for `incremental` | its progress |
 # MAGIC | `batch_id` | `2026-11-21` | no | empty: from the versions of table and model |
 # MAGIC | `max_quarantined_rows` | `1%` | yes | a count or a percentage; more rows are an error |
 # MAGIC | `env_manager` | `local` | yes | Python packages: `local` or from the model |
+# MAGIC | `price_per_core_hour` | `0.12` | no | price of one core, for the cost in the plan |
 # MAGIC | `tracking_uri` | `databricks` | no | MLflow server of the run; empty: from the link |
 # MAGIC | `registry_uri` | `databricks-uc` | no | MLflow registry; empty: from the link |
 # MAGIC
@@ -56,6 +57,7 @@ dbutils.widgets.text("checkpoint_location", "")
 dbutils.widgets.text("batch_id", "")
 dbutils.widgets.text("max_quarantined_rows", "1%")
 dbutils.widgets.text("env_manager", "local")
+dbutils.widgets.text("price_per_core_hour", "")
 
 # COMMAND ----------
 

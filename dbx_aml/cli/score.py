@@ -8,7 +8,7 @@ import click
 
 from dbx_aml.cli.options import json_option, registry_uri_option, tracking_uri_option
 from dbx_aml.cli.progress import show_progress
-from dbx_aml.cli.tables import print_fields, print_json, table_with_version
+from dbx_aml.cli.tables import print_fields, print_json, print_line, table_with_version
 from dbx_aml.scoring.plan import WRITE_MODES
 
 if TYPE_CHECKING:
@@ -71,6 +71,9 @@ if TYPE_CHECKING:
     help="Environment of the model: local, or a value of env_manager in MLflow's spark_udf.",
 )
 @click.option(
+    "--price-per-core-hour", help="Price of an hour of one core, for the cost in --dry-run."
+)
+@click.option(
     "--rescore",
     is_flag=True,
     help="Score a batch again whose rows were removed, or whose batch id named other rows.",
@@ -92,7 +95,15 @@ def score(config: str | None, as_json: bool, **arguments: Any) -> None:
             from dbx_aml.tracking.connect import connect
 
             connect(config=config)
-        result = score_table(progress=progress, **arguments)
+
+        def show_step(step: str, done: int, total: int) -> None:
+            """Print the plan, which stays on the screen; show each other step."""
+            if step.startswith("plan: "):
+                print_line(step, is_error=True)
+            else:
+                progress(step, done, total)
+
+        result = score_table(progress=show_step, **arguments)
     if as_json:
         print_json(result.to_dict())
     else:
@@ -108,6 +119,7 @@ def _print_result(result: ScoringResult) -> None:
             ("rows quarantined", result.rows_quarantined),
             *([("rows removed since", _removed_text(result))] if result.rows_removed else []),
             ("seconds", result.seconds),
+            ("seconds expected", result.expected_seconds),
             ("rows a second", round(result.rows_per_second)),
         ]
     version = "" if result.model_version is None else f" (version {result.model_version})"

@@ -12,6 +12,7 @@ import os
 import socket
 import time
 import uuid
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
@@ -37,6 +38,7 @@ from dbx_aml.scoring.delta_write import (
     transaction_settings,
     write_rows,
 )
+from dbx_aml.scoring.estimate import estimate_line, estimate_request
 from dbx_aml.scoring.guard import REASON
 from dbx_aml.scoring.ledger import SCORED, Ledger, LedgerEntry
 from dbx_aml.scoring.model_trial import require_scorable_row, try_model
@@ -49,6 +51,7 @@ from dbx_aml.scoring.output_rows import (
     scored_rows,
 )
 from dbx_aml.scoring.partitions import partition_rows
+from dbx_aml.scoring.plan import is_small
 from dbx_aml.scoring.request import BatchFacts, Transaction
 from dbx_aml.scoring.spark_settings import larger_arrow_batches
 from dbx_aml.scoring.staging import drop_staging, staging_table, write_staging
@@ -196,6 +199,7 @@ class BatchWriter:
             try_model(self._bound, self._rows)
 
     def _write(self, transaction: Transaction) -> LedgerEntry | None:
+        self._estimate()
         bound, request = self._bound, self._bound.request
         allows_all = request.max_quarantined_rows.allows_all
         # Not with a model server: it hides the reason.
@@ -239,6 +243,20 @@ class BatchWriter:
             "staging": staging.name if staging else None,
         }
 
+    def _estimate(self) -> None:
+        """Say what a job will cost. The model of a small job is not measured: that takes longer."""
+        bound, version = self._bound, self._facts.input_version_to
+        if self._facts.write_mode == "incremental":
+            return
+        size_bytes = bound.resolved.input.size_bytes
+        is_large = size_bytes is not None and not is_small(size_bytes)
+        row_count = (
+            bound.request.input_table.read(self._spark, version).count() if is_large else None
+        )
+        estimate = estimate_request(bound, self._rows, row_count, measures=is_large)
+        self._bound = replace(bound, estimate=estimate)
+        bound.report(estimate_line(bound, estimate))
+
     def _note_passes(self, passes: int) -> None:
         """Note for the ledger how this attempt scored the rows."""
         model = self._bound.resolved.model
@@ -248,6 +266,8 @@ class BatchWriter:
             "model_files": model.files,
             "environment": dict(model.environment),
         }
+        if self._bound.estimate is not None:
+            self._plan["estimate"] = asdict(self._bound.estimate)
 
     # In one pass
 

@@ -18,7 +18,7 @@ from dbx_aml.scoring.delta_table import column_types
 from dbx_aml.scoring.model_udf import ModelUdf
 from dbx_aml.scoring.output_rows import output_types
 from dbx_aml.scoring.pinned_model import pin_model
-from dbx_aml.scoring.plan import is_utc
+from dbx_aml.scoring.plan import Estimate, is_utc
 from dbx_aml.scoring.request import ResolvedRequest, ScoringRequest
 from dbx_aml.scoring.spark_progress import Report
 
@@ -37,6 +37,7 @@ class BoundRequest:
     model_udf: ModelUdf
     report: Report
     new_columns: tuple[str, ...] = ()  # an existing output table gains them
+    estimate: Estimate | None = None
 
     @property
     def request(self) -> ScoringRequest:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -26,12 +28,14 @@ from dbx_aml.scoring.guarded_model import GuardedModel, wrap_in_guard
 from dbx_aml.scoring.pinned_model import PinnedModel
 
 if TYPE_CHECKING:
+    import pandas as pd
     from pyspark.sql import Column, DataFrame, SparkSession
 
 # Struct column with what the guarded model returns; neither table keeps it.
 RESULT = "_dbx_aml_result"
-# Rows on which the model's seconds a row are measured.
-_TIMED_ROWS = 1000
+# Rows on which the model's seconds a row are measured; the rows of the first, shorter measurement;
+# and the longest time.
+_TIMED_ROWS, _FIRST_ROWS, _TIMED_S = 10_000, 100, 5.0
 _SPARK_TYPES = {
     "boolean": T.BooleanType(),
     "int": T.IntegerType(),
@@ -43,6 +47,20 @@ _SPARK_TYPES = {
 
 # Names and Spark types of the fields of the guarded model's result.
 Fields = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCost:
+    """Cost of a model, measured on this machine.
+
+    Args:
+        seconds_per_row: Seconds of one core for a row.
+        memory_bytes: Memory that loading the model and its predictions took; 0 where the system
+            does not tell it.
+    """
+
+    seconds_per_row: float
+    memory_bytes: int
 
 
 class ModelUdf:
@@ -168,16 +186,32 @@ class ModelUdf:
             values.append(F.expr(value).alias(name))
         return rows.select(*values)
 
-    def measure_seconds_per_row(self, rows: DataFrame) -> float:
-        """Return the model's seconds a row on this machine, measured on a few rows."""
+    def measure_cost(self, rows: DataFrame) -> ModelCost:
+        """Measure the guarded model on some of the rows on this machine, for at most 5 seconds.
+
+        Args:
+            rows: Rows of the input table; those that the model cannot get are left out.
+        """
         import mlflow.pyfunc
 
+        for column in self._all_columns:
+            if column.unscorable_when:
+                rows = rows.where(f"NOT coalesce({column.unscorable_when}, false)")
         sample = rows.limit(_TIMED_ROWS).select(*self._named_columns()).toPandas()
+        if sample.empty:
+            return ModelCost(seconds_per_row=0.0, memory_bytes=0)
+        memory_before = _resident_bytes()
         model = mlflow.pyfunc.load_model(str(self._guarded_model), suppress_warnings=True)
-        model.predict(sample)
-        start_time = time.perf_counter()
-        model.predict(sample)
-        return (time.perf_counter() - start_time) / max(len(sample), 1)
+        # The first prediction of a library takes longer.
+        model.predict(sample.head(_FIRST_ROWS).copy())
+        seconds_per_row = _seconds_per_row(model, sample.head(_FIRST_ROWS))
+        count = min(len(sample), int(_TIMED_S / max(seconds_per_row, 1e-9) / 2))
+        if count > _FIRST_ROWS:
+            seconds_per_row = _seconds_per_row(model, sample.head(count))
+        return ModelCost(
+            seconds_per_row=seconds_per_row,
+            memory_bytes=max(_resident_bytes() - memory_before, 0),
+        )
 
     def _named_columns(self) -> list[Column]:
         return [F.expr(sql).alias(name) for name, sql in self._columns.items()]
@@ -198,6 +232,22 @@ class ModelUdf:
                 model_config={STRICT: strict, LIMITED: limited} if strict or limited else None,
             )
         return self._udfs[strict, limited]
+
+
+def _seconds_per_row(model: Any, sample: pd.DataFrame) -> float:
+    rows = sample.copy()
+    start_time = time.perf_counter()
+    model.predict(rows)
+    return (time.perf_counter() - start_time) / len(rows)
+
+
+def _resident_bytes() -> int:
+    """Return the memory that this process holds; 0 on a system without /proc."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _struct_type(fields: Fields) -> T.StructType:

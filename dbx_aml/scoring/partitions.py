@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dbx_aml.scoring import plan
@@ -15,6 +16,23 @@ if TYPE_CHECKING:
 _UNKNOWN_SIZE = 2**62
 
 
+@dataclass(frozen=True, kw_only=True)
+class Partitioning:
+    """How the rows of a job are split.
+
+    Args:
+        partitions: Most partitions; None leaves them as Spark splits the input.
+        is_shuffle: Whether the rows are dealt out anew.
+        arrow_rows: Rows that Arrow hands to the model at once; None leaves Spark's setting.
+        reason: Why, in words.
+    """
+
+    partitions: int | None = None
+    is_shuffle: bool = False
+    arrow_rows: int | None = None
+    reason: str = "Spark does not tell the size of the input"
+
+
 def partition_rows(bound: BoundRequest, frame: DataFrame) -> tuple[DataFrame, int | None]:
     """Merge small partitions; shuffle only where the model's cost a row is worth it.
 
@@ -22,26 +40,48 @@ def partition_rows(bound: BoundRequest, frame: DataFrame) -> tuple[DataFrame, in
         The rows, and how many of them Arrow hands to the model at once; None leaves Spark's
         setting.
     """
+    chosen = choose_partitions(bound, frame)
+    if chosen.partitions is not None and chosen.is_shuffle:
+        frame = frame.repartition(chosen.partitions)
+    elif chosen.partitions is not None:
+        frame = frame.coalesce(chosen.partitions)
+    return frame, chosen.arrow_rows
+
+
+def choose_partitions(bound: BoundRequest, frame: DataFrame) -> Partitioning:
+    """Return how rows are to be split."""
     spark = bound.spark
     cores, size_bytes = core_count(spark), bound.resolved.input.size_bytes
     if cores is None:
-        return frame, None
+        return Partitioning(reason="Spark does not tell the number of cores")
     if size_bytes is None or not plan.is_small(size_bytes):
         size_bytes = size_in_bytes(spark, frame)
     if size_bytes is None:
-        return frame, None
+        return Partitioning()
     arrow_rows = plan.arrow_rows(size_bytes, cores, len(bound.model_udf.bound_columns))
     if plan.may_shuffle(cores, size_bytes) and bound.request.is_local_environment:
         files = len(frame.inputFiles())
         if 0 < files < cores:
-            seconds_per_row = bound.model_udf.measure_seconds_per_row(frame)
+            estimate = bound.estimate
+            seconds_per_row = estimate.seconds_per_row if estimate is not None else None
+            if seconds_per_row is None:
+                seconds_per_row = bound.model_udf.measure_cost(frame).seconds_per_row
             partitions = plan.shuffle_partitions(
                 files, cores, frame.count(), size_bytes, seconds_per_row
             )
             if partitions is not None:
-                return frame.repartition(partitions), arrow_rows
-    partitions = plan.merged_partitions(size_bytes, cores)
-    return frame.coalesce(partitions), arrow_rows
+                return Partitioning(
+                    partitions=partitions,
+                    is_shuffle=True,
+                    arrow_rows=arrow_rows,
+                    reason=f"{files} files would leave some of {cores} cores idle: a shuffle is "
+                    "faster for this model",
+                )
+    return Partitioning(
+        partitions=plan.merged_partitions(size_bytes, cores),
+        arrow_rows=arrow_rows,
+        reason=f"about {size_bytes / 2**20:,.1f} MiB, at least 8 MiB a task, on {cores} cores",
+    )
 
 
 def size_in_bytes(spark: SparkSession, frame: DataFrame) -> int | None:

@@ -27,6 +27,9 @@ _BYTES_PER_TASK = 8 << 20
 DEFAULT_ARROW_ROWS, _MAX_ARROW_ROWS = 10_000, 50_000
 _ARROW_BATCHES_PER_TASK = 16
 _BYTES_PER_VALUE = 8
+# Measured with a model that costs nothing: a job without rows, and a core's time to read a value,
+# hand it to Python and back, or write it.
+_FIXED_S, _S_PER_VALUE = 1.5, 8e-8
 # Twice the most that Spark reads in one task.
 _LARGE_FILE = 256 << 20
 
@@ -114,6 +117,84 @@ def arrow_rows(size_bytes: int, cores: int, columns: int) -> int:
     bytes_per_batch = size_bytes // cores // _ARROW_BATCHES_PER_TASK
     rows = bytes_per_batch // (_BYTES_PER_VALUE * max(columns, 1))
     return max(DEFAULT_ARROW_ROWS, min(rows, _MAX_ARROW_ROWS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a scoring job will cost.
+
+    Args:
+        rows: Rows of the input, at most; None for an input without statistics.
+        seconds_per_row: Measured seconds of one core for a row in the model and its challenger;
+            None where nothing was measured.
+        memory_bytes: Memory that the model takes in each Python worker; None as above.
+        seconds: Expected seconds of the job; None as above.
+        cores: Tasks that run at once; None where Spark does not tell.
+        core_hours: Expected hours of all cores together; None as above.
+        correction: Seconds that the last job took, divided by its estimate; 1 without such a job.
+    """
+
+    rows: int | None
+    seconds_per_row: float | None
+    memory_bytes: int | None
+    seconds: float | None
+    cores: int | None
+    core_hours: float | None
+    correction: float = 1.0
+
+
+def estimate_job(
+    *,
+    rows: int | None,
+    values_per_row: int,
+    cores: int | None,
+    seconds_per_row: float | None,
+    memory_bytes: int | None,
+    correction: float,
+) -> Estimate:
+    """Estimate a job from its size and the measured cost of its model.
+
+    Args:
+        rows: Rows of the input, at most.
+        values_per_row: Values that each row reads, hands to the model and writes.
+        cores: Tasks that run at once.
+        seconds_per_row: Measured cost of the model.
+        memory_bytes: Measured memory of the model.
+        correction: Seconds that the last job took, divided by its estimate; 1 without such a job.
+    """
+    seconds = core_hours = None
+    if rows is not None and cores is not None and seconds_per_row is not None:
+        row_s = seconds_per_row + values_per_row * _S_PER_VALUE
+        seconds = (_FIXED_S + rows * row_s / cores) * correction
+        core_hours = seconds * cores / 3600
+    return Estimate(
+        rows=rows,
+        seconds_per_row=seconds_per_row,
+        memory_bytes=memory_bytes,
+        seconds=seconds,
+        cores=cores,
+        core_hours=core_hours,
+        correction=correction,
+    )
+
+
+def parse_price(price: str | float | None) -> float | None:
+    """Return a price as a number; None for an empty one.
+
+    Raises:
+        ArgumentError: The price is no number from 0.
+    """
+    if price is None or price == "":
+        return None
+    try:
+        number = float(price)
+    except ValueError:
+        number = -1.0
+    if 0 <= number < float("inf"):
+        return number
+    raise ArgumentError(
+        f"price_per_core_hour must be a number from 0: got {price!r}; use for example 0.12"
+    )
 
 
 def is_small(size_bytes: int) -> bool:

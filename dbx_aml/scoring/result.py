@@ -35,6 +35,8 @@ class ScoringResult:
         rows_removed: Rows of a batch that was scored before, which are no longer in the tables.
         removed_by: Commit that removed them from the output table, where it is known.
         plan: Plan of a dry run, else None.
+        expected_seconds: Time that the newest batch was expected to take when it began; None
+            where the input was too small to be measured.
     """
 
     status: ScoringStatus
@@ -57,6 +59,7 @@ class ScoringResult:
     rows_removed: int = 0
     removed_by: str | None = None
     plan: dict[str, Any] | None = None
+    expected_seconds: float | None = None
 
     @property
     def rows_per_second(self) -> float:

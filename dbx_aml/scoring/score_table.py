@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from dbx_aml._common.errors import TooManyQuarantinedRowsError
+from dbx_aml._common.json_content import parse_json
 from dbx_aml._common.log import get_logger
 from dbx_aml.local.spark import current_spark
 from dbx_aml.models.model_uri import ModelUri
@@ -19,8 +20,10 @@ from dbx_aml.scoring.batch import score_batch
 from dbx_aml.scoring.batch_identity import batch_identity
 from dbx_aml.scoring.bind import BoundRequest, bind_request
 from dbx_aml.scoring.delta_table import Table
+from dbx_aml.scoring.estimate import describe_estimate, estimate_request
 from dbx_aml.scoring.ledger import LedgerEntry
-from dbx_aml.scoring.output_rows import output_expressions
+from dbx_aml.scoring.output_rows import needed_columns, output_expressions
+from dbx_aml.scoring.partitions import choose_partitions
 from dbx_aml.scoring.request import (
     ScoringRequest,
     require_value,
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 log = get_logger(__name__)
+
+# Operations of an input's history that add rows.
+_ADDS_ROWS = ("WRITE", "STREAMING UPDATE", "MERGE")
 
 
 def score_table(
@@ -54,6 +60,7 @@ def score_table(
     batch_id: str | None = None,
     max_quarantined_rows: str | int = "1%",
     env_manager: str = "local",
+    price_per_core_hour: str | float | None = None,
     rescore: bool = False,
     dry_run: bool = False,
     spark: SparkSession | None = None,
@@ -89,10 +96,12 @@ def score_table(
         max_quarantined_rows: Count or percentage, for example 100 or "1%".
         env_manager: Environment of the model: "local" (this machine's packages), or a value of
             `env_manager` in MLflow's `spark_udf`.
+        price_per_core_hour: Price of an hour of one core, for the cost in the plan of a dry run.
         rescore: Whether to score a batch again whose rows were removed, or whose batch id named
             other rows, in its place. For write_mode "incremental": whether a new checkpoint scores
             all rows, though the output has rows of this input.
-        dry_run: Whether to return the plan only and write nothing.
+        dry_run: Whether to return the plan only and write nothing. The model is timed on up to
+            10,000 rows, for at most 5 seconds.
         spark: Session. Default: the active one, else a local one.
         progress: Function that receives a step's name, its tasks done and all its tasks (0 if
             unknown).
@@ -116,6 +125,7 @@ def score_table(
             Both tables are written, these rows to the quarantine.
     """
     start_time = time.monotonic()
+    price = plan.parse_price(price_per_core_hour)
     output = Table(require_value("output_table", output_table))
     request = ScoringRequest(
         model_uri=ModelUri.parse(require_value("model_uri", model_uri)),
@@ -147,7 +157,7 @@ def score_table(
         resolved = resolve_request(spark, request, Path(folder) / "model", report)
         bound = bind_request(spark, resolved, report)
         if dry_run:
-            return replace(_result(bound, "planned", start_time, []), plan=_plan(bound))
+            return replace(_result(bound, "planned", start_time, []), plan=_plan(bound, price))
         if request.write_mode == "incremental":
             return _stream_result(bound, start_time)
         return _batch_result(bound, start_time)
@@ -209,7 +219,15 @@ def _result(
         rows_scored=sum(entry.rows_scored for entry in entries),
         rows_quarantined=sum(entry.rows_quarantined for entry in entries),
         seconds=time.monotonic() - start_time,
+        expected_seconds=_expected_seconds(newest),
     )
+
+
+def _expected_seconds(entry: LedgerEntry | None) -> float | None:
+    """Return the time that a batch was estimated to take; None where nothing was measured."""
+    noted = parse_json(entry.plan or "{}").get("estimate", {}) if entry is not None else {}
+    seconds = noted.get("seconds")
+    return None if seconds is None else round(seconds, 1)
 
 
 def _check_quarantine_limit(request: ScoringRequest, result: ScoringResult) -> None:
@@ -238,8 +256,8 @@ def _read_rows(bound: BoundRequest, version: int | None) -> DataFrame:
     return rows.where(bound.request.row_filter) if bound.request.row_filter else rows
 
 
-def _plan(bound: BoundRequest) -> dict[str, Any]:
-    """Return the plan of a dry run: what would be read, bound and written."""
+def _plan(bound: BoundRequest, price_per_core_hour: float | None) -> dict[str, Any]:
+    """Return the plan of a dry run: what would be read, bound and written, and what it costs."""
     request, resolved = bound.request, bound.resolved
     bound_columns = bound.model_udf.bound_columns
     rows = _read_rows(bound, resolved.input_version)
@@ -249,6 +267,7 @@ def _plan(bound: BoundRequest) -> dict[str, Any]:
             column.name: f"{column.column} {column.source_type} -> {column.type}"
             for column in bound_columns
         },
+        "columns_to_read": f"{len(read_columns)} of {len(rows.columns)}",
         "columns_left_unread": [name for name in rows.columns if name not in read_columns],
         "output_columns": list(output_expressions(bound, 0, None)),
         "output_gains_columns": list(bound.new_columns),
@@ -265,11 +284,27 @@ def _plan(bound: BoundRequest) -> dict[str, Any]:
         else:
             versions = f"{last_version + 1} to {resolved.input_version}"
         result["input_versions_to_read"] = versions
+        row_count = _new_rows(bound, last_version)
     else:
         result["batch_id"] = _batch_id(bound)
-        result["rows_to_read"] = rows.count()
         result["files_to_read"] = len(rows.inputFiles())
-    return result
+        # Delta's statistics have this number. A filter would cost a scan: it leaves the row count
+        # an upper limit.
+        row_count = request.input_table.read(bound.spark, resolved.input_version).count()
+    estimate = estimate_request(bound, rows, row_count, measures=True)
+    bound = replace(bound, estimate=estimate)
+    partitioning = choose_partitions(bound, needed_columns(bound, rows))
+    result["partitions"] = f"{partitioning.partitions or 'as Spark splits'}: {partitioning.reason}"
+    return {**result, **describe_estimate(estimate, price_per_core_hour)}
+
+
+def _new_rows(bound: BoundRequest, last_version: int | None) -> int:
+    """Return the rows that a stream will read, from the statistics of the input and its commits."""
+    table = bound.request.input_table
+    if last_version is None:
+        return table.read(bound.spark).count()
+    commits = table.history(bound.spark, None)
+    return sum(c.rows for c in commits if c.version > last_version and c.operation in _ADDS_ROWS)
 
 
 def _log_progress(step: str, done: int, total: int) -> None:
