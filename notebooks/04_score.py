@@ -11,6 +11,8 @@
 # MAGIC | widget | example | required | meaning |
 # MAGIC |---|---|---|---|
 # MAGIC | `model_uri` | `models:/main.ml.delay@champion` | no | empty: `03_register` makes one |
+# MAGIC | `segment_column` | `carrier` | no | column whose values choose the model |
+# MAGIC | `segment_models` | `main.ml.models` | no | model of each segment: table or file |
 # MAGIC | `input_table` | `flights` | no | table or view to score; empty: made-up flights |
 # MAGIC | `output_table` | `flights_scored` | yes | table to write |
 # MAGIC | `quarantine_table` | `flights_scored_quarantine` | no | default: as this example |
@@ -38,6 +40,8 @@
 # COMMAND ----------
 
 dbutils.widgets.text("model_uri", "")
+dbutils.widgets.text("segment_column", "")
+dbutils.widgets.text("segment_models", "")
 dbutils.widgets.text("input_table", "")
 dbutils.widgets.text("output_table", "flights_scored")
 dbutils.widgets.text("quarantine_table", "")

@@ -144,6 +144,11 @@ def sha256_of_folder(folder: Path, *, skipped_folder: str | None = None) -> str:
     )
 
 
+def size_of_folder(folder: Path) -> int:
+    """Return the bytes of all files in a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
 def sha256_of_files(files: Mapping[str, Path]) -> str:
     """Return one SHA-256 over the names and contents of files.
 

@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 @click.command()
 @click.option(
     "--model-uri",
-    required=True,
     help="models:/NAME/VERSION, models:/NAME@ALIAS, models:/CATALOG.SCHEMA.NAME@ALIAS, "
     "runs:/ID/PATH, or a path. An alias is resolved once, at the start.",
+)
+@click.option("--segment-column", help="Column whose values choose the model of a row.")
+@click.option(
+    "--segment-models",
+    help="Model URI of each segment: a JSON file, a table with segment and model_uri, or a URI "
+    "with the column in braces. --model-uri is then the model of every other row.",
 )
 @click.option("--input-table", required=True, help="A table or view, or delta.`/path`.")
 @click.option("--output-table", required=True, help="Created if it does not exist.")

@@ -19,7 +19,7 @@ from dbx_aml._common.redact import redact_uri
 from dbx_aml._common.text import plural, sql_literal
 from dbx_aml.scoring.batch_identity import batch_identity, differences, job_identity
 from dbx_aml.scoring.batch_writer import BatchWriter, is_under_way
-from dbx_aml.scoring.bind import BoundRequest, bind_pinned_uri
+from dbx_aml.scoring.bind import BoundRequest, PinnedUris, bind_pinned_uri
 from dbx_aml.scoring.delta_table import Commit, Table, has_first_commit
 from dbx_aml.scoring.ledger import REBUILT, Ledger, LedgerEntry, interrupted_commits
 from dbx_aml.scoring.request import BatchFacts, Transaction
@@ -283,17 +283,13 @@ def _unreadable(facts: BatchFacts, commit: Commit) -> ScoringError:
 
 def _bind_own_model(bound: BoundRequest, facts: BatchFacts) -> BoundRequest:
     """Return the request with the model of an earlier batch, and with its challenger."""
-    old_challenger = facts.identity.get("challenger") or {}
-    challenger_uri = old_challenger.get("model_uri")
-    challenger = bound.resolved.challenger
-    uris = bound.resolved.model.uri, challenger.uri if challenger is not None else None
-    if uris != (facts.model_uri, challenger_uri):
-        bound = bind_pinned_uri(
-            bound.spark, bound.resolved, facts.model_uri, challenger_uri, bound.report
-        )
+    uris = PinnedUris.of_batch(facts)
+    if PinnedUris.of_request(bound.resolved) != uris:
+        bound = bind_pinned_uri(bound.spark, bound.resolved, uris, bound.report)
+    challenger_content = (facts.identity.get("challenger") or {}).get("model_content")
     for model, uri, content in (
         (bound.resolved.model, facts.model_uri, facts.identity.get("model_content")),
-        (bound.resolved.challenger, challenger_uri, old_challenger.get("model_content")),
+        (bound.resolved.challenger, uris.challenger, challenger_content),
     ):
         if model is not None and model.content != content:
             raise ScoringError(

@@ -24,6 +24,7 @@ _CHANGES_BETWEEN_ATTEMPTS = (
     "model_content",
     "bound_columns",
     "challenger",
+    "segments",
     "input_id",
     "input_data_version",
     "time_zone",
@@ -40,7 +41,9 @@ def batch_identity(bound: BoundRequest) -> dict[str, Any]:
     model, table = resolved.model, resolved.input
     bound_columns = bound.model_udf.bound_columns
     is_registered = model.name is not None
-    beside = {}
+    beside: dict[str, Any] = {}
+    if resolved.segments is not None:
+        beside["segments"] = resolved.segments.uris
     if resolved.challenger is not None:
         beside["challenger"] = {
             "model_uri": resolved.challenger.uri,

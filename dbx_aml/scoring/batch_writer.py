@@ -53,6 +53,7 @@ from dbx_aml.scoring.output_rows import (
 from dbx_aml.scoring.partitions import partition_rows
 from dbx_aml.scoring.plan import is_small
 from dbx_aml.scoring.request import BatchFacts, Transaction
+from dbx_aml.scoring.segments import SegmentModels
 from dbx_aml.scoring.spark_settings import larger_arrow_batches
 from dbx_aml.scoring.staging import drop_staging, staging_table, write_staging
 from dbx_aml.scoring.stream_errors import checkpoint_in_use_error
@@ -451,6 +452,8 @@ class BatchWriter:
             self._bound.report("comparing with the challenger")
             rows = self._output.read(self._spark).where(f"_scoring.batch = {self._facts.batch}")
             agreement = measure_agreement(rows, challenger)
+        if self._bound.resolved.segments is not None:
+            self._plan["segments"] = self._segment_rows(self._bound.resolved.segments)
         entry = LedgerEntry(
             facts=self._facts,
             state=state,
@@ -470,6 +473,26 @@ class BatchWriter:
             entry, may_exist=replaces or age_s > _GRACE_S / 2, replaces=replaces
         )
         return entry
+
+    def _segment_rows(self, segments: SegmentModels) -> list[dict[str, Any]]:
+        """Return the segments of the batch's scored rows, with their models and rows."""
+        rows = self._output.read(self._spark).where(f"_scoring.batch = {self._facts.batch}")
+        segment = f"CAST({sql_identifier(segments.column)} AS STRING)"
+        counted = rows.selectExpr(f"{segment} AS segment").groupBy("segment").count().collect()
+        positions = dict(segments.segments)
+        counts = []
+        for name, count in sorted(counted, key=lambda row: str(row[0])):
+            position = positions.get(name, segments.default)
+            model = segments.models[position] if position is not None else None
+            counts.append(
+                {
+                    "segment": name,
+                    "model_uri": model.uri if model is not None else None,
+                    "model_version": model.version if model is not None else None,
+                    "rows": count,
+                }
+            )
+        return counts
 
 
 def _check_keys(rows: DataFrame, key_columns: tuple[str, ...]) -> None:

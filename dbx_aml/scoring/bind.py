@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbx_aml._common.errors import SchemaMismatchError
 from dbx_aml._common.log import get_logger
@@ -17,12 +17,14 @@ from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring.delta_table import column_types
 from dbx_aml.scoring.model_udf import ModelUdf
 from dbx_aml.scoring.output_rows import output_types
-from dbx_aml.scoring.pinned_model import pin_model
+from dbx_aml.scoring.pinned_model import PinnedModel, pin_model
 from dbx_aml.scoring.plan import Estimate, is_utc
-from dbx_aml.scoring.request import ResolvedRequest, ScoringRequest
+from dbx_aml.scoring.request import BatchFacts, ResolvedRequest, ScoringRequest
+from dbx_aml.scoring.segments import SegmentModels, pin_segment_models
 from dbx_aml.scoring.spark_progress import Report
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from pyspark.sql import DataFrame, SparkSession
 
 log = get_logger(__name__)
@@ -45,6 +47,40 @@ class BoundRequest:
         return self.resolved.request
 
 
+@dataclass(frozen=True, kw_only=True)
+class PinnedUris:
+    """The URIs of the models that score a batch; no alias is among them.
+
+    Args:
+        model: URI of the model; for segments the name of them all.
+        challenger: URI of the challenger; None without one.
+        segments: URIs of the segments, see `SegmentModels.uris`; None without segments.
+    """
+
+    model: str
+    challenger: str | None
+    segments: Mapping[str, Any] | None
+
+    @classmethod
+    def of_request(cls, resolved: ResolvedRequest) -> PinnedUris:
+        """Return the URIs of a resolved request."""
+        challenger, segments = resolved.challenger, resolved.segments
+        return cls(
+            model=resolved.model.uri,
+            challenger=challenger.uri if challenger is not None else None,
+            segments=segments.uris if segments is not None else None,
+        )
+
+    @classmethod
+    def of_batch(cls, facts: BatchFacts) -> PinnedUris:
+        """Return the URIs of a batch."""
+        return cls(
+            model=facts.model_uri,
+            challenger=(facts.identity.get("challenger") or {}).get("model_uri"),
+            segments=facts.identity.get("segments"),
+        )
+
+
 def bind_request(spark: SparkSession, resolved: ResolvedRequest, report: Report) -> BoundRequest:
     """Bind the model's columns to the input table's, and check the output table's columns.
 
@@ -59,13 +95,9 @@ def bind_request(spark: SparkSession, resolved: ResolvedRequest, report: Report)
 
 
 def bind_pinned_uri(
-    spark: SparkSession,
-    resolved: ResolvedRequest,
-    model_uri: str,
-    challenger_uri: str | None,
-    report: Report,
+    spark: SparkSession, resolved: ResolvedRequest, uris: PinnedUris, report: Report
 ) -> BoundRequest:
-    """Download a model and bind it in the place of the resolved request's own; so the challenger.
+    """Download models and bind them in the place of the resolved request's own.
 
     With Spark Connect, the process of a stream's callback needs its own copy of the files. And an
     earlier attempt at a batch may have used another version of the model: the same version
@@ -73,14 +105,27 @@ def bind_pinned_uri(
     """
     client = create_client(resolved.tracking_uri, resolved.registry_uri)
     with TemporaryDirectory(prefix="dbx_aml_") as folder:
-        model = pin_model(ModelUri.parse(model_uri), client, Path(folder) / "model")
-        challenger = None
-        if challenger_uri is not None:
-            uri = ModelUri.parse(challenger_uri)
-            challenger = pin_model(uri, client, Path(folder) / "challenger")
+        model, challenger, segments = pin_uris(uris, client, Path(folder))
         rows = resolved.request.input_table.read(spark)
-        resolved = replace(resolved, model=model, challenger=challenger)
+        resolved = replace(resolved, model=model, challenger=challenger, segments=segments)
         return bind_rows(spark, resolved, rows, report)
+
+
+def pin_uris(
+    uris: PinnedUris, client: MlflowClient, folder: Path
+) -> tuple[PinnedModel, PinnedModel | None, SegmentModels | None]:
+    """Download the models of an earlier batch: its model, its challenger, those of its segments."""
+    if uris.segments is not None:
+        segments = pin_segment_models(
+            uris.segments["models"], uris.segments["column"], uris.segments["default"], client,
+            folder,
+        )  # fmt: skip
+        return segments.as_one_model(uris.model), None, segments
+    model = pin_model(ModelUri.parse(uris.model), client, folder / "model")
+    challenger = None
+    if uris.challenger is not None:
+        challenger = pin_model(ModelUri.parse(uris.challenger), client, folder / "challenger")
+    return model, challenger, None
 
 
 def bind_rows(
@@ -93,7 +138,12 @@ def bind_rows(
     """
     types = column_types(rows)
     model_udf = ModelUdf(
-        spark, resolved.model, types, resolved.request.env_manager, resolved.challenger
+        spark,
+        resolved.model,
+        types,
+        resolved.request.env_manager,
+        resolved.challenger,
+        resolved.segments,
     )
     _require_one_meaning(spark, model_udf.column_names, list(types))
     return BoundRequest(spark=spark, resolved=resolved, model_udf=model_udf, report=report)

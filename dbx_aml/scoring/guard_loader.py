@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .guard import Guard, Limits, use_one_thread
-from .guard_several import ChallengerGuard
+from .guard_several import ChallengerGuard, SegmentGuard
 
 SPEC_FILE = "spec.json"
 STRICT = "strict"
@@ -30,41 +30,63 @@ _loaded_models: dict[str, LoadedModel] = {}
 _hashes_of_job: set[str] = set()
 
 
-def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Guard | ChallengerGuard:
+def _load_pyfunc(
+    path: str, model_config: dict[str, Any] | None = None
+) -> Guard | ChallengerGuard | SegmentGuard:
     with open(os.path.join(path, SPEC_FILE), encoding="utf-8") as file:
         spec = json.load(file)
     config = model_config or {}
     limits = Limits(
         spec["job"] if config.get(STRICT) else None, _MOST_REASONS if config.get(LIMITED) else None
     )
-    hashes = {model["hash"] for model in spec["models"]}
+    models, segments = spec["models"], spec["segments"]
+    hashes = {model["hash"] for model in models}
     if hashes != _hashes_of_job:
         forget_models()
         _hashes_of_job.update(hashes)
-    guards = []
-    for number, model in enumerate(spec["models"]):
-        if model["hash"] not in _loaded_models:
+
+    def load(position: int, limits: Limits | None = None) -> Guard:
+        model = models[position]
+        loaded = _loaded_models.pop(model["hash"], None)
+        if loaded is None:
+            if segments is not None:
+                _make_room(segments["cache_bytes"] - model["bytes"])
             folder = os.path.join(path, model["folder"])
-            _loaded_models[model["hash"]] = LoadedModel(folder, is_alone=len(hashes) == 1)
-            # PySpark's daemon collects garbage in the worker after every task. With a library and
-            # a model on the heap that takes longer than a small task; frozen objects are skipped.
-            gc.collect()
-            gc.freeze()
-        loaded = _loaded_models[model["hash"]]
-        guards.append(
-            Guard(
-                loaded.model,
-                model["outputs"],
-                model["unscorable_reasons"],
-                columns=model["columns"],
-                # Rows that only a challenger cannot score end no query.
-                limits=limits if number == 0 else None,
-                modules=loaded.modules,
-            )
+            loaded = LoadedModel(folder, model["bytes"], is_alone=len(hashes) == 1)
+            if segments is None:
+                # PySpark's daemon collects garbage in the worker after every task. With a library
+                # and a model on the heap that takes longer than a small task; frozen objects are
+                # skipped.
+                gc.collect()
+                gc.freeze()
+        # The model that was used last is the last one.
+        _loaded_models[model["hash"]] = loaded
+        return Guard(
+            loaded.model,
+            model["outputs"],
+            model["unscorable_reasons"],
+            columns=model["columns"],
+            limits=limits,
+            modules=loaded.modules,
         )
-    if len(guards) == 1:
-        return guards[0]
-    return ChallengerGuard(guards[0], guards[1], [model["positions"] for model in spec["models"]])
+
+    if segments is not None:
+        return SegmentGuard(load, models, segments, limits)
+    if len(models) == 1:
+        return load(0, limits)
+    # Rows that only a challenger cannot score end no query.
+    return ChallengerGuard(load(0, limits), load(1), [model["positions"] for model in models])
+
+
+def _make_room(room_bytes: int) -> None:
+    """Forget the models that were used longest ago, until the others take at most these bytes."""
+    size = sum(loaded.size_bytes for loaded in _loaded_models.values())
+    for name in list(_loaded_models):
+        if size <= room_bytes:
+            return
+        forgotten = _loaded_models.pop(name)
+        forgotten.remove_modules()
+        size -= forgotten.size_bytes
 
 
 def forget_models() -> None:
@@ -84,15 +106,18 @@ class LoadedModel:
 
     Args:
         folder: Folder of the model.
+        size_bytes: Size of its files.
         is_alone: Whether the process has no other model.
     """
 
-    def __init__(self, folder: str, *, is_alone: bool) -> None:
+    def __init__(self, folder: str, size_bytes: int, *, is_alone: bool) -> None:
         import mlflow.pyfunc
 
+        self.size_bytes = size_bytes
         self._folder = os.path.join(os.path.abspath(folder), "")
         self._modules: dict[str, Any] = {}
         self._paths: list[str] = []
+        self._is_alone = is_alone
         self._hides_modules = not is_alone and os.path.isdir(os.path.join(folder, "code"))
         with self.modules():
             self.model = mlflow.pyfunc.load_model(folder, suppress_warnings=True)
@@ -116,6 +141,8 @@ class LoadedModel:
 
     def remove_modules(self) -> None:
         """Remove the modules of the model from this process."""
+        if not self._is_alone:
+            return
         self._take_modules(set(sys.modules))
         sys.path[:] = [entry for entry in sys.path if not self._is_below(entry)]
 

@@ -5,15 +5,19 @@ This file travels with the model, see `guard`, and imports nothing of dbx-aml.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from .guard import QUARANTINED, REASON, Guard
+from .guard import QUARANTINED, REASON, Guard, Limits
+from .guard_casts import fields_of_output, placeholder_values
 
 # Start of the challenger's fields in the result.
 CHALLENGER_FIELD = "challenger_"
+# Field with the version of the model that predicted a row.
+MODEL_VERSION = "model_version"
 
 
 class ChallengerGuard:
@@ -44,3 +48,64 @@ class ChallengerGuard:
         del challenger[QUARANTINED]
         challenger = challenger.rename(columns={REASON: CHALLENGER_FIELD + REASON})
         return pd.concat([champion, challenger], axis=1)
+
+
+class SegmentGuard:
+    """Guarded models that predict the rows of their segments: the rows are not moved for it.
+
+    Args:
+        load: Returns the guarded model of a position in `models`.
+        models: Descriptions of the models: `outputs`, `positions` of the columns, `version`.
+        segments: Position of the column of segments, of the model by segment, and of the model
+            for every other row.
+        limits: When the guard ends its query.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[int], Guard],
+        models: Sequence[Mapping[str, Any]],
+        segments: Mapping[str, Any],
+        limits: Limits,
+    ) -> None:
+        self._load = load
+        self._models = models
+        self._segments = segments
+        self._limits = limits
+
+    def predict(self, rows: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Return the predictions of each row by the model of its segment.
+
+        Shape: n rows -> n rows x (fields + 3), in the same order.
+        """
+        size = len(rows)
+        result = {
+            name: placeholder_values(dtype, size)
+            for output in self._models[0]["outputs"]
+            for name, dtype in fields_of_output(output)
+        }
+        versions = np.zeros(size, np.int32)
+        quarantined = np.zeros(size, np.bool_)
+        reasons = np.full(size, "", object)
+        by_segment = rows.iloc[:, self._segments["position"]]
+        codes, segments = pd.factorize(by_segment, use_na_sentinel=False)
+        order = np.argsort(codes, kind="stable")
+        ends = np.cumsum(np.bincount(codes, minlength=len(segments)))
+        for segment, places in zip(segments, np.split(order, ends[:-1]), strict=True):
+            name = None if pd.isna(segment) else str(segment)
+            model = self._segments["models"].get(name, self._segments["default"])
+            if model is None:
+                quarantined[places] = True
+                reasons[places] = f"no model for segment {name!r}"
+                continue
+            columns = list(self._models[model]["positions"])
+            part = rows.iloc[places, columns].reset_index(drop=True)
+            predicted = self._load(model).predict(part)
+            for field, values in result.items():
+                values[places] = predicted[field].to_numpy()
+            quarantined[places] = predicted[QUARANTINED].to_numpy()
+            reasons[places] = predicted[REASON].astype(object).to_numpy()
+            versions[places] = self._models[model]["version"] or 0
+        self._limits.check(quarantined, reasons)
+        own = {QUARANTINED: quarantined, REASON: pd.Categorical(reasons), MODEL_VERSION: versions}
+        return pd.DataFrame({**result, **own}, copy=False)

@@ -6,11 +6,12 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dbx_aml._common.paths import size_of_folder
 from dbx_aml.scoring import guard, guard_casts, guard_loader, guard_several
 from dbx_aml.scoring.column_binding import ModelOutput
 from dbx_aml.scoring.pinned_model import PinnedModel
@@ -40,14 +41,21 @@ class GuardedModel:
     positions: Sequence[int] = ()
 
 
-def wrap_in_guard(models: Sequence[GuardedModel], folder: Path, env_manager: str) -> Path:
+def wrap_in_guard(
+    models: Sequence[GuardedModel],
+    folder: Path,
+    env_manager: str,
+    segments: Mapping[str, Any] | None = None,
+) -> Path:
     """Write an MLflow model that is these models inside the guard, and return its folder.
 
     Args:
-        models: Model, and its challenger if it has one; their files are moved into the new folder.
+        models: Model, and its challenger if it has one; or the models of segments. Their files are
+            moved into the new folder.
         folder: Folder that does not exist yet.
         env_manager: Environment of the model. Other than in "local", rows travel as JSON, and only
             a signature restores their types.
+        segments: Which model predicts which segment, see `SegmentModels.routing`.
     """
     import mlflow
     import yaml
@@ -68,9 +76,11 @@ def wrap_in_guard(models: Sequence[GuardedModel], folder: Path, env_manager: str
                 "unscorable_reasons": list(guarded.unscorable_reasons),
                 "columns": guarded.columns,
                 "positions": guarded.positions,
+                "version": guarded.model.version_number,
+                "bytes": size_of_folder(data / name),
             }
         )
-    spec = {"job": uuid.uuid4().hex, "models": specs}
+    spec = {"job": uuid.uuid4().hex, "models": specs, "segments": segments}
     (data / guard_loader.SPEC_FILE).write_text(json.dumps(spec), encoding="utf-8")
     # Packages and Python are those of the first model.
     model, inner_folder = models[0].model, data / "model_0"

@@ -16,16 +16,16 @@ from pyspark.sql import types as T
 from dbx_aml._common.text import sql_identifier
 from dbx_aml.scoring.challenger import outputs_beside
 from dbx_aml.scoring.column_binding import (
-    BoundColumn,
     bind_columns,
     udf_columns,
     udf_fields,
     unscorable,
 )
 from dbx_aml.scoring.guard_loader import LIMITED, STRICT
-from dbx_aml.scoring.guard_several import CHALLENGER_FIELD
+from dbx_aml.scoring.guard_several import CHALLENGER_FIELD, MODEL_VERSION
 from dbx_aml.scoring.guarded_model import GuardedModel, wrap_in_guard
 from dbx_aml.scoring.pinned_model import PinnedModel
+from dbx_aml.scoring.segments import SegmentModels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,6 +75,7 @@ class ModelUdf:
         column_types: Columns of the table and their Spark types.
         env_manager: Environment of the model.
         challenger: Model that predicts the same rows.
+        segments: Models of the segments, which take the place of `model`.
 
     Raises:
         SchemaMismatchError: The table lacks a column of the model, or a type does not convert.
@@ -87,63 +88,71 @@ class ModelUdf:
         column_types: Mapping[str, str],
         env_manager: str,
         challenger: PinnedModel | None = None,
+        segments: SegmentModels | None = None,
     ) -> None:
-        is_local = env_manager == "local"
-        self.bound_columns = bind_columns(model.inputs, column_types, as_json=not is_local)
-        self.challenger_columns: tuple[BoundColumn, ...] = ()
+        pinned = [(model, model.outputs)]
+        if challenger is not None:
+            pinned.append((challenger, outputs_beside(challenger)))
+        if segments is not None:
+            pinned = [(each, each.outputs) for each in segments.models]
+        as_json = env_manager != "local"
+        bound = [bind_columns(each.inputs, column_types, as_json=as_json) for each, _ in pinned]
+        self._all_columns = tuple(dict.fromkeys(column for columns in bound for column in columns))
+        self.challenger_columns = bound[1] if challenger is not None else ()
+        self.bound_columns = bound[0] if segments is None else self._all_columns
+        self._segments = segments
         self._spark = spark
         self._env_manager = env_manager
         # Removed with this object: Spark's workers may read the files until then.
         self._folder = TemporaryDirectory(prefix="dbx_aml_")
-        self._columns = udf_columns(self.bound_columns)
-        columns_of_models = [self._columns]
-        if challenger is not None:
-            self.challenger_columns = bind_columns(challenger.inputs, column_types)
-            columns_of_models.append(udf_columns(self.challenger_columns))
-            # A value that both models get is handed over once.
-            expressions = dict.fromkeys(sql for c in columns_of_models for sql in c.values())
-            self._columns = {f"column_{i}": sql for i, sql in enumerate(expressions)}
+        columns_of_models = [udf_columns(columns) for columns in bound]
+        self._columns = columns_of_models[0]
+        segment_value = ""
+        if len(pinned) > 1 or segments is not None:
+            # A value that several models get is handed over once.
+            values = [sql for columns in columns_of_models for sql in columns.values()]
+            if segments is not None:
+                segment_value = f"CAST({sql_identifier(segments.column)} AS STRING)"
+                values.append(segment_value)
+            self._columns = {f"column_{i}": sql for i, sql in enumerate(dict.fromkeys(values))}
         # Columns cost a tenth less than one struct of them. But MLflow makes a dictionary of each
         # value of a column that is a struct, and a model server needs the names.
-        self._takes_struct = env_manager != "local" or any(
+        self._takes_struct = as_json or any(
             column.source_type.startswith("struct<") for column in self._all_columns
         )
-        has_names = self._takes_struct and challenger is None
         positions = {sql: position for position, sql in enumerate(self._columns.values())}
-        pinned_models = [(model, model.outputs, self.bound_columns)]
-        if challenger is not None:
-            outputs = outputs_beside(challenger)
-            pinned_models.append((challenger, outputs, self.challenger_columns))
+        has_names = self._takes_struct and self._columns is columns_of_models[0]
         models = [
             GuardedModel(
-                model=pinned,
+                model=each,
                 outputs=outputs,
                 unscorable_reasons=unscorable(bound_columns)[1],
                 columns=None if has_names else list(columns),
                 positions=[positions[sql] for sql in columns.values()],
             )
-            for (pinned, outputs, bound_columns), columns in zip(
-                pinned_models, columns_of_models, strict=True
+            for (each, outputs), bound_columns, columns in zip(
+                pinned, bound, columns_of_models, strict=True
             )
         ]
-        self._guarded_model = wrap_in_guard(
-            models, Path(self._folder.name) / "guarded", env_manager
-        )
+        folder = Path(self._folder.name) / "guarded"
+        routing = segments.routing(positions[segment_value]) if segments is not None else None
+        self._guarded_model = wrap_in_guard(models, folder, env_manager, routing)
         fields = udf_fields(model.outputs)
         if challenger is not None:
-            *values, (reason, kind) = udf_fields(outputs_beside(challenger))
-            fields = (*fields, *values, (CHALLENGER_FIELD + reason, kind))
+            *others, (reason, kind) = udf_fields(outputs_beside(challenger))
+            fields = (*fields, *others, (CHALLENGER_FIELD + reason, kind))
+        if segments is not None:
+            fields = (*fields, (MODEL_VERSION, "int"))
         self._result_type = _struct_type(fields)
         self._udfs: dict[tuple[bool, bool], Callable[..., Column]] = {}
 
     @property
     def column_names(self) -> list[str]:
-        """Columns of the table that a model reads."""
-        return list(dict.fromkeys(column.column for column in self._all_columns))
-
-    @property
-    def _all_columns(self) -> tuple[BoundColumn, ...]:
-        return (*self.bound_columns, *self.challenger_columns)
+        """Columns of the table that a model reads, and the column of the segments."""
+        names = [column.column for column in self._all_columns]
+        if self._segments is not None:
+            names.append(self._segments.column)
+        return list(dict.fromkeys(names))
 
     def prepare(self, *, strict: bool, limited: bool) -> None:
         """Create the function, so that it is there when the rows are."""

@@ -18,6 +18,7 @@ from dbx_aml.scoring.column_binding import (
 )
 from dbx_aml.scoring.delta_table import column_types
 from dbx_aml.scoring.guard import REASON
+from dbx_aml.scoring.guard_several import MODEL_VERSION
 from dbx_aml.scoring.model_udf import RESULT
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def output_expressions(
     Two integers a row: seven texts doubled the cost of writing. The ledger has the rest.
     """
     version = model_version if model_version and model_version.isdigit() else "NULL"
+    if bound.resolved.segments is not None:
+        version = f"nullif({RESULT}.{MODEL_VERSION}, 0)"
     model, challenger = bound.resolved.model, bound.resolved.challenger
     beside = {}
     if challenger is not None:

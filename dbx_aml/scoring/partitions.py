@@ -6,6 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pyspark.sql import functions as F
+
+from dbx_aml._common.text import sql_identifier
 from dbx_aml.scoring import plan
 from dbx_aml.scoring.bind import BoundRequest
 
@@ -41,6 +44,14 @@ def partition_rows(bound: BoundRequest, frame: DataFrame) -> tuple[DataFrame, in
         setting.
     """
     chosen = choose_partitions(bound, frame)
+    segments = bound.resolved.segments
+    if segments is not None and not segments.fits_in_memory:
+        # Each task then loads the models of its own segments only, one after the other.
+        column = F.col(sql_identifier(segments.column))
+        by_segment = frame.repartition(column)
+        if chosen.partitions is not None:
+            by_segment = frame.repartition(chosen.partitions, column)
+        return by_segment.sortWithinPartitions(column), chosen.arrow_rows
     if chosen.partitions is not None and chosen.is_shuffle:
         frame = frame.repartition(chosen.partitions)
     elif chosen.partitions is not None:
@@ -50,8 +61,15 @@ def partition_rows(bound: BoundRequest, frame: DataFrame) -> tuple[DataFrame, in
 
 def choose_partitions(bound: BoundRequest, frame: DataFrame) -> Partitioning:
     """Return how rows are to be split."""
-    spark = bound.spark
+    spark, segments = bound.spark, bound.resolved.segments
     cores, size_bytes = core_count(spark), bound.resolved.input.size_bytes
+    if segments is not None and not segments.fits_in_memory:
+        return Partitioning(
+            partitions=None if cores is None else 4 * cores,
+            is_shuffle=True,
+            reason=f"by segment: the {len(segments.models):,} models have "
+            f"{segments.size_bytes / 2**20:,.0f} MiB of files, more than a worker keeps in memory",
+        )
     if cores is None:
         return Partitioning(reason="Spark does not tell the number of cores")
     if size_bytes is None or not plan.is_small(size_bytes):

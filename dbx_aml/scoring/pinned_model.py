@@ -66,6 +66,11 @@ class PinnedModel:
     files: str
     environment: tuple[tuple[str, str], ...]
 
+    @property
+    def version_number(self) -> int | None:
+        """Version as a number, for `_scoring.model_version`; None for a model without versions."""
+        return int(self.version) if self.version is not None and self.version.isdigit() else None
+
 
 def pin_model(uri: ModelUri, client: MlflowClient, folder: Path) -> PinnedModel:
     """Resolve a model URI to one version and download its files.

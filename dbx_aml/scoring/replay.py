@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -20,14 +20,14 @@ from dbx_aml.models.model_files import registry_uri_of
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring.added_rows import read_added_rows
 from dbx_aml.scoring.batch import find_removal
-from dbx_aml.scoring.bind import BoundRequest, bind_rows
+from dbx_aml.scoring.bind import BoundRequest, PinnedUris, bind_rows, pin_uris
 from dbx_aml.scoring.column_binding import PREDICTION
 from dbx_aml.scoring.delta_table import Table
 from dbx_aml.scoring.environments import environment_differences
 from dbx_aml.scoring.ledger import Ledger, LedgerEntry
 from dbx_aml.scoring.output_rows import IS_QUARANTINED, needed_columns, scored_rows
 from dbx_aml.scoring.partitions import partition_rows
-from dbx_aml.scoring.pinned_model import PinnedModel, pin_model
+from dbx_aml.scoring.pinned_model import PinnedModel
 from dbx_aml.scoring.plan import parse_quarantine_limit
 from dbx_aml.scoring.request import BatchFacts, ResolvedRequest, ScoringRequest, require_value
 from dbx_aml.scoring.row_comparison import compare_rows
@@ -151,7 +151,8 @@ def replay_batch(
         report("resolving the model")
         client = create_client(tracking_uri or None, registry_uri or None)
         _check_registry(entry, registry_uri_of(client))
-        model = pin_model(ModelUri.parse(entry.facts.model_uri), client, Path(folder) / "model")
+        uris = replace(PinnedUris.of_batch(entry.facts), challenger=None)
+        model, _, segments = pin_uris(uris, client, Path(folder))
         _check_model(entry, model)
         resolved = ResolvedRequest(
             request=_request(entry, output),
@@ -166,6 +167,7 @@ def replay_batch(
             input_version=entry.facts.input_version_to,
             time_zone=str(spark.conf.get("spark.sql.session.timeZone")),
             run=time.time_ns() // 1000,
+            segments=segments,
         )
         _check_time_zone(entry, resolved.time_zone)
         try:

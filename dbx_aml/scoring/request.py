@@ -13,6 +13,7 @@ from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring.delta_table import Table
 from dbx_aml.scoring.pinned_model import PinnedModel
 from dbx_aml.scoring.plan import WRITE_MODES, QuarantineLimit, WriteMode
+from dbx_aml.scoring.segments import SegmentModels
 from dbx_aml.scoring.table_identity import TableIdentity, split_name
 
 
@@ -20,7 +21,7 @@ from dbx_aml.scoring.table_identity import TableIdentity, split_name
 class ScoringRequest:
     """The arguments of `score_table`, checked as far as that needs no server and no table."""
 
-    model_uri: ModelUri
+    model_uri: ModelUri | None
     tracking_uri: str | None = field(repr=False)  # either may hold a password
     registry_uri: str | None = field(repr=False)
     input_table: Table
@@ -38,6 +39,8 @@ class ScoringRequest:
     rescore: bool
     dry_run: bool
     challenger_uri: ModelUri | None = None
+    segment_column: str | None = None
+    segment_models: str | Mapping[str, str] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         mode = self.write_mode
@@ -61,6 +64,20 @@ class ScoringRequest:
             raise ArgumentError(
                 f"challenger_uri must go with env_manager 'local': got {self.env_manager!r}; both "
                 "models run in one process with this machine's packages"
+            )
+        if bool(self.segment_column) != bool(self.segment_models):
+            raise ArgumentError(
+                "segment_column must go with segment_models: got "
+                f"{self.segment_column!r} and {self.segment_models!r}; pass both or neither"
+            )
+        if self.segment_models and (self.challenger_uri or not self.is_local_environment):
+            raise ArgumentError(
+                "segment_models must go without challenger_uri and with env_manager 'local': got "
+                f"{str(self.challenger_uri or self.env_manager)!r}; leave it out"
+            )
+        if self.model_uri is None and not self.segment_models:
+            raise ArgumentError(
+                "model_uri must be given: got none; pass for example 'models:/delay@champion'"
             )
         if mode == "merge" and not self.key_columns:
             raise ArgumentError(
@@ -111,6 +128,7 @@ class ResolvedRequest:
         time_zone: Time zone of the session.
         run: Number of this call of `score_table`: microseconds since 1970 at its start.
         challenger: Pinned challenger; None without one.
+        segments: Pinned models of the segments; `model` is then all of them together.
     """
 
     request: ScoringRequest
@@ -126,6 +144,7 @@ class ResolvedRequest:
     time_zone: str
     run: int
     challenger: PinnedModel | None = None
+    segments: SegmentModels | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,17 +6,19 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from dbx_aml._common.errors import SchemaMismatchError, ScoringError, TableNotFoundError
 from dbx_aml._common.log import get_logger
 from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.models.model_files import registry_uri_of
+from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring.challenger import check_challenger
 from dbx_aml.scoring.column_binding import CHALLENGER, PREDICTION, SCORING, check_outputs
 from dbx_aml.scoring.environments import requirement_differences
 from dbx_aml.scoring.pinned_model import pin_model
 from dbx_aml.scoring.request import ResolvedRequest, ScoringRequest
+from dbx_aml.scoring.segments import pin_segment_models, read_segment_uris
 from dbx_aml.scoring.spark_errors import SPARK_ERRORS, spark_error_line
 from dbx_aml.scoring.spark_progress import Report
 from dbx_aml.scoring.table_checks import check_tables
@@ -50,17 +52,28 @@ def resolve_request(
         rows = _read_input(spark, request)
         tables = pool.submit(check_tables, spark, request, rows, with_versions=not is_stream)
         report("resolving the model")
-        model = pin_model(request.model_uri, client, folder)
-        check_outputs(model.outputs)
-        challenger = None
+        challenger = segments = None
+        if request.segment_models and request.segment_column:
+            column = _segment_column(request, rows.columns)
+            given = request.segment_models
+            uris, is_template = read_segment_uris(spark, column, given, rows)
+            default_uri = str(request.model_uri) if request.model_uri is not None else None
+            segments = pin_segment_models(
+                uris, column, default_uri, client, folder, skips_missing=is_template
+            )
+            model = segments.as_one_model(given if isinstance(given, str) else "segment_models")
+        else:
+            model = pin_model(cast(ModelUri, request.model_uri), client, folder)
+            check_outputs(model.outputs)
         if request.challenger_uri is not None:
             folder = folder.with_name("challenger")
             challenger = pin_model(request.challenger_uri, client, folder)
             check_challenger(model, challenger)
         source, output, quarantine = tables.result()
     output_columns = _output_columns(request, rows.columns)
-    for pinned in (model, challenger):
-        differences = requirement_differences(pinned.folder) if pinned is not None else []
+    beside = [challenger] if challenger is not None else []
+    for pinned in segments.models if segments is not None else (model, *beside):
+        differences = requirement_differences(pinned.folder)
         if differences and request.is_local_environment:
             log.warning("model requirements differ from this machine's: %s", "; ".join(differences))
     return ResolvedRequest(
@@ -77,6 +90,7 @@ def resolve_request(
         time_zone=str(spark.conf.get("spark.sql.session.timeZone")),
         run=time.time_ns() // 1000,
         challenger=challenger,
+        segments=segments,
     )
 
 
@@ -103,6 +117,17 @@ def _read_input(spark: SparkSession, request: ScoringRequest) -> DataFrame:
             f"{spark_error_line(err)}"
         ) from err
     return filtered
+
+
+def _segment_column(request: ScoringRequest, input_columns: Sequence[str]) -> str:
+    """Return the column of the segments, which the ledger counts in the output table."""
+    column = str(request.segment_column)
+    if column not in (request.output_columns or input_columns):
+        raise SchemaMismatchError(
+            f"segment_column must be an input column, and one of output_columns: got {column!r}; "
+            f"the input has {list(input_columns)}"
+        )
+    return column
 
 
 def _output_columns(request: ScoringRequest, input_columns: Sequence[str]) -> tuple[str, ...]:

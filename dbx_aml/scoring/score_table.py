@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -44,9 +44,11 @@ _ADDS_ROWS = ("WRITE", "STREAMING UPDATE", "MERGE")
 
 def score_table(
     *,
-    model_uri: str,
     input_table: str,
     output_table: str,
+    model_uri: str | None = None,
+    segment_column: str | None = None,
+    segment_models: str | Mapping[str, str] | None = None,
     tracking_uri: str | None = None,
     registry_uri: str | None = None,
     quarantine_table: str | None = None,
@@ -71,10 +73,15 @@ def score_table(
     An empty text counts as an argument that was not given, as notebook widgets have it.
 
     Args:
-        model_uri: Model, for example "models:/delay@champion"; an alias is resolved once, at the
-            start.
         input_table: Table or view, for example "main.flights.new", or "delta.`/data/new`".
         output_table: Table for the predictions; it is created if it does not exist.
+        model_uri: Model, for example "models:/delay@champion"; an alias is resolved once, at the
+            start. With `segment_models`: the model for the rows of every other segment, which go to
+            the quarantine without it.
+        segment_column: Column whose values choose the model of a row, for example "region".
+        segment_models: Model URI of each segment: a JSON file such as {"north": "models:/n@a"}, a
+            table with the columns segment and model_uri, or a URI with the column in braces, for
+            example "models:/delay_{region}@champion". In Python also a dictionary.
         tracking_uri: MLflow tracking URI. Default: MLflow's current one.
         registry_uri: MLflow registry URI. Default: MLflow's current one.
         quarantine_table: Table for the rows that cannot be scored. Default: the output's name
@@ -128,7 +135,7 @@ def score_table(
     price = plan.parse_price(price_per_core_hour)
     output = Table(require_value("output_table", output_table))
     request = ScoringRequest(
-        model_uri=ModelUri.parse(require_value("model_uri", model_uri)),
+        model_uri=ModelUri.parse(model_uri) if model_uri else None,
         tracking_uri=tracking_uri or None,
         registry_uri=registry_uri or None,
         input_table=Table(require_value("input_table", input_table)),
@@ -146,6 +153,8 @@ def score_table(
         rescore=rescore,
         dry_run=dry_run,
         challenger_uri=ModelUri.parse(challenger_uri) if challenger_uri else None,
+        segment_column=segment_column or None,
+        segment_models=segment_models or None,
     )
     report_progress = progress or _log_progress
     report_progress("starting Spark", 0, 0)

@@ -16,7 +16,7 @@ from dbx_aml._common.log import get_logger
 from dbx_aml._common.text import sql_identifier, sql_literal
 from dbx_aml.scoring.batch import batch_facts, finish_batch, write_batch
 from dbx_aml.scoring.batch_identity import differences
-from dbx_aml.scoring.bind import BoundRequest, bind_pinned_uri
+from dbx_aml.scoring.bind import BoundRequest, PinnedUris, bind_pinned_uri
 from dbx_aml.scoring.ledger import OVER_LIMIT, SCORED, Ledger, LedgerEntry
 from dbx_aml.scoring.request import BatchFacts, ResolvedRequest, ScoringRequest, Transaction
 from dbx_aml.scoring.spark_errors import SPARK_ERRORS
@@ -200,8 +200,7 @@ def _score_micro_batch(resolved: ResolvedRequest, rows: DataFrame, number: int) 
     """Score one micro-batch; Spark calls this, on Connect in another process."""
     spark = rows.sparkSession
     if resolved not in _streams:
-        challenger_uri = resolved.challenger.uri if resolved.challenger is not None else None
-        bound = bind_pinned_uri(spark, resolved, resolved.model.uri, challenger_uri, log.info)
+        bound = bind_pinned_uri(spark, resolved, PinnedUris.of_request(resolved), log.info)
         _streams[resolved] = bound, []
     bound, numbers = _streams[resolved]
     checkpoint = resolved.request.checkpoint

@@ -1,0 +1,252 @@
+"""One model a segment: which model predicts the rows of which value of a column."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dbx_aml._common.errors import (
+    ArgumentError,
+    ModelNotFoundError,
+    SchemaMismatchError,
+    TableNotFoundError,
+)
+from dbx_aml._common.json_content import parse_json
+from dbx_aml._common.log import get_logger
+from dbx_aml._common.paths import size_of_folder
+from dbx_aml._common.text import sql_identifier
+from dbx_aml.models.model_uri import ModelUri
+from dbx_aml.scoring.column_binding import check_outputs
+from dbx_aml.scoring.delta_table import Table
+from dbx_aml.scoring.pinned_model import PinnedModel, pin_model
+from dbx_aml.scoring.spark_errors import SPARK_ERRORS, spark_error_line
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from pyspark.sql import DataFrame, SparkSession
+
+log = get_logger(__name__)
+
+# Files of models whose models a worker keeps in memory, in each process.
+CACHE_BYTES = 1 << 30
+# Most segments that a template may have: each is a download.
+_MOST_SEGMENTS = 10_000
+_HOW = (
+    'pass a JSON file such as {"north": "models:/delay_north@champion"}, a table with the columns '
+    "segment and model_uri, or a URI with the column in braces"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentModels:
+    """The pinned models of the segments.
+
+    Args:
+        column: Column of the input whose values name the segments.
+        models: Models, each once.
+        segments: Segment and position of its model in `models`.
+        default: Position of the model for every other row; None quarantines these rows.
+        size_bytes: Size of the files of all models.
+    """
+
+    column: str
+    models: tuple[PinnedModel, ...]
+    segments: tuple[tuple[str, int], ...]
+    default: int | None
+    size_bytes: int
+
+    @property
+    def fits_in_memory(self) -> bool:
+        """Whether a worker keeps all models."""
+        return self.size_bytes <= CACHE_BYTES
+
+    @property
+    def uris(self) -> dict[str, Any]:
+        """The pinned URIs: `column`, `models` by segment, and `default`."""
+        default = None if self.default is None else self.models[self.default].uri
+        models = {segment: self.models[position].uri for segment, position in self.segments}
+        return {"column": self.column, "models": models, "default": default}
+
+    @property
+    def content(self) -> str:
+        """Digest of which model predicts which segment."""
+        pairs = [f"{name}={self.models[position].content}" for name, position in self.segments]
+        default = "" if self.default is None else self.models[self.default].content
+        return hashlib.sha256("\n".join([*pairs, default]).encode()).hexdigest()[:16]
+
+    def routing(self, position: int) -> dict[str, Any]:
+        """Return what the guard knows of the segments.
+
+        Args:
+            position: Position of the column of segments among the guard's columns.
+        """
+        return {
+            "position": position,
+            "models": dict(self.segments),
+            "default": self.default,
+            "cache_bytes": CACHE_BYTES,
+        }
+
+    def as_one_model(self, uri: str) -> PinnedModel:
+        """Return the models as one: its columns and packages are those of all together."""
+        inputs = {column.name: column for model in self.models for column in model.inputs}
+        environment = {name: text for model in self.models for name, text in model.environment}
+        files = hashlib.sha256("".join(model.files for model in self.models).encode())
+        return replace(
+            self.models[0],
+            uri=uri,
+            name=None,
+            version=None,
+            run_id=None,
+            inputs=tuple(inputs.values()),
+            content=self.content,
+            files=files.hexdigest()[:16],
+            environment=tuple(environment.items()),
+        )
+
+
+def read_segment_uris(
+    spark: SparkSession, column: str, given: str | Mapping[str, str], rows: DataFrame
+) -> tuple[dict[str, str], bool]:
+    """Return the model URI of each segment, and whether a template made them.
+
+    Args:
+        spark: Session.
+        column: Column of the segments.
+        given: Model URIs by segment; a JSON file of them; a table with the columns `segment` and
+            `model_uri`; or a model URI with the column in braces, for the segments of the rows.
+        rows: Rows of the input.
+
+    Raises:
+        ArgumentError: The URIs cannot be read, or one segment has two models.
+        TableNotFoundError: The table does not exist.
+    """
+    if isinstance(given, Mapping):
+        return _check_uris(given, "segment_models"), False
+    if "{" + column + "}" in given:
+        return _fill_template(column, given, rows), True
+    if given.endswith(".json"):
+        try:
+            content = parse_json(Path(given).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as err:
+            raise ArgumentError(
+                f"segment_models must be readable: got {given!r}; {err}; {_HOW}"
+            ) from err
+        return _check_uris(content, given), False
+    try:
+        pairs = Table(given).read(spark).select("segment", "model_uri").collect()
+    except SPARK_ERRORS as err:
+        raise TableNotFoundError(
+            f"segment_models must be a table with the columns segment and model_uri: got {given!r};"
+            f" {spark_error_line(err)}; {_HOW}"
+        ) from err
+    uris = {str(segment): uri for segment, uri in pairs}
+    if len(uris) < len(pairs):
+        raise ArgumentError(
+            f"segment_models must name each segment once: got {len(pairs)} rows of {len(uris)} "
+            f"segments in {given!r}"
+        )
+    return _check_uris(uris, given), False
+
+
+def _check_uris(content: object, given: str) -> dict[str, str]:
+    if not isinstance(content, Mapping) or not content:
+        raise ArgumentError(
+            f"segment_models must have a model URI by segment: got {given!r}; {_HOW}"
+        )
+    for segment, uri in content.items():
+        if not isinstance(uri, str) or not uri:
+            raise ArgumentError(
+                f"segment_models must have a model URI by segment: got {uri!r} for {segment!r}; "
+                f"{_HOW}"
+            )
+        ModelUri.parse(uri)
+    return {str(segment): uri for segment, uri in content.items()}
+
+
+def _fill_template(column: str, template: str, rows: DataFrame) -> dict[str, str]:
+    values = rows.selectExpr(f"CAST({sql_identifier(column)} AS STRING) AS segment").distinct()
+    segments = [row[0] for row in values.limit(_MOST_SEGMENTS + 1).collect()]
+    if len(segments) > _MOST_SEGMENTS:
+        raise ArgumentError(
+            f"segment_column must have at most {_MOST_SEGMENTS:,} values: got more in {column!r}; "
+            "pass another column"
+        )
+    return {
+        segment: template.replace("{" + column + "}", segment)
+        for segment in sorted(s for s in segments if s is not None)
+    }
+
+
+def pin_segment_models(
+    uris: Mapping[str, str],
+    column: str,
+    default_uri: str | None,
+    client: MlflowClient,
+    folder: Path,
+    *,
+    skips_missing: bool = False,
+) -> SegmentModels:
+    """Resolve and download the models of the segments, each once.
+
+    Args:
+        uris: Model URI by segment.
+        column: Column of the segments.
+        default_uri: Model URI for every other row.
+        client: Client of the servers.
+        folder: Folder that the files are downloaded to.
+        skips_missing: Whether a segment without a model is left out, with a warning.
+
+    Raises:
+        ModelNotFoundError: The registry has no such model, version or alias.
+        SchemaMismatchError: Two models predict different types.
+    """
+    positions: dict[str, int] = {}
+    models: list[PinnedModel] = []
+    missing: set[str] = set()
+
+    def pin(uri: str, *, may_skip: bool) -> None:
+        if uri in positions or uri in missing:
+            return
+        try:
+            pinned = pin_model(ModelUri.parse(uri), client, folder / str(len(models)))
+        except ModelNotFoundError as err:
+            if not may_skip:
+                raise
+            log.warning("segment has no model: %s", err)
+            missing.add(uri)
+            return
+        check_outputs(pinned.outputs)
+        positions[uri] = len(models)
+        models.append(pinned)
+
+    for uri in uris.values():
+        pin(uri, may_skip=skips_missing)
+    if default_uri is not None:
+        pin(default_uri, may_skip=False)
+    if not models:
+        raise ModelNotFoundError(
+            f"segments must have models: got none for {len(uris)} values of {column!r}; {_HOW}"
+        )
+    first = models[0]
+    for model in models[1:]:
+        if [replace(o, name=None) for o in model.outputs] != [
+            replace(o, name=None) for o in first.outputs
+        ]:
+            raise SchemaMismatchError(
+                f"models of segments must predict one type: got {model.uri!r} with "
+                f"{[o.type for o in model.outputs]} and {first.uri!r} with "
+                f"{[o.type for o in first.outputs]}; log them with one signature"
+            )
+    return SegmentModels(
+        column=column,
+        models=tuple(models),
+        segments=tuple(
+            (segment, positions[uri]) for segment, uri in uris.items() if uri in positions
+        ),
+        default=None if default_uri is None else positions[default_uri],
+        size_bytes=sum(size_of_folder(model.folder) for model in models),
+    )
