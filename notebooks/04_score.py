@@ -83,6 +83,26 @@ arguments = {**dbutils.widgets.getAll(), "model_uri": model_uri, "input_table": 
 # COMMAND ----------
 
 # MAGIC %md
+# MAGIC ## Plan
+# MAGIC A dry run writes nothing. It times the model on some rows and says what the job will cost.
+
+# COMMAND ----------
+
+from dbx_aml.scoring.views import (
+    agreement_with_challenger,
+    plan_of_dry_run,
+    predictions_by_day,
+    quarantine_reasons,
+    replay_of_batch,
+    sample_of_output,
+)
+
+planned = dbx_aml.score_table(**arguments, dry_run=True, spark=spark)
+display(plan_of_dry_run(planned, spark))
+
+# COMMAND ----------
+
+# MAGIC %md
 # MAGIC ## Score
 # MAGIC `score_table` resolves the alias to a version once and binds columns by name. It writes
 # MAGIC each row exactly once, to the output table or to the quarantine table, even if the job is
@@ -96,12 +116,6 @@ print(
     f"{result.rows_quarantined:,} in quarantine, {result.seconds:.1f} s"
 )
 print(f"{result.model_uri} -> {result.output_table}, batch {result.batch_id or 'none'}")
-
-# COMMAND ----------
-
-import matplotlib.pyplot as plt
-
-from dbx_aml.scoring.views import predictions_by_day, quarantine_reasons, sample_of_output
 
 # COMMAND ----------
 
@@ -122,6 +136,8 @@ display(sample_of_output(result, spark, rows=3))
 
 # COMMAND ----------
 
+import matplotlib.pyplot as plt
+
 days = predictions_by_day(result, spark).toPandas()
 figure, axes = plt.subplots(figsize=(9, 3.2), layout="constrained")
 axes.fill_between(days["day"], days["p10"], days["p90"], alpha=0.2, linewidth=0, label="8 of 10")
@@ -140,6 +156,28 @@ plt.show()
 # COMMAND ----------
 
 display(quarantine_reasons(result, spark))
+
+# COMMAND ----------
+
+# MAGIC %md
+# MAGIC ## Agreement with the challenger
+# MAGIC The widget `challenger_uri` names a second model. It predicts the same rows in the same
+# MAGIC pass, in the column `_challenger`. Without a challenger this table is empty.
+
+# COMMAND ----------
+
+display(agreement_with_challenger(result, spark))
+
+# COMMAND ----------
+
+# MAGIC %md
+# MAGIC ## Replay
+# MAGIC The ledger has the model version and the version of the input of each batch. So the same
+# MAGIC rows can be scored again and compared: the predictions must be equal.
+
+# COMMAND ----------
+
+display(replay_of_batch(result, spark, SERVERS))
 
 # COMMAND ----------
 

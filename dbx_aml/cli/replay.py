@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 @click.argument("batch")
 @tracking_uri_option
 @registry_uri_option
+@click.option(
+    "--config",
+    help="A config.json, or the folder of one: servers and identity of the link.  [default: none]",
+)
 @json_option
-def replay(as_json: bool, **arguments: Any) -> None:
+def replay(config: str | None, as_json: bool, **arguments: Any) -> None:
     """Score a batch again and compare the rows.
 
     BATCH is a number or an id that `dbx-aml batches OUTPUT_TABLE` shows. The same model version
@@ -31,6 +35,10 @@ def replay(as_json: bool, **arguments: Any) -> None:
     from dbx_aml.scoring.replay import replay_batch
 
     with show_progress("Starting", "tasks") as progress:
+        if config:
+            from dbx_aml.tracking.connect import connect
+
+            connect(config=config)
         result = replay_batch(progress=progress, **arguments)
     if as_json:
         print_json(result.to_dict())

@@ -1,12 +1,18 @@
-"""Tables to look at after scoring: a sample, predictions by day, reasons of the quarantine."""
+"""Tables to look at after scoring: a sample, predictions by day, reasons, agreement, a replay."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dbx_aml._common.errors import ScoringError
+from dbx_aml._common.json_content import parse_json
 from dbx_aml.scoring.delta_table import Table
+from dbx_aml.scoring.ledger import batches
+from dbx_aml.scoring.replay import replay_batch
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pyspark.sql import DataFrame, SparkSession
 
     from dbx_aml.scoring.result import ScoringResult
@@ -80,3 +86,56 @@ def quarantine_reasons(result: ScoringResult, spark: SparkSession) -> DataFrame:
         return spark.createDataFrame([], "batch_id string, reason string, rows bigint")
     grouped = table.read(spark).groupBy("_quarantine.batch_id", "_quarantine.reason")
     return grouped.agg(F.count(F.lit(1)).alias("rows")).orderBy(F.desc("rows"), "batch_id")
+
+
+def plan_of_dry_run(result: ScoringResult, spark: SparkSession) -> DataFrame:
+    """Return the plan of a dry run.
+
+    Shape:
+        One row a fact: (name string, value string).
+    """
+    return _named_values(spark, result.plan or {})
+
+
+def agreement_with_challenger(result: ScoringResult, spark: SparkSession) -> DataFrame:
+    """Return how far the model and its challenger agreed in the newest batch of a result.
+
+    Shape:
+        One row a number, see `measure_agreement`: (name string, value string); no rows without a
+        challenger.
+    """
+    agreement = None
+    if result.batch is not None:
+        rows = batches(result.output_table, spark).where(f"batch = {result.batch}")
+        agreement = rows.collect()[0].asDict().get("challenger")
+    return _named_values(spark, parse_json(agreement or "{}"))
+
+
+def replay_of_batch(
+    result: ScoringResult, spark: SparkSession, servers: Mapping[str, str]
+) -> DataFrame:
+    """Return the comparison of the newest batch of a result with a second scoring of its rows.
+
+    Args:
+        result: Result of `score_table`.
+        spark: Session.
+        servers: `tracking_uri` and `registry_uri`; an empty text is MLflow's current one.
+
+    Shape:
+        One row a fact of `ReplayResult`: (name string, value string); no rows where nothing was
+        scored, and one with the reason where the batch cannot be scored again, for example a view.
+    """
+    if result.batch is None:
+        return _named_values(spark, {})
+    try:
+        replayed = replay_batch(
+            output_table=result.output_table, batch=result.batch, spark=spark, **servers
+        )
+    except ScoringError as err:
+        return _named_values(spark, {"not_replayed": err})
+    return _named_values(spark, replayed.to_dict())
+
+
+def _named_values(spark: SparkSession, values: Mapping[str, object]) -> DataFrame:
+    rows = [(name, str(value)) for name, value in values.items()]
+    return spark.createDataFrame(rows, "name string, value string")

@@ -43,9 +43,9 @@ def counts(replayed):
     )  # fmt: skip
 
 
-def insert(spark, table, *rows):
-    for row in rows:
-        spark.sql(f"INSERT INTO {table} VALUES ({row}, 1.0, 1.0, map('id', {row}), NULL)")
+def insert(spark, table, *ids):
+    rows = ", ".join(f"({i}, 1.0, 1.0, map('id', {i}), NULL)" for i in ids)
+    spark.sql(f"INSERT INTO {table} VALUES {rows}")
 
 
 def test_a_batch_is_equal_after_later_appends_merges_and_a_vacuum_that_keeps_its_files(
@@ -139,7 +139,9 @@ def test_a_version_that_is_gone_is_named_with_the_property_that_keeps_it(
     with pytest.raises(ScoringError, match=r"VACUUM has removed, at last on \d{4}-.*deletedFileR"):
         replay(result)
     folder = Path(table.split("`")[1])
-    insert(spark, table, *range(10))
+    spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ('delta.checkpointInterval' = '2')")
+    for _ in range(2):
+        insert(spark, table, 9)
     assert list(folder.glob("_delta_log/*.checkpoint.parquet"))
     for file in folder.glob("_delta_log/0000000000000000000[0-3].json"):
         file.unlink()
@@ -150,8 +152,8 @@ def test_a_version_that_is_gone_is_named_with_the_property_that_keeps_it(
 def test_rows_that_another_batch_has_replaced_or_merged_over_are_not_replayed(
     spark, numbers, score, xy_model, replay, tmp_path
 ):
-    table = numbers([(1, 1.0, 1.0), (2, 2.0, 2.0)])
     for write_mode, columns in (("replace", None), ("merge", "id")):
+        table = numbers([(1, 1.0, 1.0), (2, 2.0, 2.0)])
         output = f"delta.`{tmp_path}/{write_mode}`"
         arguments = {"output_table": output, "write_mode": write_mode, "key_columns": columns}
         first = score(xy_model, table, **arguments)
