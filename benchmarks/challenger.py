@@ -1,4 +1,4 @@
-"""Champion and challenger: one pass, against two `spark_udf`s in one select and against two runs."""
+"""Champion and challenger in one pass, against two `spark_udf`s in one select and two runs."""
 
 from __future__ import annotations
 

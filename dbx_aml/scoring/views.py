@@ -129,7 +129,11 @@ def replay_of_batch(
         return _named_values(spark, {})
     try:
         replayed = replay_batch(
-            output_table=result.output_table, batch=result.batch, spark=spark, **servers
+            output_table=result.output_table,
+            batch=result.batch,
+            tracking_uri=servers.get("tracking_uri"),
+            registry_uri=servers.get("registry_uri"),
+            spark=spark,
         )
     except ScoringError as err:
         return _named_values(spark, {"not_replayed": err})
