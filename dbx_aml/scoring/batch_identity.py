@@ -103,8 +103,6 @@ def _depends_on_time_zone(bound: BoundRequest) -> bool:
     The model sees timestamps as wall time. A filter may compare them with text.
     """
     request = bound.request
-    model_udf = bound.model_udf
-    columns = (*model_udf.bound_columns, *model_udf.challenger_columns)
-    types = " ".join(column.source_type for column in columns)
+    types = " ".join(column.source_type for column in bound.model_udf.all_columns)
     has_timestamp = re.search(r"\btimestamp\b", types) is not None
     return has_timestamp or bool(request.row_filter or request.replace_where)

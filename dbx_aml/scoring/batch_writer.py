@@ -51,9 +51,9 @@ from dbx_aml.scoring.output_rows import (
     scored_rows,
 )
 from dbx_aml.scoring.partitions import partition_rows
-from dbx_aml.scoring.plan import is_small
+from dbx_aml.scoring.plan import is_large, is_small
 from dbx_aml.scoring.request import BatchFacts, Transaction
-from dbx_aml.scoring.segments import SegmentModels
+from dbx_aml.scoring.segments import count_segments
 from dbx_aml.scoring.spark_settings import larger_arrow_batches
 from dbx_aml.scoring.staging import drop_staging, staging_table, write_staging
 from dbx_aml.scoring.stream_errors import checkpoint_in_use_error
@@ -245,16 +245,15 @@ class BatchWriter:
         }
 
     def _estimate(self) -> None:
-        """Say what a job will cost. The model of a small job is not measured: that takes longer."""
+        """Say what a job will cost. Only the model of a large one is measured: it takes seconds."""
         bound, version = self._bound, self._facts.input_version_to
         if self._facts.write_mode == "incremental":
             return
-        size_bytes = bound.resolved.input.size_bytes
-        is_large = size_bytes is not None and not is_small(size_bytes)
-        row_count = (
-            bound.request.input_table.read(self._spark, version).count() if is_large else None
-        )
-        estimate = estimate_request(bound, self._rows, row_count, measures=is_large)
+        size_bytes, row_count = bound.resolved.input.size_bytes or 0, None
+        may_have_last_run = bound.resolved.output is not None and not is_small(size_bytes)
+        if is_large(size_bytes) or may_have_last_run:
+            row_count = bound.request.input_table.read(self._spark, version).count()
+        estimate = estimate_request(bound, self._rows, row_count, measures=is_large(size_bytes))
         self._bound = replace(bound, estimate=estimate)
         bound.report(estimate_line(bound, estimate))
 
@@ -446,14 +445,15 @@ class BatchWriter:
         replaces: bool,
         state: str = SCORED,
     ) -> LedgerEntry:
-        challenger = self._bound.resolved.challenger
+        rows = self._output.read(self._spark).where(f"_scoring.batch = {self._facts.batch}")
+        challenger = self._facts.identity.get("challenger")
         agreement = None
-        if challenger is not None and "challenger" in self._facts.identity:
+        if challenger is not None:
             self._bound.report("comparing with the challenger")
-            rows = self._output.read(self._spark).where(f"_scoring.batch = {self._facts.batch}")
-            agreement = measure_agreement(rows, challenger)
-        if self._bound.resolved.segments is not None:
-            self._plan["segments"] = self._segment_rows(self._bound.resolved.segments)
+            agreement = measure_agreement(rows, challenger["model_uri"])
+        segments = self._facts.identity.get("segments")
+        if segments is not None:
+            self._plan["segments"] = count_segments(rows, segments)
         entry = LedgerEntry(
             facts=self._facts,
             state=state,
@@ -473,26 +473,6 @@ class BatchWriter:
             entry, may_exist=replaces or age_s > _GRACE_S / 2, replaces=replaces
         )
         return entry
-
-    def _segment_rows(self, segments: SegmentModels) -> list[dict[str, Any]]:
-        """Return the segments of the batch's scored rows, with their models and rows."""
-        rows = self._output.read(self._spark).where(f"_scoring.batch = {self._facts.batch}")
-        segment = f"CAST({sql_identifier(segments.column)} AS STRING)"
-        counted = rows.selectExpr(f"{segment} AS segment").groupBy("segment").count().collect()
-        positions = dict(segments.segments)
-        counts = []
-        for name, count in sorted(counted, key=lambda row: str(row[0])):
-            position = positions.get(name, segments.default)
-            model = segments.models[position] if position is not None else None
-            counts.append(
-                {
-                    "segment": name,
-                    "model_uri": model.uri if model is not None else None,
-                    "model_version": model.version if model is not None else None,
-                    "rows": count,
-                }
-            )
-        return counts
 
 
 def _check_keys(rows: DataFrame, key_columns: tuple[str, ...]) -> None:

@@ -170,7 +170,7 @@ def _warn_of_time_zone(bound: BoundRequest) -> None:
     """Say what a model sees of timestamps where the session's time zone is not UTC."""
     columns = [
         column.name
-        for column in bound.model_udf.bound_columns
+        for column in bound.model_udf.all_columns
         if re.search(r"\btimestamp\b", column.source_type)
     ]
     time_zone = bound.resolved.time_zone

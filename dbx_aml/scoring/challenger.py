@@ -92,12 +92,12 @@ def challenger_expression(model: PinnedModel, challenger: PinnedModel, result: s
     )
 
 
-def measure_agreement(rows: DataFrame, challenger: PinnedModel) -> str:
+def measure_agreement(rows: DataFrame, model_uri: str) -> str:
     """Return how far the predictions of a model and its challenger agree, as JSON.
 
     Args:
         rows: Rows of the output table, of one batch.
-        challenger: Challenger.
+        model_uri: URI of the challenger.
 
     Returns:
         `model_uri`, `rows_failed` (rows that the challenger cannot score), `rows_compared`,
@@ -123,7 +123,7 @@ def measure_agreement(rows: DataFrame, challenger: PinnedModel) -> str:
         edges,
     ).collect()[0]
     agreement: dict[str, Any] = {
-        "model_uri": challenger.uri,
+        "model_uri": model_uri,
         "rows_failed": failed,
         "rows_compared": compared,
         "share_equal": equal / compared if compared else None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dbx_aml._common.json_content import parse_json
 from dbx_aml.scoring import plan
 from dbx_aml.scoring.bind import BoundRequest
 from dbx_aml.scoring.ledger import Ledger
@@ -26,35 +25,39 @@ def estimate_request(
     Args:
         bound: Bound request.
         rows: Rows of the input that pass the filter.
-        row_count: Number of the rows, at most; None where it is unknown.
-        measures: Whether the model is timed on some rows, for at most 5 seconds, and the estimate
-            is corrected by the last job of the output table.
+        row_count: Number of the rows, at most; None makes no estimate.
+        measures: Whether the model is timed on some rows, for at most 5 seconds.
     """
+    if row_count is None:
+        return plan.Estimate()
     cost = bound.model_udf.measure_cost(needed_columns(bound, rows)) if measures else None
     expressions = output_expressions(bound, 0, None)
     read_columns = needed_columns(bound, rows).columns
-    model_udf = bound.model_udf
-    bound_columns = len(model_udf.bound_columns) + len(model_udf.challenger_columns)
     return plan.estimate_job(
         rows=row_count,
-        values_per_row=len(read_columns) + bound_columns + len(expressions),
+        values_per_row=len(read_columns) + len(bound.model_udf.all_columns) + len(expressions),
         cores=core_count(bound.spark),
         seconds_per_row=cost.seconds_per_row if cost else None,
         memory_bytes=cost.memory_bytes if cost else None,
-        correction=_correction(bound) if measures else 1.0,
+        last_run=_last_run(bound),
     )
 
 
-def _correction(bound: BoundRequest) -> float:
-    """Return how much longer than its estimate the newest large job of the output table took."""
-    output = bound.resolved.output
-    if output is None:
-        return 1.0
-    for entry in Ledger(bound.spark, bound.request.output_table, output.id).read():
-        noted = parse_json(entry.plan or "{}").get("estimate", {})
-        if entry.rows_read >= _MIN_ROWS and noted.get("seconds"):
-            return float(entry.seconds / noted["seconds"] * noted["correction"])
-    return 1.0
+def _last_run(bound: BoundRequest) -> tuple[int, float] | None:
+    """Return rows and seconds of the newest batch of the same models that was large enough."""
+    resolved = bound.resolved
+    if resolved.output is None:
+        return None
+    challenger = resolved.challenger.content if resolved.challenger is not None else None
+    for entry in Ledger(bound.spark, bound.request.output_table, resolved.output.id).read():
+        identity = entry.facts.identity
+        contents = (
+            identity.get("model_content"),
+            (identity.get("challenger") or {}).get("model_content"),
+        )
+        if contents == (resolved.model.content, challenger) and entry.rows_read >= _MIN_ROWS:
+            return entry.rows_read, entry.seconds
+    return None
 
 
 def estimate_line(bound: BoundRequest, estimate: plan.Estimate) -> str:

@@ -90,8 +90,9 @@ class SegmentGuard:
         by_segment = rows.iloc[:, self._segments["position"]]
         codes, segments = pd.factorize(by_segment, use_na_sentinel=False)
         order = np.argsort(codes, kind="stable")
-        ends = np.cumsum(np.bincount(codes, minlength=len(segments)))
-        for segment, places in zip(segments, np.split(order, ends[:-1]), strict=True):
+        starts = np.searchsorted(codes[order], np.arange(len(segments) + 1))
+        for number, segment in enumerate(segments):
+            places = order[starts[number] : starts[number + 1]]
             name = None if pd.isna(segment) else str(segment)
             model = self._segments["models"].get(name, self._segments["default"])
             if model is None:

@@ -97,9 +97,9 @@ class ModelUdf:
             pinned = [(each, each.outputs) for each in segments.models]
         as_json = env_manager != "local"
         bound = [bind_columns(each.inputs, column_types, as_json=as_json) for each, _ in pinned]
-        self._all_columns = tuple(dict.fromkeys(column for columns in bound for column in columns))
+        self.all_columns = tuple(dict.fromkeys(column for columns in bound for column in columns))
         self.challenger_columns = bound[1] if challenger is not None else ()
-        self.bound_columns = bound[0] if segments is None else self._all_columns
+        self.bound_columns = bound[0] if segments is None else self.all_columns
         self._segments = segments
         self._spark = spark
         self._env_manager = env_manager
@@ -118,7 +118,7 @@ class ModelUdf:
         # Columns cost a tenth less than one struct of them. But MLflow makes a dictionary of each
         # value of a column that is a struct, and a model server needs the names.
         self._takes_struct = as_json or any(
-            column.source_type.startswith("struct<") for column in self._all_columns
+            column.source_type.startswith("struct<") for column in self.all_columns
         )
         positions = {sql: position for position, sql in enumerate(self._columns.values())}
         has_names = self._takes_struct and self._columns is columns_of_models[0]
@@ -149,7 +149,7 @@ class ModelUdf:
     @property
     def column_names(self) -> list[str]:
         """Columns of the table that a model reads, and the column of the segments."""
-        names = [column.column for column in self._all_columns]
+        names = [column.column for column in self.all_columns]
         if self._segments is not None:
             names.append(self._segments.column)
         return list(dict.fromkeys(names))
@@ -189,7 +189,7 @@ class ModelUdf:
         values = []
         for name in self.column_names:
             value = sql_identifier(name)
-            for column in self._all_columns:
+            for column in self.all_columns:
                 if column.column == name and column.unscorable_when:
                     value = f"CASE WHEN {column.unscorable_when} THEN NULL ELSE {value} END"
             values.append(F.expr(value).alias(name))
@@ -203,7 +203,7 @@ class ModelUdf:
         """
         import mlflow.pyfunc
 
-        for column in self._all_columns:
+        for column in self.all_columns:
             if column.unscorable_when:
                 rows = rows.where(f"NOT coalesce({column.unscorable_when}, false)")
         sample = rows.limit(_TIMED_ROWS).select(*self._named_columns()).toPandas()

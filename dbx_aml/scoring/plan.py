@@ -30,6 +30,7 @@ _BYTES_PER_VALUE = 8
 # Measured with a model that costs nothing: a job without rows, and a core's time to read a value,
 # hand it to Python and back, or write it.
 _FIXED_S, _S_PER_VALUE = 1.5, 8e-8
+_LARGE_INPUT = 1 << 30
 # Twice the most that Spark reads in one task.
 _LARGE_FILE = 256 << 20
 
@@ -124,35 +125,33 @@ class Estimate:
     """What a scoring job will cost.
 
     Args:
-        rows: Rows of the input, at most; None for an input without statistics.
+        rows: Rows of the input, at most; None where nothing was estimated, as all other values.
         seconds_per_row: Measured seconds of one core for a row in the model and its challenger;
             None where nothing was measured.
         memory_bytes: Memory that the model takes in each Python worker; None as above.
         seconds: Expected seconds of the job; None as above.
         cores: Tasks that run at once; None where Spark does not tell.
         core_hours: Expected hours of all cores together; None as above.
-        correction: Seconds that the last job took, divided by its estimate; 1 without such a job.
     """
 
-    rows: int | None
-    seconds_per_row: float | None
-    memory_bytes: int | None
-    seconds: float | None
-    cores: int | None
-    core_hours: float | None
-    correction: float = 1.0
+    rows: int | None = None
+    seconds_per_row: float | None = None
+    memory_bytes: int | None = None
+    seconds: float | None = None
+    cores: int | None = None
+    core_hours: float | None = None
 
 
 def estimate_job(
     *,
-    rows: int | None,
+    rows: int,
     values_per_row: int,
     cores: int | None,
     seconds_per_row: float | None,
     memory_bytes: int | None,
-    correction: float,
+    last_run: tuple[int, float] | None,
 ) -> Estimate:
-    """Estimate a job from its size and the measured cost of its model.
+    """Estimate a job from the last run of the same model, or from the measured cost of the model.
 
     Args:
         rows: Rows of the input, at most.
@@ -160,12 +159,15 @@ def estimate_job(
         cores: Tasks that run at once.
         seconds_per_row: Measured cost of the model.
         memory_bytes: Measured memory of the model.
-        correction: Seconds that the last job took, divided by its estimate; 1 without such a job.
+        last_run: Rows and seconds of the last run of the same model.
     """
     seconds = core_hours = None
-    if rows is not None and cores is not None and seconds_per_row is not None:
-        row_s = seconds_per_row + values_per_row * _S_PER_VALUE
-        seconds = (_FIXED_S + rows * row_s / cores) * correction
+    if last_run is not None:
+        last_rows, last_seconds = last_run
+        seconds = _FIXED_S + rows * max(last_seconds - _FIXED_S, 0.0) / last_rows
+    elif cores is not None and seconds_per_row is not None:
+        seconds = _FIXED_S + rows * (seconds_per_row + values_per_row * _S_PER_VALUE) / cores
+    if seconds is not None and cores is not None:
         core_hours = seconds * cores / 3600
     return Estimate(
         rows=rows,
@@ -174,7 +176,6 @@ def estimate_job(
         seconds=seconds,
         cores=cores,
         core_hours=core_hours,
-        correction=correction,
     )
 
 
@@ -200,6 +201,11 @@ def parse_price(price: str | float | None) -> float | None:
 def is_small(size_bytes: int) -> bool:
     """Return whether data of this size are at most one task's worth, whatever columns are read."""
     return size_bytes <= _BYTES_PER_TASK
+
+
+def is_large(size_bytes: int) -> bool:
+    """Return whether scoring takes so long that timing the model before it hardly counts."""
+    return size_bytes >= _LARGE_INPUT
 
 
 def may_shuffle(cores: int, size_bytes: int) -> bool:

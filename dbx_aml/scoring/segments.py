@@ -250,3 +250,20 @@ def pin_segment_models(
         default=None if default_uri is None else positions[default_uri],
         size_bytes=sum(size_of_folder(model.folder) for model in models),
     )
+
+
+def count_segments(rows: DataFrame, uris: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the segments of scored rows, each with its model, the version and the rows.
+
+    Args:
+        rows: Rows of the output table, of one batch.
+        uris: URIs of the batch's models, see `SegmentModels.uris`.
+    """
+    segment = f"CAST({sql_identifier(uris['column'])} AS STRING) AS segment"
+    counted = rows.selectExpr(segment).groupBy("segment").count().collect()
+    counts = []
+    for name, count in sorted(counted, key=lambda row: str(row[0])):
+        uri = uris["models"].get(name) or uris["default"]
+        version = ModelUri.parse(uri).version if uri else None
+        counts.append({"segment": name, "model_uri": uri, "model_version": version, "rows": count})
+    return counts

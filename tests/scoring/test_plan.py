@@ -92,6 +92,33 @@ def test_a_shuffle_is_planned_only_where_the_model_pays_for_it(files, cores, cos
     assert planned == partitions
 
 
+def estimate(**arguments):
+    measured = {"cores": 4, "seconds_per_row": 1e-5, "memory_bytes": 1, "last_run": None}
+    return plan.estimate_job(rows=1_000_000, values_per_row=10, **{**measured, **arguments})
+
+
+def test_a_job_takes_the_time_of_the_model_and_of_the_values_on_all_cores():
+    expected = plan._FIXED_S + 1_000_000 * (1e-5 + 10 * plan._S_PER_VALUE) / 4
+    assert estimate().seconds == pytest.approx(expected)
+    assert estimate().core_hours == pytest.approx(expected * 4 / 3600)
+    assert estimate(cores=None).seconds is None
+    assert estimate(seconds_per_row=None).seconds is None
+
+
+def test_the_last_run_of_the_model_says_more_than_its_measured_cost():
+    last_run = (500_000, plan._FIXED_S + 10)
+    assert estimate(last_run=last_run).seconds == pytest.approx(plan._FIXED_S + 20)
+    assert estimate(last_run=(500_000, 0.1)).seconds == plan._FIXED_S
+
+
+@pytest.mark.parametrize("price", ["cheap", "-1", -0.5, "nan", "inf"])
+def test_a_price_is_a_number_from_0(price):
+    with pytest.raises(ArgumentError, match="price_per_core_hour must be a number from 0"):
+        plan.parse_price(price)
+    assert plan.parse_price("") is None
+    assert plan.parse_price("0.12") == 0.12
+
+
 @pytest.mark.parametrize("zone", ["UTC", "Etc/UTC", "GMT", "Z", "+00:00", "UTC+00:00", "Etc/GMT"])
 def test_names_of_utc_are_utc(zone):
     assert plan.is_utc(zone)

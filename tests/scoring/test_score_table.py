@@ -1,5 +1,7 @@
 """`score_table` on real tables. The marker `connect` runs a test on Spark Connect too."""
 
+import json
+import re
 import uuid
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -399,14 +401,48 @@ def test_a_checkpoint_whose_output_is_gone_is_refused(
         score(xy_model, table, **incremental, output_table=f"delta.`{tmp_path}/other`")
 
 
+@pytest.mark.slow
+def test_the_ledger_has_the_expected_time_and_the_next_run_starts_from_the_last(
+    spark, delta_table, score, xy_model, monkeypatch
+):
+    from dbx_aml.scoring import estimate, plan
+
+    monkeypatch.setattr(plan, "_LARGE_INPUT", 1)
+    monkeypatch.setattr(plan, "_BYTES_PER_TASK", 1)
+    monkeypatch.setattr(estimate, "_MIN_ROWS", 1)
+    table, steps = delta_table(xy_rows(spark, (1.0, 2.0), (3.0, 4.0))), []
+    results = []
+    for values in ("(5.0, 6.0)", "(7.0, 8.0)"):
+        spark.sql(f"INSERT INTO {table} VALUES {values}")
+        results.append(score(xy_model, table, progress=lambda step, *_: steps.append(step)))
+    lines = [step for step in steps if step.startswith("plan: ")]
+    assert [re.search(r"(\d) rows", line)[1] for line in lines] == ["3", "4"]
+    entries = batches(results[0].output_table, spark).orderBy("batch").collect()
+    estimates = [json.loads(entry.plan)["estimate"] for entry in entries]
+    assert [e["rows"] for e in estimates] == [3, 4]
+    assert estimates[0]["seconds_per_row"] > 0
+    last_s = plan._FIXED_S + 4 / 3 * max(entries[0].seconds - plan._FIXED_S, 0)
+    assert estimates[1]["seconds"] == pytest.approx(last_s)
+    assert results[1].expected_seconds == round(last_s, 1)
+
+
 @pytest.mark.connect
 def test_a_dry_run_returns_the_plan_and_writes_nothing(
     spark, delta_table, score, xy_model, output_table
 ):
     rows = [(1, 1.0, 2.0, "a")] * 3
     frame = spark.createDataFrame(rows, "id int, y double, x double, note string").coalesce(1)
-    result = score(xy_model, delta_table(frame), output_columns="id", dry_run=True)
+    table = delta_table(frame)
+    result = score(xy_model, table, output_columns="id", dry_run=True, price_per_core_hour="1000")
     assert result.status == "planned"
+    assert len(spark.sql(f"DESCRIBE HISTORY {table}").collect()) == 1
+    assert result.plan["columns_to_read"] == "3 of 4"
+    assert result.plan["partitions"].startswith(f"{result.plan['cores']}: about 0.0 MiB")
+    assert result.plan["microseconds_per_row"] > 0
+    assert result.plan["memory_per_worker_mib"] >= 0
+    hours = result.plan["expected_seconds"] * result.plan["cores"] / 3600
+    assert result.plan["expected_core_hours"] == pytest.approx(hours, rel=0.01)
+    assert result.plan["expected_cost"] == pytest.approx(1000 * hours, rel=0.01)
     assert result.plan["columns"] == {"x": "x double -> double", "y": "y double -> double"}
     assert result.plan["columns_left_unread"] == ["note"]
     assert (result.plan["rows_to_read"], result.plan["files_to_read"]) == (3, 1)
