@@ -47,9 +47,11 @@ _REWRITES = ("MERGE", "WRITE", "CREATE OR REPLACE")
 # Texts in Spark's errors about a version that is gone: its log, or its files.
 _LOG_IS_GONE = re.compile(
     r"DELTA_VERSION_NOT_FOUND|DELTA_CANNOT_RECREATE|DELTA_TRUNCATED_TRANSACTION_LOG|VersionNotFound"
-    r"|DELTA_UNSUPPORTED_TIME_TRAVEL|LogFileNotFound|no commits|not recreatable|Cannot time travel"
+    r"|LogFileNotFound|no commits|not recreatable|Cannot time travel Delta table"
 )
-_FILES_ARE_GONE = re.compile(r"FILE_NOT_EXIST|DELTA_FILE_NOT_FOUND|FileNotFoundException")
+_FILES_ARE_GONE = re.compile(
+    r"FILE_NOT_EXIST|DELTA_FILE_NOT_FOUND|FileNotFoundException|time travel beyond"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
