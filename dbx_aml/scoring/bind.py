@@ -53,7 +53,7 @@ class PinnedUris:
 
     Args:
         model: URI of the model; for segments the name of them all.
-        challenger: URI of the challenger; None without one.
+        challenger: URI of the challenger; None without a challenger.
         segments: URIs of the segments, see `SegmentModels.uris`; None without segments.
     """
 
@@ -114,7 +114,7 @@ def bind_pinned_uri(
 def pin_uris(
     uris: PinnedUris, client: MlflowClient, folder: Path
 ) -> tuple[PinnedModel, PinnedModel | None, SegmentModels | None]:
-    """Download the models of an earlier batch: its model, its challenger, those of its segments."""
+    """Download the models of an earlier batch: model, challenger, models of segments."""
     if uris.segments is not None:
         segments = pin_segment_models(
             uris.segments["models"], uris.segments["column"], uris.segments["default"], client,

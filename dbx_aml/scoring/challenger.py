@@ -109,7 +109,7 @@ def measure_agreement(rows: DataFrame, model_uri: str) -> str:
     pairs = rows.selectExpr(
         f"{PREDICTION} AS a", f"{CHALLENGER}.prediction AS b", f"{CHALLENGER}.error AS error"
     )
-    both = pairs.where("error IS NULL")
+    compared_pairs = pairs.where("error IS NULL")
     difference = "CAST(b AS DOUBLE) - CAST(a AS DOUBLE)" if is_number else "CAST(NULL AS DOUBLE)"
     shares = ", ".join(str(i / _BINS) for i in range(1, _BINS))
     edges = f"percentile_approx(a, array({shares}))" if is_number else "NULL"
@@ -131,7 +131,9 @@ def measure_agreement(rows: DataFrame, model_uri: str) -> str:
     if is_number:
         names = ("mean_difference", "mean_absolute_difference", "largest_difference")
         agreement.update(zip(names, map(_finite, differences), strict=True))
-        agreement["population_stability_index"] = _index_of_both(both, edges_of_bins, compared)
+        agreement["population_stability_index"] = _index_of_both(
+            compared_pairs, edges_of_bins, compared
+        )
     return json.dumps(agreement)
 
 
@@ -140,7 +142,7 @@ def _finite(number: float | None) -> float | str | None:
     return number if number is None or math.isfinite(number) else str(number)
 
 
-def _index_of_both(both: DataFrame, edges: Sequence[float] | None, rows: int) -> float | None:
+def _index_of_both(pairs: DataFrame, edges: Sequence[float] | None, rows: int) -> float | None:
     """Return the population stability index of two columns of numbers, a and b."""
     if not edges or not rows:
         return None
@@ -151,7 +153,7 @@ def _index_of_both(both: DataFrame, edges: Sequence[float] | None, rows: int) ->
                          enumerate(limits))
         for column in "ab"
     }  # fmt: skip
-    counts = both.selectExpr(
+    counts = pairs.selectExpr(
         *(f"count_if(CASE {bins[column]} ELSE {len(limits)} END = {i})" for column, i in names)
     ).collect()[0]
     half = len(limits) + 1
@@ -159,15 +161,15 @@ def _index_of_both(both: DataFrame, edges: Sequence[float] | None, rows: int) ->
     return population_stability_index(before, now)
 
 
-def population_stability_index(before: Sequence[float], now: Sequence[float]) -> float:
+def population_stability_index(shares: Sequence[float], new_shares: Sequence[float]) -> float:
     """Return the population stability index; 0 for equal shares, above 0.2 for a large change.
 
     Args:
-        before: Share of each bin in the rows.
-        now: The same of the rows that are compared.
+        shares: Share of each bin in the rows.
+        new_shares: Share of each bin in the rows that are compared.
     """
     total = 0.0
-    for old, new in zip(before, now, strict=True):
+    for old, new in zip(shares, new_shares, strict=True):
         old, new = max(old, _MIN_SHARE), max(new, _MIN_SHARE)
         total += (new - old) * math.log(new / old)
     return total

@@ -73,7 +73,7 @@ def estimate_line(bound: BoundRequest, estimate: plan.Estimate) -> str:
 
 
 def describe_estimate(estimate: plan.Estimate, price_per_core_hour: float | None) -> dict[str, Any]:
-    """Return an estimate as plain data with names for people; what is unknown is left out."""
+    """Return an estimate as plain data with names for people, without unknown values."""
     data: dict[str, Any] = {
         "rows_to_read": estimate.rows,
         "cores": estimate.cores,

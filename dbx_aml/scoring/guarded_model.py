@@ -55,7 +55,7 @@ def wrap_in_guard(
         folder: Folder that does not exist yet.
         env_manager: Environment of the model. Other than in "local", rows travel as JSON, and only
             a signature restores their types.
-        segments: Which model predicts which segment, see `SegmentModels.routing`.
+        segments: Routing of the rows to the models of segments, see `SegmentModels.routing`.
     """
     import mlflow
     import yaml
@@ -82,7 +82,7 @@ def wrap_in_guard(
         )
     spec = {"job": uuid.uuid4().hex, "models": specs, "segments": segments}
     (data / guard_loader.SPEC_FILE).write_text(json.dumps(spec), encoding="utf-8")
-    # Packages and Python are those of the first model.
+    # The first model decides packages and Python.
     model, inner_folder = models[0].model, data / "model_0"
     package = folder / "code" / _GUARD_PACKAGE
     package.mkdir(parents=True)

@@ -25,7 +25,7 @@ class Partitioning:
 
     Args:
         partitions: Most partitions; None leaves them as Spark splits the input.
-        is_shuffle: Whether the rows are dealt out anew.
+        is_shuffle: Whether the rows are shuffled.
         arrow_rows: Rows that Arrow hands to the model at once; None leaves Spark's setting.
         reason: Why, in words.
     """
@@ -46,7 +46,7 @@ def partition_rows(bound: BoundRequest, frame: DataFrame) -> tuple[DataFrame, in
     chosen = choose_partitions(bound, frame)
     segments = bound.resolved.segments
     if segments is not None and not segments.fits_in_memory:
-        # Each task then loads the models of its own segments only, one after the other.
+        # Each task then loads the models of few segments, one after the other.
         column = F.col(sql_identifier(segments.column))
         by_segment = frame.repartition(column)
         if chosen.partitions is not None:

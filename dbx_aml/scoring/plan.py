@@ -122,16 +122,16 @@ def arrow_rows(size_bytes: int, cores: int, columns: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a scoring job will cost.
+    """The expected cost of a scoring job.
 
     Args:
-        rows: Rows of the input, at most; None where nothing was estimated, as all other values.
+        rows: Rows of the input, at most; None where nothing was estimated.
         seconds_per_row: Measured seconds of one core for a row in the model and its challenger;
             None where nothing was measured.
-        memory_bytes: Memory that the model takes in each Python worker; None as above.
-        seconds: Expected seconds of the job; None as above.
+        memory_bytes: Memory of the model in each Python worker; None where nothing was measured.
+        seconds: Expected seconds of the job; None where nothing was estimated.
         cores: Tasks that run at once; None where Spark does not tell.
-        core_hours: Expected hours of all cores together; None as above.
+        core_hours: Expected hours of all cores together; None where nothing was estimated.
     """
 
     rows: int | None = None

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _WRITE_MODES = ("append", "incremental", "merge", "replace")
 # Operations of the output's history that put other rows into the place of a batch's rows.
 _REWRITES = ("MERGE", "WRITE", "CREATE OR REPLACE")
-# Texts in Spark's errors about a version that is gone: its log, or its files.
+# Texts in Spark's errors about a version without its log, or without its files.
 _LOG_IS_GONE = re.compile(
     r"DELTA_VERSION_NOT_FOUND|DELTA_CANNOT_RECREATE|DELTA_TRUNCATED_TRANSACTION_LOG|VersionNotFound"
     r"|LogFileNotFound|no commits|not recreatable|Cannot time travel Delta table"
@@ -134,9 +134,9 @@ def replay_batch(
     Raises:
         TableNotFoundError: The input table or the output table does not exist.
         ModelNotFoundError: The registry no longer has the model version.
-        ScoringError: The batch cannot be scored again as it was: the input is another table or has
-            no such version any more, the model's files have changed, or other batches have
-            replaced rows of this batch.
+        ScoringError: The batch cannot be scored again: the input is another table or no longer has
+            the version, the model's files have changed, or other batches have replaced rows of
+            this batch.
     """
     start_time = time.monotonic()
     output = Table(require_value("output_table", output_table))
@@ -291,7 +291,7 @@ def _find_entry(
 def _check_rows_are_there(spark: SparkSession, output: Table, entry: LedgerEntry) -> None:
     """Refuse a batch of which other batches have replaced rows.
 
-    Rows that a person deleted are no error: the replay counts them as missing.
+    Deleted rows are no error: the replay counts them as missing.
     """
     rows = output.read(spark)
     names = [*entry.facts.identity["output_columns"], PREDICTION]
@@ -381,8 +381,8 @@ def _read_rows(
             is_first = facts.batch_id.endswith("/0")
             if not is_first or rows.count() == entry.rows_read:
                 return rows
-    # The newest version has the same rows, if no commit has changed them since: its files are
-    # there, also where older ones were removed.
+    # The newest version has the same rows, if no commit has changed them since. VACUUM never
+    # removes its files.
     is_same = source.data_version == facts.identity.get("input_data_version")
     newest = source.version if is_same and source.data_version is not None else version
     return _filter(table.read(spark, newest), facts)
@@ -427,7 +427,7 @@ def _batch_before(entry: LedgerEntry, older_entries: list[LedgerEntry]) -> Ledge
 def _unreadable(
     spark: SparkSession, entry: LedgerEntry, err: Exception, otherwise: ScoringError | None = None
 ) -> ScoringError:
-    """Return the error about a version that is gone, with the dates; else another error."""
+    """Return the error about a version that Spark cannot read, with the dates of the reason."""
     facts = entry.facts
     text = f"{err}\n{getattr(err, '_stackTrace', '') or ''}"
     start = (

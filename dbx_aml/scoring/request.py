@@ -127,7 +127,7 @@ class ResolvedRequest:
             `input.data_version`. None for a stream, a view or a file.
         time_zone: Time zone of the session.
         run: Number of this call of `score_table`: microseconds since 1970 at its start.
-        challenger: Pinned challenger; None without one.
+        challenger: Pinned challenger; None without a challenger.
         segments: Pinned models of the segments; `model` is then all of them together.
     """
 

@@ -111,6 +111,6 @@ def _groupable(rows: DataFrame, name: str) -> Column:
 
 
 def _surplus(side: str, other_side: str) -> Column:
-    """Return the predictions that one side has more often than the other, in order."""
+    """Return the surplus of one side over the other: its predictions, in order."""
     repeated = f"array_repeat({PREDICTION}, CAST(greatest({side} - {other_side}, 0) AS INT))"
     return F.expr(f"array_sort(flatten(collect_list({repeated})))")

@@ -266,7 +266,7 @@ def _read_rows(bound: BoundRequest, version: int | None) -> DataFrame:
 
 
 def _plan(bound: BoundRequest, price_per_core_hour: float | None) -> dict[str, Any]:
-    """Return the plan of a dry run: what would be read, bound and written, and what it costs."""
+    """Return the plan of a dry run: columns, versions, partitions and cost."""
     request, resolved = bound.request, bound.resolved
     bound_columns = bound.model_udf.bound_columns
     rows = _read_rows(bound, resolved.input_version)

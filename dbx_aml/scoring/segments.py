@@ -1,4 +1,4 @@
-"""One model a segment: which model predicts the rows of which value of a column."""
+"""Models of segments: each value of a column has its model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ log = get_logger(__name__)
 CACHE_BYTES = 1 << 30
 # Most segments that a template may have: each is a download.
 _MOST_SEGMENTS = 10_000
-_HOW = (
+_EXAMPLES = (
     'pass a JSON file such as {"north": "models:/delay_north@champion"}, a table with the columns '
     "segment and model_uri, or a URI with the column in braces"
 )
@@ -91,7 +91,7 @@ class SegmentModels:
         }
 
     def as_one_model(self, uri: str) -> PinnedModel:
-        """Return the models as one: its columns and packages are those of all together."""
+        """Return one model with the columns and packages of all models."""
         inputs = {column.name: column for model in self.models for column in model.inputs}
         environment = {name: text for model in self.models for name, text in model.environment}
         files = hashlib.sha256("".join(model.files for model in self.models).encode())
@@ -109,14 +109,14 @@ class SegmentModels:
 
 
 def read_segment_uris(
-    spark: SparkSession, column: str, given: str | Mapping[str, str], rows: DataFrame
+    spark: SparkSession, column: str, source: str | Mapping[str, str], rows: DataFrame
 ) -> tuple[dict[str, str], bool]:
     """Return the model URI of each segment, and whether a template made them.
 
     Args:
         spark: Session.
         column: Column of the segments.
-        given: Model URIs by segment; a JSON file of them; a table with the columns `segment` and
+        source: Model URIs by segment; a JSON file of them; a table with the columns `segment` and
             `model_uri`; or a model URI with the column in braces, for the segments of the rows.
         rows: Rows of the input.
 
@@ -124,44 +124,44 @@ def read_segment_uris(
         ArgumentError: The URIs cannot be read, or one segment has two models.
         TableNotFoundError: The table does not exist.
     """
-    if isinstance(given, Mapping):
-        return _check_uris(given, "segment_models"), False
-    if "{" + column + "}" in given:
-        return _fill_template(column, given, rows), True
-    if given.endswith(".json"):
+    if isinstance(source, Mapping):
+        return _check_uris(source, "segment_models"), False
+    if "{" + column + "}" in source:
+        return _fill_template(column, source, rows), True
+    if source.endswith(".json"):
         try:
-            content = parse_json(Path(given).read_text(encoding="utf-8"))
+            content = parse_json(Path(source).read_text(encoding="utf-8"))
         except (OSError, ValueError) as err:
             raise ArgumentError(
-                f"segment_models must be readable: got {given!r}; {err}; {_HOW}"
+                f"segment_models must be readable: got {source!r}; {err}; {_EXAMPLES}"
             ) from err
-        return _check_uris(content, given), False
+        return _check_uris(content, source), False
     try:
-        pairs = Table(given).read(spark).select("segment", "model_uri").collect()
+        pairs = Table(source).read(spark).select("segment", "model_uri").collect()
     except SPARK_ERRORS as err:
         raise TableNotFoundError(
-            f"segment_models must be a table with the columns segment and model_uri: got {given!r};"
-            f" {spark_error_line(err)}; {_HOW}"
+            "segment_models must be a table with the columns segment and model_uri: got "
+            f"{source!r}; {spark_error_line(err)}; {_EXAMPLES}"
         ) from err
     uris = {str(segment): uri for segment, uri in pairs}
     if len(uris) < len(pairs):
         raise ArgumentError(
             f"segment_models must name each segment once: got {len(pairs)} rows of {len(uris)} "
-            f"segments in {given!r}"
+            f"segments in {source!r}"
         )
-    return _check_uris(uris, given), False
+    return _check_uris(uris, source), False
 
 
-def _check_uris(content: object, given: str) -> dict[str, str]:
+def _check_uris(content: object, source: str) -> dict[str, str]:
     if not isinstance(content, Mapping) or not content:
         raise ArgumentError(
-            f"segment_models must have a model URI by segment: got {given!r}; {_HOW}"
+            f"segment_models must have a model URI by segment: got {source!r}; {_EXAMPLES}"
         )
     for segment, uri in content.items():
         if not isinstance(uri, str) or not uri:
             raise ArgumentError(
                 f"segment_models must have a model URI by segment: got {uri!r} for {segment!r}; "
-                f"{_HOW}"
+                f"{_EXAMPLES}"
             )
         ModelUri.parse(uri)
     return {str(segment): uri for segment, uri in content.items()}
@@ -229,7 +229,7 @@ def pin_segment_models(
         pin(default_uri, may_skip=False)
     if not models:
         raise ModelNotFoundError(
-            f"segments must have models: got none for {len(uris)} values of {column!r}; {_HOW}"
+            f"segments must have models: got none for {len(uris)} values of {column!r}; {_EXAMPLES}"
         )
     first = models[0]
     for model in models[1:]:

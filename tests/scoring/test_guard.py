@@ -343,11 +343,13 @@ def write_spec(folder, *hashes, job="1"):
             "unscorable_reasons": [],
             "columns": ["x"],
             "positions": [number],
+            "version": None,
+            "bytes": 1,
         }
         for number, name in enumerate(hashes)
     ]
     folder.mkdir(exist_ok=True)
-    spec = {"job": job, "models": models}
+    spec = {"job": job, "models": models, "segments": None}
     (folder / guard_loader.SPEC_FILE).write_text(json.dumps(spec))
 
 

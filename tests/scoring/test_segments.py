@@ -1,4 +1,4 @@
-"""One model a segment: each row is predicted by the model of its segment, in one pass."""
+"""The model of its segment predicts each row, in one pass."""
 
 import json
 
@@ -100,7 +100,7 @@ def test_a_worker_keeps_the_models_that_were_used_last_and_loads_each_when_it_is
             numbers = range(first, first + 50)
             rows = pd.DataFrame({"segment": [f"s{n}" for n in numbers], "x": 1.0})
             assert list(guard.predict(rows)["p0"]) == list(numbers)
-        # 40 to 49 were kept.
+        # The second guard finds models 40 to 49 in memory.
         assert loads == list(range(90))
         rows = pd.DataFrame({"segment": list(names), "x": 1.0})
         assert list(guard.predict(rows)["p0"]) == list(range(2000))
