@@ -46,7 +46,7 @@ def rows_of(spark, table, *columns):
     return sorted(tuple(row) for row in spark.sql(query).collect())
 
 
-@pytest.mark.parametrize("mode", ["append", "merge", "incremental"])
+@pytest.mark.parametrize("mode", ["append", "merge"])
 def test_the_columns_of_the_champion_are_those_of_a_run_without_a_challenger(
     spark, numbers, score, choosy_model, challenger, tmp_path, mode
 ):
@@ -100,7 +100,7 @@ def test_a_challenger_that_is_no_other_model_of_the_same_values_is_refused(
     texts = save_model(tmp_path, lambda rows: rows["x"].astype(str), XY)
     longs = save_model(tmp_path, lambda rows: rows["x"].astype("int64"), XY)
     for uri, kind in ((texts, "string"), (longs, "bigint")):
-        with pytest.raises(SchemaMismatchError, match=f"got 0 {kind} of .* predicts 0 double"):
+        with pytest.raises(SchemaMismatchError, match=f"got x {kind} of .* predicts 0 double"):
             score(xy_model, table, challenger_uri=uri)
     with pytest.raises(ArgumentError, match="challenger_uri must go with env_manager 'local'"):
         score(xy_model, table, challenger_uri=texts, env_manager="uv")
