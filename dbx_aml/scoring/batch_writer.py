@@ -435,6 +435,9 @@ class BatchWriter:
     def _own_commit(self, table: Table) -> Commit | None:
         return table.find_commit(self._spark, "attempt", self._attempt, _LATEST_COMMITS)
 
+    def _output_rows(self) -> DataFrame:
+        return self._output.read(self._spark).where(f"_scoring.batch = {self._facts.batch}")
+
     def _write_entry(
         self,
         rows_read: int,
@@ -445,15 +448,14 @@ class BatchWriter:
         replaces: bool,
         state: str = SCORED,
     ) -> LedgerEntry:
-        rows = self._output.read(self._spark).where(f"_scoring.batch = {self._facts.batch}")
         challenger = self._facts.identity.get("challenger")
         agreement = None
         if challenger is not None:
             self._bound.report("comparing with the challenger")
-            agreement = measure_agreement(rows, challenger["model_uri"])
+            agreement = measure_agreement(self._output_rows(), challenger["model_uri"])
         segments = self._facts.identity.get("segments")
         if segments is not None:
-            self._plan["segments"] = count_segments(rows, segments)
+            self._plan["segments"] = count_segments(self._output_rows(), segments)
         entry = LedgerEntry(
             facts=self._facts,
             state=state,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dbx_aml.scoring import plan
@@ -33,7 +34,7 @@ def estimate_request(
     cost = bound.model_udf.measure_cost(needed_columns(bound, rows)) if measures else None
     expressions = output_expressions(bound, 0, None)
     read_columns = needed_columns(bound, rows).columns
-    return plan.estimate_job(
+    estimate = plan.estimate_job(
         rows=row_count,
         values_per_row=len(read_columns) + len(bound.model_udf.all_columns) + len(expressions),
         cores=core_count(bound.spark),
@@ -41,6 +42,7 @@ def estimate_request(
         memory_bytes=cost.memory_bytes if cost else None,
         last_run=_last_run(bound),
     )
+    return replace(estimate, challenger_factor=cost.challenger_factor if cost else None)
 
 
 def _last_run(bound: BoundRequest) -> tuple[int, float] | None:
@@ -78,6 +80,7 @@ def describe_estimate(estimate: plan.Estimate, price_per_core_hour: float | None
         "rows_to_read": estimate.rows,
         "cores": estimate.cores,
         "microseconds_per_row": _rounded(estimate.seconds_per_row, 1e6),
+        "challenger_times_model": _rounded(estimate.challenger_factor, 1),
         "memory_per_worker_mib": _rounded(estimate.memory_bytes, 2**-20),
         "expected_seconds": _rounded(estimate.seconds, 1),
         "expected_core_hours": _rounded(estimate.core_hours, 1),

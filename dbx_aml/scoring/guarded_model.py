@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import uuid
@@ -66,12 +65,10 @@ def wrap_in_guard(
     for number, guarded in enumerate(models):
         name = f"model_{number}"
         shutil.move(str(guarded.model.folder), data / name)
-        # The file differs for each saved model: MLflow writes a new id into it.
-        digest = hashlib.sha256((data / name / "MLmodel").read_bytes()).hexdigest()
         specs.append(
             {
                 "folder": name,
-                "hash": digest,
+                "hash": guarded.model.files,
                 "outputs": [asdict(output) for output in guarded.outputs],
                 "unscorable_reasons": list(guarded.unscorable_reasons),
                 "columns": guarded.columns,

@@ -57,10 +57,13 @@ class ModelCost:
         seconds_per_row: Seconds of one core for a row.
         memory_bytes: Memory that loading the model and its predictions took; 0 where the system
             does not tell it.
+        challenger_factor: Time of the challenger, divided by the time of the model; None without
+            a challenger.
     """
 
     seconds_per_row: float
     memory_bytes: int
+    challenger_factor: float | None = None
 
 
 class ModelUdf:
@@ -217,9 +220,14 @@ class ModelUdf:
         count = min(len(sample), int(_TIMED_S / max(seconds_per_row, 1e-9) / 2))
         if count > _FIRST_ROWS:
             seconds_per_row = _seconds_per_row(model, sample.head(count))
+        factor = None
+        if self.challenger_columns:
+            champion_s, challenger_s = model._model_impl.seconds
+            factor = challenger_s / max(champion_s, 1e-9)
         return ModelCost(
             seconds_per_row=seconds_per_row,
             memory_bytes=max(_resident_bytes() - memory_before, 0),
+            challenger_factor=factor,
         )
 
     def _named_columns(self) -> list[Column]:

@@ -132,6 +132,8 @@ class Estimate:
         seconds: Expected seconds of the job; None where nothing was estimated.
         cores: Tasks that run at once; None where Spark does not tell.
         core_hours: Expected hours of all cores together; None where nothing was estimated.
+        challenger_factor: Time of the challenger, divided by the time of the model; None without
+            a challenger.
     """
 
     rows: int | None = None
@@ -140,6 +142,7 @@ class Estimate:
     seconds: float | None = None
     cores: int | None = None
     core_hours: float | None = None
+    challenger_factor: float | None = None
 
 
 def estimate_job(

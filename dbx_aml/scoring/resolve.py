@@ -72,10 +72,13 @@ def resolve_request(
         source, output, quarantine = tables.result()
     output_columns = _output_columns(request, rows.columns)
     beside = [challenger] if challenger is not None else []
-    for pinned in segments.models if segments is not None else (model, *beside):
-        differences = requirement_differences(pinned.folder)
-        if differences and request.is_local_environment:
-            log.warning("model requirements differ from this machine's: %s", "; ".join(differences))
+    differences = dict.fromkeys(
+        text
+        for pinned in (segments.models if segments is not None else (model, *beside))
+        for text in requirement_differences(pinned.folder)
+    )
+    if differences and request.is_local_environment:
+        log.warning("model requirements differ from this machine's: %s", "; ".join(differences))
     return ResolvedRequest(
         request=request,
         model=model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ log = get_logger(__name__)
 
 # Files of models whose models a worker keeps in memory, in each process.
 CACHE_BYTES = 1 << 30
+# Models that are downloaded at the same time.
+_DOWNLOADS = 8
 # Most segments that a template may have: each is a download.
 _MOST_SEGMENTS = 10_000
 _EXAMPLES = (
@@ -204,29 +207,23 @@ def pin_segment_models(
         ModelNotFoundError: The registry has no such model, version or alias.
         SchemaMismatchError: Two models predict different types.
     """
-    positions: dict[str, int] = {}
-    models: list[PinnedModel] = []
-    missing: set[str] = set()
 
-    def pin(uri: str, *, may_skip: bool) -> None:
-        if uri in positions or uri in missing:
-            return
+    def pin(number: int, uri: str) -> PinnedModel | None:
         try:
-            pinned = pin_model(ModelUri.parse(uri), client, folder / str(len(models)))
+            return pin_model(ModelUri.parse(uri), client, folder / str(number))
         except ModelNotFoundError as err:
-            if not may_skip:
+            if uri == default_uri or not skips_missing:
                 raise
             log.warning("segment has no model: %s", err)
-            missing.add(uri)
-            return
-        check_outputs(pinned.outputs)
-        positions[uri] = len(models)
-        models.append(pinned)
+            return None
 
-    for uri in uris.values():
-        pin(uri, may_skip=skips_missing)
-    if default_uri is not None:
-        pin(default_uri, may_skip=False)
+    names = list(dict.fromkeys([*uris.values(), *([default_uri] if default_uri else [])]))
+    with ThreadPoolExecutor(_DOWNLOADS) as pool:
+        pinned = pool.map(pin, range(len(names)), names)
+        found = {uri: model for uri, model in zip(names, pinned, strict=True) if model is not None}
+    models, positions = list(found.values()), {uri: i for i, uri in enumerate(found)}
+    for model in models:
+        check_outputs(model.outputs)
     if not models:
         raise ModelNotFoundError(
             f"segments must have models: got none for {len(uris)} values of {column!r}; {_EXAMPLES}"

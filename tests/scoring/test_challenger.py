@@ -53,6 +53,9 @@ def test_the_columns_of_the_champion_are_those_of_a_run_without_a_challenger(
     table = numbers([*ROWS, (100, -1.0, 0.0)])
     arguments = {"write_mode": mode, "key_columns": "id" if mode == "merge" else None}
     alone = score(choosy_model, table, output_table=f"delta.`{tmp_path}/alone`", **arguments)
+    plan = score(choosy_model, table, challenger_uri=challenger, dry_run=True, **arguments).plan
+    assert plan["challenger_times_model"] > 0
+    assert plan["output_columns"][-1] == "_challenger"
     both = score(choosy_model, table, challenger_uri=challenger, **arguments)
     columns = ("id", "x", "y", "prediction")
     expected = rows_of(spark, alone.output_table, *columns)
