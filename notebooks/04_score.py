@@ -14,15 +14,20 @@
 # MAGIC | `segment_column` | `carrier` | no | column whose values choose the model |
 # MAGIC | `segment_models` | `main.ml.models` | no | model of each segment: table or file |
 # MAGIC | `input_table` | `flights` | no | table or view to score; empty: made-up flights |
+# MAGIC | `source` | `table` | yes | `kafka`: a topic or an event hub, in the place of a table |
+# MAGIC | `topic` | `flights` | for `kafka` | topic to score |
+# MAGIC | `bootstrap_servers` | `ana.servicebus.windows.net:9093` | for `kafka` | hosts with ports |
+# MAGIC | `connection_secret` | `ml/event-hub` | no | place of the login, for `kafka` |
 # MAGIC | `output_table` | `flights_scored` | yes | table to write |
 # MAGIC | `quarantine_table` | `flights_scored_quarantine` | no | default: as this example |
 # MAGIC | `row_filter` | `month >= 10` | no | rows to score, as an SQL predicate |
 # MAGIC | `output_columns` | `id, month` | no | input columns to keep; empty: all |
-# MAGIC | `write_mode` | `incremental` | yes | `append`, `incremental`, `merge` or `replace` |
-# MAGIC | `key_columns` | `id` | for `merge` | columns that identify a row |
+# MAGIC | `write_mode` | `append` | yes | or `incremental`, `merge`, `replace`, `follow` |
+# MAGIC | `key_columns` | `id` | for `merge`, `follow` | columns that identify a row |
 # MAGIC | `replace_where` | `month = 10` | no | for `replace`: rows of the output to replace |
 # MAGIC | `challenger_uri` | `models:/main.ml.delay@b` | no | second model for the same rows |
-# MAGIC | `checkpoint_location` | `/Volumes/main/ml/delay` | for `incremental` | its progress |
+# MAGIC | `checkpoint_location` | `/Volumes/main/ml/delay` | for a stream | its progress |
+# MAGIC | `trigger` | `available-now` | yes | or the interval of a stream: `30 seconds` |
 # MAGIC | `batch_id` | `2026-11-21` | no | empty: from the versions of table and model |
 # MAGIC | `max_quarantined_rows` | `1%` | yes | a count or a percentage; more rows are an error |
 # MAGIC | `env_manager` | `local` | yes | Python packages: `local` or from the model |
@@ -43,6 +48,10 @@ dbutils.widgets.text("model_uri", "")
 dbutils.widgets.text("segment_column", "")
 dbutils.widgets.text("segment_models", "")
 dbutils.widgets.text("input_table", "")
+dbutils.widgets.dropdown("source", "table", ["table", "kafka"])
+dbutils.widgets.text("topic", "")
+dbutils.widgets.text("bootstrap_servers", "")
+dbutils.widgets.text("connection_secret", "")
 dbutils.widgets.text("output_table", "flights_scored")
 dbutils.widgets.text("quarantine_table", "")
 dbutils.widgets.text("row_filter", "")
@@ -52,12 +61,13 @@ dbutils.widgets.text("registry_uri", "")
 
 # COMMAND ----------
 
-WRITE_MODES = ["append", "incremental", "merge", "replace"]
+WRITE_MODES = ["append", "incremental", "merge", "replace", "follow"]
 dbutils.widgets.dropdown("write_mode", "append", WRITE_MODES)
 dbutils.widgets.text("key_columns", "")
 dbutils.widgets.text("replace_where", "")
 dbutils.widgets.text("challenger_uri", "")
 dbutils.widgets.text("checkpoint_location", "")
+dbutils.widgets.text("trigger", "available-now")
 dbutils.widgets.text("batch_id", "")
 dbutils.widgets.text("max_quarantined_rows", "1%")
 dbutils.widgets.text("env_manager", "local")
@@ -77,7 +87,8 @@ model_uri = (
     widget("model_uri")
     or json.loads(dbutils.notebook.run("./03_register", 3600, SERVERS))["model_uri"]
 )
-input_table = widget("input_table") or dbx_aml.sample_flights(spark)
+samples = {"table": lambda: dbx_aml.sample_flights(spark), "kafka": str}
+input_table = widget("input_table") or samples[widget("source")]()
 arguments = {**dbutils.widgets.getAll(), "model_uri": model_uri, "input_table": input_table}
 
 # COMMAND ----------

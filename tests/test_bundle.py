@@ -110,7 +110,8 @@ def test_the_platforms_classes_accept_each_resource(target: str, compute: str) -
     bundle = resources(target, compute)
 
     assert set(bundle) == {"jobs", "schemas", "volumes", "experiments"}
-    assert set(bundle["jobs"]) == {"score", "score_on_update", "mirror", "train", "deploy_endpoint"}
+    score_jobs = {"score", "score_on_update", "score_stream"}
+    assert set(bundle["jobs"]) == {*score_jobs, "mirror", "train", "deploy_endpoint"}
     for kind, resource_class in (
         ("jobs", Job),
         ("schemas", Schema),
@@ -162,11 +163,11 @@ def test_both_computes_run_the_same_tasks() -> None:
         assert serverless_tasks == cluster_tasks
 
 
-@pytest.mark.parametrize("name", ["score", "score_on_update"])
+@pytest.mark.parametrize("name", ["score", "score_on_update", "score_stream"])
 def test_a_score_job_has_the_commands_options_as_parameters_and_passes_each(name: str) -> None:
     settings = job(name)
     parameters = [parameter["name"] for parameter in settings["parameters"]]
-    task, _ = settings["tasks"]
+    task = settings["tasks"][0]
     command, *arguments = task["python_wheel_task"]["parameters"]
 
     assert command == "score"
@@ -259,7 +260,7 @@ def test_parameters_of_training_are_widgets_of_its_notebooks() -> None:
 
 
 def test_the_entry_point_is_the_command_and_its_package_can_be_imported() -> None:
-    for name in ("score", "score_on_update", "mirror"):
+    for name in ("score", "score_on_update", "score_stream", "mirror"):
         for task in job(name)["tasks"]:
             wheel_task = task["python_wheel_task"]
             # The name of the distribution and of the package: the platform may look for either.
@@ -329,6 +330,8 @@ def test_schedules_run_in_production_only_and_one_run_at_a_time() -> None:
     assert "${workspace.current_user" not in bundle["targets"]["prod"]["workspace"]["root_path"]
     for name, settings in resources("prod")["jobs"].items():
         assert settings["max_concurrent_runs"] == 1, name
+        if "continuous" in settings:
+            continue
         assert settings["queue"] == {"enabled": True}
         assert settings["timeout_seconds"] > 0
         assert settings["health"]["rules"][0]["value"] < settings["timeout_seconds"]
@@ -337,6 +340,23 @@ def test_schedules_run_in_production_only_and_one_run_at_a_time() -> None:
     assert job("score", "dev")["schedule"]["pause_status"] == "PAUSED"
     task, _ = job("score")["tasks"]
     assert (task["max_retries"], task["timeout_seconds"]) == (2, 7200)
+
+
+@each_target_and_compute
+def test_the_continuous_job_streams_where_the_compute_can_and_the_platform_repeats_its_runs(
+    target: str, compute: str
+) -> None:
+    settings = job("score_stream", target, compute)
+    defaults = {entry["name"]: entry["default"] for entry in settings["parameters"]}
+    others = {entry["name"]: entry["default"] for entry in job("score")["parameters"]}
+    assert settings["continuous"] == {"pause_status": "PAUSED"}
+    assert defaults == others | {
+        "trigger": "available-now" if compute == "serverless" else "1 minute"
+    }
+    (task,) = settings["tasks"]
+    # The platform refuses a continuous job with any of these.
+    refused = {"max_retries", "min_retry_interval_millis", "depends_on", "timeout_seconds"}
+    assert not refused & {*task, *settings}
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -6,6 +6,11 @@ import os
 _VARIABLES = ("DATABRICKS_ENV_VERSION", "DATABRICKS_RUNTIME_VERSION")
 
 
+def is_serverless() -> bool:
+    """Return whether this process runs on serverless compute."""
+    return bool(os.environ.get(_VARIABLES[0]))
+
+
 def running_version() -> str | None:
     """Return the version of the runtime that this process runs in, None outside of Databricks.
 

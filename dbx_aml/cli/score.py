@@ -9,7 +9,7 @@ import click
 from dbx_aml.cli.options import json_option, registry_uri_option, tracking_uri_option
 from dbx_aml.cli.progress import show_progress
 from dbx_aml.cli.tables import print_fields, print_json, print_line, table_with_version
-from dbx_aml.scoring.plan import WRITE_MODES
+from dbx_aml.scoring.plan import SOURCES, WRITE_MODES
 
 if TYPE_CHECKING:
     from dbx_aml.scoring.result import ScoringResult
@@ -27,8 +27,23 @@ if TYPE_CHECKING:
     help="Model URI of each segment: a JSON file, a table with segment and model_uri, or a URI "
     "with the column in braces. --model-uri is then the model of every other row.",
 )
-@click.option("--input-table", required=True, help="A table or view, or delta.`/path`.")
+@click.option("--input-table", default="", help="A table or view, or delta.`/path`.")
 @click.option("--output-table", required=True, help="Created if it does not exist.")
+@click.option(
+    "--source",
+    type=click.Choice(SOURCES),
+    default="table",
+    show_default=True,
+    help="kafka: a topic or an event hub, in the place of --input-table.",
+)
+@click.option("--topic", default="", help="Topic, for --source kafka.")
+@click.option("--bootstrap-servers", default="", help="Hosts with ports, for --source kafka.")
+@click.option(
+    "--connection-secret",
+    default="",
+    help="Place of the login, <scope>/<key> or env:NAME: a connection string of an event hub, or "
+    "a line of sasl.jaas.config.  [default: none]",
+)
 @tracking_uri_option
 @registry_uri_option
 @click.option(
@@ -44,7 +59,9 @@ if TYPE_CHECKING:
     "--output-columns",
     help="Input columns for the output, separated by commas.  [default: all]",
 )
-@click.option("--key-columns", help="Columns that identify a row, for --write-mode merge.")
+@click.option(
+    "--key-columns", help="Columns that identify a row, for --write-mode merge or follow."
+)
 @click.option(
     "--write-mode",
     type=click.Choice(WRITE_MODES),
@@ -59,8 +76,14 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--checkpoint-location",
-    help="Folder, for --write-mode incremental.  "
+    help="Folder, for --write-mode incremental or follow.  "
     "[default: the output's path with _checkpoint, if it has one]",
+)
+@click.option(
+    "--trigger",
+    default="available-now",
+    show_default=True,
+    help="available-now, or the interval of a stream, for example '30 seconds'.",
 )
 @click.option(
     "--batch-id",
@@ -81,7 +104,8 @@ if TYPE_CHECKING:
 @click.option(
     "--rescore",
     is_flag=True,
-    help="Score a batch again whose rows were removed, or whose batch id named other rows.",
+    help="Score a batch again whose rows were removed, or whose batch id named other rows; "
+    "for --write-mode follow: all rows.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan; write nothing.")
 @json_option
@@ -122,6 +146,7 @@ def _print_result(result: ScoringResult) -> None:
             ("rows read", result.rows_read),
             ("rows scored", result.rows_scored),
             ("rows quarantined", result.rows_quarantined),
+            *([("rows deleted", result.rows_deleted)] if result.rows_deleted else []),
             *([("rows removed since", _removed_text(result))] if result.rows_removed else []),
             ("seconds", result.seconds),
             ("seconds expected", result.expected_seconds),
@@ -147,6 +172,7 @@ _TITLES = {
     "scored": "Scored",
     "already_scored": "Already scored: this batch is in the output table, nothing was written",
     "no_new_rows": "No new rows in the input table since the last run, nothing was written",
+    "stopped": "Stopped between two batches: the next run goes on from there",
     "planned": "Dry run: nothing was written",
 }
 

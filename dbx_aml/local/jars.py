@@ -1,4 +1,4 @@
-"""Delta's jars for the installed pyspark, and the archive of the classes that Spark loads.
+"""Delta's and Kafka's jars for the installed pyspark, and the archive of Spark's loaded classes.
 
 With `spark.jars.packages` Ivy resolves the jars at every start: 2 s, or a failure when offline.
 Here Ivy runs once. A JVM also needs 5 s on 2 cores to load Spark's 20,000 classes; an archive of
@@ -23,6 +23,7 @@ log = get_logger(__name__)
 
 # Spark sends this logging API to its own log through jcl-over-slf4j; the jar would undo that.
 _UNWANTED_JARS = {"commons-logging"}
+_KAFKA_SOURCE = "org.apache.spark:spark-sql-kafka-0-10_2.13"
 
 
 def delta_jars(*, fetch: bool = True) -> list[Path]:
@@ -45,7 +46,40 @@ def delta_jars(*, fetch: bool = True) -> list[Path]:
             f"run: {install_command('local')}"
         ) from err
     minor = ".".join(spark.split(".")[:2])
-    coordinate = f"io.delta:delta-spark_{minor}_2.13:{delta}"
+    return jars_of(f"io.delta:delta-spark_{minor}_2.13:{delta}", fetch=fetch)
+
+
+def kafka_jars() -> list[Path]:
+    """Return the jars of Spark's Kafka source; the first call fetches them through Ivy.
+
+    A repository may lack the newest patch of this part of Spark: then it is the newest patch
+    before it, with the minor version of the installed pyspark.
+
+    Returns:
+        Absolute paths, without the jars that pyspark contains.
+
+    Raises:
+        LocalSparkError: pyspark is not installed, or the jars cannot be fetched.
+    """
+    spark_home()  # raises without pyspark
+    major, minor, patch = version("pyspark").split(".")[:3]
+    coordinates = [f"{_KAFKA_SOURCE}:{major}.{minor}.{n}" for n in range(int(patch), -1, -1)]
+    for coordinate, fetch in [(c, fetch) for fetch in (False, True) for c in coordinates]:
+        try:
+            return jars_of(coordinate, fetch=fetch)
+        except LocalSparkError as err:
+            last_error = err
+    raise last_error
+
+
+def jars_of(coordinate: str, *, fetch: bool = True) -> list[Path]:
+    """Return the jars of a Maven coordinate that the installed pyspark lacks.
+
+    Args:
+        coordinate: For example "org.apache.kafka:kafka_2.13:4.1.1".
+        fetch: `False` to raise instead of using the network.
+    """
+    spark = version("pyspark")
     listing = cache_folder() / f"{coordinate.replace(':', '-')}-pyspark-{spark}.txt"
     if listing.exists():
         jars = [Path(line) for line in listing.read_text(encoding="utf-8").splitlines()]
@@ -53,9 +87,9 @@ def delta_jars(*, fetch: bool = True) -> list[Path]:
             return jars
     if not fetch:
         raise LocalSparkError(
-            f"Delta's jars must be on this machine: got no {coordinate}; run 'make setup'"
+            f"jars must be on this machine: got no {coordinate}; run 'make setup'"
         )
-    log.warning("fetching Delta's jars, once: %s", coordinate)
+    log.warning("fetching jars, once: %s", coordinate)
     jars = _fetch_jars(coordinate, listing.with_suffix(".log"))
     write_atomically(listing, "".join(f"{jar}\n" for jar in jars))
     return jars

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from dbx_aml._common.environment import environment_variables
 from dbx_aml._common.errors import LocalSparkError
 from dbx_aml.local.delta_folder import lock_folder, move_uncommitted_folders, register_tables
-from dbx_aml.local.jars import class_archive, delta_jars, spark_home
+from dbx_aml.local.jars import class_archive, delta_jars, kafka_jars, spark_home
 from dbx_aml.local.java import find_java, start_jvm, stop_jvm
 
 if TYPE_CHECKING:
@@ -56,11 +56,14 @@ def is_connect(spark: Any) -> bool:
     return type(spark).__module__.startswith("pyspark.sql.connect")
 
 
-def current_spark() -> "SparkSession":
+def current_spark(*, kafka: bool = False) -> "SparkSession":
     """Return the active Spark session; without an active session, start the one that fits.
 
     On Databricks this is the cluster's session, with SPARK_REMOTE set a session of the server
     that the variable names, else a local session.
+
+    Args:
+        kafka: Whether a local session that is started reads and writes Kafka topics.
 
     Raises:
         LocalSparkError: A local session is needed and cannot start.
@@ -76,7 +79,7 @@ def current_spark() -> "SparkSession":
         return active
     if on_databricks or (remote and not remote.startswith("local")):
         return SparkSession.builder.getOrCreate()
-    return local_spark(master=remote or "local[*]", connect=bool(remote))
+    return local_spark(master=remote or "local[*]", connect=bool(remote), kafka=kafka)
 
 
 def local_spark(
@@ -84,6 +87,7 @@ def local_spark(
     *,
     master: str = "local[*]",
     connect: bool = False,
+    kafka: bool = False,
     conf: Mapping[str, str] | None = None,
 ) -> "SparkSession":
     """Return a Spark session with Delta on this machine; it knows the folder's tables by name.
@@ -96,6 +100,8 @@ def local_spark(
         root: Folder for tables and logs, for example "/tmp/trial"; default as in `local_root`.
         master: For example "local[2]".
         connect: `True` for a Spark Connect session, with a new Connect server in this process.
+        kafka: `True` for a session that reads and writes Kafka topics; the first such call fetches
+            the jars of Spark's Kafka source.
         conf: Further Spark settings. JVM options are added to the default options; any other
             setting replaces the default.
 
@@ -116,7 +122,7 @@ def local_spark(
             f"local Spark must be stopped before it starts in another folder: got {folder} while "
             f"{Path(warehouse).parent} is in use; call spark.stop()"
         )
-    settings = _settings(folder, dict(conf or {}))
+    settings = _settings(folder, dict(conf or {}), kafka=kafka)
     lock = lock_folder(folder)
     move_uncommitted_folders(folder, lock)
     spark = _start_session(settings, folder / "spark.log", master, connect=connect, lock=lock)
@@ -160,8 +166,8 @@ def active_session() -> "SparkSession | None":
     return spark
 
 
-def _settings(folder: Path, conf: dict[str, str]) -> dict[str, str]:
-    java, jars = find_java(), delta_jars()
+def _settings(folder: Path, conf: dict[str, str], *, kafka: bool) -> dict[str, str]:
+    java, jars = find_java(), [*delta_jars(), *(kafka_jars() if kafka else [])]
     archive = class_archive(java, jars)
     options = ["-Duser.timezone=UTC", "-Xlog:disable"]  # the JVM's own log goes to stdout
     if archive.exists():

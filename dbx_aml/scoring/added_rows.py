@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from dbx_aml.scoring.delta_table import Table
-from dbx_aml.scoring.table_identity import changed_versions
+from dbx_aml.scoring.table_identity import changing_commits
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -31,7 +31,8 @@ def read_added_rows(
         return _in_files(rows, files - earlier_files)
     # A commit such as OPTIMIZE wrote old rows into new files: each other commit by itself.
     frames = [rows.where("false")]
-    for version in changed_versions(spark, table, first_version, last_version):
+    changes = changing_commits(spark, table, first_version)
+    for version in sorted(number for number, _, _ in changes if number <= last_version):
         rows = table.read(spark, version)
         added_files = set(rows.inputFiles()) - _files(spark, table, version - 1)
         frames.append(_in_files(rows, added_files))

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbx_aml._common.errors import ScoringError
 from dbx_aml._common.log import get_logger
@@ -59,7 +59,11 @@ class WrittenBatch:
 
 
 def batch_facts(
-    bound: BoundRequest, batch_id: str, number: int, versions: tuple[int | None, int | None]
+    bound: BoundRequest,
+    batch_id: str,
+    number: int,
+    versions: tuple[int | None, int | None],
+    **identity: Any,
 ) -> BatchFacts:
     """Return the facts about a batch of this request.
 
@@ -68,14 +72,15 @@ def batch_facts(
         batch_id: Name of the batch.
         number: Number of the batch.
         versions: First and last version of the input table with rows of the batch.
+        **identity: Further facts of the batch's identity, as plain JSON values.
     """
     request, resolved = bound.request, bound.resolved
-    identity = batch_identity(bound)
+    own_identity = batch_identity(bound)
     return BatchFacts(
         batch=number,
         batch_id=batch_id,
-        identity=identity,
-        job=job_identity(identity),
+        identity={**own_identity, **identity},
+        job=job_identity(own_identity),
         run=resolved.run,
         model_uri=resolved.model.uri,
         model_name=resolved.model.name,
@@ -101,17 +106,20 @@ def _compute(bound: BoundRequest) -> str:
         return socket.gethostname()
 
 
-def score_batch(bound: BoundRequest, batch_id: str, read_rows: ReadRows) -> WrittenBatch:
+def score_batch(bound: BoundRequest, facts: BatchFacts, read_rows: ReadRows) -> WrittenBatch:
     """Score the request's rows as one batch, unless the tables have it.
+
+    Args:
+        bound: Bound request.
+        facts: Batch, of the newest version of the input.
+        read_rows: Returns the batch's rows.
 
     Raises:
         NoScorableRowError: The model fails on every row; nothing is written then.
         ScoringError: A table cannot be written, the batch id names other rows, or the batch's
             rows were removed from the output.
     """
-    resolved = bound.resolved
-    version = resolved.input_version
-    facts = batch_facts(bound, batch_id, resolved.run, (version, version))
+    resolved, batch_id = bound.resolved, facts.batch_id
     earlier: list[LedgerEntry] = []
     if resolved.output is not None:
         ledger = Ledger(bound.spark, bound.request.output_table, resolved.output.id)
@@ -124,7 +132,7 @@ def score_batch(bound: BoundRequest, batch_id: str, read_rows: ReadRows) -> Writ
             if done is not None:
                 return done
     transaction = Transaction(app_id=f"dbx_aml/{batch_id}", app_version=len(earlier) + 1)
-    return write_batch(bound, facts, read_rows(version), transaction)
+    return write_batch(bound, facts, read_rows(resolved.input_version), transaction)
 
 
 def write_batch(
@@ -132,8 +140,8 @@ def write_batch(
 ) -> WrittenBatch:
     """Score a batch that the tables do not have; a batch that another job commits is its batch."""
     identity = bound.resolved.output
-    if identity is None and facts.write_mode == "incremental":
-        # An earlier micro-batch may have created the table.
+    if identity is None and bound.request.is_stream:
+        # An earlier batch of this run may have created the table.
         identity = identify_table(bound.spark, bound.request.output_table)
     with BatchWriter(bound, rows, facts, identity.id if identity else None) as writer:
         entry = writer.write(transaction)
@@ -259,8 +267,12 @@ def finish_batch(bound: BoundRequest, commit: Commit, read_rows: ReadRows) -> Le
         if facts.input_version_to is None:
             # The staging table of a view is dropped last: only the entry is missing.
             return writer.write_entry(commit, quarantine_commit, REBUILT)
+        # Changes are no rows to count, and the quarantine may have rows of the time before.
+        can_count = facts.previous_batch is None and (
+            facts.write_mode != "follow" or quarantine_commit or not quarantine.exists(spark)
+        )
         try:
-            if rows.count() == commit.rows + quarantined:
+            if can_count and rows.count() == commit.rows + quarantined:
                 return writer.write_entry(commit, quarantine_commit, REBUILT)
         except SPARK_ERRORS as err:
             raise _unreadable(facts, commit) from err
@@ -335,6 +347,8 @@ def _find_done(
         ScoringError: The batch id names other rows, or no row of the batch is in the output.
     """
     request = bound.request
+    if request.write_mode == "follow":
+        return None if request.rescore else WrittenBatch(entry=entry, is_new=False)
     changes = differences(entry.facts.identity, facts.identity)
     if changes and not request.rescore:
         raise ScoringError(

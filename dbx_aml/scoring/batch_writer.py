@@ -15,18 +15,24 @@ import uuid
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from pyspark.sql import functions as F
-
 from dbx_aml._common.errors import ScoringError
 from dbx_aml._common.log import get_logger
 from dbx_aml._common.programs import is_process_running
-from dbx_aml._common.text import sql_identifier
 from dbx_aml.scoring.bind import BoundRequest
 from dbx_aml.scoring.challenger import measure_agreement
+from dbx_aml.scoring.changes import (
+    IS_NEW,
+    check_changes,
+    check_keys,
+    conflict_condition,
+    new_keys_error,
+)
+from dbx_aml.scoring.column_binding import QUARANTINE, SCORING
 from dbx_aml.scoring.delta_table import Commit, Table
 from dbx_aml.scoring.delta_write import (
     CHECKPOINT_PROPERTY,
     ConcurrentBatchError,
+    MergeConflictError,
     StrictGuardError,
     TooManyReasonsError,
     batch_transaction,
@@ -45,8 +51,11 @@ from dbx_aml.scoring.model_trial import require_scorable_row, try_model
 from dbx_aml.scoring.model_udf import RESULT
 from dbx_aml.scoring.output_rows import (
     IS_QUARANTINED,
+    IS_SCORED,
+    aliased,
     needed_columns,
     output_expressions,
+    quarantine_expressions,
     quarantined_rows,
     scored_rows,
 )
@@ -58,6 +67,7 @@ from dbx_aml.scoring.spark_settings import larger_arrow_batches
 from dbx_aml.scoring.staging import drop_staging, staging_table, write_staging
 from dbx_aml.scoring.stream_errors import checkpoint_in_use_error
 from dbx_aml.scoring.table_identity import identify_table
+from dbx_aml.scoring.unasked_rows import IS_DELETED, rows_to_ask, with_result
 from dbx_aml.scoring.verdicts import (
     FOUND_REASON,
     Verdicts,
@@ -72,6 +82,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+_REASON = f"{RESULT}.{REASON}"
 # The commit of a write that has just ended is among the newest, even where other jobs write to
 # the same table.
 _LATEST_COMMITS = 20
@@ -103,7 +114,7 @@ class BatchWriter:
 
     Args:
         bound: Bound request.
-        rows: Rows of the batch: all columns of the input.
+        rows: Rows of the batch: all columns of the input; of write_mode "follow" changes, too.
         facts: Batch.
         output_id: Id of the output table; None if it does not exist.
     """
@@ -116,6 +127,8 @@ class BatchWriter:
         self._rows = rows
         self._facts = facts
         self._output_id = output_id
+        self._action = facts.write_action
+        self._has_changes = facts.previous_batch is not None
         self._output = bound.request.output_table
         self._quarantine = bound.request.quarantine_table
         self._attempt = uuid.uuid4().hex
@@ -187,8 +200,7 @@ class BatchWriter:
             self._try_model()
         empty = bound.model_udf.with_empty_result(needed_columns(bound, self._rows))
         request = bound.request
-        is_stream = request.write_mode == "incremental"
-        properties = {CHECKPOINT_PROPERTY: request.checkpoint} if is_stream else {}
+        properties = {CHECKPOINT_PROPERTY: request.checkpoint} if request.is_stream else {}
         create_table(self._output, scored_rows(bound, empty, self._facts), properties)
         identity = identify_table(self._spark, self._output)
         self._output_id = identity.id if identity else None
@@ -197,7 +209,7 @@ class BatchWriter:
     def _try_model(self) -> None:
         if not self._bound.request.max_quarantined_rows.allows_all:
             self._bound.report("trying the model")
-            try_model(self._bound, self._rows)
+            try_model(self._bound, rows_to_ask(self._rows))
 
     def _write(self, transaction: Transaction) -> LedgerEntry | None:
         self._estimate()
@@ -208,9 +220,9 @@ class BatchWriter:
         can_observe = (
             # A second query reads the same rows only of a version.
             self._facts.input_version_to is not None
-            and request.write_mode != "merge"
+            and self._action != "merge"
             # Spark delivers no observed values of a query that overwrites a named table.
-            and not (request.write_mode == "replace" and self._output.path is None)
+            and not (self._action == "replace" and self._output.path is None)
             and request.is_local_environment
             and can_hash(needed_columns(bound, self._rows))
         )
@@ -220,7 +232,7 @@ class BatchWriter:
             try:
                 return self._write_observed(transaction, strict=is_strict)
             except StrictGuardError as err:
-                require_scorable_row(bound, self._rows, str(err))
+                require_scorable_row(bound, rows_to_ask(self._rows), str(err))
                 is_strict = False
             except TooManyReasonsError:
                 log.info("many rows are to be quarantined: the batch goes through a staging table")
@@ -228,7 +240,7 @@ class BatchWriter:
         try:
             staging = self._stage(strict=is_strict)
         except StrictGuardError as err:
-            require_scorable_row(bound, self._rows, str(err))
+            require_scorable_row(bound, rows_to_ask(self._rows), str(err))
             staging = self._stage(strict=False)
         commit = self._write_output_from(staging, transaction)
         if commit is None:
@@ -247,7 +259,7 @@ class BatchWriter:
     def _estimate(self) -> None:
         """Say what a job will cost. Only the model of a large one is measured: it takes seconds."""
         bound, version = self._bound, self._facts.input_version_to
-        if self._facts.write_mode == "incremental":
+        if bound.request.is_stream:
             return
         size_bytes, row_count = bound.resolved.input.size_bytes or 0, None
         may_have_last_run = bound.resolved.output is not None and not is_small(size_bytes)
@@ -293,7 +305,7 @@ class BatchWriter:
             log.info("Spark did not count the rows of the batch: it is written again, counted")
             return self.write_again()
         quarantine_version = None
-        if verdicts.quarantined:
+        if verdicts.quarantined or self._replaces_quarantine():
             quarantine_version = self._write_quarantined(columns, verdicts)
             if quarantine_version is None:
                 log.info("rows of the batch are equal, and their verdicts are not: written again")
@@ -321,14 +333,15 @@ class BatchWriter:
         staging = staging_table(self._spark, self._output, self._facts.batch)
         partitioned, arrow_rows = partition_rows(bound, self._rows)
         bound.model_udf.prepare(strict=strict, limited=False)
-        results = bound.model_udf.with_result(partitioned, strict=strict)
+        results = with_result(bound.model_udf, partitioned, strict=strict)
         bound.report("scoring")
         with larger_arrow_batches(partitioned.sparkSession, arrow_rows):
             write_staging(self._spark, staging, results)
         self._note_passes(2)
-        if bound.request.write_mode == "merge":
+        if self._action == "merge":
+            check = check_changes if self._has_changes else check_keys
             try:
-                _check_keys(staging.read(self._spark), bound.request.key_columns)
+                check(staging.read(self._spark), bound.request.key_columns)
             except ScoringError:
                 drop_staging(self._spark, staging)
                 raise
@@ -344,50 +357,97 @@ class BatchWriter:
         Returns:
             None if another job has committed the transaction.
         """
-        bound, request, facts = self._bound, self._bound.request, self._facts
-        if request.write_mode == "merge" and transaction is not None:
+        bound, facts = self._bound, self._facts
+        # Changes are merged again, too: they are no rows that a batch's number finds.
+        if self._has_changes or (self._action == "merge" and transaction is not None):
             expressions = output_expressions(bound, facts.batch, facts.model_version)
-            deleted_when = "_dbx_aml_is_quarantined"
-            columns = [f"{sql} AS {sql_identifier(name)}" for name, sql in expressions.items()]
-            columns.append(f"{IS_QUARANTINED} AS {deleted_when}")
-            merge_rows(
-                self._spark,
-                self._output,
-                f"SELECT {', '.join(columns)} FROM {staging.name}",
-                list(expressions),
-                request.key_columns,
-                deleted_when,
-                transaction_settings(self._metadata(staging), transaction),
+            absent_when = IS_QUARANTINED
+            if self._has_changes:
+                absent_when = f"{IS_DELETED} OR {IS_QUARANTINED}"
+            self._merge_from(
+                staging, self._output, expressions, absent_when, f"{SCORING}.batch", transaction
             )
-            return self._own_commit(self._output) or self._foreign_merge()
+            return self._own_commit(self._output) or self._foreign_merge(self._output)
         frame = scored_rows(bound, staging.read(self._spark), facts)
         self._save_output(frame, transaction, staging)
         return self._own_commit(self._output)
 
-    def _foreign_merge(self) -> Commit | None:
+    def _merge_from(
+        self,
+        staging: Table,
+        table: Table,
+        expressions: dict[str, str],
+        absent_when: str,
+        batch_column: str,
+        transaction: Transaction | None,
+    ) -> None:
+        """Merge the rows of a staging table into the output or the quarantine.
+
+        Args:
+            staging: Staging table.
+            table: Output or quarantine.
+            expressions: Columns of the table and their SQL, on rows of the staging table.
+            absent_when: SQL condition of the rows that the table must not have.
+            batch_column: Column of the table with the batch that wrote a row.
+            transaction: Transaction of the merge; None where it is repeated.
+
+        Raises:
+            ScoringError: A key that is new in the input is in the table.
+        """
+        key_columns = self._bound.request.key_columns
+        previous_batch = self._facts.previous_batch
+        deleted_when = "_dbx_aml_is_absent"
+        columns = aliased({**expressions, deleted_when: absent_when})
+        conflict = {}
+        if previous_batch is not None:
+            columns.append(IS_NEW)
+            conflict["conflict_when"] = conflict_condition(batch_column, previous_batch)
+        try:
+            merge_rows(
+                self._spark,
+                table,
+                f"SELECT {', '.join(columns)} FROM {staging.name}",
+                list(expressions),
+                key_columns,
+                deleted_when,
+                transaction_settings(self._metadata(staging), transaction),
+                **conflict,
+            )
+        except MergeConflictError as err:
+            error = new_keys_error(self._spark, staging, table, key_columns)
+            if table is self._output:
+                # Nothing is committed: the next attempt has a staging table of its own.
+                drop_staging(self._spark, staging)
+            raise error from err
+
+    def _foreign_merge(self, table: Table) -> Commit | None:
         """Return the newest commit where the compute lets no merge carry the batch's facts."""
-        newest = self._output.history(self._spark, 1)[0]
-        other = self._output.find_commit(self._spark, "batch_id", self._facts.batch_id)
+        newest = table.history(self._spark, 1)[0]
+        other = table.find_commit(self._spark, "batch_id", self._facts.batch_id)
         return newest if newest.operation == "MERGE" and other is None else None
 
     def _finish_from(self, staging: Table, commit: Commit | None, *, replaces: bool) -> LedgerEntry:
         """Write the quarantine from the staging table, then the entry; drop the staging table."""
         spark = self._spark
         staged = staging.read(spark)
-        counts = staged.selectExpr("count(*)", f"count_if({IS_QUARANTINED})").collect()[0]
-        rows_read, rows_quarantined = int(counts[0]), int(counts[1])
+        is_deleted = IS_DELETED if self._has_changes else "false"
+        counts = staged.selectExpr(
+            "count(*)", f"count_if({IS_QUARANTINED})", f"count_if({is_deleted})"
+        ).collect()[0]
+        rows, rows_quarantined, rows_deleted = map(int, counts)
         quarantine_version = None
-        if rows_quarantined or (replaces and self._quarantine.exists(spark)):
+        if rows_quarantined or self._replaces_quarantine(is_retry=replaces):
             self._bound.report("writing the quarantine")
-            rows = staged.where(IS_QUARANTINED)
-            frame = quarantined_rows(rows, f"{RESULT}.{REASON}", self._facts)
-            quarantine_version = self._save_quarantine(frame, staging, replaces=replaces).version
+            frame = quarantined_rows(staged.where(IS_QUARANTINED), _REASON, self._facts)
+            saved = self._save_quarantine(frame, staging, replaces=replaces)
+            quarantine_version = saved.version
         entry = self._write_entry(
-            rows_read,
+            rows - rows_deleted,
             rows_quarantined,
             commit.version if commit else None,
             quarantine_version,
             replaces=replaces,
+            rows_deleted=rows_deleted,
         )
         drop_staging(spark, staging)
         return entry
@@ -401,7 +461,7 @@ class BatchWriter:
         replaced = None
         if transaction is None:
             replaced = f"_scoring.batch = {self._facts.batch}"
-        elif request.write_mode == "replace":
+        elif self._action == "replace":
             # Without a condition, Spark would make a named table again, and lose its properties.
             replaced = request.replace_where or "true"
         options = transaction_options(self._metadata(staging), transaction)
@@ -414,18 +474,36 @@ class BatchWriter:
         if not exists:
             create_table(self._quarantine, frame)
         transaction = batch_transaction(self._facts.batch, replaces=replaces)
-        options = transaction_options(self._metadata(staging), transaction)
-        replaced = f"_quarantine.batch = {self._facts.batch}" if replaces else None
-        write_rows(frame, self._quarantine, options, exists=True, replaced=replaced)
-        commit = self._own_commit(self._quarantine)
+        if self._has_changes and staging is not None:
+            expressions = quarantine_expressions(
+                staging.read(self._spark).columns, _REASON, self._facts
+            )
+            absent_when = f"{IS_DELETED} OR {IS_SCORED}"
+            batch_column = f"{QUARANTINE}.batch"
+            self._merge_from(
+                staging, self._quarantine, expressions, absent_when, batch_column, transaction
+            )
+            commit = self._own_commit(self._quarantine) or self._foreign_merge(self._quarantine)
+        else:
+            options = transaction_options(self._metadata(staging), transaction)
+            replaced = f"_quarantine.batch = {self._facts.batch}" if replaces else None
+            if self._facts.write_mode == "follow":
+                replaced = "true"
+            write_rows(frame, self._quarantine, options, exists=True, replaced=replaced)
+            commit = self._own_commit(self._quarantine)
         if commit is None:
             raise self._finished_elsewhere()
         return commit
 
+    def _replaces_quarantine(self, *, is_retry: bool = False) -> bool:
+        """Return whether rows of the quarantine are to be removed, or may be."""
+        may_replace = is_retry or self._facts.write_mode == "follow"
+        return may_replace and self._quarantine.exists(self._spark)
+
     def _finished_elsewhere(self) -> ScoringError:
         """Return the error of a job that was so slow that another job has finished its batch."""
         request = self._bound.request
-        if request.write_mode == "incremental":
+        if request.is_stream:
             return checkpoint_in_use_error(request)
         return ScoringError(
             f"batch must be written by one job at a time: got {self._facts.batch_id!r}, which "
@@ -447,6 +525,7 @@ class BatchWriter:
         *,
         replaces: bool,
         state: str = SCORED,
+        rows_deleted: int = 0,
     ) -> LedgerEntry:
         challenger = self._facts.identity.get("challenger")
         agreement = None
@@ -462,6 +541,7 @@ class BatchWriter:
             rows_read=rows_read,
             rows_scored=rows_read - rows_quarantined,
             rows_quarantined=rows_quarantined,
+            rows_deleted=rows_deleted,
             output_id=self._output_id,
             output_version=output_version,
             quarantine_version=quarantine_version,
@@ -475,16 +555,3 @@ class BatchWriter:
             entry, may_exist=replaces or age_s > _GRACE_S / 2, replaces=replaces
         )
         return entry
-
-
-def _check_keys(rows: DataFrame, key_columns: tuple[str, ...]) -> None:
-    """Refuse two rows with the same key."""
-    keys = [F.col(sql_identifier(name)) for name in key_columns]
-    counted = rows.groupBy(*keys).agg(F.count(F.lit(1)).alias("n"))
-    example = F.max_by(F.to_json(F.struct(*keys)), "n")
-    largest_count, key = counted.agg(F.max("n"), example).collect()[0]
-    if largest_count is not None and largest_count > 1:
-        raise ScoringError(
-            f"key_columns must name each input row once: got {largest_count} rows with {key}; "
-            "add a column to the key or remove the duplicates"
-        )

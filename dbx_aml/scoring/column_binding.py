@@ -155,6 +155,11 @@ def bind_columns(
     return tuple(bound_columns)
 
 
+def spark_type_of(column: ModelColumn) -> str:
+    """Return the Spark type of the values that a column of the model takes."""
+    return _SPARK_TYPE.get(column.type, column.type)
+
+
 def _match_names(names: Sequence[str], columns: Sequence[str]) -> dict[str, str]:
     """Return the table's column for each of the model's names that has exactly one.
 
@@ -182,10 +187,9 @@ def _bind_column(
     model_column: ModelColumn, column: str, source_type: str, as_json: bool
 ) -> BoundColumn | None:
     """Return the bound column, or None where its type does not convert without loss."""
-    model_type = model_column.type
+    model_type, spark_type = model_column.type, spark_type_of(model_column)
     if not _is_lossless(source_type, model_type):
         return None
-    spark_type = _SPARK_TYPE.get(model_type, model_type)
     identifier = sql_identifier(column)
     value = identifier if source_type == spark_type else f"CAST({identifier} AS {spark_type})"
     missing_when = unscorable_when = reason = None

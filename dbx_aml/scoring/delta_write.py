@@ -11,19 +11,26 @@ from pyspark.sql import types as T
 
 from dbx_aml._common.creation_mark import creation_tags
 from dbx_aml._common.errors import ScoringError
-from dbx_aml._common.text import sql_identifier
+from dbx_aml._common.text import sql_identifier, sql_literal
 from dbx_aml.local.spark import is_connect
 from dbx_aml.scoring.delta_table import Table, format_commit_metadata
 from dbx_aml.scoring.guard import EVERY_ROW_FAILED, TOO_MANY_REASONS
 from dbx_aml.scoring.request import Transaction
-from dbx_aml.scoring.spark_errors import SPARK_ERRORS, process_end_error, spark_error_line
+from dbx_aml.scoring.spark_errors import (
+    SPARK_ERRORS,
+    full_text,
+    process_end_error,
+    spark_error_line,
+)
 from dbx_aml.scoring.spark_settings import exclusive_settings
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 
-# Property of a new output table of write_mode "incremental": the folder of its checkpoint.
+# Property of a new output table that a stream writes: the folder of its checkpoint.
 CHECKPOINT_PROPERTY = "dbx_aml.checkpoint_location"
+# Text of the error of a merge whose condition of a conflict holds for a row.
+_CONFLICT = "dbx_aml: a new key is in the table"
 # Characters that a column's name may have only with column mapping.
 _NEEDS_COLUMN_MAPPING = re.compile(r"[ ,;{}()\n\t=]")
 
@@ -45,6 +52,10 @@ class StrictGuardError(ScoringError):
 
 class ConcurrentBatchError(ScoringError):
     """Another job has committed the same transaction at the same time."""
+
+
+class MergeConflictError(ScoringError):
+    """A merge has found a row of the table that a row of the source must not match."""
 
 
 class TooManyReasonsError(ScoringError):
@@ -189,6 +200,7 @@ def merge_rows(
     key_columns: Sequence[str],
     deleted_when: str,
     settings: Mapping[str, str],
+    conflict_when: str = "false",
 ) -> None:
     """Merge rows into a table by their key, in one transaction.
 
@@ -201,8 +213,11 @@ def merge_rows(
         deleted_when: Boolean column of the source: a row of the table that such a row matches is
             deleted, and the row itself is not inserted.
         settings: Spark settings of the transaction.
+        conflict_when: SQL predicate on a matched pair of `destination` and `source` that ends the
+            merge.
 
     Raises:
+        MergeConflictError: The predicate holds for a pair; nothing is written then.
         ScoringError: The table cannot be written; the message is one line.
     """
     # Not "=": each run would insert a row with a null key again.
@@ -211,7 +226,10 @@ def merge_rows(
     )
     names = [sql_identifier(name) for name in columns]
     values = [f"source.{name}" for name in names]
-    updates = ", ".join(f"{name} = {value}" for name, value in zip(names, values, strict=True))
+    checked = f"IF({conflict_when}, raise_error({sql_literal(_CONFLICT)}), {values[0]})"
+    updates = ", ".join(
+        f"{name} = {value}" for name, value in zip(names, [checked, *values[1:]], strict=True)
+    )
     try:
         # MERGE takes no options. Where the compute does not allow the settings, the merge can
         # still be repeated without harm; only its commit does not name the batch.
@@ -219,7 +237,7 @@ def merge_rows(
             session.sql(
                 f"MERGE WITH SCHEMA EVOLUTION INTO {table.name} AS destination "
                 f"USING ({source}) AS source ON {has_same_key} "
-                f"WHEN MATCHED AND source.{deleted_when} THEN DELETE "
+                f"WHEN MATCHED AND source.{deleted_when} AND NOT ({conflict_when}) THEN DELETE "
                 f"WHEN MATCHED THEN UPDATE SET {updates} "
                 f"WHEN NOT MATCHED AND NOT source.{deleted_when} THEN "
                 f"INSERT ({', '.join(names)}) VALUES ({', '.join(values)})"
@@ -295,6 +313,8 @@ def _write_error(table: Table, err: Exception) -> ScoringError:
         return StrictGuardError(every_row_failed[1])
     if "ConcurrentTransactionException" in str(err) or "CONCURRENT_TRANSACTION" in str(err):
         return ConcurrentBatchError(f"batch must be written by one job: got {table.name!r}")
+    if _CONFLICT in full_text(err):
+        return MergeConflictError(_CONFLICT)
     if TOO_MANY_REASONS in str(err):
         return TooManyReasonsError(TOO_MANY_REASONS)
     if "DELTA_REPLACE_WHERE_MISMATCH" in str(err):

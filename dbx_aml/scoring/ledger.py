@@ -36,6 +36,7 @@ COLUMNS = {
     "rows_read": "bigint",
     "rows_scored": "bigint",
     "rows_quarantined": "bigint",
+    "rows_deleted": "bigint",
     "model_uri": "string",
     "model_name": "string",
     "model_version": "string",
@@ -72,6 +73,7 @@ class LedgerEntry:
         rows_read: Rows of the batch.
         rows_scored: Rows of the batch in the output table when it was written.
         rows_quarantined: Rows of the batch in the quarantine when it was written.
+        rows_deleted: Rows that the batch took out of both tables, as the input has them no more.
         output_id: Id of the output table.
         output_version: Version of the output table with the batch.
         quarantine_version: Version of the quarantine with the batch; None without such rows.
@@ -92,6 +94,7 @@ class LedgerEntry:
     seconds: float
     plan: str
     challenger: str | None = None
+    rows_deleted: int = 0
 
 
 class Ledger:
@@ -202,6 +205,8 @@ def _entry(row: dict[str, Any]) -> LedgerEntry:
         rows_quarantined=row["rows_quarantined"] or 0,
         # A ledger of an earlier version has no such column.
         challenger=row.get("challenger"),
+        # A ledger that an earlier release has written lacks this column.
+        rows_deleted=row.get("rows_deleted") or 0,
         **{name: row[name] for name in names},
     )
 

@@ -21,6 +21,7 @@ from dbx_aml.scoring.column_binding import (
     udf_fields,
     unscorable,
 )
+from dbx_aml.scoring.guard import REASON
 from dbx_aml.scoring.guard_loader import LIMITED, STRICT
 from dbx_aml.scoring.guard_several import CHALLENGER_FIELD, MODEL_VERSION
 from dbx_aml.scoring.guarded_model import GuardedModel, wrap_in_guard
@@ -179,6 +180,16 @@ class ModelUdf:
     def with_empty_result(self, rows: DataFrame) -> DataFrame:
         """Return rows with a null of `RESULT`'s type: enough for a schema, without the model."""
         return rows.withColumn(RESULT, F.lit(None).cast(self._result_type))
+
+    def with_reason(self, rows: DataFrame, reason: str) -> DataFrame:
+        """Return rows with a `RESULT` that has only a reason, from a column of the rows."""
+        fields = [
+            (F.col(reason) if field.name == REASON else F.lit(None).cast(field.dataType)).alias(
+                field.name
+            )
+            for field in self._result_type.fields
+        ]
+        return rows.withColumn(RESULT, F.struct(*fields))
 
     def model_columns(self, rows: DataFrame) -> DataFrame:
         """Return just the columns of the table that a model reads."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -80,10 +81,16 @@ def output_types(bound: BoundRequest, rows: DataFrame) -> dict[str, str]:
 def _select_output(
     bound: BoundRequest, results: DataFrame, batch: int, model_version: str | None
 ) -> DataFrame:
-    expressions = output_expressions(bound, batch, model_version)
-    return results.selectExpr(
-        *(f"{expression} AS {sql_identifier(name)}" for name, expression in expressions.items())
-    )
+    return _select(results, output_expressions(bound, batch, model_version))
+
+
+def _select(rows: DataFrame, expressions: Mapping[str, str]) -> DataFrame:
+    return rows.selectExpr(*aliased(expressions))
+
+
+def aliased(expressions: Mapping[str, str]) -> list[str]:
+    """Return the SQL of columns with their names, for a SELECT."""
+    return [f"{expression} AS {sql_identifier(name)}" for name, expression in expressions.items()]
 
 
 def quarantined_rows(rows: DataFrame, reason: str, facts: BatchFacts) -> DataFrame:
@@ -95,6 +102,19 @@ def quarantined_rows(rows: DataFrame, reason: str, facts: BatchFacts) -> DataFra
         facts: Batch.
 
     Shape: n rows -> n rows; every input column, `_quarantine`.
+    """
+    return _select(rows, quarantine_expressions(rows.columns, reason, facts))
+
+
+def quarantine_expressions(
+    columns: Sequence[str], reason: str, facts: BatchFacts
+) -> dict[str, str]:
+    """Return the quarantine's columns and their SQL, on rows of the input.
+
+    Args:
+        columns: Columns of the rows: the input's, and at most scoring's own.
+        reason: SQL of the reason.
+        facts: Batch.
     """
     version = "NULL" if facts.input_version_to is None else str(facts.input_version_to)
     micros = int(datetime.now(UTC).timestamp() * 1e6)
@@ -108,5 +128,5 @@ def quarantined_rows(rows: DataFrame, reason: str, facts: BatchFacts) -> DataFra
         "quarantined_at": f"timestamp_micros({micros})",
     }
     struct = ", ".join(f"'{name}', {expression}" for name, expression in fields.items())
-    columns = [sql_identifier(name) for name in rows.columns if not name.startswith(_OWN_PREFIX)]
-    return rows.selectExpr(*columns, f"named_struct({struct}) AS {QUARANTINE}")
+    names = [name for name in columns if not name.startswith(_OWN_PREFIX)]
+    return {**{n: sql_identifier(n) for n in names}, QUARANTINE: f"named_struct({struct})"}

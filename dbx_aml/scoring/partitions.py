@@ -73,7 +73,8 @@ def choose_partitions(bound: BoundRequest, frame: DataFrame) -> Partitioning:
     if cores is None:
         return Partitioning(reason="Spark does not tell the number of cores")
     if size_bytes is None or not plan.is_small(size_bytes):
-        size_bytes = size_in_bytes(spark, frame)
+        # The rows of a stream belong to the session of the stream.
+        size_bytes = size_in_bytes(frame.sparkSession, frame)
     if size_bytes is None:
         return Partitioning()
     arrow_rows = plan.arrow_rows(size_bytes, cores, len(bound.model_udf.bound_columns))

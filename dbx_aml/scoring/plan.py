@@ -11,9 +11,12 @@ from typing import Any, Literal, get_args
 
 from dbx_aml._common.errors import ArgumentError
 
-WriteMode = Literal["append", "incremental", "merge", "replace"]
+WriteMode = Literal["append", "incremental", "merge", "replace", "follow"]
 WRITE_MODES: tuple[WriteMode, ...] = get_args(WriteMode)
+# Where the rows are from.
+SOURCES = ("table", "kafka")
 
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600}
 # Names of UTC in Java; "Europe/London" is another zone.
 _UTC = re.compile(
     r"(Etc/)?(UTC|UCT|Universal|Zulu|GMT|Greenwich)|Z|(UTC|GMT)?[+-]00?(:00){0,2}|GMT0"
@@ -70,6 +73,37 @@ def parse_quarantine_limit(limit: str | int) -> QuarantineLimit:
     raise ArgumentError(
         f"max_quarantined_rows must be a count or a percentage: got {limit!r}; "
         "use for example 100 or '1%'"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trigger:
+    """When a stream reads its input: once, until it has all that there is, or at an interval."""
+
+    interval_s: int | None = None
+
+    @property
+    def spark_arguments(self) -> dict[str, Any]:
+        """Arguments of Spark's `trigger`."""
+        if self.interval_s is None:
+            return {"availableNow": True}
+        return {"processingTime": f"{self.interval_s} seconds"}
+
+
+def parse_trigger(text: str) -> Trigger:
+    """Return the trigger from "available-now", or from an interval, for example "30 seconds".
+
+    Raises:
+        ArgumentError: The text is neither.
+    """
+    match = re.fullmatch(r"([1-9]\d*)\s*(second|minute|hour)s?", text.strip())
+    if match:
+        return Trigger(interval_s=int(match[1]) * _SECONDS[match[2]])
+    if text.strip() == "available-now":
+        return Trigger()
+    raise ArgumentError(
+        f"trigger must be 'available-now' or an interval: got {text!r}; "
+        "use for example '30 seconds' or '5 minutes'"
     )
 
 

@@ -28,7 +28,7 @@ from dbx_aml.scoring.ledger import Ledger, LedgerEntry
 from dbx_aml.scoring.output_rows import IS_QUARANTINED, needed_columns, scored_rows
 from dbx_aml.scoring.partitions import partition_rows
 from dbx_aml.scoring.pinned_model import PinnedModel
-from dbx_aml.scoring.plan import parse_quarantine_limit
+from dbx_aml.scoring.plan import Trigger, parse_quarantine_limit
 from dbx_aml.scoring.request import BatchFacts, ResolvedRequest, ScoringRequest, require_value
 from dbx_aml.scoring.row_comparison import compare_rows
 from dbx_aml.scoring.spark_errors import SPARK_ERRORS, spark_error_line
@@ -247,6 +247,7 @@ def _request(entry: LedgerEntry, output: Table) -> ScoringRequest:
         write_mode="append",
         replace_where=None,
         checkpoint_location=None,
+        trigger=Trigger(),
         batch_id=facts.batch_id,
         max_quarantined_rows=parse_quarantine_limit("100%"),
         env_manager=_plan(entry).get("env_manager", "local"),

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
+from dbx_aml._common.databricks_runtime import is_serverless
 from dbx_aml._common.errors import ArgumentError
 from dbx_aml._common.json_content import parse_json
+from dbx_aml.link.secret_reference import SecretRef
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring.delta_table import Table
+from dbx_aml.scoring.kafka import KafkaTopic
 from dbx_aml.scoring.pinned_model import PinnedModel
-from dbx_aml.scoring.plan import WRITE_MODES, QuarantineLimit, WriteMode
+from dbx_aml.scoring.plan import SOURCES, WRITE_MODES, QuarantineLimit, Trigger, WriteMode
 from dbx_aml.scoring.segments import SegmentModels
 from dbx_aml.scoring.table_identity import TableIdentity, split_name
+
+# Write modes that read the input as a stream.
+STREAM_MODES = ("incremental", "follow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +30,7 @@ class ScoringRequest:
     model_uri: ModelUri | None
     tracking_uri: str | None = field(repr=False)  # either may hold a password
     registry_uri: str | None = field(repr=False)
-    input_table: Table
+    input_table: Table | KafkaTopic
     output_table: Table
     quarantine_table: Table
     row_filter: str | None
@@ -34,6 +40,7 @@ class ScoringRequest:
     replace_where: str | None
     checkpoint_location: str | None
     batch_id: str | None
+    trigger: Trigger
     max_quarantined_rows: QuarantineLimit
     env_manager: str
     rescore: bool
@@ -48,17 +55,17 @@ class ScoringRequest:
             raise ArgumentError(f"write_mode must be one of {', '.join(WRITE_MODES)}: got {mode!r}")
         for name in ("input_table", "output_table", "quarantine_table"):
             table = getattr(self, name)
-            if not table.path:
+            if isinstance(table, Table) and not table.path:
                 split_name(table.name, argument=name)
-        for name, required_mode in (
-            ("key_columns", "merge"),
-            ("replace_where", "replace"),
-            ("checkpoint_location", "incremental"),
+        for name, modes in (
+            ("key_columns", ("merge", "follow")),
+            ("replace_where", ("replace",)),
+            ("checkpoint_location", STREAM_MODES),
         ):
-            if getattr(self, name) and mode != required_mode:
+            if getattr(self, name) and mode not in modes:
                 raise ArgumentError(
-                    f"{name} must go with write_mode {required_mode!r}: got it with {mode!r}; "
-                    "leave it out"
+                    f"{name} must go with write_mode {' or '.join(map(repr, modes))}: got it with "
+                    f"{mode!r}; leave it out"
                 )
         if self.challenger_uri is not None and not self.is_local_environment:
             raise ArgumentError(
@@ -79,21 +86,51 @@ class ScoringRequest:
             raise ArgumentError(
                 "model_uri must be given: got none; pass for example 'models:/delay@champion'"
             )
-        if mode == "merge" and not self.key_columns:
+        if mode in ("merge", "follow") and not self.key_columns:
             raise ArgumentError(
-                "write_mode 'merge' must have key_columns: got none; "
+                f"write_mode {mode!r} must have key_columns: got none; "
                 "name the columns that identify a row"
             )
-        if mode == "incremental" and self.batch_id:
+        if isinstance(self.input_table, KafkaTopic) and self.segment_models:
             raise ArgumentError(
-                f"batch_id must not go with write_mode 'incremental': got {self.batch_id!r}; "
+                "segment_models must go with source 'table': got 'kafka' with topic "
+                f"{self.input_table.topic!r}; pass one model_uri"
+            )
+        if isinstance(self.input_table, KafkaTopic) and mode != "incremental":
+            raise ArgumentError(
+                f"write_mode must be 'incremental' for source 'kafka': got {mode!r}; "
+                "the checkpoint knows which messages are scored"
+            )
+        if self.trigger.interval_s is not None:
+            self._check_interval()
+        if self.is_stream and self.batch_id:
+            raise ArgumentError(
+                f"batch_id must not go with write_mode {mode!r}: got {self.batch_id!r}; "
                 "the checkpoint numbers its batches"
             )
-        if mode == "incremental" and not (self.checkpoint_location or self.output_table.path):
+        if self.is_stream and not (self.checkpoint_location or self.output_table.path):
             raise ArgumentError(
-                "write_mode 'incremental' into a named table must have checkpoint_location: got "
+                f"write_mode {mode!r} into a named table must have checkpoint_location: got "
                 "none; pass a folder of its own, for example /Volumes/main/ml/checkpoints/delay"
             )
+
+    def _check_interval(self) -> None:
+        given = f"an interval of {self.trigger.interval_s} s"
+        if not self.is_stream:
+            raise ArgumentError(
+                f"trigger must be 'available-now' for write_mode {self.write_mode!r}: got {given}; "
+                "leave it out, or use write_mode 'incremental' or 'follow'"
+            )
+        if is_serverless():
+            raise ArgumentError(
+                f"trigger must be 'available-now' on serverless compute: got {given}; start "
+                "available-now runs again and again, as the job score_stream of the bundle does"
+            )
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether a checkpoint knows which rows or changes of the input are scored."""
+        return self.write_mode in STREAM_MODES
 
     @property
     def checkpoint(self) -> str:
@@ -158,8 +195,8 @@ class BatchFacts:
         batch_id: Name of the batch.
         identity: Everything that decides the batch's rows and its target.
         job: Digest of the facts that each run of the job shares.
-        run: Number of the call of `score_table`; a call of write_mode "incremental" may write
-            several batches.
+        run: Number of the call of `score_table`; a call with a checkpoint may write several
+            batches.
         model_uri: URI of the pinned model.
         model_name: Registered model; None for a model that is not registered.
         model_version: Version of the registered model.
@@ -195,6 +232,22 @@ class BatchFacts:
     compute: str | None
 
     @property
+    def previous_batch(self) -> int | None:
+        """Batch whose tables the changes of this batch apply to; None for a batch of rows.
+
+        Only write_mode "follow" has batches of changes.
+        """
+        return self.identity.get("previous_batch")
+
+    @property
+    def write_action(self) -> Literal["append", "merge", "replace"]:
+        """How the scored rows go into the output table."""
+        if self.write_mode == "follow":
+            return "replace" if self.previous_batch is None else "merge"
+        actions: dict[str, Literal["merge", "replace"]] = {"merge": "merge", "replace": "replace"}
+        return actions.get(self.write_mode, "append")
+
+    @property
     def identity_text(self) -> str:
         """The identity as JSON."""
         return json.dumps(self.identity, sort_keys=True, ensure_ascii=False)
@@ -223,6 +276,34 @@ class Transaction:
 
     app_id: str
     app_version: int
+
+
+def parse_input(
+    source: str, input_table: str, topic: str, bootstrap_servers: str, connection_secret: str
+) -> Table | KafkaTopic:
+    """Return the input that these arguments of `score_table` name.
+
+    Raises:
+        ArgumentError: An argument of the source is missing, or one of the other source is given.
+        LinkError: The secret is no reference.
+    """
+    if source not in SOURCES:
+        raise ArgumentError(f"source must be one of {', '.join(SOURCES)}: got {source!r}")
+    for_topic = {"topic": topic, "bootstrap_servers": bootstrap_servers}
+    others = {**for_topic, "connection_secret": connection_secret}
+    if source == "kafka":
+        others = {"input_table": input_table}
+    for name, value in others.items():
+        if value:
+            # The value may be the secret itself.
+            given = "one" if name == "connection_secret" else repr(value)
+            raise ArgumentError(f"{name} must not go with source {source!r}: got {given}")
+    if source == "table":
+        return Table(require_value("input_table", input_table))
+    for name, value in for_topic.items():
+        require_value(name, value)
+    secret = SecretRef.parse(connection_secret) if connection_secret else None
+    return KafkaTopic(topic=topic, bootstrap_servers=bootstrap_servers, connection_secret=secret)
 
 
 def require_value(name: str, value: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -16,6 +17,7 @@ from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring.challenger import check_challenger
 from dbx_aml.scoring.column_binding import CHALLENGER, PREDICTION, SCORING, check_outputs
 from dbx_aml.scoring.environments import requirement_differences
+from dbx_aml.scoring.kafka import TEXT, KafkaTopic
 from dbx_aml.scoring.pinned_model import pin_model
 from dbx_aml.scoring.request import ResolvedRequest, ScoringRequest
 from dbx_aml.scoring.segments import pin_segment_models, read_segment_uris
@@ -44,15 +46,23 @@ def resolve_request(
         ScoringError: Another rule is broken; the message says which.
     """
     client = create_client(request.tracking_uri, request.registry_uri)
-    # Delta's stream keeps its own position.
+    # Delta's stream keeps its own position. The first run of "follow" reads a version.
     is_stream = request.write_mode == "incremental" and not request.dry_run
     # Spark looks up the tables while the model is downloaded.
     with ThreadPoolExecutor(1) as pool:
+        model = challenger = segments = None
+        if isinstance(request.input_table, KafkaTopic):
+            # The messages of a topic have the columns of the model.
+            report("resolving the model")
+            model = pin_model(cast(ModelUri, request.model_uri), client, folder)
+            request = replace(
+                request, input_table=replace(request.input_table, columns=model.inputs)
+            )
         report("checking the tables")
         rows = _read_input(spark, request)
         tables = pool.submit(check_tables, spark, request, rows, with_versions=not is_stream)
-        report("resolving the model")
-        challenger = segments = None
+        if model is None:
+            report("resolving the model")
         if request.segment_models and request.segment_column:
             column = _segment_column(request, rows.columns)
             given = request.segment_models
@@ -62,9 +72,9 @@ def resolve_request(
                 uris, column, default_uri, client, folder, skips_missing=is_template
             )
             model = segments.as_one_model(given if isinstance(given, str) else "segment_models")
-        else:
+        elif model is None:
             model = pin_model(cast(ModelUri, request.model_uri), client, folder)
-            check_outputs(model.outputs)
+        check_outputs(model.outputs)
         if request.challenger_uri is not None:
             folder = folder.with_name("challenger")
             challenger = pin_model(request.challenger_uri, client, folder)
@@ -135,7 +145,8 @@ def _segment_column(request: ScoringRequest, input_columns: Sequence[str]) -> st
 
 def _output_columns(request: ScoringRequest, input_columns: Sequence[str]) -> tuple[str, ...]:
     """Return the input columns that go into the output table."""
-    columns = request.output_columns or tuple(input_columns)
+    # The text of a message is for the quarantine.
+    columns = request.output_columns or tuple(name for name in input_columns if name != TEXT)
     for argument, names in (("output_columns", columns), ("key_columns", request.key_columns)):
         unknown_names = [name for name in names if name not in input_columns]
         if unknown_names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-ScoringStatus = Literal["scored", "already_scored", "no_new_rows", "planned"]
+ScoringStatus = Literal["scored", "already_scored", "no_new_rows", "stopped", "planned"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,8 @@ class ScoringResult:
 
     Args:
         status: "scored"; "already_scored" (this batch was in the tables); "no_new_rows"
-            (incremental, and the input table has no new rows); "planned" (dry run).
+            (a stream, and the input table has nothing new); "stopped" (a stream that was stopped
+            between two batches); "planned" (dry run).
         model_uri: URI of the version that scored, for example "models:/delay/3".
         model_name: Registered model; None for a model that is not registered.
         model_version: Version of the registered model.
@@ -28,10 +29,11 @@ class ScoringResult:
         batch: Number of the batch, in `_scoring.batch` and in the ledger; None where nothing was
             scored.
         batch_id: Name of the batch in the ledger; None where nothing was scored.
-        rows_read: Rows of the batch.
+        rows_read: Rows of the batch; of write_mode "follow" without `rows_deleted`.
         rows_scored: Rows of the batch in the output table.
         rows_quarantined: Rows of the batch in the quarantine table.
         seconds: Time from start to end.
+        rows_deleted: Rows that left both tables because the input has them no more.
         rows_removed: Rows of a batch that was scored before, which are no longer in the tables.
         removed_by: Commit that removed them from the output table, where it is known.
         plan: Plan of a dry run, else None.
@@ -56,6 +58,7 @@ class ScoringResult:
     rows_scored: int
     rows_quarantined: int
     seconds: float
+    rows_deleted: int = 0
     rows_removed: int = 0
     removed_by: str | None = None
     plan: dict[str, Any] | None = None

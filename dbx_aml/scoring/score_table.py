@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dbx_aml._common.errors import TooManyQuarantinedRowsError
 from dbx_aml._common.json_content import parse_json
@@ -16,16 +16,19 @@ from dbx_aml._common.log import get_logger
 from dbx_aml.local.spark import current_spark
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring import plan, stream
-from dbx_aml.scoring.batch import score_batch
+from dbx_aml.scoring.batch import batch_facts, score_batch
 from dbx_aml.scoring.batch_identity import batch_identity
 from dbx_aml.scoring.bind import BoundRequest, bind_request
+from dbx_aml.scoring.checkpoint import last_offset, version_of_offset
 from dbx_aml.scoring.delta_table import Table
 from dbx_aml.scoring.estimate import describe_estimate, estimate_request
+from dbx_aml.scoring.follow import follow_input, newest_first
 from dbx_aml.scoring.ledger import LedgerEntry
 from dbx_aml.scoring.output_rows import needed_columns, output_expressions
 from dbx_aml.scoring.partitions import choose_partitions
 from dbx_aml.scoring.request import (
     ScoringRequest,
+    parse_input,
     require_value,
     split_names,
 )
@@ -44,11 +47,15 @@ _ADDS_ROWS = ("WRITE", "STREAMING UPDATE", "MERGE")
 
 def score_table(
     *,
-    input_table: str,
     output_table: str,
+    input_table: str = "",
     model_uri: str | None = None,
     segment_column: str | None = None,
     segment_models: str | Mapping[str, str] | None = None,
+    source: str = "table",
+    topic: str = "",
+    bootstrap_servers: str = "",
+    connection_secret: str = "",
     tracking_uri: str | None = None,
     registry_uri: str | None = None,
     quarantine_table: str | None = None,
@@ -59,6 +66,7 @@ def score_table(
     replace_where: str | None = None,
     challenger_uri: str | None = None,
     checkpoint_location: str | None = None,
+    trigger: str = "available-now",
     batch_id: str | None = None,
     max_quarantined_rows: str | int = "1%",
     env_manager: str = "local",
@@ -82,6 +90,13 @@ def score_table(
         segment_models: Model URI of each segment: a JSON file such as {"north": "models:/n@a"}, a
             table with the columns segment and model_uri, or a URI with the column in braces, for
             example "models:/delay_{region}@champion". In Python also a dictionary.
+        source: "table", or "kafka" for the messages of a Kafka topic or an event hub, in the place
+            of `input_table`. The value of a message is a JSON object with the model's columns.
+        topic: Topic, for source "kafka".
+        bootstrap_servers: Hosts of the brokers, for example "ana.servicebus.windows.net:9093".
+        connection_secret: Place of the login, "<scope>/<key>" of a Databricks secret or
+            "env:<variable>": a connection string of an event hub, or a line of Kafka's
+            `sasl.jaas.config`. Default: none.
         tracking_uri: MLflow tracking URI. Default: MLflow's current one.
         registry_uri: MLflow registry URI. Default: MLflow's current one.
         quarantine_table: Table for the rows that cannot be scored. Default: the output's name
@@ -89,15 +104,18 @@ def score_table(
         row_filter: SQL predicate on the input, for example "month = 10".
         output_columns: Input columns for the output table, as a list or as one text with commas.
             Default: all.
-        key_columns: Columns that identify a row, for write_mode "merge".
+        key_columns: Columns that identify a row, for write_mode "merge" or "follow".
         write_mode: "append", "incremental" (only the rows that the checkpoint has not seen),
-            "merge" (on `key_columns`) or "replace" (all rows, or the rows of `replace_where`).
+            "merge" (on `key_columns`), "replace" (all rows, or the rows of `replace_where`) or
+            "follow" (inserts, updates and deletes of the input, on `key_columns`).
         replace_where: SQL predicate on the output that every scored row must satisfy, for
             write_mode "replace".
         challenger_uri: Second model for the same rows, for example "models:/delay@challenger"; its
             predictions are in the column `_challenger`, and how far both agree is in the ledger.
-        checkpoint_location: Folder, for write_mode "incremental". Default for an output table
-            that is named by its path: that path with "_checkpoint".
+        checkpoint_location: Folder, for write_mode "incremental" or "follow". Default for an
+            output table that is named by its path: that path with "_checkpoint".
+        trigger: "available-now" (score what there is, then end), or the interval of a stream that
+            runs until it is stopped, for example "30 seconds"; not on serverless compute.
         batch_id: Name of the batch. Default: derived from what decides the rows: the pinned model's
             content, the input's id and the version of its data, filter, columns and write mode.
         max_quarantined_rows: Count or percentage, for example 100 or "1%".
@@ -106,7 +124,8 @@ def score_table(
         price_per_core_hour: Price of an hour of one core, for the cost in the plan of a dry run.
         rescore: Whether to score a batch again whose rows were removed, or whose batch id named
             other rows, in its place. For write_mode "incremental": whether a new checkpoint scores
-            all rows, though the output has rows of this input.
+            all rows, though the output has rows of this input. For "follow": whether all rows
+            are scored again, in the place of what both tables have.
         dry_run: Whether to return the plan only and write nothing. The model is timed on up to
             10,000 rows, for at most 5 seconds.
         spark: Session. Default: the active one, else a local one.
@@ -138,7 +157,9 @@ def score_table(
         model_uri=ModelUri.parse(model_uri) if model_uri else None,
         tracking_uri=tracking_uri or None,
         registry_uri=registry_uri or None,
-        input_table=Table(require_value("input_table", input_table)),
+        input_table=parse_input(
+            source or "table", input_table, topic, bootstrap_servers, connection_secret
+        ),
         output_table=output,
         quarantine_table=Table(quarantine_table or output.sibling("quarantine").name),
         row_filter=row_filter or None,
@@ -147,6 +168,7 @@ def score_table(
         write_mode=write_mode or "append",
         replace_where=replace_where or None,
         checkpoint_location=checkpoint_location or None,
+        trigger=plan.parse_trigger(trigger or "available-now"),
         batch_id=batch_id or None,
         max_quarantined_rows=plan.parse_quarantine_limit(max_quarantined_rows),
         env_manager=env_manager or "local",
@@ -158,7 +180,7 @@ def score_table(
     )
     report_progress = progress or _log_progress
     report_progress("starting Spark", 0, 0)
-    spark = spark or current_spark()
+    spark = spark or current_spark(kafka=source == "kafka")
     with (
         TemporaryDirectory(prefix="dbx_aml_") as folder,
         watch_progress(spark, report_progress) as report,
@@ -167,13 +189,16 @@ def score_table(
         bound = bind_request(spark, resolved, report)
         if dry_run:
             return replace(_result(bound, "planned", start_time, []), plan=_plan(bound, price))
-        if request.write_mode == "incremental":
+        if request.is_stream:
             return _stream_result(bound, start_time)
         return _batch_result(bound, start_time)
 
 
 def _batch_result(bound: BoundRequest, start_time: float) -> ScoringResult:
-    written = score_batch(bound, _batch_id(bound), partial(_read_rows, bound))
+    resolved = bound.resolved
+    versions = resolved.input_version, resolved.input_version
+    facts = batch_facts(bound, _batch_id(bound), resolved.run, versions)
+    written = score_batch(bound, facts, partial(_read_rows, bound))
     status: ScoringStatus = "scored" if written.is_new else "already_scored"
     result = _result(bound, status, start_time, [written.entry])
     result = replace(result, rows_removed=written.rows_removed, removed_by=written.removed_by)
@@ -182,9 +207,13 @@ def _batch_result(bound: BoundRequest, start_time: float) -> ScoringResult:
 
 
 def _stream_result(bound: BoundRequest, start_time: float) -> ScoringResult:
-    streamed = stream.score_new_rows(bound)
+    if bound.request.write_mode == "follow":
+        streamed = follow_input(bound, partial(_read_rows, bound))
+    else:
+        streamed = stream.score_new_rows(bound)
     entries = streamed.entries
-    result = _result(bound, "scored" if entries else "no_new_rows", start_time, entries)
+    status: ScoringStatus = "scored" if entries else "no_new_rows"
+    result = _result(bound, "stopped" if streamed.is_stopped else status, start_time, entries)
     result = replace(result, rows_removed=streamed.rows_removed)
     if not entries:
         version = bound.request.input_table.version(bound.spark)
@@ -227,6 +256,7 @@ def _result(
         rows_read=sum(entry.rows_read for entry in entries),
         rows_scored=sum(entry.rows_scored for entry in entries),
         rows_quarantined=sum(entry.rows_quarantined for entry in entries),
+        rows_deleted=sum(entry.rows_deleted for entry in entries),
         seconds=time.monotonic() - start_time,
         expected_seconds=_expected_seconds(newest),
     )
@@ -283,17 +313,13 @@ def _plan(bound: BoundRequest, price_per_core_hour: float | None) -> dict[str, A
         "max_quarantined_rows": request.max_quarantined_rows.text,
         "time_zone": resolved.time_zone,
     }
-    if request.write_mode == "incremental":
-        last_version = stream.last_offset(bound.spark, request.checkpoint)
+    row_count = None
+    if request.is_stream:
         result["checkpoint_location"] = request.checkpoint
-        if last_version is None:
-            versions = "all"
-        elif last_version == resolved.input_version:
-            versions = "none"
-        else:
-            versions = f"{last_version + 1} to {resolved.input_version}"
-        result["input_versions_to_read"] = versions
-        row_count = _new_rows(bound, last_version)
+        if resolved.input.kind == "delta":
+            last_version = _last_version(bound)
+            result["input_versions_to_read"] = _versions_to_read(bound, last_version)
+            row_count = _new_rows(bound, last_version)
     else:
         result["batch_id"] = _batch_id(bound)
         result["files_to_read"] = len(rows.inputFiles())
@@ -309,11 +335,29 @@ def _plan(bound: BoundRequest, price_per_core_hour: float | None) -> dict[str, A
 
 def _new_rows(bound: BoundRequest, last_version: int | None) -> int:
     """Return the rows that a stream will read, from the statistics of the input and its commits."""
-    table = bound.request.input_table
+    table = cast(Table, bound.request.input_table)
     if last_version is None:
         return table.read(bound.spark).count()
     commits = table.history(bound.spark, None)
     return sum(c.rows for c in commits if c.version > last_version and c.operation in _ADDS_ROWS)
+
+
+def _last_version(bound: BoundRequest) -> int | None:
+    """Return the newest input version that a stream has scored; None before its first run."""
+    if bound.request.write_mode == "follow":
+        newest = next(iter(newest_first(bound)), None)
+        return newest.facts.input_version_to if newest else None
+    offset = last_offset(bound.spark, bound.request.checkpoint)
+    return version_of_offset(offset) if offset else None
+
+
+def _versions_to_read(bound: BoundRequest, last_version: int | None) -> str:
+    """Return the versions of the input that a stream would read, in words."""
+    if last_version is None:
+        return "all"
+    if last_version == bound.resolved.input_version:
+        return "none"
+    return f"{last_version + 1} to {bound.resolved.input_version}"
 
 
 def _log_progress(step: str, done: int, total: int) -> None:

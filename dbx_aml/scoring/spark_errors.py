@@ -41,7 +41,7 @@ _PROCESS_ENDS = (
 
 def process_end_error(err: Exception) -> ScoringError | None:
     """Return the error that says how the model ended Spark's Python worker, or None."""
-    text = _full_text(err)
+    text = full_text(err)
     for pattern, process_end in _PROCESS_ENDS:
         if re.search(pattern, text):
             fatal = re.search(r"(?:Fatal Python error|Windows fatal exception): (.*)", text)
@@ -71,13 +71,14 @@ def name_process_end() -> Iterator[None]:
         raise known_error from err
 
 
-def _full_text(err: Exception) -> str:
+def full_text(err: Exception) -> str:
+    """Return the message of an error with the causes that Java has for it."""
     return f"{err}\n{getattr(err, '_stackTrace', '') or ''}"
 
 
 def spark_error_line(err: Exception) -> str:
     """Return the cause of a Spark error in one line, without the stacks of Java and Python."""
-    text = _full_text(err)
+    text = full_text(err)
     for cause in _CAUSES:
         if cause in text:
             return cause

@@ -73,6 +73,18 @@ def larger_arrow_batches(spark: SparkSession, rows: int | None) -> Iterator[None
                 _restore_arrow_rows.pop()()
 
 
+def can_set(spark: SparkSession, key: str) -> bool:
+    """Return whether this compute allows a setting."""
+    try:
+        old_value = spark.conf.get(key, None)
+        spark.conf.set(key, old_value or "")
+        if old_value is None:
+            spark.conf.unset(key)
+    except AnalysisException:
+        return False
+    return True
+
+
 def _change_settings(spark: SparkSession, settings: Mapping[str, str]) -> Callable[[], None]:
     """Change settings and return the function that restores the old ones."""
     old_values: dict[str, str | None] = {}

@@ -1,36 +1,51 @@
-"""Score the new rows of a Delta table as a stream: each micro-batch is written once."""
+"""Score a Delta table as a stream: each micro-batch is written once.
+
+A micro-batch of write_mode "incremental" is new rows, one of write_mode "follow" the last change
+of each key.
+"""
 
 from __future__ import annotations
 
 import json
-import re
 import time
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pyspark.errors import AnalysisException
-
 from dbx_aml._common.errors import ScoringError
 from dbx_aml._common.log import get_logger
-from dbx_aml._common.text import sql_identifier, sql_literal
+from dbx_aml._common.stop_request import StopRequest, catch_stop_signals
+from dbx_aml._common.text import plural, sql_literal
+from dbx_aml.scoring.auto_loader import read_new_files
 from dbx_aml.scoring.batch import batch_facts, finish_batch, write_batch
 from dbx_aml.scoring.batch_identity import differences
 from dbx_aml.scoring.bind import BoundRequest, PinnedUris, bind_pinned_uri
+from dbx_aml.scoring.changes import last_changes
+from dbx_aml.scoring.checkpoint import (
+    last_offset,
+    query_id,
+    read_offset,
+    stream_folders,
+    version_of_offset,
+)
+from dbx_aml.scoring.kafka import KafkaTopic
 from dbx_aml.scoring.ledger import OVER_LIMIT, SCORED, Ledger, LedgerEntry
-from dbx_aml.scoring.request import BatchFacts, ResolvedRequest, ScoringRequest, Transaction
+from dbx_aml.scoring.request import BatchFacts, ResolvedRequest, Transaction
+from dbx_aml.scoring.sole_writer import check_sole_writer
 from dbx_aml.scoring.spark_errors import SPARK_ERRORS
 from dbx_aml.scoring.stream_errors import stream_error
 from dbx_aml.scoring.table_identity import identify_table
+from dbx_aml.scoring.unasked_rows import UNREADABLE
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 log = get_logger(__name__)
 
-# The bound request of each running stream, and whether it has written a batch. Spark calls back in
-# this process; with Spark Connect in a worker beside the server, which binds the model again.
-_streams: dict[ResolvedRequest, tuple[BoundRequest, list[int]]] = {}
+# Time between two looks at a running stream.
+_POLL_INTERVAL_S = 1
+# Text of the error that ends a stream before its next micro-batch.
+_ENDED = "dbx_aml: the stream ends between two batches"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +57,48 @@ class StreamResult:
         pending: Earlier batches of the stream whose run ended with too many quarantined rows,
             and which no run has passed since.
         rows_removed: Rows of the stream's newest earlier batch that are no longer in the output.
+        is_stopped: Whether a signal stopped it.
     """
 
     entries: list[LedgerEntry]
     pending: list[LedgerEntry]
     rows_removed: int = 0
+    is_stopped: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamStart:
+    """The position in the input from which a stream reads.
+
+    Args:
+        checkpoint: Folder of the checkpoint.
+        version: First version of the input to read; None where the checkpoint says it, or for all
+            rows.
+        offsets: First offsets of a topic to read, as JSON; None as for `version`.
+        previous: Newest batch of the output; None for write_mode "incremental".
+    """
+
+    checkpoint: str
+    version: int | None = None
+    offsets: str | None = None
+    previous: LedgerEntry | None = None
+
+
+@dataclass(kw_only=True)
+class _RunningStream:
+    """State of a stream from one micro-batch to the next."""
+
+    bound: BoundRequest
+    previous: LedgerEntry | None
+    stop: StopRequest
+    has_written: bool = False
+    rows_read: int = 0
+    rows_quarantined: int = 0
+
+
+# Spark calls back in this process; with Spark Connect in a worker beside the server, which binds
+# the model again.
+_streams: dict[ResolvedRequest, _RunningStream] = {}
 
 
 def score_new_rows(bound: BoundRequest) -> StreamResult:
@@ -56,41 +108,80 @@ def score_new_rows(bound: BoundRequest) -> StreamResult:
         ScoringError: A micro-batch failed, the input is not append-only, another job uses the
             checkpoint, or the checkpoint belongs to other tables, another filter or other columns.
     """
-    spark, request, resolved = bound.spark, bound.request, bound.resolved
-    entries = _stream_entries(bound)
-    query_id = _query_id(spark, request.checkpoint)
-    own = [entry for entry in entries if entry.facts.batch_id.startswith(f"{query_id}/")]
-    start_version = None
-    if last_offset(spark, request.checkpoint) is not None:
+    spark, request = bound.spark, bound.request
+    entries = stream_entries(bound)
+    stream_id = query_id(spark, request.checkpoint)
+    own = [entry for entry in entries if entry.facts.batch_id.startswith(f"{stream_id}/")]
+    start = StreamStart(checkpoint=request.checkpoint)
+    if last_offset(spark, request.checkpoint) is not None or stream_folders(
+        spark, request.checkpoint
+    ):
         _check_checkpoint(bound, own)
     elif not own and not request.rescore:
-        start_version = _find_start_version(bound, entries)
-        newest = request.input_table.version(spark)
-        if start_version is not None and newest is not None and start_version > newest:
-            return StreamResult(entries=[], pending=_pending(entries))
+        newest = _find_newest(bound, entries)
+        if newest is not None:
+            own = entries
+            start = _start_after(newest, start)
     rows_removed = _count_removed(bound, own)
-    _streams[resolved] = bound, []
-    try:
-        bound.report("reading new rows")
-        query = (
-            _read_stream(spark, request, start_version)
-            .writeStream.foreachBatch(partial(_score_micro_batch, resolved))
-            .option("checkpointLocation", request.checkpoint)
-            .trigger(availableNow=True)
-            .start()
-        )
-        query.awaitTermination()
-    except SPARK_ERRORS as err:
-        raise stream_error(err, request) from err
-    finally:
-        del _streams[resolved]
-    # With Spark Connect the batches were written in another process.
-    written = [entry for entry in _stream_entries(bound) if entry.facts.run == resolved.run]
+    is_stopped = run_stream(bound, start)
     return StreamResult(
-        entries=sorted(written, key=lambda entry: entry.facts.batch),
-        pending=_pending(own),
+        entries=entries_of_run(bound),
+        pending=pending(own),
         rows_removed=rows_removed,
+        is_stopped=is_stopped,
     )
+
+
+def run_stream(bound: BoundRequest, start: StreamStart) -> bool:
+    """Run a stream until it has scored all new rows, or until it is stopped.
+
+    Returns:
+        True if it was stopped.
+
+    Raises:
+        ScoringError: A micro-batch failed, or the input cannot be read on.
+    """
+    request, resolved = bound.request, bound.resolved
+    with catch_stop_signals() as stop:
+        if not _await_version(bound, start.version, stop):
+            return stop.is_requested
+        _streams[resolved] = _RunningStream(bound=bound, previous=start.previous, stop=stop)
+        query = None
+        try:
+            bound.report("reading new rows")
+            query = (
+                _read_stream(bound, start)
+                .writeStream.foreachBatch(partial(_score_micro_batch, resolved, start))
+                .option("checkpointLocation", start.checkpoint)
+                .trigger(**request.trigger.spark_arguments)
+                .start()
+            )
+            while not query.awaitTermination(_POLL_INTERVAL_S):
+                # A batch that begins after the request ends itself, before it writes.
+                if stop.is_requested and not query.status["isTriggerActive"]:
+                    query.stop()
+        except SPARK_ERRORS as err:
+            if _ENDED not in str(err):
+                version = request.input_table.version(bound.spark)
+                raise stream_error(err, request, version) from err
+        finally:
+            del _streams[resolved]
+            if query is not None and query.isActive:
+                query.stop()
+    return stop.is_requested
+
+
+def _await_version(bound: BoundRequest, version: int | None, stop: StopRequest) -> bool:
+    """Wait for the first version that a stream reads; return whether the input has it.
+
+    Delta refuses a stream from a version that does not exist yet.
+    """
+    interval_s = bound.request.trigger.interval_s
+    while version is not None and version > (bound.request.input_table.version(bound.spark) or 0):
+        bound.report("waiting for new rows")
+        if interval_s is None or stop.wait(interval_s):
+            return False
+    return True
 
 
 def mark_runs(bound: BoundRequest, result: StreamResult, *, is_over_limit: bool) -> None:
@@ -102,30 +193,49 @@ def mark_runs(bound: BoundRequest, result: StreamResult, *, is_over_limit: bool)
         ledger.set_state(numbers, state)
 
 
-def _pending(entries: list[LedgerEntry]) -> list[LedgerEntry]:
+def pending(entries: list[LedgerEntry]) -> list[LedgerEntry]:
+    """Return the batches whose run ended with too many quarantined rows."""
     return [entry for entry in entries if entry.state == OVER_LIMIT]
 
 
-def _stream_entries(bound: BoundRequest) -> list[LedgerEntry]:
-    """Return the newest batches of streams in the output table, newest first."""
+def stream_entries(bound: BoundRequest, condition: str = "true") -> list[LedgerEntry]:
+    """Return the newest batches of the write mode in the output table, newest first.
+
+    Args:
+        bound: Bound request.
+        condition: SQL predicate of further batches.
+    """
     output = bound.request.output_table
     identity = bound.resolved.output or identify_table(bound.spark, output)
     if identity is None:
         return []
-    entries = Ledger(bound.spark, output, identity.id).read()
-    return [entry for entry in entries if entry.facts.write_mode == "incremental"]
+    entries = Ledger(bound.spark, output, identity.id).read(condition)
+    return [entry for entry in entries if entry.facts.write_mode == bound.request.write_mode]
 
 
-def _stream_identity(bound: BoundRequest) -> dict[str, Any]:
+def entries_of_run(bound: BoundRequest) -> list[LedgerEntry]:
+    """Return the batches that this call has written, oldest first.
+
+    With Spark Connect they were written in another process.
+    """
+    run = bound.resolved.run
+    entries = stream_entries(bound, f"run = {run}")
+    return [entry for entry in reversed(entries) if entry.facts.run == run]
+
+
+def stream_identity(bound: BoundRequest) -> dict[str, Any]:
     """Return what a checkpoint belongs to, beside its output table."""
     request, resolved = bound.request, bound.resolved
-    return {
+    identity = {
         "input_table": resolved.input.name,
         "input_id": resolved.input.id,
         "row_filter": request.row_filter,
         "output_columns": list(request.output_columns or ()),
         "quarantine_table": resolved.quarantine_name,
     }
+    if request.key_columns:
+        identity["key_columns"] = list(request.key_columns)
+    return identity
 
 
 def _check_checkpoint(bound: BoundRequest, own: list[LedgerEntry]) -> None:
@@ -138,7 +248,7 @@ def _check_checkpoint(bound: BoundRequest, own: list[LedgerEntry]) -> None:
             f"{request.output_table.name!r}; pass another checkpoint_location to score all rows "
             "again"
         )
-    changes = differences(own[0].facts.identity.get("stream", {}), _stream_identity(bound))
+    changes = differences(own[0].facts.identity.get("stream", {}), stream_identity(bound))
     if changes:
         raise ScoringError(
             f"checkpoint_location must belong to one job: got {request.checkpoint!r}, where "
@@ -146,31 +256,40 @@ def _check_checkpoint(bound: BoundRequest, own: list[LedgerEntry]) -> None:
         )
 
 
-def _find_start_version(bound: BoundRequest, entries: list[LedgerEntry]) -> int | None:
-    """Return the version to go on from where a checkpoint was lost; None to score all rows.
+def _start_after(entry: LedgerEntry, start: StreamStart) -> StreamStart:
+    """Return where a stream with a new checkpoint goes on after a batch."""
+    if entry.facts.input_version_to is not None:
+        return replace(start, version=entry.facts.input_version_to + 1)
+    return replace(start, offsets=json.dumps(entry.facts.identity["offsets"]))
+
+
+def _find_newest(bound: BoundRequest, entries: list[LedgerEntry]) -> LedgerEntry | None:
+    """Return the batch to go on after where a checkpoint was lost; None to score all rows.
 
     Raises:
         ScoringError: The lost checkpoint ended within a version.
     """
     request = bound.request
-    identity = _stream_identity(bound)
+    identity = stream_identity(bound)
     same = [e for e in entries if e.facts.identity.get("stream") == identity]
     if not same:
         return None
     version = same[0].facts.input_version_to
-    if version is None or same[0].facts.identity.get("is_partial_version"):
+    has_files = bound.resolved.input.kind == "file"
+    if has_files or same[0].facts.identity.get("is_partial_version"):
+        # Only the checkpoint knows which files Auto Loader has read.
+        part = "" if has_files else f" up to a part of version {version}"
         raise ScoringError(
             f"checkpoint_location must be the one of the earlier runs: got {request.checkpoint!r}, "
-            f"a new one, though {request.output_table.name!r} has rows of this input up to a part "
-            f"of version {version}; restore the old folder, or pass rescore=True to score all rows "
-            "again"
+            f"a new one, though {request.output_table.name!r} has rows of this input{part}; "
+            "restore the old folder, or pass rescore=True to score all rows again"
         )
     log.warning(
         "checkpoint is new, but the output has this input's rows up to version=%s: going on "
         "from there; pass rescore=True to score all rows again",
-        version,
+        version if version is not None else same[0].facts.identity["offsets"],
     )
-    return version + 1
+    return same[0]
 
 
 def _count_removed(bound: BoundRequest, own: list[LedgerEntry]) -> int:
@@ -186,108 +305,111 @@ def _count_removed(bound: BoundRequest, own: list[LedgerEntry]) -> int:
     return removed
 
 
-def _read_stream(
-    spark: SparkSession, request: ScoringRequest, start_version: int | None
-) -> DataFrame:
-    reader, table = spark.readStream, request.input_table
-    if start_version is not None:
-        reader = reader.option("startingVersion", str(start_version))
+def _read_stream(bound: BoundRequest, start: StreamStart) -> DataFrame:
+    request, reader = bound.request, bound.spark.readStream
+    table, row_filter = request.input_table, request.row_filter
+    if isinstance(table, KafkaTopic):
+        rows = table.read_stream(bound.spark, start.offsets)
+        return rows.where(f"({row_filter}\n) OR {UNREADABLE} IS NOT NULL") if row_filter else rows
+    if bound.resolved.input.kind == "file":
+        rows = read_new_files(bound.spark, table)
+        return rows.where(row_filter) if row_filter else rows
+    if start.version is not None:
+        reader = reader.option("startingVersion", str(start.version))
+    if request.write_mode == "follow":
+        reader = reader.option("readChangeFeed", "true")
     rows = reader.format("delta").load(table.path) if table.path else reader.table(table.name)
-    return rows.where(request.row_filter) if request.row_filter else rows
+    return rows.where(row_filter) if row_filter else rows
 
 
-def _score_micro_batch(resolved: ResolvedRequest, rows: DataFrame, number: int) -> None:
+def _score_micro_batch(
+    resolved: ResolvedRequest, start: StreamStart, rows: DataFrame, number: int
+) -> None:
     """Score one micro-batch; Spark calls this, on Connect in another process."""
     spark = rows.sparkSession
     if resolved not in _streams:
         bound = bind_pinned_uri(spark, resolved, PinnedUris.of_request(resolved), log.info)
-        _streams[resolved] = bound, []
-    bound, numbers = _streams[resolved]
-    checkpoint = resolved.request.checkpoint
-    query_id = _query_id(spark, checkpoint)
-    offset = _read_offset(spark, checkpoint, number)
-    version = _version_of_offset(offset)
-    facts = batch_facts(bound, f"{query_id}/{number}", time.time_ns() // 1000, (None, version))
-    identity = {
-        **facts.identity,
-        "stream": _stream_identity(bound),
-        "is_partial_version": int(offset["index"]) >= 0,
-    }
-    facts = replace(facts, identity=identity, job=str(query_id))
+        _streams[resolved] = _RunningStream(
+            bound=bound, previous=start.previous, stop=StopRequest()
+        )
+    stream = _streams[resolved]
+    if stream.stop.is_requested:
+        raise ScoringError(_ENDED)
+    facts = _micro_batch_facts(stream, start.checkpoint, spark, number)
+    if facts.write_mode == "follow":
+        rows = last_changes(rows, resolved.request.key_columns)
     # Only the first micro-batch of a run may be one that an earlier run has written.
-    if numbers or not _is_written(bound, facts, rows):
-        transaction = Transaction(app_id=f"dbx_aml/{query_id}", app_version=number)
-        write_batch(bound, facts, rows, transaction)
-    numbers.append(number)
+    entry = None if stream.has_written else _find_written(stream.bound, facts, rows)
+    if entry is None:
+        if stream.previous is not None:
+            check_sole_writer(stream.bound, stream.previous, facts, is_first=not stream.has_written)
+        transaction = Transaction(app_id=f"dbx_aml/{facts.job}", app_version=number)
+        entry = write_batch(stream.bound, facts, rows, transaction).entry
+    stream.has_written = True
+    if stream.previous is not None:
+        stream.previous = entry
+    _report_progress(stream, entry)
+    limit = resolved.request.max_quarantined_rows
+    # A run of all that there is looks at the limit when it ends.
+    is_endless = resolved.request.trigger.interval_s is not None
+    if is_endless and limit.is_exceeded(stream.rows_quarantined, stream.rows_read):
+        raise ScoringError(_ENDED)
 
 
-def _is_written(bound: BoundRequest, facts: BatchFacts, rows: DataFrame) -> bool:
-    """Return whether an earlier run has committed a micro-batch, and finish that micro-batch."""
+def _micro_batch_facts(
+    stream: _RunningStream, checkpoint: str, spark: SparkSession, number: int
+) -> BatchFacts:
+    """Return the facts about a micro-batch."""
+    stream_id = query_id(spark, checkpoint)
+    offset = read_offset(spark, checkpoint, number)
+    first_version = version = None
+    identity: dict[str, Any] = {"stream": stream_identity(stream.bound)}
+    if stream.bound.resolved.input.kind == "delta":
+        version = version_of_offset(offset)
+    else:
+        identity["offsets"] = offset
+    if stream.previous is not None:
+        identity["previous_batch"] = stream.previous.facts.batch
+        first_version = (stream.previous.facts.input_version_to or 0) + 1
+    elif version is not None:
+        identity["is_partial_version"] = int(offset["index"]) >= 0
+    batch = time.time_ns() // 1000
+    facts = batch_facts(
+        stream.bound, f"{stream_id}/{number}", batch, (first_version, version), **identity
+    )
+    return replace(facts, job=str(stream_id))
+
+
+def _report_progress(stream: _RunningStream, entry: LedgerEntry) -> None:
+    """Say what a micro-batch had, how fast it was, and how far the input is ahead."""
+    stream.rows_read += entry.rows_read
+    stream.rows_quarantined += entry.rows_quarantined
+    newest = stream.bound.request.input_table.version(stream.bound.spark)
+    rate = entry.rows_read / entry.seconds if entry.seconds else 0.0
+    text = (
+        f"batch {entry.facts.batch_id.rpartition('/')[2]}: {plural(entry.rows_read, 'row')}, "
+        f"{rate:,.0f} rows a second"
+    )
+    if newest is not None:
+        lag = max(newest - (entry.facts.input_version_to or 0), 0)
+        text += f", {plural(lag, 'version')} behind"
+    stream.bound.report(text)
+    log.info("%s", text)
+
+
+def _find_written(bound: BoundRequest, facts: BatchFacts, rows: DataFrame) -> LedgerEntry | None:
+    """Return a micro-batch that an earlier run has committed, after its end; else None."""
     output = bound.request.output_table
-    if bound.resolved.output is None:
-        return False
+    identity = bound.resolved.output
+    if identity is None:
+        return None
     condition = f"batch_id = {sql_literal(facts.batch_id)}"
-    entries = Ledger(bound.spark, output, bound.resolved.output.id).read(condition)
-    if any(entry.facts.batch_id == facts.batch_id for entry in entries):
-        return True
+    for entry in Ledger(bound.spark, output, identity.id).read(condition):
+        if entry.facts.batch_id == facts.batch_id:
+            return entry
     commit = output.find_commit(bound.spark, "batch_id", facts.batch_id)
     if commit is None:
-        return False
+        return None
     # The batch counts for the run that finishes it.
     commit.metadata["run"] = facts.run
-    finish_batch(bound, commit, lambda _: rows)
-    return True
-
-
-def _query_id(spark: SparkSession, checkpoint: str) -> str | None:
-    """Return the id of a checkpoint's stream; None for a checkpoint that does not exist yet."""
-    try:
-        lines = _read_lines(spark, f"{_glob_pattern(checkpoint)}/metadata")
-    except AnalysisException:
-        return None
-    return next((str(json.loads(line)["id"]) for line in lines if line.startswith("{")), None)
-
-
-def _read_offset(spark: SparkSession, checkpoint: str, number: int) -> dict[str, Any]:
-    """Return the position in the input table at the end of a micro-batch."""
-    lines = _read_lines(spark, f"{_glob_pattern(checkpoint)}/offsets/{number}")
-    documents = [json.loads(line) for line in lines if line.startswith("{")]
-    return next(document for document in documents if "reservoirVersion" in document)
-
-
-def _glob_pattern(folder: str) -> str:
-    """Return the pattern that stands for a folder of this name alone.
-
-    Spark reads each path as a pattern of Hadoop's file systems, also "ck [1]" or "ck*".
-    """
-    return re.sub(r"([\\*?\[\]{},])", r"\\\1", folder)
-
-
-def _read_lines(spark: SparkSession, pattern: str) -> list[str]:
-    files = sql_identifier(pattern)
-    return [line for (line,) in spark.sql(f"SELECT value FROM text.{files}").collect()]
-
-
-def last_offset(spark: SparkSession, checkpoint_location: str) -> int | None:
-    """Return the table version that a checkpoint's micro-batches have scored, or None."""
-    folder = _glob_pattern(checkpoint_location)
-    try:
-        files = spark.sql(
-            "SELECT max(CAST(element_at(split(_metadata.file_path, '/'), -1) AS INT)) "
-            f"FROM text.{sql_identifier(f'{folder}/commits')}"
-        ).collect()
-        if files[0][0] is None:
-            return None
-        last_line = _read_lines(spark, f"{folder}/offsets/{files[0][0]}")[-1]
-        return _version_of_offset(json.loads(last_line))
-    except AnalysisException:
-        return None
-
-
-def _version_of_offset(offset: dict[str, Any]) -> int:
-    """Return the last table version that a Delta stream's offset covers.
-
-    Source: Delta's `DeltaSourceOffset`: a negative index stands before a version's first file.
-    """
-    version = int(offset["reservoirVersion"])
-    return version - 1 if int(offset["index"]) < 0 else version
+    return finish_batch(bound, commit, lambda _: rows)

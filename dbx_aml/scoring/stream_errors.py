@@ -10,7 +10,11 @@ from dbx_aml._common.errors import ScoringError
 from dbx_aml.scoring.request import ScoringRequest
 from dbx_aml.scoring.spark_errors import spark_error_line
 
-_START_AGAIN = "pass a new checkpoint_location and a new output_table, or use write_mode 'merge'"
+_START_AGAIN = {
+    "incremental": "pass a new checkpoint_location and a new output_table, or use write_mode "
+    "'merge'",
+    "follow": "pass rescore=True to score all rows of version {version} again",
+}
 # Text in an error of Delta's stream -> the fault of the input table. The first match counts.
 # Source: Delta's `delta-error-classes.json` and `DeltaErrors`, 2026-11.
 _INPUT_PROBLEMS = (
@@ -29,6 +33,11 @@ _INPUT_PROBLEMS = (
         "|FileNotFoundException",
         "must have the files of the versions that the checkpoint has not scored",
         "where VACUUM or a person deleted some of them",
+    ),
+    (
+        "DELTA_MISSING_CHANGE_DATA|DELTA_CHANGE_DATA_FEED_INCOMPATIBLE",
+        "must have its change feed in each version that is not scored",
+        "whose delta.enableChangeDataFeed was off for some of them",
     ),
     (
         "DELTA_LOG_FILE_NOT_FOUND|DELTA_MISSING_FILES_UNEXPECTED_VERSION|DELTA_VERSION_NOT_FOUND"
@@ -57,18 +66,29 @@ def checkpoint_in_use_error(request: ScoringRequest) -> ScoringError:
     )
 
 
-def stream_error(err: Exception, request: ScoringRequest) -> ScoringError:
-    """Return a `ScoringError` for the error of a stream, with the text of the callback's error."""
+def stream_error(err: Exception, request: ScoringRequest, version: int | None) -> ScoringError:
+    """Return a `ScoringError` for the error of a stream, with the text of the callback's error.
+
+    Args:
+        err: Error of Spark.
+        request: Request of the stream.
+        version: Newest version of the input table.
+    """
     text = str(err)
     cause = spark_error_line(err)
     if re.search(_IN_USE, text) or "Concurrent" in cause:
         return checkpoint_in_use_error(request)
+    if re.search(r"data source: `?kafka", text):
+        return ScoringError(
+            "Spark session must have Spark's Kafka source for source 'kafka': got none; start it "
+            "with dbx_aml.local_spark(kafka=True), or add the package spark-sql-kafka-0-10"
+        )
     for pattern, rule, problem in _INPUT_PROBLEMS:
         if re.search(pattern, text):
             return ScoringError(
-                f"input table for write_mode 'incremental' {rule}: got "
+                f"input table for write_mode {request.write_mode!r} {rule}: got "
                 f"{request.input_table.name!r}, {problem or _changed_columns(text)}; "
-                f"{_START_AGAIN}"
+                f"{_START_AGAIN[request.write_mode].format(version=version)}"
             )
     callback_errors = re.findall(r"dbx_aml\._common\.errors\.(\w+): (.*)", text)
     if callback_errors:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from dbx_aml._common.databricks_runtime import running_version
 from dbx_aml._common.errors import (
     ArgumentError,
     SchemaMismatchError,
@@ -16,6 +17,7 @@ from dbx_aml._common.errors import (
 )
 from dbx_aml.scoring.column_binding import QUARANTINE
 from dbx_aml.scoring.delta_table import Table, column_types
+from dbx_aml.scoring.kafka import KafkaTopic
 from dbx_aml.scoring.request import ScoringRequest
 from dbx_aml.scoring.row_filter import unstable_parts
 from dbx_aml.scoring.table_identity import (
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 _CONSTRAINT = "delta.constraints."
+_CHANGE_FEED = "delta.enableChangeDataFeed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +72,7 @@ def check_tables(
             take the input's rows.
         ScoringError: A batch_id is needed to name the rows.
     """
-    arguments = {
+    arguments: dict[str, Table | KafkaTopic] = {
         "input_table": request.input_table,
         "output_table": request.output_table,
         "quarantine_table": request.quarantine_table,
@@ -78,6 +81,8 @@ def check_tables(
 
     def identify(argument: str) -> TableIdentity | None:
         table = arguments[argument]
+        if isinstance(table, KafkaTopic):
+            return table.identity
         identity = identify_table(spark, table)
         if identity is not None and with_versions and argument == "input_table":
             return read_versions(spark, table, identity)
@@ -92,11 +97,17 @@ def check_tables(
         raise TableNotFoundError(
             f"input table must exist and be readable: got {request.input_table.name!r}"
         )
-    if request.write_mode == "incremental" and source.kind != "delta":
+    if request.is_stream and not _can_stream(source, request.write_mode):
+        databricks = ""
+        if source.kind == "file" and request.write_mode == "incremental":
+            databricks = ", or Databricks, where Auto Loader reads new files"
         raise ScoringError(
-            "input table must be a Delta table for write_mode 'incremental': got "
+            f"input table must be a Delta table for write_mode {request.write_mode!r}: got "
             f"{request.input_table.name!r}, which has no versions; use 'append' with a batch_id"
+            f"{databricks}"
         )
+    if request.write_mode == "follow":
+        _check_can_follow(spark, request, rows, source)
     ledger_place = Place(
         argument="the ledger of output_table",
         given=ledger.name,
@@ -104,22 +115,34 @@ def check_tables(
         location=ledger_location.result(),
     )
     check_places([*_places(spark, request, arguments, identities), ledger_place])
-    for argument in ("output_table", "quarantine_table"):
-        _check_is_delta(argument, arguments[argument], identities[argument])
+    for argument, table in (
+        ("output_table", request.output_table),
+        ("quarantine_table", request.quarantine_table),
+    ):
+        _check_is_delta(argument, table, identities[argument])
     quarantine = identities["quarantine_table"]
     _check_quarantine(spark, request, rows, quarantine)
-    if request.write_mode != "incremental" and not request.batch_id:
+    if not request.is_stream and not request.batch_id:
         _check_rows_have_a_name(spark, request, rows, source)
     return source, identities["output_table"], quarantine
+
+
+def _can_stream(source: TableIdentity, write_mode: str) -> bool:
+    """Return whether Spark reads an input as a stream; files only by Databricks' Auto Loader."""
+    if source.kind == "file":
+        return write_mode == "incremental" and running_version() is not None
+    return source.kind in ("delta", "topic")
 
 
 def _places(
     spark: SparkSession,
     request: ScoringRequest,
-    arguments: dict[str, Table],
+    arguments: Mapping[str, Table | KafkaTopic],
     identities: dict[str, TableIdentity | None],
 ) -> Iterator[Place]:
     for argument, table in arguments.items():
+        if isinstance(table, KafkaTopic):
+            continue
         identity = identities[argument]
         location = normalize_location(table.path) if table.path else None
         yield Place(
@@ -128,7 +151,7 @@ def _places(
             name=identity.name if identity else resolve_name(spark, table),
             location=identity.location if identity else location,
         )
-    if request.write_mode == "incremental":
+    if request.is_stream:
         yield Place(
             argument="checkpoint_location",
             given=request.checkpoint,
@@ -232,11 +255,39 @@ def _check_rows_have_a_name(
             f"newest rows: got {given!r}, whose history begins with version "
             f"{source.data_version}; {advice}"
         )
-    if request.row_filter:
-        name = "" if request.input_table.path else split_name(given)[-1]
-        parts = unstable_parts(spark, request.row_filter, rows, name or "input")
-        if parts:
-            raise ScoringError(
-                "batch_id must be given where row_filter may select other rows another time: got "
-                f"{', '.join(parts)} in {request.row_filter!r}; {advice}"
-            )
+    parts = _unstable_filter_parts(spark, request, rows)
+    if parts:
+        raise ScoringError(
+            "batch_id must be given where row_filter may select other rows another time: got "
+            f"{', '.join(parts)} in {request.row_filter!r}; {advice}"
+        )
+
+
+def _unstable_filter_parts(
+    spark: SparkSession, request: ScoringRequest, rows: DataFrame
+) -> list[str]:
+    """Return what in the row filter may select other rows of the same input another time."""
+    if not request.row_filter:
+        return []
+    table = request.input_table
+    name = "input" if table.path else split_name(table.name)[-1]
+    return unstable_parts(spark, request.row_filter, rows, name)
+
+
+def _check_can_follow(
+    spark: SparkSession, request: ScoringRequest, rows: DataFrame, source: TableIdentity
+) -> None:
+    """Refuse an input without a change feed, and a filter that lets unchanged rows in or out."""
+    name = request.input_table.name
+    if source.properties.get(_CHANGE_FEED, "").lower() != "true":
+        raise ScoringError(
+            f"input table must have a change feed for write_mode 'follow': got {name!r} without "
+            f"one; run ALTER TABLE {name} SET TBLPROPERTIES ({_CHANGE_FEED} = true), which counts "
+            "for the changes from then on"
+        )
+    parts = _unstable_filter_parts(spark, request, rows)
+    if parts:
+        raise ScoringError(
+            "row_filter must select the same rows at any time for write_mode 'follow': got "
+            f"{', '.join(parts)} in {request.row_filter!r}; compare columns with constants"
+        )

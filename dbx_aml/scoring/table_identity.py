@@ -17,7 +17,7 @@ from dbx_aml.scoring.spark_errors import SPARK_ERRORS, spark_error_line
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-TableKind = Literal["delta", "view", "temporary view", "file", "other"]
+TableKind = Literal["delta", "view", "temporary view", "file", "topic", "other"]
 
 # Operations in a Delta table's history that change no row and no column.
 # Source: delta-io/delta, DeltaOperations.scala (master, 2026-11); Databricks, "Work with Delta
@@ -213,17 +213,28 @@ def find_data_version(commits: Iterable[Sequence[Any]]) -> int | None:
     return None
 
 
-def changed_versions(
-    spark: SparkSession, table: Table, first_version: int, last_version: int
-) -> list[int]:
-    """Return the versions of a Delta table whose commits changed rows or columns, in order."""
-    commits = (
-        spark.sql(f"DESCRIBE HISTORY {table.name}")
-        .where(f"version BETWEEN {first_version} AND {last_version}")
-        .select("version", "operation", "operationMetrics", "operationParameters")
-        .collect()
+def changing_commits(
+    spark: SparkSession, table: Table, first_version: int
+) -> list[tuple[int, str, str | None]]:
+    """Return version, operation and `userMetadata` of the commits that may have changed rows.
+
+    Args:
+        spark: Session.
+        table: Delta table.
+        first_version: First version that counts.
+    """
+    newest = table.version(spark)
+    if newest is None or newest < first_version:
+        return []
+    commits = spark.sql(f"DESCRIBE HISTORY {table.name} LIMIT {newest - first_version + 1}").select(
+        "version", "operation", "userMetadata", "operationMetrics", "operationParameters"
     )
-    return sorted(int(commit[0]) for commit in commits if find_data_version([commit]) is not None)
+    return [
+        (int(version), operation or "", text)
+        for version, operation, text, metrics, parameters in commits.collect()
+        if version >= first_version
+        and not _keeps_rows(operation or "", metrics or {}, parameters or {})
+    ]
 
 
 def removes_no_row(operation: str) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dbx_aml.testing.scored_rows import ScoredRows
 
 _CONF = "dbx_aml_spark_conf"
-_CONNECT = "--dbx-aml-connect"
+_CONNECT, _KAFKA = "--dbx-aml-connect", "--dbx-aml-kafka"
 # The session of the fixture `spark` while it runs, and the reason why no test can use it any more.
 _SESSION = pytest.StashKey[Any]()
 _UNUSABLE = pytest.StashKey[str]()
@@ -27,9 +27,11 @@ _UNUSABLE = pytest.StashKey[str]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of the fixture `spark`."""
-    parser.getgroup("dbx-aml").addoption(
+    group = parser.getgroup("dbx-aml")
+    group.addoption(
         _CONNECT, action="store_true", help="the fixture spark is a Spark Connect session"
     )
+    group.addoption(_KAFKA, action="store_true", help="the fixture spark reads Kafka topics")
     parser.addini(
         _CONF,
         type="linelist",
@@ -129,6 +131,7 @@ def spark(request: pytest.FixtureRequest, dbx_aml_local_root: Path) -> Iterator[
         session, stop = start_spark(
             dbx_aml_local_root,
             connect=config.getoption(_CONNECT),
+            kafka=config.getoption(_KAFKA),
             conf=config.getini(_CONF),
         )
     except DbxAmlError as err:

@@ -31,7 +31,7 @@ _CONF = {
 
 
 def start_spark(
-    folder: Path, *, connect: bool, conf: Sequence[str]
+    folder: Path, *, connect: bool, kafka: bool, conf: Sequence[str]
 ) -> tuple[SparkSession, Callable[[], None]]:
     """Return a session for tests, and the function that stops it.
 
@@ -41,6 +41,7 @@ def start_spark(
     Args:
         folder: Folder for tables and logs.
         connect: Whether the session is a Spark Connect session.
+        kafka: Whether the session reads and writes Kafka topics.
         conf: Further Spark settings, for example ["spark.driver.memory=4g"].
 
     Raises:
@@ -58,7 +59,9 @@ def start_spark(
     old_time_zone = {"TZ": os.environ.get("TZ")}
     _set_time_zone({"TZ": "UTC"})
     try:
-        session = local_spark(folder, master="local[2]", connect=connect, conf=settings)
+        session = local_spark(
+            folder, master="local[2]", connect=connect, kafka=kafka, conf=settings
+        )
     except BaseException:
         _set_time_zone(old_time_zone)
         raise

@@ -84,7 +84,7 @@ def test_the_options_are_the_arguments_of_score_table():
 def test_the_parameters_of_the_jobs_are_the_options():
     jobs = yaml.safe_load((ROOT / "resources" / "jobs.yml").read_text())["resources"]["jobs"]
     options = {option.name for option in score.params} - {"as_json", "dry_run", "rescore"}
-    for name in ("score", "score_on_update"):
+    for name in ("score", "score_on_update", "score_stream"):
         assert {parameter["name"] for parameter in jobs[name]["parameters"]} == options
 
 

@@ -65,9 +65,15 @@ def add_tables(*batches):
     return [sum(tables, Counter()) for tables in zip(*batches, strict=True)]
 
 
-def read_tables(spark, output, quarantine=None):
-    """Read every row of both tables, without the time and the stream's id, which always differ."""
-    batch_id = "regexp_replace(batch_id, '^.*/', 'stream/') AS batch_id"
+def read_tables(spark, output, quarantine=None, whole_batch_id=None):
+    """Read every row of both tables, without the time and the stream's id, which always differ.
+
+    `whole_batch_id` stands for the id of a batch that is no batch of a stream.
+    """
+    batch_id = "regexp_replace(batch_id, '^.*/', 'stream/')"
+    if whole_batch_id:
+        batch_id = f"IF(batch_id LIKE '%/%', {batch_id}, '{whole_batch_id}')"
+    batch_id += " AS batch_id"
     ledger = spark.read.format("delta").load(f"{output}_batches")
     facts = ledger.selectExpr(
         "batch", "model_uri", "model_version", "input_version_to AS input_version", batch_id
@@ -105,7 +111,8 @@ def assert_counts(result, status, rows, description):
 
 def write_rows(spark, rows, path, mode="error", files=1):
     frame = spark.createDataFrame(rows, SCHEMA).repartition(files)
-    frame.write.format("delta").mode(mode).save(str(path))
+    writer = frame.write.format("delta").option("delta.enableChangeDataFeed", "true")
+    writer.mode(mode).save(str(path))
 
 
 def delta(path):
@@ -157,6 +164,7 @@ JOBS = {
         "row_filter": "month = 11",
     },
     "incremental": {"write_mode": "incremental"},
+    "follow": {"write_mode": "follow", "key_columns": ["id"]},
     "named": {},
 }
 # These jobs write into the tables of the earlier batch; the others create their tables.
@@ -347,6 +355,11 @@ def test_a_job_killed_between_its_two_commits_is_completed_with_its_first_model_
         assert results[name].model_version == "2"
         assert results[name].batch_id.partition("/")[2] == batches
         assert_same_tables(read_tables(spark, tmp_path / name), expected, name)
+    assert_counts(results["follow"].to_dict(), "scored", ROWS + NEW_ROWS, "follow")
+    first = tables_of_batch(ROWS, "all rows", "models:/sum/1", "1")
+    second = [Counter({(*row[:-1], "stream/0"): 1 for row in table}) for table in second]
+    followed = read_tables(spark, tmp_path / "follow", whole_batch_id="all rows")
+    assert_same_tables(followed, add_tables(first, second), "follow")
 
 
 def run_twice_at_once(nights, names):

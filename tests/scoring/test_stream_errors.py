@@ -7,12 +7,12 @@ from dbx_aml._common.errors import NoScorableRowError, ScoringError
 from dbx_aml.scoring.delta_table import Table
 from dbx_aml.scoring.stream_errors import stream_error
 
-REQUEST = SimpleNamespace(input_table=Table("t"), checkpoint="/c")
+REQUEST = SimpleNamespace(input_table=Table("t"), checkpoint="/c", write_mode="incremental")
 WAY_OUT = "; pass a new checkpoint_location and a new output_table, or use write_mode 'merge'"
 
 
 def line(text):
-    return str(stream_error(ScoringError(text), REQUEST))
+    return str(stream_error(ScoringError(text), REQUEST, 7))
 
 
 def mapped_schema(**names):
