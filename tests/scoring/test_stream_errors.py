@@ -79,6 +79,7 @@ def test_an_error_of_the_callback_keeps_its_class_and_its_text():
     err = stream_error(
         ScoringError("stack\ndbx_aml._common.errors.NoScorableRowError: model must score\nstack"),
         REQUEST,
+        None,
     )
     assert isinstance(err, NoScorableRowError)
     assert str(err) == "model must score"
