@@ -12,6 +12,7 @@ from dbx_aml import batches, score_table
 from dbx_aml._common.errors import ScoringError
 from dbx_aml.scoring import stream
 from dbx_aml.scoring.batch_writer import BatchWriter
+from dbx_aml.scoring.delta_table import Table
 from tests.support.job_process import JobProcess
 from tests.support.models import XY, choosy_sum, save_model
 
@@ -75,7 +76,7 @@ class Followed:
         )
         failing = self.sql(f"SELECT id, x FROM {self.input} WHERE {condition} AND NOT ({scored})")
         actual = []
-        if self.spark.catalog.tableExists(self.quarantine):
+        if Table(self.quarantine).exists(self.spark):
             actual = self.sql(f"SELECT id, x FROM {self.quarantine}")
         assert sorted(actual, key=str) == sorted(failing, key=str)
 
@@ -248,7 +249,7 @@ def test_the_keys_of_the_first_version_are_checked_before_anything_is_written(fo
     followed.change("DELETE FROM t WHERE id IS NULL")
     with pytest.raises(ScoringError, match=r'each input row once: got 2 rows with \{"id":1\};'):
         followed.follow()
-    assert not followed.spark.catalog.tableExists(followed.output)
+    assert not Table(followed.output).exists(followed.spark)
 
 
 def test_a_feed_that_vacuum_cut_off_is_refused_and_all_rows_are_scored_again(followed):

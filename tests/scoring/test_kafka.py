@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from dbx_aml import score_table
 from dbx_aml._common.errors import ArgumentError, LinkError
 from dbx_aml.link.secret_reference import SecretRef
 from dbx_aml.scoring.column_binding import ModelColumn
@@ -15,6 +16,14 @@ from tests.support.kafka import running_broker
 
 EVENT_HUB = "ana.servicebus.windows.net:9093"
 CONNECTION = "Endpoint=sb://{}/;SharedAccessKeyName=read;SharedAccessKey=c2VjcmV0"
+TOPIC_JOB = {
+    "model_uri": "models:/m/1",
+    "output_table": "delta.`/output`",
+    "source": "kafka",
+    "topic": "t",
+    "bootstrap_servers": EVENT_HUB,
+    "write_mode": "incremental",
+}
 COLUMNS = (
     ModelColumn(name="x", type="double"),
     ModelColumn(name="n", type="long", required=False),
@@ -97,24 +106,15 @@ def test_a_secret_is_a_login_of_its_own_event_hub_and_is_never_shown(monkeypatch
         ({"write_mode": "append"}, "write_mode must be 'incremental' for source 'kafka'"),
     ],
 )
-def test_an_input_that_is_not_clear_is_refused(score, arguments, line):
-    topic = {"input_table": "", "source": "kafka", "topic": "t", "bootstrap_servers": EVENT_HUB}
+def test_an_input_that_is_not_clear_is_refused(arguments, line):
     with pytest.raises(ArgumentError) as error:
-        score("models:/m/1", **{**topic, "write_mode": "incremental", **arguments})
+        score_table(**{**TOPIC_JOB, **arguments})
     assert str(error.value).startswith(line)
 
 
-def test_the_text_of_a_secret_is_refused_and_not_repeated(score):
+def test_the_text_of_a_secret_is_refused_and_not_repeated():
     with pytest.raises(LinkError, match="secret must be a reference") as error:
-        score(
-            "models:/m/1",
-            "",
-            source="kafka",
-            topic="t",
-            bootstrap_servers=EVENT_HUB,
-            connection_secret=CONNECTION,
-            write_mode="incremental",
-        )
+        score_table(**TOPIC_JOB, connection_secret=CONNECTION)
     assert "c2VjcmV0" not in str(error.value)
 
 

@@ -10,7 +10,7 @@ from dbx_aml.scoring.batch import batch_facts
 from dbx_aml.scoring.bind import bind_request
 from dbx_aml.scoring.delta_table import Table
 from dbx_aml.scoring.output_rows import needed_columns, quarantined_rows, scored_rows
-from dbx_aml.scoring.plan import parse_quarantine_limit
+from dbx_aml.scoring.plan import Trigger, parse_quarantine_limit
 from dbx_aml.scoring.request import ScoringRequest
 from dbx_aml.scoring.resolve import resolve_request
 from dbx_aml.scoring.verdicts import FOUND_REASON, Verdicts, find_quarantined, observe_verdicts
@@ -43,6 +43,7 @@ def test_the_queries_read_only_the_columns_they_need_and_run_the_model_once(
         write_mode="append",
         replace_where=None,
         checkpoint_location=None,
+        trigger=Trigger(),
         batch_id=None,
         max_quarantined_rows=parse_quarantine_limit(0),
         env_manager="local",

@@ -127,3 +127,27 @@ def test_names_of_utc_are_utc(zone):
 @pytest.mark.parametrize("zone", ["Europe/London", "Asia/Tokyo", "+01:00", "UTC+9", "Etc/GMT+5"])
 def test_other_zones_are_not_utc(zone):
     assert not plan.is_utc(zone)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("available-now", None),
+        ("30 seconds", 30),
+        ("1 second", 1),
+        (" 5minutes", 300),
+        ("2 hours", 7200),
+    ],
+)
+def test_a_trigger_is_available_now_or_an_interval(text, seconds):
+    assert plan.parse_trigger(text).interval_s == seconds
+
+
+@pytest.mark.parametrize("text", ["30", "0 seconds", "-1 seconds", "1 day", "continuous"])
+def test_a_trigger_that_is_neither_is_refused_with_an_example(text):
+    with pytest.raises(ArgumentError) as err:
+        plan.parse_trigger(text)
+    assert str(err.value) == (
+        f"trigger must be 'available-now' or an interval: got {text!r}; "
+        "use for example '30 seconds' or '5 minutes'"
+    )

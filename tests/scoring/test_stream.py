@@ -7,6 +7,7 @@ import time
 import psutil
 import pytest
 
+from dbx_aml import score_table
 from dbx_aml._common.errors import ArgumentError, ScoringError, TooManyQuarantinedRowsError
 from dbx_aml.scoring.auto_loader import auto_loader_options
 from dbx_aml.scoring.delta_table import Table
@@ -21,8 +22,9 @@ def numbers(spark, delta_table):
     rows = spark.createDataFrame([(1, 1.0, 1.0), (2, -2.0, 2.0)], SCHEMA)
     table = delta_table(rows, **{"delta.enableChangeDataFeed": "true"})
 
-    def add(row_id, x):
-        spark.sql(f"INSERT INTO {table} VALUES ({row_id}, {x}, 0)").collect()
+    def add(*rows):
+        values = ", ".join(f"({row_id}, {x}, 0)" for row_id, x in rows)
+        spark.sql(f"INSERT INTO {table} VALUES {values}").collect()
 
     return table, add
 
@@ -60,7 +62,7 @@ def test_a_signal_in_the_middle_of_a_batch_stops_the_stream_after_that_batch(
     steps = []
 
     def stop_in_the_next_batch():
-        add(3, 3.0)
+        add((3, 3.0))
         steps.append("added")
         actions["scoring"] = send(number)
 
@@ -88,7 +90,7 @@ def test_each_batch_of_a_stream_says_how_far_the_input_is_ahead(numbers, stream)
             return
         if step == "scoring" and not steps:
             steps.append(step)
-            add(3, 3.0)
+            add((3, 3.0))
         elif step.startswith("batch"):
             steps.append(step)
             if "1 row," in step:
@@ -105,24 +107,25 @@ def test_each_batch_of_a_stream_says_how_far_the_input_is_ahead(numbers, stream)
 @pytest.mark.slow
 def test_an_endless_stream_ends_when_too_many_rows_are_quarantined(numbers, stream):
     _, add = numbers
-    actions = {"batch 0:": lambda: add(3, -3.0)}
-    with pytest.raises(TooManyQuarantinedRowsError, match="at most 1: got 2 of 3"):
+    actions = {"batch 0:": lambda: add((3, -3.0), (4, 4.0))}
+    with pytest.raises(TooManyQuarantinedRowsError, match="at most 1: got 2 of 4"):
         stream("incremental", actions, max_quarantined_rows=1)
-    with pytest.raises(TooManyQuarantinedRowsError, match="at most 1: got 2 of 3"):
+    with pytest.raises(TooManyQuarantinedRowsError, match="at most 1: got 2 of 4"):
         stream("incremental", {}, max_quarantined_rows=1, trigger="available-now")
 
 
-def test_an_interval_is_refused_where_it_cannot_work(score, choosy_model, monkeypatch):
-    interval = {"trigger": "30 seconds", "input_table": "t"}
+def test_an_interval_is_refused_where_it_cannot_work(monkeypatch):
+    names = {"model_uri": "models:/m/1", "input_table": "t", "output_table": "o"}
+    interval = {**names, "trigger": "30 seconds"}
     with pytest.raises(ArgumentError) as error:
-        score(choosy_model, **interval)
+        score_table(**interval)
     assert str(error.value) == (
         "trigger must be 'available-now' for write_mode 'append': got an interval of 30 s; leave "
         "it out, or use write_mode 'incremental' or 'follow'"
     )
     monkeypatch.setenv("DATABRICKS_ENV_VERSION", "4")
     with pytest.raises(ArgumentError) as error:
-        score(choosy_model, **interval, write_mode="incremental")
+        score_table(**interval, write_mode="incremental")
     assert str(error.value) == (
         "trigger must be 'available-now' on serverless compute: got an interval of 30 s; start "
         "available-now runs again and again, as the job score_stream of the bundle does"
@@ -171,7 +174,7 @@ def test_the_memory_of_a_stream_of_five_minutes_does_not_grow(spark, numbers, st
         if seconds > 310:
             os.kill(os.getpid(), signal.SIGTERM)
         else:
-            add(int(seconds * 1000) + 10, 1.0)
+            add((int(seconds * 1000) + 10, 1.0))
 
     result = stream(mode, {}, progress=note)
     assert result.rows_read > 50

@@ -79,7 +79,7 @@ def test_an_error_of_the_callback_keeps_its_class_and_its_text():
     err = stream_error(
         ScoringError("stack\ndbx_aml._common.errors.NoScorableRowError: model must score\nstack"),
         REQUEST,
-        None,
+        7,
     )
     assert isinstance(err, NoScorableRowError)
     assert str(err) == "model must score"
@@ -103,4 +103,14 @@ def test_a_checkpoint_that_two_jobs_use_at_once_is_named(text):
     assert line(f"[STREAM_FAILED] Query terminated with exception: {text}") == (
         "checkpoint_location must be used by one job at a time: got '/c', which another job is "
         "using; wait for it to end"
+    )
+
+
+def test_a_feed_that_is_cut_off_names_the_version_that_is_left():
+    request = SimpleNamespace(**{**vars(REQUEST), "write_mode": "follow"})
+    text = "[FAILED_READ_FILE.FILE_NOT_EXIST] x"
+    assert str(stream_error(ScoringError(text), request, 7)) == (
+        "input table for write_mode 'follow' must have the files of the versions that the "
+        "checkpoint has not scored: got 't', where VACUUM or a person deleted some of them; pass "
+        "rescore=True to score all rows of version 7 again"
     )
