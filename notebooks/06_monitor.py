@@ -92,7 +92,8 @@ for name, value in result.quality.items():
 
 display(
     spark.table(result.drift_table)
-    .where("granularity = 'batch' and drift_type = 'BASELINE'")
+    .where("granularity = 'batch' and drift_type = 'BASELINE' and slice_key is null")
+    .where("column_name <> ':table'")
     .selectExpr(
         *("window.start as batch", "column_name", "dbx_aml_rows as rows"),
         *("round(population_stability_index, 3) as psi", "round(avg_delta, 2) as avg_delta"),
