@@ -113,12 +113,22 @@ def _print_traceback(
     print_line("".join(traceback.format_exception(kind, error, trace)).rstrip(), is_error=True)
 
 
+class LogHandler(logging.Handler):
+    """Prints each record on a line above the progress line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # While a progress line is shown, this is another stream.
+        print_line(self.format(record), file=sys.stderr)
+
+
 def _set_up_logging(verbose: bool) -> None:
-    handler = logging.StreamHandler()
+    handler = LogHandler()
     handler.setFormatter(PrintableFormatter("%(levelname)-7s %(message)s"))
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
     if verbose:
         return
+    # The command shows its progress itself.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # These libraries repeat the warnings and the error that the command prints once. MLflow sets
     # its level from this variable when it is imported.
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")

@@ -28,7 +28,6 @@ from dbx_aml.link.connected_link import use_link
 from dbx_aml.link.link import Link
 from dbx_aml.models.registries import AML
 from dbx_aml.serving.aml_resources import AmlResources
-from dbx_aml.tracking.mirror.server import MlflowServer
 
 if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
@@ -252,6 +251,9 @@ class Job:
         return files
 
     def _artifact_repository(self) -> ArtifactRepository:
+        # Imported here: only a download needs MLflow, whose import takes seconds.
+        from dbx_aml.tracking.mirror.server import MlflowServer
+
         server = MlflowServer(self.resources.tracking_uri, AML)
         repository: ArtifactRepository = server.artifact_repository(
             server.get_run(self.name).info.artifact_uri

@@ -27,7 +27,6 @@ from dbx_aml.link.connected_link import current_link, use_link
 from dbx_aml.link.link import Link
 from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.serving.aml_resources import AmlResources
-from dbx_aml.serving.code_upload import upload_code
 from dbx_aml.serving.job_environment import find_environment, resolve_job_environment
 from dbx_aml.serving.job_snapshot import read_snapshot
 from dbx_aml.serving.jobs import Job, Report, job_path
@@ -134,6 +133,9 @@ def submit_job(
     }
     if timeout_s is not None:
         properties["limits"] = {"jobLimitsType": "Command", "timeout": f"PT{timeout_s:.0f}S"}
+    # Imported here, so that a wrong argument is told before the clients for storage are loaded.
+    from dbx_aml.serving.code_upload import upload_code
+
     with TemporaryDirectory(prefix="dbx_aml_") as wheel_folder:
         wheel = write_own_wheel(Path(wheel_folder))
         properties["codeId"] = upload_code(

@@ -1,8 +1,13 @@
 """Progress of the command, on a stream that is no terminal."""
 
+import io
+import logging
+import sys
+
 import pytest
 
 from dbx_aml.cli import progress
+from dbx_aml.cli.main import LogHandler
 from dbx_aml.cli.progress import show_progress
 
 
@@ -57,3 +62,13 @@ def test_a_step_is_shown_without_secrets_and_control_codes(
     assert "s3cret" not in lines
     assert "\x1b" not in lines
     assert r"Reading https://***@h.example: 1 of 2, b\x07" in lines
+
+
+def test_a_log_record_goes_to_the_stream_that_a_progress_line_has_put_in_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handler = LogHandler()
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    handler.emit(logging.makeLogRecord({"msg": "the operation goes on in Azure"}))
+    assert stream.getvalue() == "the operation goes on in Azure\n"
