@@ -242,8 +242,15 @@ def run_notebook(
             assert outcome.value == "3"
             assert outcome.namespace["late"].count() == 3
     """
+    from dbx_aml._common.databricks_runtime import running_version
     from dbx_aml.testing.notebooks import NotebookRunner
 
+    if running_version():
+        pytest.fail(
+            f"run_notebook must run outside of Databricks: got runtime {running_version()}; "
+            "test the notebook on a laptop, or run it as a job",
+            pytrace=False,
+        )
     with NotebookRunner(tmp_path) as runner:
 
         def run(

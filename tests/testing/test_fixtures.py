@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,10 @@ import mlflow.pyfunc
 import pandas as pd
 import pytest
 
-from dbx_aml._common.errors import ArgumentError, NotebookError, RunError
+from dbx_aml._common.errors import ArgumentError, LocalSparkError, NotebookError, RunError
 from dbx_aml.testing import mlflow_store as store
 from dbx_aml.testing.mlflow_store import use_new_store
-from dbx_aml.testing.spark_session import new_database
+from dbx_aml.testing.spark_session import new_database, start_spark
 from tests.support.notebook import write_notebook
 
 XY = pd.DataFrame({"x": [1.0, 2.0], "y": [3.0, 4.0]})
@@ -42,6 +44,18 @@ def test_a_schema_is_the_current_one_until_it_is_dropped_with_its_tables(spark: 
         assert spark.table(f"{first}.flights").count() == 3
     assert spark.catalog.currentDatabase() == "default"
     assert not spark.catalog.databaseExists(first)
+
+
+@pytest.mark.spark
+def test_a_session_that_other_code_has_started_is_refused_and_the_time_zone_stays(
+    spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    with pytest.raises(LocalSparkError, match=r"while .* is in use; call spark\.stop\(\)"):
+        start_spark(tmp_path, connect=False, conf=[])
+    assert os.environ["TZ"] == "Asia/Tokyo"
+    monkeypatch.undo()
+    time.tzset()
 
 
 def test_after_a_test_mlflow_has_the_servers_and_the_experiment_of_before(tmp_path: Path) -> None:
@@ -172,6 +186,14 @@ def test_a_failing_cell_raises_or_is_the_outcome(run_notebook: Any, tmp_path: Pa
     assert "widget must be defined before it is read: got 'month'" in str(outcome.error)
     assert outcome.displayed == [{"text/plain": "'before'"}]
     assert "before" in outcome.html
+
+
+def test_on_databricks_a_test_that_runs_a_notebook_fails_with_one_line(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "17.3")
+    with pytest.raises(pytest.fail.Exception, match=r"outside of Databricks: got runtime 17\.3; "):
+        request.getfixturevalue("run_notebook")
 
 
 @pytest.mark.spark
