@@ -38,6 +38,8 @@ BUNDLE = ROOT / "databricks.yml"
 RESOURCES = sorted((ROOT / "resources").glob("*.yml"))
 TARGETS, COMPUTES = ("dev", "prod"), ("serverless", "cluster")
 PRINCIPAL = "5e3b0000-0000-4000-8000-000000000001"
+# The same as the extra [test] without the local engine.
+TEST_PACKAGES = ["pytest>=8", "chispa==0.12.*"]
 CLI = shutil.which("databricks")
 INIT_FOLDER = "/Volumes/main/dbx_aml/files/init"
 
@@ -111,7 +113,7 @@ def test_the_platforms_classes_accept_each_resource(target: str, compute: str) -
 
     assert set(bundle) == {"jobs", "schemas", "volumes", "experiments"}
     score_jobs = {"score", "score_on_update", "score_stream"}
-    assert set(bundle["jobs"]) == {*score_jobs, "mirror", "train", "deploy_endpoint"}
+    assert set(bundle["jobs"]) == {*score_jobs, "mirror", "test", "train", "deploy_endpoint"}
     for kind, resource_class in (
         ("jobs", Job),
         ("schemas", Schema),
@@ -145,9 +147,11 @@ def test_each_task_runs_on_the_compute_of_its_job_and_finds_the_wheel(
                 assert task["job_cluster_key"] in clusters
                 assert task["libraries"][0] == {"whl": "./dist/*.whl"}
                 packages = [library["pypi"]["package"] for library in task["libraries"][1:]]
-                assert packages == (["uv>=0.5"] if task["task_key"] == "deploy" else [])
+                own_packages = {"deploy": ["uv>=0.5"], "test": TEST_PACKAGES}
+                assert packages == own_packages.get(task["task_key"], [])
             else:
-                assert environments[task["environment_key"]] == ["./dist/*.whl", "uv>=0.5"]
+                packages = TEST_PACKAGES if name == "test" else ["uv>=0.5"]
+                assert environments[task["environment_key"]] == ["./dist/*.whl", *packages]
 
 
 def test_both_computes_run_the_same_tasks() -> None:
@@ -257,6 +261,18 @@ def test_parameters_of_training_are_widgets_of_its_notebooks() -> None:
     # The first task passes the URI of its model to the second task.
     assert names == (widgets["track"] | widgets["register"]) - {"model_uri"}
     assert 'taskValues.set("model_uri"' in (ROOT / "notebooks/02_track.py").read_text()
+
+
+def test_the_test_job_runs_the_example_tests_with_the_packages_of_the_extra() -> None:
+    settings = job("test")
+    (task,) = settings["tasks"]
+    notebook = ROOT / task["notebook_task"]["notebook_path"]
+
+    (parameter,) = settings["parameters"]
+    assert widget_names(read_notebook(notebook)) == {parameter["name"]}
+    assert (notebook.parent / parameter["default"]).is_file()
+    setup = (ROOT / "setup.py").read_text()
+    assert all(f'"{package}",' in setup for package in TEST_PACKAGES)
 
 
 def test_the_entry_point_is_the_command_and_its_package_can_be_imported() -> None:
@@ -495,7 +511,7 @@ def test_the_cli_deploys_the_repository_and_removes_all_of_it(
     prefix = "[dev ana] " if target == "dev" else ""
     assert set(jobs) == {
         f"{prefix}dbx-aml-{name}"
-        for name in ("score", "score-on-update", "mirror", "train", "deploy-endpoint")
+        for name in ("score", "score-on-update", "test", "mirror", "train", "deploy-endpoint")
     }
     score = jobs[f"{prefix}dbx-aml-score"]
     assert score["schedule"]["pause_status"] == ("PAUSED" if target == "dev" else "UNPAUSED")

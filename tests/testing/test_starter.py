@@ -6,16 +6,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from dbx_aml._common.errors import NotebookError
 from dbx_aml.cli.main import main
+from dbx_aml.local.notebook.run import run_notebook
+from dbx_aml.testing.starter import EXAMPLE_TESTS
 from tests.support.child_process import clean_environment
 
 ROOT = Path(__file__).parents[2]
 FILES = ["flights.py", "notebooks/_names.py", "notebooks/report.py"]
-TESTS = ["test_flights.py", "test_report.py", "test_scoring.py"]
+TESTS = ["run_tests.py", "test_flights.py", "test_report.py", "test_scoring.py"]
 
 
 def test_the_example_tests_are_written_and_never_replace_a_file(tmp_path: Path) -> None:
@@ -36,6 +40,21 @@ def test_the_example_tests_are_written_and_never_replace_a_file(tmp_path: Path) 
         "name another folder\n"
     )
     assert [path.name for path in folder.glob("*.py")] == ["flights.py"]
+
+
+@pytest.mark.slow
+@pytest.mark.spark
+def test_the_notebook_of_a_test_job_runs_the_tests_on_the_session_of_the_cluster(
+    spark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "17.3")
+    notebook = EXAMPLE_TESTS / "run_tests.py"
+
+    result = run_notebook(notebook, {"tests": "test_flights.py"}, spark=spark)
+    assert result.exit_value == "passed"
+    with pytest.raises(NotebookError, match="pytest ended with exit code 4"):
+        run_notebook(notebook, {"tests": "test_missing.py"}, spark=spark)
+    assert spark.range(3).count() == 3
 
 
 @pytest.mark.slow
