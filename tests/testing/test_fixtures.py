@@ -52,7 +52,7 @@ def test_a_session_that_other_code_has_started_is_refused_and_the_time_zone_stay
 ) -> None:
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     with pytest.raises(LocalSparkError, match=r"while .* is in use; call spark\.stop\(\)"):
-        start_spark(tmp_path, connect=False, conf=[])
+        start_spark(tmp_path, connect=False, kafka=False, conf=[])
     assert os.environ["TZ"] == "Asia/Tokyo"
     monkeypatch.undo()
     time.tzset()
