@@ -48,7 +48,7 @@ def run_all(folder: Path) -> dict[str, Any]:
         values = {path.stem: run_notebook(path, spark=spark).exit_value for path in paths}
         assert is_connect(spark)
         monitor = NOTEBOOKS / "06_monitor.py"
-        widgets = {"output_table": "flights_scored"}
+        widgets = {"output_table": "flights_scored", "page": str(folder / "drift.html")}
         values["06_monitor"] = run_notebook(monitor, widgets, spark=spark).exit_value
         clean = NOTEBOOKS / "07_clean.py"
         values["07_clean"] = run_notebook(clean, {"schemas": "default"}, spark=spark).exit_value
