@@ -117,8 +117,12 @@ class LogHandler(logging.Handler):
     """Prints each record on a line above the progress line."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        # While a progress line is shown, this is another stream.
-        print_line(self.format(record), file=sys.stderr)
+        try:
+            # While a progress line is shown, this is another stream.
+            print_line(self.format(record), file=sys.stderr)
+        except (OSError, ValueError):
+            # The reader of the stream has gone.
+            self.handleError(record)
 
 
 def _set_up_logging(verbose: bool) -> None:
