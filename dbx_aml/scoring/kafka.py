@@ -131,13 +131,19 @@ class KafkaTopic:
     def _unreadable_reason(self) -> str:
         """Return the SQL of why a message cannot be read; null where it can."""
         names = [sql_literal(column.name) for column in self.columns if column.required]
-        # Spark reads the first of several objects, and an array of one as an object.
-        is_object = f"try_variant_get(try_parse_json({TEXT}), '$', 'map<string,variant>')"
+        # Spark reads an array of one object as that object, and ignores text after an object. Such
+        # text can close the array or the object that is put around it, but not both.
+        array, whole = f"concat('[', {TEXT}, ']')", f"concat('{{\"v\":', {TEXT}, '}}')"
+        objects = f"try_variant_get(try_parse_json({array}), '$', 'array<map<string,variant>>')"
+        is_one_object = (
+            f"coalesce(size({objects}), 0) = 1 AND get({objects}, 0) IS NOT NULL "
+            f"AND try_parse_json({whole}) IS NOT NULL"
+        )
         keys = f"coalesce(json_object_keys({TEXT}), array())"
         missing = f"array_except(array({', '.join(names)}), {keys})" if names else "array()"
         return (
             f"CASE WHEN {TEXT} IS NULL THEN 'message must have a value: got none' "
-            f"WHEN {is_object} IS NULL THEN 'message must be one JSON object' "
+            f"WHEN NOT ({is_one_object}) THEN 'message must be one JSON object' "
             f"WHEN size({missing}) > 0 THEN concat('message must have the model''s columns: "
             f"missing ', array_join({missing}, ', ')) "
             f"WHEN _dbx_aml_row.{_CORRUPT} IS NOT NULL THEN 'message must have the types of the "

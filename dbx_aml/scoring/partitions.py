@@ -15,8 +15,9 @@ from dbx_aml.scoring.bind import BoundRequest
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-# Spark's estimate for data of unknown size is about 2**63, for example for a frame made in Python.
-_UNKNOWN_SIZE = 2**62
+# Spark's estimate for data of unknown size is 2**63 times the share of the columns that are read,
+# for example for a frame made in Python and for the rows of a stream.
+_UNKNOWN_SIZE = 2**50
 
 
 @dataclass(frozen=True, kw_only=True)
