@@ -248,6 +248,12 @@ def test_the_deploy_job_passes_the_endpoint_and_each_parameter_as_an_option(comp
     ]
 
 
+def path_of(name: str) -> Path:
+    """Return the path of a file of the checkout; a file of the package is the installed one."""
+    root = Path(dbx_aml.__file__).parents[1] if name.startswith("dbx_aml/") else ROOT
+    return root / name
+
+
 def test_parameters_of_training_are_widgets_of_its_notebooks() -> None:
     settings = job("train")
     widgets: dict[str, set[str]] = {}
@@ -266,7 +272,7 @@ def test_parameters_of_training_are_widgets_of_its_notebooks() -> None:
 def test_the_test_job_runs_the_example_tests_with_the_packages_of_the_extra() -> None:
     settings = job("test")
     (task,) = settings["tasks"]
-    notebook = ROOT / task["notebook_task"]["notebook_path"]
+    notebook = path_of(task["notebook_task"]["notebook_path"])
 
     (parameter,) = settings["parameters"]
     assert widget_names(read_notebook(notebook)) == {parameter["name"]}
@@ -297,7 +303,7 @@ def test_a_command_that_ends_well_returns_and_one_that_does_not_exits() -> None:
 def test_all_paths_exist() -> None:
     bundle = load(BUNDLE)
     for path in bundle["sync"]["paths"]:
-        assert (ROOT / path).is_dir()
+        assert path_of(path).is_dir()
     files = "${workspace.file_path}/"
     file = bundle["variables"]["config"]["default"]
     assert file.startswith(files)

@@ -111,8 +111,8 @@ def test_on_databricks_the_session_is_the_cluster_s_and_no_local_session_starts(
 @pytest.mark.parametrize(
     ("remote", "arguments"),
     [
-        ("", {"master": "local[*]", "connect": False}),
-        ("local[2]", {"master": "local[2]", "connect": True}),
+        ("", {"master": "local[*]", "connect": False, "kafka": False}),
+        ("local[2]", {"master": "local[2]", "connect": True, "kafka": False}),
     ],
 )
 def test_without_an_active_session_a_local_session_starts(
