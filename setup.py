@@ -50,7 +50,7 @@ MONITOR = [
 
 # The test kit's own; it also needs the engine.
 TEST = [
-    "chispa==0.12.*",  # compares data frames
+    "chispa>=0.12,<0.13",  # compares data frames
     "pytest>=8",  # loads dbx_aml/testing/plugin.py
 ]
 

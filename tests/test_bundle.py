@@ -39,7 +39,7 @@ RESOURCES = sorted((ROOT / "resources").glob("*.yml"))
 TARGETS, COMPUTES = ("dev", "prod"), ("serverless", "cluster")
 PRINCIPAL = "5e3b0000-0000-4000-8000-000000000001"
 # The same as the extra [test] without the local engine.
-TEST_PACKAGES = ["pytest>=8", "chispa==0.12.*"]
+TEST_PACKAGES = ["pytest>=8", "chispa>=0.12,<0.13"]
 CLI = shutil.which("databricks")
 INIT_FOLDER = "/Volumes/main/dbx_aml/files/init"
 
