@@ -508,8 +508,8 @@ def test_the_cli_deploys_the_repository_and_removes_all_of_it(
     workspace.deny("POST .*/(catalogs|policies/clusters/create|clusters/create|warehouses)")
 
     check_validation(cli)
-    assert "16 to add, 0 to change, 0 to delete" in cli("plan")
-    assert "16 created, 0 changed, 0 deleted" in cli("deploy")
+    assert "20 to add, 0 to change, 0 to delete" in cli("plan")
+    assert "20 created, 0 changed, 0 deleted" in cli("deploy")
     if compute == "cluster":
         upload_init_script(cli)
 
@@ -637,7 +637,7 @@ def check_compute(cli: Deployer, score: dict[str, Any], root: str) -> None:
 def test_a_service_principal_deploys(deployer: Callable[..., Deployer], target: str) -> None:
     cli = deployer(target, "serverless")
     check_validation(cli)
-    assert "16 created, 0 changed, 0 deleted" in cli("deploy")
+    assert "20 created, 0 changed, 0 deleted" in cli("deploy")
     workspace = cli.databricks
     for job_id, deployed in workspace.jobs.jobs.items():
         assert deployed["settings"]["email_notifications"] == {}

@@ -14,7 +14,7 @@ from dbx_aml.cli.tables import Column, print_json, print_line, print_table, tabl
 @max_results_option("batches")
 @json_option
 def batches(output_table: str, max_results: int, as_json: bool) -> None:
-    """List the newest batches of an output table of `dbx-aml score`.
+    """List the batches of a scored table.
 
     Each batch has its rows, its model version and the version of its input. The number of a batch
     is `_scoring.batch` in the output table.

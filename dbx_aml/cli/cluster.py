@@ -23,7 +23,7 @@ from dbx_aml.cli.tables import Column, print_json, print_line, print_table
 
 @click.group()
 def cluster() -> None:
-    """Prepare clusters: their packages, their link, their variables."""
+    """Prepare clusters: packages, link, variables."""
 
 
 for _command in (attach, detach, status, snippet):
