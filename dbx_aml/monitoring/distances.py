@@ -36,7 +36,9 @@ class BinCounts:
 
 def population_stability_index(baseline: BinCounts, current: BinCounts) -> float:
     """Return the population stability index; 0 for equal shares, above 0.2 for a large change."""
-    return challenger.population_stability_index(list(baseline.shares), list(current.shares))
+    # Spark takes no number of numpy.
+    shares, new_shares = baseline.shares.tolist(), current.shares.tolist()
+    return challenger.population_stability_index(shares, new_shares)
 
 
 def js_distance(baseline: BinCounts, current: BinCounts) -> float:
