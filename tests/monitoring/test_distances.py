@@ -38,6 +38,7 @@ def bin_both(baseline, current):
 def test_equal_data_has_distance_0(distance):
     bins = BinCounts(counts=[5, 0, 3, 2], sums=[1.0, 0.0, 9.0, 10.0])
     assert distance(bins, bins) == 0
+    assert type(distance(bins, bins)) is float, "Spark takes no number of numpy"
 
 
 def test_distances_of_two_shares_are_the_ones_of_their_formulas():

@@ -183,7 +183,7 @@ def test_a_filter_is_followed_too(followed):
     with pytest.raises(ScoringError) as error:
         followed.follow(row_filter="y < 4")
     assert str(error.value) == (
-        f"output table must follow one input in one way: got {followed.output!r}, where row_filter "
+        f"output_table must follow one input in one way: got {followed.output!r}, where row_filter "
         "was 'y < 5', is 'y < 4'; name another output_table and another checkpoint_location, or "
         "pass rescore=True to score all rows again"
     )
