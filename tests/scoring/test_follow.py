@@ -142,11 +142,10 @@ def fail_once(monkeypatch, owner, name, *, after):
 @pytest.mark.parametrize(
     ("owner", "name", "after"),
     [
-        (stream, "write_batch", True),
-        (BatchWriter, "_save_quarantine", False),
-        (BatchWriter, "_write_entry", False),
+        pytest.param(stream, "write_batch", True, id="checkpoint", marks=pytest.mark.nightly),
+        pytest.param(BatchWriter, "_save_quarantine", False, id="quarantine"),
+        pytest.param(BatchWriter, "_write_entry", False, id="ledger", marks=pytest.mark.nightly),
     ],
-    ids=["before the checkpoint", "before the quarantine", "before the ledger"],
 )
 def test_a_run_that_ends_in_the_middle_is_finished_by_the_next(
     followed, monkeypatch, owner, name, after
@@ -169,6 +168,7 @@ def test_a_run_that_ends_in_the_middle_is_finished_by_the_next(
     assert [tuple(row) for row in states] == [("scored", 0), ("scored", 1), ("scored", 0)]
 
 
+@pytest.mark.nightly
 def test_a_filter_is_followed_too(followed):
     followed.change("INSERT INTO t VALUES (1, 1, 1), (2, 2, 2), (3, -3, 3)")
     for changes in (
@@ -205,6 +205,7 @@ def test_a_table_without_a_change_feed_is_refused_with_the_statement_that_sets_i
 REPEATED = "key_columns must name each input row once: got several rows with "
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
@@ -330,6 +331,7 @@ def test_tables_and_checkpoints_of_other_jobs_are_refused(followed, tmp_path):
     followed.change("INSERT INTO t VALUES (1, 1, 1)")
 
 
+@pytest.mark.nightly
 def test_a_batch_may_be_a_single_commit_of_the_input(followed, monkeypatch):
     load = DataStreamReader.load
     monkeypatch.setattr(
