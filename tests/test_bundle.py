@@ -34,6 +34,7 @@ from tests.support.node.wheel import list_wheels, write_wheel
 from tests.support.notebook import widget_names
 
 ROOT = Path(__file__).parents[1]
+NOTEBOOK_START = b"# Databricks notebook source"
 BUNDLE = ROOT / "databricks.yml"
 RESOURCES = sorted((ROOT / "resources").glob("*.yml"))
 TARGETS, COMPUTES = ("dev", "prod"), ("serverless", "cluster")
@@ -515,10 +516,8 @@ def test_the_cli_deploys_the_repository_and_removes_all_of_it(
 
     jobs = {job["settings"]["name"]: job["settings"] for job in workspace.jobs.jobs.values()}
     prefix = "[dev ana] " if target == "dev" else ""
-    assert set(jobs) == {
-        f"{prefix}dbx-aml-{name}"
-        for name in ("score", "score-on-update", "test", "mirror", "train", "deploy-endpoint")
-    }
+    names = ("score", "score-on-update", "score-stream", "test", "mirror", "train")
+    assert set(jobs) == {f"{prefix}dbx-aml-{name}" for name in (*names, "deploy-endpoint")}
     score = jobs[f"{prefix}dbx-aml-score"]
     assert score["schedule"]["pause_status"] == ("PAUSED" if target == "dev" else "UNPAUSED")
     assert score["max_concurrent_runs"] == 1
@@ -540,7 +539,7 @@ def test_the_cli_deploys_the_repository_and_removes_all_of_it(
 
     output = cli("deploy")
     # Each build has a new version, which the jobs name.
-    assert "0 created, 5 changed, 0 deleted" in output
+    assert "0 created, 7 changed, 0 deleted" in output
     assert f"{prefix}dbx-aml-score" in cli("summary")
     assert "TERMINATED SUCCESS" in cli("run", "train")
     cli("destroy", "--auto-approve")
@@ -587,17 +586,20 @@ def check_files(cli: Deployer, root: str) -> None:
         for path, item in cli.databricks.files.items.items()
         if path.startswith(f"{root}/files/") and item.kind != "DIRECTORY"
     }
-    expected = {
-        str(file.relative_to(ROOT).with_suffix("" if file.suffix == ".py" else file.suffix)): file
-        for folder in ("notebooks", "init_scripts")
-        for file in (ROOT / folder).iterdir()
-        if file.is_file()
-    }
+    files = [
+        file.relative_to(ROOT)
+        for folder in load(BUNDLE)["sync"]["paths"]
+        for file in (ROOT / folder).rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    ]
+    notebooks = {file for file in files if (ROOT / file).read_bytes().startswith(NOTEBOOK_START)}
+    # The name of a notebook has no suffix.
+    expected = {str(f.with_suffix("") if f in notebooks else f): f for f in files}
     assert "init_scripts/dbx_aml_init.sh" in expected
     assert set(uploaded) == set(expected)
     for name, item in uploaded.items():
-        assert item.content == expected[name].read_bytes(), name
-        assert item.kind == ("NOTEBOOK" if name.startswith("notebooks/") else "FILE")
+        assert item.content == (ROOT / expected[name]).read_bytes(), name
+        assert item.kind == ("NOTEBOOK" if expected[name] in notebooks else "FILE")
 
 
 def check_compute(cli: Deployer, score: dict[str, Any], root: str) -> None:
