@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -109,13 +110,16 @@ def score_new_rows(bound: BoundRequest) -> StreamResult:
             checkpoint, or the checkpoint belongs to other tables, another filter or other columns.
     """
     spark, request = bound.spark, bound.request
-    entries = stream_entries(bound)
-    stream_id = query_id(spark, request.checkpoint)
+    # These mostly wait for Spark.
+    with ThreadPoolExecutor(2) as pool:
+        id_of_stream = pool.submit(query_id, spark, request.checkpoint)
+        offset = pool.submit(last_offset, spark, request.checkpoint)
+        entries = stream_entries(bound)
+        stream_id = id_of_stream.result()
+        has_offset = offset.result() is not None
     own = [entry for entry in entries if entry.facts.batch_id.startswith(f"{stream_id}/")]
     start = StreamStart(checkpoint=request.checkpoint)
-    if last_offset(spark, request.checkpoint) is not None or stream_folders(
-        spark, request.checkpoint
-    ):
+    if has_offset or stream_folders(spark, request.checkpoint):
         _check_checkpoint(bound, own)
     elif not own and not request.rescore:
         newest = _find_newest(bound, entries)
