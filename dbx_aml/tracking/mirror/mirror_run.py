@@ -46,6 +46,8 @@ log = get_logger(__name__)
 _MAX_REASON_CHARS = 400
 # A source run that changes while it is mirrored is read again.
 _MAX_ROUNDS = 3
+# Code of MLflow's SQL stores for an insert that the database refuses.
+_REFUSED_WRITE_CODE = "INTERNAL_ERROR"
 # The destination sets it to the caller.
 _UNVERIFIED_TAGS = frozenset({"mlflow.user"})
 
@@ -232,18 +234,30 @@ class RunMirror:
             self._record_deletion(source_run, result)
             return result
         try:
-            previous_lease = Lease.parse(source_run.data.tags.get(tags.LEASE))
-            locked_run, is_new = self.lock(source_run)
-            if locked_run is None:
-                holder = previous_lease.holder if previous_lease else "another process"
-                result.status, result.reason = "locked", f"{holder} mirrors it"
-            else:
-                self._mirror_locked(
-                    locked_run, result, count, is_new=is_new, compares_content=compares_content
-                )
+            try:
+                self._lock_and_mirror(source_run, result, count, compares_content=compares_content)
+            except MlflowException as error:
+                if self.destination.is_remote or error.error_code != _REFUSED_WRITE_CODE:
+                    raise
+                # Of two processes that insert the same entry, a SQL store refuses one. The second
+                # try finds the entry. MLflow's REST client repeats such calls itself.
+                self._lock_and_mirror(source_run, result, count, compares_content=compares_content)
         except Exception as error:  # noqa: BLE001 - one run that fails stops no other run
             self._record_failure(source_run, result, error)
         return result
+
+    def _lock_and_mirror(
+        self, source_run: Run, result: MirrorResult, count: OnWritten, *, compares_content: bool
+    ) -> None:
+        previous_lease = Lease.parse(source_run.data.tags.get(tags.LEASE))
+        locked_run, is_new = self.lock(source_run)
+        if locked_run is None:
+            holder = previous_lease.holder if previous_lease else "another process"
+            result.status, result.reason = "locked", f"{holder} mirrors it"
+            return
+        self._mirror_locked(
+            locked_run, result, count, is_new=is_new, compares_content=compares_content
+        )
 
     def lock(self, source_run: Run) -> tuple[Run | None, bool]:
         """Acquire the lease of a run.

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from dbx_aml.tracking.mirror.lease import Lease
 from dbx_aml.tracking.mirror.mirror_runs import Progress
@@ -25,9 +27,26 @@ def test_two_mirrors_at_once_create_no_second_run(stores: MirrorStores) -> None:
         ]
 
     assert all(result.error is None for result in results)
-    # MLflow's server refuses one of two equal writes at once. The next mirror finishes such a run.
     statuses = {result.status for result in stores.mirror().values()}
     assert statuses <= {"done", "unchanged"}
+    stores.assert_equal()
+
+
+def test_a_write_that_the_store_refuses_since_another_process_was_first_is_tried_again(
+    stores: MirrorStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores.create_run("run")
+    log_batch = SqlAlchemyStore.log_batch
+
+    def write_and_refuse(self: SqlAlchemyStore, run_id: str, *entries: Any) -> None:
+        log_batch(self, run_id, *entries)
+        if self.db_uri == stores.destination_uri:
+            monkeypatch.setattr(SqlAlchemyStore, "log_batch", log_batch)
+            raise MlflowException("UNIQUE constraint failed: params.key, params.run_uuid")
+
+    monkeypatch.setattr(SqlAlchemyStore, "log_batch", write_and_refuse)
+
+    assert {result.status for result in stores.mirror().values()} == {"done"}
     stores.assert_equal()
 
 
