@@ -144,19 +144,27 @@ def get_registered_version(
         link: Link that has the registries; by default the current link.
 
     Raises:
-        ModelNotFoundError: No registry has the version.
-        RegistryError: A registry does not answer, or refuses the caller.
+        ModelNotFoundError: No registry that answers has the version.
+        RegistryError: The first registry does not answer, or refuses the caller.
     """
     link = link or current_link()
     registries = [find_registry(registry, link)] if registry else linked_registries(link)
+    searched, unanswered = [], ""
     for candidate in registries:
-        version = get_version(uri, candidate)
+        try:
+            version = get_version(uri, candidate)
+        except RegistryError as err:
+            if not searched:
+                raise
+            # A link with Azure ML alone has no login for the other registry.
+            unanswered = f" ({first_line(err)})"
+            continue
         if version is not None:
             return candidate, version
-    titles = " and ".join(candidate.title for candidate in registries)
+        searched.append(candidate.title)
     raise ModelNotFoundError(
-        f"model version must exist: got {str(uri)!r}, which is not in {titles}; "
-        "'dbx-aml models' lists the versions"
+        f"model version must exist: got {str(uri)!r}, which is not in {' and '.join(searched)}"
+        f"{unanswered}; 'dbx-aml models' lists the versions"
     )
 
 

@@ -181,6 +181,14 @@ def test_a_version_that_no_registry_has_is_named_with_the_places(
         deploy_model("delay-ep", uri, link=link, registry="aml")
 
 
+def test_a_missing_version_is_missing_in_azure_ml_also_where_databricks_has_no_login(
+    register: RegisterFunction, link: Link
+) -> None:
+    register()
+    with pytest.raises(ModelNotFoundError, match=r"is not in Azure ML workspace mlw-team \(Unity"):
+        deploy_model("delay-ep", "models:/delay/7", link=link)
+
+
 def test_only_a_registered_version_is_deployed(link: Link) -> None:
     with pytest.raises(ArgumentError, match="must name a registered version"):
         deploy_model("delay-ep", "runs:/4be1/model", link=link)
