@@ -98,11 +98,18 @@ def test_only_connect_and_the_test_kit_change_the_servers_of_the_whole_process()
     assert users == {"tracking.connect", "testing.mlflow_store"}
 
 
-def test_importing_the_package_loads_neither_mlflow_nor_spark_nor_pandas() -> None:
-    code = (
-        "import sys, dbx_aml; dir(dbx_aml);"
-        "print(sorted({'mlflow', 'pyspark', 'pandas', 'numpy', 'click'} & set(sys.modules)))"
-    )
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        ("dbx_aml", {"mlflow", "pyspark", "pandas", "numpy", "click"}),
+        # These refuse wrong arguments at once.
+        ("dbx_aml.serving.deploy, dbx_aml.serving.submit", {"mlflow", "pyspark", "pandas"}),
+    ],
+)
+def test_importing_the_package_loads_neither_mlflow_nor_spark_nor_pandas(
+    modules: str, absent: set[str]
+) -> None:
+    code = f"import sys, {modules}; dir(dbx_aml); print(sorted({absent} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

@@ -30,7 +30,6 @@ from dbx_aml._common.log import get_logger
 from dbx_aml.link.connected_link import current_link, use_link
 from dbx_aml.link.link import Link
 from dbx_aml.serving.aml_resources import AmlResources
-from dbx_aml.serving.code_upload import upload_code
 from dbx_aml.serving.endpoints import (
     AUTH_MODES,
     COPIED_FROM,
@@ -282,6 +281,9 @@ class _DeploySteps:
 
     def _deployment_properties(self) -> dict[str, Any]:
         """Return the properties of the deployment; its environment and code are made."""
+        # It imports MLflow, which takes seconds; wrong arguments are refused at once.
+        from dbx_aml.serving.code_upload import upload_code
+
         settings = self._settings
         is_managed = self._compute == MANAGED
         properties: dict[str, Any] = {
