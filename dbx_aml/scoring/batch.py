@@ -136,15 +136,28 @@ def score_batch(bound: BoundRequest, facts: BatchFacts, read_rows: ReadRows) -> 
 
 
 def write_batch(
-    bound: BoundRequest, facts: BatchFacts, rows: DataFrame, transaction: Transaction
+    bound: BoundRequest,
+    facts: BatchFacts,
+    rows: DataFrame,
+    transaction: Transaction,
+    *,
+    must_score_a_row: bool = True,
 ) -> WrittenBatch:
-    """Score a batch that the tables do not have; a batch that another job commits is its batch."""
+    """Score a batch that the tables do not have; a batch that another job commits is its batch.
+
+    Args:
+        bound: Bound request.
+        facts: Batch.
+        rows: Rows of the batch.
+        transaction: Transaction of the output's commit.
+        must_score_a_row: Whether a batch on which the model fails everywhere is refused.
+    """
     identity = bound.resolved.output
     if identity is None and bound.request.is_stream:
         # An earlier batch of this run may have created the table.
         identity = identify_table(bound.spark, bound.request.output_table)
     with BatchWriter(bound, rows, facts, identity.id if identity else None) as writer:
-        entry = writer.write(transaction)
+        entry = writer.write(transaction, must_score_a_row=must_score_a_row)
     if entry is not None:
         return WrittenBatch(entry=entry, is_new=True)
     identity = identify_table(bound.spark, bound.request.output_table)

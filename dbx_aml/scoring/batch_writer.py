@@ -144,8 +144,14 @@ class BatchWriter:
     def __exit__(self, *_: object) -> None:
         _running_attempts.discard(self._attempt)
 
-    def write(self, transaction: Transaction) -> LedgerEntry | None:
+    def write(
+        self, transaction: Transaction, *, must_score_a_row: bool = True
+    ) -> LedgerEntry | None:
         """Write a batch that no table has.
+
+        Args:
+            transaction: Transaction of the output's commit.
+            must_score_a_row: Whether a batch on which the model fails everywhere is refused.
 
         Returns:
             The entry; None if another job has committed the transaction.
@@ -154,9 +160,11 @@ class BatchWriter:
             NoScorableRowError: The model fails on every row; nothing is written then.
             ScoringError: A table cannot be written.
         """
-        may_drop = self._output_id is None and self._create_output()
+        if self._bound.request.max_quarantined_rows.allows_all:
+            must_score_a_row = False
+        may_drop = self._output_id is None and self._create_output(must_score_a_row)
         try:
-            return self._write(transaction)
+            return self._write(transaction, must_score_a_row)
         except ConcurrentBatchError:
             return None
         except ScoringError:
@@ -188,7 +196,7 @@ class BatchWriter:
             state=state,
         )
 
-    def _create_output(self) -> bool:
+    def _create_output(self, must_score_a_row: bool) -> bool:
         """Create the output table without rows; return whether a failing job may drop it again.
 
         A first write that dies leaves files in the folder of a named table, and Spark refuses to
@@ -196,7 +204,7 @@ class BatchWriter:
         """
         bound = self._bound
         may_drop = can_drop(self._spark, self._output)
-        if not may_drop:
+        if not may_drop and must_score_a_row:
             self._try_model()
         empty = bound.model_udf.with_empty_result(needed_columns(bound, self._rows))
         request = bound.request
@@ -207,16 +215,14 @@ class BatchWriter:
         return may_drop
 
     def _try_model(self) -> None:
-        if not self._bound.request.max_quarantined_rows.allows_all:
-            self._bound.report("trying the model")
-            try_model(self._bound, rows_to_ask(self._rows))
+        self._bound.report("trying the model")
+        try_model(self._bound, rows_to_ask(self._rows))
 
-    def _write(self, transaction: Transaction) -> LedgerEntry | None:
+    def _write(self, transaction: Transaction, must_score_a_row: bool) -> LedgerEntry | None:
         self._estimate()
         bound, request = self._bound, self._bound.request
-        allows_all = request.max_quarantined_rows.allows_all
         # Not with a model server: it hides the reason.
-        is_strict = not allows_all and request.is_local_environment
+        is_strict = must_score_a_row and request.is_local_environment
         can_observe = (
             # A second query reads the same rows only of a version.
             self._facts.input_version_to is not None
@@ -226,7 +232,7 @@ class BatchWriter:
             and request.is_local_environment
             and can_hash(needed_columns(bound, self._rows))
         )
-        if not is_strict:
+        if must_score_a_row and not is_strict:
             self._try_model()
         if can_observe:
             try:

@@ -22,6 +22,7 @@ from dbx_aml.scoring.stream import (
     StreamResult,
     StreamStart,
     entries_of_run,
+    has_scored,
     pending,
     run_stream,
     stream_entries,
@@ -69,7 +70,7 @@ def follow_input(bound: BoundRequest, read_rows: Callable[[int | None], DataFram
         start = replace(start, version=(before.facts.input_version_to or 0) + 1)
     else:
         _check_newest_stream(bound, checkpoint, entries[0])
-    is_stopped = run_stream(bound, start)
+    is_stopped = run_stream(bound, replace(start, has_scored=has_scored(bound, entries)))
     # A batch of all rows may be one that an earlier run has left.
     changes = [entry for entry in entries_of_run(bound) if entry.facts.previous_batch is not None]
     return StreamResult(

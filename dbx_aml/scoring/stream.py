@@ -45,6 +45,8 @@ log = get_logger(__name__)
 
 # Time between two looks at a running stream.
 _POLL_INTERVAL_S = 1
+# A percentage of fewer rows says little: one row of a small micro-batch may be most of them.
+_FEWEST_ROWS_OF_PERCENTAGE = 1000
 # Text of the error that ends a stream before its next micro-batch.
 _ENDED = "dbx_aml: the stream ends between two batches"
 
@@ -77,12 +79,14 @@ class StreamStart:
             rows.
         offsets: First offsets of a topic to read, as JSON; None as for `version`.
         previous: Newest batch of the output; None for write_mode "incremental".
+        has_scored: Whether an earlier batch has rows that this version of the model scored.
     """
 
     checkpoint: str
     version: int | None = None
     offsets: str | None = None
     previous: LedgerEntry | None = None
+    has_scored: bool = False
 
 
 @dataclass(kw_only=True)
@@ -127,7 +131,7 @@ def score_new_rows(bound: BoundRequest) -> StreamResult:
             own = entries
             start = _start_after(newest, start)
     rows_removed = _count_removed(bound, own)
-    is_stopped = run_stream(bound, start)
+    is_stopped = run_stream(bound, replace(start, has_scored=has_scored(bound, own)))
     return StreamResult(
         entries=entries_of_run(bound),
         pending=pending(own),
@@ -225,6 +229,12 @@ def entries_of_run(bound: BoundRequest) -> list[LedgerEntry]:
     run = bound.resolved.run
     entries = stream_entries(bound, f"run = {run}")
     return [entry for entry in reversed(entries) if entry.facts.run == run]
+
+
+def has_scored(bound: BoundRequest, entries: list[LedgerEntry]) -> bool:
+    """Return whether one of the batches has rows that this version of the model scored."""
+    uri = bound.resolved.model.uri
+    return any(entry.rows_scored and entry.facts.model_uri == uri for entry in entries)
 
 
 def stream_identity(bound: BoundRequest) -> dict[str, Any]:
@@ -348,16 +358,27 @@ def _score_micro_batch(
         if stream.previous is not None:
             check_sole_writer(stream.bound, stream.previous, facts, is_first=not stream.has_written)
         transaction = Transaction(app_id=f"dbx_aml/{facts.job}", app_version=number)
-        entry = write_batch(stream.bound, facts, rows, transaction).entry
+        scores = start.has_scored or stream.rows_read > stream.rows_quarantined
+        written = write_batch(stream.bound, facts, rows, transaction, must_score_a_row=not scores)
+        entry = written.entry
     stream.has_written = True
     if stream.previous is not None:
         stream.previous = entry
     _report_progress(stream, entry)
-    limit = resolved.request.max_quarantined_rows
-    # A run of all that there is looks at the limit when it ends.
-    is_endless = resolved.request.trigger.interval_s is not None
-    if is_endless and limit.is_exceeded(stream.rows_quarantined, stream.rows_read):
+    if _is_over_limit(stream):
         raise ScoringError(_ENDED)
+
+
+def _is_over_limit(stream: _RunningStream) -> bool:
+    """Return whether an endless stream ends now: it has quarantined too many rows."""
+    request = stream.bound.request
+    limit = request.max_quarantined_rows
+    if request.trigger.interval_s is None:
+        # A run of all that there is looks at the limit when it ends.
+        return False
+    if limit.count is None and stream.rows_read < _FEWEST_ROWS_OF_PERCENTAGE:
+        return False
+    return limit.is_exceeded(stream.rows_quarantined, stream.rows_read)
 
 
 def _micro_batch_facts(

@@ -114,6 +114,23 @@ def test_an_endless_stream_ends_when_too_many_rows_are_quarantined(numbers, stre
         stream("incremental", {}, max_quarantined_rows=1, trigger="available-now")
 
 
+@pytest.mark.spark
+@pytest.mark.slow
+def test_a_batch_of_quarantined_rows_alone_does_not_end_a_stream(spark, numbers, stream):
+    _, add = numbers
+    actions = {
+        "batch 0:": lambda: add((3, -3.0)),
+        "batch 1: 1 row": lambda: add((4, 4.0)),
+        "batch 2:": send(signal.SIGTERM),
+    }
+    result = stream("incremental", actions)
+    assert (result.status, result.rows_read, result.rows_quarantined) == ("stopped", 4, 2)
+    add((5, -5.0))
+    # Nor where an earlier run has scored rows.
+    result = stream("incremental", {}, max_quarantined_rows=1, trigger="available-now")
+    assert (result.status, result.rows_quarantined) == ("scored", 1)
+
+
 def test_an_interval_is_refused_where_it_cannot_work(monkeypatch):
     names = {"model_uri": "models:/m/1", "input_table": "t", "output_table": "o"}
     interval = {**names, "trigger": "30 seconds"}
