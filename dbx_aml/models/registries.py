@@ -149,7 +149,8 @@ def get_registered_version(
     """
     link = link or current_link()
     registries = [find_registry(registry, link)] if registry else linked_registries(link)
-    searched, unanswered = [], ""
+    searched: list[str] = []
+    unanswered = ""
     for candidate in registries:
         try:
             version = get_version(uri, candidate)
