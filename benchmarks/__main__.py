@@ -16,6 +16,7 @@ ALL = (
     "throughput",
     "threads",
     "nightly",
+    "follow",
     "challenger",
     "segments",
     "estimate",
