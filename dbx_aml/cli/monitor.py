@@ -120,6 +120,10 @@ def _print_result(result: MonitoringResult) -> None:
         ("without baseline", ", ".join(result.columns_without_baseline)),
         ("quarantined %", _number_text(result.percent_quarantined)),
         *((name, _number_text(value)) for name, value in result.quality.items()),
+        *(
+            (f"challenger: {name}", _number_text(value))
+            for name, value in result.challenger_quality.items()
+        ),
         ("profile", result.profile_table),
         ("drift", result.drift_table),
         ("MLflow run", result.run_id),

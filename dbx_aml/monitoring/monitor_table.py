@@ -35,6 +35,8 @@ from dbx_aml.monitoring.monitoring_run import find_run_dataset, log_monitoring_r
 from dbx_aml.monitoring.page import render_page
 from dbx_aml.monitoring.profile import ProfileKey, profile_windows
 from dbx_aml.monitoring.quality import (
+    CHALLENGER_PREDICTION,
+    CHALLENGER_ROW,
     QUALITY_METRICS,
     LabelColumn,
     Labels,
@@ -139,7 +141,8 @@ def monitor_table(
 
     Shape:
         `<output>_profile_metrics`: a row for each window and column, one for all columns
-        (":table") with the quality, one for the rows that were not scored (":quarantine").
+        (":table") with the quality, one for the rows that were not scored (":quarantine"), and
+        one for the quality of the challenger's predictions (":challenger").
         `<output>_drift_metrics`: a row for each window and column, once against the baseline and
         once against the window before.
         `<output>_monitor_baseline`: a row for each column.
@@ -343,7 +346,8 @@ class _MonitoringRun:
         conditions = [f"dbx_aml_window IN ({_numbers(changed | gone)})"] if changed | gone else []
         if relabeled:
             starts = _numbers(window.start for window in relabeled)
-            conditions.append(f"(dbx_aml_window IN ({starts}) AND column_name = '{TABLE_ROW}')")
+            names = f"'{TABLE_ROW}', '{CHALLENGER_ROW}'"
+            conditions.append(f"(dbx_aml_window IN ({starts}) AND column_name IN ({names}))")
         self._profile_table.write(rows, f"{self._is_granularity} AND ({' OR '.join(conditions)})")
 
     def _read_kept_rows(self) -> list[dict[str, Any]]:
@@ -426,15 +430,32 @@ class _MonitoringRun:
             return
         self._progress("Reading the labels")
         self._labels.check_keys()
-        quality = self._labels.compute_quality(
-            self._windows.select(windows), self._windows.key, self._slice_by
-        )
+        labels, scored = self._labels, self._windows.select(windows)
+        quality = labels.compute_quality(scored, self._windows.key, self._slice_by)
+        labels_of_row = {
+            "dbx_aml_labels": labels.name,
+            "dbx_aml_label_version": labels.version,
+            "dbx_aml_labeled_rows": 0,
+        }
         for row in rows:
             if row["column_name"] == TABLE_ROW:
                 key = ProfileKey(row["dbx_aml_window"], row["slice_value"])
-                row["dbx_aml_labels"] = self._labels.name
-                row["dbx_aml_label_version"] = self._labels.version
-                row.update(quality.get(key, {"dbx_aml_labeled_rows": 0}))
+                row.update({**labels_of_row, **quality.get(key, {})})
+        if labels.has_challenger:
+            found = labels.compute_quality(
+                scored, self._windows.key, None, prediction=CHALLENGER_PREDICTION
+            )
+            rows += [
+                {
+                    **self._row_columns(window, key),
+                    **labels_of_row,
+                    **found[key],
+                    "column_name": CHALLENGER_ROW,
+                    "count": found[key]["dbx_aml_labeled_rows"],
+                }
+                for window in windows
+                if (key := ProfileKey(window.start, None)) in found
+            ]
 
     def _key(self, window: Window) -> str:
         """Return the state of a window with its baseline."""
@@ -561,8 +582,11 @@ class _MonitoringRun:
             row["dbx_aml_status"] = drift.drift_status(row, self._thresholds)
         judged = self._judged_row()
         quarantined = self._table_rows.get((newest or 0, QUARANTINE_ROW), {})
+        judged_window = None if judged is None else judged["dbx_aml_window"]
+        challenger = self._table_rows.get((judged_window or 0, CHALLENGER_ROW), {})
         return MonitoringResult(
             quality={} if judged is None else quality_numbers(judged),
+            challenger_quality=quality_numbers(challenger),
             quality_window=None if judged is None else self._start_time(judged),
             percent_quarantined=quarantined.get("dbx_aml_percent_quarantined"),
             output_table=self._table.name,
@@ -589,7 +613,11 @@ class _MonitoringRun:
         """Return the row of the newest window with enough labels, else the newest with labels."""
         if self._labels is None:
             return None
-        labeled = [row for row in self._table_rows.values() if quality_numbers(row)]
+        labeled = [
+            row
+            for (_, name), row in self._table_rows.items()
+            if name == TABLE_ROW and quality_numbers(row)
+        ]
         return max(
             labeled,
             key=lambda row: (_has_enough_labels(row), row["dbx_aml_window"]),
@@ -714,7 +742,7 @@ def _is_column_row(row: Mapping[str, Any]) -> bool:
 
 
 def _is_table_row(row: Mapping[str, Any]) -> bool:
-    """Return whether a row is about all columns or the quarantine of a whole window."""
+    """Return whether a row is about a whole window: all columns, quarantine, or challenger."""
     return not _is_column_row(row) and row["slice_key"] is None
 
 

@@ -13,7 +13,7 @@ from dbx_aml._common.errors import MonitoringError
 from dbx_aml._common.log import get_logger
 from dbx_aml._common.text import one_line, sql_literal
 from dbx_aml.models.mlflow_client import create_client
-from dbx_aml.monitoring.quality import quality_numbers
+from dbx_aml.monitoring.quality import CHALLENGER_ROW, quality_numbers
 from dbx_aml.monitoring.quarantine import QUARANTINE_ROW
 
 if TYPE_CHECKING:
@@ -103,10 +103,13 @@ def _profile_numbers(rows: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, i
             continue
         if row["column_name"] == QUARANTINE_ROW:
             yield "percent_quarantined", row["dbx_aml_window"], row["dbx_aml_percent_quarantined"]
-        else:
+            continue
+        is_challenger = row["column_name"] == CHALLENGER_ROW
+        if not is_challenger:
             yield "rows", row["dbx_aml_window"], float(row["count"])
-            for name, value in quality_numbers(row).items():
-                yield f"quality/{name}", row["dbx_aml_window"], value
+        for name, value in quality_numbers(row).items():
+            metric = f"challenger_quality/{name}" if is_challenger else f"quality/{name}"
+            yield metric, row["dbx_aml_window"], value
 
 
 def find_run_dataset(run_uri: str) -> tuple[str, int | None]:

@@ -11,7 +11,7 @@ from dbx_aml._common.html import StyledCell, html_table
 from dbx_aml._common.redact import redact
 from dbx_aml._common.text import install_command, plural
 from dbx_aml.monitoring.baseline import ColumnBaseline
-from dbx_aml.monitoring.quality import quality_numbers
+from dbx_aml.monitoring.quality import CHALLENGER_ROW, quality_numbers
 from dbx_aml.monitoring.quarantine import QUARANTINE_ROW
 from dbx_aml.monitoring.thresholds import ERRORS, QUARANTINED, SCORES, find_distance
 
@@ -166,6 +166,10 @@ def _summary(result: MonitoringResult) -> str:
         ("columns without baseline", ", ".join(result.columns_without_baseline) or "none"),
         ("quarantined %", _number_text(result.percent_quarantined)),
         *((_QUALITY[name], _number_text(value)) for name, value in result.quality.items()),
+        *(
+            (f"{_QUALITY[name]} of the challenger", _number_text(value))
+            for name, value in result.challenger_quality.items()
+        ),
         ("beyond a threshold", _alerts_text(result.alerts)),
     ]
     return html_table(rows)
@@ -234,19 +238,24 @@ def _quality_sections(
         found = [(row, value) for row, value in points if value is not None]
         if not found or (metric in _SHOWN_WITH_THRESHOLD and limits[metric] is None):
             continue
-        figure = _line_figure(
-            {title: [(_window_text(row), value) for row, value in found]}, limits[metric]
-        )
+        lines: dict[str, list[tuple[str, float]]] = {}
+        for row, value in found:
+            lines.setdefault(_predictor(row), []).append((_window_text(row), value))
+        figure = _line_figure(lines, limits[metric])
         figure.update_layout(yaxis_title=title)
         cells = [
-            (_window_text(row), f"{value:.4g}", f"{row['dbx_aml_labeled_rows']:,}")
+            (_window_text(row), _predictor(row), f"{value:.4g}", f"{row['dbx_aml_labeled_rows']:,}")
             for row, value in found
         ]
-        table = html_table(cells, ["window", title, "rows with a label"])
+        table = html_table(cells, ["window", "predictions", title, "rows with a label"])
         text = f"{title[0].upper()}{title[1:]} of the predictions with a label"
         text += f"{_limit_text(limits[metric])}."
         sections.append(_section(f"Quality over time: {title}", text, figure, table))
     return sections
+
+
+def _predictor(row: Mapping[str, Any]) -> str:
+    return "challenger" if row["column_name"] == CHALLENGER_ROW else "model"
 
 
 def _quarantine_sections(rows: Sequence[Mapping[str, Any]], limit: float | None) -> list[str]:
@@ -261,7 +270,7 @@ def _quarantine_sections(rows: Sequence[Mapping[str, Any]], limit: float | None)
             found.get(row["dbx_aml_window"], {}).get("dbx_aml_percent_quarantined") or 0.0,
         )
         for row in rows
-        if row["column_name"] != QUARANTINE_ROW
+        if row["column_name"] not in (QUARANTINE_ROW, CHALLENGER_ROW)
     ]
     figure = _line_figure({"quarantined": shares}, limit)
     figure.update_layout(yaxis_title="% of the rows", yaxis_rangemode="tozero")

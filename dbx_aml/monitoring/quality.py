@@ -12,7 +12,7 @@ from dbx_aml._common.errors import ArgumentError, MonitoringError, TableNotFound
 from dbx_aml._common.text import sql_identifier
 from dbx_aml.monitoring.profile import ProfileKey
 from dbx_aml.monitoring.windows import TableHistory, read_history
-from dbx_aml.scoring.column_binding import PREDICTION
+from dbx_aml.scoring.column_binding import CHALLENGER, PREDICTION
 from dbx_aml.scoring.delta_table import Table, column_types
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ REGRESSION_METRICS = (
 )
 CLASSIFICATION_METRICS = ("accuracy_score", "precision", "recall", "f1_score")
 QUALITY_METRICS = (*REGRESSION_METRICS, *CLASSIFICATION_METRICS)
+# Value of `column_name` of a row about the predictions of the challenger.
+CHALLENGER_ROW = ":challenger"
+CHALLENGER_PREDICTION = f"{CHALLENGER}.prediction"
 _EXAMPLES = 5
 
 
@@ -79,6 +82,7 @@ class Labels:
         self._column = column
         scored_types = column_types(rows)
         label_types = scored_types
+        self.has_challenger = CHALLENGER in scored_types
         self._rows: DataFrame | None = None
         self._history = TableHistory(0, 0)
         if column.table is not None:
@@ -143,7 +147,11 @@ class Labels:
             )
 
     def compute_quality(
-        self, rows: DataFrame, window: Column, slice_by: Column | None
+        self,
+        rows: DataFrame,
+        window: Column,
+        slice_by: Column | None,
+        prediction: str = sql_identifier(PREDICTION),
     ) -> dict[ProfileKey, dict[str, Any]]:
         """Return the quality of the predictions, by window and slice.
 
@@ -151,11 +159,12 @@ class Labels:
             rows: Scored rows of the windows.
             window: Start of a row's window.
             slice_by: Value of a row's slice; None without slices.
+            prediction: SQL of the prediction of a row.
         """
         scored = rows.select(
             window.cast("bigint").alias("window"),
             (F.lit(None) if slice_by is None else slice_by).cast("string").alias("slice"),
-            F.col(sql_identifier(PREDICTION)).alias("prediction"),
+            F.expr(prediction).alias("prediction"),
             F.col(sql_identifier(self._column.key or self._column.name)).alias("key"),
         )
         label = F.col(sql_identifier(self._column.name)).alias("label")

@@ -51,6 +51,8 @@ class MonitoringResult:
         baseline_table: Table that keeps the baseline.
         run_id: MLflow run with the numbers as metrics; None where nothing was logged.
         quality: Quality of a window, for example {"r2_score": 0.8}; empty without labels.
+        challenger_quality: The same of the challenger's predictions, in that window; empty without
+            a challenger.
         quality_window: Start of that window: the newest with at least 1,000 labels, else the
             newest with labels.
         percent_quarantined: Share of the newest window's rows that were not scored.
@@ -71,6 +73,7 @@ class MonitoringResult:
     baseline_table: str
     seconds: float
     quality: dict[str, float] = field(default_factory=dict)
+    challenger_quality: dict[str, float] = field(default_factory=dict)
     quality_window: datetime | None = None
     percent_quarantined: float | None = None
     run_id: str | None = None

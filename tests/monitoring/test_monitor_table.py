@@ -405,9 +405,10 @@ def test_the_window_after_a_changed_or_gone_one_is_compared_again(starts, change
 
 @pytest.mark.connect
 def test_labels_that_come_later_fill_older_windows(spark, tables, tmp_path):
-    columns = "id int, prediction double"
-    tables.write([(number, float(number)) for number in range(4)], columns)
-    tables.write([(0, 1.0), (1, 2.0), (2, 4.0)], columns, BATCHES[0])
+    columns = "id int, prediction double, _challenger struct<prediction: double>"
+    tables.write([(number, float(number), (0.0,)) for number in range(4)], columns)
+    rows = [(0, 1.0, (2.0,)), (1, 2.0, (4.0,)), (2, 4.0, (None,))]
+    tables.write(rows, columns, BATCHES[0])
     facts = f"delta.`{tmp_path}/facts`"
 
     def add_labels(*rows):
@@ -415,21 +416,25 @@ def test_labels_that_come_later_fill_older_windows(spark, tables, tmp_path):
             "append"
         ).save(f"{tmp_path}/facts")
 
-    def quality(batch):
-        rows = tables.profile("column_name = ':table' AND slice_key IS NULL")
-        row = rows[batch, ":table"]
+    def quality(batch, name=":table"):
+        rows = tables.profile("column_name LIKE ':%' AND slice_key IS NULL")
+        row = rows[batch, name]
         return row["count"], row.dbx_aml_labeled_rows, row.mean_average_error
 
     add_labels((0, 1.0), (1, 4.0), (77, 5.0))
     arguments = {"label": "fact", "label_table": facts, "key": "id", "spark": spark}
-    monitor_table(tables.output, tables.baseline, **arguments)
+    result = monitor_table(tables.output, tables.baseline, **arguments)
     assert quality(BATCHES[0]) == (3, 2, 1.0)
+    errors = result.quality, result.challenger_quality
+    assert [error["mean_average_error"] for error in errors] == [1.0, 0.5]
     add_labels((2, 0.0))
-    tables.write([(3, 8.0)], columns, BATCHES[1])
+    tables.write([(3, 8.0, (8.0,))], columns, BATCHES[1])
     result = monitor_table(tables.output, tables.baseline, **arguments)
     assert result.windows_computed == 1
     assert quality(BATCHES[0]) == (3, 3, 2.0)
     assert quality(BATCHES[1]) == (1, 0, None)
+    # The challenger has not scored the row of the new label.
+    assert quality(BATCHES[0], ":challenger") == (2, 2, 0.5)
     row = tables.profile("column_name = ':table' AND slice_value = '1'")[BATCHES[0], ":table"]
     assert row.root_mean_squared_error == pytest.approx((20 / 3) ** 0.5)
     assert row.mean_squared_error == pytest.approx(20 / 3)
