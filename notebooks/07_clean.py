@@ -8,7 +8,8 @@
 # MAGIC
 # MAGIC | widget | example | required | meaning |
 # MAGIC |---|---|---|---|
-# MAGIC | `schemas` | `main.ml` | no | schemas whose tables count, with commas; empty: no tables |
+# MAGIC | `schemas` | `main.ml` | no | schemas whose tables count, with commas |
+# MAGIC | `paths` | `/Volumes/main/ml/files/scored` | no | paths of scored tables, with commas |
 # MAGIC | `delete` | `7` | no | the number of listed things, to delete them; empty: only list |
 # MAGIC
 # MAGIC **Writes** nothing without `delete`. **Ends with** `names`, `in_use`, `problems` and the
@@ -21,6 +22,7 @@
 # COMMAND ----------
 
 dbutils.widgets.text("schemas", "")
+dbutils.widgets.text("paths", "")
 dbutils.widgets.text("delete", "")
 
 # COMMAND ----------
@@ -37,7 +39,8 @@ import pandas as pd
 from dbx_aml.serving.clean import delete_resources, find_marked_resources
 
 schemas = [name.strip() for name in widget("schemas").split(",") if name.strip()]
-plan = find_marked_resources(schemas=schemas, link=link, spark=spark)
+paths = [path.strip() for path in widget("paths").split(",") if path.strip()]
+plan = find_marked_resources(schemas=schemas, paths=paths, link=link, spark=spark)
 listed = [*plan.resources, *plan.used_resources]
 
 # COMMAND ----------
