@@ -284,9 +284,10 @@ class _MonitoringRun:
             self._baselines = self._compute_baseline(self._baseline_rows)
         kinds = {name: baseline.column.kind for name, baseline in self._baselines.items()}
         new_columns = [c for c in self._columns if kinds.get(c.name) != c.kind]
-        if new_columns and self._all_windows:
+        windows = [window for window in self._all_windows if not window.is_empty]
+        if new_columns and windows:
             self._progress("Reading the first window")
-            first = self._windows.select(self._all_windows[:1])
+            first = self._windows.select(windows[:1])
             self._baselines |= compute_baseline(first, new_columns, _FIRST_WINDOW)
         if self._baselines != self._kept_baselines:
             write_baseline(self._baseline_table, self._baselines.values())
@@ -391,6 +392,8 @@ class _MonitoringRun:
         bins = {name: baseline.bins for name, baseline in self._baselines.items()}
         rows = self._windows.select(windows)
         profiles = profile_windows(rows, columns, bins, self._windows.key, self._slice_by)
+        empty = [ProfileKey(window.start, None) for window in windows if window.is_empty]
+        profiles = {**dict.fromkeys(empty, {}), **profiles}
         by_start = {window.start: window for window in windows}
         found: list[dict[str, Any]] = []
         for key, profile in profiles.items():

@@ -45,11 +45,13 @@ class Window:
         start: Number of the batch, or start of the period: microseconds since 1970.
         state: Rows and version of the window. The window is computed again where this differs.
         rows_quarantined: Rows of the batch in the quarantine; None where the ledger does not know.
+        is_empty: Whether every row of the batch is in the quarantine.
     """
 
     start: int
     state: str
     rows_quarantined: int | None = None
+    is_empty: bool = False
 
 
 class Windows:
@@ -215,9 +217,10 @@ class TableWindows(Windows):
                             "quarantined, version "
                             f"{max(entry.output_version or 0, rewritten)}",
                             rows_quarantined=entry.rows_quarantined,
+                            is_empty=not entry.rows_scored,
                         )
                         for entry in entries
-                        if entry.rows_scored
+                        if entry.rows_read
                     ),
                     key=lambda window: window.start,
                 )

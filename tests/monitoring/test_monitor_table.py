@@ -499,9 +499,14 @@ def test_batches_of_scoring_are_windows_from_the_ledger(spark, tables, tmp_path)
     arguments = {"model_uri": model, "output_table": tables.output, "spark": spark}
     arguments["max_quarantined_rows"] = 1
     tables.write([(1.0, 2.0), (2.0, 3.0), (None, 3.0)], "x double, y double")
+    only_bad = {**arguments, "row_filter": "x IS NULL", "max_quarantined_rows": "100%"}
+    empty = score_table(input_table=tables.baseline, batch_id="0", **only_bad)
     first = score_table(input_table=tables.baseline, batch_id="1", **arguments)
     result = monitor_table(tables.output, tables.baseline, spark=spark)
-    assert (result.windows, result.windows_computed, result.rows) == (1, 1, 2)
+    assert (result.windows, result.windows_computed, result.rows) == (2, 2, 2)
+    rows = tables.profile("column_name LIKE ':%' AND slice_key IS NULL")
+    assert rows[empty.batch, ":table"]["count"] == 0
+    assert rows[empty.batch, ":quarantine"].dbx_aml_percent_quarantined == 100
     assert result.columns_without_baseline == ["prediction"]
     assert tables.profile()[first.batch, "prediction"].avg == 17.5
     row = tables.profile("column_name = ':quarantine'")[first.batch, ":quarantine"]
@@ -510,7 +515,7 @@ def test_batches_of_scoring_are_windows_from_the_ledger(spark, tables, tmp_path)
     second = score_table(input_table=tables.baseline, batch_id="2", **arguments)
     limits = {"percent_quarantined": 30}
     result = monitor_table(tables.output, tables.baseline, thresholds=limits, spark=spark)
-    assert (result.windows, result.windows_computed) == (2, 1)
+    assert (result.windows, result.windows_computed) == (3, 1)
     assert result.percent_quarantined == pytest.approx(100 / 3)
     (alert,) = result.alerts
     assert (alert.column_name, alert.threshold, alert.limit) == (
