@@ -15,6 +15,8 @@
     │   └── RunMirrorError               the destination cannot hold this run
     ├── MonitoringError           also RuntimeError
     ├── NotebookError             also RuntimeError
+    ├── PackagesError             also RuntimeError
+    │   └── UnsolvableRequirementsError  no set of packages meets all requirements
     ├── ProgramError              also RuntimeError
     ├── RegistryError             also RuntimeError
     ├── RunError                  also RuntimeError
@@ -25,7 +27,6 @@
     │   ├── TableNotFoundError           no such input table, or no right to read it
     │   └── TooManyQuarantinedRowsError  more than `max_quarantined_rows`
     ├── ServingError              also RuntimeError
-    │   └── UnsolvableRequirementsError  the model and the scoring server need different packages
     ├── ServiceError              also RuntimeError
     │   ├── NotFoundError                no such resource
     │   ├── OperationError               an operation that was accepted has failed
@@ -111,6 +112,14 @@ class NotebookError(DbxAmlError, RuntimeError):
     """A notebook cannot be read, or one of its cells failed."""
 
 
+class PackagesError(DbxAmlError, RuntimeError):
+    """The packages of a model or a job cannot be resolved or installed."""
+
+
+class UnsolvableRequirementsError(PackagesError):
+    """No set of packages meets all requirements."""
+
+
 class ProgramError(DbxAmlError, RuntimeError):
     """A program failed or did not end in time.
 
@@ -169,10 +178,6 @@ class ServingError(DbxAmlError, RuntimeError):
     def __init__(self, message: str, *, log: str = "") -> None:
         super().__init__(message)
         self.log = log
-
-
-class UnsolvableRequirementsError(ServingError):
-    """No set of packages meets the requirements of the model and of the scoring server."""
 
 
 class ServiceError(DbxAmlError, RuntimeError):

@@ -13,7 +13,7 @@ from dbx_aml._common.text import install_command, one_line
 
 # Operating system of Azure ML's images and of the oldest supported runtime; wheels for it run on
 # newer ones, too.
-_PLATFORM = "x86_64-manylinux_2_28"
+LINUX = "x86_64-manylinux_2_28"
 # Marks that uv draws in front of the lines of an error.
 _MARKS = re.compile(r"^\s*(?:error:|cause:|×|├─▶|╰─▶|│)|^\s+", re.MULTILINE)
 
@@ -38,22 +38,29 @@ def run_uv(arguments: Sequence[str], timeout_s: float, *, input_text: str = "") 
 
 
 def compile_requirements(
-    python: str, arguments: Sequence[str], timeout_s: float, *, input_text: str
+    python: str,
+    arguments: Sequence[str],
+    timeout_s: float,
+    *,
+    input_text: str,
+    platform: str = LINUX,
 ) -> str:
-    """Return the pins that meet requirements on Linux, as uv writes them; nothing is installed.
+    """Return the pins that meet requirements, as uv writes them; nothing is installed.
 
     Args:
         python: Minor version of Python, for example "3.12".
         arguments: Further arguments of `uv pip compile`, for example ("--generate-hashes",).
         timeout_s: Longest time that uv may take.
         input_text: Requirements, one a line.
+        platform: Platform of the packages, as uv names it; "" for the one of this machine.
 
     Raises:
         ProgramError: As of `run_uv`; uv fails with exit code 1 if no set of packages fits.
     """
     command = (
         *("pip", "compile", "-", "--quiet", "--no-header", "--no-annotate"),
-        *("--python-version", python, "--python-platform", _PLATFORM),
+        *("--python-version", python),
+        *(("--python-platform", platform) if platform else ()),
         # With the version and the platform given, uv needs no matching interpreter. Without one it
         # would try each interpreter of the machine.
         *("--python", sys.executable),

@@ -42,8 +42,11 @@ from dbx_aml.serving.endpoints import (
     read_log,
     show_command,
 )
-from dbx_aml.serving.environment import SCORE_SCRIPT, resolve_environment
-from dbx_aml.serving.pinned_environment import register_environment
+from dbx_aml.serving.environment import (
+    SCORE_SCRIPT,
+    register_environment,
+    resolve_environment,
+)
 from dbx_aml.serving.served_model import Report, ServedModel, resolve_served_model
 from dbx_aml.serving.server_log import reason_or_last_lines
 from dbx_aml.serving.workspace_inventory import find_compute

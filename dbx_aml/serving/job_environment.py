@@ -17,8 +17,8 @@ from dbx_aml._common.errors import ArgumentError, ServingError
 from dbx_aml._common.log import get_logger
 from dbx_aml._common.own_wheel import own_requirements
 from dbx_aml._common.text import first_line
+from dbx_aml.local.pinned_environment import PinnedEnvironment, pin_requirements
 from dbx_aml.serving.aml_resources import AmlResources
-from dbx_aml.serving.pinned_environment import PinnedEnvironment, pin_requirements
 
 log = get_logger(__name__)
 
@@ -55,7 +55,7 @@ def resolve_job_environment(folder: Path) -> PinnedEnvironment:
 
     Raises:
         UnsolvableRequirementsError: No set of packages meets all requirements.
-        ServingError: The package index does not answer.
+        PackagesError: The package index does not answer.
         ProgramError: uv is not installed.
     """
     file = folder / "requirements.txt"

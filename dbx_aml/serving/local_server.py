@@ -26,6 +26,7 @@ from dbx_aml._common.http import send
 from dbx_aml._common.programs import run_program
 from dbx_aml._common.retry import RetryPolicy
 from dbx_aml.link.connected_link import current_link, use_link
+from dbx_aml.local.built_environment import BuiltEnvironment, Report, build_environment
 from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.models.registries import (
@@ -34,14 +35,7 @@ from dbx_aml.models.registries import (
     get_registered_version,
 )
 from dbx_aml.scoring.pinned_model import fetch_model
-from dbx_aml.serving.environment import (
-    SCORE_SCRIPT,
-    BuiltEnvironment,
-    Report,
-    build_environment,
-    read_python_version,
-    resolve_environment,
-)
+from dbx_aml.serving.environment import SCORE_SCRIPT, read_python_version, resolve_environment
 from dbx_aml.serving.scoring_request import request_body
 from dbx_aml.serving.server_log import find_reason
 
@@ -279,8 +273,8 @@ def try_endpoint(
         ArgumentError: The port is taken.
         ModelNotFoundError: There is no such model, version or alias.
         UnsolvableRequirementsError: The model's requirements contradict those of the server.
-        ServingError: The environment cannot be built, or the server does not start. The error has
-            the last lines of the server's log.
+        PackagesError: The environment cannot be built.
+        ServingError: The server does not start. The error has the last lines of its log.
         ProgramError: uv is not installed.
     """
     uri = ModelUri.parse(model_uri)

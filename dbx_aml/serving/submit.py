@@ -27,10 +27,10 @@ from dbx_aml.link.connected_link import current_link, use_link
 from dbx_aml.link.link import Link
 from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.serving.aml_resources import AmlResources
+from dbx_aml.serving.environment import register_environment
 from dbx_aml.serving.job_environment import find_environment, resolve_job_environment
 from dbx_aml.serving.job_snapshot import read_snapshot
 from dbx_aml.serving.jobs import Job, Report, job_path
-from dbx_aml.serving.pinned_environment import register_environment
 from dbx_aml.serving.workspace_inventory import find_compute
 
 _ENVIRONMENT_NAME = "dbx-aml-training"

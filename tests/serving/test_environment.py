@@ -1,9 +1,7 @@
-"""The environment of a served model: resolved once, named by its content, built once."""
+"""The environment of a served model: resolved once, named by its content."""
 
 from __future__ import annotations
 
-import platform
-import subprocess
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,46 +11,33 @@ import yaml
 from dbx_aml._common import uv
 from dbx_aml._common.errors import (
     ModelNotFoundError,
+    PackagesError,
     ProgramError,
     ServingError,
     UnsolvableRequirementsError,
 )
-from dbx_aml.serving import environment as module
-from dbx_aml.serving import pinned_environment
-from dbx_aml.serving.environment import (
-    build_environment,
-    minor_version,
-    read_python_version,
-    resolve_environment,
-)
-from dbx_aml.serving.pinned_environment import PinnedEnvironment
-
-OWN_PYTHON = minor_version(platform.python_version())
+from dbx_aml.local import pinned_environment
+from dbx_aml.local.pinned_environment import PinnedEnvironment
+from dbx_aml.serving.environment import read_python_version, resolve_environment
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch) -> Path:
     """An empty cache folder of environments."""
     folder = tmp_path / "cache"
-    monkeypatch.setattr(module, "environments_folder", lambda: folder)
     monkeypatch.setattr(pinned_environment, "environments_folder", lambda: folder)
     return folder
 
 
 @pytest.fixture
 def calls(monkeypatch) -> list[tuple[str, ...]]:
-    """The calls of uv; a call writes what the fixture's test expects of uv, and runs nothing."""
+    """The calls of uv; a call answers with pins, and runs nothing."""
     calls: list[tuple[str, ...]] = []
 
     def run(arguments, timeout_s, *, input_text=""):
         calls.append(tuple(arguments))
-        if arguments[0] == "venv":
-            folder = Path(arguments[-1])
-            folder.mkdir()
-            (folder / "pyvenv.cfg").write_text("version_info = 3.12.4\n")
         return "pandas==2.3.3\nsix==1.17.0\n"
 
-    monkeypatch.setattr(module, "run_uv", run)
     monkeypatch.setattr(uv, "run_uv", run)
     return calls
 
@@ -120,31 +105,6 @@ def test_the_conda_file_has_python_and_every_pin_and_the_hash_changes_with_both(
     assert PinnedEnvironment(python="3.12", requirements=lines).hash == environment.hash
 
 
-def test_an_environment_is_built_once_and_a_stopped_build_is_done_again(cache, calls) -> None:
-    environment = PinnedEnvironment(python="3.12", requirements=("six==1.17.0",))
-    stopped = cache / environment.hash
-    (stopped / "bin").mkdir(parents=True)
-    steps: list[str] = []
-    built = build_environment(environment, steps.append)
-    assert built == build_environment(environment, steps.append)
-    assert built.interpreter == stopped / "bin" / "python"
-    assert built.python_version == "3.12.4"
-    assert not (stopped / "bin").exists()
-    assert [call[0] for call in calls] == ["venv", "pip"]
-    assert steps == ["Building the environment"]
-
-
-def test_an_environment_with_the_python_of_this_process_is_installed_and_starts(cache) -> None:
-    environment = PinnedEnvironment(python=OWN_PYTHON, requirements=("six==1.17.0",))
-    built = build_environment(environment)
-    code = "import six, sys; print(six.__version__, sys.prefix)"
-    done = subprocess.run(
-        [built.interpreter, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["1.17.0", str(cache / environment.hash)]
-    assert built.python_version == platform.python_version()
-
-
 def test_requirements_that_contradict_the_scoring_server_are_refused_with_the_reason(
     tmp_path, cache
 ) -> None:
@@ -188,24 +148,10 @@ def test_a_package_index_without_an_answer_is_no_fault_of_the_model(
     monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     monkeypatch.setenv("UV_NO_CACHE", "1")
-    with pytest.raises(ServingError, match="package index must answer") as caught:
+    with pytest.raises(PackagesError, match="package index must answer") as caught:
         resolve_environment(write_model(tmp_path / "model", "six\n"))
     assert not isinstance(caught.value, UnsolvableRequirementsError)
     assert not list(cache.rglob("*.txt"))
-
-
-def test_a_python_that_is_neither_here_nor_downloaded_is_named(cache, monkeypatch) -> None:
-    monkeypatch.setenv("UV_PYTHON_DOWNLOADS", "never")
-    with pytest.raises(ServingError, match=r"Python of the model .*: got 3\.9[0-9]") as caught:
-        build_environment(PinnedEnvironment(python="3.99", requirements=("six==1.17.0",)))
-    assert "install Python 3.99" in str(caught.value)
-
-
-def test_a_package_that_does_not_install_is_named_and_leaves_no_environment(cache) -> None:
-    environment = PinnedEnvironment(python=OWN_PYTHON, requirements=("six==0.0.999",))
-    for _ in range(2):
-        with pytest.raises(ServingError, match=r"must install on this machine.*six==0\.0\.999"):
-            build_environment(environment)
 
 
 def test_a_missing_uv_is_told_as_such(tmp_path, cache, monkeypatch) -> None:

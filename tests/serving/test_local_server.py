@@ -32,7 +32,7 @@ from dbx_aml._common.errors import (
 )
 from dbx_aml._common.paths import sha256_of_folder
 from dbx_aml._common.programs import is_process_running
-from dbx_aml.serving import environment
+from dbx_aml.local import pinned_environment
 from dbx_aml.serving.answer_comparison import compare_answers
 from dbx_aml.serving.local_server import LocalEndpoint, try_endpoint
 from tests.support.child_process import clean_environment
@@ -388,7 +388,9 @@ def test_a_port_that_is_taken_is_refused_at_once(tmp_path) -> None:
 def test_requirements_that_contradict_the_server_are_refused_before_it_starts(
     tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(environment, "environments_folder", lambda: tmp_path / "environments")
+    monkeypatch.setattr(
+        pinned_environment, "environments_folder", lambda: tmp_path / "environments"
+    )
     model = save_served_model(tmp_path / "model", lambda rows: rows["x"])
     (Path(model) / "requirements.txt").write_text("mlflow\npydantic<2\n")
     with pytest.raises(UnsolvableRequirementsError, match=r"you require pydantic<2"):

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from dbx_aml.serving.environment import SCORE_SCRIPT, build_environment, resolve_environment
+from dbx_aml.local.built_environment import build_environment
+from dbx_aml.serving.environment import SCORE_SCRIPT, resolve_environment
 from tests.support.child_process import clean_environment
 from tests.support.served_models import FLIGHTS, save_served_model
 

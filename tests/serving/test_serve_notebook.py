@@ -7,8 +7,9 @@ import mlflow.pyfunc
 import pytest
 
 from dbx_aml import Endpoint, Link
+from dbx_aml.local.built_environment import build_environment
 from dbx_aml.local.notebook.run import run_notebook
-from dbx_aml.serving.environment import build_environment, resolve_environment
+from dbx_aml.serving.environment import resolve_environment
 from tests.serving.conftest import EXAMPLE, RegisterFunction, times, without_proxies
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "05_serve.py"

@@ -1,29 +1,23 @@
-"""A Python with the exact version of each package, and its version of an environment in Azure ML.
-
-uv resolves requirements for Azure ML's Linux before anything is built or sent.
-"""
+"""A Python with the exact version of each package: uv resolves it before anything is built."""
 
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from platform import machine
 
-from dbx_aml._common.creation_mark import creation_tags
 from dbx_aml._common.errors import (
+    PackagesError,
     ProgramError,
-    ServingError,
     UnsolvableRequirementsError,
 )
 from dbx_aml._common.paths import write_atomically
-from dbx_aml._common.uv import compile_requirements, uv_error_line
+from dbx_aml._common.uv import LINUX, compile_requirements, uv_error_line
 from dbx_aml.local.jars import cache_folder
-from dbx_aml.serving.aml_resources import AmlResources
 
-# Image that Azure ML installs the conda file into. Source: Microsoft Learn, "Prebuilt Docker
-# images for inference"; seen 2026-11.
-_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04:latest"
 _RESOLVE_TIMEOUT_S = 300.0
 # Options of a requirements file that say where packages are; uv's list of pins leaves them out.
 _INDEX_OPTIONS = ("-i", "--index-url", "--extra-index-url", "-f", "--find-links")
@@ -37,15 +31,19 @@ class PinnedEnvironment:
         python: Minor version of Python, for example "3.12".
         requirements: Lines of a requirements file: options of package indexes, then a pin for each
             package, for example "pandas==2.3.3".
+        platform: Platform of the packages, as uv names it; "" for the one of this machine.
     """
 
     python: str
     requirements: tuple[str, ...]
+    platform: str = LINUX
 
     @property
     def hash(self) -> str:
         """Hash of the content, in 16 hexadecimal digits."""
-        return hashlib.sha256(self.conda_dependencies.encode()).hexdigest()[:16]
+        platform = self.platform or f"{sys.platform} {machine()}"
+        content = "\n".join([self.python, platform, *self.requirements])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
     def package_count(self) -> int:
@@ -76,8 +74,10 @@ def pin_requirements(
     *,
     conflict: str,
     fix: str,
+    platform: str = LINUX,
+    options: Sequence[str] = (),
 ) -> PinnedEnvironment:
-    """Return the exact packages that meet requirements on Linux; nothing is installed.
+    """Return the exact packages that meet requirements; nothing is installed.
 
     uv needs no interpreter of this version. The first result for the same requirements is kept in
     the cache folder.
@@ -89,43 +89,38 @@ def pin_requirements(
         conflict: Rule of the error where no set of packages fits, for example "requirements of the
             job must go together with dbx-aml's".
         fix: What to do about it.
+        platform: Platform of the packages, as uv names it; "" for the one of this machine.
+        options: Further options of uv, for example ("--only-binary", ":all:").
 
     Raises:
         UnsolvableRequirementsError: No set of packages meets all requirements.
-        ServingError: The file cannot be read, or the package index does not answer.
+        PackagesError: The file cannot be read, or the package index does not answer.
         ProgramError: uv is not installed.
     """
     text = file.read_text(encoding="utf-8") if file else ""
-    digest = hashlib.sha256("\n".join([python, *further_requirements, text]).encode())
+    inputs = [python, platform, *options, *further_requirements, text]
+    digest = hashlib.sha256("\n".join(inputs).encode())
     if file and (constraints := file.with_name("constraints.txt")).is_file():
         digest.update(constraints.read_bytes())
     key = digest.hexdigest()[:16]
     resolved_file = environments_folder() / "resolved" / f"{key}.txt"
     if not resolved_file.is_file():
-        options = [line for line in text.splitlines() if line.strip().startswith(_INDEX_OPTIONS)]
-        pins = _resolve(python, file, further_requirements, conflict, fix)
-        write_atomically(resolved_file, "".join(f"{line}\n" for line in [*options, *pins]))
+        indexes = [line for line in text.splitlines() if line.strip().startswith(_INDEX_OPTIONS)]
+        files = [str(file)] if file else []
+        try:
+            pins = compile_requirements(
+                python,
+                [*options, *files],
+                _RESOLVE_TIMEOUT_S,
+                input_text="\n".join(further_requirements),
+                platform=platform,
+            )
+        except ProgramError as err:
+            raise _resolve_error(err, f"{conflict} on Python {python}", fix) from err
+        lines = [*indexes, *pins.splitlines()]
+        write_atomically(resolved_file, "".join(f"{line}\n" for line in lines))
     lines = resolved_file.read_text(encoding="utf-8").splitlines()
-    return PinnedEnvironment(python=python, requirements=tuple(lines))
-
-
-def register_environment(resources: AmlResources, name: str, environment: PinnedEnvironment) -> str:
-    """Return the ARM id of an environment's version in Azure ML, which is made if it is missing.
-
-    Args:
-        resources: Workspace.
-        name: Name of the environment; its version is the hash of the content.
-        environment: Python and packages.
-    """
-    path = f"/environments/{name}/versions/{environment.hash}"
-    if resources.find(path) is None:
-        properties = {
-            "image": _IMAGE,
-            "condaFile": environment.conda_dependencies,
-            "tags": creation_tags(),
-        }
-        resources.put(path, {"properties": properties})
-    return resources.arm_id(path)
+    return PinnedEnvironment(python=python, requirements=tuple(lines), platform=platform)
 
 
 def environments_folder() -> Path:
@@ -133,23 +128,12 @@ def environments_folder() -> Path:
     return cache_folder() / "environments"
 
 
-def _resolve(
-    python: str, file: Path | None, further_requirements: Sequence[str], conflict: str, fix: str
-) -> list[str]:
-    try:
-        pins = compile_requirements(
-            python,
-            [str(file)] if file else [],
-            _RESOLVE_TIMEOUT_S,
-            input_text="\n".join(further_requirements),
+def _resolve_error(err: ProgramError, conflict: str, fix: str) -> ProgramError | PackagesError:
+    if not err.stderr:
+        return err
+    reason = uv_error_line(err)
+    if err.exit_code != 1:
+        return PackagesError(
+            f"package index must answer: got {reason!r}; compare the index's settings"
         )
-    except ProgramError as err:
-        if not err.stderr:
-            raise
-        reason = uv_error_line(err)
-        if err.exit_code != 1:
-            raise ServingError(
-                f"package index must answer: got {reason!r}; compare the index's settings"
-            ) from err
-        raise UnsolvableRequirementsError(f"{conflict} on Python {python}: {reason} {fix}") from err
-    return pins.splitlines()
+    return UnsolvableRequirementsError(f"{conflict}: {reason} {fix}")
