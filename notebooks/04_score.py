@@ -30,7 +30,7 @@
 # MAGIC | `trigger` | `available-now` | yes | or the interval of a stream: `30 seconds` |
 # MAGIC | `batch_id` | `2026-11-21` | no | empty: from the versions of table and model |
 # MAGIC | `max_quarantined_rows` | `1%` | yes | a count or a percentage; more rows are an error |
-# MAGIC | `env_manager` | `local` | yes | Python packages: `local` or from the model |
+# MAGIC | `environment` | `local` | yes | Python packages: `local`, the `model`'s own, or `auto` |
 # MAGIC | `price_per_core_hour` | `0.12` | no | price of one core, for the cost in the plan |
 # MAGIC | `tracking_uri` | `databricks` | no | MLflow server of the run; empty: from the link |
 # MAGIC | `registry_uri` | `databricks-uc` | no | MLflow registry; empty: from the link |
@@ -70,7 +70,7 @@ dbutils.widgets.text("checkpoint_location", "")
 dbutils.widgets.text("trigger", "available-now")
 dbutils.widgets.text("batch_id", "")
 dbutils.widgets.text("max_quarantined_rows", "1%")
-dbutils.widgets.text("env_manager", "local")
+dbutils.widgets.text("environment", "local")
 dbutils.widgets.text("price_per_core_hour", "")
 
 # COMMAND ----------

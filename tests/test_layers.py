@@ -18,7 +18,8 @@ ORDER = {folder: number for number, folder in enumerate(dbx_aml.FOLDERS)}
 PURE = {"link", "scoring.plan"}
 # What travels with a model to Spark's workers.
 TRAVELLING = {
-    f"scoring.{name}" for name in ("guard", "guard_casts", "guard_loader", "guard_several")
+    f"scoring.{name}"
+    for name in ("guard", "guard_casts", "guard_loader", "guard_process", "guard_several")
 }
 
 

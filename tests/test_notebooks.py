@@ -138,7 +138,7 @@ def test_the_score_notebook_has_the_defaults_of_score_table() -> None:
             if name not in examples:
                 assert default == (parameters[name].default or ""), name
                 checked.add(name)
-    assert {"write_mode", "max_quarantined_rows", "env_manager", "row_filter"} <= checked
+    assert {"write_mode", "max_quarantined_rows", "environment", "row_filter"} <= checked
 
 
 def test_only_notebook_runner_test_kit_and_credentials_use_dbutils() -> None:

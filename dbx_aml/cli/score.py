@@ -9,7 +9,7 @@ import click
 from dbx_aml.cli.options import json_option, registry_uri_option, tracking_uri_option
 from dbx_aml.cli.progress import show_progress
 from dbx_aml.cli.tables import print_fields, print_json, print_line, table_with_version
-from dbx_aml.scoring.plan import SOURCES, WRITE_MODES
+from dbx_aml.scoring.plan import ENVIRONMENTS, SOURCES, WRITE_MODES
 
 if TYPE_CHECKING:
     from dbx_aml.scoring.result import ScoringResult
@@ -93,10 +93,12 @@ if TYPE_CHECKING:
     "--max-quarantined-rows", default="1%", show_default=True, help="A count or a percentage."
 )
 @click.option(
-    "--env-manager",
+    "--environment",
+    type=click.Choice(ENVIRONMENTS),
     default="local",
     show_default=True,
-    help="Environment of the model: local, or a value of env_manager in MLflow's spark_udf.",
+    help="Packages and Python of the model: local for this machine's, model for the model's own, "
+    "auto for its own if this machine's differ in what the model depends on.",
 )
 @click.option(
     "--price-per-core-hour", help="Price of an hour of one core, for the cost in --dry-run."

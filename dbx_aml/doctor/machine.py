@@ -146,7 +146,7 @@ def check_model(context: CheckContext) -> CheckResult:
     if lines:
         return warning(
             f"{uri} was trained with other packages: {'; '.join(lines)}",
-            "install the model's requirements, or score with --env-manager virtualenv",
+            "install the model's requirements, or score with --environment model",
         )
     return ok(f"{uri}: all of its requirements are installed")
 

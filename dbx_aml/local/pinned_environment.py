@@ -51,6 +51,12 @@ class PinnedEnvironment:
         return sum(not line.startswith("-") for line in self.requirements)
 
     @property
+    def versions(self) -> dict[str, str]:
+        """Versions by name, for example {"python": "3.12", "pandas": "2.3.3"}."""
+        pins = [line.partition(";")[0].strip().partition("==") for line in self.requirements]
+        return {"python": self.python, **{name: text for name, equals, text in pins if equals}}
+
+    @property
     def requirements_file(self) -> str:
         """Content of the requirements file."""
         return "".join(f"{line}\n" for line in self.requirements)

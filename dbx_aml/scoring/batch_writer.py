@@ -205,7 +205,8 @@ class BatchWriter:
         bound = self._bound
         may_drop = can_drop(self._spark, self._output)
         if not may_drop and must_score_a_row:
-            self._try_model()
+            bound.report("trying the model")
+            try_model(bound, rows_to_ask(self._rows))
         empty = bound.model_udf.with_empty_result(needed_columns(bound, self._rows))
         request = bound.request
         properties = {CHECKPOINT_PROPERTY: request.checkpoint} if request.is_stream else {}
@@ -214,26 +215,17 @@ class BatchWriter:
         self._output_id = identity.id if identity else None
         return may_drop
 
-    def _try_model(self) -> None:
-        self._bound.report("trying the model")
-        try_model(self._bound, rows_to_ask(self._rows))
-
     def _write(self, transaction: Transaction, must_score_a_row: bool) -> LedgerEntry | None:
         self._estimate()
-        bound, request = self._bound, self._bound.request
-        # Not with a model server: it hides the reason.
-        is_strict = must_score_a_row and request.is_local_environment
+        bound, is_strict = self._bound, must_score_a_row
         can_observe = (
             # A second query reads the same rows only of a version.
             self._facts.input_version_to is not None
             and self._action != "merge"
             # Spark delivers no observed values of a query that overwrites a named table.
             and not (self._action == "replace" and self._output.path is None)
-            and request.is_local_environment
             and can_hash(needed_columns(bound, self._rows))
         )
-        if must_score_a_row and not is_strict:
-            self._try_model()
         if can_observe:
             try:
                 return self._write_observed(transaction, strict=is_strict)
@@ -280,8 +272,8 @@ class BatchWriter:
         model = self._bound.resolved.model
         self._plan = {
             "passes": passes,
-            "env_manager": self._bound.request.env_manager,
             "model_files": model.files,
+            "has_own_environment": model.own_environment is not None,
             "environment": dict(model.environment),
         }
         if self._bound.estimate is not None:

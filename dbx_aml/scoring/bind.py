@@ -18,7 +18,7 @@ from dbx_aml.scoring.delta_table import column_types
 from dbx_aml.scoring.model_udf import ModelUdf
 from dbx_aml.scoring.output_rows import output_types
 from dbx_aml.scoring.pinned_model import PinnedModel, pin_model
-from dbx_aml.scoring.plan import Estimate, is_utc
+from dbx_aml.scoring.plan import Environment, Estimate, is_utc
 from dbx_aml.scoring.request import BatchFacts, ResolvedRequest, ScoringRequest
 from dbx_aml.scoring.segments import SegmentModels, pin_segment_models
 from dbx_aml.scoring.spark_progress import Report
@@ -105,14 +105,15 @@ def bind_pinned_uri(
     """
     client = create_client(resolved.tracking_uri, resolved.registry_uri)
     with TemporaryDirectory(prefix="dbx_aml_") as folder:
-        model, challenger, segments = pin_uris(uris, client, Path(folder))
+        environment = resolved.request.environment
+        model, challenger, segments = pin_uris(uris, client, Path(folder), environment)
         rows = resolved.request.input_table.read(spark)
         resolved = replace(resolved, model=model, challenger=challenger, segments=segments)
         return bind_rows(spark, resolved, rows, report)
 
 
 def pin_uris(
-    uris: PinnedUris, client: MlflowClient, folder: Path
+    uris: PinnedUris, client: MlflowClient, folder: Path, environment: Environment
 ) -> tuple[PinnedModel, PinnedModel | None, SegmentModels | None]:
     """Download the models of an earlier batch: model, challenger, models of segments."""
     if uris.segments is not None:
@@ -121,7 +122,7 @@ def pin_uris(
             folder,
         )  # fmt: skip
         return segments.as_one_model(uris.model), None, segments
-    model = pin_model(ModelUri.parse(uris.model), client, folder / "model")
+    model = pin_model(ModelUri.parse(uris.model), client, folder / "model", environment)
     challenger = None
     if uris.challenger is not None:
         challenger = pin_model(ModelUri.parse(uris.challenger), client, folder / "challenger")
@@ -141,9 +142,9 @@ def bind_rows(
         spark,
         resolved.model,
         types,
-        resolved.request.env_manager,
         resolved.challenger,
         resolved.segments,
+        report,
     )
     _require_one_meaning(spark, model_udf.column_names, list(types))
     return BoundRequest(spark=spark, resolved=resolved, model_udf=model_udf, report=report)

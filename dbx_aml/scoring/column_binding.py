@@ -110,7 +110,7 @@ class BoundColumn:
 
 
 def bind_columns(
-    model_columns: Sequence[ModelColumn], columns: Mapping[str, str], *, as_json: bool = False
+    model_columns: Sequence[ModelColumn], columns: Mapping[str, str]
 ) -> tuple[BoundColumn, ...]:
     """Bind the model's columns to the table's, by name.
 
@@ -121,8 +121,6 @@ def bind_columns(
     Args:
         model_columns: Input columns of the signature.
         columns: Columns of the table and their Spark types, for example {"dep_delay": "double"}.
-        as_json: Whether rows travel to a model server as JSON, which turns a missing boolean
-            into false.
 
     Raises:
         SchemaMismatchError: Required columns are missing, or types do not convert without loss;
@@ -137,7 +135,7 @@ def bind_columns(
             if model_column.required:
                 missing.append(f"{name!r} ({model_column.type})")
             continue
-        bound_column = _bind_column(model_column, column, columns[column], as_json)
+        bound_column = _bind_column(model_column, column, columns[column])
         if bound_column is None:
             lossy.append(f"{column!r} is {columns[column]}, the model takes {model_column.type}")
         else:
@@ -183,9 +181,7 @@ def _group_by_lower_case(names: Iterable[str]) -> dict[str, list[str]]:
     return groups
 
 
-def _bind_column(
-    model_column: ModelColumn, column: str, source_type: str, as_json: bool
-) -> BoundColumn | None:
+def _bind_column(model_column: ModelColumn, column: str, source_type: str) -> BoundColumn | None:
     """Return the bound column, or None where its type does not convert without loss."""
     model_type, spark_type = model_column.type, spark_type_of(model_column)
     if not _is_lossless(source_type, model_type):
@@ -204,9 +200,6 @@ def _bind_column(
         else:
             missing_when = f"{identifier} IS NULL"
         value = f"coalesce({value}, CAST(0 AS {spark_type}))"
-    elif model_type == "boolean" and as_json:
-        unscorable_when = f"{identifier} IS NULL"
-        reason = f"column {column!r} must not be null: with this env_manager it would become false"
     elif model_type == "datetime":
         unscorable_when = f"{value} NOT BETWEEN {_TIME_RANGE}"
         reason = f"column {column!r} must lie between {_MIN_TIME} and {_MAX_TIME}"

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from mlflow.models import Model
     from packaging.requirements import Requirement
 
-# Flavors whose package has another name.
-_PACKAGES = {"pytorch": "torch", "spark": "pyspark"}
+# Flavors whose module, and whose package, has another name.
+_MODULES = {"pytorch": "torch", "spark": "pyspark"}
+_PACKAGES = {**_MODULES, "sklearn": "scikit-learn"}
 
 
 def check_flavor(model: Model, folder: Path) -> None:
@@ -29,17 +30,11 @@ def check_flavor(model: Model, folder: Path) -> None:
     Raises:
         ScoringError: The model has no python_function flavor, or its package is missing.
     """
-    pyfunc = model.flavors.get("python_function")
-    if pyfunc is None:
-        raise ScoringError(
-            f"model must have the python_function flavor: got {sorted(model.flavors)}; "
-            "log it with an MLflow flavor that has it"
-        )
-    flavor = str(pyfunc["loader_module"]).removeprefix("mlflow.").partition(".")[0]
-    if flavor not in model.flavors or flavor == "python_function":
+    flavor = flavor_of(model)
+    if flavor == "python_function":
         return
     is_mlflow_flavor = importlib.util.find_spec(f"mlflow.{flavor}") is not None
-    if is_mlflow_flavor and importlib.util.find_spec(_PACKAGES.get(flavor, flavor)) is None:
+    if is_mlflow_flavor and importlib.util.find_spec(_MODULES.get(flavor, flavor)) is None:
         requirements = [
             requirement
             for requirement in read_requirements(folder)
@@ -47,27 +42,58 @@ def check_flavor(model: Model, folder: Path) -> None:
         ]
         raise ScoringError(
             f"model flavor must be installed on this machine: got {flavor!r}; "
-            f"pip install {' '.join(requirements) or flavor}, or use env_manager 'virtualenv'"
+            f"pip install {' '.join(requirements) or flavor}, or use environment 'model'"
         )
+
+
+def flavor_of(model: Model) -> str:
+    """Return the flavor that loads a model, for example "sklearn".
+
+    Returns:
+        "python_function" for a model of Python code, which no library's flavor loads.
+
+    Raises:
+        ScoringError: The model has no python_function flavor.
+    """
+    pyfunc = model.flavors.get("python_function")
+    if pyfunc is None:
+        raise ScoringError(
+            f"model must have the python_function flavor: got {sorted(model.flavors)}; "
+            "log it with an MLflow flavor that has it"
+        )
+    flavor = str(pyfunc["loader_module"]).removeprefix("mlflow.").partition(".")[0]
+    return flavor if flavor in model.flavors else "python_function"
+
+
+def package_of_flavor(flavor: str) -> str:
+    """Return the package of a flavor's library, for example "scikit-learn" of "sklearn"."""
+    return _PACKAGES.get(flavor, flavor)
 
 
 def read_requirements(folder: Path) -> list[str]:
     """Return the lines of a model's requirements.txt; none where it has no such file."""
     file = folder / "requirements.txt"
-    return file.read_text(encoding="utf-8").split() if file.exists() else []
+    return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
 
 
 def requirement_differences(folder: Path) -> list[str]:
     """Return one text for each requirement of a model that this machine does not meet."""
-    differences = []
+    return list(differences_by_package(folder).values())
+
+
+def differences_by_package(folder: Path) -> dict[str, str]:
+    """Return the name of each package that this machine lacks for a model, and a text."""
+    from packaging.utils import canonicalize_name
+
+    differences: dict[str, str] = {}
     for line, requirement in _requirements(folder).items():
-        installed_version = _installed_version(requirement.name)
+        name, installed_version = requirement.name, _installed_version(requirement.name)
         if installed_version is None:
             # mlflow-skinny is mlflow without the server, and scoring needs no server.
-            if requirement.name != "mlflow":
-                differences.append(f"{line}: not installed here")
+            if name != "mlflow":
+                differences[canonicalize_name(name)] = f"{line}: not installed here"
         elif not requirement.specifier.contains(installed_version, prereleases=True):
-            differences.append(f"{line}: {installed_version} here")
+            differences[canonicalize_name(name)] = f"{line}: {installed_version} here"
     return differences
 
 

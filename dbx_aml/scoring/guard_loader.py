@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .guard import Guard, Limits, use_one_thread
+from .guard_process import GuardProcess, ProcessGuard
 from .guard_several import ChallengerGuard, SegmentGuard
 
 SPEC_FILE = "spec.json"
@@ -28,18 +29,21 @@ _MOST_REASONS = 1000
 _loaded_models: dict[str, LoadedModel] = {}
 # Hashes of all models of that job.
 _hashes_of_job: set[str] = set()
+# The process that runs the model in its own environment, by what decides its answers.
+_processes: dict[str, GuardProcess] = {}
 
 
 def _load_pyfunc(
     path: str, model_config: dict[str, Any] | None = None
-) -> Guard | ChallengerGuard | SegmentGuard:
-    with open(os.path.join(path, SPEC_FILE), encoding="utf-8") as file:
-        spec = json.load(file)
+) -> Guard | ChallengerGuard | SegmentGuard | ProcessGuard:
+    spec = _read_spec(path)
     config = model_config or {}
     limits = Limits(
         spec["job"] if config.get(STRICT) else None, _MOST_REASONS if config.get(LIMITED) else None
     )
     models, segments = spec["models"], spec["segments"]
+    if spec["environment"] is not None:
+        return ProcessGuard(_find_process(path, spec), limits)
     hashes = {model["hash"] for model in models}
     if hashes != _hashes_of_job:
         forget_models()
@@ -54,21 +58,10 @@ def _load_pyfunc(
             folder = os.path.join(path, model["folder"])
             loaded = LoadedModel(folder, model["bytes"], is_alone=len(hashes) == 1)
             if segments is None:
-                # PySpark's daemon collects garbage in the worker after every task. With a library
-                # and a model on the heap that takes longer than a small task; frozen objects are
-                # skipped.
-                gc.collect()
-                gc.freeze()
+                _freeze()
         # The model that was used last is the last one.
         _loaded_models[model["hash"]] = loaded
-        return Guard(
-            loaded.model,
-            model["outputs"],
-            model["unscorable_reasons"],
-            columns=model["columns"],
-            limits=limits,
-            modules=loaded.modules,
-        )
+        return _guard(loaded, model, limits)
 
     if segments is not None:
         return SegmentGuard(load, models, segments, limits)
@@ -76,6 +69,51 @@ def _load_pyfunc(
         return load(0, limits)
     # Rows that only a challenger cannot score end no query.
     return ChallengerGuard(load(0, limits), load(1), [model["positions"] for model in models])
+
+
+def load_guard(path: str) -> Guard:
+    """Load the guarded model of a job in a process that has no other model."""
+    model = _read_spec(path)["models"][0]
+    folder = os.path.join(path, model["folder"])
+    return _guard(LoadedModel(folder, model["bytes"], is_alone=True), model, None)
+
+
+def _read_spec(path: str) -> dict[str, Any]:
+    with open(os.path.join(path, SPEC_FILE), encoding="utf-8") as file:
+        spec: dict[str, Any] = json.load(file)
+    return spec
+
+
+def _guard(loaded: LoadedModel, model: dict[str, Any], limits: Limits | None) -> Guard:
+    return Guard(
+        loaded.model,
+        model["outputs"],
+        model["unscorable_reasons"],
+        columns=model["columns"],
+        limits=limits,
+        modules=loaded.modules,
+    )
+
+
+def _freeze() -> None:
+    """Keep what is loaded out of the next collections of garbage.
+
+    PySpark's daemon collects garbage in the worker after every task. With a library and a model on
+    the heap that takes longer than a small task; frozen objects are skipped.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def _find_process(path: str, spec: dict[str, Any]) -> GuardProcess:
+    """Return the process that runs this model for these columns; start it the first time."""
+    key = json.dumps([spec["models"], spec["environment"]])
+    process = _processes.get(key)
+    if process is None or not process.is_running:
+        forget_models()
+        process = _processes[key] = GuardProcess(path, spec["environment"])
+        _freeze()
+    return process
 
 
 def _make_room(room_bytes: int) -> None:
@@ -90,9 +128,12 @@ def _make_room(room_bytes: int) -> None:
 
 
 def forget_models() -> None:
-    """Forget the loaded models and the modules that they brought."""
+    """Forget the loaded models and the modules that they brought; end a model's process."""
     for loaded in _loaded_models.values():
         loaded.remove_modules()
+    for process in _processes.values():
+        process.close()
+    _processes.clear()
     _loaded_models.clear()
     _hashes_of_job.clear()
     importlib.invalidate_caches()

@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from dbx_aml._common.text import sql_identifier
+from dbx_aml.local.built_environment import Report, build_environment
 from dbx_aml.scoring.challenger import outputs_beside
 from dbx_aml.scoring.column_binding import (
     bind_columns,
@@ -25,6 +26,7 @@ from dbx_aml.scoring.guard import REASON
 from dbx_aml.scoring.guard_loader import LIMITED, STRICT
 from dbx_aml.scoring.guard_several import CHALLENGER_FIELD, MODEL_VERSION
 from dbx_aml.scoring.guarded_model import GuardedModel, wrap_in_guard
+from dbx_aml.scoring.own_environment import check_columns, send_environment
 from dbx_aml.scoring.pinned_model import PinnedModel
 from dbx_aml.scoring.segments import SegmentModels
 
@@ -77,11 +79,12 @@ class ModelUdf:
         spark: Session.
         model: Pinned model.
         column_types: Columns of the table and their Spark types.
-        env_manager: Environment of the model.
         challenger: Model that predicts the same rows.
         segments: Models of the segments, which take the place of `model`.
+        report: Function that is called with the name of each step.
 
     Raises:
+        PackagesError: The model's own environment cannot be built.
         SchemaMismatchError: The table lacks a column of the model, or a type does not convert.
     """
 
@@ -90,23 +93,21 @@ class ModelUdf:
         spark: SparkSession,
         model: PinnedModel,
         column_types: Mapping[str, str],
-        env_manager: str,
         challenger: PinnedModel | None = None,
         segments: SegmentModels | None = None,
+        report: Report = lambda step: None,
     ) -> None:
         pinned = [(model, model.outputs)]
         if challenger is not None:
             pinned.append((challenger, outputs_beside(challenger)))
         if segments is not None:
             pinned = [(each, each.outputs) for each in segments.models]
-        as_json = env_manager != "local"
-        bound = [bind_columns(each.inputs, column_types, as_json=as_json) for each, _ in pinned]
+        bound = [bind_columns(each.inputs, column_types) for each, _ in pinned]
         self.all_columns = tuple(dict.fromkeys(column for columns in bound for column in columns))
         self.challenger_columns = bound[1] if challenger is not None else ()
         self.bound_columns = bound[0] if segments is None else self.all_columns
         self._segments = segments
         self._spark = spark
-        self._env_manager = env_manager
         # Removed with this object: Spark's workers may read the files until then.
         self._folder = TemporaryDirectory(prefix="dbx_aml_")
         columns_of_models = [udf_columns(columns) for columns in bound]
@@ -120,8 +121,8 @@ class ModelUdf:
                 values.append(segment_value)
             self._columns = {f"column_{i}": sql for i, sql in enumerate(dict.fromkeys(values))}
         # Columns cost a tenth less than one struct of them. But MLflow makes a dictionary of each
-        # value of a column that is a struct, and a model server needs the names.
-        self._takes_struct = as_json or any(
+        # value of a column that is a struct.
+        self._takes_struct = any(
             column.source_type.startswith("struct<") for column in self.all_columns
         )
         positions = {sql: position for position, sql in enumerate(self._columns.values())}
@@ -140,7 +141,14 @@ class ModelUdf:
         ]
         folder = Path(self._folder.name) / "guarded"
         routing = segments.routing(positions[segment_value]) if segments is not None else None
-        self._guarded_model = wrap_in_guard(models, folder, env_manager, routing)
+        self._built = environment = None
+        if model.own_environment is not None:
+            check_columns(model.inputs)
+            report("preparing the model's environment")
+            # It stays on this machine while this object lives.
+            self._built = build_environment(model.own_environment)
+            environment = send_environment(spark, self._built)
+        self._guarded_model = wrap_in_guard(models, folder, environment, routing)
         fields = udf_fields(model.outputs)
         if challenger is not None:
             *others, (reason, kind) = udf_fields(outputs_beside(challenger))
@@ -235,9 +243,14 @@ class ModelUdf:
         if self.challenger_columns:
             champion_s, challenger_s = model._model_impl.seconds
             factor = challenger_s / max(champion_s, 1e-9)
+        memory_bytes = max(_resident_bytes() - memory_before, 0)
+        if self._built is not None:
+            process = model._model_impl.process
+            memory_bytes += _resident_bytes(process.process_id)
+            process.close()
         return ModelCost(
             seconds_per_row=seconds_per_row,
-            memory_bytes=max(_resident_bytes() - memory_before, 0),
+            memory_bytes=memory_bytes,
             challenger_factor=factor,
         )
 
@@ -256,7 +269,7 @@ class ModelUdf:
                 self._spark,
                 str(self._guarded_model),
                 result_type=self._result_type,
-                env_manager=self._env_manager,
+                env_manager="local",
                 model_config={STRICT: strict, LIMITED: limited} if strict or limited else None,
             )
         return self._udfs[strict, limited]
@@ -269,10 +282,10 @@ def _seconds_per_row(model: Any, sample: pd.DataFrame) -> float:
     return (time.perf_counter() - start_time) / len(rows)
 
 
-def _resident_bytes() -> int:
-    """Return the memory that this process holds; 0 on a system without /proc."""
+def _resident_bytes(process: int | str = "self") -> int:
+    """Return the memory that a process holds; 0 on a system without /proc."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     except OSError:
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -79,7 +79,7 @@ def choose_partitions(bound: BoundRequest, frame: DataFrame) -> Partitioning:
     if size_bytes is None:
         return Partitioning()
     arrow_rows = plan.arrow_rows(size_bytes, cores, len(bound.model_udf.bound_columns))
-    if plan.may_shuffle(cores, size_bytes) and bound.request.is_local_environment:
+    if plan.may_shuffle(cores, size_bytes):
         files = len(frame.inputFiles())
         if 0 < files < cores:
             estimate = bound.estimate

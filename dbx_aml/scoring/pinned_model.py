@@ -19,10 +19,13 @@ from dbx_aml._common.paths import sha256_of_folder
 from dbx_aml._common.redact import redact_uri
 from dbx_aml._common.retry import RetryPolicy
 from dbx_aml._common.text import first_line
+from dbx_aml.local.pinned_environment import PinnedEnvironment
 from dbx_aml.models.model_files import ModelLocation, locate_model, registry_uri_of
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring.column_binding import ModelColumn, ModelOutput
 from dbx_aml.scoring.environments import check_flavor, installed_versions
+from dbx_aml.scoring.own_environment import pin_environment
+from dbx_aml.scoring.plan import Environment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -51,8 +54,9 @@ class PinnedModel:
         content: Digest of what the model is: of a registered version its creation and its MLmodel
             file, of any other model all its files.
         files: Digest of all its files.
-        environment: Names and versions of what runs the model on this machine: Python, Spark, the
-            runtime of Databricks, and each package that the model requires.
+        environment: Names and versions of what runs the model: Python, Spark, the runtime of
+            Databricks, and each package that the model requires.
+        own_environment: Packages of the model's own environment; None for this machine's.
     """
 
     uri: str
@@ -65,6 +69,7 @@ class PinnedModel:
     content: str
     files: str
     environment: tuple[tuple[str, str], ...]
+    own_environment: PinnedEnvironment | None = None
 
     @property
     def version_number(self) -> int | None:
@@ -72,16 +77,25 @@ class PinnedModel:
         return int(self.version) if self.version is not None and self.version.isdigit() else None
 
 
-def pin_model(uri: ModelUri, client: MlflowClient, folder: Path) -> PinnedModel:
-    """Resolve a model URI to one version and download its files.
+def pin_model(
+    uri: ModelUri, client: MlflowClient, folder: Path, environment: Environment = "local"
+) -> PinnedModel:
+    """Resolve a model URI to one version, download its files, and pin its packages.
 
     Raises:
+        PackagesError: The packages of the model's own environment cannot be pinned.
+        ProgramError: They need uv, which is not installed.
         ModelNotFoundError: The server has no such model, version or alias.
         SchemaMismatchError: The model has no signature that names its columns.
         ScoringError: A server does not answer, or a package of the model is missing here.
     """
     location, path, metadata = fetch_model(uri, client, folder)
-    check_flavor(metadata, path)
+    own_environment = pin_environment(environment, metadata, path)
+    versions = installed_versions(path)
+    if own_environment is None:
+        check_flavor(metadata, path)
+    else:
+        versions |= own_environment.versions
     files = digest_files(path)
     return PinnedModel(
         uri=str(location.uri),
@@ -93,7 +107,8 @@ def pin_model(uri: ModelUri, client: MlflowClient, folder: Path) -> PinnedModel:
         outputs=_outputs(metadata, uri),
         content=_digest_version(location, path) if location.created_at else files,
         files=files,
-        environment=tuple(installed_versions(path).items()),
+        environment=tuple(versions.items()),
+        own_environment=own_environment,
     )
 
 

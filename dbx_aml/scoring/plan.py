@@ -13,6 +13,9 @@ from dbx_aml._common.errors import ArgumentError
 
 WriteMode = Literal["append", "incremental", "merge", "replace", "follow"]
 WRITE_MODES: tuple[WriteMode, ...] = get_args(WriteMode)
+# Packages and Python that the model runs with.
+Environment = Literal["local", "model", "auto"]
+ENVIRONMENTS: tuple[Environment, ...] = get_args(Environment)
 # Where the rows are from.
 SOURCES = ("table", "kafka")
 

@@ -153,11 +153,12 @@ def replay_batch(
         report("resolving the model")
         client = create_client(tracking_uri or None, registry_uri or None)
         _check_registry(entry, registry_uri_of(client))
+        request = _request(entry, output)
         uris = replace(PinnedUris.of_batch(entry.facts), challenger=None)
-        model, _, segments = pin_uris(uris, client, Path(folder))
+        model, _, segments = pin_uris(uris, client, Path(folder), request.environment)
         _check_model(entry, model)
         resolved = ResolvedRequest(
-            request=_request(entry, output),
+            request=request,
             model=model,
             tracking_uri=client.tracking_uri,
             registry_uri=registry_uri_of(client),
@@ -250,7 +251,7 @@ def _request(entry: LedgerEntry, output: Table) -> ScoringRequest:
         trigger=Trigger(),
         batch_id=facts.batch_id,
         max_quarantined_rows=parse_quarantine_limit("100%"),
-        env_manager=_plan(entry).get("env_manager", "local"),
+        environment="model" if _plan(entry).get("has_own_environment") else "local",
         rescore=False,
         dry_run=False,
     )

@@ -15,7 +15,15 @@ from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring.delta_table import Table
 from dbx_aml.scoring.kafka import KafkaTopic
 from dbx_aml.scoring.pinned_model import PinnedModel
-from dbx_aml.scoring.plan import SOURCES, WRITE_MODES, QuarantineLimit, Trigger, WriteMode
+from dbx_aml.scoring.plan import (
+    ENVIRONMENTS,
+    SOURCES,
+    WRITE_MODES,
+    Environment,
+    QuarantineLimit,
+    Trigger,
+    WriteMode,
+)
 from dbx_aml.scoring.segments import SegmentModels
 from dbx_aml.scoring.table_identity import TableIdentity, split_name
 
@@ -42,7 +50,7 @@ class ScoringRequest:
     batch_id: str | None
     trigger: Trigger
     max_quarantined_rows: QuarantineLimit
-    env_manager: str
+    environment: Environment
     rescore: bool
     dry_run: bool
     challenger_uri: ModelUri | None = None
@@ -67,9 +75,13 @@ class ScoringRequest:
                     f"{name} must go with write_mode {' or '.join(map(repr, modes))}: got it with "
                     f"{mode!r}; leave it out"
                 )
-        if self.challenger_uri is not None and not self.is_local_environment:
+        if self.environment not in ENVIRONMENTS:
             raise ArgumentError(
-                f"challenger_uri must go with env_manager 'local': got {self.env_manager!r}; both "
+                f"environment must be one of {', '.join(ENVIRONMENTS)}: got {self.environment!r}"
+            )
+        if self.challenger_uri is not None and self.environment != "local":
+            raise ArgumentError(
+                f"challenger_uri must go with environment 'local': got {self.environment!r}; both "
                 "models run in one process with this machine's packages"
             )
         if bool(self.segment_column) != bool(self.segment_models):
@@ -77,10 +89,10 @@ class ScoringRequest:
                 "segment_column must go with segment_models: got "
                 f"{self.segment_column!r} and {self.segment_models!r}; pass both or neither"
             )
-        if self.segment_models and (self.challenger_uri or not self.is_local_environment):
+        if self.segment_models and (self.challenger_uri or self.environment != "local"):
             raise ArgumentError(
-                "segment_models must go without challenger_uri and with env_manager 'local': got "
-                f"{str(self.challenger_uri or self.env_manager)!r}; leave it out"
+                "segment_models must go without challenger_uri and with environment 'local': got "
+                f"{str(self.challenger_uri or self.environment)!r}; leave it out"
             )
         if self.model_uri is None and not self.segment_models:
             raise ArgumentError(
@@ -136,11 +148,6 @@ class ScoringRequest:
     def checkpoint(self) -> str:
         """Folder of the stream's checkpoint; by default the output's path with "_checkpoint"."""
         return self.checkpoint_location or str(self.output_table.sibling("checkpoint").path)
-
-    @property
-    def is_local_environment(self) -> bool:
-        """Whether the model runs with the packages of this machine."""
-        return self.env_manager == "local"
 
 
 @dataclass(frozen=True, kw_only=True)

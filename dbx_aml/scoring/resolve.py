@@ -18,7 +18,8 @@ from dbx_aml.scoring.challenger import check_challenger
 from dbx_aml.scoring.column_binding import CHALLENGER, PREDICTION, SCORING, check_outputs
 from dbx_aml.scoring.environments import requirement_differences
 from dbx_aml.scoring.kafka import TEXT, KafkaTopic
-from dbx_aml.scoring.pinned_model import pin_model
+from dbx_aml.scoring.own_environment import deciding_differences
+from dbx_aml.scoring.pinned_model import PinnedModel, pin_model
 from dbx_aml.scoring.request import ResolvedRequest, ScoringRequest
 from dbx_aml.scoring.segments import pin_segment_models, read_segment_uris
 from dbx_aml.scoring.spark_errors import SPARK_ERRORS, spark_error_line
@@ -29,6 +30,7 @@ from dbx_aml.scoring.table_identity import resolve_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mlflow import MlflowClient
     from pyspark.sql import DataFrame, SparkSession
 
 log = get_logger(__name__)
@@ -54,7 +56,7 @@ def resolve_request(
         if isinstance(request.input_table, KafkaTopic):
             # The messages of a topic have the columns of the model.
             report("resolving the model")
-            model = pin_model(cast(ModelUri, request.model_uri), client, folder)
+            model = _pin(request, client, folder)
             request = replace(
                 request, input_table=replace(request.input_table, columns=model.inputs)
             )
@@ -73,7 +75,7 @@ def resolve_request(
             )
             model = segments.as_one_model(given if isinstance(given, str) else "segment_models")
         elif model is None:
-            model = pin_model(cast(ModelUri, request.model_uri), client, folder)
+            model = _pin(request, client, folder)
         check_outputs(model.outputs)
         if request.challenger_uri is not None:
             folder = folder.with_name("challenger")
@@ -87,7 +89,9 @@ def resolve_request(
         for pinned in (segments.models if segments is not None else (model, *beside))
         for text in requirement_differences(pinned.folder)
     )
-    if differences and request.is_local_environment:
+    if model.own_environment is not None:
+        _report_environment(request, model, report)
+    elif differences:
         log.warning("model requirements differ from this machine's: %s", "; ".join(differences))
     return ResolvedRequest(
         request=request,
@@ -105,6 +109,22 @@ def resolve_request(
         challenger=challenger,
         segments=segments,
     )
+
+
+def _pin(request: ScoringRequest, client: MlflowClient, folder: Path) -> PinnedModel:
+    return pin_model(cast(ModelUri, request.model_uri), client, folder, request.environment)
+
+
+def _report_environment(request: ScoringRequest, model: PinnedModel, report: Report) -> None:
+    """Say that the model runs in its own environment, and why if the caller did not choose it."""
+    from mlflow.models import Model
+
+    text = f"environment of the model, {len(model.environment)} packages"
+    if request.environment == "auto":
+        differences = deciding_differences(Model.load(str(model.folder)), model.folder)
+        text += f": {'; '.join(differences)}"
+    log.info(text)
+    report(f"plan: {text}")
 
 
 def _read_input(spark: SparkSession, request: ScoringRequest) -> DataFrame:

@@ -69,7 +69,7 @@ def score_table(
     trigger: str = "available-now",
     batch_id: str | None = None,
     max_quarantined_rows: str | int = "1%",
-    env_manager: str = "local",
+    environment: plan.Environment = "local",
     price_per_core_hour: str | float | None = None,
     rescore: bool = False,
     dry_run: bool = False,
@@ -119,8 +119,9 @@ def score_table(
         batch_id: Name of the batch. Default: derived from what decides the rows: the pinned model's
             content, the input's id and the version of its data, filter, columns and write mode.
         max_quarantined_rows: Count or percentage, for example 100 or "1%".
-        env_manager: Environment of the model: "local" (this machine's packages), or a value of
-            `env_manager` in MLflow's `spark_udf`.
+        environment: Packages and Python that the model runs with: "local" for this machine's,
+            "model" for the model's own, "auto" for the model's own if this machine's differ in
+            something that the model's flavor depends on.
         price_per_core_hour: Price of an hour of one core, for the cost in the plan of a dry run.
         rescore: Whether to score a batch again whose rows were removed, or whose batch id named
             other rows, in its place. For write_mode "incremental": whether a new checkpoint scores
@@ -146,6 +147,8 @@ def score_table(
         ModelNotFoundError: The registry has no such model, version or alias.
         SchemaMismatchError: Columns, types or signature do not fit together.
         NoScorableRowError: The model fails on every row.
+        PackagesError: The packages of the model's environment cannot be resolved or installed.
+        ProgramError: They need uv, which is not installed.
         ScoringError: Another rule is broken. Nothing is written after any of these errors.
         TooManyQuarantinedRowsError: More than `max_quarantined_rows` rows could not be scored.
             Both tables are written, these rows to the quarantine.
@@ -171,7 +174,7 @@ def score_table(
         trigger=plan.parse_trigger(trigger or "available-now"),
         batch_id=batch_id or None,
         max_quarantined_rows=plan.parse_quarantine_limit(max_quarantined_rows),
-        env_manager=env_manager or "local",
+        environment=environment or "local",
         rescore=rescore,
         dry_run=dry_run,
         challenger_uri=ModelUri.parse(challenger_uri) if challenger_uri else None,

@@ -10,6 +10,7 @@ from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 
 from dbx_aml._common.errors import ScoringError
+from dbx_aml.scoring.guard_process import NO_ANSWER
 
 # Errors of Spark: its own classes, or py4j's for a Java error that has no class in Python.
 SPARK_ERRORS = (PySparkException, Py4JError)
@@ -42,6 +43,13 @@ _PROCESS_ENDS = (
 def process_end_error(err: Exception) -> ScoringError | None:
     """Return the error that says how the model ended Spark's Python worker, or None."""
     text = full_text(err)
+    no_answer = re.search(f"{re.escape(NO_ANSWER)}(.*)", text)
+    if no_answer:
+        return ScoringError(
+            f"model must answer in its own environment: its Python {no_answer[1]}; predict a few "
+            "rows there, or lower spark.sql.execution.arrow.maxRecordsPerBatch for less memory "
+            "and time"
+        )
     for pattern, process_end in _PROCESS_ENDS:
         if re.search(pattern, text):
             fatal = re.search(r"(?:Fatal Python error|Windows fatal exception): (.*)", text)

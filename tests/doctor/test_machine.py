@@ -150,6 +150,6 @@ def test_the_requirements_of_a_model_are_compared_with_the_installed_packages(
         result = run_check("model", Link(databricks_tracking_uri=mlflow_store), model_uri=uri)
         assert result.status == "warning"
         assert re.match(rf"{uri} .*numpy==0.1", result.message)
-        assert "--env-manager virtualenv" in result.fix
+        assert "--environment model" in result.fix
     result = run_check("model", model_uri=f"runs:/{run.info.run_id}/other")
     assert (result.status, "must be readable" in result.message) == ("failed", True)

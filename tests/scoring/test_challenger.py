@@ -105,8 +105,8 @@ def test_a_challenger_that_is_no_other_model_of_the_same_values_is_refused(
     for uri, kind in ((texts, "string"), (longs, "bigint")):
         with pytest.raises(SchemaMismatchError, match=f"got x {kind} of .* predicts 0 double"):
             score(xy_model, table, challenger_uri=uri)
-    with pytest.raises(ArgumentError, match="challenger_uri must go with env_manager 'local'"):
-        score(xy_model, table, challenger_uri=texts, env_manager="uv")
+    with pytest.raises(ArgumentError, match="challenger_uri must go with environment 'local'"):
+        score(xy_model, table, challenger_uri=texts, environment="model")
     smaller = save_model(tmp_path, lambda rows: rows["x"].astype("int32"), XY)
     result = score(xy_model, table, challenger_uri=smaller)
     assert rows_of(spark, result.output_table, "_challenger.prediction") == [(1.0,)]
@@ -126,7 +126,7 @@ def test_both_models_run_in_one_python_stage_and_get_each_value_once(spark, tmp_
     n_as_double = ModelColumn(name="n", type="double")
     rows = spark.createDataFrame([(1.0, 2, 3.0)], "x double, n int, rest double")
     types = {"x": "double", "n": "int", "rest": "double"}
-    udf = ModelUdf(spark, pinned(x, n), types, "local", pinned(x, n_as_double))
+    udf = ModelUdf(spark, pinned(x, n), types, pinned(x, n_as_double))
     assert udf.column_names == ["x", "n"]
     plan = spark.sql("EXPLAIN SELECT * FROM {rows}", rows=udf.with_result(rows)).collect()[0][0]
     assert plan.count("ArrowEvalPython") == 1

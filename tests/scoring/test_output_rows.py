@@ -46,7 +46,7 @@ def test_the_queries_read_only_the_columns_they_need_and_run_the_model_once(
         trigger=Trigger(),
         batch_id=None,
         max_quarantined_rows=parse_quarantine_limit(0),
-        env_manager="local",
+        environment="local",
         rescore=False,
         dry_run=False,
     )
