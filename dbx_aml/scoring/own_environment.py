@@ -162,7 +162,7 @@ def _python_of_model(model: Model, folder: Path) -> str:
 
 def _requirements(model: Model, folder: Path) -> list[str]:
     """Return the requirements of a model and of the process that runs it, one a line."""
-    lines = [line.strip() for line in read_requirements(folder)]
+    lines = [line.strip() for line in read_requirements(folder) if line.strip()]
     if not lines:
         raise ScoringError(
             "model must have requirements for an environment of its own: got no requirements.txt; "

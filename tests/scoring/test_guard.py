@@ -349,7 +349,7 @@ def write_spec(folder, *hashes, job="1"):
         for number, name in enumerate(hashes)
     ]
     folder.mkdir(exist_ok=True)
-    spec = {"job": job, "models": models, "segments": None}
+    spec = {"job": job, "models": models, "segments": None, "environment": None}
     (folder / guard_loader.SPEC_FILE).write_text(json.dumps(spec))
 
 

@@ -92,7 +92,7 @@ def test_a_worker_keeps_the_models_that_were_used_last_and_loads_each_when_it_is
     ]  # fmt: skip
     names = {f"s{number}": number for number in range(2000)}
     routing = {"position": 0, "models": names, "default": None, "cache_bytes": 500}
-    spec = {"job": "1", "models": models, "segments": routing}
+    spec = {"job": "1", "models": models, "segments": routing, "environment": None}
     (tmp_path / guard_loader.SPEC_FILE).write_text(json.dumps(spec))
     try:
         for first in (0, 40):

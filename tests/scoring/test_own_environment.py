@@ -1,0 +1,327 @@
+"""A model in an environment of its own: which packages, when, and the same rows as here."""
+
+import os
+import platform
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.models import Model, infer_signature
+
+from dbx_aml import score_table
+from dbx_aml._common import uv
+from dbx_aml._common.errors import (
+    ArgumentError,
+    ProgramError,
+    SchemaMismatchError,
+    ScoringError,
+    UnsolvableRequirementsError,
+)
+from dbx_aml._common.programs import run_program
+from dbx_aml.local import built_environment, pinned_environment
+from dbx_aml.local.built_environment import build_environment, minor_version
+from dbx_aml.scoring.own_environment import deciding_differences, pin_environment
+from tests.support.models import save_model
+
+HERE = minor_version(platform.python_version())
+MLFLOW = "mlflow-skinny==3.15.0"
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch) -> list[tuple[dict[str, str], list[str]]]:
+    """The options of each call of uv and the requirements; a call runs nothing."""
+    calls: list[tuple[dict[str, str], list[str]]] = []
+
+    def run(arguments, timeout_s, *, input_text=""):
+        lines = Path(arguments[-1]).read_text().splitlines()
+        calls.append((dict(pairwise(arguments)), lines))
+        return "numpy==2.3.3\nsix==1.17.0\n"
+
+    monkeypatch.setattr(uv, "run_uv", run)
+    monkeypatch.setattr(pinned_environment, "environments_folder", lambda: tmp_path / "cache")
+    return calls
+
+
+def write_model(folder: Path, requirements: str, flavor="sklearn", python=f"{HERE}.1") -> Path:
+    folder.mkdir()
+    loader = "mlflow.pyfunc.model" if flavor == "python_function" else f"mlflow.{flavor}"
+    (folder / "MLmodel").write_text(
+        f"mlflow_version: 3.15.0\nflavors:\n  {flavor}:\n    loader_module: {loader}\n"
+        f"  python_function:\n    loader_module: {loader}\n    python_version: 3.13.1\n"
+        if flavor != "python_function"
+        else f"mlflow_version: 3.15.0\nflavors:\n  python_function:\n    loader_module: {loader}\n"
+    )
+    (folder / "requirements.txt").write_text(requirements)
+    (folder / "python_env.yaml").write_text(f"python: {python}\n")
+    return folder
+
+
+def pin(folder: Path, choice="model"):
+    return pin_environment(choice, Model.load(str(folder)), folder)
+
+
+def differences(folder: Path) -> list[str]:
+    return deciding_differences(Model.load(str(folder)), folder)
+
+
+def test_the_packages_are_the_models_without_mlflows_server_and_what_the_process_needs(
+    tmp_path, calls
+) -> None:
+    model = write_model(tmp_path / "model", "-c constraints.txt\nmlflow==3.1.4\nnumpy<3")
+    (model / "constraints.txt").write_text("six<2\n")
+    environment = pin(model)
+    ((options, lines),) = calls
+    assert lines == [
+        "-c constraints.txt", "mlflow-skinny==3.1.4", "numpy<3", "pandas<3", "pyarrow",
+    ]  # fmt: skip
+    assert options["--python-version"] == HERE
+    assert options["--only-binary"] == ":all:"
+    assert environment.versions == {"python": HERE, "numpy": "2.3.3", "six": "1.17.0"}
+    # uv is not asked twice.
+    assert pin(model) == environment
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("requirements", "flavor", "lines"),
+    [
+        ("mlflow==3.1.4\n", "python_function", ["mlflow==3.1.4", "pandas<3", "pyarrow"]),
+        ("mlflow[genai]\nPandas==2.1\n", "sklearn", ["mlflow[genai]", "Pandas==2.1", "pyarrow"]),
+        ("six\npyarrow\npandas", "xgboost", ["six", "pyarrow", "pandas", MLFLOW]),
+    ],
+)
+def test_requirements_that_code_of_the_author_may_need_stay_as_they_are(
+    tmp_path, calls, requirements, flavor, lines
+) -> None:
+    pin(write_model(tmp_path / "model", requirements, flavor))
+    assert calls[0][1] == lines
+
+
+def test_auto_takes_the_models_environment_only_for_what_its_flavor_depends_on(
+    tmp_path, calls
+) -> None:
+    here = f"pandas=={pd.__version__}"
+    same = write_model(tmp_path / "same", f"mlflow==2.0\nnosuchpackage==3\n{here}")
+    assert pin(same, "auto") is None
+    assert pin(same, "local") is None
+    assert calls == []
+    library = write_model(tmp_path / "library", "scikit-learn==1.0\nnumpy==1.0\nnosuchpackage==3")
+    assert [text.partition(": ")[0] for text in differences(library)] == [
+        "scikit-learn==1.0", "numpy==1.0",
+    ]  # fmt: skip
+    code = write_model(tmp_path / "code", "mlflow==2.0\nnosuchpackage==3", "python_function")
+    assert differences(code) == ["nosuchpackage==3: not installed here"]
+    assert pin(code, "auto").versions["six"] == "1.17.0"
+    old = write_model(tmp_path / "old", here, python="3.10.4")
+    assert differences(old) == ([] if HERE == "3.10" else [f"Python 3.10: {HERE} here"])
+    # LightGBM's own file is no pickle.
+    assert differences(write_model(tmp_path / "booster", here, "lightgbm", "3.10.4")) == []
+
+
+@pytest.mark.parametrize(
+    ("requirements", "python", "message"),
+    [
+        ("\n", "3.12.1", r"must have requirements .*: got no requirements\.txt"),
+        ("six\n", "3.9.18", r"must be 3\.10 or newer .*: got 3\.9; log the model again"),
+    ],
+)
+def test_a_model_that_cannot_have_an_environment_is_refused(
+    tmp_path, calls, requirements, python, message
+) -> None:
+    with pytest.raises(ScoringError, match=message):
+        pin(write_model(tmp_path / "model", requirements, python=python))
+    assert calls == []
+
+
+def test_requirements_without_a_solution_or_a_wheel_are_refused_with_uvs_reason(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(pinned_environment, "environments_folder", lambda: tmp_path / "cache")
+    with pytest.raises(UnsolvableRequirementsError, match=r"numpy<2.*numpy>=2.*unsatisfiable"):
+        pin(write_model(tmp_path / "model", f"{MLFLOW}\nnumpy<2\nnumpy>=2\n"))
+    # A release that its authors only published as source.
+    with pytest.raises(UnsolvableRequirementsError, match=r"have wheels, .*docopt==0\.6\.2.*no "):
+        pin(write_model(tmp_path / "source", f"{MLFLOW}\ndocopt==0.6.2\n"))
+    monkeypatch.setattr(uv, "_uv_command", lambda: [str(tmp_path / "absent")])
+    with pytest.raises(ProgramError, match="program must start"):
+        pin(write_model(tmp_path / "other", "six\n"))
+
+
+def test_an_environment_takes_one_model_and_is_named_as_it_is(score, xy_model, view, spark) -> None:
+    rows = view(spark.createDataFrame([(1.0, 2.0)], "x double, y double"))
+    with pytest.raises(ArgumentError, match=r"environment must be one of local, model, auto: got"):
+        score(xy_model, rows, environment="uv")
+    with pytest.raises(ArgumentError, match="must go with environment 'local': got 'model'"):
+        score(xy_model, rows, environment="model", challenger_uri=xy_model)
+
+
+# With Spark
+
+
+@pytest.fixture
+def environments(tmp_path_factory, monkeypatch) -> Path:
+    """The folder of the environments of this run, which the tests share."""
+    folder = tmp_path_factory.getbasetemp() / "environments"
+    for module in (built_environment, pinned_environment):
+        monkeypatch.setattr(module, "environments_folder", lambda: folder)
+    return folder
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+@pytest.mark.connect
+@pytest.mark.timeout(600)
+def test_the_models_packages_give_the_same_rows_and_the_second_run_makes_no_environment(
+    spark, tmp_path, environments, score, delta_table
+) -> None:
+    example = pd.DataFrame(
+        {
+            "x": [1.0, 2.0],
+            "n": [1, 2],
+            "at": [pd.Timestamp("2013-01-01")] * 2,
+            "s": ["a", "b"],
+            "b": [True, False],
+            "l": [np.array([0.5])] * 2,
+        }
+    )
+
+    def describe(rows):
+        import six
+
+        if (rows["x"] < 0).any():
+            raise ValueError("x is negative")
+        return [
+            f"{six.__version__}|{row.x}|{row.n}|{row.at}|{row.s}|{row.b}|{list(map(float, row.l))}"
+            for row in rows.itertuples()
+        ]
+
+    model = save_model(tmp_path, describe, example)
+    (Path(model) / "requirements.txt").write_text(
+        f"{MLFLOW}\ncloudpickle\nnumpy=={np.__version__}\nsix==1.16.0"
+    )
+    values = [
+        (0.1 + 0.2, 2**53 + 1, "2013-10-27 02:30:00", "größe", True, [0.25, -0.0]),
+        (float("inf"), -(2**62) - 1, None, None, None, []),
+        (-1.0, 0, None, "bad", True, None),
+    ]
+    schema = "x double, n bigint, at string, s string, b boolean, l array<double>"
+    frame = spark.createDataFrame(values, schema).coalesce(1)
+    table = delta_table(frame.withColumn("at", frame["at"].cast("timestamp_ntz")))
+    result = score(model, table, environment="model", max_quarantined_rows=1)
+    predictions = [
+        row.prediction for row in spark.sql(f"SELECT * FROM {result.output_table}").collect()
+    ]
+    assert sorted(predictions) == [
+        "1.16.0|0.30000000000000004|9007199254740993|2013-10-27 02:30:00|größe|True|[0.25, -0.0]",
+        "1.16.0|inf|-4611686018427387905|NaT|None|None|[]",
+    ]
+    reasons = spark.sql(f"SELECT _quarantine.reason FROM {result.quarantine_table}").collect()
+    assert [row.reason for row in reasons] == ["ValueError: x is negative"]
+    made = {file: file.stat().st_ctime_ns for file in environments.glob("*/pyvenv.cfg")}
+    assert score(model, table, environment="model").status == "already_scored"
+    assert {file: file.stat().st_ctime_ns for file in environments.glob("*/pyvenv.cfg")} == made
+
+
+@pytest.mark.spark
+def test_nested_columns_that_would_reach_the_model_as_others_are_refused(
+    spark, tmp_path, score, view, monkeypatch, calls
+) -> None:
+    example = pd.DataFrame({"m": [{"a": pd.Timestamp("2013-01-01")}]})
+    model = save_model(tmp_path, lambda rows: [1.0] * len(rows), example)
+    rows = view(spark.sql("SELECT named_struct('a', timestamp_ntz'2013-01-01') AS m"))
+    with pytest.raises(SchemaMismatchError, match=r"lists of scalars .*: got m \(struct<"):
+        score(model, rows, environment="model")
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_model_of_another_python_and_library_predicts_as_in_the_process_that_logged_it(
+    spark, tmp_path, environments, score, delta_table, monkeypatch
+) -> None:
+    other = next((p for p in ("3.10", "3.12") if p != HERE and _folder_of_python(p)), None)
+    if other is None:
+        pytest.skip("no Python 3.10 or 3.12 under ~/.pyenv: python of the model must be installed")
+    monkeypatch.setenv("PATH", f"{_folder_of_python(other)}/bin{os.pathsep}{os.environ['PATH']}")
+    requirements = [MLFLOW, "scikit-learn==1.3.2", "pandas<3", "pyarrow"]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "requirements.txt").write_text("\n".join(requirements))
+    (tmp_path / "model" / "python_env.yaml").write_text(f"python: {other}.0\n")
+    (tmp_path / "model" / "MLmodel").write_text(
+        "flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n"
+    )
+    built = build_environment(pin(tmp_path / "model"))
+    code = f"""
+import mlflow.sklearn, numpy as np, pandas as pd, sklearn
+from sklearn.ensemble import RandomForestRegressor
+x = pd.DataFrame(np.random.default_rng(0).random((500, 3)), columns=["a", "b", "c"])
+model = RandomForestRegressor(20, random_state=0, n_jobs=-1).fit(x, x.a * x.b)
+y = model.predict(x)
+mlflow.sklearn.save_model(
+    model, "{tmp_path}/logged", signature=mlflow.models.infer_signature(x, y),
+    pip_requirements={requirements!r}, serialization_format="cloudpickle",
+)
+x.assign(expected=y).to_parquet("{tmp_path}/expected.parquet")
+print(sklearn.__version__)
+"""
+    assert run_program([str(built.interpreter), "-c", code], 300).split()[-1] == "1.3.2"
+    frame = spark.createDataFrame(pd.read_parquet(tmp_path / "expected.parquet"))
+    table = delta_table(frame.coalesce(1))
+    steps = []
+    result = score(
+        f"{tmp_path}/logged",
+        table,
+        environment="auto",
+        progress=lambda step, *_: steps.append(step),
+    )
+    scored = spark.sql(f"SELECT * FROM {result.output_table}").toPandas()
+    assert len(scored) == 500
+    assert (scored["prediction"] == scored["expected"]).all()
+    (chosen,) = [step for step in steps if step.startswith("plan: environment of the model")]
+    assert f"Python {other}: {HERE} here; scikit-learn==1.3.2: " in chosen
+
+
+def _folder_of_python(python: str) -> Path | None:
+    versions = Path.home() / ".pyenv" / "versions"
+    return next(iter(sorted(versions.glob(f"{python}.*"), reverse=True)), None)
+
+
+@pytest.mark.spark
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", ["linear", "lightgbm", "forest"])
+def test_predictions_are_those_of_the_same_packages_here_to_the_bit(
+    spark, tmp_path, environments, delta_table, kind
+) -> None:
+    import lightgbm
+    import mlflow
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.linear_model import LinearRegression
+
+    generator = np.random.default_rng(0)
+    x = pd.DataFrame(generator.random((20_000, 10)), columns=[f"x{i}" for i in range(10)])
+    y = x.to_numpy() @ np.arange(10.0) + generator.random(len(x))
+    path = str(tmp_path / "model")
+    if kind == "lightgbm":
+        booster = lightgbm.LGBMRegressor(n_estimators=50, verbose=-1).fit(x, y)
+        mlflow.lightgbm.save_model(booster, path, signature=infer_signature(x, y))
+    else:
+        fitted = {"linear": LinearRegression(), "forest": RandomForestRegressor(20, n_jobs=-1)}
+        model = fitted[kind].fit(x, y)
+        mlflow.sklearn.save_model(
+            model, path, signature=infer_signature(x, y), serialization_format="cloudpickle"
+        )
+    table = delta_table(spark.createDataFrame(x).repartition(4))
+    results = []
+    for environment in ("local", "model"):
+        output = f"delta.`{tmp_path}/{environment}`"
+        score_table(
+            model_uri=path, input_table=table, output_table=output, environment=environment,
+            spark=spark,
+        )  # fmt: skip
+        frame = spark.sql(f"SELECT * FROM {output}").toPandas()
+        results.append(frame.sort_values(list(x.columns))["prediction"].to_numpy())
+    assert len(results[0]) == len(x)
+    assert (results[0].view(np.int64) == results[1].view(np.int64)).all()
