@@ -19,6 +19,7 @@ ALL = (
     "follow",
     "challenger",
     "segments",
+    "own_environment",
     "estimate",
     "tracking",
     "mirror",

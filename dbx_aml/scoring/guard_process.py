@@ -32,6 +32,8 @@ _BUFFER_BYTES = 1 << 20
 # Size of the log beyond which it is emptied before the next batch: a model may print for weeks.
 _LOG_BYTES = 1 << 20
 _SHOWN_BYTES = 2000
+# Longest time between the end of a connection and the end of the process.
+_END_S = 10.0
 # The environment has the packages; "site" would add those of the interpreter.
 _PROGRAM = f"""
 import site, sys
@@ -97,7 +99,7 @@ class GuardProcess:
             self._fail(f"did not answer a batch of {len(rows)} rows in {self._timeout_s:g} s")
         except (BrokenPipeError, ConnectionResetError, EOFError):
             try:
-                self._process.wait(self._timeout_s)
+                self._process.wait(_END_S)
             except subprocess.TimeoutExpired:
                 self._fail("closed its connection")
             self._fail(f"ended with status {self._process.returncode}")

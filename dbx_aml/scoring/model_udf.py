@@ -29,6 +29,7 @@ from dbx_aml.scoring.guarded_model import GuardedModel, wrap_in_guard
 from dbx_aml.scoring.own_environment import check_columns, send_environment
 from dbx_aml.scoring.pinned_model import PinnedModel
 from dbx_aml.scoring.segments import SegmentModels
+from dbx_aml.scoring.spark_errors import name_process_end
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -217,6 +218,7 @@ class ModelUdf:
             values.append(F.expr(value).alias(name))
         return rows.select(*values)
 
+    @name_process_end()
     def measure_cost(self, rows: DataFrame) -> ModelCost:
         """Measure the guarded model on some of the rows on this machine, for at most 5 seconds.
 

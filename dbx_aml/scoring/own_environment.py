@@ -132,7 +132,7 @@ def send_environment(spark: SparkSession, built: BuiltEnvironment) -> dict[str, 
     A local session's workers find it on this machine.
     """
     has_connect, archive = is_connect(spark), None
-    if has_connect or not str(spark.sparkContext.master).startswith("local"):
+    if has_connect or not re.match(r"local(\[|$)", str(spark.sparkContext.master)):
         archive = built.environment.hash
         session_id = getattr(spark, "session_id", "") or spark.sparkContext.applicationId
         if (session_id, archive) not in _sent:

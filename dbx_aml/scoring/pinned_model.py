@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # MLflow's own client retries for minutes when a server does not answer.
 _SERVER_TIMEOUT_S = 5.0
+# What runs a model beside its own environment.
+_AROUND_A_MODEL = ("databricks_runtime", "pyspark")
 _ADD_SIGNATURE = (
     "log it again with signature=mlflow.models.infer_signature(X, model.predict(X)), "
     "or add one with mlflow.models.set_signature"
@@ -95,7 +97,8 @@ def pin_model(
     if own_environment is None:
         check_flavor(metadata, path)
     else:
-        versions |= own_environment.versions
+        around = {name: versions[name] for name in _AROUND_A_MODEL if name in versions}
+        versions = {**around, **own_environment.versions}
     files = digest_files(path)
     return PinnedModel(
         uri=str(location.uri),

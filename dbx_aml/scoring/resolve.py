@@ -90,7 +90,7 @@ def resolve_request(
         for text in requirement_differences(pinned.folder)
     )
     if model.own_environment is not None:
-        _report_environment(request, model, report)
+        _report_environment(request, model, report, model.own_environment.package_count)
     elif differences:
         log.warning("model requirements differ from this machine's: %s", "; ".join(differences))
     return ResolvedRequest(
@@ -115,15 +115,17 @@ def _pin(request: ScoringRequest, client: MlflowClient, folder: Path) -> PinnedM
     return pin_model(cast(ModelUri, request.model_uri), client, folder, request.environment)
 
 
-def _report_environment(request: ScoringRequest, model: PinnedModel, report: Report) -> None:
+def _report_environment(
+    request: ScoringRequest, model: PinnedModel, report: Report, package_count: int
+) -> None:
     """Say that the model runs in its own environment, and why if the caller did not choose it."""
     from mlflow.models import Model
 
-    text = f"environment of the model, {len(model.environment)} packages"
+    text = f"environment of the model, {package_count} packages"
     if request.environment == "auto":
         differences = deciding_differences(Model.load(str(model.folder)), model.folder)
         text += f": {'; '.join(differences)}"
-    log.info(text)
+    log.info("%s", text)
     report(f"plan: {text}")
 
 

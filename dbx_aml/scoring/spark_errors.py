@@ -65,14 +65,14 @@ def process_end_error(err: Exception) -> ScoringError | None:
 
 @contextmanager
 def name_process_end() -> Iterator[None]:
-    """Turn Spark's error about a worker that the model ended into one line.
+    """Turn an error about a worker that the model ended, or about its own process, into one line.
 
     Raises:
-        ScoringError: The model ended the worker.
+        ScoringError: The model ended the worker, or its own process gave no answer.
     """
     try:
         yield
-    except SPARK_ERRORS as err:
+    except (*SPARK_ERRORS, RuntimeError) as err:
         known_error = process_end_error(err)
         if known_error is None:
             raise
