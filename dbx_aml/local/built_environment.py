@@ -60,8 +60,8 @@ class BuiltEnvironment:
     def pack(self) -> Path:
         """Return the archive for the nodes of a cluster, which is made the first time.
 
-        It has the folder "packages", and the folder "python" where the Python is another than
-        this process's: the nodes have only that one.
+        It has the folder "packages". It also has the folder "python" if this process has another
+        Python: the nodes have the Python of this process.
 
         Raises:
             PackagesError: The interpreter cannot be packed, or the folder cannot be written.
@@ -94,7 +94,7 @@ class BuiltEnvironment:
 def build_environment(
     environment: PinnedEnvironment, report: Report = lambda step: None
 ) -> BuiltEnvironment:
-    """Install an environment into the cache folder, unless it is there already.
+    """Install an environment into the cache folder, unless the folder has it already.
 
     The folder has the hash of the environment as its name. A second process waits for the first.
     Beyond 5 GB, the environments that were used longest ago are removed; none that is in use.

@@ -96,7 +96,7 @@ def _guard(loaded: LoadedModel, model: dict[str, Any], limits: Limits | None) ->
 
 
 def _freeze() -> None:
-    """Keep what is loaded out of the next collections of garbage.
+    """Keep the loaded objects out of the next collections of garbage.
 
     PySpark's daemon collects garbage in the worker after every task. With a library and a model on
     the heap that takes longer than a small task; frozen objects are skipped.

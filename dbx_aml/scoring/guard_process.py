@@ -34,7 +34,7 @@ _LOG_BYTES = 1 << 20
 _SHOWN_BYTES = 2000
 # Longest time between the end of a connection and the end of the process.
 _END_S = 10.0
-# The environment has the packages; "site" would add those of the interpreter.
+# Python starts without "site", which would add the packages of the interpreter.
 _PROGRAM = f"""
 import site, sys
 site.addsitedir(sys.argv[1])
@@ -49,7 +49,7 @@ class GuardProcess:
 
     Args:
         folder: Folder of the guarded models.
-        environment: What `ModelUdf` says of the environment: `folder` on the driver, `packages`
+        environment: Place of the environment: `folder` on the driver, `packages`
             below it, `archive` (name of the unpacked archive on a node, or None), and `timeout_s`
             for one batch.
     """

@@ -86,7 +86,7 @@ def pin_model(
 
     Raises:
         PackagesError: The packages of the model's own environment cannot be pinned.
-        ProgramError: They need uv, which is not installed.
+        ProgramError: uv is not installed, which resolves the packages.
         ModelNotFoundError: The server has no such model, version or alias.
         SchemaMismatchError: The model has no signature that names its columns.
         ScoringError: A server does not answer, or a package of the model is missing here.

@@ -148,7 +148,7 @@ def score_table(
         SchemaMismatchError: Columns, types or signature do not fit together.
         NoScorableRowError: The model fails on every row.
         PackagesError: The packages of the model's environment cannot be resolved or installed.
-        ProgramError: They need uv, which is not installed.
+        ProgramError: uv is not installed, which the model's environment needs.
         ScoringError: Another rule is broken. Nothing is written after any of these errors.
         TooManyQuarantinedRowsError: More than `max_quarantined_rows` rows could not be scored.
             Both tables are written, these rows to the quarantine.

@@ -1,4 +1,4 @@
-"""The guard in another process of Python: what it answers, how it ends, and what is said then."""
+"""The guard in another process of Python: its answers, its end, and the error of each end."""
 
 import io
 import os

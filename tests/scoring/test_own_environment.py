@@ -1,4 +1,4 @@
-"""A model in an environment of its own: which packages, when, and the same rows as here."""
+"""The packages of a model: when scoring uses them, and that the rows are the same as here."""
 
 import os
 import platform
@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.models import Model, infer_signature
+from mlflow.types import Schema
+from mlflow.types.schema import ColSpec, DataType, Object, Property
 
 from dbx_aml import score_table
 from dbx_aml._common import uv
@@ -23,7 +25,7 @@ from dbx_aml._common.programs import run_program
 from dbx_aml.local import built_environment, pinned_environment
 from dbx_aml.local.built_environment import build_environment, minor_version
 from dbx_aml.scoring.own_environment import deciding_differences, pin_environment
-from tests.support.models import save_model
+from tests.support.models import XY, save_model
 
 HERE = minor_version(platform.python_version())
 MLFLOW = "mlflow-skinny==3.15.0"
@@ -79,7 +81,7 @@ def test_the_packages_are_the_models_without_mlflows_server_and_what_the_process
     assert options["--python-version"] == HERE
     assert options["--only-binary"] == ":all:"
     assert environment.versions == {"python": HERE, "numpy": "2.3.3", "six": "1.17.0"}
-    # uv is not asked twice.
+    # A second call does not run uv.
     assert pin(model) == environment
     assert len(calls) == 1
 
@@ -229,9 +231,9 @@ def test_the_models_packages_give_the_same_rows_and_the_second_run_makes_no_envi
 def test_nested_columns_that_would_reach_the_model_as_others_are_refused(
     spark, tmp_path, score, view, monkeypatch, calls
 ) -> None:
-    example = pd.DataFrame({"m": [{"a": pd.Timestamp("2013-01-01")}]})
-    model = save_model(tmp_path, lambda rows: [1.0] * len(rows), example)
-    rows = view(spark.sql("SELECT named_struct('a', timestamp_ntz'2013-01-01') AS m"))
+    inputs = Schema([ColSpec(Object([Property("a", DataType.datetime)]), "m")])
+    model = save_model(tmp_path, lambda rows: [1.0] * len(rows), XY, inputs=inputs)
+    rows = view(spark.sql("SELECT named_struct('a', timestamp'2013-01-01') AS m"))
     with pytest.raises(SchemaMismatchError, match=r"lists of scalars .*: got m \(struct<"):
         score(model, rows, environment="model")
 
