@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 _CONF = {
     "spark.sql.shuffle.partitions": "2",
     "spark.driver.memory": "2g",
-    # Tests are short: without the second compiler they take half the time.
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+    # Tests are short: without the second compiler they take half the time. Java then keeps only
+    # 48 MB of compiled code, which Spark and Delta exceed: it is thrown away and compiled again.
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m",
     # Their queries are small: compiling code for each costs a fifth of all.
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
