@@ -27,6 +27,7 @@ from dbx_aml._common.errors import MonitoringError
 from dbx_aml.cli.main import main
 from dbx_aml.cluster.runtimes import find_runtime
 from dbx_aml.local.notebook.source import read_notebook
+from dbx_aml.local.spark import SHORT_JOB_JAVA_OPTIONS
 from tests.support.databricks import USER, Databricks, databricks_service
 from tests.support.databricks.wheel_task import WheelTasks
 from tests.support.models import XY, choosy_sum, save_model
@@ -812,8 +813,7 @@ def scoring_deployer(
             "DBX_AML_LOCAL_ROOT": str(tmp_path / "lake"),
             # On Databricks, MLflow's own server is the one of the workspace.
             "MLFLOW_TRACKING_URI": mlflow_store,
-            # Without its second compiler the JVM runs short jobs twice as fast.
-            "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+            "JAVA_TOOL_OPTIONS": f"{SHORT_JOB_JAVA_OPTIONS} -XX:+UseSerialGC",
         },
     )
     return cli

@@ -22,7 +22,12 @@ from dbx_aml._common.errors import DbxAmlError
 from dbx_aml.local.demo_steps import DemoFlow, DemoStep
 from dbx_aml.local.notebook.workspace_stub import create_experiment
 from dbx_aml.local.samples import read_flights
-from dbx_aml.local.spark import local_mlflow_uri, local_root, local_spark
+from dbx_aml.local.spark import (
+    SHORT_JOB_JAVA_OPTIONS,
+    local_mlflow_uri,
+    local_root,
+    local_spark,
+)
 from dbx_aml.tracking.connect import connect
 
 if TYPE_CHECKING:
@@ -77,10 +82,8 @@ def run_demo(
     screen.print_title(f"Flights of 2013; the demo writes into {folder}")
     with screen.spinner("reading the flights, starting Spark"):
         flights = read_flights()
-        # The steps are short: without its second compiler Java needs half the time for them.
-        spark = local_spark(
-            folder, conf={"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1"}
-        )
+        conf = {"spark.driver.extraJavaOptions": SHORT_JOB_JAVA_OPTIONS}
+        spark = local_spark(folder, conf=conf)
     try:
         with screen.spinner("creating the MLflow database"):
             create_experiment(_EXPERIMENT, uri, folder)

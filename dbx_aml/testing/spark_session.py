@@ -14,7 +14,12 @@ from dbx_aml._common.databricks_runtime import running_version
 from dbx_aml._common.environment import set_variables
 from dbx_aml._common.errors import ArgumentError
 from dbx_aml._common.text import sql_identifier
-from dbx_aml.local.spark import current_spark, is_connect, local_spark
+from dbx_aml.local.spark import (
+    SHORT_JOB_JAVA_OPTIONS,
+    current_spark,
+    is_connect,
+    local_spark,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -22,9 +27,7 @@ if TYPE_CHECKING:
 _CONF = {
     "spark.sql.shuffle.partitions": "2",
     "spark.driver.memory": "2g",
-    # Tests are short: without the second compiler they take half the time. Java then keeps only
-    # 48 MB of compiled code, which Spark and Delta exceed: it is thrown away and compiled again.
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m",
+    "spark.driver.extraJavaOptions": SHORT_JOB_JAVA_OPTIONS,
     # Their queries are small: compiling code for each costs a fifth of all.
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",

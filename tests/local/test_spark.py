@@ -13,8 +13,10 @@ from dbx_aml.local import jars
 from dbx_aml.local import spark as local_session
 from dbx_aml.local.delta_folder import register_tables
 
-# Short jobs: the second compiler of the JVM would cost more than it brings.
-QUICK = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1", "spark.driver.memory": "1g"}
+QUICK = {
+    "spark.driver.extraJavaOptions": local_session.SHORT_JOB_JAVA_OPTIONS,
+    "spark.driver.memory": "1g",
+}
 
 
 def start_job(code: str, root: Path, **arguments: Any) -> subprocess.Popen[str]:

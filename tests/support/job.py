@@ -17,16 +17,16 @@ from typing import Any
 
 from dbx_aml import local_spark, score_table
 from dbx_aml._common.errors import DbxAmlError
+from dbx_aml.local.spark import SHORT_JOB_JAVA_OPTIONS
 from dbx_aml.scoring import stream
 from dbx_aml.scoring.batch_writer import BatchWriter
 
 BEFORE_QUARANTINE = "before the quarantine"
 BEFORE_STREAM_COMMIT = "before the stream's commit"
 
-# The second compiler of the JVM would cost short jobs more than it saves. Small batches and files
-# give a job many moments at which it can be killed.
+# Small batches and files give a job many moments at which it can be killed.
 SPARK_CONF = {
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.driver.extraJavaOptions": f"{SHORT_JOB_JAVA_OPTIONS} -XX:+UseSerialGC",
     "spark.driver.memory": "1g",
     "spark.sql.shuffle.partitions": "1",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "100",
