@@ -393,7 +393,7 @@ class _MonitoringRun:
         rows = self._windows.select(windows)
         profiles = profile_windows(rows, columns, bins, self._windows.key, self._slice_by)
         empty = [ProfileKey(window.start, None) for window in windows if window.is_empty]
-        profiles = {**dict.fromkeys(empty, {}), **profiles}
+        profiles = {**{key: {} for key in empty}, **profiles}
         by_start = {window.start: window for window in windows}
         found: list[dict[str, Any]] = []
         for key, profile in profiles.items():
