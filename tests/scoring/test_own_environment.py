@@ -190,8 +190,12 @@ def test_the_models_packages_give_the_same_rows_and_the_second_run_makes_no_envi
     )
 
     def describe(rows):
+        import os
+
         import six
 
+        if (rows["x"] == 7).any():
+            os._exit(7)
         if (rows["x"] < 0).any():
             raise ValueError("x is negative")
         return [
@@ -225,6 +229,10 @@ def test_the_models_packages_give_the_same_rows_and_the_second_run_makes_no_envi
     again = score(model, table, environment="model", max_quarantined_rows=1)
     assert again.status == "already_scored"
     assert {file: file.stat().st_ctime_ns for file in environments.glob("*/pyvenv.cfg")} == made
+
+    ending = delta_table(spark.read.table(table).where("b").selectExpr("7D AS x", "* EXCEPT (x)"))
+    with pytest.raises(ScoringError, match=r"^model must answer .* its Python ended with status 7"):
+        score(model, ending, environment="model", output_table=f"delta.`{tmp_path}/ending`")
 
 
 @pytest.mark.spark

@@ -2,6 +2,7 @@ import pytest
 from pyspark.errors import PySparkException
 
 from dbx_aml._common.errors import ScoringError
+from dbx_aml.scoring.guard_process import NO_ANSWER
 from dbx_aml.scoring.spark_errors import name_process_end, process_end_error, spark_error_line
 from tests.support.models import XY, save_model
 
@@ -26,6 +27,17 @@ def test_a_worker_that_the_model_ended_is_one_line_with_the_fatal_error():
 def test_a_lost_executor_is_named():
     message = str(process_end_error(PySparkException("ExecutorLostFailure (executor 1 exited)")))
     assert "got one whose executor was lost or ran out of memory;" in message
+
+
+@pytest.mark.parametrize("kind", [PySparkException, RuntimeError])
+def test_the_end_of_the_models_own_process_is_one_line_with_its_last_words(kind):
+    err = kind(f"Traceback\nRuntimeError: {NO_ANSWER}ended with status 7: a | out of luck\n\tat a")
+    with pytest.raises(ScoringError) as raised, name_process_end():
+        raise err
+    assert str(raised.value).startswith(
+        "model must answer in its own environment: its Python ended with status 7: a | out of "
+        "luck; predict a few rows there"
+    )
 
 
 def test_another_error_of_spark_stays_what_it_is():
