@@ -6,7 +6,7 @@ PYTHON_IN := .venv/bin/python
 AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
 SHELL_FILES = $(shell git grep --untracked -lE '^\#!.*\b(ba)?sh$$' 2>/dev/null)
 
-.PHONY: help setup demo test check bench nightly fmt lint types shell spell wheel-test build wheelhouses clean
+.PHONY: help setup demo test check bench nightly runtimes fmt lint types shell spell wheel-test build wheelhouses clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ bench: setup ## the benchmarks; results go to benchmarks/README.md
 
 nightly: setup ## the long reliability tests: kills, races, full disks, other environments
 	@$(PYTHON_IN) -m pytest -m nightly $(ARGS)
+
+runtimes: build ## the flow on the packages of each runtime; writes docs/compatibility.md
+	@$(PYTHON_IN) -m pytest -m runtime tests/runtimes
+	@$(PYTHON_IN) -m tests.runtimes.compatibility
 
 fmt: setup ## format the code
 	@.venv/bin/ruff format .

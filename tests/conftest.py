@@ -27,7 +27,11 @@ _MODULES_WITH_STATE = (
     "dbx_aml.tracking.azureml.service_context",
     "dbx_aml.azure.credentials",
 )
-_OFF_UNLESS_ASKED = {"live": "needs real workspaces", "nightly": "takes minutes"}
+_OFF_UNLESS_ASKED = {
+    "live": "needs real workspaces",
+    "nightly": "takes minutes",
+    "runtime": "installs a runtime",
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -27,6 +27,7 @@ from dbx_aml._common.text import install_command, one_line
 from dbx_aml._common.uv import compile_requirements, index_variables
 from dbx_aml.cluster.node.requirements import PACKAGE, WheelHash
 from dbx_aml.cluster.runtimes import REFUSED, Runtime, known_runtimes
+from dbx_aml.models.mlflow_releases import spark_udf_requirements
 
 # For one call of pip or uv.
 _TIMEOUT_S = 900.0
@@ -245,19 +246,28 @@ def _index_error(program: str, error: ProgramError) -> ClusterError:
     )
 
 
+def node_requirements(runtime: Runtime) -> list[str]:
+    """Return the requirements of this package on a node of a runtime."""
+    mlflow_version = runtime.packages.get("mlflow-skinny")
+    return [
+        *own_requirements(),
+        *(spark_udf_requirements(mlflow_version) if mlflow_version else []),
+    ]
+
+
 def inputs_digest(runtime: Runtime) -> str:
     """Return a hash of everything that a runtime's list was resolved for."""
-    lines = [runtime.python, *sorted(own_requirements())]
+    lines = [runtime.python, *sorted(node_requirements(runtime))]
     lines += [f"{name}=={version}" for name, version in sorted(runtime.packages.items())]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def write_lists(folder: Path) -> None:
     """Write the list of each runtime, or the reason why it is refused."""
-    own = Wheel(name=PACKAGE, version="", requires=own_requirements())
     for runtime in known_runtimes().values():
         if not runtime.is_complete:
             continue
+        own = Wheel(name=PACKAGE, version="", requires=node_requirements(runtime))
         lines = [f"# inputs: {inputs_digest(runtime)}"]
         try:
             with tempfile.TemporaryDirectory() as temporary:

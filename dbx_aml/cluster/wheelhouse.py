@@ -22,7 +22,13 @@ from dbx_aml.cluster.node.requirements import (
     WheelHash,
     read_hashes,
 )
-from dbx_aml.cluster.resolve import Wheel, check_requirements, download_wheels, resolve
+from dbx_aml.cluster.resolve import (
+    Wheel,
+    check_requirements,
+    download_wheels,
+    node_requirements,
+    resolve,
+)
 from dbx_aml.cluster.runtimes import Runtime, known_runtimes, supported_runtimes
 
 WHEELHOUSE_FILE = "wheelhouse.json"
@@ -232,11 +238,11 @@ def read_wheelhouse(folder: Path | None) -> WheelhouseFiles:
 def _download_wheels(work_folder: Path, runtime: Runtime) -> tuple[str, ...]:
     """Download every wheel that the runtime lacks; return a message for each newer package."""
     # On a package index another person may own the name dbx-aml: the index is never asked for it.
-    own_wheel = Wheel.from_file(write_own_wheel(work_folder))
+    write_own_wheel(work_folder)
     if runtime.requirements:
         download_wheels(runtime.requirements.splitlines(), runtime.python, work_folder)
     else:
-        resolve(runtime, own_wheel.requires, work_folder)
+        resolve(runtime, node_requirements(runtime), work_folder)
     wheels = [Wheel.from_file(file) for file in sorted(work_folder.glob("*.whl"))]
     versions = {**runtime.packages, **{wheel.name: wheel.version for wheel in wheels}}
     requirements = check_requirements(wheels, versions, runtime.python)

@@ -11,6 +11,7 @@ from dbx_aml.cluster.node.requirements import ENTRY_POINT_GROUPS, PACKAGE, PLUGI
 from dbx_aml.cluster.runtimes import known_runtimes
 from dbx_aml.doctor.check_result import CheckResult, SkippedError, failed, ok, warning
 from dbx_aml.doctor.checks import CheckContext
+from dbx_aml.models.mlflow_releases import spark_udf_requirements
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -41,6 +42,17 @@ def check_packages(context: CheckContext) -> CheckResult:
             f"mlflow {full} and mlflow-skinny {skinny} have the same folder: one has overwritten "
             "files of the other",
             f"pip install mlflow=={full} mlflow-skinny=={full}, {_RESTART}",
+        )
+    missing = [
+        requirement
+        for requirement in spark_udf_requirements(skinny or "3")
+        if installed_version(requirement.partition(">")[0]) is None
+    ]
+    if missing:
+        return failed(
+            f"score_table must have {missing[0]} with mlflow-skinny {skinny}, whose spark_udf "
+            "imports it: none installed",
+            f"pip install '{missing[0]}' on every node; the init script installs it",
         )
     own_version = installed_version(PACKAGE)
     return ok(f"mlflow {full or skinny}, {PACKAGE} {own_version}: all requirements are met")

@@ -23,7 +23,9 @@ log = get_logger(__name__)
 
 # Spark sends this logging API to its own log through jcl-over-slf4j; the jar would undo that.
 _UNWANTED_JARS = {"commons-logging"}
-_KAFKA_SOURCE = "org.apache.spark:spark-sql-kafka-0-10_2.13"
+_KAFKA_SOURCE = "org.apache.spark:spark-sql-kafka-0-10"
+# From this release on Delta has a jar for each minor release of Spark.
+_FIRST_DELTA_BY_SPARK = (4, 1)
 
 
 def delta_jars(*, fetch: bool = True) -> list[Path]:
@@ -45,8 +47,10 @@ def delta_jars(*, fetch: bool = True) -> list[Path]:
             f"local Spark must have pyspark and delta-spark: got no {err.name}; "
             f"run: {install_command('local')}"
         ) from err
-    minor = ".".join(spark.split(".")[:2])
-    return jars_of(f"io.delta:delta-spark_{minor}_2.13:{delta}", fetch=fetch)
+    artifact = "delta-spark"
+    if tuple(map(int, delta.split(".")[:2])) >= _FIRST_DELTA_BY_SPARK:
+        artifact += "_" + ".".join(spark.split(".")[:2])
+    return jars_of(f"io.delta:{artifact}_{_scala_version()}:{delta}", fetch=fetch)
 
 
 def kafka_jars() -> list[Path]:
@@ -61,9 +65,9 @@ def kafka_jars() -> list[Path]:
     Raises:
         LocalSparkError: pyspark is not installed, or the jars cannot be fetched.
     """
-    spark_home()  # raises without pyspark
+    artifact = f"{_KAFKA_SOURCE}_{_scala_version()}"  # raises without pyspark
     major, minor, patch = version("pyspark").split(".")[:3]
-    coordinates = [f"{_KAFKA_SOURCE}:{major}.{minor}.{n}" for n in range(int(patch), -1, -1)]
+    coordinates = [f"{artifact}:{major}.{minor}.{n}" for n in range(int(patch), -1, -1)]
     for coordinate, fetch in [(c, fetch) for fetch in (False, True) for c in coordinates]:
         try:
             return jars_of(coordinate, fetch=fetch)
@@ -114,6 +118,12 @@ def _missing_jars(fetched: Sequence[Path], spark_jars: Sequence[str]) -> list[Pa
     """
     unwanted = {_artifact(jar) for jar in spark_jars} | _UNWANTED_JARS
     return [jar for jar in fetched if _artifact(jar.name.split("_", 1)[-1]) not in unwanted]
+
+
+def _scala_version() -> str:
+    """Return the version of Scala that the installed pyspark is built for, for example "2.13"."""
+    (jar,) = (spark_home() / "jars").glob("spark-core_*.jar")
+    return jar.name.split("-")[1].removeprefix("core_")
 
 
 def _artifact(jar: str) -> str:

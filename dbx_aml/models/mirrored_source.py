@@ -14,6 +14,7 @@ from dbx_aml._common.errors import DbxAmlError, is_not_found
 from dbx_aml.link.connected_link import connected_link
 from dbx_aml.models.lineage import SOURCE_LOGGED_MODEL_ID, SOURCE_RUN_ID
 from dbx_aml.models.mlflow_client import create_client
+from dbx_aml.models.mlflow_releases import get_logged_model
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.models.registries import LOOKUP_TIMEOUT_S, find_registry
 
@@ -57,4 +58,4 @@ def find_mirrored_source(uri: ModelUri, client: MlflowClient) -> ModelUri:
 def _read_tags(uri: ModelUri, client: MlflowClient) -> dict[str, str]:
     if uri.kind == "run":
         return dict(client.get_run(str(uri.run_id)).data.tags)
-    return dict(client.get_logged_model(str(uri.model_id)).tags)
+    return dict(get_logged_model(client, str(uri.model_id)).tags)

@@ -7,7 +7,6 @@ registries at the same time.
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,11 @@ from urllib.parse import urlsplit
 from dbx_aml._common.http import paged
 from dbx_aml._common.paths import check_relative_path
 from dbx_aml.models.mlflow_client import transfer_files
+from dbx_aml.models.mlflow_releases import (
+    artifact_repository,
+    get_logged_model,
+    with_databricks_profile,
+)
 from dbx_aml.models.model_uri import ModelUri
 
 if TYPE_CHECKING:
@@ -63,6 +67,7 @@ def locate_model(uri: ModelUri, client: MlflowClient) -> ModelLocation:
     """Find a model on the servers of a client; an alias is resolved to its version.
 
     Raises:
+        ModelUriError: A logged model with MLflow 2, which has none.
         MlflowException: A server has no such model, version, alias or run.
     """
     match uri.kind:
@@ -74,7 +79,7 @@ def locate_model(uri: ModelUri, client: MlflowClient) -> ModelLocation:
             version = client.get_model_version(str(uri.name), str(uri.version))
             return _registered_version(uri, version, client)
         case "logged_model":
-            return _logged_model(uri, client.get_logged_model(str(uri.model_id)), client)
+            return _logged_model(uri, get_logged_model(client, str(uri.model_id)), client)
         case "run":
             return _model_of_run(uri, client)
         case "path":
@@ -105,7 +110,7 @@ def _registered_version(
         from mlflow.store.artifact import databricks_models_artifact_repo as databricks
 
         repository = databricks.DatabricksModelsArtifactRepository(
-            _with_databricks_profile(str(uri), registry_uri)
+            with_databricks_profile(str(uri), registry_uri)
         )
     else:
         location = client.get_model_version_download_uri(str(uri.name), str(uri.version))
@@ -182,18 +187,7 @@ def _newest_logged_model(run: Run, name: str, client: MlflowClient) -> LoggedMod
 
 def _artifact_repository(location: str, client: MlflowClient) -> ArtifactRepository:
     """Return MLflow's access to files, with the servers of the client and a checked listing."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-    from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
-
-    location = _with_databricks_profile(location, client.tracking_uri)
-    servers = {"tracking_uri": client.tracking_uri, "registry_uri": registry_uri_of(client)}
-    parameters = inspect.signature(get_artifact_repository).parameters
-    # MLflow before 3.2 takes the process-wide tracking URI where a location names no server.
-    if "tracking_uri" not in parameters and urlsplit(location).scheme == "mlflow-artifacts":
-        location = MlflowArtifactsRepository.resolve_uri(location, client.tracking_uri)
-    repository = get_artifact_repository(
-        location, **{name: uri for name, uri in servers.items() if name in parameters}
-    )
+    repository = artifact_repository(location, client.tracking_uri, registry_uri_of(client))
     list_folder = repository.list_artifacts
 
     def list_checked(path: str | None = None) -> list[FileInfo]:
@@ -205,10 +199,3 @@ def _artifact_repository(location: str, client: MlflowClient) -> ArtifactReposit
     # MLflow 2.19 and 3.0 download each listed file to wherever its path leads.
     repository.list_artifacts = list_checked  # type: ignore[method-assign]
     return repository
-
-
-def _with_databricks_profile(location: str, databricks_uri: str) -> str:
-    """Add the profile of "databricks://<profile>" to a location that names no host."""
-    from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
-
-    return str(add_databricks_profile_info_to_artifact_uri(location, databricks_uri))

@@ -25,6 +25,7 @@ from dbx_aml.models.lineage import (
 )
 from dbx_aml.models.mirrored_source import find_mirrored_source
 from dbx_aml.models.mlflow_client import create_client
+from dbx_aml.models.mlflow_releases import validate_alias
 from dbx_aml.models.model_files import ModelLocation, locate_model, registry_uri_of
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.models.registration import (
@@ -118,11 +119,9 @@ def register_model(
 
 def _check_alias(alias: str) -> None:
     from mlflow.exceptions import MlflowException
-    from mlflow.utils import validation
 
     try:
-        validation._validate_model_alias_name(alias)
-        validation._validate_model_alias_name_reserved(alias)
+        validate_alias(alias)
     except MlflowException as err:
         raise ArgumentError(
             f"alias must be a name that MLflow takes: got {alias!r}; {first_line(err)}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dbx_aml._common.databricks_runtime import running_version
 from dbx_aml._common.errors import ScoringError
+from dbx_aml.models.mlflow_releases import spark_udf_requirements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +21,27 @@ if TYPE_CHECKING:
 # Flavors whose module, and whose package, has another name.
 _MODULES = {"pytorch": "torch", "spark": "pyspark"}
 _PACKAGES = {**_MODULES, "sklearn": "scikit-learn"}
+
+
+def check_spark_udf() -> None:
+    """Refuse to score with an MLflow whose `spark_udf` lacks a package.
+
+    Otherwise it raises an import error of MLflow's server, here and on each worker.
+
+    Raises:
+        ScoringError: A package is missing on this machine.
+    """
+    mlflow_version = version("mlflow-skinny")
+    missing = [
+        requirement
+        for requirement in spark_udf_requirements(mlflow_version)
+        if importlib.util.find_spec(requirement.partition(">")[0]) is None
+    ]
+    if missing:
+        raise ScoringError(
+            f"scoring with MLflow {mlflow_version} must have {', '.join(missing)}: got none; run "
+            f"'%pip install {' '.join(missing)}' or attach the init script, which installs it"
+        )
 
 
 def check_flavor(model: Model, folder: Path) -> None:

@@ -23,7 +23,7 @@ from dbx_aml.local.pinned_environment import PinnedEnvironment
 from dbx_aml.models.model_files import ModelLocation, locate_model, registry_uri_of
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring.column_binding import ModelColumn, ModelOutput
-from dbx_aml.scoring.environments import check_flavor, installed_versions
+from dbx_aml.scoring.environments import check_flavor, check_spark_udf, installed_versions
 from dbx_aml.scoring.own_environment import pin_environment
 from dbx_aml.scoring.plan import Environment
 
@@ -92,6 +92,7 @@ def pin_model(
         ScoringError: A server does not answer, or a package of the model is missing here.
     """
     location, path, metadata = fetch_model(uri, client, folder)
+    check_spark_udf()
     own_environment = pin_environment(environment, metadata, path)
     versions = installed_versions(path)
     if own_environment is None:

@@ -83,3 +83,21 @@ def test_stores_of_another_package_fail(
     result = run_check("stores")
     assert (result.status, "not this package's" in result.message) == ("failed", True)
     assert "pip install its wheel" in result.fix
+
+
+def test_an_mlflow_whose_spark_udf_lacks_flask_fails(
+    run_check: RunCheck, install_packages: InstallPackages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On runtime 16.4 without the init script."""
+    install_packages(mlflow="2.19.0", mlflow_skinny="2.19.0")
+    assert run_check("packages").status == "ok"
+    installed_version = packages.installed_version
+    monkeypatch.setattr(
+        packages,
+        "installed_version",
+        lambda name: None if name == "flask" else installed_version(name),
+    )
+    result = run_check("packages")
+    assert result.status == "failed"
+    assert "score_table must have flask>=2.2 with mlflow-skinny 2.19.0" in result.message
+    assert result.fix.startswith("pip install 'flask>=2.2' on every node")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dbx_aml._common.errors import LocalSparkError
+from dbx_aml.local import jars
 from dbx_aml.local.jars import _artifact, _missing_jars, cache_folder, delta_jars, spark_home
 
 
@@ -15,6 +16,32 @@ def test_delta_s_jars_match_the_installed_spark_and_replace_no_jar_of_spark() ->
     spark = {_artifact(jar.name) for jar in (spark_home() / "jars").iterdir()}
     assert "jackson-core" in spark
     assert not spark & {_artifact(name.split("_", 1)[1]) for name in delta}
+
+
+@pytest.mark.parametrize(
+    ("spark", "scala", "delta", "coordinate"),
+    [
+        ("3.5.3", "2.12", "3.3.3", "io.delta:delta-spark_2.12:3.3.3"),
+        ("4.0.0", "2.13", "4.0.1", "io.delta:delta-spark_2.13:4.0.1"),
+        ("4.2.0", "2.13", "4.4.0", "io.delta:delta-spark_4.2_2.13:4.4.0"),
+    ],
+)
+def test_delta_s_jar_is_that_of_the_installed_spark_and_its_scala(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    spark: str,
+    scala: str,
+    delta: str,
+    coordinate: str,
+) -> None:
+    (tmp_path / "jars").mkdir()
+    (tmp_path / "jars" / f"spark-core_{scala}-{spark}.jar").touch()
+    monkeypatch.setenv("SPARK_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    versions = {"pyspark": spark, "delta-spark": delta}
+    monkeypatch.setattr(jars, "version", versions.__getitem__)
+    with pytest.raises(LocalSparkError, match=f"got no {coordinate};"):
+        delta_jars(fetch=False)
 
 
 def test_a_fetched_jar_that_spark_has_already_is_left_out() -> None:

@@ -3,6 +3,8 @@
 import pandas as pd
 import pytest
 
+from dbx_aml._common.errors import ScoringError
+from dbx_aml.scoring import environments
 from dbx_aml.scoring.environments import requirement_differences
 
 
@@ -22,3 +24,12 @@ def test_a_requirement_that_this_machine_does_not_meet_is_listed(
 ):
     (tmp_path / "requirements.txt").write_text(requirements)
     assert requirement_differences(tmp_path) == differences
+
+
+def test_an_mlflow_whose_spark_udf_lacks_a_package_is_refused_before_the_workers_fail(monkeypatch):
+    monkeypatch.setattr(environments, "version", lambda package: "2.19.0")
+    environments.check_spark_udf()
+    monkeypatch.setattr(environments.importlib.util, "find_spec", lambda name: None)
+    message = r"MLflow 2\.19\.0 must have flask>=2\.2: got none; run '%pip install flask>=2\.2' or"
+    with pytest.raises(ScoringError, match=message):
+        environments.check_spark_udf()

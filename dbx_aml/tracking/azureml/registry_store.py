@@ -21,11 +21,8 @@ from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.model_registry import SEARCH_REGISTERED_MODEL_MAX_RESULTS_DEFAULT
 from mlflow.store.model_registry.abstract_store import AbstractStore
+from mlflow.tracking.artifact_utils import get_artifact_uri
 from mlflow.utils.search_utils import SearchModelUtils
-from mlflow.utils.validation import (
-    _validate_model_alias_name,
-    _validate_model_alias_name_reserved,
-)
 
 from dbx_aml._common.daemon_threads import DaemonThreadPool
 from dbx_aml._common.errors import is_not_found
@@ -39,6 +36,7 @@ from dbx_aml.models.lineage import (
     SOURCE_RUN_ID,
 )
 from dbx_aml.models.mlflow_client import create_client
+from dbx_aml.models.mlflow_releases import get_logged_model, validate_alias
 from dbx_aml.models.registries import describe_model_elsewhere
 from dbx_aml.tracking.azureml.artifact_repository import AmlArtifactRepository, create_upload
 from dbx_aml.tracking.azureml.mlflow_calls import (
@@ -144,7 +142,8 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
         if source.startswith("models:/"):
             source, run_id, model_id = self._model_location(source, run_id, model_id)
         elif source.startswith("runs:/"):
-            source = RunsArtifactRepository.get_underlying_uri(source, self._tracking_uri)
+            run_of_source, path = RunsArtifactRepository.parse_runs_uri(source)
+            source = get_artifact_uri(run_of_source, path, self._tracking_uri)
         is_in_workspace = self._is_in_workspace(source)
         if model_id is None and run_id and is_in_workspace:
             model_id = self._logged_model_at(source, run_id)
@@ -170,8 +169,7 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
 
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
         """Let an alias name a version, by the service's own alias if it has aliases."""
-        _validate_model_alias_name(alias)
-        _validate_model_alias_name_reserved(alias)
+        validate_alias(alias)
         set_alias = super().set_registered_model_alias
         if self._is_done_by_service(lambda: set_alias(name, alias, version)):
             return
@@ -381,7 +379,7 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
 
             name, version = get_model_name_and_version(client, model_uri)
             return str(client.get_model_version_download_uri(name, version)), run_id, model_id
-        model = client.get_logged_model(name)
+        model = get_logged_model(client, name)
         return model.artifact_location, run_id or model.source_run_id, model.model_id
 
     def _logged_model_at(self, artifact_uri: str, run_id: str) -> str | None:

@@ -6,7 +6,7 @@ Without the patch MLflow prints the API's host, which has no pages.
 import sys
 from typing import Any
 
-from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
+from mlflow import environment_variables
 from mlflow.tracking._tracking_service.client import TrackingServiceClient
 from mlflow.utils.databricks_utils import is_in_databricks_notebook
 
@@ -30,7 +30,9 @@ def patch_run_links() -> None:
         if not isinstance(store, AmlTrackingStore):
             original(self, run_id)
             return
-        if is_in_databricks_notebook() or MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.get():
+        # MLflow 2 has no such variable.
+        quiet = getattr(environment_variables, "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", None)
+        if is_in_databricks_notebook() or (quiet and quiet.get()):
             return
         info = store.get_run(run_id).info
         uri = workspace_uri_of(store.service_context)

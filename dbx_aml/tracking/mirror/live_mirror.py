@@ -80,8 +80,9 @@ class LiveMirror:
     def _reset_after_fork(self) -> None:
         """Start empty in a forked process: it has no thread, and its parent's runs stay there."""
         self._reset(_fluent_run_ids()[0])
-        # MLflow keeps Databricks' connections for the process, and the parent's thread uses them.
-        clear_cache = getattr(rest_utils.get_workspace_client, "cache_clear", None)
+        # MLflow 3 keeps Databricks' connections for the process, and the parent's thread uses them.
+        get_workspace_client = getattr(rest_utils, "get_workspace_client", None)
+        clear_cache = getattr(get_workspace_client, "cache_clear", None)
         if clear_cache:
             clear_cache()
 

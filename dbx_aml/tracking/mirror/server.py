@@ -9,11 +9,9 @@ from typing import Any, TypeVar
 
 from mlflow.entities import Experiment, Run, ViewType
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.tracking.rest_store import RestStore
 from mlflow.tracking._tracking_service.utils import _get_store
 from mlflow.utils.rest_utils import http_request, verify_rest_response
-from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
 
 from dbx_aml._common.daemon_threads import DaemonThreadPool
 from dbx_aml._common.errors import MirrorError
@@ -26,6 +24,7 @@ from dbx_aml.azure.workspaces import check_workspace, with_tracking_uri
 from dbx_aml.link.link import Link
 from dbx_aml.link.uris import is_azureml_uri, is_databricks_uri
 from dbx_aml.link.workspace import AmlWorkspace
+from dbx_aml.models.mlflow_releases import artifact_repository
 from dbx_aml.models.pages import run_url
 from dbx_aml.tracking.servers import check_tracking_server
 
@@ -156,8 +155,7 @@ class MlflowServer:
 
     def artifact_repository(self, artifact_uri: str) -> Any:
         """Return the repository of the artifacts below a URI of this server."""
-        uri = add_databricks_profile_info_to_artifact_uri(artifact_uri, self.tracking_uri)
-        repository = get_artifact_repository(uri, tracking_uri=self.tracking_uri)
+        repository = artifact_repository(artifact_uri, self.tracking_uri)
         _use_daemon_threads(repository)
         return repository
 

@@ -134,7 +134,7 @@ def real_runtime(folder: Path, runtime: Runtime) -> Path:
     Packages that are imported are real. The others have only a name and a version, which is all
     that pip reads, and saves gigabytes.
     """
-    subprocess.run([_find_python(runtime.python), "-m", "venv", str(folder)], check=True)
+    subprocess.run([find_python(runtime.python), "-m", "venv", str(folder)], check=True)
     pins = folder.parent / "pins.txt"
     pins.write_text("".join(f"{name}=={pin}\n" for name, pin in runtime.packages.items()))
     resolve = ["compile", "-", "--constraint", str(pins), "--python", sys.executable]
@@ -160,7 +160,7 @@ def _run_uv(*arguments: str, stdin: str = "") -> str:
     return process.stdout
 
 
-def _find_python(minor: str) -> str:
+def find_python(minor: str) -> str:
     """Return an interpreter of a minor version; the running interpreter if none is installed."""
     name = f"python{minor}"
     candidates = [shutil.which(name), *Path.home().glob(f".pyenv/versions/{minor}.*/bin/{name}")]
