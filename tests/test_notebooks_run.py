@@ -18,7 +18,7 @@ import pytest
 
 from dbx_aml.local.notebook.run import run_notebook
 from dbx_aml.local.notebook.workspace_stub import local_workspace
-from dbx_aml.local.spark import is_connect
+from dbx_aml.local.spark import SHORT_JOB_JAVA_OPTIONS, is_connect
 from dbx_aml.testing.mlflow_store import empty_mlflow_database
 from tests.support.notebook import write_notebook
 
@@ -74,6 +74,7 @@ def exit_values(tmp_path_factory) -> dict[str, Any]:
             **{name: value for name, value in os.environ.items() if "MLFLOW" not in name},
             "DBX_AML_LOCAL_ROOT": str(folder / "local"),
             "SPARK_REMOTE": "local[2]",
+            "JAVA_TOOL_OPTIONS": SHORT_JOB_JAVA_OPTIONS,
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
         },
         check=False,

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from dbx_aml import AmlWorkspace, Link
+from dbx_aml.local.spark import SHORT_JOB_JAVA_OPTIONS
 from tests.support.azureml import AzureMl
 from tests.support.databricks import USER, Databricks
 from tests.support.databricks.boot import leaves_marker
@@ -214,6 +215,7 @@ def reader(
             "PIP_INDEX_URL": index.url,
             "STAND_IN_WHEELS": str(index_folder),
             "UV_NO_CACHE": "1",
+            "JAVA_TOOL_OPTIONS": SHORT_JOB_JAVA_OPTIONS,
         }
         reader = Reader(folder, environment)
         yield reader

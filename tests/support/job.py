@@ -79,8 +79,8 @@ def add_stops(jobs: Jobs) -> None:
         jobs.stop(BEFORE_QUARANTINE, writer._output.name)
         return write_quarantine(writer, *args, **kwargs)
 
-    def write_batch_and_stop(bound: Any, *args: Any) -> Any:
-        written = write_batch(bound, *args)
+    def write_batch_and_stop(bound: Any, *args: Any, **kwargs: Any) -> Any:
+        written = write_batch(bound, *args, **kwargs)
         jobs.stop(BEFORE_STREAM_COMMIT, bound.request.output_table.name)
         return written
 
