@@ -6,10 +6,10 @@ PYTHON_IN := .venv/bin/python
 AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
 SHELL_FILES = $(shell git grep --untracked -lE '^\#!.*\b(ba)?sh$$' 2>/dev/null)
 
-.PHONY: help setup demo test check bench nightly runtimes fmt lint types shell spell wheel-test build wheelhouses clean
+.PHONY: help setup demo test check bench nightly runtimes fmt lint types shell spell wheel-test build release-check wheelhouses clean
 
 help: ## print this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## make .venv with everything, bring Java and Delta; seconds when nothing changed
 	@.ci/setup
@@ -52,8 +52,15 @@ spell: setup ## codespell
 wheel-test: build ## the fast tests against the built wheel, sources out of reach
 	@.ci/wheel-test $(AT_ONCE) $(ARGS)
 
-build: setup ## the wheel, in dist/
-	@rm -rf build/lib dist && .venv/bin/uv build --quiet --wheel --out-dir dist
+build: setup ## wheel, source distribution and their hashes, in dist/
+	@.ci/build dist
+
+release-check: build ## contents of dist/, same bytes twice, and the flow where only the wheel is
+	@$(PYTHON_IN) -m zipfile --list dist/*.whl
+	@tar --list --verbose --file=dist/*.tar.gz
+	@cat dist/SHA256SUMS
+	@$(PYTHON_IN) -m pytest -m "slow or nightly" -k "release or wheel" \
+		tests/test_release.py tests/testing/test_starter.py
 
 wheelhouses: setup ## resolve what each runtime lacks; the lists are part of the package
 	@$(PYTHON_IN) -m dbx_aml.cluster.resolve dbx_aml/cluster/runtimes

@@ -80,7 +80,7 @@ DEV = [
 
 setup(
     name="dbx-aml",
-    version="0.1.0",
+    version="0.2.0",
     description="Azure Databricks and Azure Machine Learning as one MLflow platform",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

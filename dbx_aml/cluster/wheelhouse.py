@@ -187,7 +187,7 @@ def index_requirements(runtime: Runtime, wheel: Path | None) -> str:
     if wheel is None:
         raise ArgumentError(
             f"wheel must be the one of {PACKAGE} on the package index of the nodes: got none; "
-            "pass for example --wheel dist/dbx_aml-0.1.0-py3-none-any.whl"
+            "pass for example --wheel dist/dbx_aml-0.2.0-py3-none-any.whl"
         )
     own_wheel = Wheel.from_file(wheel)
     if own_wheel.name != PACKAGE:

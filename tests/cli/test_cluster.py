@@ -12,6 +12,7 @@ import yaml
 from click.testing import CliRunner, Result
 from databricks.sdk import WorkspaceClient
 
+import dbx_aml
 from dbx_aml import Link
 from dbx_aml.cli import cluster_attach
 from dbx_aml.cli.main import main
@@ -180,7 +181,8 @@ def test_status_prints_fields_or_json(workspace: Databricks, run: Run) -> None:
     assert ["attached", "no"] in [line.split() for line in result.stdout.splitlines()]
     run("attach", "team", *FILES, "--yes")
     result = run("status", "team")
-    assert re.search(r"^attached +by init-script, version 0\.1\.0$", result.stdout, re.MULTILINE)
+    attached = f"^attached +by init-script, version {re.escape(dbx_aml.__version__)}$"
+    assert re.search(attached, result.stdout, re.MULTILINE)
     assert "azureml-mlflow 1.62.0.post6" in result.stdout
     assert re.search("^MLFLOW_TRACKING_URI +azureml://x$", result.stdout, re.MULTILINE)
     (workspace.boot.root(team.cluster_id) / "databricks/dbx_aml/marker.json").unlink()

@@ -2,6 +2,7 @@
 
 import pytest
 
+import dbx_aml
 from dbx_aml.cluster.apply import wait_until_at_rest
 from dbx_aml.cluster.client import Client
 from dbx_aml.cluster.clusters import get_cluster
@@ -29,7 +30,7 @@ def test_status_names_differences_from_the_record(
         "is_attached": True,
         "folder": f"{VOLUME}/{team}",
         "method": "init-script",
-        "version": "0.1.0",
+        "version": dbx_aml.__version__,
         "libraries": {},
         "marker": "ok",
         "problems": [],

@@ -79,8 +79,9 @@ def _tables(results: Mapping[str, Any]) -> str:
         marks = ("yes" if step in result["steps"] else "no" for step in STEPS)
         lines.append(_row(known_runtimes()[name].label, *marks, result["date"]))
     for name, runtime in known_runtimes().items():
-        if name not in results and runtime.refusal:
-            lines.append(_row(runtime.label, *["refused"] * len(STEPS), "-"))
+        if name not in results:
+            mark = "refused" if runtime.refusal else "not run here"
+            lines.append(_row(runtime.label, *[mark] * len(STEPS), "-"))
     lines += ["", "## With which versions", ""]
     lines += [
         _row("runtime", *_PACKAGES.values(), "added by the init script"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -57,18 +57,34 @@ def test_the_notebook_of_a_test_job_runs_the_tests_on_the_session_of_the_cluster
     assert spark.range(3).count() == 3
 
 
-@pytest.mark.slow
-@pytest.mark.spark
-@pytest.mark.timeout(600)
-def test_the_example_tests_pass_where_only_the_wheel_is_installed(tmp_path: Path) -> None:
-    bin_folder = install_wheel(tmp_path)
-    project = tmp_path / "project"
-    project.mkdir()
+class Project:
+    """A folder outside of the checkout, and a Python that has only the wheel and its extra [test].
 
-    def run(*command: str) -> str:
+    Args:
+        folder: Folder for the build, the Python and the project.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        uv = str(Path(sys.executable).with_name("uv"))
+        venv = folder / "venv"
+        self._bin = venv / "bin"
+        self.folder = folder / "project"
+        self.folder.mkdir()
+        dist = folder / "dist"
+        subprocess.run([str(ROOT / ".ci" / "build"), str(dist)], check=True)
+        (wheel,) = dist.glob("*.whl")
+        install = ["pip", "install", "--quiet", "--python", str(self._bin / "python")]
+        for command in (
+            ["venv", "--quiet", "--python", sys.executable, str(venv)],
+            [*install, f"{wheel}[test]", "pytest-xdist"],
+        ):
+            subprocess.run([uv, *command], check=True)
+
+    def run(self, *command: str) -> str:
+        """Run a program of the Python in the project; return its output."""
         done = subprocess.run(
-            [str(bin_folder / command[0]), *command[1:]],
-            cwd=project,
+            [str(self._bin / command[0]), *command[1:]],
+            cwd=self.folder,
             env=clean_environment() | {"PYTHONPATH": ""},
             capture_output=True,
             text=True,
@@ -77,29 +93,55 @@ def test_the_example_tests_pass_where_only_the_wheel_is_installed(tmp_path: Path
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
         return done.stdout
 
-    run("dbx-aml", "new", "tests")
-    assert " 6 passed" in run("pytest")
-    assert " 6 passed" in run("pytest", "-n", "2")
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return Project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.mark.slow
+@pytest.mark.spark
+@pytest.mark.timeout(600)
+def test_the_example_tests_pass_where_only_the_wheel_is_installed(project: Project) -> None:
+    project.run("dbx-aml", "new", "tests")
+    assert " 6 passed" in project.run("pytest")
+    assert " 6 passed" in project.run("pytest", "-n", "2")
     # Tables, logs and stores belong to the run and not to the project.
-    assert {path.name for path in project.iterdir()} == {"tests", ".pytest_cache"}
+    assert {path.name for path in project.folder.iterdir()} == {"tests", ".pytest_cache"}
 
 
-def install_wheel(folder: Path) -> Path:
-    """Build the wheel, install it with [test] and xdist in a new venv; return its `bin`."""
-    source = folder / "source"
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "dbx_aml", source / "dbx_aml", ignore=ignored)
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    uv = [str(Path(sys.executable).with_name("uv"))]
-    build = ["build", "--quiet", "--wheel", "--no-build-isolation", "--python", sys.executable]
-    venv = folder / "venv"
-    install = ["pip", "install", "--quiet", "--python", str(venv / "bin" / "python")]
-    for command in (
-        [*build, "--out-dir", str(folder / "dist"), str(source)],
-        ["venv", "--quiet", "--python", sys.executable, str(venv)],
-    ):
-        subprocess.run([*uv, *command], check=True)
-    (wheel,) = (folder / "dist").glob("*.whl")
-    subprocess.run([*uv, *install, f"{wheel}[test]", "pytest-xdist"], check=True)
-    return venv / "bin"
+TRAIN = """
+import dbx_aml, mlflow, pandas as pd
+from mlflow.models import infer_signature
+
+class Twice(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return model_input["x"] * 2
+
+dbx_aml.connect()
+rows = pd.DataFrame({"x": [1.0, 2.5]})
+with mlflow.start_run() as run:
+    signature = infer_signature(rows, rows["x"])
+    mlflow.pyfunc.log_model(
+        name="twice", python_model=Twice(), signature=signature, pip_requirements=[]
+    )
+dbx_aml.register_model(f"runs:/{run.info.run_id}/twice", "twice", alias="champion")
+dbx_aml.local_spark().createDataFrame(rows).write.saveAsTable("numbers")
+"""
+
+
+# `make release-check` runs it.
+@pytest.mark.nightly
+@pytest.mark.spark
+@pytest.mark.timeout(600)
+def test_link_register_and_score_run_where_only_the_wheel_is_installed(project: Project) -> None:
+    store = f"sqlite:///{project.folder}/mlflow.db"
+    link = ("--mode", "databricks", "--registry", "databricks", "--databricks-tracking-uri", store)
+    project.run("dbx-aml", "link", "set", *link)
+    shown = json.loads(project.run("dbx-aml", "link", "show", "--json"))
+    assert store in json.dumps(shown)
+    project.run("python", "-c", TRAIN)
+    tables = ("--input-table", "numbers", "--output-table", "scored")
+    score = ("score", "--model-uri", "models:/twice@champion", *tables, "--json")
+    result = json.loads(project.run("dbx-aml", *score))
+    assert (result["status"], result["rows_scored"], result["model_version"]) == ("scored", 2, "1")
