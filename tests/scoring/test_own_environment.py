@@ -1,5 +1,6 @@
 """The packages of a model: when scoring uses them, and that the rows are the same as here."""
 
+import json
 import os
 import platform
 from itertools import pairwise
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from mlflow.models import Model, infer_signature
 from mlflow.types import Schema
@@ -225,6 +227,11 @@ def test_the_models_packages_give_the_same_rows_and_the_second_run_makes_no_envi
     ]
     reasons = spark.sql(f"SELECT _quarantine.reason FROM {result.quarantine_table}").collect()
     assert [row.reason for row in reasons] == ["ValueError: x is negative"]
+    (plan,) = spark.sql(f"SELECT plan FROM delta.`{tmp_path}/output_batches`").first()
+    assert json.loads(plan)["has_own_environment"]
+    versions = json.loads(plan)["environment"]
+    assert (versions["six"], versions["python"]) == ("1.16.0", HERE)
+    assert "mlflow" not in versions
     made = {file: file.stat().st_ctime_ns for file in environments.glob("*/pyvenv.cfg")}
     again = score(model, table, environment="model", max_quarantined_rows=1)
     assert again.status == "already_scored"
@@ -336,3 +343,12 @@ def test_predictions_are_those_of_the_same_packages_here_to_the_bit(
         results.append(frame.sort_values(list(x.columns))["prediction"].to_numpy())
     assert len(results[0]) == len(x)
     assert (results[0].view(np.int64) == results[1].view(np.int64)).all()
+
+    planned = score_table(
+        model_uri=path, input_table=table, output_table=f"delta.`{tmp_path}/planned`",
+        environment="model", dry_run=True, spark=spark,
+    )  # fmt: skip
+    assert planned.plan["microseconds_per_row"] > 0
+    # The driver's own process has ended.
+    children = [" ".join(child.cmdline()) for child in psutil.Process().children()]
+    assert not [command for command in children if "guard_process" in command]
