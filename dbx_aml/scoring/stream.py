@@ -358,7 +358,11 @@ def _score_micro_batch(
         if stream.previous is not None:
             check_sole_writer(stream.bound, stream.previous, facts, is_first=not stream.has_written)
         transaction = Transaction(app_id=f"dbx_aml/{facts.job}", app_version=number)
-        scores = start.has_scored or stream.rows_read > stream.rows_quarantined
+        scores = stream.rows_read > stream.rows_quarantined or (
+            # Its batches may have a single row. A run of all that there is has all new rows: where
+            # the model fails on each of them, something else has changed since.
+            start.has_scored and resolved.request.trigger.interval_s is not None
+        )
         written = write_batch(stream.bound, facts, rows, transaction, must_score_a_row=not scores)
         entry = written.entry
     stream.has_written = True

@@ -127,8 +127,8 @@ def test_a_batch_of_quarantined_rows_alone_does_not_end_a_stream(spark, numbers,
     assert (result.status, result.rows_read, result.rows_quarantined) == ("stopped", 4, 2)
     add((5, -5.0))
     # Nor where an earlier run has scored rows.
-    result = stream("incremental", {}, max_quarantined_rows=1, trigger="available-now")
-    assert (result.status, result.rows_quarantined) == ("scored", 1)
+    result = stream("incremental", {"batch 3: 1 row": send(signal.SIGTERM)}, max_quarantined_rows=1)
+    assert (result.status, result.rows_quarantined) == ("stopped", 1)
 
 
 def test_an_interval_is_refused_where_it_cannot_work(monkeypatch):
