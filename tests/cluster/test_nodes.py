@@ -62,7 +62,8 @@ def test_attach_prepares_real_nodes_and_reports_the_result_of_their_script(
 
     # Somebody who may write to the volume changes a wheel and the list of hashes beside it.
     changed = tmp_path / "changed"
-    write_wheel(changed, "dbx-aml", "0.1.0", (), {"dbx_aml/__init__.py": "raise SystemExit(0)"})
+    files = {"dbx_aml/__init__.py": "raise SystemExit(0)"}
+    write_wheel(changed, "dbx-aml", dbx_aml.__version__, (), files)
     list_wheels(changed)
     folder = f"{VOLUME}/{team.cluster_id}/wheelhouse"
     for file in changed.iterdir():
