@@ -156,8 +156,9 @@ def write_batch(
     if identity is None and bound.request.is_stream:
         # An earlier batch of this run may have created the table.
         identity = identify_table(bound.spark, bound.request.output_table)
-    with BatchWriter(bound, rows, facts, identity.id if identity else None) as writer:
-        entry = writer.write(transaction, must_score_a_row=must_score_a_row)
+    output_id = identity.id if identity else None
+    with BatchWriter(bound, rows, facts, output_id, must_score_a_row=must_score_a_row) as writer:
+        entry = writer.write(transaction)
     if entry is not None:
         return WrittenBatch(entry=entry, is_new=True)
     identity = identify_table(bound.spark, bound.request.output_table)

@@ -117,16 +117,26 @@ class BatchWriter:
         rows: Rows of the batch: all columns of the input; of write_mode "follow" changes, too.
         facts: Batch.
         output_id: Id of the output table; None if it does not exist.
+        must_score_a_row: Whether `write` refuses a batch on which the model fails everywhere,
+            unless the limit of the request allows it.
     """
 
     def __init__(
-        self, bound: BoundRequest, rows: DataFrame, facts: BatchFacts, output_id: str | None
+        self,
+        bound: BoundRequest,
+        rows: DataFrame,
+        facts: BatchFacts,
+        output_id: str | None,
+        *,
+        must_score_a_row: bool = True,
     ) -> None:
         self._bound = bound
         self._spark = bound.spark
         self._rows = rows
         self._facts = facts
         self._output_id = output_id
+        allows_all = bound.request.max_quarantined_rows.allows_all
+        self._must_score_a_row = must_score_a_row and not allows_all
         self._action = facts.write_action
         self._has_changes = facts.previous_batch is not None
         self._output = bound.request.output_table
@@ -144,14 +154,8 @@ class BatchWriter:
     def __exit__(self, *_: object) -> None:
         _running_attempts.discard(self._attempt)
 
-    def write(
-        self, transaction: Transaction, *, must_score_a_row: bool = True
-    ) -> LedgerEntry | None:
+    def write(self, transaction: Transaction) -> LedgerEntry | None:
         """Write a batch that no table has.
-
-        Args:
-            transaction: Transaction of the output's commit.
-            must_score_a_row: Whether a batch on which the model fails everywhere is refused.
 
         Returns:
             The entry; None if another job has committed the transaction.
@@ -160,11 +164,9 @@ class BatchWriter:
             NoScorableRowError: The model fails on every row; nothing is written then.
             ScoringError: A table cannot be written.
         """
-        if self._bound.request.max_quarantined_rows.allows_all:
-            must_score_a_row = False
-        may_drop = self._output_id is None and self._create_output(must_score_a_row)
+        may_drop = self._output_id is None and self._create_output()
         try:
-            return self._write(transaction, must_score_a_row)
+            return self._write(transaction)
         except ConcurrentBatchError:
             return None
         except ScoringError:
@@ -196,7 +198,7 @@ class BatchWriter:
             state=state,
         )
 
-    def _create_output(self, must_score_a_row: bool) -> bool:
+    def _create_output(self) -> bool:
         """Create the output table without rows; return whether a failing job may drop it again.
 
         A first write that dies leaves files in the folder of a named table, and Spark refuses to
@@ -204,7 +206,7 @@ class BatchWriter:
         """
         bound = self._bound
         may_drop = can_drop(self._spark, self._output)
-        if not may_drop and must_score_a_row:
+        if not may_drop and self._must_score_a_row:
             bound.report("trying the model")
             try_model(bound, rows_to_ask(self._rows))
         empty = bound.model_udf.with_empty_result(needed_columns(bound, self._rows))
@@ -215,9 +217,9 @@ class BatchWriter:
         self._output_id = identity.id if identity else None
         return may_drop
 
-    def _write(self, transaction: Transaction, must_score_a_row: bool) -> LedgerEntry | None:
+    def _write(self, transaction: Transaction) -> LedgerEntry | None:
         self._estimate()
-        bound, is_strict = self._bound, must_score_a_row
+        bound, is_strict = self._bound, self._must_score_a_row
         can_observe = (
             # A second query reads the same rows only of a version.
             self._facts.input_version_to is not None

@@ -86,6 +86,11 @@ class Trigger:
     interval_s: int | None = None
 
     @property
+    def is_endless(self) -> bool:
+        """Whether the stream runs until it is stopped."""
+        return self.interval_s is not None
+
+    @property
     def spark_arguments(self) -> dict[str, Any]:
         """Arguments of Spark's `trigger`."""
         if self.interval_s is None:

@@ -113,7 +113,7 @@ class ScoringRequest:
                 f"write_mode must be 'incremental' for source 'kafka': got {mode!r}; "
                 "the checkpoint knows which messages are scored"
             )
-        if self.trigger.interval_s is not None:
+        if self.trigger.is_endless:
             self._check_interval()
         if self.is_stream and self.batch_id:
             raise ArgumentError(

@@ -361,7 +361,7 @@ def _score_micro_batch(
         scores = stream.rows_read > stream.rows_quarantined or (
             # Its batches may have a single row. A run of all that there is has all new rows: where
             # the model fails on each of them, something else has changed since.
-            start.has_scored and resolved.request.trigger.interval_s is not None
+            start.has_scored and resolved.request.trigger.is_endless
         )
         written = write_batch(stream.bound, facts, rows, transaction, must_score_a_row=not scores)
         entry = written.entry
@@ -377,7 +377,7 @@ def _is_over_limit(stream: _RunningStream) -> bool:
     """Return whether an endless stream ends now: it has quarantined too many rows."""
     request = stream.bound.request
     limit = request.max_quarantined_rows
-    if request.trigger.interval_s is None:
+    if not request.trigger.is_endless:
         # A run of all that there is looks at the limit when it ends.
         return False
     if limit.count is None and stream.rows_read < _FEWEST_ROWS_OF_PERCENTAGE:
