@@ -11,7 +11,7 @@ from dbx_aml.cluster.node.requirements import ENTRY_POINT_GROUPS, PACKAGE, PLUGI
 from dbx_aml.cluster.runtimes import known_runtimes
 from dbx_aml.doctor.check_result import CheckResult, SkippedError, failed, ok, warning
 from dbx_aml.doctor.checks import CheckContext
-from dbx_aml.models.mlflow_releases import spark_udf_requirements
+from dbx_aml.models.mlflow_releases import missing_for_spark_udf
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -43,11 +43,7 @@ def check_packages(context: CheckContext) -> CheckResult:
             "files of the other",
             f"pip install mlflow=={full} mlflow-skinny=={full}, {_RESTART}",
         )
-    missing = [
-        requirement
-        for requirement in spark_udf_requirements(skinny or "3")
-        if installed_version(requirement.partition(">")[0]) is None
-    ]
+    missing = missing_for_spark_udf(skinny) if skinny else []
     if missing:
         return failed(
             f"score_table must have {missing[0]} with mlflow-skinny {skinny}, whose spark_udf "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -87,3 +88,12 @@ def spark_udf_requirements(mlflow_version: str) -> list[str]:
 
     # Before this release spark_udf imports MLflow's server, on each worker too.
     return ["flask>=2.2"] if Version(mlflow_version) < Version("2.21") else []
+
+
+def missing_for_spark_udf(mlflow_version: str) -> list[str]:
+    """Return the requirements of `spark_udf_requirements` that this Python cannot import."""
+    return [
+        requirement
+        for requirement in spark_udf_requirements(mlflow_version)
+        if importlib.util.find_spec(requirement.partition(">")[0]) is None
+    ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dbx_aml._common.databricks_runtime import running_version
 from dbx_aml._common.errors import ScoringError
-from dbx_aml.models.mlflow_releases import spark_udf_requirements
+from dbx_aml.models.mlflow_releases import missing_for_spark_udf
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,11 +32,7 @@ def check_spark_udf() -> None:
         ScoringError: A package is missing on this machine.
     """
     mlflow_version = version("mlflow-skinny")
-    missing = [
-        requirement
-        for requirement in spark_udf_requirements(mlflow_version)
-        if importlib.util.find_spec(requirement.partition(">")[0]) is None
-    ]
+    missing = missing_for_spark_udf(mlflow_version)
     if missing:
         raise ScoringError(
             f"scoring with MLflow {mlflow_version} must have {', '.join(missing)}: got none; run "
