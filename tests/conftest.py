@@ -60,6 +60,17 @@ def _local_root(dbx_aml_local_root: Path) -> None:
     """No test writes to the local root of the checkout."""
 
 
+@pytest.fixture
+def environments_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in the place of the cache of resolved and built environments."""
+    from dbx_aml.local import built_environment, pinned_environment
+
+    folder = tmp_path / "cache"
+    for module in (built_environment, pinned_environment):
+        monkeypatch.setattr(module, "environments_folder", lambda: folder)
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def _restore_global_state() -> Iterator[None]:
     """Restore the environment, the current folder, and the state of MLflow and of this package."""

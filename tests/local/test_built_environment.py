@@ -18,14 +18,6 @@ OWN_PYTHON = minor_version(platform.python_version())
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch) -> Path:
-    """An empty cache folder of environments."""
-    folder = tmp_path / "cache"
-    monkeypatch.setattr(module, "environments_folder", lambda: folder)
-    return folder
-
-
-@pytest.fixture
 def calls(monkeypatch) -> list[tuple[str, ...]]:
     """The calls of uv; a call makes the folder that the fixture's test expects, and no more."""
     calls: list[tuple[str, ...]] = []
@@ -47,9 +39,11 @@ def pins(number: int) -> PinnedEnvironment:
     return PinnedEnvironment(python="3.12", requirements=(f"six==1.{number}",))
 
 
-def test_an_environment_is_built_once_and_a_stopped_build_is_done_again(cache, calls) -> None:
+def test_an_environment_is_built_once_and_a_stopped_build_is_done_again(
+    environments_folder, calls
+) -> None:
     environment = PinnedEnvironment(python="3.12", requirements=("six==1.17.0",))
-    stopped = cache / environment.hash
+    stopped = environments_folder / environment.hash
     (stopped / "bin").mkdir(parents=True)
     steps: list[str] = []
     built = build_environment(environment, steps.append)
@@ -61,25 +55,31 @@ def test_an_environment_is_built_once_and_a_stopped_build_is_done_again(cache, c
     assert steps == ["Building the environment"]
 
 
-def test_an_environment_with_the_python_of_this_process_is_installed_and_starts(cache) -> None:
+def test_an_environment_with_the_python_of_this_process_is_installed_and_starts(
+    environments_folder,
+) -> None:
     environment = PinnedEnvironment(python=OWN_PYTHON, requirements=("six==1.17.0",))
     built = build_environment(environment)
     code = "import six, sys; print(six.__version__, sys.prefix)"
     done = subprocess.run(
         [built.interpreter, "-c", code], capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["1.17.0", str(cache / environment.hash)]
+    assert done.stdout.split() == ["1.17.0", str(environments_folder / environment.hash)]
     assert built.python_version == platform.python_version()
 
 
-def test_a_python_that_is_neither_here_nor_downloaded_is_named(cache, monkeypatch) -> None:
+def test_a_python_that_is_neither_here_nor_downloaded_is_named(
+    environments_folder, monkeypatch
+) -> None:
     monkeypatch.setenv("UV_PYTHON_DOWNLOADS", "never")
     with pytest.raises(PackagesError, match=r"Python of the model .*: got 3\.9[0-9]") as caught:
         build_environment(PinnedEnvironment(python="3.99", requirements=("six==1.17.0",)))
     assert "install Python 3.99" in str(caught.value)
 
 
-def test_a_package_that_does_not_install_is_named_and_leaves_no_environment(cache) -> None:
+def test_a_package_that_does_not_install_is_named_and_leaves_no_environment(
+    environments_folder,
+) -> None:
     environment = PinnedEnvironment(python=OWN_PYTHON, requirements=("six==0.0.999",))
     for _ in range(2):
         with pytest.raises(PackagesError, match=r"must install on this machine.*six==0\.0\.999"):
@@ -87,33 +87,35 @@ def test_a_package_that_does_not_install_is_named_and_leaves_no_environment(cach
 
 
 def test_beyond_the_largest_size_the_environment_that_was_used_longest_ago_goes(
-    cache, calls, monkeypatch
+    environments_folder, calls, monkeypatch
 ) -> None:
     monkeypatch.setattr(module, "_MOST_BYTES", 150)
     for number in (1, 2):
         build_environment(pins(number))
     build_environment(pins(1))  # used again
     build_environment(pins(3))
-    left = {file.parent.name for file in cache.glob("*/requirements.txt")}
+    left = {file.parent.name for file in environments_folder.glob("*/requirements.txt")}
     assert left == {pins(1).hash, pins(3).hash}
-    assert not (cache / pins(2).hash).exists()
+    assert not (environments_folder / pins(2).hash).exists()
 
 
 def test_an_environment_that_is_in_use_stays_however_large_all_are(
-    cache, calls, monkeypatch
+    environments_folder, calls, monkeypatch
 ) -> None:
     monkeypatch.setattr(module, "_MOST_BYTES", 0)
     used = build_environment(pins(1))
     build_environment(pins(2))
-    assert used.interpreter.parent.parent == cache / pins(1).hash
+    assert used.interpreter.parent.parent == environments_folder / pins(1).hash
     assert used.packages_folder.is_dir()
     del used
     build_environment(pins(3))
-    assert [file.parent.name for file in cache.glob("*/requirements.txt")] == [pins(3).hash]
+    assert [file.parent.name for file in environments_folder.glob("*/requirements.txt")] == [
+        pins(3).hash
+    ]
 
 
 def test_an_environment_is_packed_once_for_nodes_with_the_same_python(
-    cache, calls, monkeypatch
+    environments_folder, calls, monkeypatch
 ) -> None:
     monkeypatch.setattr(module.platform, "python_version", lambda: "3.12.9")
     built = build_environment(pins(1))
@@ -127,7 +129,7 @@ def test_an_environment_is_packed_once_for_nodes_with_the_same_python(
 
 
 def test_another_python_is_packed_too_unless_it_is_the_systems(
-    cache, calls, tmp_path, monkeypatch
+    environments_folder, calls, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setattr(module.platform, "python_version", lambda: "3.11.7")
     built = build_environment(pins(1))

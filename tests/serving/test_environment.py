@@ -16,17 +16,8 @@ from dbx_aml._common.errors import (
     ServingError,
     UnsolvableRequirementsError,
 )
-from dbx_aml.local import pinned_environment
 from dbx_aml.local.pinned_environment import PinnedEnvironment
 from dbx_aml.serving.environment import read_python_version, resolve_environment
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch) -> Path:
-    """An empty cache folder of environments."""
-    folder = tmp_path / "cache"
-    monkeypatch.setattr(pinned_environment, "environments_folder", lambda: folder)
-    return folder
 
 
 @pytest.fixture
@@ -54,7 +45,7 @@ def write_model(folder: Path, requirements: str | None, python: str = "3.12.7") 
 
 
 def test_the_requirements_of_model_and_server_are_resolved_for_linux_and_the_python_of_the_model(
-    tmp_path, cache, calls
+    tmp_path, environments_folder, calls
 ) -> None:
     model = write_model(tmp_path / "model", "pandas\n")
     environment = resolve_environment(model)
@@ -69,7 +60,9 @@ def test_the_requirements_of_model_and_server_are_resolved_for_linux_and_the_pyt
     assert options["--python-platform"] == "x86_64-manylinux_2_28"
 
 
-def test_the_first_result_for_the_same_requirements_is_kept(tmp_path, cache, calls) -> None:
+def test_the_first_result_for_the_same_requirements_is_kept(
+    tmp_path, environments_folder, calls
+) -> None:
     model = write_model(tmp_path / "model", "pandas\n")
     first = resolve_environment(model)
     assert resolve_environment(write_model(tmp_path / "same", "pandas\n")) == first
@@ -82,7 +75,9 @@ def test_the_first_result_for_the_same_requirements_is_kept(tmp_path, cache, cal
     assert len(calls) == 4
 
 
-def test_options_of_package_indexes_stay_with_the_pins(tmp_path, cache, calls) -> None:
+def test_options_of_package_indexes_stay_with_the_pins(
+    tmp_path, environments_folder, calls
+) -> None:
     text = "--extra-index-url https://wheels.contoso.com/simple\n-c constraints.txt\npandas\n"
     environment = resolve_environment(write_model(tmp_path / "model", text))
     assert environment.requirements[0] == "--extra-index-url https://wheels.contoso.com/simple"
@@ -106,7 +101,7 @@ def test_the_conda_file_has_python_and_every_pin_and_the_hash_changes_with_both(
 
 
 def test_requirements_that_contradict_the_scoring_server_are_refused_with_the_reason(
-    tmp_path, cache
+    tmp_path, environments_folder
 ) -> None:
     model = write_model(tmp_path / "model", "pydantic<2\n")
     with pytest.raises(UnsolvableRequirementsError) as caught:
@@ -126,7 +121,7 @@ def test_requirements_that_contradict_the_scoring_server_are_refused_with_the_re
     ],
 )
 def test_a_folder_that_is_no_whole_model_is_refused(
-    tmp_path, cache, calls, requirements, python, error, message
+    tmp_path, environments_folder, calls, requirements, python, error, message
 ) -> None:
     model = write_model(tmp_path / "model", requirements)
     if python is None:
@@ -143,7 +138,7 @@ def test_a_model_without_the_pyfunc_flavor_is_refused(tmp_path) -> None:
 
 
 def test_a_package_index_without_an_answer_is_no_fault_of_the_model(
-    tmp_path, cache, monkeypatch
+    tmp_path, environments_folder, monkeypatch
 ) -> None:
     monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
@@ -151,10 +146,10 @@ def test_a_package_index_without_an_answer_is_no_fault_of_the_model(
     with pytest.raises(PackagesError, match="package index must answer") as caught:
         resolve_environment(write_model(tmp_path / "model", "six\n"))
     assert not isinstance(caught.value, UnsolvableRequirementsError)
-    assert not list(cache.rglob("*.txt"))
+    assert not list(environments_folder.rglob("*.txt"))
 
 
-def test_a_missing_uv_is_told_as_such(tmp_path, cache, monkeypatch) -> None:
+def test_a_missing_uv_is_told_as_such(tmp_path, environments_folder, monkeypatch) -> None:
     monkeypatch.setattr(uv, "_uv_command", lambda: [str(tmp_path / "absent")])
     model = write_model(tmp_path / "model", "six\n")
     with pytest.raises(ProgramError, match="program must start"):
