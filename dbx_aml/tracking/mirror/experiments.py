@@ -113,20 +113,21 @@ class MirroredExperiments:
 
     def _create(self, experiment_id: str) -> Experiment:
         store, name = self._destination.store, self.destination_name(experiment_id)
-        other = self._destination.find_experiment(name)
-        other_id = (other.tags if other else {}).get(lineage.SOURCE_EXPERIMENT_ID, "")
-        if other_id.startswith(self._source_tag("")):
-            # That experiment was renamed at the source, and this one has its old name.
-            self.find_or_create(other_id.removeprefix(self._source_tag("")))
         tag = self._source_tag(experiment_id)
+        other_tag = self._source_tag_of(name)
+        if other_tag not in (None, tag) and other_tag.startswith(self._source_tag("")):
+            # That experiment was renamed at the source, and this one has its old name.
+            self.find_or_create(other_tag.removeprefix(self._source_tag("")))
+            other_tag = self._source_tag_of(name)
+        if other_tag not in (None, tag):
+            name = f"{name}-{experiment_id}"
         own_tags = {**creation_tags(), lineage.SOURCE_EXPERIMENT_ID: tag}
         tags = [ExperimentTag(key, text) for key, text in own_tags.items()]
-        if self._destination.find_experiment(name):
-            name = f"{name}-{experiment_id}"
         try:
             created_id = store.create_experiment(name, artifact_location=None, tags=tags)
         except MlflowException as error:
             # Another process may have created it since the search.
+            self._by_source = None
             existing = self.find(experiment_id)
             if existing is None:
                 raise error
@@ -134,6 +135,11 @@ class MirroredExperiments:
         experiment: Experiment = store.get_experiment(created_id)
         self._mirrored()[tag] = experiment
         return experiment
+
+    def _source_tag_of(self, name: str) -> str | None:
+        """Return for which source experiment the destination's experiment of a name stands."""
+        experiment = self._destination.find_experiment(name)
+        return experiment.tags.get(lineage.SOURCE_EXPERIMENT_ID) if experiment else None
 
     def _mirrored(self) -> dict[str, Experiment]:
         if self._by_source is None:

@@ -11,6 +11,7 @@ from mlflow.entities import ViewType
 
 from dbx_aml.models import lineage
 from dbx_aml.tracking.mirror import tags
+from dbx_aml.tracking.mirror.experiments import MirroredExperiments
 from dbx_aml.tracking.mirror.mirror_runs import mirror_runs
 from dbx_aml.tracking.mirror.run_states import RunStates
 from dbx_aml.tracking.mirror.server import MlflowServer
@@ -138,6 +139,31 @@ def test_an_experiment_is_its_id_so_renamed_and_swapped_names_mix_up_nothing(
 
     assert run_names(f"{path}-new") == {"before", "after"}
     assert run_names(path) == {"second"}
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_two_processes_that_create_a_mirrored_experiment_at_once_create_one(
+    stores: MirrorStores, is_taken: bool
+) -> None:
+    name = "/Shared/new"
+    experiment_id = stores.source.create_experiment(name)
+    if is_taken:
+        other_tag = {lineage.SOURCE_EXPERIMENT_ID: "another workspace 7"}
+        stores.destination.create_experiment(name, tags=other_tag)
+    source, destination = stores.servers()
+    find_experiment = destination.find_experiment
+
+    def find_before_the_other_process_creates_it(name: str) -> Any:
+        experiment = find_experiment(name)
+        MirroredExperiments(*stores.servers()).find_or_create(experiment_id)
+        return experiment
+
+    vars(destination)["find_experiment"] = find_before_the_other_process_creates_it
+    created = MirroredExperiments(source, destination).find_or_create(experiment_id)
+
+    assert created.name == (f"{name}-{experiment_id}" if is_taken else name)
+    names = [experiment.name for experiment in stores.destination.search_experiments()]
+    assert sorted(names) == sorted({"Default", EXPERIMENT_PATH, name, created.name})
 
 
 def test_a_new_name_of_an_experiment_arrives_without_a_changed_run(stores: MirrorStores) -> None:
