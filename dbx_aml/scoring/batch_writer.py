@@ -271,11 +271,14 @@ class BatchWriter:
 
     def _note_passes(self, passes: int) -> None:
         """Note for the ledger how this attempt scored the rows."""
-        model = self._bound.resolved.model
+        model, segments = self._bound.resolved.model, self._bound.resolved.segments
+        models = segments.models if segments is not None else (model,)
+        has_own = [each.own_environment is not None for each in models]
         self._plan = {
             "passes": passes,
             "model_files": model.files,
-            "has_own_environment": model.own_environment is not None,
+            # A replay takes the same environment of each model.
+            "model_environment": "model" if all(has_own) else "auto" if any(has_own) else "local",
             "environment": dict(model.environment),
         }
         if self._bound.estimate is not None:

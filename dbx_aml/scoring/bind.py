@@ -119,13 +119,14 @@ def pin_uris(
     if uris.segments is not None:
         segments = pin_segment_models(
             uris.segments["models"], uris.segments["column"], uris.segments["default"], client,
-            folder,
+            folder, environment,
         )  # fmt: skip
         return segments.as_one_model(uris.model), None, segments
     model = pin_model(ModelUri.parse(uris.model), client, folder / "model", environment)
     challenger = None
     if uris.challenger is not None:
-        challenger = pin_model(ModelUri.parse(uris.challenger), client, folder / "challenger")
+        challenger_uri = ModelUri.parse(uris.challenger)
+        challenger = pin_model(challenger_uri, client, folder / "challenger", environment)
     return model, challenger, None
 
 

@@ -1,4 +1,4 @@
-"""Load the guarded model of a job in a worker: each model of it once a process.
+"""Load the guarded models of a job in a worker: each once, here or in the process of its packages.
 
 MLflow calls `_load_pyfunc`, the entry point of every pyfunc flavor. This file travels with the
 model, see `guard`, and imports nothing of dbx-aml.
@@ -23,76 +23,165 @@ SPEC_FILE = "spec.json"
 STRICT = "strict"
 LIMITED = "limited"
 _MOST_REASONS = 1000
+# Processes of a worker, beyond which the one that was used longest ago ends.
+_MOST_PROCESSES = 4
 
-# The models of the job of this worker process by their hashes. MLflow calls `_load_pyfunc` once a
-# task, and most of a task would be loading. The models of one job are kept: a worker outlives many.
-_loaded_models: dict[str, LoadedModel] = {}
-# Hashes of all models of that job.
-_hashes_of_job: set[str] = set()
-# The process that runs the model in its own environment, by what decides its answers.
-_processes: dict[str, GuardProcess] = {}
+AnyGuard = Guard | ProcessGuard | ChallengerGuard | SegmentGuard
 
 
-def _load_pyfunc(
-    path: str, model_config: dict[str, Any] | None = None
-) -> Guard | ChallengerGuard | SegmentGuard | ProcessGuard:
-    spec = _read_spec(path)
-    config = model_config or {}
-    limits = Limits(
-        spec["job"] if config.get(STRICT) else None, _MOST_REASONS if config.get(LIMITED) else None
-    )
-    models, segments = spec["models"], spec["segments"]
-    if spec["environment"] is not None:
-        return ProcessGuard(_find_process(path, spec), limits)
-    hashes = {model["hash"] for model in models}
-    if hashes != _hashes_of_job:
-        forget_models()
-        _hashes_of_job.update(hashes)
+def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> AnyGuard:
+    return _cache.load(path, model_config or {})
 
-    def load(position: int, limits: Limits | None = None) -> Guard:
-        model = models[position]
-        loaded = _loaded_models.pop(model["hash"], None)
+
+class ModelCache:
+    """The models of a job in this process, and the processes that run its other models.
+
+    MLflow calls `_load_pyfunc` once a task, and most of a task would be loading. So models and
+    processes stay as long as the next job has them, too: a worker outlives many jobs.
+
+    Args:
+        environment: Hash of the environment whose models this process loads; None for the models
+            that run with the packages of this machine.
+    """
+
+    def __init__(self, environment: str | None = None) -> None:
+        self._environment = environment
+        self._path = ""
+        self._spec: dict[str, Any] = {}
+        # By hash; the model that was used last is the last one, as with the processes.
+        self._models: dict[str, LoadedModel] = {}
+        self._hashes_of_job: set[str] = set()
+        self._processes: dict[str, GuardProcess] = {}
+
+    @property
+    def hashes(self) -> list[str]:
+        """Hashes of the loaded models."""
+        return list(self._models)
+
+    @property
+    def process_ids(self) -> list[int]:
+        """Ids of the processes that run models in environments of their own."""
+        return [process.process_id for process in self._processes.values()]
+
+    def load(self, path: str, config: dict[str, Any]) -> AnyGuard:
+        """Return the guarded models of a job as one.
+
+        Args:
+            path: Folder of the guarded models.
+            config: Whether the guard is strict, and whether it is limited.
+        """
+        self._read(path)
+        spec = self._spec
+        limits = Limits(
+            spec["job"] if config.get(STRICT) else None,
+            _MOST_REASONS if config.get(LIMITED) else None,
+        )
+        models, segments = spec["models"], spec["segments"]
+
+        def load(position: int) -> Guard | ProcessGuard:
+            return self._guard(path, spec, position)
+
+        if segments is not None:
+            return SegmentGuard(load, models, segments, limits)
+        champion = self._guard(path, spec, 0, limits)
+        if len(models) == 1:
+            return champion
+        # Rows that only a challenger cannot score end no query.
+        return ChallengerGuard(champion, load(1), [model["positions"] for model in models])
+
+    def load_one(self, path: str, position: int) -> Guard | ProcessGuard:
+        """Return one guarded model of a job.
+
+        Args:
+            path: Folder of the guarded models.
+            position: Position of the model among them.
+        """
+        if path != self._path:
+            self._read(path)
+        return self._guard(path, self._spec, position)
+
+    def forget(self) -> None:
+        """Forget the loaded models and the modules that they brought; end the processes."""
+        self._forget_models()
+        self._end_processes(set(self._processes))
+
+    def _read(self, path: str) -> None:
+        """Read what the models of a job are, and forget those of another job."""
+        with open(os.path.join(path, SPEC_FILE), encoding="utf-8") as file:
+            self._spec = json.load(file)
+        self._path = path
+        hashes = {
+            model["hash"]
+            for model in self._spec["models"]
+            if model["environment"] == self._environment
+        }
+        if hashes != self._hashes_of_job:
+            self._forget_models()
+            self._hashes_of_job.update(hashes)
+        self._end_processes(set(self._processes) - set(self._spec["environments"]))
+
+    def _guard(
+        self, path: str, spec: dict[str, Any], position: int, limits: Limits | None = None
+    ) -> Guard | ProcessGuard:
+        model = spec["models"][position]
+        if model["environment"] != self._environment:
+            process = self._find_process(path, spec["environments"][model["environment"]])
+            return ProcessGuard(process, path, position, limits)
+        loaded = self._models.pop(model["hash"], None)
         if loaded is None:
-            if segments is not None:
-                _make_room(segments["cache_bytes"] - model["bytes"])
+            if spec["segments"] is not None:
+                self._make_room(spec["segments"]["cache_bytes"] - model["bytes"])
             folder = os.path.join(path, model["folder"])
-            loaded = LoadedModel(folder, model["bytes"], is_alone=len(hashes) == 1)
-            if segments is None:
+            is_alone = len(self._hashes_of_job) == 1
+            loaded = LoadedModel(folder, model["bytes"], is_alone=is_alone)
+            if spec["segments"] is None:
                 _freeze()
-        # The model that was used last is the last one.
-        _loaded_models[model["hash"]] = loaded
-        return _guard(loaded, model, limits)
+        self._models[model["hash"]] = loaded
+        return Guard(
+            loaded.model,
+            model["outputs"],
+            model["unscorable_reasons"],
+            columns=model["columns"],
+            limits=limits,
+            modules=loaded.modules,
+        )
 
-    if segments is not None:
-        return SegmentGuard(load, models, segments, limits)
-    if len(models) == 1:
-        return load(0, limits)
-    # Rows that only a challenger cannot score end no query.
-    return ChallengerGuard(load(0, limits), load(1), [model["positions"] for model in models])
+    def _find_process(self, path: str, environment: dict[str, Any]) -> GuardProcess:
+        """Return the process of an environment; start it the first time, and when it has ended."""
+        name = environment["hash"]
+        process = self._processes.pop(name, None)
+        if process is None or not process.is_running:
+            oldest = list(self._processes)[: len(self._processes) - _MOST_PROCESSES + 1]
+            self._end_processes(set(oldest))
+            process = GuardProcess(path, environment)
+            _freeze()
+        self._processes[name] = process
+        return process
+
+    def _make_room(self, room_bytes: int) -> None:
+        """Forget the models that were used longest ago, until the others take these bytes."""
+        size = sum(loaded.size_bytes for loaded in self._models.values())
+        for name in list(self._models):
+            if size <= room_bytes:
+                return
+            forgotten = self._models.pop(name)
+            forgotten.remove_modules()
+            size -= forgotten.size_bytes
+
+    def _forget_models(self) -> None:
+        for loaded in self._models.values():
+            loaded.remove_modules()
+        self._models.clear()
+        self._hashes_of_job.clear()
+        importlib.invalidate_caches()
+
+    def _end_processes(self, names: set[str]) -> None:
+        for name in names:
+            self._processes.pop(name).close()
 
 
-def load_guard(path: str) -> Guard:
-    """Load the guarded model of a job in a process that has no other model."""
-    model = _read_spec(path)["models"][0]
-    folder = os.path.join(path, model["folder"])
-    return _guard(LoadedModel(folder, model["bytes"], is_alone=True), model, None)
-
-
-def _read_spec(path: str) -> dict[str, Any]:
-    with open(os.path.join(path, SPEC_FILE), encoding="utf-8") as file:
-        spec: dict[str, Any] = json.load(file)
-    return spec
-
-
-def _guard(loaded: LoadedModel, model: dict[str, Any], limits: Limits | None) -> Guard:
-    return Guard(
-        loaded.model,
-        model["outputs"],
-        model["unscorable_reasons"],
-        columns=model["columns"],
-        limits=limits,
-        modules=loaded.modules,
-    )
+# The models of this worker of Spark.
+_cache = ModelCache()
 
 
 def _freeze() -> None:
@@ -103,40 +192,6 @@ def _freeze() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-def _find_process(path: str, spec: dict[str, Any]) -> GuardProcess:
-    """Return the process that runs this model for these columns; start it the first time."""
-    key = json.dumps([spec["models"], spec["environment"]])
-    process = _processes.get(key)
-    if process is None or not process.is_running:
-        forget_models()
-        process = _processes[key] = GuardProcess(path, spec["environment"])
-        _freeze()
-    return process
-
-
-def _make_room(room_bytes: int) -> None:
-    """Forget the models that were used longest ago, until the others take at most these bytes."""
-    size = sum(loaded.size_bytes for loaded in _loaded_models.values())
-    for name in list(_loaded_models):
-        if size <= room_bytes:
-            return
-        forgotten = _loaded_models.pop(name)
-        forgotten.remove_modules()
-        size -= forgotten.size_bytes
-
-
-def forget_models() -> None:
-    """Forget the loaded models and the modules that they brought; end a model's process."""
-    for loaded in _loaded_models.values():
-        loaded.remove_modules()
-    for process in _processes.values():
-        process.close()
-    _processes.clear()
-    _loaded_models.clear()
-    _hashes_of_job.clear()
-    importlib.invalidate_caches()
 
 
 class LoadedModel:

@@ -1,4 +1,4 @@
-"""The guard in a process of the model's own Python, and its end in Spark's Python worker.
+"""Guarded models in a process of their own Python, and its end in Spark's Python worker.
 
 Rows and answers are Arrow tables on a pair of sockets that no name on disk leads to. The process
 ends with the worker: the worker's end is then closed.
@@ -9,7 +9,10 @@ This file travels with the model, see `guard`, and imports nothing of dbx-aml.
 from __future__ import annotations
 
 import fcntl
+import io
+import operator
 import os
+import pickle
 import select
 import socket
 import subprocess
@@ -29,6 +32,10 @@ GUARD_PACKAGE = "dbx_aml_guard"
 # Start of the error of a process that gave no answer; the cause follows on the same line.
 NO_ANSWER = "dbx_aml: the model's own Python "
 _BUFFER_BYTES = 1 << 20
+# Metadata of a table, with what is no column of Arrow.
+_HEADER = b"dbx_aml"
+# The newest one of every Python that a model may have.
+_PICKLE_PROTOCOL = 5
 # Size of the log beyond which it is emptied before the next batch: a model may print for weeks.
 _LOG_BYTES = 1 << 20
 _SHOWN_BYTES = 2000
@@ -45,13 +52,15 @@ serve(int(sys.argv[3]), sys.argv[4])
 
 
 class GuardProcess:
-    """A process of the model's own Python that runs the guard, as a worker talks to it.
+    """A process of the model's own Python that runs guarded models, as a worker talks to it.
+
+    It loads a model when it gets the first rows of it.
 
     Args:
-        folder: Folder of the guarded models.
-        environment: Place of the environment: `folder` on the driver, `packages`
-            below it, `archive` (name of the unpacked archive on a node, or None), and `timeout_s`
-            for one batch.
+        folder: Folder of guarded models; the code beside it runs in the process.
+        environment: Environment and its place: `hash`, `folder` on the driver, `packages` below
+            it, `archive` (name of the unpacked archive on a node, or None), and `timeout_s` for
+            one batch.
     """
 
     def __init__(self, folder: str, environment: dict[str, Any]) -> None:
@@ -62,10 +71,10 @@ class GuardProcess:
         self._channel, other_end = socket.socketpair()
         self._channel.settimeout(self._timeout_s)
         code = os.path.join(os.path.dirname(os.path.abspath(folder)), "code")
-        number = str(other_end.fileno())
+        arguments = [code, str(other_end.fileno()), environment["hash"]]
         with other_end:
             self._process = subprocess.Popen(
-                [*_interpreter_and_packages(environment), code, number, folder],
+                [*_interpreter_and_packages(environment), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
@@ -84,8 +93,13 @@ class GuardProcess:
         """Whether the process can get rows."""
         return self._process.poll() is None
 
-    def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Return what the guard returns for these rows in the model's own Python.
+    def predict(self, rows: pd.DataFrame, folder: str, position: int) -> pd.DataFrame:
+        """Return what the guard of a model returns for these rows in the model's own Python.
+
+        Args:
+            rows: Rows.
+            folder: Folder of the guarded models.
+            position: Position of the model among them.
 
         Raises:
             RuntimeError: The process ended, did not answer in time or answered something else.
@@ -93,8 +107,8 @@ class GuardProcess:
         if os.fstat(self._log.fileno()).st_size > _LOG_BYTES:
             self._log.truncate(0)
         try:
-            _send(self._sink, rows)
-            result = _receive(self._source)
+            _send(self._sink, rows, {"folder": os.path.abspath(folder), "position": position})
+            result, _ = _receive(self._source)
         except TimeoutError:
             self._fail(f"did not answer a batch of {len(rows)} rows in {self._timeout_s:g} s")
         except (BrokenPipeError, ConnectionResetError, EOFError):
@@ -123,43 +137,52 @@ class GuardProcess:
 
 
 class ProcessGuard:
-    """The guard of one task, which runs in another process.
+    """The guard of one model in one task, which runs in another process.
 
     Args:
         process: Process.
-        limits: When the guard ends its query.
+        folder: Folder of the guarded models.
+        position: Position of the model among them.
+        limits: When the guard ends its query; by default never.
     """
 
-    def __init__(self, process: GuardProcess, limits: Limits) -> None:
-        self.process = process
-        self._limits = limits
+    def __init__(
+        self, process: GuardProcess, folder: str, position: int, limits: Limits | None = None
+    ) -> None:
+        self._process = process
+        self._folder = folder
+        self._position = position
+        self._limits = limits or Limits()
 
     def predict(self, rows: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Return the result of `Guard.predict`."""
-        result = self.process.predict(rows)
+        result = self._process.predict(rows, self._folder, self._position)
         self._limits.check(result[QUARANTINED].to_numpy(np.bool_), result[REASON].to_numpy())
         return result
 
 
-def serve(number: int, folder: str) -> None:
+def serve(number: int, environment: str) -> None:
     """Answer batches of rows until the worker closes its end.
 
     Args:
         number: File descriptor of the socket.
-        folder: Folder of the guarded models.
+        environment: Hash of the environment of this process.
     """
-    from .guard_loader import load_guard
+    from .guard_loader import ModelCache
 
     channel = socket.socket(fileno=number)
     threading.Thread(target=_end_with_worker, args=(number,), daemon=True).start()
     sink, source = channel.makefile("wb", _BUFFER_BYTES), channel.makefile("rb", _BUFFER_BYTES)
-    guard = load_guard(folder)
+    models = ModelCache(environment)
+    # Most of loading a model, while the worker waits for its first rows.
+    import mlflow.pyfunc  # noqa: F401
+
     while True:
         try:
-            rows = _receive(source)
+            rows, model = _receive(source)
         except EOFError:
             return
-        _send(sink, guard.predict(rows))
+        _send(sink, models.load_one(model["folder"], model["position"]).predict(rows))
 
 
 def _end_with_worker(number: int) -> None:
@@ -170,8 +193,16 @@ def _end_with_worker(number: int) -> None:
     os._exit(0)
 
 
-def _send(sink: Any, rows: pd.DataFrame) -> None:
-    table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None)
+def _send(sink: Any, rows: pd.DataFrame, model: dict[str, Any] | None = None) -> None:
+    """Write rows as an Arrow table, and the model that they are for."""
+    nested = [
+        (position, name, list(rows[name]))
+        for position, name in enumerate(rows.columns)
+        if _needs_pickle(rows[name])
+    ]
+    flat = rows.drop(columns=[name for _, name, _ in nested]) if nested else rows
+    table = pa.Table.from_pandas(flat, preserve_index=False)
+    table = table.replace_schema_metadata({_HEADER: _pickle({"model": model, "nested": nested})})
     # A stream for each table: a column without any value has another type than the same column
     # with values.
     with pa.ipc.new_stream(sink, table.schema) as stream:
@@ -179,18 +210,63 @@ def _send(sink: Any, rows: pd.DataFrame) -> None:
     sink.flush()
 
 
-def _receive(source: Any) -> pd.DataFrame:
+def _receive(source: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read rows, and the model that they are for.
+
+    The other process is no stranger: it runs the same models.
+    """
     if not source.peek(1):
         raise EOFError
     try:
         with pa.ipc.open_stream(source) as stream:
-            rows: pd.DataFrame = stream.read_all().to_pandas()
-            return rows
+            table = stream.read_all()
     except (pa.ArrowInvalid, OSError) as err:
         if isinstance(err, TimeoutError) or source.peek(1):
             raise
         # The other process ended in the middle of a table.
         raise EOFError from err
+    header = pickle.loads(table.schema.metadata[_HEADER])
+    rows: pd.DataFrame = table.to_pandas()
+    for position, name, values in header["nested"]:
+        rows.insert(position, name, pd.Series(values, dtype=object))
+    return rows, header["model"]
+
+
+def _needs_pickle(column: pd.Series) -> bool:
+    """Return whether Arrow would change the values: dictionaries, lists, and arrays of objects."""
+    if column.dtype != object:
+        return False
+    value = next((value for value in column if value is not None), None)
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind not in "bif"
+    return isinstance(value, (dict, list, tuple))
+
+
+def _pickle(value: Any) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file, _PICKLE_PROTOCOL).dump(value)
+    return file.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    """Pickle values so that each version of NumPy and of pandas reads them.
+
+    NumPy and pandas pickle their values as calls of private functions, which other versions have
+    in other modules.
+    """
+
+    def reducer_override(self, value: Any) -> Any:
+        """Return a value as a call of a public function, and its arguments."""
+        if isinstance(value, np.ndarray):
+            if value.dtype == object:
+                # Elements one by one: NumPy would make lists of one length a second dimension.
+                return np.empty, (value.shape, "O"), None, None, iter(enumerate(value))
+            return np.array, (value.tolist(), value.dtype.str)
+        if isinstance(value, np.generic):
+            return operator.getitem, (value.reshape(1), 0)
+        if isinstance(value, pd.Timestamp):
+            return pd.Timestamp, (value.to_pydatetime(),)
+        return NotImplemented
 
 
 def _interpreter_and_packages(environment: dict[str, Any]) -> list[str]:

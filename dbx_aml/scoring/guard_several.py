@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from .guard import QUARANTINED, REASON, Guard, Limits
+from .guard import QUARANTINED, REASON, Limits
 from .guard_casts import fields_of_output, placeholder_values
+
+if TYPE_CHECKING:
+    from .guard import Guard
+    from .guard_process import ProcessGuard
 
 # Start of the challenger's fields in the result.
 CHALLENGER_FIELD = "challenger_"
@@ -31,7 +35,10 @@ class ChallengerGuard:
     """
 
     def __init__(
-        self, champion: Guard, challenger: Guard, positions: Sequence[Sequence[int]]
+        self,
+        champion: Guard | ProcessGuard,
+        challenger: Guard | ProcessGuard,
+        positions: Sequence[Sequence[int]],
     ) -> None:
         self._guards = champion, challenger
         self._positions = positions
@@ -68,7 +75,7 @@ class SegmentGuard:
 
     def __init__(
         self,
-        load: Callable[[int], Guard],
+        load: Callable[[int], Guard | ProcessGuard],
         models: Sequence[Mapping[str, Any]],
         segments: Mapping[str, Any],
         limits: Limits,

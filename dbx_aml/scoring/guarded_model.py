@@ -17,6 +17,9 @@ from dbx_aml.scoring.column_binding import ModelOutput
 from dbx_aml.scoring.guard_process import GUARD_PACKAGE
 from dbx_aml.scoring.pinned_model import PinnedModel
 
+# Folder of the models inside the guarded model.
+GUARDED_FOLDER = "guarded"
+
 
 @dataclass(frozen=True, kw_only=True)
 class GuardedModel:
@@ -40,7 +43,7 @@ class GuardedModel:
 def wrap_in_guard(
     models: Sequence[GuardedModel],
     folder: Path,
-    environment: Mapping[str, Any] | None = None,
+    environments: Mapping[str, Any],
     segments: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write an MLflow model that is these models inside the guard, and return its folder.
@@ -49,17 +52,17 @@ def wrap_in_guard(
         models: Model, and its challenger if it has one; or the models of segments. Their files are
             moved into the new folder.
         folder: Folder that does not exist yet.
-        environment: Environment of the model, see `GuardProcess`; None for this machine's packages.
+        environments: Environments of the models by their hashes, see `GuardProcess`.
         segments: Routing of the rows to the models of segments, see `SegmentModels.routing`.
     """
     import mlflow
     import yaml
 
-    data = folder / "guarded"
+    data = folder / GUARDED_FOLDER
     data.mkdir(parents=True)
     specs = []
     for number, guarded in enumerate(models):
-        name = f"model_{number}"
+        name, own = f"model_{number}", guarded.model.own_environment
         shutil.move(str(guarded.model.folder), data / name)
         specs.append(
             {
@@ -71,13 +74,14 @@ def wrap_in_guard(
                 "positions": guarded.positions,
                 "version": guarded.model.version_number,
                 "bytes": size_of_folder(data / name),
+                "environment": None if own is None else own.hash,
             }
         )
     spec = {
         "job": uuid.uuid4().hex,
         "models": specs,
         "segments": segments,
-        "environment": environment,
+        "environments": environments,
     }
     (data / guard_loader.SPEC_FILE).write_text(json.dumps(spec), encoding="utf-8")
     package = folder / "code" / GUARD_PACKAGE
@@ -87,7 +91,7 @@ def wrap_in_guard(
         shutil.copy(str(module.__file__), package)
     pyfunc = {
         "loader_module": f"{GUARD_PACKAGE}.guard_loader",
-        "data": "guarded",
+        "data": GUARDED_FOLDER,
         "code": "code",
         "python_version": platform.python_version(),
         "config": {guard_loader.STRICT: False, guard_loader.LIMITED: False},

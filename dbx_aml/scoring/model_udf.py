@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from dbx_aml._common.text import sql_identifier
-from dbx_aml.local.built_environment import Report, build_environment
+from dbx_aml.local.built_environment import BuiltEnvironment, Report, build_environment
 from dbx_aml.scoring.challenger import outputs_beside
 from dbx_aml.scoring.column_binding import (
     bind_columns,
@@ -23,10 +23,10 @@ from dbx_aml.scoring.column_binding import (
     unscorable,
 )
 from dbx_aml.scoring.guard import REASON
-from dbx_aml.scoring.guard_loader import LIMITED, STRICT
-from dbx_aml.scoring.guard_several import CHALLENGER_FIELD, MODEL_VERSION
-from dbx_aml.scoring.guarded_model import GuardedModel, wrap_in_guard
-from dbx_aml.scoring.own_environment import check_columns, send_environment
+from dbx_aml.scoring.guard_loader import LIMITED, STRICT, ModelCache
+from dbx_aml.scoring.guard_several import CHALLENGER_FIELD, MODEL_VERSION, ChallengerGuard
+from dbx_aml.scoring.guarded_model import GUARDED_FOLDER, GuardedModel, wrap_in_guard
+from dbx_aml.scoring.own_environment import send_environment
 from dbx_aml.scoring.pinned_model import PinnedModel
 from dbx_aml.scoring.segments import SegmentModels
 from dbx_aml.scoring.spark_errors import name_process_end
@@ -34,6 +34,8 @@ from dbx_aml.scoring.spark_errors import name_process_end
 if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import Column, DataFrame, SparkSession
+
+    from dbx_aml.scoring.guard_loader import AnyGuard
 
 # Struct column with what the guarded model returns; neither table keeps it.
 RESULT = "_dbx_aml_result"
@@ -142,14 +144,16 @@ class ModelUdf:
         ]
         folder = Path(self._folder.name) / "guarded"
         routing = segments.routing(positions[segment_value]) if segments is not None else None
-        self._built = environment = None
-        if model.own_environment is not None:
-            check_columns(model.inputs)
-            report("preparing the model's environment")
-            # It stays on this machine while this object lives.
-            self._built = build_environment(model.own_environment)
-            environment = send_environment(spark, self._built)
-        self._guarded_model = wrap_in_guard(models, folder, environment, routing)
+        # They stay on this machine while this object lives.
+        self._built: dict[str, BuiltEnvironment] = {}
+        environments = {}
+        for each, _ in pinned:
+            own = each.own_environment
+            if own is not None and own.hash not in environments:
+                report("preparing the model's environment")
+                self._built[own.hash] = build_environment(own)
+                environments[own.hash] = send_environment(spark, self._built[own.hash])
+        self._guarded_model = wrap_in_guard(models, folder, environments, routing)
         fields = udf_fields(model.outputs)
         if challenger is not None:
             *others, (reason, kind) = udf_fields(outputs_beside(challenger))
@@ -225,8 +229,6 @@ class ModelUdf:
         Args:
             rows: Rows of the input table; those that the model cannot get are left out.
         """
-        import mlflow.pyfunc
-
         for column in self.all_columns:
             if column.unscorable_when:
                 rows = rows.where(f"NOT coalesce({column.unscorable_when}, false)")
@@ -234,22 +236,23 @@ class ModelUdf:
         if sample.empty:
             return ModelCost(seconds_per_row=0.0, memory_bytes=0)
         memory_before = _resident_bytes()
-        model = mlflow.pyfunc.load_model(str(self._guarded_model), suppress_warnings=True)
-        # The first prediction of a library takes longer.
-        model.predict(sample.head(_FIRST_ROWS).copy())
-        seconds_per_row = _seconds_per_row(model, sample.head(_FIRST_ROWS))
-        count = min(len(sample), int(_TIMED_S / max(seconds_per_row, 1e-9) / 2))
-        if count > _FIRST_ROWS:
-            seconds_per_row = _seconds_per_row(model, sample.head(count))
+        models = ModelCache()
+        try:
+            guard = models.load(str(self._guarded_model / GUARDED_FOLDER), {})
+            # The first prediction of a library takes longer.
+            guard.predict(sample.head(_FIRST_ROWS).copy())
+            seconds_per_row = _seconds_per_row(guard, sample.head(_FIRST_ROWS))
+            count = min(len(sample), int(_TIMED_S / max(seconds_per_row, 1e-9) / 2))
+            if count > _FIRST_ROWS:
+                seconds_per_row = _seconds_per_row(guard, sample.head(count))
+            memory_bytes = max(_resident_bytes() - memory_before, 0)
+            memory_bytes += sum(map(_resident_bytes, models.process_ids))
+        finally:
+            models.forget()
         factor = None
-        if self.challenger_columns:
-            champion_s, challenger_s = model._model_impl.seconds
+        if isinstance(guard, ChallengerGuard):
+            champion_s, challenger_s = guard.seconds
             factor = challenger_s / max(champion_s, 1e-9)
-        memory_bytes = max(_resident_bytes() - memory_before, 0)
-        if self._built is not None:
-            process = model._model_impl.process
-            memory_bytes += _resident_bytes(process.process_id)
-            process.close()
         return ModelCost(
             seconds_per_row=seconds_per_row,
             memory_bytes=memory_bytes,
@@ -277,10 +280,10 @@ class ModelUdf:
         return self._udfs[strict, limited]
 
 
-def _seconds_per_row(model: Any, sample: pd.DataFrame) -> float:
+def _seconds_per_row(guard: AnyGuard, sample: pd.DataFrame) -> float:
     rows = sample.copy()
     start_time = time.perf_counter()
-    model.predict(rows)
+    guard.predict(rows)
     return (time.perf_counter() - start_time) / len(rows)
 
 

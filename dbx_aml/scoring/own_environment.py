@@ -6,13 +6,12 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from dbx_aml._common.errors import SchemaMismatchError, ScoringError
+from dbx_aml._common.errors import ScoringError
 from dbx_aml._common.uv import LINUX
 from dbx_aml.local.built_environment import BuiltEnvironment, minor_version
 from dbx_aml.local.pinned_environment import PinnedEnvironment, pin_requirements
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from mlflow.models import Model
     from pyspark.sql import SparkSession
 
-    from dbx_aml.scoring.column_binding import ModelColumn
-
 # The guard, which runs in the environment, is written for it.
 _OLDEST_PYTHON = (3, 10)
 # What the process needs beside the model's requirements. Of pandas the releases that MLflow takes.
@@ -39,9 +36,6 @@ _PROCESS_REQUIREMENTS = {"pandas": "pandas<3", "pyarrow": "pyarrow"}
 _PICKLED_FLAVORS = ("python_function", "sklearn", "pytorch")
 # Longest time for one batch, which the first one shares with loading the model.
 _BATCH_TIMEOUT_S = 1800.0
-# Lists of these reach the process as they reach a model on this machine; maps and structs with
-# times would not.
-_LIST = re.compile(r"array<(boolean|int|bigint|float|double|string)>")
 
 # Sessions and the archives that they have sent to their nodes.
 _sent: set[tuple[str, str]] = set()
@@ -108,24 +102,6 @@ def deciding_differences(model: Model, folder: Path) -> list[str]:
     return texts
 
 
-def check_columns(columns: Sequence[ModelColumn]) -> None:
-    """Refuse columns that would reach a model in its own environment as other values.
-
-    Raises:
-        SchemaMismatchError: A column of the model has a nested type that is no list of scalars.
-    """
-    nested = [
-        f"{column.name} ({column.type})"
-        for column in columns
-        if "<" in column.type and not _LIST.fullmatch(column.type)
-    ]
-    if nested:
-        raise SchemaMismatchError(
-            "model columns must be scalars or lists of scalars in an environment of the model's "
-            f"own: got {', '.join(nested)}; score with environment 'local'"
-        )
-
-
 def send_environment(spark: SparkSession, built: BuiltEnvironment) -> dict[str, Any]:
     """Return what Spark's workers need to know of an environment, after sending it to their nodes.
 
@@ -143,6 +119,7 @@ def send_environment(spark: SparkSession, built: BuiltEnvironment) -> dict[str, 
                 spark.sparkContext.addArchive(uri)
             _sent.add((session_id, archive))
     return {
+        "hash": built.environment.hash,
         "folder": str(built.folder),
         "packages": str(built.packages_folder.relative_to(built.folder)),
         "archive": archive,

@@ -251,7 +251,7 @@ def _request(entry: LedgerEntry, output: Table) -> ScoringRequest:
         trigger=Trigger(),
         batch_id=facts.batch_id,
         max_quarantined_rows=parse_quarantine_limit("100%"),
-        environment="model" if _plan(entry).get("has_own_environment") else "local",
+        environment=_plan(entry).get("model_environment", "local"),
         rescore=False,
         dry_run=False,
     )

@@ -79,20 +79,15 @@ class ScoringRequest:
             raise ArgumentError(
                 f"environment must be one of {', '.join(ENVIRONMENTS)}: got {self.environment!r}"
             )
-        if self.challenger_uri is not None and self.environment != "local":
-            raise ArgumentError(
-                f"challenger_uri must go with environment 'local': got {self.environment!r}; both "
-                "models run in one process with this machine's packages"
-            )
         if bool(self.segment_column) != bool(self.segment_models):
             raise ArgumentError(
                 "segment_column must go with segment_models: got "
                 f"{self.segment_column!r} and {self.segment_models!r}; pass both or neither"
             )
-        if self.segment_models and (self.challenger_uri or self.environment != "local"):
+        if self.segment_models and self.challenger_uri:
             raise ArgumentError(
-                "segment_models must go without challenger_uri and with environment 'local': got "
-                f"{str(self.challenger_uri or self.environment)!r}; leave it out"
+                f"segment_models must go without challenger_uri: got {str(self.challenger_uri)!r}; "
+                "leave it out"
             )
         if self.model_uri is None and not self.segment_models:
             raise ArgumentError(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, cast
 
 from dbx_aml._common.errors import SchemaMismatchError, ScoringError, TableNotFoundError
 from dbx_aml._common.log import get_logger
+from dbx_aml._common.text import plural
+from dbx_aml.local.pinned_environment import PinnedEnvironment
 from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.models.model_files import registry_uri_of
 from dbx_aml.models.model_uri import ModelUri
@@ -71,27 +73,30 @@ def resolve_request(
             uris, is_template = read_segment_uris(spark, column, given, rows)
             default_uri = str(request.model_uri) if request.model_uri is not None else None
             segments = pin_segment_models(
-                uris, column, default_uri, client, folder, skips_missing=is_template
-            )
+                uris, column, default_uri, client, folder, request.environment,
+                skips_missing=is_template,
+            )  # fmt: skip
             model = segments.as_one_model(given if isinstance(given, str) else "segment_models")
         elif model is None:
             model = _pin(request, client, folder)
         check_outputs(model.outputs)
         if request.challenger_uri is not None:
             folder = folder.with_name("challenger")
-            challenger = pin_model(request.challenger_uri, client, folder)
+            challenger = pin_model(request.challenger_uri, client, folder, request.environment)
             check_challenger(model, challenger)
         source, output, quarantine = tables.result()
     output_columns = _output_columns(request, rows.columns)
-    beside = [challenger] if challenger is not None else []
+    pinned = [model, challenger] if challenger is not None else [model]
+    if segments is not None:
+        pinned = list(segments.models)
+    _report_environments(request, pinned, report)
     differences = dict.fromkeys(
         text
-        for pinned in (segments.models if segments is not None else (model, *beside))
-        for text in requirement_differences(pinned.folder)
+        for each in pinned
+        if each.own_environment is None
+        for text in requirement_differences(each.folder)
     )
-    if model.own_environment is not None:
-        _report_environment(request, model, report, model.own_environment.package_count)
-    elif differences:
+    if differences:
         log.warning("model requirements differ from this machine's: %s", "; ".join(differences))
     return ResolvedRequest(
         request=request,
@@ -115,18 +120,26 @@ def _pin(request: ScoringRequest, client: MlflowClient, folder: Path) -> PinnedM
     return pin_model(cast(ModelUri, request.model_uri), client, folder, request.environment)
 
 
-def _report_environment(
-    request: ScoringRequest, model: PinnedModel, report: Report, package_count: int
+def _report_environments(
+    request: ScoringRequest, models: Sequence[PinnedModel], report: Report
 ) -> None:
-    """Say that the model runs in its own environment, and why if the caller did not choose it."""
+    """Say which models run in their own environment, and why if the caller did not choose it."""
     from mlflow.models import Model
 
-    text = f"environment of the model, {package_count} packages"
-    if request.environment == "auto":
-        differences = deciding_differences(Model.load(str(model.folder)), model.folder)
-        text += f": {'; '.join(differences)}"
-    log.info("%s", text)
-    report(f"plan: {text}")
+    by_environment: dict[PinnedEnvironment, list[PinnedModel]] = {}
+    for model in models:
+        if model.own_environment is not None:
+            by_environment.setdefault(model.own_environment, []).append(model)
+    for environment, (model, *others) in by_environment.items():
+        text = f"environment of {model.uri}"
+        if others:
+            text += f" and {plural(len(others), 'model')} more"
+        text += f", {environment.package_count} packages"
+        if request.environment == "auto":
+            differences = deciding_differences(Model.load(str(model.folder)), model.folder)
+            text += f": {'; '.join(differences)}"
+        log.info("%s", text)
+        report(f"plan: {text}")
 
 
 def _read_input(spark: SparkSession, request: ScoringRequest) -> DataFrame:

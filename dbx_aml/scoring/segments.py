@@ -23,6 +23,7 @@ from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring.column_binding import check_outputs
 from dbx_aml.scoring.delta_table import Table
 from dbx_aml.scoring.pinned_model import PinnedModel, pin_model
+from dbx_aml.scoring.plan import Environment
 from dbx_aml.scoring.spark_errors import SPARK_ERRORS, spark_error_line
 
 if TYPE_CHECKING:
@@ -190,6 +191,7 @@ def pin_segment_models(
     default_uri: str | None,
     client: MlflowClient,
     folder: Path,
+    environment: Environment,
     *,
     skips_missing: bool = False,
 ) -> SegmentModels:
@@ -201,6 +203,7 @@ def pin_segment_models(
         default_uri: Model URI for every other row.
         client: Client of the servers.
         folder: Folder that the files are downloaded to.
+        environment: Which environment each model runs in, see `pin_environment`.
         skips_missing: Whether a segment without a model is left out, with a warning.
 
     Raises:
@@ -210,7 +213,7 @@ def pin_segment_models(
 
     def pin(number: int, uri: str) -> PinnedModel | None:
         try:
-            return pin_model(ModelUri.parse(uri), client, folder / str(number))
+            return pin_model(ModelUri.parse(uri), client, folder / str(number), environment)
         except ModelNotFoundError as err:
             if uri == default_uri or not skips_missing:
                 raise

@@ -105,8 +105,6 @@ def test_a_challenger_that_is_no_other_model_of_the_same_values_is_refused(
     for uri, kind in ((texts, "string"), (longs, "bigint")):
         with pytest.raises(SchemaMismatchError, match=f"got x {kind} of .* predicts 0 double"):
             score(xy_model, table, challenger_uri=uri)
-    with pytest.raises(ArgumentError, match="challenger_uri must go with environment 'local'"):
-        score(xy_model, table, challenger_uri=texts, environment="model")
     smaller = save_model(tmp_path, lambda rows: rows["x"].astype("int32"), XY)
     result = score(xy_model, table, challenger_uri=smaller)
     assert rows_of(spark, result.output_table, "_challenger.prediction") == [(1.0,)]

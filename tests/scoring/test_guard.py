@@ -345,11 +345,12 @@ def write_spec(folder, *hashes, job="1"):
             "positions": [number],
             "version": None,
             "bytes": 1,
+            "environment": None,
         }
         for number, name in enumerate(hashes)
     ]
     folder.mkdir(exist_ok=True)
-    spec = {"job": job, "models": models, "segments": None, "environment": None}
+    spec = {"job": job, "models": models, "segments": None, "environments": {}}
     (folder / guard_loader.SPEC_FILE).write_text(json.dumps(spec))
 
 
@@ -362,15 +363,13 @@ def test_a_worker_loads_a_model_once_and_keeps_one_only(tmp_path, monkeypatch):
     )
     for name in ("a", "b"):
         write_spec(tmp_path / name, name)
-    try:
-        guard_loader._load_pyfunc(str(tmp_path / "a"))
-        write_spec(tmp_path / "a", "a", job="2")
-        guard_loader._load_pyfunc(str(tmp_path / "a"))
-        assert len(loads) == 1
-        guard_loader._load_pyfunc(str(tmp_path / "b"))
-        assert list(guard_loader._loaded_models) == ["b"]
-    finally:
-        guard_loader.forget_models()
+    models = guard_loader.ModelCache()
+    models.load(str(tmp_path / "a"), {})
+    write_spec(tmp_path / "a", "a", job="2")
+    models.load(str(tmp_path / "a"), {})
+    assert len(loads) == 1
+    models.load(str(tmp_path / "b"), {})
+    assert models.hashes == ["b"]
 
 
 @pytest.mark.slow
@@ -391,8 +390,9 @@ def test_a_worker_runs_the_code_of_the_version_that_it_loads(tmp_path):
             code.write_text(f"FACTOR = {factor}")
             model = folder / str(factor)
             mlflow.pyfunc.save_model(model, python_model=Delay(), code_paths=[str(code)])
-        return guard_loader._load_pyfunc(str(folder))
+        return models.load(str(folder), {})
 
+    models = guard_loader.ModelCache()
     try:
         for factor in (10, 100):
             assert list(load(factor).predict(pd.DataFrame({"x": [1.0]}))["p0"]) == [factor]
@@ -404,7 +404,7 @@ def test_a_worker_runs_the_code_of_the_version_that_it_loads(tmp_path):
             assert list(result["challenger_p0"]) == [300 * value]
         assert "delay_features" not in sys.modules
     finally:
-        guard_loader.forget_models()
+        models.forget()
 
 
 def test_a_strict_guard_raises_if_its_first_rows_all_fail_and_not_after_a_scored_row(

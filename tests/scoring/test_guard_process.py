@@ -6,6 +6,9 @@ import platform
 import subprocess
 import sys
 import threading
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from textwrap import dedent
 
@@ -16,16 +19,20 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from dbx_aml._common.deadline import poll_until
+from dbx_aml.local.pinned_environment import PinnedEnvironment
 from dbx_aml.scoring import guard_loader, guard_process
 from dbx_aml.scoring.column_binding import ModelOutput
 from dbx_aml.scoring.guard import Limits
+from dbx_aml.scoring.guard_loader import ModelCache
 from dbx_aml.scoring.guard_process import GuardProcess, ProcessGuard
 from dbx_aml.scoring.guarded_model import GuardedModel, wrap_in_guard
 from dbx_aml.scoring.pinned_model import PinnedModel
 from tests.support.models import XY, save_model
 
 # This Python, as an environment.
+PINNED = PinnedEnvironment(python="3.12", requirements=())
 OWN = {
+    "hash": PINNED.hash,
     "folder": sys.prefix,
     "packages": f"lib/python{platform.python_version().rpartition('.')[0]}/site-packages",
     "archive": None,
@@ -33,8 +40,8 @@ OWN = {
 }
 
 
-def guarded(folder: Path) -> str:
-    """Save a model, wrap it in the guard and return the folder that a worker gets."""
+def guarded(folder: Path, *environments: PinnedEnvironment | None) -> str:
+    """Save a model for each environment, wrap them and return the folder that a worker gets."""
 
     def predict(rows):
         sys.stdout.write("a print of the model\n")
@@ -49,12 +56,22 @@ def guarded(folder: Path) -> str:
         return rows["x"] * os.getpid()
 
     output = ModelOutput(name="0", field="p0", type="double", is_list=False, length=None)
-    model = PinnedModel(
-        uri="m", name=None, version=None, run_id=None, folder=Path(save_model(folder, predict, XY)),
-        inputs=(), outputs=(output,), content="1", files="1", environment=(),
-    )  # fmt: skip
-    wrapped = GuardedModel(model=model, outputs=[output], unscorable_reasons=[], columns=None)
-    return str(wrap_in_guard([wrapped], folder / "guarded_model", OWN) / "guarded")
+    models = [
+        GuardedModel(
+            model=PinnedModel(
+                uri="m", name=None, version=None, run_id=None, inputs=(), outputs=(output,),
+                folder=Path(save_model(folder, predict, XY)), content="1", files=str(number),
+                environment=(), own_environment=own,
+            ),
+            outputs=[output] if number == 0 else [replace(output, field="challenger_p0")],
+            unscorable_reasons=[],
+            columns=["x", "y"],
+            positions=[0, 1],
+        )
+        for number, own in enumerate(environments or (PINNED,))
+    ]  # fmt: skip
+    places = {each.hash: {**OWN, "hash": each.hash} for each in environments or (PINNED,) if each}
+    return str(wrap_in_guard(models, folder / "guarded_model", places) / "guarded")
 
 
 @pytest.mark.parametrize(
@@ -74,17 +91,28 @@ def guarded(folder: Path) -> str:
         [np.array(["a", None, ""], object), None, np.array([], object)],
         [np.array([1, 2**31 - 1], np.int32), np.array([], np.int32), None],
         pd.Categorical(["", "reason", ""]),
+        [{"a": 1, "b": [1.5, None]}, None, {"a": np.int64(2), "b": np.array([0.1], np.float32)}],
+        [{1: "x"}, {}, {2: None}],
+        [[{"k": "v"}, None], [], None],
+        [np.array([np.array([1, 2]), np.array([3])], object), np.array([], object), None],
+        [{"t": pd.Timestamp("2013-10-27 02:30:00.000001")}, {"t": pd.NaT}, {"t": None}],
+        [np.array(["2013-01-01"], "M8[us]"), np.array(["2013-01-01"], "M8[ns]"), None],
+        [{"d": Decimal("1.10"), "b": b"\x00"}, {"d": date(2013, 1, 1), "b": np.bool_(1)}, None],
     ],
     ids=str,
 )
 def test_values_of_every_type_come_through_the_socket_as_they_are(column) -> None:
-    rows = pd.DataFrame({"a": column})
+    rows = pd.DataFrame({"a": column, "b": 1})
     stream = io.BytesIO()
-    guard_process._send(stream, rows)
-    guard_process._send(stream, rows.iloc[:1])
+    guard_process._send(stream, rows, {"position": 1})
+    guard_process._send(stream, rows[["a"]].iloc[:1])
     source = io.BufferedReader(io.BytesIO(stream.getvalue()))
-    assert_frame_equal(guard_process._receive(source), rows)
-    assert len(guard_process._receive(source)) == 1
+    received, model = guard_process._receive(source)
+    assert model == {"position": 1}
+    assert_frame_equal(received, rows)
+    # Also the type of each nested value.
+    assert repr(list(received["a"])) == repr(list(rows["a"]))
+    assert len(guard_process._receive(source)[0]) == 1
     with pytest.raises(EOFError):
         guard_process._receive(source)
 
@@ -103,40 +131,71 @@ def test_one_process_answers_all_batches_as_the_guard_does_and_its_end_is_named(
 ) -> None:
     folder = guarded(tmp_path)
     rows = pd.DataFrame({"x": [1.0, -1.0, 3.0], "y": 0.0})
+    models = ModelCache()
     try:
-        guard = guard_loader._load_pyfunc(folder)
+        guard = models.load(folder, {})
         first = guard.predict(rows)
-        pid = guard.process.process_id
-        local = guard_loader.load_guard(folder).predict(rows.copy())
+        (pid,) = models.process_ids
+        local = ModelCache(PINNED.hash).load_one(folder, 0).predict(rows.copy())
         local["p0"] *= pid / os.getpid()
         assert_frame_equal(first, local)
         assert list(first["reason"]) == ["", "ValueError: x is negative", ""]
         # Another task of the worker.
-        again = guard_loader._load_pyfunc(folder)
+        again = models.load(folder, {})
         assert_frame_equal(again.predict(rows[:1]), local[:1], check_categorical=False)
-        assert again.process is guard.process
+        assert models.process_ids == [pid]
 
-        limited = ProcessGuard(guard.process, Limits(strict_job="1"))
+        limited = ProcessGuard(guard._process, folder, 0, Limits(strict_job="1"))
         with pytest.raises(RuntimeError, match=r"an error on every row, ValueError: x is negative"):
             limited.predict(rows[1:2])
         with pytest.raises(RuntimeError, match=r"own Python ended with status 7: .*out of luck$"):
             guard.predict(pd.DataFrame({"x": [-7.0], "y": 0.0}))
         assert not psutil.pid_exists(pid)
 
-        restarted = guard_loader._load_pyfunc(folder)
-        assert restarted.process.process_id != pid
-        monkeypatch.setattr(guard_process, "_receive", lambda source: rows[:2])
+        restarted = models.load(folder, {})
+        (new_pid,) = models.process_ids
+        assert new_pid != pid
+        monkeypatch.setattr(guard_process, "_receive", lambda source: (rows[:2], {}))
         with pytest.raises(RuntimeError, match=r"own Python answered 2 rows for 3"):
             restarted.predict(rows)
-        assert not psutil.pid_exists(restarted.process.process_id)
+        assert not psutil.pid_exists(new_pid)
     finally:
-        guard_loader.forget_models()
+        models.forget()
+
+
+@pytest.mark.slow
+def test_each_environment_has_a_process_which_ends_with_the_last_job_that_has_it(
+    tmp_path, monkeypatch
+) -> None:
+    other = replace(PINNED, requirements=("six==1.17.0",))
+    (tmp_path / "second").mkdir()
+    both, one = guarded(tmp_path, PINNED, other), guarded(tmp_path / "second", None, other)
+    rows = pd.DataFrame({"x": [1.0, -1.0], "y": 0.0})
+    models = ModelCache()
+    try:
+        result = models.load(both, {}).predict(rows)
+        ids = models.process_ids
+        assert [result["p0"][0], result["challenger_p0"][0]] == ids
+        assert len({*ids, os.getpid()}) == 3
+        assert list(result["challenger_reason"]) == ["", "ValueError: x is negative"]
+        # The champion of the next job runs here, and its challenger where the last one ran.
+        result = models.load(one, {}).predict(rows)
+        assert [result["p0"][0], result["challenger_p0"][0]] == [os.getpid(), ids[1]]
+        assert models.process_ids == ids[1:]
+        assert not psutil.pid_exists(ids[0])
+        # Of too many processes the one ends that was used longest ago.
+        monkeypatch.setattr(guard_loader, "_MOST_PROCESSES", 1)
+        models.load_one(both, 0).predict(rows)
+        assert not psutil.pid_exists(ids[1])
+    finally:
+        models.forget()
 
 
 def test_a_process_that_does_not_answer_in_time_is_ended(tmp_path) -> None:
-    process = GuardProcess(guarded(tmp_path), {**OWN, "timeout_s": 0.1})
+    folder = guarded(tmp_path)
+    process = GuardProcess(folder, {**OWN, "timeout_s": 0.1})
     with pytest.raises(RuntimeError, match=r"did not answer a batch of 2 rows in 0\.1 s"):
-        process.predict(XY)
+        process.predict(XY, folder, 0)
     assert not psutil.pid_exists(process.process_id)
 
 
@@ -144,19 +203,20 @@ def test_a_model_that_does_not_load_is_named_with_its_error(tmp_path) -> None:
     folder = guarded(tmp_path)
     (Path(folder) / "spec.json").write_text("{}")
     with pytest.raises(RuntimeError, match=r"ended with status 1: .*KeyError: 'models'"):
-        GuardProcess(folder, OWN).predict(XY)
+        GuardProcess(folder, OWN).predict(XY, folder, 0)
 
 
 @pytest.mark.slow
 def test_the_process_ends_with_its_worker_also_in_the_middle_of_a_prediction(tmp_path) -> None:
+    folder = guarded(tmp_path)
     code = f"""
         import pandas as pd
         from dbx_aml.scoring.guard_process import GuardProcess
 
-        process = GuardProcess({guarded(tmp_path)!r}, {OWN!r})
-        process.predict(pd.DataFrame({{"x": [1.0], "y": 1.0}}))
+        process = GuardProcess({folder!r}, {OWN!r})
+        process.predict(pd.DataFrame({{"x": [1.0], "y": 1.0}}), {folder!r}, 0)
         print(process.process_id, flush=True)
-        process.predict(pd.DataFrame({{"x": [-8.0], "y": 1.0}}))
+        process.predict(pd.DataFrame({{"x": [-8.0], "y": 1.0}}), {folder!r}, 0)
     """
     command = [sys.executable, "-c", dedent(code)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:

@@ -6,20 +6,22 @@ import platform
 from itertools import pairwise
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import psutil
+import pyarrow as pa
 import pytest
+import six
 from mlflow.models import Model, infer_signature
 from mlflow.types import Schema
-from mlflow.types.schema import ColSpec, DataType, Object, Property
+from mlflow.types.schema import Array, ColSpec, DataType, Map, Object, Property
 
-from dbx_aml import score_table
+from dbx_aml import replay_batch, score_table
 from dbx_aml._common import uv
 from dbx_aml._common.errors import (
     ArgumentError,
     ProgramError,
-    SchemaMismatchError,
     ScoringError,
     UnsolvableRequirementsError,
 )
@@ -153,12 +155,9 @@ def test_requirements_without_a_solution_or_a_wheel_are_refused_with_uvs_reason(
         pin(write_model(tmp_path / "other", "six\n"))
 
 
-def test_an_environment_takes_one_model_and_is_named_as_it_is(score, xy_model, view, spark) -> None:
-    rows = view(spark.createDataFrame([(1.0, 2.0)], "x double, y double"))
+def test_an_unknown_environment_is_refused() -> None:
     with pytest.raises(ArgumentError, match=r"environment must be one of local, model, auto: got"):
-        score(xy_model, rows, environment="uv")
-    with pytest.raises(ArgumentError, match="must go with environment 'local': got 'model'"):
-        score(xy_model, rows, environment="model", challenger_uri=xy_model)
+        score_table(model_uri="m", input_table="t", output_table="o", environment="uv")
 
 
 # With Spark
@@ -228,7 +227,7 @@ def test_the_models_packages_give_the_same_rows_and_the_second_run_makes_no_envi
     reasons = spark.sql(f"SELECT _quarantine.reason FROM {result.quarantine_table}").collect()
     assert [row.reason for row in reasons] == ["ValueError: x is negative"]
     (plan,) = spark.sql(f"SELECT plan FROM delta.`{tmp_path}/output_batches`").first()
-    assert json.loads(plan)["has_own_environment"]
+    assert json.loads(plan)["model_environment"] == "model"
     versions = json.loads(plan)["environment"]
     assert (versions["six"], versions["python"]) == ("1.16.0", HERE)
     assert "mlflow" not in versions
@@ -242,15 +241,88 @@ def test_the_models_packages_give_the_same_rows_and_the_second_run_makes_no_envi
         score(model, ending, environment="model", output_table=f"delta.`{tmp_path}/ending`")
 
 
+@pytest.fixture
+def described_rows(spark, tmp_path, delta_table) -> tuple[str, dict[str, str]]:
+    """A table with nested columns, and two models that describe them, by their version of six."""
+
+    def describe(rows):
+        import six
+
+        if six.__version__ == "1.16.0" and (rows["x"] == 3).any():
+            raise ValueError("x is 3")
+        return [f"{six.__version__}|{row}" for row in rows.to_dict("records")]
+
+    times = Object([Property("at", DataType.datetime), Property("n", DataType.long)])
+    inputs = Schema(
+        [
+            ColSpec(DataType.double, "x"),
+            ColSpec(Map(DataType.double), "m"),
+            ColSpec(times, "s"),
+            ColSpec(Array(Array(DataType.long)), "ll"),
+            ColSpec(Array(times), "ls"),
+        ]
+    )
+    models = {}
+    for version in ("1.16.0", "1.17.0"):
+        models[version] = save_model(tmp_path, describe, XY, inputs=inputs)
+        (Path(models[version]) / "requirements.txt").write_text(
+            f"mlflow-skinny=={mlflow.__version__}\ncloudpickle\nnumpy=={np.__version__}\n"
+            f"pandas=={pd.__version__}\npyarrow=={pa.__version__}\nsix=={version}"
+        )
+    frame = spark.sql(
+        "SELECT CAST(id AS double) AS x, IF(id = 1, NULL, map('a', 0.1D, 'b', -0D)) AS m, "
+        "named_struct('at', timestamp'2013-10-27 02:30:00.000001', 'n', 2 * id) AS s, "
+        "IF(id = 2, array(), array(array(id, 1L), array(2L))) AS ll, array(s, s) AS ls, "
+        "IF(id % 2 = 0, '1.16.0', '1.17.0') AS six FROM range(4)"
+    )
+    return delta_table(frame.coalesce(1)), models
+
+
 @pytest.mark.spark
-def test_nested_columns_that_would_reach_the_model_as_others_are_refused(
-    spark, tmp_path, score, view, monkeypatch, calls
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("environment", ["auto", "model"])
+def test_a_challenger_has_its_own_packages_and_nested_values_arrive_as_in_the_packages_here(
+    spark, tmp_path, environments, score, described_rows, environment
 ) -> None:
-    inputs = Schema([ColSpec(Object([Property("a", DataType.datetime)]), "m")])
-    model = save_model(tmp_path, lambda rows: [1.0] * len(rows), XY, inputs=inputs)
-    rows = view(spark.sql("SELECT named_struct('a', timestamp'2013-01-01') AS m"))
-    with pytest.raises(SchemaMismatchError, match=r"lists of scalars .*: got m \(struct<"):
-        score(model, rows, environment="model")
+    table, models = described_rows
+    local = score(models["1.17.0"], table)
+    expected = spark.sql(f"SELECT x, prediction FROM {local.output_table} ORDER BY x").collect()
+    output = f"delta.`{tmp_path}/both`"
+    result = score(
+        models["1.17.0"], table, challenger_uri=models["1.16.0"], environment=environment,
+        output_table=output,
+    )  # fmt: skip
+    assert (result.rows_scored, result.rows_quarantined) == (4, 0)
+    query = f"SELECT x, prediction, _challenger.* FROM {output} ORDER BY x"
+    for row, here in zip(spark.sql(query).collect(), expected, strict=True):
+        assert row[1].partition("|")[0] == (six.__version__ if environment == "auto" else "1.17.0")
+        assert row[1].partition("|")[2] == here[1].partition("|")[2]
+        if here.x == 3:
+            assert (row[3], row[4]) == (None, "ValueError: x is 3")
+        else:
+            assert (row[3].partition("|")[0], row[4]) == ("1.16.0", None)
+            assert row[3].partition("|")[2] == here[1].partition("|")[2]
+    (plan,) = spark.sql(f"SELECT plan FROM delta.`{tmp_path}/both_batches`").first()
+    assert json.loads(plan)["model_environment"] == {"auto": "local"}.get(environment, environment)
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_each_segment_has_the_packages_of_its_model_also_when_the_batch_is_replayed(
+    spark, environments, score, described_rows
+) -> None:
+    table, models = described_rows
+    result = score(
+        None, table, segment_column="six", segment_models=models, environment="auto",
+        row_filter="x < 3",
+    )  # fmt: skip
+    rows = spark.sql(f"SELECT six, prediction FROM {result.output_table}").collect()
+    assert len(rows) == 3
+    assert all(row.prediction.startswith(f"{row.six}|{{'x': ") for row in rows)
+    replayed = replay_batch(output_table=result.output_table, batch=result.batch, spark=spark)
+    assert (replayed.rows_equal, replayed.is_equal) == (3, True)
 
 
 @pytest.mark.spark
@@ -297,7 +369,7 @@ print(sklearn.__version__)
     scored = spark.sql(f"SELECT * FROM {result.output_table}").toPandas()
     assert len(scored) == 500
     assert (scored["prediction"] == scored["expected"]).all()
-    (chosen,) = [step for step in steps if step.startswith("plan: environment of the model")]
+    (chosen,) = [step for step in steps if step.startswith("plan: environment of ")]
     assert f"Python {other}: {HERE} here; scikit-learn==1.3.2: " in chosen
 
 
@@ -314,7 +386,6 @@ def test_predictions_are_those_of_the_same_packages_here_to_the_bit(
     spark, tmp_path, environments, delta_table, kind
 ) -> None:
     import lightgbm
-    import mlflow
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.linear_model import LinearRegression
 

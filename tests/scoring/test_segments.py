@@ -87,26 +87,25 @@ def test_a_worker_keeps_the_models_that_were_used_last_and_loads_each_when_it_is
         {
             "folder": f"model_{number}", "hash": str(number), "outputs": [DOUBLE],
             "unscorable_reasons": [], "columns": ["x"], "positions": [1], "version": 1, "bytes": 10,
+            "environment": None,
         }
         for number in range(2000)
     ]  # fmt: skip
     names = {f"s{number}": number for number in range(2000)}
     routing = {"position": 0, "models": names, "default": None, "cache_bytes": 500}
-    spec = {"job": "1", "models": models, "segments": routing, "environment": None}
+    spec = {"job": "1", "models": models, "segments": routing, "environments": {}}
     (tmp_path / guard_loader.SPEC_FILE).write_text(json.dumps(spec))
-    try:
-        for first in (0, 40):
-            guard = guard_loader._load_pyfunc(str(tmp_path))
-            numbers = range(first, first + 50)
-            rows = pd.DataFrame({"segment": [f"s{n}" for n in numbers], "x": 1.0})
-            assert list(guard.predict(rows)["p0"]) == list(numbers)
-        # The second guard finds models 40 to 49 in memory.
-        assert loads == list(range(90))
-        rows = pd.DataFrame({"segment": list(names), "x": 1.0})
-        assert list(guard.predict(rows)["p0"]) == list(range(2000))
-        assert len(guard_loader._loaded_models) == 50
-    finally:
-        guard_loader.forget_models()
+    cache = guard_loader.ModelCache()
+    for first in (0, 40):
+        guard = cache.load(str(tmp_path), {})
+        numbers = range(first, first + 50)
+        rows = pd.DataFrame({"segment": [f"s{n}" for n in numbers], "x": 1.0})
+        assert list(guard.predict(rows)["p0"]) == list(numbers)
+    # The second guard finds models 40 to 49 in memory.
+    assert loads == list(range(90))
+    rows = pd.DataFrame({"segment": list(names), "x": 1.0})
+    assert list(guard.predict(rows)["p0"]) == list(range(2000))
+    assert len(cache.hashes) == 50
 
 
 @pytest.fixture
