@@ -252,14 +252,15 @@ def described_rows(spark, tmp_path, delta_table) -> tuple[str, dict[str, str]]:
             raise ValueError("x is 3")
         return [f"{six.__version__}|{row}" for row in rows.to_dict("records")]
 
-    times = Object([Property("at", DataType.datetime), Property("n", DataType.long)])
+    pair = Object([Property("n", DataType.long), Property("l", Array(DataType.double))])
     inputs = Schema(
         [
             ColSpec(DataType.double, "x"),
             ColSpec(Map(DataType.double), "m"),
-            ColSpec(times, "s"),
+            ColSpec(pair, "s"),
             ColSpec(Array(Array(DataType.long)), "ll"),
-            ColSpec(Array(times), "ls"),
+            ColSpec(Array(pair), "ls"),
+            ColSpec(Map(Array(DataType.string)), "ml"),
         ]
     )
     models = {}
@@ -270,9 +271,9 @@ def described_rows(spark, tmp_path, delta_table) -> tuple[str, dict[str, str]]:
             f"pandas=={pd.__version__}\npyarrow=={pa.__version__}\nsix=={version}"
         )
     frame = spark.sql(
-        "SELECT CAST(id AS double) AS x, IF(id = 1, NULL, map('a', 0.1D, 'b', -0D)) AS m, "
-        "named_struct('at', timestamp'2013-10-27 02:30:00.000001', 'n', 2 * id) AS s, "
-        "IF(id = 2, array(), array(array(id, 1L), array(2L))) AS ll, array(s, s) AS ls, "
+        "SELECT CAST(id AS double) AS x, map('a', 0.1D, 'b', -0D) AS m, "
+        "named_struct('l', array(0.1D, 2D), 'n', 2 * id) AS s, array(array(id, 1L), array(2L, 3L)) "
+        "AS ll, array(s, s) AS ls, map('k', array('größe', '')) AS ml, "
         "IF(id % 2 = 0, '1.16.0', '1.17.0') AS six FROM range(4)"
     )
     return delta_table(frame.coalesce(1)), models
