@@ -21,7 +21,6 @@ from dbx_aml._common.retry import service_policy
 from dbx_aml.azure.client import AzureClient
 from dbx_aml.azure.credentials import Credential, get_credential
 from dbx_aml.azure.identity import Identity
-from dbx_aml.azure.job_token import get_tracking_credential
 from dbx_aml.azure.workspaces import check_workspace, with_tracking_uri
 from dbx_aml.link.clouds import ALLOWED_HOSTS_VARIABLE
 from dbx_aml.link.connected_link import connected_link, set_connected_link
@@ -29,6 +28,7 @@ from dbx_aml.link.link import Link
 from dbx_aml.link.uris import is_databricks_uri, parse_azureml_uri
 from dbx_aml.models.mlflow_client import databricks_host
 from dbx_aml.models.register_patch import patch_register_model
+from dbx_aml.tracking.azureml.job_token import get_tracking_credential
 from dbx_aml.tracking.connection import Connection
 
 _CLOUD = "AZUREML_CURRENT_CLOUD"

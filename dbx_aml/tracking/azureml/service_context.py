@@ -6,14 +6,10 @@ registered where azureml-mlflow looks first, so that all of that package uses it
 """
 
 import os
-from collections.abc import Callable
 from functools import lru_cache
 from threading import Lock
 from typing import Any
 
-from azureml.mlflow._common._authentication.azureml_token_authentication import (
-    AzureMLTokenAuthentication,
-)
 from azureml.mlflow._common._cloud.cloud import _get_cloud_or_default
 from azureml.mlflow._internal.service_context_loader import (
     _AzureMLServiceContextLoader,
@@ -25,11 +21,15 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from dbx_aml._common.errors import UntrustedHostError
 from dbx_aml._common.redact import redact
 from dbx_aml.azure.credentials import get_credential
-from dbx_aml.azure.job_token import accepts_job_token, has_job_token
 from dbx_aml.link.clouds import check_data_plane_host, cloud_and_region
 from dbx_aml.link.connected_link import connected_link, link_of_workspace
 from dbx_aml.link.link import Link
 from dbx_aml.link.uris import AzuremlUri, parse_azureml_uri
+from dbx_aml.tracking.azureml.job_token import (
+    accepts_job_token,
+    find_job_token,
+    has_job_token,
+)
 from dbx_aml.tracking.azureml.mlflow_calls import mlflow_errors
 
 _lock = Lock()
@@ -98,10 +98,9 @@ def _create_context(host: str, subscription_id: str, group: str, kind: str, name
     }
     if kind == "registries":
         return RegistryServiceContext(registry_name=name, auth=LinkCredential(), **arguments)
-    uri = _context_uris(host, _scope(subscription_id, group, kind, name))[0]
-    auth = LinkCredential(uri, lambda: _job_token(arguments, name))
-    context = ServiceContext(workspace_name=name, auth=auth, **arguments)
-    for uri in _context_uris(host, context._get_scope()):
+    uris = _context_uris(host, _scope(subscription_id, group, kind, name))
+    context = ServiceContext(workspace_name=name, auth=LinkCredential(uris[0]), **arguments)
+    for uri in uris:
         _AzureMLServiceContextLoader.add_service_context(uri, context)
     return context
 
@@ -157,21 +156,6 @@ def _cloud_of_host(host: str) -> Any:
     return _get_cloud_or_default(cloud_and_region(host)[0] or "AzureCloud")
 
 
-def _job_token(context: dict[str, Any], workspace_name: str) -> Any:
-    """Return the identity of the Azure ML job that runs this process, from its variables."""
-    return AzureMLTokenAuthentication.create(
-        azureml_access_token=os.environ["MLFLOW_TRACKING_TOKEN"],
-        expiry_time=None,
-        host=context["host_url"],
-        subscription_id=context["subscription_id"],
-        resource_group_name=context["resource_group_name"],
-        workspace_name=workspace_name,
-        experiment_name=os.environ.get("MLFLOW_EXPERIMENT_NAME"),
-        experiment_id=os.environ.get("MLFLOW_EXPERIMENT_ID"),
-        run_id=os.environ.get("MLFLOW_RUN_ID") or os.environ["AZUREML_RUN_ID"],
-    )
-
-
 class LinkCredential:
     """The credential of the link that a workspace has at the moment of each call.
 
@@ -179,34 +163,20 @@ class LinkCredential:
 
     Args:
         workspace_uri: Tracking URI of the workspace; None for a shared registry.
-        create_job_token: Returns the token of the workspace's job that runs this process, which
-            renews itself.
     """
 
-    def __init__(
-        self, workspace_uri: str | None = None, create_job_token: Callable[[], Any] | None = None
-    ) -> None:
+    def __init__(self, workspace_uri: str | None = None) -> None:
         self._workspace_uri = workspace_uri
-        self._create_job_token = create_job_token
-        self._job_token: Any = None
-        self._environment_credential: Any = None
         # Now and at each call: MLflow removes the variable of the run when it goes on with it,
         # and the store may be older than the variables.
-        self._find_job_token()
-
-    def _find_job_token(self) -> Any:
-        """Return the job's token while the job's variables are set; else None."""
-        if self._create_job_token is None or not os.environ.get("MLFLOW_TRACKING_TOKEN"):
-            return None
-        if self._job_token is None and has_job_token(self._workspace_uri):
-            self._job_token = self._create_job_token()
-        return self._job_token
+        self._job_token = find_job_token(workspace_uri)
+        self._environment_credential: Any = None
 
     def _current_credential(self) -> Any:
         link = link_of_workspace(self._workspace_uri)
-        job_token = self._find_job_token()
-        if job_token is not None and (link is None or accepts_job_token(link)):
-            return job_token
+        self._job_token = self._job_token or find_job_token(self._workspace_uri)
+        if has_job_token() and self._job_token and (link is None or accepts_job_token(link)):
+            return self._job_token
         if link is not None:
             return get_credential(link)
         # Without a connected link, environment and files are read once.
