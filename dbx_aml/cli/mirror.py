@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -30,19 +31,28 @@ if TYPE_CHECKING:
 _WATCH_INTERVAL_S = 30.0
 _MAX_ADVISED_RUNS = 3
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_DURATION = re.compile(r"([0-9]{1,6})([smhd])")
+# A bare number is no time: `datetime.fromisoformat` takes eight digits for a date.
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}.*)?")
 
 
 def _parse_since(ctx: click.Context, option: click.Parameter, value: str | None) -> int | None:
     """Return ms since 1970 of a date, a time, or a duration before now."""
     if value is None:
         return None
-    if value[-1:] in _UNITS and value[:-1].isdigit():
-        start = datetime.now(UTC) - timedelta(**{_UNITS[value[-1]]: int(value[:-1])})
-        return int(start.timestamp() * 1000)
     try:
-        start = datetime.fromisoformat(value)
-    except ValueError as err:
-        text = f"must be a time such as 2026-11-24, 2026-11-24T08:00+01:00 or 6h: got {value!r}"
+        if duration := _DURATION.fullmatch(value):
+            count, unit = duration.groups()
+            start = datetime.now(UTC) - timedelta(**{_UNITS[unit]: int(count)})
+        elif _TIME.fullmatch(value):
+            start = datetime.fromisoformat(value)
+        else:
+            raise ValueError
+    except (ValueError, OverflowError) as err:
+        text = (
+            "must be a date (2026-11-24), a time (2026-11-24T08:00 in UTC, or "
+            f"2026-11-24T08:00+01:00), or a duration before now (30m, 6h, 2d): got {value!r}"
+        )
         raise click.BadParameter(text, ctx, option) from err
     return int((start if start.tzinfo else start.replace(tzinfo=UTC)).timestamp() * 1000)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dbx_aml._common.errors import RegistryError
 from dbx_aml._common.text import one_line
 from dbx_aml.link.connected_link import current_link
+from dbx_aml.link.uris import is_azureml_uri
 from dbx_aml.models import lineage
 from dbx_aml.models.copy import list_versions, source_run
 from dbx_aml.models.mlflow_client import list_all_artifacts
@@ -163,8 +164,11 @@ def delete_model_alias(name: str, alias: str, *, registry: str | None = None) ->
 
 def _rows_of(registry: Registry, name: str | None, max_results: int) -> list[ModelVersionRow]:
     if name is None:
-        page = registry.client.search_registered_models(max_results=max_results)
-        names = [str(model.name) for model in page]
+        search = registry.client.search_registered_models
+        if is_azureml_uri(registry.uri):
+            # Its aliases are tags on the versions, which this function reads anyway.
+            search = registry.client._get_registry_client().store.search_models_without_aliases
+        names = [str(model.name) for model in search(max_results=max_results)]
     else:
         names = [name]
     with ThreadPoolExecutor(_THREADS) as pool:

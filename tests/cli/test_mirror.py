@@ -2,10 +2,12 @@
 
 import json
 import time
+from datetime import UTC, datetime
 from inspect import signature
 from pathlib import Path
 
 import pytest
+from click import Context
 from click.testing import CliRunner, Result
 
 from dbx_aml.cli.main import main
@@ -138,9 +140,35 @@ def test_wrong_input_is_one_line_and_changes_nothing(
         assert failed.output.count("\n") == 1, failed.output
     assert CliRunner().invoke(main, ["mirror"]).exit_code == 1
     assert dbx_aml_mirror(stores, "--watch", "5", "--dry-run").exit_code == 2
-    assert dbx_aml_mirror(stores, "--since", "soon").exit_code == 2
     assert stores.source_tags(run_id)[tags.STATUS] == tags.PENDING
     assert stores.mirrored_ids(run_id) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["soon", "6", "20261124", "1764000000", "2026-11", "2026-11-24T8", "6 h", "999999d", "-6h"],
+)
+def test_since_refuses_what_is_neither_a_time_nor_a_duration(text: str) -> None:
+    result = CliRunner().invoke(main, ["mirror", f"--since={text}"])
+    assert result.exit_code == 2
+    assert f"or a duration before now (30m, 6h, 2d): got {text!r}" in " ".join(
+        result.output.split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-11-24", datetime(2026, 11, 24, tzinfo=UTC)),
+        ("2026-11-24T08:00", datetime(2026, 11, 24, 8, tzinfo=UTC)),
+        ("2026-11-24T08:00:30+01:00", datetime(2026, 11, 24, 7, 0, 30, tzinfo=UTC)),
+        ("2026-11-24T08:00Z", datetime(2026, 11, 24, 8, tzinfo=UTC)),
+    ],
+)
+def test_since_reads_a_time_as_utc_unless_it_has_a_zone(text: str, expected: datetime) -> None:
+    (option,) = (option for option in main.commands["mirror"].params if option.name == "since")
+    start = option.process_value(Context(main), text)
+    assert datetime.fromtimestamp(start / 1000, UTC) == expected
 
 
 def test_options_have_the_names_of_the_python_arguments() -> None:

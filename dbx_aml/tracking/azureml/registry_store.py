@@ -231,14 +231,20 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
         with self._naming_other_registry(name):
             return self._with_model_aliases(super().get_registered_model(name))
 
-    def search_registered_models(
+    def search_registered_models(self, *args: Any, **kwargs: Any) -> Any:
+        """Return registered models with their aliases, see `search_models_without_aliases`."""
+        page = self.search_models_without_aliases(*args, **kwargs)
+        with DaemonThreadPool(_THREADS) as pool:
+            return PagedList(list(pool.map(self._with_model_aliases, page)), page.token)
+
+    def search_models_without_aliases(
         self,
         filter_string: str | None = None,
         max_results: int | None = None,
         order_by: list[str] | None = None,
         page_token: str | None = None,
     ) -> Any:
-        """Return registered models with their aliases.
+        """Return registered models as the service has them: aliases are tags on their versions.
 
         MLflow adds a condition about prompts to each filter. Azure ML refuses that condition, so
         this package decides it. If Azure ML refuses the other conditions too, all registered
@@ -264,8 +270,7 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
                 item.is_met_by(model._tags.get(_PROMPT_TAG, "false")) for item in prompt_conditions
             )
         ]
-        with DaemonThreadPool(_THREADS) as pool:
-            return PagedList(list(pool.map(self._with_model_aliases, models)), page.token)
+        return PagedList(models, page.token)
 
     def update_registered_model(self, *args: Any, **kwargs: Any) -> RegisteredModel:
         """Change a registered model; return it with its aliases."""

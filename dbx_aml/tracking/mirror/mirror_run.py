@@ -46,8 +46,6 @@ log = get_logger(__name__)
 _MAX_REASON_CHARS = 400
 # A source run that changes while it is mirrored is read again.
 _MAX_ROUNDS = 3
-# Code of MLflow's SQL stores for an insert that the database refuses.
-_REFUSED_WRITE_CODE = "INTERNAL_ERROR"
 # The destination sets it to the caller.
 _UNVERIFIED_TAGS = frozenset({"mlflow.user"})
 
@@ -234,14 +232,11 @@ class RunMirror:
             self._record_deletion(source_run, result)
             return result
         try:
-            try:
-                self._lock_and_mirror(source_run, result, count, compares_content=compares_content)
-            except MlflowException as error:
-                if self.destination.is_remote or error.error_code != _REFUSED_WRITE_CODE:
-                    raise
-                # Of two processes that insert the same entry, a SQL store refuses one. The second
-                # try finds the entry. MLflow's REST client repeats such calls itself.
-                self._lock_and_mirror(source_run, result, count, compares_content=compares_content)
+            self.destination.repeat_refused_write(
+                lambda: self._lock_and_mirror(
+                    source_run, result, count, compares_content=compares_content
+                )
+            )
         except Exception as error:  # noqa: BLE001 - one run that fails stops no other run
             self._record_failure(source_run, result, error)
         return result

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
+from typing import Any
 
 from mlflow.entities import Run
 
@@ -172,33 +174,50 @@ def _mirror_models_without_run(
         result = MirrorResult(
             run_id=model.model_id, name=model.name, experiment_id=model.experiment_id
         )
+        mirror_model = partial(
+            _mirror_model, run_mirror, states, model, experiment.experiment_id, result
+        )
         try:
-            copied_model = states.copies_without_run(experiment.experiment_id).get(model.model_id)
-            if (
-                copied_model
-                and not compares_content
-                and not different_values(model, copied_model, run_mirror.destination)
-            ):
-                result.status = "unchanged"
-                yield result
-                continue
-            written: list[int] = []
-            _, differences = run_mirror.logged_models.mirror_model(
-                model,
-                copied_model,
-                experiment.experiment_id,
-                None,
-                compares_content=compares_content,
-                on_written=written.append,
+            run_mirror.destination.repeat_refused_write(
+                partial(mirror_model, compares_content=compares_content)
             )
-            result.artifact_bytes = sum(written)
-            if differences:
-                raise RunMirrorError("; ".join(differences))
-            result.status = "done"
         except Exception as error:  # noqa: BLE001 - one model that fails stops no other model
             result.status = "pending" if is_retryable(error) else "failed"
             result.error, result.reason = error, one_line(error)
         yield result
+
+
+def _mirror_model(
+    run_mirror: RunMirror,
+    states: RunStates,
+    model: Any,
+    experiment_id: str,
+    result: MirrorResult,
+    *,
+    compares_content: bool,
+) -> None:
+    """Bring the copy of a logged model without a run up to date, and set the result."""
+    copied_model = states.copies_without_run(experiment_id).get(model.model_id)
+    if (
+        copied_model
+        and not compares_content
+        and not different_values(model, copied_model, run_mirror.destination)
+    ):
+        result.status = "unchanged"
+        return
+    written: list[int] = []
+    _, differences = run_mirror.logged_models.mirror_model(
+        model,
+        copied_model,
+        experiment_id,
+        None,
+        compares_content=compares_content,
+        on_written=written.append,
+    )
+    result.artifact_bytes += sum(written)
+    if differences:
+        raise RunMirrorError("; ".join(differences))
+    result.status = "done"
 
 
 def _in_parallel(

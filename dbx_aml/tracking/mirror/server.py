@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from typing import Any, TypeVar
 
 from mlflow.entities import Experiment, Run, ViewType
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.tracking.rest_store import RestStore
 from mlflow.tracking._tracking_service.utils import _get_store
@@ -32,6 +33,8 @@ Item = TypeVar("Item")
 _EXPERIMENTS_PER_SEARCH = 100
 _RUNS_PER_PAGE = 1000
 _CHECK_TIMEOUT_S = 10.0
+# Code of MLflow's SQL stores for an insert that the database refuses.
+_REFUSED_WRITE_CODE = "INTERNAL_ERROR"
 _REMOTE_SCHEMES = ("databricks", "http", "https")
 
 
@@ -94,6 +97,22 @@ class MlflowServer:
                 response = http_request(host_creds(), endpoint, method, **content)
         answer: dict[str, Any] = verify_rest_response(response, endpoint).json()
         return answer
+
+    def repeat_refused_write(self, write: Callable[[], None]) -> None:
+        """Make calls that write to this server, and once more if its database refuses an entry.
+
+        Of two processes that insert the same entry, a SQL store refuses one. The second try finds
+        the entry. MLflow's REST client repeats such calls itself.
+
+        Args:
+            write: Function that reads what the server has, and writes what it lacks.
+        """
+        try:
+            write()
+        except MlflowException as error:
+            if self.is_remote or error.error_code != _REFUSED_WRITE_CODE:
+                raise
+            write()
 
     def get_run(self, run_id: str) -> Run:
         """Return a run, also a deleted one."""

@@ -12,7 +12,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from dbx_aml.tracking.mirror.lease import Lease
 from dbx_aml.tracking.mirror.mirror_runs import Progress
 from dbx_aml.tracking.mirror.mirrored_runs import MirroredRuns
-from tests.support.mirror import MirrorStores
+from tests.support.mirror import EXPERIMENT_PATH, MirrorStores
 
 
 def test_two_mirrors_at_once_create_no_second_run(stores: MirrorStores) -> None:
@@ -48,6 +48,28 @@ def test_a_write_that_the_store_refuses_since_another_process_was_first_is_tried
 
     assert {result.status for result in stores.mirror().values()} == {"done"}
     stores.assert_equal()
+
+
+def test_a_refused_write_of_a_model_without_a_run_is_tried_again(
+    stores: MirrorStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores.create_run("run")
+    stores.mirror()
+    model = stores.source.create_logged_model(stores.experiment_id, name="agent")
+    stores.source.finalize_logged_model(model.model_id, "READY")
+    create_model = SqlAlchemyStore.create_logged_model
+
+    def create_and_refuse(self: SqlAlchemyStore, *args: Any, **kwargs: Any) -> Any:
+        create_model(self, *args, **kwargs)
+        monkeypatch.setattr(SqlAlchemyStore, "create_logged_model", create_model)
+        raise MlflowException("UNIQUE constraint failed: logged_model_tags.tag_key")
+
+    monkeypatch.setattr(SqlAlchemyStore, "create_logged_model", create_and_refuse)
+
+    assert stores.mirror()["agent"].status == "done"
+    experiment = stores.destination.get_experiment_by_name(EXPERIMENT_PATH)
+    models = stores.destination.search_logged_models([experiment.experiment_id])
+    assert [(model.name, str(model.status)) for model in models] == [("agent", "READY")]
 
 
 def test_a_mirror_that_creates_its_run_after_another_has_finished_leaves_one_run(
