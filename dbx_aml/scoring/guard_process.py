@@ -15,6 +15,7 @@ import os
 import pickle
 import select
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,8 @@ GUARD_PACKAGE = "dbx_aml_guard"
 # Start of the error of a process that gave no answer; the cause follows on the same line.
 NO_ANSWER = "dbx_aml: the model's own Python "
 _BUFFER_BYTES = 1 << 20
+# Before each table: its bytes.
+_LENGTH = struct.Struct("<Q")
 # Metadata of a table, with what is no column of Arrow.
 _HEADER = b"dbx_aml"
 # The newest one of every Python that a model may have.
@@ -69,6 +72,8 @@ class GuardProcess:
         # The process goes on at the end of the log after it was emptied.
         fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)
         self._channel, other_end = socket.socketpair()
+        for end in (self._channel, other_end):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
         self._channel.settimeout(self._timeout_s)
         code = os.path.join(os.path.dirname(os.path.abspath(folder)), "code")
         arguments = [code, str(other_end.fileno()), environment["hash"]]
@@ -80,8 +85,6 @@ class GuardProcess:
                 stderr=self._log,
                 pass_fds=[other_end.fileno()],
             )
-        self._sink: Any = self._channel.makefile("wb", _BUFFER_BYTES)
-        self._source: Any = self._channel.makefile("rb", _BUFFER_BYTES)
 
     @property
     def process_id(self) -> int:
@@ -107,8 +110,8 @@ class GuardProcess:
         if os.fstat(self._log.fileno()).st_size > _LOG_BYTES:
             self._log.truncate(0)
         try:
-            _send(self._sink, rows, {"folder": os.path.abspath(folder), "position": position})
-            result, _ = _receive(self._source)
+            _send(self._channel, rows, {"folder": os.path.abspath(folder), "position": position})
+            result, _ = _receive(self._channel)
         except TimeoutError:
             self._fail(f"did not answer a batch of {len(rows)} rows in {self._timeout_s:g} s")
         except (BrokenPipeError, ConnectionResetError, EOFError):
@@ -172,17 +175,16 @@ def serve(number: int, environment: str) -> None:
 
     channel = socket.socket(fileno=number)
     threading.Thread(target=_end_with_worker, args=(number,), daemon=True).start()
-    sink, source = channel.makefile("wb", _BUFFER_BYTES), channel.makefile("rb", _BUFFER_BYTES)
     models = ModelCache(environment)
     # Most of loading a model, while the worker waits for its first rows.
     import mlflow.pyfunc  # noqa: F401
 
     while True:
         try:
-            rows, model = _receive(source)
+            rows, model = _receive(channel)
         except EOFError:
             return
-        _send(sink, models.load_one(model["folder"], model["position"]).predict(rows))
+        _send(channel, models.load_one(model["folder"], model["position"]).predict(rows))
 
 
 def _end_with_worker(number: int) -> None:
@@ -193,43 +195,54 @@ def _end_with_worker(number: int) -> None:
     os._exit(0)
 
 
-def _send(sink: Any, rows: pd.DataFrame, model: dict[str, Any] | None = None) -> None:
-    """Write rows as an Arrow table, and the model that they are for."""
+def _send(channel: socket.socket, rows: pd.DataFrame, model: dict[str, Any] | None = None) -> None:
+    """Send rows as an Arrow table, and the model that they are for."""
     nested = [
         (position, name, list(rows[name]))
         for position, name in enumerate(rows.columns)
         if _needs_pickle(rows[name])
     ]
     flat = rows.drop(columns=[name for _, name, _ in nested]) if nested else rows
-    table = pa.Table.from_pandas(flat, preserve_index=False)
+    # A batch is small: threads would take longer than its conversion.
+    table = pa.Table.from_pandas(flat, preserve_index=False, nthreads=1)
     table = table.replace_schema_metadata({_HEADER: _pickle({"model": model, "nested": nested})})
     # A stream for each table: a column without any value has another type than the same column
     # with values.
+    sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
-    sink.flush()
+    message = sink.getvalue()
+    channel.sendall(_LENGTH.pack(message.size))
+    channel.sendall(message)
 
 
-def _receive(source: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read rows, and the model that they are for.
+def _receive(channel: socket.socket) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Receive rows, and the model that they are for.
 
     The other process is no stranger: it runs the same models.
+
+    Raises:
+        EOFError: The other end is closed, perhaps in the middle of a table.
     """
-    if not source.peek(1):
-        raise EOFError
-    try:
-        with pa.ipc.open_stream(source) as stream:
-            table = stream.read_all()
-    except (pa.ArrowInvalid, OSError) as err:
-        if isinstance(err, TimeoutError) or source.peek(1):
-            raise
-        # The other process ended in the middle of a table.
-        raise EOFError from err
+    (length,) = _LENGTH.unpack(_receive_bytes(channel, _LENGTH.size))
+    with pa.ipc.open_stream(pa.py_buffer(_receive_bytes(channel, length))) as stream:
+        table = stream.read_all()
     header = pickle.loads(table.schema.metadata[_HEADER])
-    rows: pd.DataFrame = table.to_pandas()
+    rows: pd.DataFrame = table.to_pandas(use_threads=False)
     for position, name, values in header["nested"]:
         rows.insert(position, name, pd.Series(values, dtype=object))
     return rows, header["model"]
+
+
+def _receive_bytes(channel: socket.socket, length: int) -> bytearray:
+    content = bytearray(length)
+    rest = memoryview(content)
+    while rest:
+        size = channel.recv_into(rest)
+        if not size:
+            raise EOFError
+        rest = rest[size:]
+    return content
 
 
 def _needs_pickle(column: pd.Series) -> bool:
