@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -17,13 +18,13 @@ from typing import TYPE_CHECKING
 from dbx_aml._common.creation_mark import creation_tags
 from dbx_aml._common.deadline import time_limit
 from dbx_aml._common.errors import ArgumentError, DbxAmlError, RegistryError
-from dbx_aml._common.http import paged
 from dbx_aml._common.log import get_logger
 from dbx_aml._common.paths import sha256_of_folder
 from dbx_aml._common.text import first_line
 from dbx_aml.link.connected_link import current_link
 from dbx_aml.link.uris import is_azureml_uri, is_unity_catalog_uri
 from dbx_aml.models import lineage
+from dbx_aml.models.mlflow_client import read_pages
 from dbx_aml.models.model_download import (
     DownloadedModel,
     ReportBytes,
@@ -400,15 +401,9 @@ def list_versions(registry: Registry, name: str) -> list[ModelVersion]:
 
     client = registry.client
     quoted_name = name.replace("'", "''")
-
-    def fetch_page(token: str | None) -> tuple[list[ModelVersion], str | None]:
-        page = client.search_model_versions(
-            f"name='{quoted_name}'", max_results=_VERSIONS_PER_PAGE, page_token=token
-        )
-        return page, page.token
-
+    search = partial(client.search_model_versions, f"name='{quoted_name}'", _VERSIONS_PER_PAGE)
     try:
-        versions = list(paged(fetch_page, "model-versions/search"))
+        versions = list(read_pages(lambda token: search(page_token=token), "model-versions/search"))
     except MlflowException as err:
         if err.error_code == "RESOURCE_DOES_NOT_EXIST":
             return []

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dbx_aml._common.deadline import call_within
 from dbx_aml._common.errors import LinkError, ServiceError
@@ -77,12 +78,26 @@ def get_metric_history(client: MlflowClient, run_id: str, key: str) -> list[Metr
         ServiceError: The server's pages do not end.
     """
     store = bound_client(client._tracking_client.store)
+    read_history = partial(store.get_metric_history, run_id, key, _POINTS_PER_PAGE)
+    return list(read_pages(read_history, "metrics/get-history"))
 
-    def fetch_page(token: str | None) -> tuple[list[Metric], str | None]:
-        page = store.get_metric_history(run_id, key, _POINTS_PER_PAGE, token)
+
+def read_pages(fetch_page: Callable[[str | None], Any], operation: str) -> Iterator[Any]:
+    """Yield the items of all pages of an MLflow search.
+
+    Args:
+        fetch_page: Call that returns MLflow's `PagedList` for a page token; None is the first page.
+        operation: Name of the call for error messages, for example "runs/search".
+
+    Raises:
+        ServiceError: The server's pages do not end.
+    """
+
+    def fetch_items(token: str | None) -> tuple[Any, str | None]:
+        page = fetch_page(token)
         return page, page.token
 
-    return list(paged(fetch_page, "metrics/get-history"))
+    return paged(fetch_items, operation)
 
 
 def list_all_artifacts(

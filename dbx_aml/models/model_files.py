@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from dbx_aml._common.http import paged
 from dbx_aml._common.paths import check_relative_path
-from dbx_aml.models.mlflow_client import transfer_files
+from dbx_aml.models.mlflow_client import read_pages, transfer_files
 from dbx_aml.models.mlflow_releases import (
     artifact_repository,
     get_logged_model,
@@ -162,21 +161,16 @@ def _newest_logged_model(run: Run, name: str, client: MlflowClient) -> LoggedMod
     """Return the run's logged model of this name, the one of the highest step if several are."""
     if not hasattr(client, "search_logged_models"):
         return None  # MLflow 2
-
-    def fetch_page(token: str | None) -> tuple[list[LoggedModel], str | None]:
-        page = client.search_logged_models(
+    named_models = read_pages(
+        lambda token: client.search_logged_models(
             experiment_ids=[run.info.experiment_id],
             filter_string=f"name = '{name}'",
             page_token=token,
-        )
-        return page, page.token
-
+        ),
+        "logged-models/search",
+    )
     # Databricks cannot filter by run.
-    models = [
-        model
-        for model in paged(fetch_page, "logged-models/search")
-        if model.source_run_id == run.info.run_id
-    ]
+    models = [model for model in named_models if model.source_run_id == run.info.run_id]
     steps = {output.model_id: output.step for output in run.outputs.model_outputs}
     return max(
         models,

@@ -17,6 +17,7 @@ from dbx_aml.link.link import Link
 from dbx_aml.link.uris import is_azureml_uri, is_unity_catalog_uri
 from dbx_aml.models.copy import list_versions
 from dbx_aml.models.lineage import version_tags_for
+from dbx_aml.models.mlflow_client import read_pages
 from dbx_aml.models.registries import AML, Registry, linked_registries
 from dbx_aml.scoring.delta_table import Table
 from dbx_aml.scoring.delta_write import CHECKPOINT_PROPERTY
@@ -24,7 +25,7 @@ from dbx_aml.scoring.table_identity import TableIdentity, identify_table
 from dbx_aml.serving.aml_resources import AmlResources
 from dbx_aml.serving.endpoints import MANAGED, Deployment, Endpoint, deployment_path
 from dbx_aml.serving.jobs import Job, job_path
-from dbx_aml.tracking.mirror.server import MlflowServer, read_pages
+from dbx_aml.tracking.mirror.server import MlflowServer
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -5,7 +5,6 @@ without a search.
 """
 
 import re
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import uuid4
@@ -13,7 +12,6 @@ from uuid import uuid4
 from mlflow.entities import LoggedModel, LoggedModelStatus, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
-from mlflow.utils.name_utils import _generate_random_name
 
 from dbx_aml._common.errors import UnsafePathError
 from dbx_aml._common.json_content import check_types
@@ -38,16 +36,6 @@ _STATUSES = frozenset(status.value for status in LoggedModelStatus)
 def new_model_id(run_id: str) -> str:
     """Return an identifier for a model of a run, for example "m-<run id>-5f0c12ab"."""
     return f"m-{run_id}-{uuid4().hex[:8]}"
-
-
-def random_model_name() -> str:
-    """Return a name for a model without a name, as MLflow generates it."""
-    return str(_generate_random_name())
-
-
-def current_time_ms() -> int:
-    """Return the current time in ms since 1970, the unit of times in documents."""
-    return time.time_ns() // 1_000_000
 
 
 def split_model_id(model_id: str) -> tuple[str, str]:

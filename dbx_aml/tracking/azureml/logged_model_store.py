@@ -13,6 +13,8 @@ from mlflow.entities import Metric, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.store.entities.paged_list import PagedList
+from mlflow.utils.name_utils import _generate_random_name
+from mlflow.utils.time import get_current_time_millis
 
 from dbx_aml._common.errors import is_not_found
 from dbx_aml._common.http import paged
@@ -67,8 +69,8 @@ class LoggedModelStore(RunInputsStore):
         model_type: str | None = None,
     ) -> Any:
         """Create a logged model in its run; without a run, in a new placeholder run."""
-        name = name or documents.random_model_name()
-        created = documents.current_time_ms()
+        name = name or _generate_random_name()
+        created = get_current_time_millis()
         run_id = source_run_id or self._placeholder_run(experiment_id, name, created)
         run = self._get_stored_run(run_id)
         document = {
@@ -104,13 +106,13 @@ class LoggedModelStore(RunInputsStore):
             is_ready = status == LoggedModelStatus.READY
             run_status = RunStatus.FINISHED if is_ready else RunStatus.FAILED
             run_id, _ = documents.split_model_id(model_id)
-            self.update_run_info(run_id, run_status, documents.current_time_ms(), None)
+            self.update_run_info(run_id, run_status, get_current_time_millis(), None)
         return model
 
     def delete_logged_model(self, model_id: str) -> None:
         """Mark a logged model as deleted; its files stay as long as its run."""
         self._change_document(
-            model_id, lambda document: document.update(deleted=documents.current_time_ms())
+            model_id, lambda document: document.update(deleted=get_current_time_millis())
         )
 
     def set_logged_model_tags(self, model_id: str, tags: Any) -> None:
@@ -273,7 +275,7 @@ class LoggedModelStore(RunInputsStore):
             run, tags, document = self._read_document(model_id)
             change(document)
             document["status"] = LoggedModelStatus(document["status"]).value
-            document["updated"] = documents.current_time_ms()
+            document["updated"] = get_current_time_millis()
             self._write_document(model_id, document)
             return self._to_logged_model(model_id, document, run, tags)
 

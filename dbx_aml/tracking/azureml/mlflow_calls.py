@@ -108,6 +108,27 @@ def with_retries(
     raise MlflowException(message, TEMPORARILY_UNAVAILABLE)
 
 
+def create_once(
+    create: Callable[[], Result], find_created: Callable[[], Result | None], operation: str
+) -> Result:
+    """Create something; after a lost answer it is searched before the next attempt.
+
+    Args:
+        create: Function that sends the request.
+        find_created: Function that returns what an earlier attempt created, or None.
+        operation: Name of the call in the error, for example "POST runs/create".
+    """
+    is_sent = False
+
+    def attempt(_seconds_left: float) -> Result:
+        nonlocal is_sent
+        created = find_created() if is_sent else None
+        is_sent = True
+        return created if created is not None else create()
+
+    return with_retries(attempt, AnswerLostError, operation)
+
+
 def send_request(
     creds: HostCreds, method: str, endpoint: str, *, is_idempotent: bool = True, **content: Any
 ) -> requests.Response:

@@ -7,6 +7,7 @@ neither `models:/m-...` nor runs of another server, and it has no aliases.
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -26,7 +27,6 @@ from mlflow.utils.search_utils import SearchModelUtils
 
 from dbx_aml._common.daemon_threads import DaemonThreadPool
 from dbx_aml._common.errors import is_not_found
-from dbx_aml._common.http import paged
 from dbx_aml._common.redact import redact
 from dbx_aml.link.uris import parse_azureml_uri
 from dbx_aml.models.lineage import (
@@ -35,15 +35,14 @@ from dbx_aml.models.lineage import (
     SOURCE_MODEL_URI,
     SOURCE_RUN_ID,
 )
-from dbx_aml.models.mlflow_client import create_client
+from dbx_aml.models.mlflow_client import create_client, read_pages
 from dbx_aml.models.mlflow_releases import get_logged_model, validate_alias
 from dbx_aml.models.registries import describe_model_elsewhere
 from dbx_aml.tracking.azureml.artifact_repository import AmlArtifactRepository, create_upload
 from dbx_aml.tracking.azureml.mlflow_calls import (
-    AnswerLostError,
     CallNotSupportedError,
     call_mlflow_api,
-    with_retries,
+    create_once,
 )
 from dbx_aml.tracking.azureml.model_version_tags import (
     ALIAS_PREFIX,
@@ -312,13 +311,9 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
     def _stored_versions(self, name: str) -> list[ModelVersion]:
         """Return all versions of a registered model, as the service stores them."""
         quoted_name = name.replace("'", "''")
-        search = super().search_model_versions
-
-        def fetch_page(token: str | None) -> tuple[list[ModelVersion], str | None]:
-            page = search(f"name='{quoted_name}'", _VERSIONS_PER_PAGE, None, token)
-            return page, page.token
-
-        return list(paged(fetch_page, "model-versions/search"))
+        condition = f"name='{quoted_name}'"
+        search = partial(super().search_model_versions, condition, _VERSIONS_PER_PAGE, None)
+        return list(read_pages(search, "model-versions/search"))
 
     def _create_version(
         self,
@@ -330,22 +325,20 @@ class AmlModelRegistryStore(AzureMLflowModelRegistry):  # type: ignore[misc]
         description: str | None,
     ) -> ModelVersion:
         """Create a version once: after a lost answer, the version is searched before a retry."""
-        create = super().create_model_version
         create_id = uuid4().hex
         all_tags = [*tags, ModelVersionTag(CREATE_ID, create_id)]
-        is_sent = False
+        create = super().create_model_version
 
-        def attempt(_seconds_left: float) -> ModelVersion:
-            nonlocal is_sent
-            if is_sent:
-                for version in self._stored_versions(name):
-                    if version.tags.get(CREATE_ID) == create_id:
-                        return version
-            is_sent = True
-            created: ModelVersion = create(name, source, run_id, all_tags, run_link, description)
-            return created
+        def find_created() -> ModelVersion | None:
+            versions = self._stored_versions(name)
+            return next((item for item in versions if item.tags.get(CREATE_ID) == create_id), None)
 
-        return with_retries(attempt, AnswerLostError, "POST model-versions/create")
+        version: ModelVersion = create_once(
+            lambda: create(name, source, run_id, all_tags, run_link, description),
+            find_created,
+            "POST model-versions/create",
+        )
+        return version
 
     def _with_aliases(self, version: ModelVersion) -> ModelVersion:
         """Return a version with its aliases and its logged model, and without their tags."""
@@ -471,12 +464,8 @@ def _filter_models(
         order_by: Clauses of MLflow.
         page_token: Token of the page.
     """
-
-    def fetch_page(token: str | None) -> tuple[list[RegisteredModel], str | None]:
-        page = search(None, SEARCH_REGISTERED_MODEL_MAX_RESULTS_DEFAULT, None, token)
-        return page, page.token
-
-    models = list(paged(fetch_page, "registered-models/search"))
+    search_all = partial(search, None, SEARCH_REGISTERED_MODEL_MAX_RESULTS_DEFAULT, None)
+    models = list(read_pages(search_all, "registered-models/search"))
     matching = SearchModelUtils.sort(SearchModelUtils.filter(models, filter_string), order_by)
     page_size = max_results or SEARCH_REGISTERED_MODEL_MAX_RESULTS_DEFAULT
     return PagedList(*SearchModelUtils.paginate(matching, page_token, page_size))

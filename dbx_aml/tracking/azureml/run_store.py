@@ -27,7 +27,7 @@ from dbx_aml._common.text import parse_count
 from dbx_aml.tracking.azureml.artifact_container import ArtifactContainer
 from dbx_aml.tracking.azureml.artifact_repository import container_of_run
 from dbx_aml.tracking.azureml.experiment_store import ExperimentStore
-from dbx_aml.tracking.azureml.mlflow_calls import AnswerLostError, with_retries
+from dbx_aml.tracking.azureml.mlflow_calls import create_once
 from dbx_aml.tracking.azureml.run_overflow import (
     MAX_ARTIFACTS,
     OverflowPart,
@@ -92,21 +92,18 @@ class RunStore(ExperimentStore):
         ]
         room = _TAGS_PER_CALL - len(internal_tags)
         first_tags, later_tags = [*internal_tags, *short_tags[:room]], short_tags[room:]
-        is_sent = False
+        create = super().create_run
 
-        def attempt(_seconds_left: float) -> Run:
-            nonlocal is_sent
-            if is_sent:
-                condition = f"tags.`{CREATE_ID}` = '{create_id}'"
-                runs, _ = self._search_stored_runs([experiment_id], condition, 1, None)
-                if runs:
-                    return runs[0]
-            is_sent = True
-            create = super(RunStore, self).create_run
-            run: Run = create(experiment_id, user_id, start_time, first_tags, run_name)
-            return run
+        def find_created() -> Run | None:
+            condition = f"tags.`{CREATE_ID}` = '{create_id}'"
+            runs, _ = self._search_stored_runs([experiment_id], condition, 1, None)
+            return next(iter(runs), None)
 
-        run = with_retries(attempt, AnswerLostError, "POST runs/create")
+        run: Run = create_once(
+            lambda: create(experiment_id, user_id, start_time, first_tags, run_name),
+            find_created,
+            "POST runs/create",
+        )
         run_id = run.info.run_id
         self._artifact_uris[run_id] = run.info.artifact_uri
         if later_tags or overflow:

@@ -25,8 +25,12 @@ _MAX_OUTAGES = 3
 FileSizes = dict[str, int | None]
 
 
-def list_files(repository: Any) -> FileSizes:
+def list_files(repository: Any, skipped_folders: tuple[str, ...] = ()) -> FileSizes:
     """Return every file below a repository's root with its size.
+
+    Args:
+        repository: Artifact repository.
+        skipped_folders: Folders to leave out, each with a slash at its end.
 
     Raises:
         UnsafePathError: A file's path leads out of the root.
@@ -40,7 +44,11 @@ def list_files(repository: Any) -> FileSizes:
         else list_all_artifacts(bound_client(repository).list_artifacts)
     )
     try:
-        return {check_relative_path(info.path): info.file_size for info in files if not info.is_dir}
+        return {
+            check_relative_path(info.path): info.file_size
+            for info in files
+            if not info.is_dir and not info.path.startswith(skipped_folders)
+        }
     except MlflowException as error:
         # A run without artifacts may have no folder.
         if is_not_found(error):

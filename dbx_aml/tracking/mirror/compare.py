@@ -208,15 +208,10 @@ class _Comparison:
         skipped_folders: tuple[str, ...] = (),
     ) -> Iterator[Difference]:
         source_files = self._source.artifact_repository(source_uri)
-        expected = {
-            path: size
-            for path, size in list_files(source_files).items()
-            if not path.startswith(skipped_folders)
-        }
         differences = different_files(
             source_files,
             self._destination.artifact_repository(destination_uri),
-            expected,
+            list_files(source_files, skipped_folders),
             compares_content=True,
         )
         for path, texts in differences.items():

@@ -16,11 +16,12 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from dbx_aml.models import lineage
+from dbx_aml.models.mlflow_client import read_pages
 from dbx_aml.tracking.azureml.logged_model_values import newest_metrics
 from dbx_aml.tracking.mirror import tags
 from dbx_aml.tracking.mirror.artifacts import copy_files, list_files
 from dbx_aml.tracking.mirror.metric_points import stored_value
-from dbx_aml.tracking.mirror.server import MlflowServer, read_pages, split
+from dbx_aml.tracking.mirror.server import MlflowServer, split
 
 _EXPERIMENTS_PER_SEARCH = 100
 
@@ -235,16 +236,8 @@ class LoggedModelMirror:
             run_id = self._find_run_id(metric.run_id)
             if run_id is None:
                 continue
-            linked_metric = Metric(
-                key=metric.key,
-                value=metric.value,
-                timestamp=metric.timestamp,
-                step=metric.step,
-                model_id=copied_model.model_id,
-                dataset_name=metric.dataset_name,
-                dataset_digest=metric.dataset_digest,
-                run_id=run_id,
-            )
+            own_ids = {"model_id": copied_model.model_id, "run_id": run_id}
+            linked_metric = Metric(**{**dict(metric), **own_ids})
             metrics_by_run.setdefault(run_id, []).append(linked_metric)
         for run_id, run_metrics in metrics_by_run.items():
             if self._destination.is_azureml:

@@ -1,16 +1,7 @@
 """Mirroring a run: read the source, find or create the copy, compare, write, verify, record.
 
-Each stage takes the dataclass that the stage before it returned:
-
-    read_source       -> SourceRun      the source run and its digest at this moment
-    find_or_create    -> MirroredRun    with the run at the destination
-    compare_runs      -> RunComparison  with the params, tags and datasets that it lacks
-    write_missing     -> WrittenRun     with the differences that remained after writing
-    verify            -> VerifiedRun    with the source run as it is after writing
-    record            -> MirrorResult   tags of the source run
-
-Metrics and files are too large to compare first, so `write_missing` compares them while it reads
-them from the source.
+Metrics and files are too large to compare first. They are compared while they are read from the
+source. A run that has changed by the end of its mirroring is read again.
 """
 
 from __future__ import annotations
@@ -39,7 +30,7 @@ from dbx_aml.tracking.mirror.logged_models import (
 )
 from dbx_aml.tracking.mirror.metrics import copy_metrics
 from dbx_aml.tracking.mirror.mirrored_runs import MirroredRuns
-from dbx_aml.tracking.mirror.run_data import MissingData, compare_data, expected_tags, write_data
+from dbx_aml.tracking.mirror.run_data import compare_data, expected_tags, write_data
 from dbx_aml.tracking.mirror.server import MlflowServer
 
 log = get_logger(__name__)
@@ -93,87 +84,6 @@ class MirrorResult:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class SourceRun:
-    """A source run as read once.
-
-    Args:
-        run: Run on the source.
-        models: Logged models of the run.
-        digest: Digest of the run and its models.
-        is_terminated: Whether the run's status is a final one.
-        copies_files: Whether artifacts and logged models are copied: the run has ended, or its
-            process no longer runs. Azure ML never changes an artifact, so the files of a running
-            run are not copied.
-    """
-
-    run: Run
-    models: list[Any]
-    digest: str
-    is_terminated: bool
-    copies_files: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class MirroredRun:
-    """A source run with its run at the destination.
-
-    Args:
-        source: Source run.
-        run: Run on the destination.
-        parent_id: Id of the parent at the destination, or None.
-    """
-
-    source: SourceRun
-    run: Run
-    parent_id: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunComparison:
-    """A mirrored run with the data that it lacks.
-
-    Args:
-        mirrored: Mirrored run.
-        tags: Tags that the mirrored run must have.
-        missing: Params, tags and datasets that it lacks.
-    """
-
-    mirrored: MirroredRun
-    tags: dict[str, str]
-    missing: MissingData
-
-
-@dataclass(frozen=True, kw_only=True)
-class WrittenRun:
-    """A mirrored run after writing.
-
-    Args:
-        mirrored: Mirrored run.
-        tags: Tags that the mirrored run must have.
-        differences: Metrics and files that still differ.
-    """
-
-    mirrored: MirroredRun
-    tags: dict[str, str]
-    differences: list[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifiedRun:
-    """A mirrored run compared with its source run after writing.
-
-    Args:
-        mirrored: Mirrored run.
-        latest_source_run: Source run as it is after writing.
-        differences: Everything that still differs from the source run as it was read.
-    """
-
-    mirrored: MirroredRun
-    latest_source_run: Run
-    differences: list[str]
-
-
 class RunMirror:
     """Mirrors runs of a source to a destination.
 
@@ -183,6 +93,7 @@ class RunMirror:
         metric_pool: Threads for several metrics of a run at once, see `copy_metrics`.
         nonce: Random text of the leases, for a caller that sets leases itself.
         experiments: Experiments that the caller has read already.
+        compares_content: Whether files that are there already are compared by content.
     """
 
     def __init__(
@@ -193,6 +104,7 @@ class RunMirror:
         metric_pool: Executor | None = None,
         nonce: str | None = None,
         experiments: MirroredExperiments | None = None,
+        compares_content: bool = False,
     ) -> None:
         self.source = source
         self.destination = destination
@@ -200,24 +112,18 @@ class RunMirror:
         self.mirrored_runs = MirroredRuns(source, destination, experiments)
         self._tags = tags.DestinationTags(destination.name)
         self._metric_pool = metric_pool
+        self._compares_content = compares_content
         self.logged_models = LoggedModelMirror(
             source, destination, self.mirrored_runs.find_or_create_id
         )
 
-    def mirror(
-        self,
-        source_run: Run,
-        on_written: OnWritten = lambda _, __: None,
-        *,
-        compares_content: bool = False,
-    ) -> MirrorResult:
+    def mirror(self, source_run: Run, on_written: OnWritten = lambda _, __: None) -> MirrorResult:
         """Bring the mirrored run of one source run up to date, and record the result in tags.
 
         Args:
             source_run: Run on the source, as a search returned it.
             on_written: Function that gets "metric_points" or "artifact_bytes" and the amount,
                 after each call that writes.
-            compares_content: Whether files that are there already are compared by content.
 
         Returns:
             The result; an error of this run is in it and not raised.
@@ -233,26 +139,25 @@ class RunMirror:
             return result
         try:
             self.destination.repeat_refused_write(
-                lambda: self._lock_and_mirror(
-                    source_run, result, count, compares_content=compares_content
-                )
+                lambda: self._lock_and_mirror(source_run, result, count)
             )
         except Exception as error:  # noqa: BLE001 - one run that fails stops no other run
             self._record_failure(source_run, result, error)
         return result
 
-    def _lock_and_mirror(
-        self, source_run: Run, result: MirrorResult, count: OnWritten, *, compares_content: bool
-    ) -> None:
+    def _lock_and_mirror(self, source_run: Run, result: MirrorResult, count: OnWritten) -> None:
         previous_lease = Lease.parse(source_run.data.tags.get(tags.LEASE))
-        locked_run, is_new = self.lock(source_run)
-        if locked_run is None:
+        run, is_new = self.lock(source_run)
+        if run is None:
             holder = previous_lease.holder if previous_lease else "another process"
             result.status, result.reason = "locked", f"{holder} mirrors it"
             return
-        self._mirror_locked(
-            locked_run, result, count, is_new=is_new, compares_content=compares_content
-        )
+        for _ in range(_MAX_ROUNDS):
+            if self._mirror_locked(run, result, count, is_new=is_new):
+                return
+            run, is_new = self.source.get_run(run.info.run_id), False
+        result.reason = "the run changes while it is read"
+        self._set_status(run, result)
 
     def lock(self, source_run: Run) -> tuple[Run | None, bool]:
         """Acquire the lease of a run.
@@ -267,107 +172,84 @@ class RunMirror:
         return self.leases.confirm(source_run.info.run_id), is_new
 
     def _mirror_locked(
-        self,
-        run: Run,
-        result: MirrorResult,
-        count: OnWritten,
-        *,
-        is_new: bool,
-        compares_content: bool,
-    ) -> None:
-        for round_number in range(_MAX_ROUNDS):
-            source_run = self._read_source(run)
-            mirrored_run = self._find_or_create(source_run, is_new=is_new and round_number == 0)
-            result.destination_run_id = mirrored_run.run.info.run_id
-            comparison = self._compare(mirrored_run)
-            try:
-                written_run = self._write_missing(
-                    comparison, count, compares_content=compares_content
-                )
-                verified_run = self._verify(written_run)
-            except MlflowException:
-                if self.mirrored_runs.is_mirror(mirrored_run.run.info.run_id, run.info.run_id):
-                    raise
-                # Another process created a mirrored run too, and deleted ours.
-                run = self.source.get_run(run.info.run_id)
-                continue
-            if self._record(verified_run, result):
-                return
-            run = self.source.get_run(run.info.run_id)
-        result.reason = "the run changes while it is read"
-        self._set_status(run, result)
+        self, source_run: Run, result: MirrorResult, count: OnWritten, *, is_new: bool
+    ) -> bool:
+        """Mirror a run as it was read; tell whether this is all, else it is mirrored once more.
 
-    def _read_source(self, run: Run) -> SourceRun:
-        is_terminated = tags.is_terminated(run)
-        copies_files = is_terminated or self.leases.is_abandoned(run.info.run_id)
-        models = logged_models_of_run(self.source, run) if copies_files else []
-        return SourceRun(
-            run=run,
-            models=models,
-            digest=tags.run_digest(run, models),
-            is_terminated=is_terminated,
-            copies_files=copies_files,
-        )
-
-    def _find_or_create(self, source: SourceRun, *, is_new: bool) -> MirroredRun:
-        parent_id = self.mirrored_runs.find_or_create_parent_id(source.run)
-        run = self.mirrored_runs.find_or_create(source.run, is_new=is_new)
-        return MirroredRun(source=source, run=run, parent_id=parent_id)
-
-    def _compare(self, mirrored: MirroredRun) -> RunComparison:
-        source_run = mirrored.source.run
-        run_tags = expected_tags(self.destination, source_run, mirrored.parent_id)
-        if lineage.SOURCE_LIFECYCLE_STAGE in mirrored.run.data.tags:
+        Raises:
+            RunMirrorError: The mirrored run differs although the source run did not change.
+        """
+        run_id = source_run.info.run_id
+        # Azure ML never changes an artifact, so the files of a running run are not copied.
+        copies_files = tags.is_terminated(source_run) or self.leases.is_abandoned(run_id)
+        models = logged_models_of_run(self.source, source_run) if copies_files else []
+        digest = tags.run_digest(source_run, models)
+        parent_id = self.mirrored_runs.find_or_create_parent_id(source_run)
+        run = self.mirrored_runs.find_or_create(source_run, is_new=is_new)
+        result.destination_run_id = run.info.run_id
+        run_tags = expected_tags(self.destination, source_run, parent_id)
+        if lineage.SOURCE_LIFECYCLE_STAGE in run.data.tags:
             # The source run was deleted and then restored.
             run_tags[lineage.SOURCE_LIFECYCLE_STAGE] = source_run.info.lifecycle_stage
-        missing = compare_data(source_run, mirrored.run, run_tags)
-        return RunComparison(mirrored=mirrored, tags=run_tags, missing=missing)
-
-    def _write_missing(
-        self, comparison: RunComparison, count: OnWritten, *, compares_content: bool
-    ) -> WrittenRun:
-        mirrored = comparison.mirrored
-        source_run, run = mirrored.source.run, mirrored.run
-        write_data(self.destination, run.info.run_id, comparison.missing)
-        differences = copy_metrics(
-            self.source,
-            self.destination,
-            source_run,
-            run,
-            metric_pool=self._metric_pool,
-            on_written=partial(count, "metric_points"),
-        )
-        if mirrored.source.copies_files:
-            # A run that was resumed may have written its files once more.
-            is_resumed = (
-                run.data.tags.get(lineage.SOURCE_DIGEST, "none") != "none"
-                and source_run.info.end_time != run.info.end_time
+        missing = compare_data(source_run, run, run_tags)
+        try:
+            write_data(self.destination, run.info.run_id, missing)
+            differences = copy_metrics(
+                self.source,
+                self.destination,
+                source_run,
+                run,
+                metric_pool=self._metric_pool,
+                on_written=partial(count, "metric_points"),
             )
-            options: dict[str, Any] = {
-                "on_written": partial(count, "artifact_bytes"),
-                "compares_content": compares_content or is_resumed,
-            }
-            models = mirrored.source.models
-            differences += self._copy_artifacts(source_run, run, models, options)
-            differences += self.logged_models.mirror_models_of_run(
-                models, source_run, run, **options
-            )
-        self._write_run_info(source_run, run)
-        return WrittenRun(mirrored=mirrored, tags=comparison.tags, differences=differences)
+            if copies_files:
+                differences += self._copy_files(source_run, run, models, count)
+            self._write_run_info(source_run, run)
+            differences += self._remaining_differences(source_run, run.info.run_id, run_tags)
+            latest_run = self.source.get_run(run_id)
+        except MlflowException:
+            if self.mirrored_runs.is_mirror(run.info.run_id, run_id):
+                raise
+            # Another process created a mirrored run too, and deleted ours.
+            return False
+        if not self.leases.has_lease(latest_run):
+            result.status, result.reason = "locked", "another process has taken it over"
+            # That process may have finished before this one created its mirrored run.
+            return self.mirrored_runs.delete_duplicates(latest_run, run, parent_id)
+        if tags.run_digest(latest_run, models) != digest:
+            return False
+        if not self.mirrored_runs.delete_duplicates(latest_run, run, parent_id):
+            return False
+        if differences:
+            raise RunMirrorError("; ".join(differences))
+        result.status = "done" if tags.is_terminated(source_run) else "running"
+        self.destination.store.set_tag(run.info.run_id, RunTag(lineage.SOURCE_DIGEST, digest))
+        self._set_status(latest_run, result)
+        return True
 
-    def _copy_artifacts(
-        self, source_run: Run, run: Run, models: list[Any], options: dict[str, Any]
+    def _copy_files(
+        self, source_run: Run, run: Run, models: list[Any], count: OnWritten
     ) -> list[str]:
-        """Copy the artifacts outside the folders of logged models; return the differences left."""
-        source_files = self.source.artifact_repository(source_run.info.artifact_uri)
-        skipped = model_folders(models, source_run)
-        expected = {
-            path: size
-            for path, size in list_files(source_files).items()
-            if not path.startswith(skipped)
+        """Copy the artifacts and the logged models of a run; return the differences left."""
+        # A run that was resumed may have written its files once more.
+        is_resumed = (
+            run.data.tags.get(lineage.SOURCE_DIGEST, "none") != "none"
+            and source_run.info.end_time != run.info.end_time
+        )
+        options: dict[str, Any] = {
+            "on_written": partial(count, "artifact_bytes"),
+            "compares_content": self._compares_content or is_resumed,
         }
-        destination_files = self.destination.artifact_repository(run.info.artifact_uri)
-        return copy_files(source_files, destination_files, expected, **options)
+        source_files = self.source.artifact_repository(source_run.info.artifact_uri)
+        differences = copy_files(
+            source_files,
+            self.destination.artifact_repository(run.info.artifact_uri),
+            list_files(source_files, model_folders(models, source_run)),
+            **options,
+        )
+        return differences + self.logged_models.mirror_models_of_run(
+            models, source_run, run, **options
+        )
 
     def _write_run_info(self, source_run: Run, run: Run) -> None:
         """Write name, status and end time, if they differ."""
@@ -381,11 +263,12 @@ class RunMirror:
                 old_info.run_id, RunStatus.from_string(info.status), info.end_time, info.run_name
             )
 
-    def _verify(self, written: WrittenRun) -> VerifiedRun:
-        mirrored = written.mirrored
-        source_run = mirrored.source.run
-        run = self.destination.get_run(mirrored.run.info.run_id)
-        missing = compare_data(source_run, run, written.tags)
+    def _remaining_differences(
+        self, source_run: Run, mirrored_id: str, run_tags: dict[str, str]
+    ) -> list[str]:
+        """Return the differences of tags, params, datasets and status, one text each."""
+        run = self.destination.get_run(mirrored_id)
+        missing = compare_data(source_run, run, run_tags)
         names = {
             "tags": [
                 *missing.deleted_tags,
@@ -401,38 +284,7 @@ class RunMirror:
         ]
         if run.info.status != source_run.info.status:
             differences.append(f"status must be {source_run.info.status}: got {run.info.status}")
-        return VerifiedRun(
-            mirrored=mirrored,
-            latest_source_run=self.source.get_run(source_run.info.run_id),
-            differences=written.differences + differences,
-        )
-
-    def _record(self, verified: VerifiedRun, result: MirrorResult) -> bool:
-        """Record the result; tell whether the run is finished, else it is mirrored once more.
-
-        Raises:
-            RunMirrorError: The mirrored run differs although the source run did not change.
-        """
-        source, latest = verified.mirrored.source, verified.latest_source_run
-        if not self.leases.has_lease(latest):
-            result.status, result.reason = "locked", "another process has taken it over"
-            # That process may have finished before this one created its mirrored run.
-            return self.mirrored_runs.delete_duplicates(
-                latest, verified.mirrored.run, verified.mirrored.parent_id
-            )
-        if tags.run_digest(latest, source.models) != source.digest:
-            return False
-        if not self.mirrored_runs.delete_duplicates(
-            latest, verified.mirrored.run, verified.mirrored.parent_id
-        ):
-            return False
-        if verified.differences:
-            raise RunMirrorError("; ".join(verified.differences))
-        result.status = "done" if source.is_terminated else "running"
-        digest = RunTag(lineage.SOURCE_DIGEST, source.digest)
-        self.destination.store.set_tag(verified.mirrored.run.info.run_id, digest)
-        self._set_status(latest, result)
-        return True
+        return differences
 
     def _set_status(self, source_run: Run, result: MirrorResult) -> None:
         status = tags.DONE if result.status == "done" else tags.PENDING

@@ -99,13 +99,17 @@ def mirror_runs(
 
     with ThreadPoolExecutor(_METRIC_THREADS) as metrics, ThreadPoolExecutor(_RUNS_AT_ONCE) as pool:
         experiments = states.experiments if states else None
-        run_mirror = RunMirror(source, destination, metric_pool=metrics, experiments=experiments)
+        run_mirror = RunMirror(
+            source,
+            destination,
+            metric_pool=metrics,
+            experiments=experiments,
+            compares_content=is_full,
+        )
 
         def mirror_one(source_run: Run) -> MirrorResult:
             unchanged = _unchanged_result(source_run, states) if states and not is_full else None
-            return unchanged or run_mirror.mirror(
-                source_run, progress.add, compares_content=is_full
-            )
+            return unchanged or run_mirror.mirror(source_run, progress.add)
 
         def mirror_batch(batch: Iterable[Run], *, waits_for_locks: bool) -> Iterator[MirrorResult]:
             nonlocal failures_in_a_row

@@ -25,6 +25,7 @@ from dbx_aml.azure.workspaces import check_workspace, with_tracking_uri
 from dbx_aml.link.link import Link
 from dbx_aml.link.uris import is_azureml_uri, is_databricks_uri
 from dbx_aml.link.workspace import AmlWorkspace
+from dbx_aml.models.mlflow_client import read_pages
 from dbx_aml.models.mlflow_releases import artifact_repository
 from dbx_aml.models.pages import run_url
 from dbx_aml.tracking.servers import check_tracking_server
@@ -211,21 +212,6 @@ def _use_daemon_threads(repository: ArtifactRepository) -> None:
         elif isinstance(value, ArtifactRepository):
             _use_daemon_threads(value)
     repository._create_thread_pool = create_pool  # type: ignore[method-assign]
-
-
-def read_pages(fetch_page: Callable[[str | None], Any], operation: str) -> Iterator[Any]:
-    """Yield the items of all pages of an MLflow search.
-
-    Args:
-        fetch_page: Call that returns MLflow's `PagedList` for a page token; None is the first page.
-        operation: Name of the call for error messages, for example "runs/search".
-    """
-
-    def fetch_items(token: str | None) -> tuple[Any, str | None]:
-        page = fetch_page(token)
-        return page, page.token
-
-    return paged(fetch_items, operation)
 
 
 def servers_of_link(
