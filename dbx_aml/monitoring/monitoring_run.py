@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dbx_aml._common.chunks import split_chunks
 from dbx_aml._common.creation_mark import creation_tags
 from dbx_aml._common.errors import MonitoringError
 from dbx_aml._common.log import get_logger
@@ -66,8 +67,8 @@ def log_monitoring_run(
     try:
         client = create_client()
         run_id = _find_or_create_run(client, model_run_id, table)
-        for start in range(0, len(metrics), _METRICS_PER_CALL):
-            client.log_batch(run_id, metrics[start : start + _METRICS_PER_CALL])
+        for call_metrics in split_chunks(metrics, _METRICS_PER_CALL):
+            client.log_batch(run_id, call_metrics)
         if page is not None:
             client.log_artifact(run_id, str(page))
         client.set_terminated(run_id)

@@ -21,6 +21,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.utils.rest_utils import MlflowHostCreds, verify_rest_response
 
+from dbx_aml._common.chunks import split_chunks
 from dbx_aml._common.daemon_threads import DaemonThreadPool
 from dbx_aml._common.http import Transfer, paged
 from dbx_aml._common.log import get_logger
@@ -168,9 +169,7 @@ class ArtifactContainer:
             MlflowException: No upload worked within the retry limit. The other files are uploaded
                 nevertheless.
         """
-        paths = list(files)
-        for first in range(0, len(paths), _PATHS_PER_CALL):
-            batch = paths[first : first + _PATHS_PER_CALL]
+        for batch in split_chunks(list(files), _PATHS_PER_CALL):
             uris = self._register(batch)
             if len(uris) < len(batch):
                 self.list_paths()

@@ -21,6 +21,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.utils.search_utils import SearchUtils
 
+from dbx_aml._common.chunks import split_chunks
 from dbx_aml._common.http import paged
 from dbx_aml._common.log import get_logger
 from dbx_aml._common.text import parse_count
@@ -170,9 +171,9 @@ class RunStore(ExperimentStore):
         if overflow:
             self._append_overflow(run_id, overflow)
         calls = zip_longest(
-            _chunks(metrics, _METRICS_PER_CALL),
-            _chunks(params, _PARAMS_PER_CALL),
-            _chunks(tags, _TAGS_PER_CALL),
+            split_chunks(metrics, _METRICS_PER_CALL),
+            split_chunks(params, _PARAMS_PER_CALL),
+            split_chunks(tags, _TAGS_PER_CALL),
             fillvalue=(),
         )
         for call_metrics, call_params, call_tags in calls:
@@ -435,10 +436,6 @@ def _overflow_count(run: Run) -> int:
 def _without_mlflow_3_fields(metric: Metric) -> Metric:
     """Return a metric with only the fields of MLflow 2, which Azure ML knows."""
     return Metric(metric.key, metric.value, metric.timestamp, metric.step)
-
-
-def _chunks(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _split_at_limit(

@@ -21,6 +21,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
+from dbx_aml._common.chunks import split_chunks
 from dbx_aml._common.json_content import parse_json
 from dbx_aml._common.text import parse_count
 
@@ -83,7 +84,7 @@ def document_tags(key: str, document: Mapping[str, Any]) -> dict[str, str]:
     if len(text) > _CHUNK_LENGTH * _MAX_CHUNKS:
         # One long tag, which goes into the overflow of the run.
         return {f"{key}.0": f"1|{text}"}
-    chunks = [text[start : start + _CHUNK_LENGTH] for start in range(0, len(text), _CHUNK_LENGTH)]
+    chunks = split_chunks(text, _CHUNK_LENGTH)
     chunks[0] = f"{len(chunks)}|{chunks[0]}"
     return {f"{key}.{number}": chunk for number, chunk in enumerate(chunks)}
 

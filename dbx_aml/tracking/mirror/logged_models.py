@@ -15,13 +15,14 @@ from typing import Any
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from dbx_aml._common.chunks import split_chunks
 from dbx_aml.models import lineage
 from dbx_aml.models.mlflow_client import read_pages
 from dbx_aml.tracking.azureml.logged_model_values import newest_metrics
 from dbx_aml.tracking.mirror import tags
 from dbx_aml.tracking.mirror.artifacts import copy_files, list_files
 from dbx_aml.tracking.mirror.metric_points import stored_value
-from dbx_aml.tracking.mirror.server import MlflowServer, split
+from dbx_aml.tracking.mirror.server import MlflowServer
 
 _EXPERIMENTS_PER_SEARCH = 100
 
@@ -53,7 +54,7 @@ def models_by_run(
         return models
     condition = None if run_id is None else f"source_run_id = '{run_id}'"
     try:
-        for ids in split(experiment_ids, _EXPERIMENTS_PER_SEARCH):
+        for ids in split_chunks(experiment_ids, _EXPERIMENTS_PER_SEARCH):
             search = partial(server.store.search_logged_models, ids, condition, None, None, None)
             for model in read_pages(search, "logged-models/search"):
                 models.setdefault(model.source_run_id or None, []).append(model)

@@ -8,9 +8,10 @@ from typing import Any
 
 from mlflow.entities import Param, Run, RunTag
 
+from dbx_aml._common.chunks import split_chunks
 from dbx_aml._common.errors import RunMirrorError
 from dbx_aml.tracking.mirror import tags
-from dbx_aml.tracking.mirror.server import MlflowServer, split
+from dbx_aml.tracking.mirror.server import MlflowServer
 
 _ENTRIES_PER_CALL = 100
 
@@ -94,8 +95,9 @@ def write_data(destination: MlflowServer, run_id: str, missing: MissingData) -> 
     # The list of the names is written last: a tag that it does not name is never deleted.
     for name in missing.deleted_tags:
         destination.store.delete_tag(run_id, name)
-    entries = split(missing.params, _ENTRIES_PER_CALL), split(missing.tags, _ENTRIES_PER_CALL)
-    for params, run_tags in zip_longest(*entries, fillvalue=()):
+    param_lists = split_chunks(missing.params, _ENTRIES_PER_CALL)
+    tag_lists = split_chunks(missing.tags, _ENTRIES_PER_CALL)
+    for params, run_tags in zip_longest(param_lists, tag_lists, fillvalue=()):
         destination.store.log_batch(run_id, [], list(params), list(run_tags))
     if missing.datasets:
         destination.store.log_inputs(run_id, datasets=missing.datasets)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
-from typing import Any, TypeVar
+from typing import Any
 
 from mlflow.entities import Experiment, Run, ViewType
 from mlflow.exceptions import MlflowException
@@ -14,6 +14,7 @@ from mlflow.store.tracking.rest_store import RestStore
 from mlflow.tracking._tracking_service.utils import _get_store
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 
+from dbx_aml._common.chunks import split_chunks
 from dbx_aml._common.daemon_threads import DaemonThreadPool
 from dbx_aml._common.errors import MirrorError
 from dbx_aml._common.http import bound_client, paged, send_within
@@ -30,7 +31,6 @@ from dbx_aml.models.mlflow_releases import artifact_repository
 from dbx_aml.models.pages import run_url
 from dbx_aml.tracking.servers import check_tracking_server
 
-Item = TypeVar("Item")
 _EXPERIMENTS_PER_SEARCH = 100
 _RUNS_PER_PAGE = 1000
 _CHECK_TIMEOUT_S = 10.0
@@ -128,7 +128,7 @@ class MlflowServer:
         view_type: int = ViewType.ACTIVE_ONLY,
     ) -> Iterator[Run]:
         """Yield the runs of experiments that match a filter, each experiment's oldest run first."""
-        for ids in split(experiment_ids, _EXPERIMENTS_PER_SEARCH):
+        for ids in split_chunks(experiment_ids, _EXPERIMENTS_PER_SEARCH):
             search = partial(
                 self.store.search_runs,
                 ids,
@@ -144,7 +144,7 @@ class MlflowServer:
         if not self.is_azureml:
             yield from self.search_runs(experiment_ids, "")
             return
-        for ids in split(experiment_ids, _EXPERIMENTS_PER_SEARCH):
+        for ids in split_chunks(experiment_ids, _EXPERIMENTS_PER_SEARCH):
             search = partial(self.store._search_stored_runs, ids, "", _RUNS_PER_PAGE)
             yield from paged(search, "runs/search")
 
@@ -192,12 +192,6 @@ class MlflowServer:
         if page:
             return page.partition("/#/")[0].partition("/ml/")[0]
         return redact_uri(self.tracking_uri)
-
-
-def split(entries: Sequence[Item], size: int) -> Iterator[list[Item]]:
-    """Yield the entries in lists of a size."""
-    for first in range(0, len(entries), size):
-        yield list(entries[first : first + size])
 
 
 def _use_daemon_threads(repository: ArtifactRepository) -> None:

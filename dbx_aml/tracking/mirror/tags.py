@@ -7,6 +7,7 @@ from typing import Any
 
 from mlflow.entities import Run, RunStatus
 
+from dbx_aml._common.chunks import split_chunks
 from dbx_aml.models import lineage
 from dbx_aml.tracking.mirror.metric_points import stored_value
 
@@ -123,8 +124,8 @@ def with_names(expected_tags: Mapping[str, str]) -> dict[str, str]:
     the destination alone.
     """
     names = json.dumps(sorted(expected_tags), ensure_ascii=False)
-    pieces = [names[i : i + _NAMES_LENGTH] for i in range(0, len(names), _NAMES_LENGTH)]
-    return {**expected_tags, **{_names_tag(i): piece for i, piece in enumerate(pieces, 1)}}
+    pieces = enumerate(split_chunks(names, _NAMES_LENGTH), 1)
+    return {**expected_tags, **{_names_tag(number): piece for number, piece in pieces}}
 
 
 def deleted_names(existing_tags: Mapping[str, str], expected_tags: Mapping[str, str]) -> list[str]:
