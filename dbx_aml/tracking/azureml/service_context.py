@@ -6,6 +6,7 @@ registered where azureml-mlflow looks first, so that all of that package uses it
 """
 
 import os
+from dataclasses import replace
 from functools import lru_cache
 from threading import Lock
 from typing import Any
@@ -59,15 +60,11 @@ def service_context_of(uri: str, *known_uris: str | None) -> Any:
     link = connected_link()
     workspace = link.aml_workspace if link is not None else None
     link_uri = workspace.known_tracking_uri if workspace is not None else None
-    identity = (
-        _trusted_host(resource, link_uri, *known_uris),
-        resource.subscription_id,
-        resource.resource_group,
-        resource.kind,
-        resource.name,
-    )
+    host = _trusted_host(resource, link_uri, *known_uris)
+    # One context for all the paths of a workspace.
+    resource = replace(resource, host=host, api="", path="")
     with _lock:
-        return _registered_context(*identity) or _create_context(*identity)
+        return _registered_context(resource) or _create_context(resource)
 
 
 def _trusted_host(resource: AzuremlUri, *known_uris: str | None) -> str:
@@ -89,17 +86,20 @@ def _trusted_host(resource: AzuremlUri, *known_uris: str | None) -> str:
 
 
 @lru_cache(maxsize=64)
-def _create_context(host: str, subscription_id: str, group: str, kind: str, name: str) -> Any:
+def _create_context(resource: AzuremlUri) -> Any:
     arguments: dict[str, Any] = {
-        "subscription_id": subscription_id,
-        "resource_group_name": group,
-        "host_url": f"https://{host}",
-        "cloud": _cloud_of_host(host),
+        "subscription_id": resource.subscription_id,
+        "resource_group_name": resource.resource_group,
+        "host_url": f"https://{resource.host}",
+        "cloud": _cloud_of_host(resource.host),
     }
-    if kind == "registries":
-        return RegistryServiceContext(registry_name=name, auth=LinkCredential(), **arguments)
-    uris = _context_uris(host, _scope(subscription_id, group, kind, name))
-    context = ServiceContext(workspace_name=name, auth=LinkCredential(uris[0]), **arguments)
+    if resource.kind == "registries":
+        return RegistryServiceContext(
+            registry_name=resource.name, auth=LinkCredential(), **arguments
+        )
+    uris = _context_uris(resource)
+    auth = LinkCredential(uris[0])
+    context = ServiceContext(workspace_name=resource.name, auth=auth, **arguments)
     for uri in uris:
         _AzureMLServiceContextLoader.add_service_context(uri, context)
     return context
@@ -129,24 +129,21 @@ def shared_registry_context(host: str, name: str) -> Any:
     )
 
 
-def _registered_context(host: str, subscription_id: str, group: str, kind: str, name: str) -> Any:
+def _registered_context(resource: AzuremlUri) -> Any:
     """Return the context that another library, for example the SDK, has registered; else None."""
-    for uri in _context_uris(host, _scope(subscription_id, group, kind, name)):
+    for uri in _context_uris(resource):
         if _AzureMLServiceContextLoader.has_service_context(uri):
             return _AzureMLServiceContextLoader.get_service_context(uri)
     return None
 
 
-def _scope(subscription_id: str, group: str, kind: str, name: str) -> str:
-    return (
-        f"/subscriptions/{subscription_id}/resourceGroups/{group}"
-        f"/providers/Microsoft.MachineLearningServices/{kind}/{name}"
-    )
-
-
-def _context_uris(host: str, scope: str) -> list[str]:
+def _context_uris(resource: AzuremlUri) -> list[str]:
     """Return the URIs under which a context is registered: the SDK's and the portal's."""
-    return [f"azureml://{host}/mlflow/{version}{scope}" for version in ("v2.0", "v1.0")]
+    scope = (
+        f"/subscriptions/{resource.subscription_id}/resourceGroups/{resource.resource_group}"
+        f"/providers/Microsoft.MachineLearningServices/{resource.kind}/{resource.name}"
+    )
+    return [f"azureml://{resource.host}/mlflow/{version}{scope}" for version in ("v2.0", "v1.0")]
 
 
 def _cloud_of_host(host: str) -> Any:

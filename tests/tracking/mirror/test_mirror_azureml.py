@@ -254,7 +254,7 @@ def test_killed_programs_and_their_children_lose_nothing(servers: DualServers) -
             mlflow.log_metric("m", 1)
             with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
                 list(pool.map(child, ["forked 1", "forked 22"]))
-            joblib.Parallel(2)(joblib.delayed(child)(name) for name in ["loky 1", "loky 22"])
+            joblib.Parallel(2)([joblib.delayed(child)("loky 1")])
             # Its processes would keep this program's output open.
             get_reusable_executor().shutdown(wait=True)
         mlflow.start_run(run_name="exit")
@@ -275,7 +275,7 @@ def test_killed_programs_and_their_children_lose_nothing(servers: DualServers) -
         # The live mirror is writing the first points.
         servers.azureml.wait_for(path="runs/log-batch")
         killed.send_signal(signal.SIGKILL)
-    names = {"parent", "forked 1", "forked 22", "loky 1", "loky 22", "exit", "sigkill"}
+    names = {"parent", "forked 1", "forked 22", "loky 1", "exit", "sigkill"}
     statuses = servers.statuses(path)
     assert set(statuses) == names
     assert set(statuses.values()) <= {"pending", "done"}
@@ -302,22 +302,24 @@ def test_the_runs_of_an_autologged_sweep_hang_together_at_the_destination(
         from sklearn.model_selection import GridSearchCV
         mlflow.sklearn.autolog(max_tuning_runs=None)
         X, y = load_iris(return_X_y=True, as_frame=True)
-        grid = {"C": [2.0 ** i for i in range(5)], "fit_intercept": [True, False]}
+        grid = {"C": [1.0, 2.0], "fit_intercept": [True, False]}
         GridSearchCV(LogisticRegression(max_iter=5), grid, cv=2).fit(X, y)
         """,
+        # Else MLflow loads each model in a process of its own, to find its packages.
+        MLFLOW_REQUIREMENTS_INFERENCE_TIMEOUT="1",
     )
 
     counts = servers.mirror("--experiment", path)
 
     assert set(counts) <= {"done"}, counts
-    servers.assert_equal(path, 11)
+    servers.assert_equal(path, 5)
     source, destination = servers.contents(path)
     parents = [run["parent"] for run in destination.values()]
     (sweep,) = {parent for parent in parents if parent}
-    assert parents.count(sweep) == 10
+    assert parents.count(sweep) == 4
     assert {"best_estimator", "model"} <= set(destination[sweep]["models"]), source[sweep]["models"]
     assert destination[sweep]["params"]["best_C"]
-    assert servers.mirror("--experiment", path, "--include-unmarked") == {"done": 11}
+    assert servers.mirror("--experiment", path, "--include-unmarked") == {"done": 5}
 
 
 def test_two_programs_and_a_job_share_an_experiment_and_mix_up_nothing(
@@ -326,9 +328,9 @@ def test_two_programs_and_a_job_share_an_experiment_and_mix_up_nothing(
     path = "/Users/ana@contoso.com/two"
     program = _PRELUDE + dedent(
         """
-        for number in range(5):
+        for number in range(3):
             with mlflow.start_run(run_name=f"{sys.argv[3]} {number}"):
-                for step in range(20):
+                for step in range(5):
                     mlflow.log_metric("loss", number + step / 7, step=step)
                 mlflow.log_text(sys.argv[3], "user.txt")
         """
@@ -344,11 +346,11 @@ def test_two_programs_and_a_job_share_an_experiment_and_mix_up_nothing(
 
     servers.mirror("--experiment", path)
 
-    servers.assert_equal(path, 10)
+    servers.assert_equal(path, 6)
     assert set(servers.statuses(path).values()) == {"done"}
     _, destination = servers.contents(path)
-    assert destination["ana 3"]["artifacts"].keys() == {"user.txt"}
-    assert destination["ana 3"]["artifacts"] != destination["ben 3"]["artifacts"]
+    assert destination["ana 2"]["artifacts"].keys() == {"user.txt"}
+    assert destination["ana 2"]["artifacts"] != destination["ben 2"]["artifacts"]
 
 
 def test_watch_goes_on_after_an_outage_until_ctrl_c(servers: DualServers) -> None:
@@ -486,14 +488,14 @@ def test_in_mode_aml_the_runs_of_azure_ml_are_mirrored_to_databricks(
 
 
 @pytest.mark.parametrize(
-    ("megabytes", "metric_points"),
+    ("megabytes", "metric_points", "max_megabytes"),
     [
-        (300, 20_000),
-        pytest.param(1024, 1_000_000, marks=[pytest.mark.nightly, pytest.mark.timeout(1800)]),
+        (128, 3000, 64),
+        pytest.param(1024, 1_000_000, 200, marks=[pytest.mark.nightly, pytest.mark.timeout(1800)]),
     ],
 )
 def test_a_large_artifact_and_many_points_are_never_whole_in_memory(
-    servers: DualServers, tmp_path: Path, megabytes: int, metric_points: int
+    servers: DualServers, tmp_path: Path, megabytes: int, metric_points: int, max_megabytes: int
 ) -> None:
     path = f"/Users/ana@contoso.com/{megabytes} megabytes"
     servers.create_runs(path, 1, metric_points=metric_points, files=0)
@@ -522,5 +524,5 @@ finally:
     )
 
     assert finished.returncode == 0, finished.stderr
-    assert float(finished.stdout.split()[-1]) < 200
+    assert float(finished.stdout.split()[-1]) < max_megabytes
     servers.assert_equal(path, 1)
