@@ -33,12 +33,7 @@ def run() -> list[Figure]:
     figures = []
     for kind in ("linear", "lightgbm"):
         uri = model(kind)
-        own_s, local_s = medians(
-            lambda uri=uri: measure_dbx_aml(spark, uri, many, "out_own", environment="model"),
-            lambda uri=uri: measure_dbx_aml(spark, uri, many, "out_local"),
-        )
-        name, is_near = f"{kind}, {ROWS // 1_000_000}M rows", own_s <= 1.3 * local_s
-        figures.append(Figure(name, own_s, local_s, "local", "at most 1.30x", is_near))
+        figures += _against_local(spark, kind, many)
         own_s, served_s = medians(
             lambda uri=uri: measure_dbx_aml(spark, uri, few, "out_own", environment="model"),
             lambda uri=uri: _with_model_server(spark, uri, few),
@@ -46,6 +41,29 @@ def run() -> list[Figure]:
         name, is_faster = f"{kind}, {FEW_ROWS:,} rows", served_s >= 5 * own_s
         figures.append(Figure(name, own_s, served_s, "`env_manager='uv'`", "5x faster", is_faster))
     return figures
+
+
+def _against_local(spark: SparkSession, kind: str, table: str) -> list[Figure]:
+    """Measure two jobs in the model's environment, then two with this machine's packages.
+
+    The first job of an environment starts its processes; the next one finds them.
+    """
+
+    def own() -> None:
+        measure_dbx_aml(spark, model(kind), table, "out_own", environment="model")
+
+    def local() -> None:
+        measure_dbx_aml(spark, model(kind), table, "out_local")
+
+    first_own_s, next_own_s, first_local_s, next_local_s = medians(own, own, local, local)
+    pairs = {"first": (first_own_s, first_local_s), "next": (next_own_s, next_local_s)}
+    return [
+        Figure(
+            f"{kind}, {ROWS // 1_000_000}M rows, {name} job", own_s, local_s, "local",
+            "at most 1.30x", own_s <= 1.3 * local_s,
+        )
+        for name, (own_s, local_s) in pairs.items()
+    ]  # fmt: skip
 
 
 def _with_model_server(spark: SparkSession, uri: str, table: str) -> None:

@@ -121,7 +121,8 @@ def score_table(
         max_quarantined_rows: Count or percentage, for example 100 or "1%".
         environment: Packages and Python that the model runs with: "local" for this machine's,
             "model" for the model's own, "auto" for the model's own if this machine's differ in
-            something that the model's flavor depends on.
+            something that the model's flavor depends on. It is decided for each model: for the
+            challenger and the models of segments, too.
         price_per_core_hour: Price of an hour of one core, for the cost in the plan of a dry run.
         rescore: Whether to score a batch again whose rows were removed, or whose batch id named
             other rows, in its place. For write_mode "incremental": whether a new checkpoint scores
