@@ -78,7 +78,12 @@ def choose_partitions(bound: BoundRequest, frame: DataFrame) -> Partitioning:
         size_bytes = size_in_bytes(frame.sparkSession, frame)
     if size_bytes is None:
         return Partitioning()
-    arrow_rows = plan.arrow_rows(size_bytes, cores, len(bound.model_udf.bound_columns))
+    arrow_rows = plan.arrow_rows(
+        size_bytes,
+        cores,
+        len(bound.model_udf.bound_columns),
+        has_segments=segments is not None,
+    )
     if plan.may_shuffle(cores, size_bytes):
         files = len(frame.inputFiles())
         if 0 < files < cores:

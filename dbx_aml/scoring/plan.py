@@ -32,6 +32,8 @@ _BYTES_PER_TASK = 8 << 20
 # Rows that Arrow hands over at once: Spark's default, and the number above which nothing is gained.
 DEFAULT_ARROW_ROWS, _MAX_ARROW_ROWS = 10_000, 50_000
 _ARROW_BATCHES_PER_TASK = 16
+# Each batch is split into the rows of each segment: fewer batches make fewer calls of the models.
+_MAX_SEGMENT_ARROW_ROWS, _SEGMENT_BATCHES_PER_TASK = 200_000, 4
 _BYTES_PER_VALUE = 8
 # Measured with a model that costs nothing: a job without rows, and a core's time to read a value,
 # hand it to Python and back, or write it.
@@ -146,7 +148,7 @@ def merged_partitions(size_bytes: int, cores: int) -> int:
     return max(cores, -(-size_bytes // _BYTES_PER_TASK))
 
 
-def arrow_rows(size_bytes: int, cores: int, columns: int) -> int:
+def arrow_rows(size_bytes: int, cores: int, columns: int, *, has_segments: bool = False) -> int:
     """Return how many rows Arrow hands to the model at once.
 
     Each such batch costs a few milliseconds, whatever is in it. A task still gets several, so
@@ -156,10 +158,13 @@ def arrow_rows(size_bytes: int, cores: int, columns: int) -> int:
         size_bytes: Estimated bytes of the input.
         cores: Tasks that run at once.
         columns: Input columns of the model.
+        has_segments: Whether each segment of the rows has its model.
     """
-    bytes_per_batch = size_bytes // cores // _ARROW_BATCHES_PER_TASK
-    rows = bytes_per_batch // (_BYTES_PER_VALUE * max(columns, 1))
-    return max(DEFAULT_ARROW_ROWS, min(rows, _MAX_ARROW_ROWS))
+    most, batches = _MAX_ARROW_ROWS, _ARROW_BATCHES_PER_TASK
+    if has_segments:
+        most, batches = _MAX_SEGMENT_ARROW_ROWS, _SEGMENT_BATCHES_PER_TASK
+    rows = size_bytes // cores // batches // (_BYTES_PER_VALUE * max(columns, 1))
+    return max(DEFAULT_ARROW_ROWS, min(rows, most))
 
 
 @dataclass(frozen=True, kw_only=True)

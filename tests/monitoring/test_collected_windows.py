@@ -53,7 +53,6 @@ def endpoint(spark, tmp_path):
     return Endpoint(spark, tmp_path)
 
 
-@pytest.mark.connect
 def test_days_of_the_files_are_windows_and_a_later_run_computes_only_new_ones(endpoint):
     endpoint.collect("2024/05/01/23", (1.0, "UA"), (2.0, None))
     endpoint.collect("2024/05/02/00", (7.0, "AA"))

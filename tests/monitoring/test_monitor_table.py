@@ -94,7 +94,6 @@ def test_the_profile_is_the_one_of_pandas(spark, tables):
     assert result.rows == 104
 
 
-@pytest.mark.connect
 def test_drift_is_computed_against_the_baseline_and_the_batch_before(
     spark, tables, few_rows, tmp_path
 ):
@@ -218,7 +217,6 @@ def test_another_baseline_replaces_the_kept_baseline(spark, tables):
     assert tables.drift()[BATCHES[0], "x", "BASELINE"].avg_delta == -3
 
 
-@pytest.mark.connect
 def test_days_of_a_time_column_are_windows(spark, tables):
     tables.write([(1.0,)] * 3, "x double")
     days = [datetime(2024, 2, 28, hour, tzinfo=UTC) + timedelta(days=hour % 2) for hour in range(5)]
@@ -323,7 +321,6 @@ def test_columns_without_a_baseline_are_named_and_compared_with_the_batch_before
     assert rows[BATCHES[1], "y", "BASELINE"].population_stability_index == 0
 
 
-@pytest.mark.connect
 def test_every_type_of_a_value_is_monitored(spark, tables):
     columns = "a date, b decimal(10, 2), c boolean, d timestamp, e double, f bigint, g array<int>"
     now = datetime(2024, 5, 1, tzinfo=UTC)
@@ -403,7 +400,6 @@ def test_the_window_after_a_changed_or_gone_one_is_compared_again(starts, change
     assert windows_to_compare(starts, changed, gone) == expected
 
 
-@pytest.mark.connect
 def test_labels_that_come_later_fill_older_windows(spark, tables, tmp_path):
     columns = "id int, prediction double, _challenger struct<prediction: double>"
     tables.write([(number, float(number), (0.0,)) for number in range(4)], columns)

@@ -55,6 +55,11 @@ def test_a_batch_grows_with_a_tasks_data_and_shrinks_with_the_columns(
     assert plan.arrow_rows(size_bytes, cores, columns) == rows
 
 
+def test_a_batch_that_is_split_by_segment_has_more_rows():
+    assert plan.arrow_rows(88 << 20, 2, 10, has_segments=True) == 144_179
+    assert plan.arrow_rows(1 << 40, 2, 10, has_segments=True) == 200_000
+
+
 def test_a_batch_id_changes_with_everything_that_changes_the_rows_and_with_nothing_else():
     base = {"input_table": "t", "input_version": 3, "model_uri": "models:/m/1", "row_filter": None}
     same = dict(reversed(base.items()))

@@ -42,7 +42,6 @@ def exists(table):
     return Path(table.split("`")[1]).exists()
 
 
-@pytest.mark.connect
 def test_scoring_matches_columns_by_name_not_by_position(spark, view, score, xy_model):
     frame = spark.createDataFrame([(1.0, "a", 2.0)], "y double, note string, x double")
     result = score(xy_model, view(frame))
@@ -501,7 +500,7 @@ def test_large_integers_stay_exact_beside_a_null(spark, view, score, tmp_path):
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param("struct", marks=pytest.mark.connect),
+        "struct",
         *(
             pytest.param(kind, marks=pytest.mark.slow)
             for kind in ("string", "array", "double", "bigint", "boolean")
@@ -603,7 +602,6 @@ def test_dates_times_and_decimals_reach_the_model_as_they_are(spark, view, score
     ]
 
 
-@pytest.mark.connect
 @pytest.mark.slow
 def test_a_timestamp_is_the_wall_time_of_the_session_in_every_zone(spark, view, score, tmp_path):
     example = pd.DataFrame({"at": [pd.Timestamp("2013-10-27")] * 2})
