@@ -22,7 +22,6 @@ from tests.support.databricks.boot import leaves_marker
 from tests.support.isolation import isolate_from_machine
 from tests.support.node.index import serve
 from tests.support.node.runtime import write_additions, write_plugin
-from tests.support.shared_jvm import SharedJvm
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -32,7 +31,6 @@ WORKSPACE_FOLDER = ".dbx_aml/files/Workspace/Users/ana@contoso.com/dbx-aml/noteb
 PROXIES = {name: text for name, text in os.environ.items() if name.lower().endswith("_proxy")}
 # Variables that only a program of a page needs.
 _OWN_VARIABLES = ("PATH", "PYTHONPATH", "STAND_IN_WHEELS")
-STARTS_SPARK = re.compile(r"dbx-aml (score|monitor|batches|notebook|clean)|pytest")
 # Reads one block of Python after the other, as JSON lines, and ends each with a NUL.
 INTERPRETER = """
 import json, sys
@@ -68,7 +66,6 @@ class Reader:
         self._environment = environment
         self._errors = (folder / "stderr.txt").open("w+")
         self._python: subprocess.Popen[str] | None = None
-        self._jvm: SharedJvm | None = None
         self.output = ""
 
     def run(self, block: Block) -> None:
@@ -89,15 +86,10 @@ class Reader:
         if self._python is not None:
             self._python.communicate(timeout=60)
             assert self._python.returncode == 0, self._stderr()
-        if self._jvm is not None:
-            self._jvm.close()
         self._errors.close()
 
     def _run_shell(self, text: str) -> None:
         environment = self._environment
-        if STARTS_SPARK.search(text):
-            self._jvm = self._jvm or SharedJvm(self._folder, environment)
-            environment = {**environment, **self._jvm.variables}
         if "dbx-aml endpoint try" in text:
             environment = self._machine_environment()
         submitted = re.search(r"dbx-aml job submit (\S+)/", text)
@@ -111,8 +103,6 @@ class Reader:
         failure = f"{text}\n{done.stdout}\n{self._stderr()}"
         assert done.returncode == 0, failure
         self.output += done.stdout
-        if self._jvm is not None:
-            self._jvm.stop_spark()
 
     def _machine_environment(self) -> dict[str, str]:
         """Variables with the package index of this machine, not with the stand-ins."""

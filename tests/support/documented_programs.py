@@ -71,7 +71,6 @@ def dbx_aml(*arguments: str) -> None:
     from dbx_aml.cluster.node.requirements import WheelHash
     from dbx_aml.cluster.resolve import Wheel
     from dbx_aml.cluster.runtimes import Runtime
-    from dbx_aml.local.spark import active_session
 
     entries = [
         str(WheelHash(name=wheel.name, version=wheel.version, sha256=sha256(file)))
@@ -80,13 +79,7 @@ def dbx_aml(*arguments: str) -> None:
     ]
     Runtime.list_lines = property(lambda _: entries)  # type: ignore[assignment, method-assign]
     sys.argv = ["dbx-aml", *arguments]
-    try:
-        sys.exit(main())
-    finally:
-        # The next command of the block may use the same Java process.
-        spark = active_session() if "pyspark" in sys.modules else None
-        if spark is not None:
-            spark.stop()
+    sys.exit(main())
 
 
 def _read_yaml(file: Path) -> dict:
