@@ -112,7 +112,7 @@ class RunMirror:
         self.mirrored_runs = MirroredRuns(source, destination, experiments)
         self._tags = tags.DestinationTags(destination.name)
         self._metric_pool = metric_pool
-        self._compares_content = compares_content
+        self.compares_content = compares_content
         self.logged_models = LoggedModelMirror(
             source, destination, self.mirrored_runs.find_or_create_id
         )
@@ -238,7 +238,7 @@ class RunMirror:
         )
         options: dict[str, Any] = {
             "on_written": partial(count, "artifact_bytes"),
-            "compares_content": self._compares_content or is_resumed,
+            "compares_content": self.compares_content or is_resumed,
         }
         source_files = self.source.artifact_repository(source_run.info.artifact_uri)
         differences = copy_files(

@@ -132,7 +132,7 @@ def mirror_runs(
                 states.experiments.update_name(experiment_id)
         yield from mirror_batch(count(runs), waits_for_locks=True)
         if states:
-            yield from _mirror_models_without_run(run_mirror, states, compares_content=is_full)
+            yield from _mirror_models_without_run(run_mirror, states)
         while run_mirror.mirrored_runs.newly_marked_ids:
             marked_ids = set(run_mirror.mirrored_runs.newly_marked_ids)
             run_mirror.mirrored_runs.newly_marked_ids = []
@@ -167,9 +167,7 @@ def _unchanged_result(source_run: Run, states: RunStates) -> MirrorResult | None
     return None
 
 
-def _mirror_models_without_run(
-    run_mirror: RunMirror, states: RunStates, *, compares_content: bool
-) -> Iterator[MirrorResult]:
+def _mirror_models_without_run(run_mirror: RunMirror, states: RunStates) -> Iterator[MirrorResult]:
     """Mirror the logged models without a run, of experiments that the destination has."""
     for model in states.models.get(None, []):
         experiment = states.experiments.find_active(model.experiment_id)
@@ -182,9 +180,7 @@ def _mirror_models_without_run(
             _mirror_model, run_mirror, states, model, experiment.experiment_id, result
         )
         try:
-            run_mirror.destination.repeat_refused_write(
-                partial(mirror_model, compares_content=compares_content)
-            )
+            run_mirror.destination.repeat_refused_write(mirror_model)
         except Exception as error:  # noqa: BLE001 - one model that fails stops no other model
             result.status = "pending" if is_retryable(error) else "failed"
             result.error, result.reason = error, one_line(error)
@@ -197,14 +193,12 @@ def _mirror_model(
     model: Any,
     experiment_id: str,
     result: MirrorResult,
-    *,
-    compares_content: bool,
 ) -> None:
     """Bring the copy of a logged model without a run up to date, and set the result."""
     copied_model = states.copies_without_run(experiment_id).get(model.model_id)
     if (
         copied_model
-        and not compares_content
+        and not run_mirror.compares_content
         and not different_values(model, copied_model, run_mirror.destination)
     ):
         result.status = "unchanged"
@@ -215,7 +209,7 @@ def _mirror_model(
         copied_model,
         experiment_id,
         None,
-        compares_content=compares_content,
+        compares_content=run_mirror.compares_content,
         on_written=written.append,
     )
     result.artifact_bytes += sum(written)
