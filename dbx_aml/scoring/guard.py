@@ -254,10 +254,14 @@ class _Original:
 
 def _is_nested(column: pd.Series) -> bool:
     """Return whether a column holds values that a model can change in place."""
+    return isinstance(first_object(column), (dict, list, np.ndarray))
+
+
+def first_object(column: pd.Series) -> Any:
+    """Return the first value of a column of Python objects that is not None, else None."""
     if column.dtype != object:
-        return False
-    first = next((value for value in column if value is not None), None)
-    return isinstance(first, (dict, list, np.ndarray))
+        return None
+    return next((value for value in column if value is not None), None)
 
 
 def _split_failing_rows(

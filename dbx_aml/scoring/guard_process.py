@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from .guard import QUARANTINED, REASON, Limits
+from .guard import QUARANTINED, REASON, Limits, first_object
 
 # The package that the guard travels as; its modules import each other relatively.
 GUARD_PACKAGE = "dbx_aml_guard"
@@ -247,9 +247,7 @@ def _receive_bytes(channel: socket.socket, length: int) -> bytearray:
 
 def _needs_pickle(column: pd.Series) -> bool:
     """Return whether Arrow would change the values: dictionaries, lists, and arrays of objects."""
-    if column.dtype != object:
-        return False
-    value = next((value for value in column if value is not None), None)
+    value = first_object(column)
     if isinstance(value, np.ndarray):
         return value.dtype.kind not in "bif"
     return isinstance(value, (dict, list, tuple))
