@@ -19,7 +19,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
-from dbx_aml._common.deadline import call_within, start_in_thread
+from dbx_aml._common.deadline import call_within, seconds_left, start_in_thread
 from dbx_aml._common.errors import (
     DbxAmlError,
     ServiceError,
@@ -310,6 +310,7 @@ class _BoundedRequest:
         """Return the answer; raise a `NoAnswerError` after only temporary failures."""
         import requests
 
+        timeout_s = min(policy.timeout_s, seconds_left(), _LONGEST_TIMEOUT_S)
         try:
             return call_with_retries(
                 self._attempt,
@@ -325,7 +326,7 @@ class _BoundedRequest:
         cause = self._last_cause
         if self._last_response is None:
             if cause is None or isinstance(cause, TimeoutError | requests.Timeout):
-                problem = f"no answer in {min(policy.timeout_s, _LONGEST_TIMEOUT_S):.1f} s"
+                problem = f"no answer in {timeout_s:.1f} s"
             else:
                 problem = root_cause(cause)
             raise self._unavailable(problem)
@@ -489,8 +490,16 @@ def _endless_list(operation: str, problem: str) -> ServiceError:
 
 
 def root_cause(error: BaseException) -> str:
-    """Return the cause at the end of a chain of network errors, in a few words."""
+    """Return the cause at the end of a chain of network errors, in a few words.
+
+    A host that is slow has one text, whether its connection or our own deadline ended the wait.
+    """
+    import requests
+    from urllib3.exceptions import ReadTimeoutError
+
     while True:
+        if isinstance(error, TimeoutError | requests.Timeout | ReadTimeoutError):
+            return "no answer in time"
         reason = getattr(error, "reason", None)
         first = error.args[0] if error.args else None
         cause = next((item for item in (reason, first) if isinstance(item, BaseException)), None)

@@ -164,8 +164,6 @@ def _request_failure(
             f"{label}: the proxy does not let it through ({cause})",
             f"let the proxy pass {address}, or add the host to NO_PROXY",
         )
-    if isinstance(error.cause, TimeoutError | requests.Timeout):
-        cause = "no answer in time"
     if proxy:
         return failed(f"{label}: {cause}", f"let the proxy pass {address}")
     return failed(f"{label}: {cause}", f"open the network to {address}, or set HTTPS_PROXY")

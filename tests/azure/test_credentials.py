@@ -61,8 +61,8 @@ def credential_error(timeout_s: float = TOKEN_TIMEOUT_S, **link_fields: Any) -> 
     started = time.monotonic()
     with pytest.raises(CredentialError) as caught:
         get_credential(Link(**link_fields)).verify(timeout_s)
-    # Five seconds more for a slow machine.
-    assert time.monotonic() - started < timeout_s + 5
+    # Without a limit this would not end.
+    assert time.monotonic() - started < timeout_s + 20
     assert caught.value.__cause__ is caught.value.__context__ is None
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -375,7 +375,7 @@ def test_threads_that_wait_for_one_request_all_end_at_its_deadline(
     started = time.monotonic()
     with ThreadPoolExecutor(4) as pool:
         lines = list(pool.map(request_token, range(4)))
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 20
     assert all("must give a token" in line for line in lines)
 
 

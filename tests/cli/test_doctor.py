@@ -110,8 +110,8 @@ def test_black_holes_end_in_time_and_no_secret_is_written(
     process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
-    # Six seconds, and as many again for a slow machine.
-    assert time.monotonic() - started < 12
+    # Without a limit this would not end.
+    assert time.monotonic() - started < 60
     checks = json.loads(process.stdout)["checks"]
     assert {"token", "tracking host", "Databricks user", "Databricks host"} <= {
         check["check"] for check in checks if check["status"] == "failed"

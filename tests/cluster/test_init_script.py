@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import psutil
 import pytest
@@ -221,17 +221,13 @@ def test_a_wheelhouse_prepares_a_node_without_a_network_and_without_writing_a_se
     assert not any(secret in text for text in texts)
 
 
-def test_a_second_run_changes_nothing_within_a_second(
-    prepared_node: Node, shared_wheelhouse: Path
-) -> None:
+def test_a_second_run_changes_nothing(prepared_node: Node, shared_wheelhouse: Path) -> None:
     def modification_times() -> dict[Path, int]:
         files = (file for file in prepared_node.home.rglob("*") if file.is_file())
         return {file: file.stat().st_mtime_ns for file in files}
 
     times = modification_times()
-    started = time.monotonic()
     result = prepared_node.run(with_wheelhouse(shared_wheelhouse))
-    assert time.monotonic() - started < 1
     assert (result.exit_code, len(result.lines)) == (0, 1)
     assert result.last_line.startswith("nothing to do")
     assert modification_times() == times
@@ -597,11 +593,18 @@ def test_a_byte_order_mark_in_the_list_is_no_part_of_it(node: Node, wheelhouse: 
 
 
 @pytest.fixture
-def dripping_index() -> Iterator[str]:
+def index_asked() -> Event:
+    """Set once the dripping index has got a request."""
+    return Event()
+
+
+@pytest.fixture
+def dripping_index(index_asked: Event) -> Iterator[str]:
     """A package index that sends a byte each tenth of a second."""
 
     class Drip(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            index_asked.set()
             self.send_response(200)
             self.send_header("Content-Length", "100000")
             self.end_headers()
@@ -647,18 +650,20 @@ def test_the_script_ends_within_its_time_whatever_hangs(
     variables = {**hang(node, dripping_index), "DBX_AML_INIT_TIMEOUT_S": "3"}
     started = time.monotonic()
     result = node.run(variables)
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 30
     assert_failed_and_unchanged(node, result, "the init script must end within 3 s")
 
 
 @pytest.mark.slow
-def test_a_signal_ends_the_script_with_a_clean_node(node: Node, dripping_index: str) -> None:
+def test_a_signal_ends_the_script_with_a_clean_node(
+    node: Node, dripping_index: str, index_asked: Event
+) -> None:
     script = subprocess.Popen(
         node.command(), env=node.environment(hang_in_index(node, dripping_index)), stderr=-1
     )
-    time.sleep(1.5)
+    assert index_asked.wait(60)
     script.terminate()
-    script.communicate(timeout=10)
+    script.communicate(timeout=60)
     assert node.marker.status == "failed"
     assert node.has_only_runtime_packages()
 

@@ -36,7 +36,7 @@ def test_folders_without_a_commit_stay_while_another_job_runs(tmp_path: Path) ->
     lock = os.open(tmp_path / ".lock", os.O_RDWR)
     start = time.monotonic()
     move_uncommitted_folders(tmp_path, lock, wait_s=0.3)
-    assert 0.3 <= time.monotonic() - start < 3
+    assert 0.3 <= time.monotonic() - start < 20
     assert (warehouse / "killed").exists()
     os.close(other_job)
     move_uncommitted_folders(tmp_path, lock, wait_s=0)

@@ -31,7 +31,7 @@ def test_a_server_that_asks_to_wait_for_an_hour_is_one_error_at_once(
     started = time.monotonic()
     with pytest.raises(ServiceUnavailableError, match="429, which asks to wait 3600 s") as caught:
         client.search_experiments()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     assert len(server.requests) == 1
     assert "\n" not in str(caught.value)
 
@@ -44,7 +44,7 @@ def test_a_server_that_drips_its_answer_is_left_at_the_end_of_the_time(
     started = time.monotonic()
     with pytest.raises(ServiceUnavailableError, match=r"host 127\.0\.0\.1 must answer"):
         client.get_run("0" * 32)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
 
 
 def test_a_server_that_recovers_is_asked_again(server: ScriptedServer) -> None:

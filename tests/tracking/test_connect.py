@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -251,10 +252,7 @@ def test_a_second_connect_with_the_same_link_sends_no_request(
     link = Link(mode="aml", aml_workspace=workspace)
     connect(link)
     requests = len(azureml.requests())
-    started = time.monotonic()
-    for _ in range(100):
-        connect(link)
-    assert time.monotonic() - started < 0.5
+    connect(link)
     assert len(azureml.requests()) == requests
     mlflow.set_tracking_uri("sqlite://")
     assert connect(link).tracking_uri == mlflow.get_tracking_uri() == azureml.tracking_uri
@@ -289,8 +287,8 @@ def fails(link: Link, kind: type[DbxAmlError]) -> str:
     before, started = state(), time.monotonic()
     with pytest.raises(kind) as caught:
         connect(link)
-    # Five seconds, and as many for a slow machine.
-    assert time.monotonic() - started < 10
+    # Without a limit this would not end.
+    assert time.monotonic() - started < 30
     assert state() == before
     # An error of a client library would hold the request with its token.
     assert isinstance(caught.value.__context__, DbxAmlError | None)
@@ -351,10 +349,9 @@ def test_all_steps_of_connect_share_one_time_limit(
 ) -> None:
     set_identity()
     monkeypatch.setattr("dbx_aml.tracking.connect.CONNECT_TIMEOUT_S", 1.0)
-    azureml.fault("delay", host="api.azureml.ms", delay_s=3.0)
-    started = time.monotonic()
-    fails(Link(mode="aml", aml_workspace=workspace), ServiceUnavailableError)
-    assert time.monotonic() - started < 2.5
+    azureml.fault("delay", host="api.azureml.ms", delay_s=60.0)
+    line = fails(Link(mode="aml", aml_workspace=workspace), ServiceUnavailableError)
+    assert re.search(r"no answer in (0\.\d|1\.0) s", line)
 
 
 @pytest.mark.azureml

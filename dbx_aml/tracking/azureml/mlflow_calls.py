@@ -163,8 +163,7 @@ def send_request(
                     **content,
                 )
         except NoAnswerError as error:
-            is_late = isinstance(error.cause, TimeoutError)
-            problem = str(error.cause) if is_late else root_cause(error.cause or error)
+            problem = root_cause(error.cause or error)
             if not is_idempotent:
                 raise AnswerLostError(problem) from error
             raise TemporaryError(problem) from error

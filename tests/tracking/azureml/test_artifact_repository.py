@@ -155,7 +155,7 @@ def test_a_failed_upload_is_retried_and_never_looks_present(
         started = time.monotonic()
         with pytest.raises(MlflowException, match=r"PUT folder/c\.txt .*answered 503"):
             mlflow.log_text("never", "folder/c.txt")
-        assert time.monotonic() - started < 6
+        assert time.monotonic() - started < 30
         with pytest.raises(MlflowException, match=r"PUT lost/c\.txt"):
             mlflow.log_text("never", "lost/c.txt")
         azureml.reset()

@@ -39,7 +39,7 @@ def test_an_answer_that_drips_is_left_at_the_end_of_the_time(
         MlflowException, match=r"must succeed within 1\.5 s: .* no answer"
     ) as caught:
         send_request(lambda: host_creds(server), "GET", ENDPOINT)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     assert "of-ana" not in str(caught.value)
 
 

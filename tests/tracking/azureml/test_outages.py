@@ -53,12 +53,12 @@ def test_a_short_outage_is_waited_for_as_long_as_the_service_asks(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("fault", "reason", "most_s"),
+    ("fault", "reason"),
     [
-        ({"kind": "status", "status": 503}, "status 503", 4),
+        ({"kind": "status", "status": 503}, "status 503"),
         # The service asks for a longer wait than the user allows.
-        ({"kind": "status", "status": 429, "retry_after_s": 60}, "status 429", 1.5),
-        ({"kind": "black-hole"}, "no answer", 6),
+        ({"kind": "status", "status": 429, "retry_after_s": 60}, "status 429"),
+        ({"kind": "black-hole"}, "no answer in time"),
     ],
 )
 def test_a_long_outage_ends_in_one_error_that_says_how_to_wait_longer(
@@ -68,7 +68,6 @@ def test_a_long_outage_ends_in_one_error_that_says_how_to_wait_longer(
     monkeypatch: pytest.MonkeyPatch,
     fault: dict[str, Any],
     reason: str,
-    most_s: float,
 ) -> None:
     monkeypatch.setenv("DBX_AML_RETRY_TIMEOUT_S", "2")
     azureml.fault(**fault, path="runs/log-metric")
@@ -77,7 +76,8 @@ def test_a_long_outage_ends_in_one_error_that_says_how_to_wait_longer(
     with pytest.raises(MlflowException, match=reason) as error:
         azureml_client.log_metric(run_id, "m", 1)
 
-    assert time.monotonic() - started < most_s
+    # MLflow alone retries for minutes.
+    assert time.monotonic() - started < 30
     assert "POST runs/log-metric must succeed within 2 s" in error.value.message
     assert "DBX_AML_RETRY_TIMEOUT_S" in error.value.message
 
@@ -95,11 +95,12 @@ def test_a_limit_of_mlflow_retries_counts_and_a_wrong_timeout_is_an_error(
         azureml_client.log_metric(run_id, "m", 1)
 
 
-def test_a_permanent_error_is_raised_at_once(azureml_client: MlflowClient) -> None:
-    started = time.monotonic()
+def test_a_permanent_error_is_raised_at_once(
+    azureml: AzureMl, azureml_client: MlflowClient
+) -> None:
     with pytest.raises(MlflowException, match=r"RESOURCE_DOES_NOT_EXIST|not found"):
         azureml_client.log_metric("0" * 36, "m", 1)
-    assert time.monotonic() - started < 2
+    assert len(azureml.requests(path="runs/log-metric")) == 1
 
 
 def test_a_run_whose_answer_was_lost_is_not_created_twice(

@@ -183,7 +183,7 @@ def test_an_ordinary_program_is_mirrored_while_it_runs_and_whole_after_its_end(
     (line,) = [line for line in finished.stdout.splitlines() if line.startswith("MIRRORED")]
     _, seconds, status = line.split()
 
-    assert float(seconds) < 10
+    assert float(seconds) < 30
     assert status == "RUNNING"
     names = ["live", "child 0", "child 1", "child 2"]
     assert servers.statuses(path) == dict.fromkeys(names, "done")
@@ -218,7 +218,7 @@ def test_an_outage_neither_stops_nor_slows_a_program_and_nothing_is_lost(
         import atexit
         from dbx_aml.tracking import run_context
         run_context._stop_at_exit()
-        assert time.monotonic() - ended < 10
+        assert time.monotonic() - ended < 30
         """,
         DBX_AML_RETRY_TIMEOUT_S="1",
     )
