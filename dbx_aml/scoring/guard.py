@@ -35,6 +35,10 @@ EVERY_ROW_FAILED = "dbx_aml: an error on every row, "
 TOO_MANY_REASONS = "dbx_aml: a task has more quarantined rows than the driver takes"
 # For fewer rows, one call a row costs less than more halving.
 _MAX_SINGLE_ROWS = 8
+# Most quarantined rows of a task that go to the driver, with about 70 bytes each, and most different
+# reasons, with up to 400 bytes each.
+_MOST_ROWS = 5000
+_MOST_REASONS = 1000
 # Largest integer up to which a float holds every one.
 _LARGEST_EXACT_FLOAT = 2**53
 _REASON_LENGTH = 300
@@ -53,13 +57,15 @@ class Limits:
     Args:
         strict_job: Job to end if this process scores no row of the first that it gets. A model
             that always fails then ends its job without a trial before it.
-        most_reasons: Most rows that this guard, one a task, quarantines before it ends the query.
+        is_limited: Whether the driver gets each quarantined row and each different reason: this
+            guard, one a task, then ends the query where these are too many.
     """
 
-    def __init__(self, strict_job: str | None = None, most_reasons: int | None = None) -> None:
+    def __init__(self, strict_job: str | None = None, *, is_limited: bool = False) -> None:
         self._strict_job = strict_job
-        self._most_reasons = most_reasons
+        self._is_limited = is_limited
         self._quarantined_rows = 0
+        self._reasons: set[str] = set()
 
     def check(self, quarantined: np.ndarray, reasons: np.ndarray) -> None:
         """Raise if these rows, and the rows before them, are over a limit."""
@@ -67,8 +73,11 @@ class Limits:
             if quarantined.all():
                 raise RuntimeError(f"{EVERY_ROW_FAILED}{reasons[0]}")
             _verified_jobs[:] = [self._strict_job]
+        if not self._is_limited:
+            return
         self._quarantined_rows += int(quarantined.sum())
-        if self._most_reasons is not None and self._quarantined_rows > self._most_reasons:
+        self._reasons.update(reasons[quarantined])
+        if self._quarantined_rows > _MOST_ROWS or len(self._reasons) > _MOST_REASONS:
             raise RuntimeError(TOO_MANY_REASONS)
 
 
@@ -134,6 +143,7 @@ class Guard:
         missing = {name: flags for name, flags in missing.items() if flags.any()}
         original = _Original(rows)
         is_first = True
+        failures = 0  # single rows in a row that the model failed on
 
         def predict_rows(positions: np.ndarray) -> BaseException | None:
             """Store the fields of these rows; return the model's error if it fails on one."""
@@ -157,10 +167,17 @@ class Guard:
             return None
 
         def predict_or_split(positions: np.ndarray) -> None:
+            nonlocal failures
+            while failures >= _MAX_SINGLE_ROWS and len(positions) > 1:
+                # Where each row fails, a call for several of them tells nothing.
+                predict_or_split(positions[:1])
+                positions = positions[1:]
             err = predict_rows(positions) if len(positions) else None
             if err is None:
+                failures = 0
                 return
             if len(positions) == 1:
+                failures += 1
                 quarantined[positions[0]], reasons[positions[0]] = True, _reason(err)
                 return
             for part in _split_failing_rows(rows, missing, positions):

@@ -22,7 +22,6 @@ from .guard_several import ChallengerGuard, SegmentGuard
 SPEC_FILE = "spec.json"
 STRICT = "strict"
 LIMITED = "limited"
-_MOST_REASONS = 1000
 # Processes of a worker, beyond which the one that was used longest ago ends.
 _MOST_PROCESSES = 4
 
@@ -74,7 +73,7 @@ class ModelCache:
         spec = self._spec
         limits = Limits(
             spec["job"] if config.get(STRICT) else None,
-            _MOST_REASONS if config.get(LIMITED) else None,
+            is_limited=bool(config.get(LIMITED)),
         )
         models, segments = spec["models"], spec["segments"]
 

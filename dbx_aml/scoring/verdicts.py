@@ -69,11 +69,18 @@ def observe_verdicts(results: DataFrame, columns: Sequence[str]) -> tuple[DataFr
         columns: Columns that tell a row.
     """
     observation = Observation(f"dbx_aml_{uuid.uuid4().hex}")
-    row = f"named_struct('h', {_hash(columns)}, 'c', {_check(columns)}, 'r', {RESULT}.{REASON})"
-    # As one text: not every version of Spark Connect delivers arrays.
+    # Most rows share a few reasons, so a row has the hash of its reason.
+    reason = f"'r', xxhash64({RESULT}.{REASON})"
+    row = f"named_struct('h', {_hash(columns)}, 'c', {_check(columns)}, {reason})"
+    text = f"named_struct({reason}, 'text', {RESULT}.{REASON})"
+    # As text: not every version of Spark Connect delivers arrays.
     quarantined = F.expr(f"to_json(collect_list(IF({IS_QUARANTINED}, {row}, NULL)))")
+    reasons = F.expr(f"to_json(collect_set(IF({IS_QUARANTINED}, {text}, NULL)))")
     frame = results.observe(
-        observation, F.count(F.lit(1)).alias("rows"), quarantined.alias("quarantined")
+        observation,
+        F.count(F.lit(1)).alias("rows"),
+        quarantined.alias("quarantined"),
+        reasons.alias("reasons"),
     )
     return frame, observation
 
@@ -85,8 +92,9 @@ def read_verdicts(observation: Observation) -> Verdicts | None:
     """
     try:
         values = call_within(lambda: dict(observation.get), _OBSERVATION_TIMEOUT_S)
+        reasons = {row["r"]: row["text"] for row in json.loads(values["reasons"] or "[]")}
         rows = json.loads(values["quarantined"] or "[]")
-        quarantined = tuple((row["h"], row["c"], row["r"]) for row in rows)
+        quarantined = tuple((row["h"], row["c"], reasons[row["r"]]) for row in rows)
         return Verdicts(rows_read=int(values["rows"]), quarantined=quarantined)
     except (*SPARK_ERRORS, TimeoutError, KeyError):
         log.debug("Spark delivered no observed values", exc_info=True)

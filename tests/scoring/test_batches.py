@@ -1,5 +1,6 @@
 """Each row of a batch is in one table, and a batch is done where its rows are."""
 
+import json
 import shutil
 
 import pytest
@@ -131,13 +132,25 @@ def test_equal_rows_with_different_verdicts_are_each_in_one_table(spark, numbers
     assert counts[1] > 0
 
 
-def test_more_failing_rows_than_the_driver_takes_go_through_a_staging_table(
-    spark, numbers, score, choosy_model
+@pytest.mark.parametrize(("reasons", "passes"), [(2, 1), (1200, 2)])
+def test_more_reasons_than_the_driver_takes_go_through_a_staging_table(
+    spark, numbers, score, tmp_path, reasons, passes
 ):
-    rows = [(i, -1.0 if i % 2 else 1.0) for i in range(2400)]
-    result = score(choosy_model, numbers(*rows), **HALF)
+    def predict(rows):
+        negative = rows["x"][rows["x"] < 0]
+        if len(negative):
+            raise ValueError(f"x must not be {negative.iloc[0]:.0f}")
+        return rows["x"]
+
+    model = save_model(tmp_path, predict, XY.head(1))
+    rows = [(i, -1.0 - i % reasons if i < 1200 else 1.0) for i in range(2400)]
+    result = score(model, numbers(*rows), **HALF)
     assert (result.rows_read, result.rows_scored, result.rows_quarantined) == (2400, 1200, 1200)
-    assert len(rows_of(spark, result.quarantine_table, "id")) == 1200
+    quarantined = rows_of(spark, result.quarantine_table, "id", "_quarantine.reason")
+    texts = [f"ValueError: x must not be {-1 - i % reasons}" for i in range(1200)]
+    assert sorted(quarantined) == list(enumerate(texts))
+    (entry,) = batches(result.output_table, spark=spark).collect()
+    assert json.loads(entry.plan)["passes"] == passes
     tables = [row.tableName for row in spark.sql("SHOW TABLES").collect()]
     assert not [name for name in tables if "staging" in name]
 
