@@ -6,7 +6,7 @@
 # MAGIC `prediction` and, in `_scoring`, the batch and the model version. A row that the model
 # MAGIC cannot score goes to the quarantine table with the reason. Running this notebook again for
 # MAGIC the same batch writes nothing twice. The widgets are the arguments of
-# MAGIC `dbx_aml.score_table`; an empty widget means the default.
+# MAGIC `dbx_aml.score_table`, and `replay`; an empty widget means the default.
 # MAGIC
 # MAGIC | widget | example | required | meaning |
 # MAGIC |---|---|---|---|
@@ -32,6 +32,7 @@
 # MAGIC | `max_quarantined_rows` | `1%` | yes | a count or a percentage; more rows are an error |
 # MAGIC | `environment` | `local` | yes | Python packages: `local`, the `model`'s own, or `auto` |
 # MAGIC | `price_per_core_hour` | `0.12` | no | price of one core, for the cost in the plan |
+# MAGIC | `replay` | `yes` | no | whether to score the batch again, to compare; default: `no` |
 # MAGIC | `tracking_uri` | `databricks` | no | MLflow server of the run; empty: from the link |
 # MAGIC | `registry_uri` | `databricks-uc` | no | MLflow registry; empty: from the link |
 # MAGIC
@@ -72,6 +73,7 @@ dbutils.widgets.text("batch_id", "")
 dbutils.widgets.text("max_quarantined_rows", "1%")
 dbutils.widgets.text("environment", "local")
 dbutils.widgets.text("price_per_core_hour", "")
+dbutils.widgets.dropdown("replay", "no", ["no", "yes"])
 
 # COMMAND ----------
 
@@ -90,6 +92,7 @@ model_uri = (
 samples = {"table": lambda: dbx_aml.sample_flights(spark), "kafka": str}
 input_table = widget("input_table") or samples[widget("source")]()
 arguments = {**dbutils.widgets.getAll(), "model_uri": model_uri, "input_table": input_table}
+replays = arguments.pop("replay") == "yes"
 
 # COMMAND ----------
 
@@ -184,11 +187,12 @@ display(agreement_with_challenger(result, spark))
 # MAGIC %md
 # MAGIC ## Replay
 # MAGIC The ledger has the model version and the version of the input of each batch. So the same
-# MAGIC rows can be scored again and compared: the predictions must be equal.
+# MAGIC rows can be scored again and compared: the predictions must be equal. It takes as long as
+# MAGIC scoring. If the widget `replay` is `no`, this table is empty.
 
 # COMMAND ----------
 
-display(replay_of_batch(result, spark, SERVERS))
+display(replay_of_batch(result, spark, SERVERS, replays=replays))
 
 # COMMAND ----------
 

@@ -47,8 +47,8 @@ def test_score_has_the_same_names_in_python_on_the_command_and_as_widgets() -> N
     arguments = argument_names(dbx_aml.score_table) - {"spark", "progress"}
 
     assert option_names("score") - COMMAND_ONLY == arguments
-    # The notebook always writes, and no schedule scores a batch again.
-    assert widgets_of("04_score.py") == arguments - {"dry_run", "rescore"}
+    # The notebook always writes, no schedule scores a batch again, and a replay is a view of it.
+    assert widgets_of("04_score.py") - {"replay"} == arguments - {"dry_run", "rescore"}
 
 
 def test_link_has_the_same_names_in_python_on_the_command_and_as_widgets() -> None:

@@ -174,6 +174,7 @@ class DemoFlow:
             "write_mode": "incremental",
             "checkpoint_location": self._checkpoint,
             "max_quarantined_rows": "5%",
+            "replay": "yes" if month == 10 else "no",
         }
         result = self._run_notebook("04_score.py", widgets)
         numbers = {name: result[name] for name in _NUMBERS}

@@ -35,8 +35,8 @@ EVERY_ROW_FAILED = "dbx_aml: an error on every row, "
 TOO_MANY_REASONS = "dbx_aml: a task has more quarantined rows than the driver takes"
 # For fewer rows, one call a row costs less than more halving.
 _MAX_SINGLE_ROWS = 8
-# Most quarantined rows of a task that go to the driver, with about 70 bytes each, and most different
-# reasons, with up to 400 bytes each.
+# Most quarantined rows of a task that go to the driver, with about 70 bytes each, and most
+# different reasons, with up to 400 bytes each.
 _MOST_ROWS = 5000
 _MOST_REASONS = 1000
 # Largest integer up to which a float holds every one.

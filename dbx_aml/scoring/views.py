@@ -112,7 +112,7 @@ def agreement_with_challenger(result: ScoringResult, spark: SparkSession) -> Dat
 
 
 def replay_of_batch(
-    result: ScoringResult, spark: SparkSession, servers: Mapping[str, str]
+    result: ScoringResult, spark: SparkSession, servers: Mapping[str, str], *, replays: bool
 ) -> DataFrame:
     """Return the comparison of the newest batch of a result with a second scoring of its rows.
 
@@ -120,12 +120,14 @@ def replay_of_batch(
         result: Result of `score_table`.
         spark: Session.
         servers: `tracking_uri` and `registry_uri`; an empty text is MLflow's current one.
+        replays: Whether to score the rows again.
 
     Shape:
         One row a fact of `ReplayResult`: (name string, value string); no rows where nothing was
-        scored, and one with the reason where the batch cannot be scored again, for example a view.
+        scored or is scored again, and one with the reason where the batch cannot be scored again,
+        for example a view.
     """
-    if result.batch is None:
+    if result.batch is None or not replays:
         return _named_values(spark, {})
     try:
         replayed = replay_batch(

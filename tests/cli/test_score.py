@@ -88,14 +88,6 @@ def test_the_parameters_of_the_jobs_are_the_options():
         assert {parameter["name"] for parameter in jobs[name]["parameters"]} == options
 
 
-def test_the_widgets_of_the_notebook_are_the_arguments_of_score_table():
-    notebook = (ROOT / "notebooks" / "04_score.py").read_text()
-    widgets = re.findall(r'dbutils\.widgets\.\w+\(\s*"(\w+)"', notebook)
-    assert sorted(widgets) == sorted(
-        arguments_of_score_table() - PYTHON_ONLY - {"dry_run", "rescore"}
-    )
-
-
 def test_options_reach_score_table_as_its_arguments(scoring):
     assert run("--write-mode", "merge", "--key-columns", "id", "--dry-run").exit_code == 0
     (arguments,) = scoring.calls
