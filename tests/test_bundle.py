@@ -813,7 +813,7 @@ def scoring_deployer(
             "DBX_AML_LOCAL_ROOT": str(tmp_path / "lake"),
             # On Databricks, MLflow's own server is the one of the workspace.
             "MLFLOW_TRACKING_URI": mlflow_store,
-            "JAVA_TOOL_OPTIONS": f"{SHORT_JOB_JAVA_OPTIONS} -XX:+UseSerialGC",
+            "JAVA_TOOL_OPTIONS": SHORT_JOB_JAVA_OPTIONS,
         },
     )
     return cli

@@ -26,7 +26,7 @@ BEFORE_STREAM_COMMIT = "before the stream's commit"
 
 # Small batches and files give a job many moments at which it can be killed.
 SPARK_CONF = {
-    "spark.driver.extraJavaOptions": f"{SHORT_JOB_JAVA_OPTIONS} -XX:+UseSerialGC",
+    "spark.driver.extraJavaOptions": SHORT_JOB_JAVA_OPTIONS,
     "spark.driver.memory": "1g",
     "spark.sql.shuffle.partitions": "1",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "100",
