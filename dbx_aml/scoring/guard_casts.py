@@ -12,6 +12,8 @@ import pandas as pd
 
 _INTEGERS: dict[str, Any] = {"integer": np.int32, "long": np.int64}
 _FLOATS: dict[str, Any] = {"float": np.float32, "double": np.float64}
+# Smallest float beside which another integer has no float of its own.
+_FIRST_INEXACT_FLOAT = 2.0**53
 
 
 def fields_of_output(output: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -49,15 +51,17 @@ def columns_of_prediction(prediction: Any, outputs: list[dict[str, Any]], size: 
     Raises:
         ValueError: The prediction has other columns or another number of rows.
     """
-    if isinstance(prediction, list) and prediction and isinstance(prediction[0], dict):
-        prediction = pd.DataFrame(prediction)
     is_list = len(outputs) == 1 and (outputs[0]["is_list"] or outputs[0]["length"] is not None)
+    prediction = _from_arrow(prediction)
+    if isinstance(prediction, list) and prediction and _has_names(prediction[0], is_list=is_list):
+        # Of objects: pandas turns integers beside a missing one into floats.
+        prediction = pd.DataFrame(prediction, dtype=object)
     if isinstance(prediction, (pd.DataFrame, dict)):
         columns = _columns_by_name(prediction, outputs)
     elif is_list:
         columns = [prediction]
     else:
-        array = prediction if isinstance(prediction, pd.Series) else np.asarray(prediction)
+        array = prediction if isinstance(prediction, pd.Series) else _to_array(prediction)
         if array.ndim == 2 and array.shape[1] == len(outputs):
             columns = [array[:, i] for i in range(len(outputs))]
         elif array.ndim == 1 and len(outputs) == 1:
@@ -66,12 +70,30 @@ def columns_of_prediction(prediction: Any, outputs: list[dict[str, Any]], size: 
             raise ValueError(
                 f"the model must return {len(outputs)} value(s) a row: got shape {array.shape}"
             )
+    columns = [_from_arrow(values) for values in columns]
     for values in columns:
         if len(values) != size:
             raise ValueError(
                 f"the model must return one row for each row: got {len(values)} for {size}"
             )
     return [_in_order_of_rows(values) for values in columns]
+
+
+def _from_arrow(values: Any) -> Any:
+    """Return a table or a column of Arrow or Polars as pandas has it, else the values as they are.
+
+    numpy would forget the names of a table's columns.
+    """
+    if not hasattr(type(values), "to_pandas"):
+        return values
+    return values.to_pandas(integer_object_nulls=True)
+
+
+def _has_names(row: Any, *, is_list: bool) -> bool:
+    """Return whether the prediction for one row says which value belongs to which output."""
+    if is_list:
+        return isinstance(row, dict)
+    return isinstance(row, (dict, pd.Series)) or hasattr(row, "_fields")
 
 
 def _columns_by_name(
@@ -131,9 +153,9 @@ def cast_exactly(output: dict[str, Any], values: Any, size: int) -> dict[str, np
     """
     field, type_name = output["field"], output["type"]
     if output["length"] is not None:
-        matrix = np.asarray(values)
+        matrix = _to_array(values)
         if matrix.ndim != 2:
-            matrix = np.array([np.asarray(row) for row in values])
+            matrix = np.array([_to_array(row) for row in values])
         if matrix.shape != (size, output["length"]):
             raise ValueError(
                 f"the model must return {output['length']} values a row: got shape {matrix.shape}"
@@ -162,7 +184,7 @@ def _cast_elements(values: Any, type_name: str) -> np.ndarray:
 
 def _cast_scalars(values: Any, type_name: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Return values in numpy's type, and which of them are null; raise if a value would change."""
-    array = values.to_numpy() if isinstance(values, pd.Series) else np.asarray(values)
+    array = _to_array(values)
     if type_name in _FLOATS:
         return _cast_floats(array, type_name), None
     nulls = pd.isna(array) if array.dtype.kind in "Of" else None
@@ -183,14 +205,39 @@ def _cast_scalars(values: Any, type_name: str) -> tuple[np.ndarray, np.ndarray |
     for value in strings:
         if not isinstance(value, str):
             _raise_wrong_type(type_name, repr(value))
+        if not value.isascii():
+            value.encode()  # Spark takes no text that UTF-8 cannot encode.
     return strings, nulls
+
+
+def _to_array(values: Any) -> np.ndarray:
+    """Return values as an array that keeps each of them; a missing one is null in pandas' sense.
+
+    numpy forgets the mask of a masked array, and turns integers beside a missing one into floats.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        objects = values.data.astype(object)
+        objects[np.ma.getmaskarray(values)] = None
+        return objects
+    dtype = getattr(values, "dtype", None)
+    if isinstance(dtype, pd.api.extensions.ExtensionDtype):
+        if pd.api.types.is_float_dtype(dtype):
+            return np.asarray(values.to_numpy(np.float64, na_value=np.nan))
+        return np.asarray(values.astype(object))
+    is_list = isinstance(values, (list, tuple))
+    if is_list and any(isinstance(row, np.ma.MaskedArray) for row in values):
+        return np.array([_to_array(row) for row in values])
+    array = np.asarray(values)
+    if is_list and array.dtype.kind == "f" and (np.abs(array) >= _FIRST_INEXACT_FLOAT).any():
+        return np.asarray(values, dtype=object)
+    return array
 
 
 def _cast_floats(array: np.ndarray, type_name: str) -> np.ndarray:
     if array.dtype.kind not in "fiu":
         if array.dtype.kind != "O" or any(isinstance(value, (str, bool)) for value in array):
             _raise_wrong_type(type_name, array.dtype)
-        array = pd.Series(array).astype(np.float64).to_numpy()
+        array = np.where(pd.isna(array), np.nan, array).astype(np.float64)
     column = array.astype(_FLOATS[type_name], copy=False)
     if column.dtype != array.dtype:
         changed = column.astype(array.dtype) != array
@@ -205,11 +252,10 @@ def _cast_integers(filled: np.ndarray, dtype: Any, type_name: str) -> np.ndarray
     if filled.dtype.kind == "O":
         if any(isinstance(value, (str, bool)) for value in filled):
             _raise_wrong_type(type_name, dtype)
-        integers = [int(value) for value in filled]
-        for integer, value in zip(integers, filled, strict=True):
-            if integer != value:
+        for value in filled:
+            if value != value // 1:  # also infinity, which int() does not take
                 _raise_wrong_type(type_name, repr(value))
-        filled = np.array(integers, object)
+        filled = np.array([int(value) for value in filled], object)
     elif filled.dtype.kind not in "iuf":
         _raise_wrong_type(type_name, dtype)
     limits = np.iinfo(_INTEGERS[type_name])

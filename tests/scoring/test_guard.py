@@ -1,8 +1,10 @@
+import collections
 import json
 import sys
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from dbx_aml.scoring import guard, guard_loader
@@ -10,6 +12,9 @@ from dbx_aml.scoring.guard import MISSING, QUARANTINED, REASON, UNSCORABLE, Guar
 from dbx_aml.scoring.guard_several import CHALLENGER_FIELD
 from tests.support.models import save_model
 
+# The first integer that no float is equal to.
+BIG = 2**53 + 1
+SwappedRow = collections.namedtuple("SwappedRow", ["b", "a"])
 DOUBLE = {"name": None, "field": "p0", "type": "double", "is_list": False, "length": None}
 
 
@@ -243,12 +248,22 @@ def test_a_list_is_taken_by_the_name_of_the_signature(answer):
     assert list(result["p0_0"]) == list(result["p0_1"]) == [0.5, 0.5]
 
 
-def test_several_outputs_are_taken_by_name_and_a_missing_one_is_said():
+@pytest.mark.parametrize(
+    "swap",
+    [
+        lambda x: pd.DataFrame({"b": x + 1, "a": x}),
+        lambda x: pa.table({"b": x + 1, "a": x}),
+        lambda x: [{"b": value + 1, "a": value} for value in x],
+        lambda x: [SwappedRow(value + 1, value) for value in x],
+        lambda x: [pd.Series({"b": value + 1, "a": value}) for value in x],
+    ],
+)
+def test_several_outputs_are_taken_by_name_and_a_missing_one_is_said(swap):
     outputs = [output("double", name="a"), output("double", name="b", field="p1")]
-    frame = pd.DataFrame({"x": [1.0]})
-    swapped = Model(lambda rows: pd.DataFrame({"b": rows["x"] + 1, "a": rows["x"]}))
-    result = Guard(swapped, outputs, []).predict(frame)
-    assert (result["p0"][0], result["p1"][0]) == (1.0, 2.0)
+    frame = pd.DataFrame({"x": [1.0, 5.0]})
+    result = Guard(Model(lambda rows: swap(rows["x"])), outputs, []).predict(frame)
+    assert list(result["p0"]) == [1.0, 5.0]
+    assert list(result["p1"]) == [2.0, 6.0]
     partial = Model(lambda rows: pd.DataFrame({"a": rows["x"]}))
     reason = Guard(partial, outputs, []).predict(frame)[REASON][0]
     assert "missing ['b']; got ['a']" in reason
@@ -258,15 +273,21 @@ def test_several_outputs_are_taken_by_name_and_a_missing_one_is_said():
     ("kind", "values", "cast_values", "nulls"),
     [
         ("string", ["a", None, float("nan")], ["a", "", ""], [False, True, True]),
-        ("long", [2**53 + 1, None, -5], [2**53 + 1, 0, -5], [False, True, False]),
+        ("long", [BIG, None, -5], [BIG, 0, -5], [False, True, False]),
+        ("long", (BIG, np.nan, -5), [BIG, 0, -5], [False, True, False]),
+        ("long", [{"n": BIG}, {"n": None}, {"n": -5}], [BIG, 0, -5], [False, True, False]),
+        ("long", pa.array([BIG, None, -5]), [BIG, 0, -5], [False, True, False]),
+        ("long", {"n": pa.array([BIG, None, -5])}, [BIG, 0, -5], [False, True, False]),
+        ("long", np.ma.masked_equal([BIG, 7, -5], 7), [BIG, 0, -5], [False, True, False]),
         ("long", np.array([1.0, np.nan, 3.0]), [1, 0, 3], [False, True, False]),
         ("integer", np.array([1, 2, 3], np.int8), [1, 2, 3], [False] * 3),
         ("boolean", [True, None, False], [True, False, False], [False, True, False]),
-        ("long", pd.array([1, None, 3], dtype="Int64"), [1, 0, 3], [False, True, False]),
+        ("boolean", pd.array([True, None, False]), [True, False, False], [False, True, False]),
+        ("long", pd.array([BIG, None, 3], "Int64"), [BIG, 0, 3], [False, True, False]),
+        ("long", pd.Series([BIG, None, 3], dtype="int64[pyarrow]"), [BIG, 0, 3], [0, 1, 0]),
     ],
 )
 def test_scalars_keep_their_values_and_their_nulls(kind, values, cast_values, nulls):
-    values = pd.Series(values, dtype=object) if isinstance(values, list) else pd.Series(values)
     model = Model(lambda rows: values)
     result = Guard(model, [output(kind)], []).predict(pd.DataFrame({"x": [0.0] * 3}))
     assert list(result[REASON]) == [""] * 3
@@ -293,6 +314,38 @@ def test_a_prediction_that_its_type_cannot_represent_is_quarantined_not_changed(
     result = Guard(model, [output(kind)], []).predict(pd.DataFrame({"x": [0.0]}))
     assert result[QUARANTINED][0]
     assert f"prediction must be a {kind}" in result[REASON][0]
+
+
+def test_a_text_that_utf_8_cannot_encode_is_the_reason_of_its_row():
+    model = Model(lambda rows: rows["x"].map({1.0: "ä", 2.0: "\ud800"}).to_numpy())
+    result = Guard(model, [output("string")], []).predict(pd.DataFrame({"x": [1.0, 2.0]}))
+    assert list(result["p0"]) == ["ä", ""]
+    assert list(result[QUARANTINED]) == [False, True]
+    assert "surrogates not allowed" in result[REASON][1]
+    pa.Table.from_pandas(result)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.ma.masked_equal([1.0, 7.0], 7.0),
+        pd.array([1.0, None], "Float64"),
+        pd.array([1, None], "Int64"),
+        [1.0, None],
+    ],
+)
+def test_a_missing_float_is_nan(values):
+    result = Guard(Model(lambda rows: values), [DOUBLE], []).predict(pd.DataFrame({"x": [0, 0]}))
+    np.testing.assert_array_equal(result["p0"].to_numpy(), [1.0, np.nan])
+
+
+@pytest.mark.parametrize(
+    "values", [np.ma.masked_equal([[1, 7]], 7), [np.ma.masked_equal([1, 7], 7)], [[BIG, np.nan]]]
+)
+def test_a_list_with_a_missing_integer_is_quarantined(values):
+    numbers = output("long", is_list=True, length=2)
+    result = Guard(Model(lambda rows: values), [numbers], []).predict(pd.DataFrame({"x": [0]}))
+    assert list(result[REASON]) == ["ValueError: a list in a prediction must not hold nulls"]
 
 
 def test_floats_keep_nan_and_infinity():
