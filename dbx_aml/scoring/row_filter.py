@@ -23,6 +23,10 @@ _TOKEN = re.compile(
 # Spark reads date'today' as today's date; a date that begins with a digit or a sign is fixed.
 _DATE_TYPES = {"date", "time", "timestamp", "timestamp_ltz", "timestamp_ntz"}
 _FIXED_DATE = re.compile(r"\s*(?:[-+\d]|epoch)", re.IGNORECASE)
+# Texts that Spark converts to a time of today, also without such a type before them.
+_MOVING_TEXT = re.compile(
+    r"\s*(?:now|today|tomorrow|yesterday)(?:\s.*)?", re.IGNORECASE | re.DOTALL
+)
 # Words of SQL that stand before "(" or between columns and are neither functions nor columns.
 _KEYWORDS = frozenset(
     re.findall(
@@ -63,21 +67,28 @@ def unstable_parts(
         rows: Rows of the input table.
         table_name: Last part of the input table's name, by which the filter may call it.
     """
-    words, functions, parts = _read_filter(row_filter)
+    words, functions, parts, moving_texts = _read_filter(row_filter)
     columns = {name.lower() for name in rows.columns}
     unknown_words = words - columns - {table_name.lower()} - _KEYWORDS
-    if parts or not (functions or unknown_words):
+    if parts or not (functions or unknown_words or moving_texts):
         return sorted(parts)
     parts |= _foreign_functions(spark, functions)
-    return sorted(parts | _moving_parts(spark, row_filter, rows, table_name))
+    return sorted(parts | _moving_parts(spark, row_filter, rows, table_name, moving_texts))
 
 
-def _read_filter(row_filter: str) -> tuple[set[str], set[str], set[str]]:
-    """Return a filter's words in lower case, its functions, and its queries and moving dates."""
+def _read_filter(row_filter: str) -> tuple[set[str], set[str], set[str], set[str]]:
+    """Read a filter.
+
+    Returns:
+        The filter's words in lower case, its functions, its queries and moving dates, and the texts
+        that move where Spark converts them to a date or a time.
+    """
     tokens = [m for m in _TOKEN.finditer(row_filter) if m.lastgroup != "comment"]
-    words, functions, parts = set(), set(), set()
+    words, functions, parts, moving_texts = set(), set(), set(), set()
     for index, match in enumerate(tokens):
         token, follower = match[0], tokens[index + 1] if index + 1 < len(tokens) else None
+        if match.lastgroup == "text" and _MOVING_TEXT.fullmatch(_content(token)):
+            moving_texts.add(token)
         if match.lastgroup != "name":
             continue
         word = token.strip("`").lower()
@@ -86,13 +97,18 @@ def _read_filter(row_filter: str) -> tuple[set[str], set[str], set[str]]:
         if token.lower() == "select":
             parts.add("a query")
         elif word in _DATE_TYPES and follower is not None and follower.lastgroup == "text":
-            if not _FIXED_DATE.match(follower[0].lstrip("rR")[1:-1]):
+            if not _FIXED_DATE.match(_content(follower[0])):
                 parts.add(f"{word} {follower[0]}")
         elif is_called and word not in _KEYWORDS:
             functions.add(f".{word}" if is_qualified else word)
         elif not is_qualified:
             words.add(word)
-    return words, functions, parts
+    return words, functions, parts, moving_texts
+
+
+def _content(text: str) -> str:
+    """Return a text of SQL without its quotes."""
+    return text.lstrip("rR")[1:-1]
 
 
 def _foreign_functions(spark: SparkSession, functions: Iterable[str]) -> set[str]:
@@ -109,7 +125,11 @@ def _foreign_functions(spark: SparkSession, functions: Iterable[str]) -> set[str
 
 
 def _moving_parts(
-    spark: SparkSession, row_filter: str, rows: DataFrame, table_name: str
+    spark: SparkSession,
+    row_filter: str,
+    rows: DataFrame,
+    table_name: str,
+    moving_texts: Iterable[str],
 ) -> set[str]:
     """Return what Spark's analysis of the filter shows to be unstable.
 
@@ -133,6 +153,15 @@ def _moving_parts(
         return {"what Spark cannot analyse by itself"}
     parts = {f"{match[1]}()" for match in _MOVING.finditer(analyzed)}
     parts |= {f"{match[1] or 'own function'}()" for match in _PYTHON_FUNCTION.finditer(analyzed)}
+    parts |= {text for text in moving_texts if not _is_compared_as_text(text, analyzed)}
     if _QUERY.search(analyzed):
         parts.add("a query")
     return {"a session variable" if p == "variablereference()" else p for p in parts}
+
+
+def _is_compared_as_text(text: str, analyzed: str) -> bool:
+    """Return whether an analysed filter compares columns with a text, and converts it nowhere."""
+    content = re.escape(_content(text))
+    compared = rf"#\d+L? (?:[<=>]+ {content}|IN \([^()]*\))|{content} [<=>]+ (?=\w+#)"
+    others, comparisons = re.subn(compared, "", analyzed)
+    return comparisons > 0 and re.search(rf"(?<![\w#]){content}(?![\w#])", others) is None
