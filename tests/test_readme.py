@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ import pytest
 from dbx_aml import AmlWorkspace, Link
 from dbx_aml.local.spark import SHORT_JOB_JAVA_OPTIONS
 from tests.support.azureml import AzureMl
+from tests.support.child_process import clean_environment, start_child
 from tests.support.databricks import USER, Databricks
 from tests.support.databricks.boot import leaves_marker
 from tests.support.isolation import isolate_from_machine
@@ -25,20 +28,19 @@ from tests.support.node.runtime import write_additions, write_plugin
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PROGRAMS = ("make", "pip", "databricks", "dbx-aml")
+PROGRAMS = ("make", "pip", "databricks", "dbx-aml", "python-blocks", "shared-java")
+CLIENT = ROOT / "tests" / "support" / "program_client.py"
 WORKSPACE_FOLDER = ".dbx_aml/files/Workspace/Users/ana@contoso.com/dbx-aml/notebooks"
 # Proxies of this machine, which the fixtures replace.
 PROXIES = {name: text for name, text in os.environ.items() if name.lower().endswith("_proxy")}
 # Variables that only a program of a page needs.
 _OWN_VARIABLES = ("PATH", "PYTHONPATH", "STAND_IN_WHEELS")
-# Reads one block of Python after the other, as JSON lines, and ends each with a NUL.
-INTERPRETER = """
-import json, sys
-names = {"__name__": "__main__"}
-for line in sys.stdin:
-    exec(json.loads(line), names)
-    print(chr(0), flush=True)
-"""
+# The queries of the pages are small: compiling code for each costs more than it saves.
+NO_CODE_GENERATION = (
+    "-Dspark.sql.codegen.wholeStage=false -Dspark.sql.codegen.factoryMode=NO_CODEGEN"
+)
+# Commands that start Spark with the settings of the local root.
+SPARK_COMMAND = re.compile(r"dbx-aml (batches|monitor|notebook|replay|score)")
 
 
 class Block(NamedTuple):
@@ -66,6 +68,8 @@ class Reader:
         self._environment = environment
         self._errors = (folder / "stderr.txt").open("w+")
         self._python: subprocess.Popen[str] | None = None
+        self._java: subprocess.Popen[str] | None = None
+        self._java_variables: dict[str, str] = {}
         self.output = ""
 
     def run(self, block: Block) -> None:
@@ -83,13 +87,16 @@ class Reader:
         del self._environment["DBX_AML_REGISTRY"]
 
     def close(self) -> None:
-        if self._python is not None:
-            self._python.communicate(timeout=60)
-            assert self._python.returncode == 0, self._stderr()
+        for program in filter(None, (self._python, self._java)):
+            program.communicate(timeout=60)
+            assert program.returncode == 0, self._stderr()
         self._errors.close()
 
     def _run_shell(self, text: str) -> None:
         environment = self._environment
+        if SPARK_COMMAND.search(text):
+            self._start_java()
+            environment = {**environment, **self._java_variables}
         if "dbx-aml endpoint try" in text:
             environment = self._machine_environment()
         submitted = re.search(r"dbx-aml job submit (\S+)/", text)
@@ -103,6 +110,21 @@ class Reader:
         failure = f"{text}\n{done.stdout}\n{self._stderr()}"
         assert done.returncode == 0, failure
         self.output += done.stdout
+
+    def _start_java(self) -> None:
+        """Start the Java process that the commands of the page use, one after the other."""
+        if self._java is None:
+            self._java = self._start("shared-java")
+            assert self._java.stdout is not None
+            self._java_variables = json.loads(self._java.stdout.readline())
+
+    def _start(self, program: str) -> subprocess.Popen[str]:
+        """Start a program that reads its input while the page runs."""
+        return subprocess.Popen(
+            [program],
+            cwd=self._folder, env=self._environment, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=self._errors, text=True,
+        )  # fmt: skip
 
     def _machine_environment(self) -> dict[str, str]:
         """Variables with the package index of this machine, not with the stand-ins."""
@@ -127,11 +149,7 @@ class Reader:
 
     def _run_python(self, text: str) -> None:
         if self._python is None:
-            self._python = subprocess.Popen(
-                [sys.executable, "-c", INTERPRETER],
-                cwd=self._folder, env=self._environment, stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=self._errors, text=True,
-            )  # fmt: skip
+            self._python = self._start("python-blocks")
         assert self._python.stdin is not None and self._python.stdout is not None
         self._python.stdin.write(json.dumps(text) + "\n")
         self._python.stdin.flush()
@@ -164,12 +182,31 @@ class Reader:
         return self._errors.read()[-5000:]
 
 
+@pytest.fixture(scope="session")
+def program_call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The start of a shell command that calls one of the documented programs."""
+    folder = tmp_path_factory.mktemp("programs")
+    address = folder / "socket"
+    environment = {**clean_environment(), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(address))
+        listener.listen()
+        server = start_child(
+            [sys.executable, "-m", "tests.support.documented_programs", str(listener.fileno())],
+            folder / "log.txt", environment=environment, folder=ROOT, pass_fds=[listener.fileno()],
+        )  # fmt: skip
+    yield shlex.join([sys.executable, "-IS", str(CLIENT), str(address)])
+    server.kill()
+    server.wait()
+
+
 @pytest.fixture
 def reader(
     tmp_path: Path,
     databricks: Databricks,
     azureml: AzureMl,
     monkeypatch: pytest.MonkeyPatch,
+    program_call: str,
 ) -> Iterator[Reader]:
     """A reader with a link to both stand-ins, notebooks, a cluster "team" and a package index."""
     folder = tmp_path / "reader"
@@ -190,12 +227,10 @@ def reader(
     programs = tmp_path / "bin"
     programs.mkdir()
     for name in PROGRAMS:
-        (programs / name).write_text(
-            f'#!/bin/sh\nexec {sys.executable} -m tests.support.documented_programs {name} "$@"\n'
-        )
+        (programs / name).write_text(f'#!/bin/sh\nexec {program_call} {name} "$@"\n')
         (programs / name).chmod(0o755)
     for name in ("notebooks", "init_scripts"):
-        (folder / name).symlink_to(ROOT / name)
+        shutil.copytree(ROOT / name, folder / name)
     aml_workspace = AmlWorkspace.from_tracking_uri(azureml.tracking_uri)
     Link(mode="dual", aml_workspace=aml_workspace).save(folder)
     index_folder = tmp_path / "index"
@@ -215,7 +250,7 @@ def reader(
             "PIP_INDEX_URL": index.url,
             "STAND_IN_WHEELS": str(index_folder),
             "UV_NO_CACHE": "1",
-            "JAVA_TOOL_OPTIONS": SHORT_JOB_JAVA_OPTIONS,
+            "JAVA_TOOL_OPTIONS": f"{SHORT_JOB_JAVA_OPTIONS} {NO_CODE_GENERATION}",
         }
         reader = Reader(folder, environment)
         yield reader

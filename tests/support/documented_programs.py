@@ -1,10 +1,12 @@
-"""Programs that documented commands name but that the tests must not run: make, pip, databricks.
+"""Programs on the PATH of a page's commands; each run is a fork of one process.
 
-`dbx-aml` runs, but takes the hashes of the stand-in wheels for those of the release. Each other
-program checks that its arguments name something that exists: a target, a wheel, an extra, a job, a
-variable. Run as `python -m tests.support.documented_programs PROGRAM ARGUMENT...`.
+`dbx-aml` runs, but takes the hashes of the stand-in wheels for those of the release. make, pip and
+databricks only check that their arguments name something that exists: a target, a wheel, an extra,
+a job, a variable. `program_client.py` calls the programs.
 """
 
+import importlib
+import json
 import os
 import re
 import sys
@@ -13,9 +15,21 @@ from pathlib import Path
 import yaml
 
 from tests.support.node.wheel import own_wheel, sha256
+from tests.support.program_server import wait_for_program
 
 ROOT = Path(__file__).parents[2]
 _BUNDLE_COMMANDS = {"validate", "deploy", "run", "summary", "destroy"}
+# Most commands import these libraries, which takes 3 s.
+_LIBRARIES = (
+    "azureml.mlflow",
+    "databricks.sdk",
+    "mlflow.pyfunc",
+    "mlflow.sklearn",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "pyspark.sql",
+    "dbx_aml.cli.main",
+)
 
 
 def make(*targets: str) -> None:
@@ -82,12 +96,48 @@ def dbx_aml(*arguments: str) -> None:
     sys.exit(main())
 
 
+def python_blocks() -> None:
+    """Run one block of Python after the other, read as JSON lines; end each with a NUL."""
+    names = {"__name__": "__main__"}
+    for line in sys.stdin:
+        exec(json.loads(line), names)
+        sys.stdout.write("\0\n")
+        sys.stdout.flush()
+
+
+def shared_java() -> None:
+    """Start a Java process and print the variables by which other programs use it.
+
+    It has the settings of a local session in the current folder, also for the other programs. It
+    ends with the standard input.
+    """
+    from dbx_aml.local.notebook.shared_spark import borrow_spark
+    from dbx_aml.local.spark import local_spark
+
+    spark = local_spark()
+    with borrow_spark(spark) as variables:
+        pass
+    spark.stop()
+    sys.stdout.write(f"{json.dumps(variables)}\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+
+
 def _read_yaml(file: Path) -> dict:
     content: dict = yaml.safe_load(file.read_text(encoding="utf-8"))
     return content
 
 
 if __name__ == "__main__":
-    program, *command_line = sys.argv[1:]
-    programs = {"make": make, "pip": pip, "databricks": databricks, "dbx-aml": dbx_aml}
+    for library in _LIBRARIES:
+        importlib.import_module(library)
+    program, *command_line = wait_for_program(int(sys.argv[1]))
+    programs = {
+        "make": make,
+        "pip": pip,
+        "databricks": databricks,
+        "dbx-aml": dbx_aml,
+        "python-blocks": python_blocks,
+        "shared-java": shared_java,
+    }
     programs[program](*command_line)
