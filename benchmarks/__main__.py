@@ -15,6 +15,7 @@ ALL = (
     "tiny",
     "throughput",
     "threads",
+    "failing_rows",
     "nightly",
     "follow",
     "challenger",
