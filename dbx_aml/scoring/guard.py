@@ -309,7 +309,13 @@ def _unusual_rows(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _reason(err: BaseException) -> str:
-    text = " ".join(f"{type(err).__name__}: {err}".split())
+    try:
+        message = str(err)
+    except Exception:  # noqa: BLE001 - an error's text is code of the model's library
+        message = "an error without a text"
+    # Spark takes no text that UTF-8 cannot encode.
+    message = message.encode("utf-8", "replace").decode()
+    text = " ".join(f"{type(err).__name__}: {message}".split())
     return text if len(text) <= _REASON_LENGTH else text[: _REASON_LENGTH - 1] + "…"
 
 

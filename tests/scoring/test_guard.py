@@ -74,6 +74,27 @@ def test_rows_with_missing_values_are_split_off_and_cost_little_more_than_a_call
     assert len(model.batch_sizes) < 1.1 * 250
 
 
+class ErrorWithoutText(Exception):
+    def __str__(self):
+        raise KeyError("text")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ErrorWithoutText(), "ErrorWithoutText: an error without a text"),
+        (ValueError("x \ud800"), "ValueError: x ?"),
+    ],
+)
+def test_an_error_whose_text_cannot_be_shown_is_the_reason_of_its_row(error, reason):
+    def raise_error(rows):
+        raise error
+
+    result = Guard(Model(raise_error), [DOUBLE], []).predict(pd.DataFrame({"x": [1.0]}))
+    assert list(result[REASON]) == [reason]
+    pa.Table.from_pandas(result)
+
+
 def test_after_a_row_that_does_not_fail_the_others_are_one_call_again():
     def refuse_small(rows):
         if (rows["y"] < 20).any():
