@@ -33,8 +33,6 @@ MISSING = "_dbx_aml_missing_"
 EVERY_ROW_FAILED = "dbx_aml: an error on every row, "
 # Start of a limited guard's error: so many quarantined rows in one task would fill the driver.
 TOO_MANY_REASONS = "dbx_aml: a task has more quarantined rows than the driver takes"
-# For fewer rows, one call a row costs less than more halving.
-_MAX_SINGLE_ROWS = 8
 # Most quarantined rows of a task that go to the driver, with about 70 bytes each, and most
 # different reasons, with up to 400 bytes each.
 _MOST_ROWS = 5000
@@ -143,7 +141,6 @@ class Guard:
         missing = {name: flags for name, flags in missing.items() if flags.any()}
         original = _Original(rows)
         is_first = True
-        failures = 0  # single rows in a row that the model failed on
 
         def predict_rows(positions: np.ndarray) -> BaseException | None:
             """Store the fields of these rows; return the model's error if it fails on one."""
@@ -166,25 +163,45 @@ class Guard:
                 return err
             return None
 
-        def predict_or_split(positions: np.ndarray) -> None:
-            nonlocal failures
-            while failures >= _MAX_SINGLE_ROWS and len(positions) > 1:
-                # Where each row fails, a call for several of them tells nothing.
-                predict_or_split(positions[:1])
-                positions = positions[1:]
-            err = predict_rows(positions) if len(positions) else None
-            if err is None:
-                failures = 0
-                return
-            if len(positions) == 1:
-                failures += 1
-                quarantined[positions[0]], reasons[positions[0]] = True, _reason(err)
-                return
-            for part in _split_failing_rows(rows, missing, positions):
-                predict_or_split(part)
+        def quarantine_failing(positions: np.ndarray, err: BaseException | None) -> None:
+            """Predict these rows and quarantine those that the model fails on.
+
+            Generalized binary splitting (Hwang 1972): the first failing row of a group is found
+            by halving; where its first half passes, the second one is known to fail without a
+            call. The next group is as large as the failing rows lie apart.
+
+            Args:
+                positions: Positions of the rows in the batch.
+                err: The model's error for all these rows together, or None before a call.
+            """
+            start, size = 0, len(positions)
+            while start < len(positions):
+                end = min(start + size, len(positions))
+                if err is None:
+                    err = predict_rows(positions[start:end])
+                if err is None:
+                    start, size = end, 2 * size
+                    continue
+                first = start
+                while end - first > 1:
+                    middle = (first + end) // 2
+                    err = predict_rows(positions[first:middle])
+                    first, end = (middle, end) if err is None else (first, middle)
+                # No row is quarantined without a call for it alone.
+                err = err or predict_rows(positions[first:end])
+                if err is not None:
+                    quarantined[positions[first]] = True
+                    reasons[positions[first]] = _reason(err)
+                    err = None
+                start, size = end, end - start
 
         for positions in _split_inexact_floats(rows, missing, scorable):
-            predict_or_split(positions)
+            err = predict_rows(positions)
+            if err is None:
+                continue
+            usual, unusual = _split_unusual_rows(rows, missing, positions)
+            quarantine_failing(usual, None if len(unusual) else err)
+            quarantine_failing(unusual, None if len(usual) else err)
         self._limits.check(quarantined, reasons)
         # A category: MLflow converts each category to text once, and not each row's value.
         texts = pd.Categorical(reasons) if quarantined.any() else _no_reasons(size)
@@ -281,24 +298,18 @@ def first_object(column: pd.Series) -> Any:
     return next((value for value in column if value is not None), None)
 
 
-def _split_failing_rows(
+def _split_unusual_rows(
     rows: pd.DataFrame, missing: dict[str, np.ndarray], positions: np.ndarray
-) -> list[np.ndarray]:
-    """Split rows on which the model failed together.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split rows into those without and those with a missing or infinite value.
 
-    Missing and infinite values are the usual reason. So these rows are split off first: the
-    others then need one more call, however many they are. The next splits are halves, the last
-    ones single rows.
+    Such values are the usual reason why a model fails. The rows without them then often need
+    one more call, however many they are.
     """
     unusual = _unusual_rows(rows.iloc[positions])
     for flags in missing.values():
         unusual |= flags[positions]
-    if 0 < unusual.sum() < len(positions):
-        return [positions[~unusual], positions[unusual]]
-    if len(positions) <= _MAX_SINGLE_ROWS:
-        return list(positions.reshape(-1, 1))
-    middle = len(positions) // 2
-    return [positions[:middle], positions[middle:]]
+    return positions[~unusual], positions[unusual]
 
 
 def _unusual_rows(rows: pd.DataFrame) -> np.ndarray:

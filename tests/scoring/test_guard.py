@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dbx_aml.scoring import guard, guard_loader
 from dbx_aml.scoring.guard import MISSING, QUARANTINED, REASON, UNSCORABLE, Guard, Limits
@@ -105,7 +107,60 @@ def test_after_a_row_that_does_not_fail_the_others_are_one_call_again():
     model = Model(refuse_small)
     result = Guard(model, [DOUBLE], []).predict(frame)
     assert list(np.flatnonzero(result[QUARANTINED])) == list(range(20))
-    assert len(model.batch_sizes) < 40
+    # The batch, 10 halves, 19 rows alone, then groups of 1, 2, 4 to 512 rows.
+    assert len(model.batch_sizes) == 40
+
+
+@pytest.mark.parametrize(
+    ("positions", "calls"),
+    [
+        # The batch, 13 or 14 halves, and the groups after the row, each twice as large.
+        pytest.param([6_789], 16, id="one row"),
+        # For each row a group of 100 and 7 halves of it: two halves a row less than for each alone.
+        pytest.param(range(50, 10_000, 100), 960, id="one in 100"),
+        pytest.param(range(4_000, 4_300), 340, id="300 neighbours"),
+        pytest.param(range(10_000), 10_020, id="all rows"),
+    ],
+)
+def test_failing_rows_are_found_with_few_calls(positions, calls):
+    frame = pd.DataFrame({"x": np.ones(10_000)})
+    frame.loc[list(positions), "x"] = -1.0
+    model = Model(choosy)
+    result = Guard(model, [DOUBLE], []).predict(frame)
+    assert list(np.flatnonzero(result[QUARANTINED])) == list(positions)
+    assert len(model.batch_sizes) <= calls
+
+
+@given(st.lists(st.booleans(), max_size=60), st.lists(st.sampled_from("ab"), max_size=60))
+def test_only_rows_that_fail_alone_are_quarantined(failing, letters):
+    """The model also fails where `a` and `b` come together, which no row alone does."""
+    size = min(len(failing), len(letters))
+    failing, letters = failing[:size], letters[:size]
+    frame = pd.DataFrame({"y": letters, "x": np.where(failing, -1.0, 1.0)})
+
+    def refuse_two_letters(rows):
+        if rows["y"].nunique() > 1:
+            raise ValueError("two letters")
+        return choosy(rows)
+
+    result = Guard(Model(refuse_two_letters), [DOUBLE], []).predict(frame)
+    assert list(result[QUARANTINED]) == failing
+    assert list(result["p0"][~result[QUARANTINED]]) == [2.0] * (size - sum(failing))
+    assert set(result[REASON]) <= {"", "ValueError: x is invalid"}
+
+
+def test_a_model_that_fails_for_a_row_once_only_scores_it():
+    calls = []
+
+    def fail_first(rows):
+        calls.append(len(rows))
+        if len(calls) < 4:
+            raise ConnectionError("no answer")
+        return rows["x"]
+
+    result = Guard(Model(fail_first), [DOUBLE], []).predict(pd.DataFrame({"x": np.arange(100.0)}))
+    assert not result[QUARANTINED].any()
+    assert list(result["p0"]) == list(range(100))
 
 
 def missing_n(values, flags):
