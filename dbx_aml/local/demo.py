@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,7 +95,7 @@ def run_demo(
             DBX_AML_EXPERIMENT=_EXPERIMENT,
         )
         flow = DemoFlow(spark, notebook_folder, folder, flights, uri, on_cell=screen.show_cell)
-        with link_variables, connect():
+        with link_variables, connect(), closing(flow):
             steps = tuple(_run_steps(flow, screen))
         tables = flow.table_locations()
     finally:

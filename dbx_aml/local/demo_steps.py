@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbx_aml._common.errors import DbxAmlError
 from dbx_aml.local.notebook.cells import CellRun
+from dbx_aml.local.notebook.process import NotebookProcess
 from dbx_aml.local.notebook.run import run_notebook
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class DemoFlow:
         self._landing.mkdir()
         self._page_folder = folder / "pages"
         self._page_name = ""
+        self._next_process: NotebookProcess | None = None
         self.pages: dict[str, str] = {}
         counts = flights.group_by("month").aggregate([([], "count_all"), ("dep_delay", "count")])
         # Rows by month, and how many of them are flights that were not cancelled.
@@ -124,6 +126,11 @@ class DemoFlow:
         start = time.monotonic()
         numbers = step()
         return DemoStep(name=title, seconds=time.monotonic() - start, **numbers)
+
+    def close(self) -> None:
+        """End the process that waits for a further notebook."""
+        if self._next_process is not None:
+            self._next_process.stop(0)
 
     def table_locations(self) -> dict[str, str]:
         """Return the locations of the three tables, by name."""
@@ -260,8 +267,15 @@ class DemoFlow:
     def _run_notebook(self, name: str, widgets: dict[str, str]) -> dict[str, Any]:
         page = self._page_folder / f"{self._page_name}.html"
         self.pages[f"page {self._page_name[:2]}"] = str(page)
+        # The process of the next notebook imports MLflow while this notebook runs.
+        process, self._next_process = self._next_process, NotebookProcess(["mlflow.sklearn"])
         result = run_notebook(
-            self._notebooks / name, widgets, spark=self._spark, html=page, on_cell=self._on_cell
+            self._notebooks / name,
+            widgets,
+            spark=self._spark,
+            html=page,
+            on_cell=self._on_cell,
+            process=process,
         )
         exit_value: dict[str, Any] = json.loads(result.exit_value or "{}")
         return exit_value

@@ -63,6 +63,7 @@ def set_exit_value(monkeypatch: pytest.MonkeyPatch, **value: object) -> None:
         seconds=0.0,
     )
     monkeypatch.setattr(demo_steps, "run_notebook", lambda *args, **kwargs: result)
+    monkeypatch.setattr(demo_steps, "NotebookProcess", lambda libraries: None)
 
 
 def test_a_step_that_does_what_its_title_says_returns_its_numbers(flow, monkeypatch) -> None:

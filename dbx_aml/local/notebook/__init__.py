@@ -2,6 +2,7 @@
 
     source              read the file: cells, `%run`
     run                 run a whole notebook in a new process, write its outputs
+    process             start the new process, send it settings and cells
     shell               the new process: IPython's shell, SQL and shell cells
     shared_spark        use the Spark engine of the caller in the new process
     dbutils_stub        `dbutils`; with `widgets` and `databricks_paths`

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +14,9 @@ from dbx_aml._common.errors import NotebookError
 from dbx_aml.local.notebook.cells import CellRun, redact_secrets
 from dbx_aml.local.notebook.databricks_paths import Files
 from dbx_aml.local.notebook.namespace import Namespace, PackedValue
-from dbx_aml.local.notebook.shared_spark import SparkAddress, borrow_spark
+from dbx_aml.local.notebook.process import NotebookProcess, ShellSettings
+from dbx_aml.local.notebook.shared_spark import borrow_spark
 from dbx_aml.local.notebook.source import Cell, read_notebook
-from dbx_aml.local.spark import local_root
 
 _FAILED = "notebook must run to its end: "
 # After an error, a process may still be in a cell.
@@ -58,6 +55,7 @@ def run_notebook(
     keep_namespace: bool = False,
     check: bool = True,
     on_cell: Callable[[CellRun], None] | None = None,
+    process: NotebookProcess | None = None,
 ) -> NotebookResult:
     """Run a notebook in a new process; return its exit value and outputs.
 
@@ -77,6 +75,7 @@ def run_notebook(
         keep_namespace: Whether the result has the variables of the notebook.
         check: Whether an error of a cell raises; False for a result with this error.
         on_cell: Callback for each executed cell, when it starts and when it has ended.
+        process: Process that was started before; by default a new one.
 
     Raises:
         ArgumentError: The file cannot be read as a notebook.
@@ -100,7 +99,7 @@ def run_notebook(
                 keep_namespace=keep_namespace,
                 spark=address,
             )
-            exit_value = run.redact(run.execute(settings))
+            exit_value = run.redact(run.execute(settings, process=process))
     except NotebookError as err:
         if check:
             raise
@@ -131,29 +130,6 @@ def run_notebook(
 
 def _write_text(stream: str, text: str) -> None:
     (sys.stderr if stream == "stderr" else sys.stdout).write(text)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShellSettings:
-    """Settings of a notebook's process.
-
-    Args:
-        path: File of the notebook.
-        parameters: Values by widget name.
-        files: Map from paths of a cluster to folders of this machine.
-        run_pip_cells: Whether to run `%pip`.
-        spark: Address of the engine; None for a notebook without Spark.
-        keep_namespace: Whether to send the variables at the end.
-        widgets: Values of widgets of an earlier process of the same notebook.
-    """
-
-    path: Path
-    parameters: Mapping[str, str]
-    files: Files
-    run_pip_cells: bool
-    spark: SparkAddress | None
-    keep_namespace: bool = False
-    widgets: Mapping[str, str] = field(default_factory=dict)
 
 
 class NotebookRun:
@@ -192,19 +168,26 @@ class NotebookRun:
         """Return a text, or texts in lists and dictionaries, without the secrets."""
         return redact_secrets(value, self.secrets)
 
-    def execute(self, settings: ShellSettings, timeout_s: float = 0) -> str | None:
+    def execute(
+        self,
+        settings: ShellSettings,
+        timeout_s: float = 0,
+        process: NotebookProcess | None = None,
+    ) -> str | None:
         """Run the cells and return the exit value, with secrets; None without a call of exit.
 
         Args:
             settings: Settings of the process.
             timeout_s: Seconds after which the notebook's process is killed; 0 for no limit.
+            process: Process that waits for settings; by default a new one.
 
         Raises:
             NotebookError: A cell raised an error, or the time is over.
         """
-        self._process = _Process(settings)
+        self._process = process or NotebookProcess()
         try:
-            self._process.receive()  # the shell is ready: the first cell's time is its own
+            # The shell is ready: the first cell's time is its own.
+            self._process.set_up(settings)
             if timeout_s > 0:
                 self._deadline = time.monotonic() + timeout_s
             self._run_cells(self._cells, self.runs, {})
@@ -273,8 +256,8 @@ class NotebookRun:
             self._exit_value = value
         elif end == "restart":
             self._process.stop()
-            self._process = _Process(value)
-            self._process.receive()
+            self._process = NotebookProcess()
+            self._process.set_up(value)
         elif end == "failure":
             run.failure = failure = self.redact(value)
             kind = "" if failure["ename"] == NotebookError.__name__ else f"{failure['ename']}: "
@@ -304,43 +287,3 @@ class NotebookRun:
                 self._on_cell(*values)
             elif kind == "started_notebook":
                 run.inner += values[0]
-
-
-class _Process:
-    """A process of `dbx_aml.local.notebook.shell`."""
-
-    def __init__(self, settings: ShellSettings) -> None:
-        self._connection, theirs = Pipe()
-        search_path = [os.path.abspath(entry) for entry in sys.path]
-        program = (
-            f"import sys; sys.path[:] = {search_path!r}; "
-            f"from dbx_aml.local.notebook.shell import serve; serve({theirs.fileno()})"
-        )
-        # With -P, the working folder is not searched before the standard library.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", program],
-            cwd=settings.path.parent,
-            stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            # The notebook's folder is the working folder; the folder of the tables stays.
-            env={**os.environ, "DBX_AML_LOCAL_ROOT": str(local_root())},
-        )
-        theirs.close()
-        self.send(settings)
-
-    def send(self, message: Any) -> None:
-        self._connection.send(message)
-
-    def receive(self, deadline: float | None = None) -> Any:
-        if deadline and not self._connection.poll(max(0, deadline - time.monotonic())):
-            raise TimeoutError
-        return self._connection.recv()
-
-    def stop(self, timeout_s: float | None = None) -> int:
-        """Let the process end, or kill it after a time; return its exit status."""
-        self._connection.close()
-        try:
-            return self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()

@@ -11,14 +11,16 @@ import io
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -42,7 +44,8 @@ from dbx_aml.local.notebook.dbutils_stub import (
     make_dbutils,
 )
 from dbx_aml.local.notebook.namespace import pack_namespace
-from dbx_aml.local.notebook.run import NotebookRun, ShellSettings
+from dbx_aml.local.notebook.process import ShellSettings
+from dbx_aml.local.notebook.run import NotebookRun
 from dbx_aml.local.notebook.shared_spark import attach_spark
 from dbx_aml.local.notebook.source import Cell, read_notebook
 from dbx_aml.local.notebook.tables import table_formats
@@ -57,13 +60,30 @@ _IPYTHON = Config(
 )
 
 
-def serve(descriptor: int) -> None:
+def serve(descriptor: int, libraries: Sequence[str]) -> None:
     """Run the cells that arrive on a connection, until the other end closes it.
 
-    A None instead of a cell requests the variables.
+    Environment variables and settings arrive first. A None instead of a cell requests the
+    variables.
+
+    Args:
+        descriptor: File descriptor of the connection.
+        libraries: Modules to import before the settings arrive.
     """
     connection = Connection(descriptor)
-    session = _Session(connection, connection.recv())
+    # Ctrl-C is for the notebook that runs, and this one may never start.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for library in libraries:
+        import_module(library)
+    try:
+        environment, settings = connection.recv()
+    except EOFError:
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(settings.path.parent)
+    session = _Session(connection, settings)
     connection.send("ready")
     while True:
         try:
@@ -127,6 +147,7 @@ class _Shell(InteractiveShell):
         pass
 
     showtraceback = showsyntaxerror = showindentationerror = show_usage_error = _send_error
+    _format_exception_for_storage = _send_error  # renders the source of all frames: 0.1 s
 
 
 class _Stream(io.TextIOBase):
