@@ -123,10 +123,13 @@ class Ledger:
             return []
         if self._output_id is not None:
             rows = rows.where(f"output_id = {sql_literal(self._output_id)}")
-        if condition is not None:
-            newest = rows.orderBy(rows.batch.desc()).limit(_NEWEST_BATCHES)
-            rows = rows.where(condition).union(newest)
-        found = {row.batch: row for row in rows.collect()}
+        if condition is None:
+            entries = rows.collect()
+        else:
+            entries = rows.orderBy(rows.batch.desc()).limit(_NEWEST_BATCHES).collect()
+            if len(entries) == _NEWEST_BATCHES:
+                entries += rows.where(condition).collect()
+        found = {row.batch: row for row in entries}
         return [_entry(found[batch].asDict()) for batch in sorted(found, reverse=True)]
 
     def written_batches(self) -> dict[int, str] | None:

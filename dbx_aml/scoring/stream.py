@@ -206,12 +206,12 @@ def pending(entries: list[LedgerEntry]) -> list[LedgerEntry]:
     return [entry for entry in entries if entry.state == OVER_LIMIT]
 
 
-def stream_entries(bound: BoundRequest, condition: str = "true") -> list[LedgerEntry]:
-    """Return the newest batches of the write mode in the output table, newest first.
+def stream_entries(bound: BoundRequest, condition: str | None = None) -> list[LedgerEntry]:
+    """Return the batches of the write mode in the output table, newest first.
 
     Args:
         bound: Bound request.
-        condition: SQL predicate of further batches.
+        condition: SQL predicate: the newest batches and those of the condition. Default: all.
     """
     output = bound.request.output_table
     identity = bound.resolved.output or identify_table(bound.spark, output)
