@@ -8,6 +8,7 @@ requests does the transport: MLflow brings it, and it reads the machine's proxie
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -172,14 +173,17 @@ def send_within(policy: RetryPolicy | None, *, is_idempotent: bool | None = None
     """
     _bound_adapters()
     token = _policy_of_block.set((policy, is_idempotent))
+    # The context of every error where the caller handles one.
+    handled_error = sys.exc_info()[1]
     try:
         yield
     except DbxAmlError:
         raise
     except Exception as error:
         # MLflow's client wraps every error into an MlflowException.
-        if isinstance(error.__context__, DbxAmlError):
-            raise error.__context__ from None
+        cause = error.__context__
+        if isinstance(cause, DbxAmlError) and cause is not handled_error:
+            raise cause from None
         raise
     finally:
         _policy_of_block.reset(token)

@@ -204,6 +204,18 @@ def test_another_library_that_retries_by_itself_gets_every_answer(server: Script
     assert (response.status_code, response.headers["Retry-After"]) == (503, "7")
 
 
+def test_an_error_of_a_block_is_not_taken_for_the_one_that_its_caller_handles() -> None:
+    def close_again() -> None:
+        try:
+            raise ServiceError("closed")
+        except ServiceError:
+            with send_within(POLICY):
+                int("one")
+
+    with pytest.raises(ValueError, match="invalid literal"):
+        close_again()
+
+
 def test_a_bound_client_sends_each_request_within_the_policy(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
