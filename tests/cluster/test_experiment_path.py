@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import getpass
 import logging
+import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -155,6 +156,7 @@ def test_with_databricks_connect_the_user_is_the_one_of_the_session(
         __module__ = "pyspark.sql.connect.session"
         client = SimpleNamespace(host="adb-7405600000000001.1.azuredatabricks.net")
 
+    monkeypatch.setitem(sys.modules, "pyspark", ModuleType("pyspark"))
     monkeypatch.setattr(module, "active_session", lambda: RemoteSession("bob@contoso.com"))
 
     assert experiment_path("iris") == "/Users/bob@contoso.com/iris"
