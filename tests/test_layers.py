@@ -136,8 +136,8 @@ def test_only_the_places_of_the_http_policy_send_requests() -> None:
         },
         "http_request": {"tracking.azureml.mlflow_calls", "tracking.mirror.server"},
         "HTTPAdapter": {"_common.http"},
-        "ApiClient": {"cluster.client"},
-        "WorkspaceClient": set(),
+        "ApiClient": set(),
+        "WorkspaceClient": {"cluster.client"},
         "urlopen": set(),
     }
     callers: dict[str, set[str]] = {name: set() for name in places}

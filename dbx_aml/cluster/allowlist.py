@@ -1,6 +1,5 @@
 """The metastore's allowlist: in standard access mode only the init scripts on it run."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from dbx_aml._common.errors import ClusterError
@@ -75,7 +74,7 @@ class Allowlist:
     def _read(self) -> list[dict[str, Any]]:
         return list(self._call("GET").get("artifact_matchers", []))
 
-    def _call(self, method: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def _call(self, method: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         return self._client.call(
             method,
             _PATH,

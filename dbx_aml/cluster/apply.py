@@ -1,5 +1,7 @@
 """Apply a settings change to a cluster, and wait until the cluster is at rest."""
 
+from typing import Literal
+
 from dbx_aml._common.deadline import poll_until
 from dbx_aml._common.errors import ClusterError, WrongStateError
 from dbx_aml.cluster.client import Client
@@ -144,24 +146,25 @@ def _update_cluster(client: Client, change: SettingsChange) -> None:
 
 
 def _restart_cluster(client: Client, cluster: Cluster) -> None:
-    client.call(
-        "POST",
-        "/api/2.1/clusters/restart",
-        operation=f"restart cluster {cluster}",
-        body={"cluster_id": cluster.cluster_id},
-        hint="ask its owner for CAN RESTART",
-    )
+    hint = "ask its owner for CAN RESTART"
+    with client.calls_to(f"restart cluster {cluster}", hint=hint) as databricks:
+        databricks.clusters.restart(cluster.cluster_id)
 
 
 def _change_libraries(
-    client: Client, cluster: Cluster, action: str, libraries: list[Library]
+    client: Client,
+    cluster: Cluster,
+    action: Literal["install", "uninstall"],
+    libraries: list[Library],
 ) -> None:
     """Request that libraries are installed, or uninstalled at the next restart."""
-    if libraries:
-        client.call(
-            "POST",
-            f"/api/2.0/libraries/{action}",
-            operation=f"{action} libraries on cluster {cluster}",
-            body={"cluster_id": cluster.cluster_id, "libraries": libraries},
-            hint="ask its owner for CAN MANAGE",
-        )
+    from databricks.sdk.service import compute
+
+    if not libraries:
+        return
+    wheels = [compute.Library.from_dict(dict(library)) for library in libraries]
+    hint = "ask its owner for CAN MANAGE"
+    with client.calls_to(f"{action} libraries on cluster {cluster}", hint=hint) as databricks:
+        api = databricks.libraries
+        change = api.install if action == "install" else api.uninstall
+        change(cluster.cluster_id, wheels)

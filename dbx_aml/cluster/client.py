@@ -1,15 +1,15 @@
-"""Calls of the Databricks REST API through databricks-sdk's own client; each error is one line.
+"""A signed-in client of databricks-sdk, whose errors are one line each.
 
-The SDK signs in and sends. `_common/http` decides how long a call may take and when it is sent
-again, because the SDK waits as long as a service asks. Its typed classes are not used here: the
-classes of an older release drop fields that they do not know, and a setting that is dropped
-between reading and writing a cluster would be lost. Release 0.30 also lacks the format RAW.
+The SDK signs in and calls. `_common/http` decides how long a call may take and when it is sent
+again, because the SDK waits as long as a service asks.
 """
 
+from __future__ import annotations
+
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dbx_aml._common.deadline import time_limit
 from dbx_aml._common.errors import (
@@ -20,9 +20,12 @@ from dbx_aml._common.errors import (
     ServiceUnavailableError,
     WrongStateError,
 )
-from dbx_aml._common.http import NoAnswerError, paged, send_within
+from dbx_aml._common.http import NoAnswerError, send_within
 from dbx_aml._common.retry import service_policy
 from dbx_aml._common.text import first_line, install_command, one_line
+
+if TYPE_CHECKING:
+    from databricks.sdk import WorkspaceClient
 
 # Seconds between two questions about the state of a cluster, a library or a command.
 POLL_INTERVAL_S = 2.0
@@ -51,7 +54,8 @@ class Client:
 
     def __init__(self, profile: str | None = None) -> None:
         try:
-            from databricks.sdk.core import ApiClient, Config
+            from databricks.sdk import WorkspaceClient
+            from databricks.sdk.core import Config
         except ImportError as err:
             raise ClusterError(
                 "databricks-sdk must be installed for this command; run: "
@@ -68,37 +72,25 @@ class Client:
                         product="dbx-aml",
                         # For the few errors that the SDK alone knows to be temporary.
                         retry_timeout_seconds=max(1, math.ceil(self._policy.timeout_s)),
+                        # Else files come and go in threads, where `send_within` does not count.
+                        disable_experimental_files_api_client=True,
                     )
-                    self._api = ApiClient(config)
+                    self._workspace_client = WorkspaceClient(config=config)
             except ValueError as err:
                 raise ClusterError(
                     f"Databricks must be set up: {_without_settings(err)}; set DATABRICKS_HOST "
                     "and DATABRICKS_TOKEN, or give --profile"
                 ) from err
             self.host = str(config.host)
-            user = self.call("GET", "/api/2.0/preview/scim/v2/Me", operation="see who is signed in")
-        self.user = str(user.get("userName", ""))
+            with self.calls_to("see who is signed in") as databricks:
+                self.user = databricks.current_user.me().user_name or ""
 
-    def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        operation: str,
-        query: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
-        data: bytes | None = None,
-        hint: str = _DEFAULT_HINT,
-    ) -> dict[str, Any]:
-        """Return the answer of one call.
+    @contextmanager
+    def calls_to(self, operation: str, *, hint: str = _DEFAULT_HINT) -> Iterator[WorkspaceClient]:
+        """Yield the client of databricks-sdk for calls within the bounds of `_common/http`.
 
         Args:
-            method: HTTP method in capitals.
-            path: Path of the API, for example "/api/2.1/clusters/get".
-            operation: Purpose of the call, as in "caller must be allowed to <operation>".
-            query: Fields of the query.
-            body: JSON body of the request.
-            data: Bytes to send instead of a JSON body.
+            operation: Purpose of the calls, as in "caller must be allowed to <operation>".
             hint: Next step for a caller without the permission.
 
         Raises:
@@ -108,64 +100,13 @@ class Client:
             ServiceUnavailableError: The host did not answer until the end of the retries.
             ServiceError: Any other error.
         """
-        # ApiClient adds keys to the headers that it receives.
-        headers = {"Accept": "application/json"}
-        if data is not None:
-            headers["Content-Type"] = "application/octet-stream"
-        with self._translate_errors(operation, hint):
-            answer = self._api.do(
-                method,
-                path,
-                query=dict(query) if query else None,
-                body=dict(body) if body is not None else None,
-                data=data,
-                headers=headers,
-            )
-        return answer if isinstance(answer, dict) else {}
-
-    def download(
-        self, path: str, *, operation: str, query: Mapping[str, str] | None = None
-    ) -> bytes:
-        """Return the bytes of a file; the errors are those that `call` raises."""
-        with self._translate_errors(operation):
-            answer: Any = self._api.do(
-                "GET",
-                path,
-                query=dict(query) if query else None,
-                headers={"Accept": "application/octet-stream"},
-                raw=True,
-            )
-            with answer["contents"] as stream:
-                return bytes(stream.read())
-
-    def list_items(
-        self, path: str, field: str, *, operation: str, query: Mapping[str, str] | None = None
-    ) -> Iterator[dict[str, Any]]:
-        """Yield the entries of all pages of a list; the errors are those that `call` raises.
-
-        Args:
-            path: Path of the API, for example "/api/2.1/clusters/list".
-            field: Field of the answer with the entries, for example "clusters".
-            operation: Purpose of the call, as in "caller must be allowed to <operation>".
-            query: Fields of the query of every page.
-        """
-
-        def fetch_page(token: str | None) -> tuple[list[dict[str, Any]], str | None]:
-            page_query = {**(query or {}), **({"page_token": token} if token else {})}
-            page = self.call("GET", path, operation=operation, query=page_query)
-            return page.get(field) or [], page.get("next_page_token")
-
-        return paged(fetch_page, path.partition("/api/")[2])
-
-    @contextmanager
-    def _translate_errors(self, operation: str, hint: str = _DEFAULT_HINT) -> Iterator[None]:
-        from databricks.sdk.core import DatabricksError
+        from databricks.sdk.errors.base import DatabricksError
         from requests import RequestException
 
         try:
             # As the SDK does it: a change whose answer is lost is sent again.
             with send_within(self._policy, is_idempotent=True):
-                yield
+                yield self._workspace_client
         except NoAnswerError as err:
             raise ServiceUnavailableError(
                 f"Databricks must answer when asked to {operation}: {err}"
@@ -185,12 +126,39 @@ class Client:
         except DatabricksError as err:
             raise _to_service_error(err, operation, hint) from err
 
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        operation: str,
+        query: dict[str, str] | None = None,
+        body: dict[str, Any] | None = None,
+        hint: str = _DEFAULT_HINT,
+    ) -> dict[str, Any]:
+        """Return the answer of one call as it came, for what is read, changed and written again.
+
+        The SDK's classes drop the fields and values that their release does not know: what other
+        people have set would be lost. The errors are those of `calls_to`.
+
+        Args:
+            method: HTTP method in capitals.
+            path: Path of the API, for example "/api/2.1/clusters/get".
+            operation: Purpose of the call, as in "caller must be allowed to <operation>".
+            query: Fields of the query.
+            body: JSON body of the request.
+            hint: Next step for a caller without the permission.
+        """
+        with self.calls_to(operation, hint=hint) as databricks:
+            headers = {"Accept": "application/json"}
+            answer = databricks.api_client.do(method, path, query=query, body=body, headers=headers)
+        return answer if isinstance(answer, dict) else {}
+
 
 def _to_service_error(err: Any, operation: str, hint: str) -> ServiceError:
     from databricks.sdk.errors import NotFound, PermissionDenied, Unauthenticated
 
     message = one_line(_without_settings(err), _MAX_MESSAGE)
-    code = str(getattr(err, "error_code", ""))
     if isinstance(err, Unauthenticated):
         return ServiceError(
             f"Databricks must accept the caller's token: {message!r}; check DATABRICKS_TOKEN or "
@@ -200,9 +168,10 @@ def _to_service_error(err: Any, operation: str, hint: str) -> ServiceError:
         return PermissionDeniedError(f"caller must be allowed to {operation}: {message!r}; {hint}")
     if isinstance(err, NotFound) or "does not exist" in message:
         return NotFoundError(f"cannot {operation}: {message!r}")
-    if code == "INVALID_STATE":
+    # Release 0.30, which runtime 16.4 brings, has no class for this code.
+    if err.error_code == "INVALID_STATE":
         return WrongStateError(f"cannot {operation}: {message!r}")
-    return ServiceError(f"cannot {operation}: {message!r} ({code})")
+    return ServiceError(f"cannot {operation}: {message!r} ({err.error_code})")
 
 
 def _without_settings(err: Exception) -> str:

@@ -1,11 +1,12 @@
 """A cluster as the clusters API describes it, found by its id or by its name."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from dbx_aml._common.errors import ClusterError, NotFoundError
+from dbx_aml._common.http import paged
 from dbx_aml.cluster.client import Client
 
 # Receives each message about the progress of a change.
@@ -147,13 +148,7 @@ def find_cluster(client: Client, cluster: str) -> Cluster:
             return get_cluster(client, cluster)
         except NotFoundError as err:
             raise _unknown_cluster(client, cluster) from err
-    all_specs = client.list_items(
-        "/api/2.1/clusters/list",
-        "clusters",
-        operation="list the clusters",
-        query={"page_size": "100"},
-    )
-    specs = [spec for spec in all_specs if spec.get("cluster_name") == cluster]
+    specs = [spec for spec in _list_specs(client) if spec.get("cluster_name") == cluster]
     if not specs:
         raise _unknown_cluster(client, cluster)
     if len(specs) > 1:
@@ -163,6 +158,19 @@ def find_cluster(client: Client, cluster: str) -> Cluster:
             f"{ids}"
         )
     return get_cluster(client, str(specs[0]["cluster_id"]))
+
+
+def _list_specs(client: Client) -> Iterator[dict[str, Any]]:
+    """Yield all clusters; the SDK's own list has no end if a page leads to itself."""
+
+    def fetch_page(token: str | None) -> tuple[list[dict[str, Any]], str | None]:
+        query = {"page_size": "100", **({"page_token": token} if token else {})}
+        page = client.call(
+            "GET", "/api/2.1/clusters/list", operation="list the clusters", query=query
+        )
+        return page.get("clusters") or [], page.get("next_page_token")
+
+    return paged(fetch_page, "2.1/clusters/list")
 
 
 def _unknown_cluster(client: Client, cluster: str) -> ClusterError:

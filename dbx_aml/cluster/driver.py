@@ -4,7 +4,7 @@ The events of a cluster only tell that its init scripts ran, and log delivery ma
 on the driver can read the file. It needs a running cluster and the permission CAN ATTACH TO.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 from dbx_aml._common.deadline import poll_until
@@ -14,7 +14,6 @@ from dbx_aml.cluster.clusters import Cluster
 from dbx_aml.cluster.node.marker import MARKER_PATH, NodeMarker
 
 _TIMEOUT_S = 180.0
-_OPERATION = "read the init script's marker on the driver"
 _PROGRAM = f"""
 import os
 print(open({str(MARKER_PATH)!r}).read() if os.path.exists({str(MARKER_PATH)!r}) else 'null')
@@ -48,42 +47,43 @@ def failure_message(marker: NodeMarker) -> str | None:
 
 def _run_on_driver(client: Client, cluster_id: str, program: str) -> str:
     """Run a Python program on the driver and return its output."""
-    answer = client.call(
-        "POST",
-        "/api/1.2/contexts/create",
-        operation=_OPERATION,
-        body={"clusterId": cluster_id, "language": "python"},
-    )
-    context = {"clusterId": cluster_id, "contextId": str(answer["id"])}
-    try:
-        _wait_for_status(client, "/api/1.2/contexts/status", context, "Running")
-        answer = client.call(
-            "POST",
-            "/api/1.2/commands/execute",
-            operation=_OPERATION,
-            body={**context, "language": "python", "command": program},
-        )
-        command = {**context, "commandId": str(answer["id"])}
-        finished = _wait_for_status(client, "/api/1.2/commands/status", command, "Finished")
-    finally:
-        # The number of contexts of a cluster is limited.
-        client.call("POST", "/api/1.2/contexts/destroy", operation=_OPERATION, body=context)
-    results = finished.get("results") or {}
-    if results.get("resultType") != "text":
-        raise ClusterError(f"the driver answers {str(results.get('summary'))[:200]!r}")
-    return str(results.get("data", ""))
+    from databricks.sdk.service.compute import Language, ResultType
+
+    with client.calls_to("read the init script's marker on the driver") as databricks:
+        commands = databricks.command_execution
+        python = Language.PYTHON
+        context_id = commands.create(cluster_id=cluster_id, language=python).context_id
+        ids = (cluster_id, context_id)
+        try:
+            _wait_for_status(client, "Running", commands.context_status, *ids)
+            command_id = commands.execute(
+                cluster_id=cluster_id, context_id=context_id, language=python, command=program
+            ).command_id
+            finished = _wait_for_status(
+                client, "Finished", commands.command_status, *ids, command_id
+            )
+        finally:
+            # The number of contexts of a cluster is limited.
+            commands.destroy(*ids)
+    results = finished.results
+    if results is None or results.result_type != ResultType.TEXT:
+        raise ClusterError(f"the driver answers {str(results and results.summary)[:200]!r}")
+    return str(results.data or "")
 
 
 def _wait_for_status(
-    client: Client, path: str, query: Mapping[str, str], target_status: str
-) -> dict[str, Any]:
-    """Ask for the status of a context or a command until it is the target status."""
+    client: Client, target_status: str, read_status: Callable[..., Any], *ids: str
+) -> Any:
+    """Ask for the status of a context or a command until it is the target status.
+
+    The SDK's own waits sleep for a second or longer after each question.
+    """
     status = None
 
-    def read_answer() -> dict[str, Any] | None:
+    def read_answer() -> Any:
         nonlocal status
-        answer = client.call("GET", path, operation=_OPERATION, query=query)
-        status = answer.get("status")
+        answer = read_status(*ids)
+        status = answer.status.value if answer.status else None
         if status in ("Error", "Cancelled"):
             raise ClusterError(f"the driver's status is {status}")
         return answer if status == target_status else None

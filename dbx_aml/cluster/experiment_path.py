@@ -141,29 +141,23 @@ def _make_parent(path: str, client: Client | None) -> None:
     if git_folder is not None:
         raise _git_folder_error(path, git_folder)
     try:
-        client.call(
-            "POST",
-            "/api/2.0/workspace/mkdirs",
-            operation=f"make the folder {parent}",
-            body={"path": parent},
-        )
+        with client.calls_to(f"make the folder {parent}") as databricks:
+            databricks.workspace.mkdirs(parent)
     except ServiceError as err:
         raise _folder_error(path, parent, err) from err
 
 
 def _find_git_folder(client: Client, folder: str) -> str | None:
     """Return the Git folder that a folder of the workspace is or lies in, or None."""
+    from databricks.sdk.service.workspace import ObjectType
+
     for parent in [*reversed(PurePosixPath(folder).parents), folder]:
         try:
-            status = client.call(
-                "GET",
-                "/api/2.0/workspace/get-status",
-                operation=f"read the folder {parent}",
-                query={"path": str(parent)},
-            )
+            with client.calls_to(f"read the folder {parent}") as databricks:
+                status = databricks.workspace.get_status(str(parent))
         except NotFoundError:
             return None
-        if status.get("object_type") == "REPO":
+        if status.object_type == ObjectType.REPO:
             return str(parent)
     return None
 

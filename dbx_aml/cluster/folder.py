@@ -1,9 +1,14 @@
 """The folder of an attached cluster: in a Unity Catalog volume, or in the workspace."""
 
+from __future__ import annotations
+
 import base64
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from dbx_aml._common.errors import (
@@ -15,6 +20,9 @@ from dbx_aml._common.errors import (
 )
 from dbx_aml._common.paths import check_relative_path, join_inside
 from dbx_aml.cluster.client import Client
+
+if TYPE_CHECKING:
+    from databricks.sdk import WorkspaceClient
 
 _VOLUME_PATH = re.compile(r"/Volumes/([^/]+)/([^/]+)/([^/]+)(/.*)?")
 _WORKSPACE_PATH = re.compile(r"/(Workspace|Users|Shared|Repos)/.+")
@@ -108,11 +116,10 @@ class ClusterFolder:
             return not self.path.startswith(("/Workspace/Users/", "/Workspace/Repos/")) or (
                 self.path.startswith(f"/Workspace/Users/{reader}/")
             )
-        operation = f"see who may read {self.path}"
-        url = f"/api/2.1/unity-catalog/volumes/{quote(self._volume)}"
         try:
             holders = self._privileges()
-            owner = self._client.call("GET", url, operation=operation).get("owner")
+            with self._client.calls_to(f"see who may read {self.path}") as databricks:
+                owner = databricks.volumes.read(quote(self._volume)).owner
         except ServiceError:
             return True
         readers = {name for name, held in holders.items() if held & _READ_PRIVILEGES}
@@ -126,16 +133,14 @@ class ClusterFolder:
 
     def _privileges(self) -> dict[str, set[str]]:
         """Return the effective privileges on the volume by principal."""
-        answer = self._client.call(
-            "GET",
-            f"/api/2.1/unity-catalog/effective-permissions/volume/{quote(self._volume)}",
-            operation=f"see the privileges on {self._volume}",
-        )
+        with self._client.calls_to(f"see the privileges on {self._volume}") as databricks:
+            # The SDK does not quote the name for the URL.
+            answer = databricks.grants.get_effective("volume", quote(self._volume))
         return {
-            str(assignment.get("principal")): {
-                str(privilege.get("privilege")) for privilege in assignment.get("privileges", [])
+            str(assignment.principal): {
+                held.privilege.value for held in assignment.privileges or [] if held.privilege
             }
-            for assignment in answer.get("privilege_assignments", [])
+            for assignment in answer.privilege_assignments or []
         }
 
     def write_file(self, name: str, content: bytes) -> None:
@@ -145,40 +150,23 @@ class ClusterFolder:
             ClusterError: The volume does not exist, or the file is too large for the workspace.
             ServiceError: The caller may not write to the folder.
         """
-        path, operation = self.file_path(name), f"write to {self.path}"
+        from databricks.sdk.service.workspace import ImportFormat
+
+        path = self.file_path(name)
         if self.is_volume:
-            self._make_volume_folder(posixpath.dirname(path))
-            self._client.call(
-                "PUT",
-                f"/api/2.0/fs/files{quote(path)}",
-                operation=operation,
-                query={"overwrite": "true"},
-                data=content,
-                hint="ask for WRITE VOLUME, or give another --folder",
-            )
+            self._write_to_volume(path, content)
             return
         if len(content) > _MAX_WORKSPACE_FILE:
             raise ClusterError(
                 f"file must have at most 10 MB in the workspace: got {len(content)} bytes in "
                 f"{name}; give a volume with --folder"
             )
-        self._client.call(
-            "POST",
-            "/api/2.0/workspace/mkdirs",
-            operation=operation,
-            body={"path": posixpath.dirname(path)},
-        )
-        self._client.call(
-            "POST",
-            "/api/2.0/workspace/import",
-            operation=operation,
-            body={
-                "path": path,
-                "format": "RAW",
-                "content": base64.b64encode(content).decode(),
-                "overwrite": True,
-            },
-        )
+        text = base64.b64encode(content).decode()
+        with self._client.calls_to(f"write to {self.path}") as databricks:
+            databricks.workspace.mkdirs(posixpath.dirname(path))
+            databricks.workspace.import_(
+                path, content=text, format=ImportFormat.RAW, overwrite=True
+            )
 
     def read_file(self, name: str) -> bytes | None:
         """Return the content of a file, or None if it does not exist.
@@ -186,66 +174,67 @@ class ClusterFolder:
         Raises:
             ServiceError: The caller may not read the folder.
         """
-        path, operation = self.file_path(name), f"read {self.path}"
+        from databricks.sdk.service.workspace import ExportFormat
+
+        path = self.file_path(name)
         try:
-            if self.is_volume:
-                url = f"/api/2.0/fs/files{quote(path)}"
-                return self._client.download(url, operation=operation)
-            query = {"path": path, "direct_download": "true", "format": "AUTO"}
-            url = "/api/2.0/workspace/export"
-            return self._client.download(url, operation=operation, query=query)
+            with self._client.calls_to(f"read {self.path}") as databricks:
+                if self.is_volume:
+                    stream: Any = databricks.files.download(path).contents
+                else:
+                    stream = databricks.workspace.download(path, format=ExportFormat.AUTO)
+                with stream:
+                    return bytes(stream.read())
         except NotFoundError:
             return None
 
     def delete_files(self, names: Iterable[str]) -> None:
         """Delete files; names of files that do not exist are ignored."""
         for name in names:
-            path = self.file_path(name)
-            if self.is_volume:
-                self._delete_if_exists("DELETE", f"/api/2.0/fs/files{quote(path)}")
-            else:
-                self._delete_if_exists("POST", "/api/2.0/workspace/delete", {"path": path})
+            with self._calls_to_delete() as databricks:
+                if self.is_volume:
+                    databricks.files.delete(self.file_path(name))
+                else:
+                    databricks.workspace.delete(self.file_path(name))
 
     def delete_folder(self, names: list[str]) -> None:
         """Delete files, then the folder and its subfolders if no other file is in them."""
         if not self.is_volume:
             # The folder belongs to one cluster: only dbx-aml writes to it.
-            body = {"path": self.path, "recursive": True}
-            self._delete_if_exists("POST", "/api/2.0/workspace/delete", body)
+            with self._calls_to_delete() as databricks:
+                databricks.workspace.delete(self.path, recursive=True)
             return
         self.delete_files(names)
         folders = {self.path, *(posixpath.dirname(self.file_path(name)) for name in names)}
         for folder in sorted(folders, key=len, reverse=True):
             try:
-                self._delete_if_exists("DELETE", f"/api/2.0/fs/directories{quote(folder)}")
+                with self._calls_to_delete() as databricks:
+                    databricks.files.delete_directory(folder)
             except ServiceError as err:
                 if "not empty" not in str(err):
                     raise
 
-    def _delete_if_exists(
-        self, method: str, path: str, body: Mapping[str, object] | None = None
-    ) -> None:
-        try:
-            self._client.call(method, path, operation=f"remove files of {self.path}", body=body)
-        except NotFoundError:
-            return
+    @contextmanager
+    def _calls_to_delete(self) -> Iterator[WorkspaceClient]:
+        with (
+            suppress(NotFoundError),
+            self._client.calls_to(f"remove files of {self.path}") as databricks,
+        ):
+            yield databricks
 
     @property
     def _volume(self) -> str:
         """Full name of the volume, for example "main.ml.dbx_aml"."""
         return ".".join(self.path.split("/")[2:5])
 
-    def _make_volume_folder(self, path: str) -> None:
-        volume = self._volume
+    def _write_to_volume(self, path: str, content: bytes) -> None:
+        hint = "ask for WRITE VOLUME, or give another --folder"
         try:
-            self._client.call(
-                "PUT",
-                f"/api/2.0/fs/directories{quote(path)}",
-                operation=f"write to {self.path}",
-                hint="ask for WRITE VOLUME, or give another --folder",
-            )
+            with self._client.calls_to(f"write to {self.path}", hint=hint) as databricks:
+                databricks.files.create_directory(posixpath.dirname(path))
+                databricks.files.upload(path, BytesIO(content), overwrite=True)
         except NotFoundError as err:
             raise ClusterError(
-                f"volume must exist: {volume} does not, or the caller may not see it; "
-                f"run: CREATE VOLUME {volume}"
+                f"volume must exist: {self._volume} does not, or the caller may not see it; "
+                f"run: CREATE VOLUME {self._volume}"
             ) from err

@@ -17,13 +17,9 @@ _REMOVED_STATUSES = ("FAILED", "UNINSTALL_ON_RESTART")
 
 def library_statuses(client: Client, cluster: Cluster) -> list[dict[str, Any]]:
     """Return a cluster's libraries and their statuses, as the libraries API has them."""
-    answer = client.call(
-        "GET",
-        "/api/2.0/libraries/cluster-status",
-        operation=f"see the libraries of cluster {cluster}",
-        query={"cluster_id": cluster.cluster_id},
-    )
-    return list(answer.get("library_statuses", []))
+    with client.calls_to(f"see the libraries of cluster {cluster}") as databricks:
+        statuses = databricks.libraries.cluster_status(cluster.cluster_id)
+        return [row.as_dict() for row in statuses]
 
 
 def present_libraries(

@@ -345,6 +345,34 @@ def test_a_missing_permission_or_volume_leaves_the_cluster_unchanged(
     assert workspace.clusters.find(team).boots == 0
 
 
+def test_an_attach_whose_upload_is_refused_removes_what_it_has_written(
+    workspace: Databricks, attach: Attach, team: str
+) -> None:
+    workspace.deny("PUT .*fs/files/.*whl")
+    with pytest.raises(ClusterError, match="unchanged, and nothing of the attach is left"):
+        attach(team)
+    assert [path for path in workspace.volumes.files if path.startswith(VOLUME)] == []
+
+
+def test_a_file_of_a_volume_with_any_name_is_one_request_each_way(
+    workspace: Databricks, client: Client
+) -> None:
+    workspace.volumes.add("main.ml.a#b")
+    workspace.grants.grant("volume", "main.ml.a#b", "bo@contoso.com", "READ_VOLUME")
+    folder = ClusterFolder(client, "/Volumes/main/ml/a#b/c d")
+    workspace.forget_requests()
+    folder.write_file("x.json", b"{}")
+    assert folder.read_file("x.json") == b"{}"
+    path = "Volumes/main/ml/a%23b/c%20d"
+    assert [(request.method, request.path) for request in workspace.requests()] == [
+        ("PUT", f"/api/2.0/fs/directories/{path}"),
+        ("PUT", f"/api/2.0/fs/files/{path}/x.json"),
+        ("GET", f"/api/2.0/fs/files/{path}/x.json"),
+    ]
+    assert folder.may_read("bo@contoso.com")
+    assert not folder.may_read("li@contoso.com")
+
+
 def test_a_folder_is_in_a_volume_or_in_the_workspace(client: Client) -> None:
     for path in ("/tmp/x", "dbfs:/x", "/Volumes/main/ml"):
         with pytest.raises(ArgumentError, match="in a volume or in the workspace: got"):
