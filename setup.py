@@ -34,9 +34,9 @@ LOCAL = [
     "sqlparse>=0.4",
 ]
 
-# The cluster commands, which run where a person is: a cluster has its own, which must never be
-# upgraded in place. From 0.56 on `grants.get_effective` takes the kind of a resource as text.
-CLUSTER = ["databricks-sdk>=0.56"]
+# The cluster commands. A cluster has its own, 0.30 in runtime 16.4, which must never be upgraded in
+# place.
+CLUSTER = ["databricks-sdk>=0.30"]
 
 SERVE = [
     "uv>=0.5",  # resolves and builds the environment of a served model or a job

@@ -136,10 +136,11 @@ class Client:
         body: dict[str, Any] | None = None,
         hint: str = _DEFAULT_HINT,
     ) -> dict[str, Any]:
-        """Return the answer of one call as it came, for what is read, changed and written again.
+        """Return the answer of one call as it came.
 
-        The SDK's classes drop the fields and values that their release does not know: what other
-        people have set would be lost. The errors are those of `calls_to`.
+        The SDK's classes drop fields and values that their release does not know. A setting that
+        is dropped between reading and writing a cluster is lost. The errors are those of
+        `calls_to`.
 
         Args:
             method: HTTP method in capitals.

@@ -133,14 +133,17 @@ class ClusterFolder:
 
     def _privileges(self) -> dict[str, set[str]]:
         """Return the effective privileges on the volume by principal."""
-        with self._client.calls_to(f"see the privileges on {self._volume}") as databricks:
-            # The SDK does not quote the name for the URL.
-            answer = databricks.grants.get_effective("volume", quote(self._volume))
+        # Not by `grants.get_effective`: it takes an enumeration in releases before 0.56.
+        answer = self._client.call(
+            "GET",
+            f"/api/2.1/unity-catalog/effective-permissions/volume/{quote(self._volume)}",
+            operation=f"see the privileges on {self._volume}",
+        )
         return {
-            str(assignment.principal): {
-                held.privilege.value for held in assignment.privileges or [] if held.privilege
+            str(assignment.get("principal")): {
+                str(privilege.get("privilege")) for privilege in assignment.get("privileges", [])
             }
-            for assignment in answer.privilege_assignments or []
+            for assignment in answer.get("privilege_assignments", [])
         }
 
     def write_file(self, name: str, content: bytes) -> None:
@@ -150,9 +153,7 @@ class ClusterFolder:
             ClusterError: The volume does not exist, or the file is too large for the workspace.
             ServiceError: The caller may not write to the folder.
         """
-        from databricks.sdk.service.workspace import ImportFormat
-
-        path = self.file_path(name)
+        path, operation = self.file_path(name), f"write to {self.path}"
         if self.is_volume:
             self._write_to_volume(path, content)
             return
@@ -161,12 +162,12 @@ class ClusterFolder:
                 f"file must have at most 10 MB in the workspace: got {len(content)} bytes in "
                 f"{name}; give a volume with --folder"
             )
-        text = base64.b64encode(content).decode()
-        with self._client.calls_to(f"write to {self.path}") as databricks:
+        with self._client.calls_to(operation) as databricks:
             databricks.workspace.mkdirs(posixpath.dirname(path))
-            databricks.workspace.import_(
-                path, content=text, format=ImportFormat.RAW, overwrite=True
-            )
+        # Not by `workspace.import_`: release 0.30 does not know RAW, a file that stays as it is.
+        text = base64.b64encode(content).decode()
+        body = {"path": path, "format": "RAW", "content": text, "overwrite": True}
+        self._client.call("POST", "/api/2.0/workspace/import", operation=operation, body=body)
 
     def read_file(self, name: str) -> bytes | None:
         """Return the content of a file, or None if it does not exist.
