@@ -40,7 +40,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 mlflow.set_tracking_uri(widget("tracking_uri") or mlflow.get_tracking_uri())
-widget("experiment") and mlflow.set_experiment(widget("experiment"))
+experiment = widget("experiment") and mlflow.set_experiment(widget("experiment"))
 
 # COMMAND ----------
 

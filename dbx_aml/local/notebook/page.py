@@ -32,6 +32,7 @@ _FRAME = """<!doctype html><meta charset="utf-8"><style>
 body {{ display: flow-root; margin: 2px }} table {{ border-collapse: collapse }}
 th, td {{ padding: 3px 14px 3px 0; text-align: left; vertical-align: top;
   overflow-wrap: anywhere; min-width: 5em; border: 0 }}
+th {{ overflow-wrap: break-word }}
 </style><body>{html}<script>
 const root = document.documentElement;
 const sendHeight = () => parent.postMessage(
