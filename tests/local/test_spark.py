@@ -1,6 +1,7 @@
 """The local Spark session: tables that outlive it, two jobs at once, one session a process."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,23 @@ print(json.dumps([type(spark).__module__, spark.table("{name}").count(), zone]))
 def test_a_second_call_returns_the_active_session(spark: Any, dbx_aml_local_root: Path) -> None:
     assert local_session.local_spark(dbx_aml_local_root) is spark
     assert local_session.current_spark() is spark
+
+
+@pytest.mark.spark
+def test_a_vacuum_of_a_small_table_has_a_task_for_each_core(
+    spark: Any, spark_database: str
+) -> None:
+    table = f"{spark_database}.numbers"
+    spark.range(10).write.format("delta").saveAsTable(table)
+    context, tracker = spark.sparkContext, spark.sparkContext.statusTracker()
+    context.setJobGroup("vacuum", "")
+    try:
+        spark.sql(f"VACUUM {table}").collect()
+    finally:
+        context.setLocalProperty("spark.jobGroup.id", None)
+    jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup("vacuum")]
+    stages = [tracker.getStageInfo(stage) for job in jobs for stage in job.stageIds]
+    assert max(stage.numTasks for stage in stages) <= max(4, os.cpu_count() or 2)
 
 
 @pytest.mark.spark
