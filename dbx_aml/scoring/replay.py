@@ -420,8 +420,8 @@ def _batch_before(entry: LedgerEntry, older_entries: list[LedgerEntry]) -> Ledge
         if other is not None and other.facts.identity.get("is_partial_version"):
             raise ScoringError(
                 f"micro-batch must hold whole versions of its input: got {facts.batch_id!r}, and "
-                f"{other.facts.batch_id!r} ends within version {other.facts.input_version_to}; a "
-                "higher maxFilesPerTrigger makes larger batches"
+                f"{other.facts.batch_id!r} ends within version {other.facts.input_version_to}, "
+                "which has more files than a micro-batch takes; name another batch"
             )
     return before
 

@@ -49,6 +49,7 @@ _POLL_INTERVAL_S = 1
 _FEWEST_ROWS_OF_PERCENTAGE = 1000
 # Text of the error that ends a stream before its next micro-batch.
 _ENDED = "dbx_aml: the stream ends between two batches"
+_ALL_FILES = str(2**31 - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,7 +332,9 @@ def _read_stream(bound: BoundRequest, start: StreamStart) -> DataFrame:
     if start.version is not None:
         reader = reader.option("startingVersion", str(start.version))
     if request.write_mode == "follow":
-        reader = reader.option("readChangeFeed", "true")
+        # By default Delta splits an overwrite of 1,000 files or more: the new row of a key would
+        # come before the end of its old row.
+        reader = reader.option("readChangeFeed", "true").option("maxFilesPerTrigger", _ALL_FILES)
     rows = reader.format("delta").load(table.path) if table.path else reader.table(table.name)
     return rows.where(row_filter) if row_filter else rows
 

@@ -344,13 +344,25 @@ def test_a_batch_may_be_a_single_commit_of_the_input(followed, monkeypatch):
     followed.change(
         "UPDATE t SET x = 7 WHERE id = 1",
         "DELETE FROM t WHERE id = 1",
-        "INSERT INTO t VALUES (1, 3, 3), (3, -3, 3)",
+        "INSERT INTO t SELECT /*+ COALESCE(1) */ * FROM VALUES (1, 3, 3), (3, -3, 3)",
         "UPDATE t SET x = 3 WHERE id = 3",
     )
     result = followed.follow(max_quarantined_rows="100%")
     followed.assert_equal()
     assert (result.rows_read, result.rows_deleted) == (4, 1)
     assert batches(followed.output, followed.spark).count() == 5
+
+
+@pytest.mark.nightly
+def test_an_overwrite_of_more_files_than_a_micro_batch_has_by_default_is_one_batch(followed):
+    for number, factor in enumerate((1, 2)):
+        rows = followed.spark.range(0, 600, 1, 600)  # 600 files, and 600 that they replace
+        rows.selectExpr("int(id) AS id", "double(id) AS x", f"double({factor}) AS y").write.format(
+            "delta"
+        ).mode("overwrite").save(followed.input.split("`")[1])
+        assert followed.follow().rows_read == 600
+        followed.assert_equal()
+        assert batches(followed.output, followed.spark).count() == number + 1
 
 
 @pytest.mark.parametrize(
