@@ -139,8 +139,7 @@ class Client:
         """Return the answer of one call as it came.
 
         The SDK's classes drop fields and values that their release does not know. A setting that
-        is dropped between reading and writing a cluster is lost. The errors are those of
-        `calls_to`.
+        is dropped between reading and writing a cluster is lost. Raises the errors of `calls_to`.
 
         Args:
             method: HTTP method in capitals.

@@ -153,7 +153,7 @@ class ClusterFolder:
             ClusterError: The volume does not exist, or the file is too large for the workspace.
             ServiceError: The caller may not write to the folder.
         """
-        path, operation = self.file_path(name), f"write to {self.path}"
+        path = self.file_path(name)
         if self.is_volume:
             self._write_to_volume(path, content)
             return
@@ -162,9 +162,10 @@ class ClusterFolder:
                 f"file must have at most 10 MB in the workspace: got {len(content)} bytes in "
                 f"{name}; give a volume with --folder"
             )
+        operation = f"write to {self.path}"
         with self._client.calls_to(operation) as databricks:
             databricks.workspace.mkdirs(posixpath.dirname(path))
-        # Not by `workspace.import_`: release 0.30 does not know RAW, a file that stays as it is.
+        # Not by `workspace.import_`: release 0.30 lacks RAW, the format of unchanged files.
         text = base64.b64encode(content).decode()
         body = {"path": path, "format": "RAW", "content": text, "overwrite": True}
         self._client.call("POST", "/api/2.0/workspace/import", operation=operation, body=body)

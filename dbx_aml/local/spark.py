@@ -178,6 +178,7 @@ def _settings(folder: Path, conf: dict[str, str], *, kafka: bool) -> dict[str, s
         options.append(f'-XX:SharedArchiveFile="{archive}"')
     options.append(conf.pop("spark.driver.extraJavaOptions", ""))
     classpath = ":".join(map(str, jars))
+    cores = str(os.cpu_count() or 2)
     return {
         "spark.app.name": "dbx-aml",
         "spark.driver.extraClassPath": classpath,
@@ -192,10 +193,10 @@ def _settings(folder: Path, conf: dict[str, str], *, kafka: bool) -> dict[str, s
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
         "spark.sql.session.timeZone": "UTC",
-        "spark.sql.shuffle.partitions": str(os.cpu_count() or 2),
+        "spark.sql.shuffle.partitions": cores,
         "spark.databricks.delta.snapshotPartitions": "2",  # default 50: 10 s a commit
         # Default 10,000: a VACUUM of a small table takes 50 s instead of 4.
-        "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(os.cpu_count() or 2),
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism": cores,
         # Defaults of Databricks.
         "spark.sql.sources.default": "delta",
         "spark.sql.execution.arrow.pyspark.enabled": "true",

@@ -174,26 +174,27 @@ class Guard:
                 positions: Positions of the rows in the batch.
                 err: The model's error for all these rows together, or None before a call.
             """
-            start, size = 0, len(positions)
+            start, group_size = 0, len(positions)
             while start < len(positions):
-                end = min(start + size, len(positions))
+                end = min(start + group_size, len(positions))
                 if err is None:
                     err = predict_rows(positions[start:end])
                 if err is None:
-                    start, size = end, 2 * size
+                    start, group_size = end, 2 * group_size
                     continue
                 first = start
                 while end - first > 1:
                     middle = (first + end) // 2
                     err = predict_rows(positions[first:middle])
                     first, end = (middle, end) if err is None else (first, middle)
-                # No row is quarantined without a call for it alone.
-                err = err or predict_rows(positions[first:end])
+                if err is None:
+                    # No row is quarantined without a call for it alone.
+                    err = predict_rows(positions[first:end])
                 if err is not None:
                     quarantined[positions[first]] = True
                     reasons[positions[first]] = _reason(err)
                     err = None
-                start, size = end, end - start
+                start, group_size = end, end - start
 
         for positions in _split_inexact_floats(rows, missing, scorable):
             err = predict_rows(positions)

@@ -124,12 +124,12 @@ class Ledger:
         if self._output_id is not None:
             rows = rows.where(f"output_id = {sql_literal(self._output_id)}")
         if condition is None:
-            entries = rows.collect()
+            collected = rows.collect()
         else:
-            entries = rows.orderBy(rows.batch.desc()).limit(_NEWEST_BATCHES).collect()
-            if len(entries) == _NEWEST_BATCHES:
-                entries += rows.where(condition).collect()
-        found = {row.batch: row for row in entries}
+            collected = rows.orderBy(rows.batch.desc()).limit(_NEWEST_BATCHES).collect()
+            if len(collected) == _NEWEST_BATCHES:
+                collected += rows.where(condition).collect()
+        found = {row.batch: row for row in collected}
         return [_entry(found[batch].asDict()) for batch in sorted(found, reverse=True)]
 
     def written_batches(self) -> dict[int, str] | None:

@@ -49,6 +49,7 @@ _POLL_INTERVAL_S = 1
 _FEWEST_ROWS_OF_PERCENTAGE = 1000
 # Text of the error that ends a stream before its next micro-batch.
 _ENDED = "dbx_aml: the stream ends between two batches"
+# Largest value of the option maxFilesPerTrigger.
 _ALL_FILES = str(2**31 - 1)
 
 
@@ -212,7 +213,7 @@ def stream_entries(bound: BoundRequest, condition: str | None = None) -> list[Le
 
     Args:
         bound: Bound request.
-        condition: SQL predicate: the newest batches and those of the condition. Default: all.
+        condition: SQL predicate; see `Ledger.read`. Default: all batches.
     """
     output = bound.request.output_table
     identity = bound.resolved.output or identify_table(bound.spark, output)

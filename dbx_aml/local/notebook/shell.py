@@ -71,7 +71,7 @@ def serve(descriptor: int, libraries: Sequence[str]) -> None:
         libraries: Modules to import before the settings arrive.
     """
     connection = Connection(descriptor)
-    # Ctrl-C is for the notebook that runs, and this one may never start.
+    # Until the settings arrive, Ctrl-C is for the notebook of another process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for library in libraries:
         import_module(library)
