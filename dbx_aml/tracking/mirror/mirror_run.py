@@ -31,7 +31,7 @@ from dbx_aml.tracking.mirror.logged_models import (
 from dbx_aml.tracking.mirror.metrics import copy_metrics
 from dbx_aml.tracking.mirror.mirrored_runs import MirroredRuns
 from dbx_aml.tracking.mirror.run_data import compare_data, expected_tags, write_data
-from dbx_aml.tracking.mirror.server import MlflowServer
+from dbx_aml.tracking.mirror.server import MlflowServer, repeat_refused_write
 
 log = get_logger(__name__)
 _MAX_REASON_CHARS = 400
@@ -138,9 +138,7 @@ class RunMirror:
             self._record_deletion(source_run, result)
             return result
         try:
-            self.destination.repeat_refused_write(
-                lambda: self._lock_and_mirror(source_run, result, count)
-            )
+            repeat_refused_write(lambda: self._lock_and_mirror(source_run, result, count))
         except Exception as error:  # noqa: BLE001 - one run that fails stops no other run
             self._record_failure(source_run, result, error)
         return result

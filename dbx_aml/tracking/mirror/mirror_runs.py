@@ -19,7 +19,7 @@ from dbx_aml.tracking.mirror.lease import LEASE_S, RELEASED
 from dbx_aml.tracking.mirror.logged_models import different_values
 from dbx_aml.tracking.mirror.mirror_run import MirrorResult, RunMirror
 from dbx_aml.tracking.mirror.run_states import RunStates
-from dbx_aml.tracking.mirror.server import MlflowServer
+from dbx_aml.tracking.mirror.server import MlflowServer, repeat_refused_write
 from dbx_aml.tracking.mirror.source_runs import get_runs
 
 _RUNS_AT_ONCE = 8
@@ -180,7 +180,7 @@ def _mirror_models_without_run(run_mirror: RunMirror, states: RunStates) -> Iter
             _mirror_model, run_mirror, states, model, experiment.experiment_id, result
         )
         try:
-            run_mirror.destination.repeat_refused_write(mirror_model)
+            repeat_refused_write(mirror_model)
         except Exception as error:  # noqa: BLE001 - one model that fails stops no other model
             result.status = "pending" if is_retryable(error) else "failed"
             result.error, result.reason = error, one_line(error)

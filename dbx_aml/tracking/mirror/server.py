@@ -34,8 +34,8 @@ from dbx_aml.tracking.servers import check_tracking_server
 _EXPERIMENTS_PER_SEARCH = 100
 _RUNS_PER_PAGE = 1000
 _CHECK_TIMEOUT_S = 10.0
-# Code of MLflow's SQL stores for an insert that the database refuses.
-_REFUSED_WRITE_CODE = "INTERNAL_ERROR"
+# Each try writes at least one entry more, so the limit is for a database that refuses one always.
+_MAX_WRITE_TRIES = 10
 _REMOTE_SCHEMES = ("databricks", "http", "https")
 
 
@@ -98,22 +98,6 @@ class MlflowServer:
                 response = http_request(host_creds(), endpoint, method, **content)
         answer: dict[str, Any] = verify_rest_response(response, endpoint).json()
         return answer
-
-    def repeat_refused_write(self, write: Callable[[], None]) -> None:
-        """Make calls that write to this server, and once more if its database refuses an entry.
-
-        Of two processes that insert the same entry, a SQL store refuses one. The second try finds
-        the entry. MLflow's REST client repeats such calls itself.
-
-        Args:
-            write: Function that reads what the server has, and writes what it lacks.
-        """
-        try:
-            write()
-        except MlflowException as error:
-            if self.is_remote or error.error_code != _REFUSED_WRITE_CODE:
-                raise
-            write()
 
     def get_run(self, run_id: str) -> Run:
         """Return a run, also a deleted one."""
@@ -192,6 +176,25 @@ class MlflowServer:
         if page:
             return page.partition("/#/")[0].partition("/ml/")[0]
         return redact_uri(self.tracking_uri)
+
+
+def repeat_refused_write(write: Callable[[], None]) -> None:
+    """Make calls that write to a server, and again if its database refuses an entry.
+
+    Of two processes that insert the same entry, a SQL store refuses one. The next try finds the
+    entry, and the store may refuse a later one. MLflow's REST client repeats such calls itself.
+
+    Args:
+        write: Function that reads what the server has, and writes what it lacks.
+    """
+    for is_last_try in (*[False] * (_MAX_WRITE_TRIES - 1), True):
+        try:
+            return write()
+        except MlflowException as error:
+            # The class of SQLAlchemy; the error code differs between releases of MLflow.
+            is_refused = type(error.__context__).__name__ == "IntegrityError"
+            if not is_refused or is_last_try:
+                raise
 
 
 def _use_daemon_threads(repository: ArtifactRepository) -> None:

@@ -1,13 +1,17 @@
 """Many runs at once: two processes create no second run, and the progress only grows."""
 
+import re
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import IntegrityError
 
 from dbx_aml.tracking.mirror.lease import Lease
 from dbx_aml.tracking.mirror.mirror_runs import Progress
@@ -26,27 +30,38 @@ def test_two_mirrors_at_once_create_no_second_run(stores: MirrorStores) -> None:
             for result in mirrored.values()
         ]
 
-    assert all(result.error is None for result in results)
+    assert [result.error for result in results if result.error] == []
     statuses = {result.status for result in stores.mirror().values()}
     assert statuses <= {"done", "unchanged"}
     stores.assert_equal()
 
 
-def test_a_write_that_the_store_refuses_since_another_process_was_first_is_tried_again(
-    stores: MirrorStores, monkeypatch: pytest.MonkeyPatch
+def test_entries_that_another_process_inserts_a_moment_earlier_are_no_failure(
+    stores: MirrorStores,
 ) -> None:
     stores.create_run("run")
-    log_batch = SqlAlchemyStore.log_batch
+    refused_tables = []
 
-    def write_and_refuse(self: SqlAlchemyStore, run_id: str, *entries: Any) -> None:
-        log_batch(self, run_id, *entries)
-        if self.db_uri == stores.destination_uri:
-            monkeypatch.setattr(SqlAlchemyStore, "log_batch", log_batch)
-            raise MlflowException("UNIQUE constraint failed: params.key, params.run_uuid")
+    def insert_first(
+        connection: Any, _: Any, statement: str, parameters: Any, __: Any, is_many: bool
+    ) -> None:
+        insert = re.match(r"INSERT INTO (experiment_tags|params)\b", statement)
+        is_destination = str(connection.engine.url) == stores.destination_uri
+        if not is_destination or insert is None or insert[1] in refused_tables:
+            return
+        refused_tables.append(insert[1])
+        with closing(sqlite3.connect(connection.engine.url.database)) as database, database:
+            execute = database.executemany if is_many else database.execute
+            execute(statement, parameters)
 
-    monkeypatch.setattr(SqlAlchemyStore, "log_batch", write_and_refuse)
+    event.listen(Engine, "before_cursor_execute", insert_first)
+    try:
+        status = stores.mirror()["run"].status
+    finally:
+        event.remove(Engine, "before_cursor_execute", insert_first)
 
-    assert {result.status for result in stores.mirror().values()} == {"done"}
+    assert sorted(refused_tables) == ["experiment_tags", "params"]
+    assert status == "done"
     stores.assert_equal()
 
 
@@ -62,7 +77,8 @@ def test_a_refused_write_of_a_model_without_a_run_is_tried_again(
     def create_and_refuse(self: SqlAlchemyStore, *args: Any, **kwargs: Any) -> Any:
         create_model(self, *args, **kwargs)
         monkeypatch.setattr(SqlAlchemyStore, "create_logged_model", create_model)
-        raise MlflowException("UNIQUE constraint failed: logged_model_tags.tag_key")
+        with self.ManagedSessionMaker(read_only=False):
+            raise IntegrityError("INSERT", {}, sqlite3.IntegrityError("UNIQUE constraint failed"))
 
     monkeypatch.setattr(SqlAlchemyStore, "create_logged_model", create_and_refuse)
 
