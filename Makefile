@@ -57,7 +57,7 @@ build: setup ## wheel, source distribution and their hashes, in dist/
 
 release-check: build ## contents of dist/, same bytes twice, and the flow where only the wheel is
 	@$(PYTHON_IN) -m zipfile --list dist/*.whl
-	@tar --list --verbose --file=dist/*.tar.gz
+	@tar --list --verbose --file dist/*.tar.gz
 	@cat dist/SHA256SUMS
 	@$(PYTHON_IN) -m pytest -m "slow or nightly" -k "release or wheel" \
 		tests/test_release.py tests/testing/test_starter.py

@@ -13,7 +13,7 @@ from dbx_aml.tracking.mirror import tags
 from dbx_aml.tracking.mirror.metric_points import MetricPoint
 from dbx_aml.tracking.mirror.metrics import PointWriter, point_pages, read_existing_points
 from dbx_aml.tracking.mirror.mirror_run import RunMirror
-from dbx_aml.tracking.mirror.run_data import compare_data, expected_tags, write_data
+from dbx_aml.tracking.mirror.run_data import expected_tags, write_data
 
 log = get_logger(__name__)
 # After a request of this process.
@@ -121,8 +121,7 @@ class ActiveRun:
         mirrored_id = mirrored_run.info.run_id
         parent_id = mirrored_runs.find_or_create_parent_id(source_run)
         run_tags = expected_tags(destination, source_run, parent_id)
-        missing = compare_data(source_run, mirrored_run, run_tags)
-        write_data(destination, mirrored_id, missing)
+        is_changed = write_data(destination, source_run, mirrored_run, run_tags)
         is_renamed = source_run.info.run_name != mirrored_run.info.run_name
         if is_renamed:
             status = RunStatus.from_string(source_run.info.status)
@@ -134,8 +133,9 @@ class ActiveRun:
                 self._add_new_points(metric.key, mirrored_run, writer)
                 self._last_points[metric.key] = last_point
         writer.flush()
-        is_changed = bool(missing) or is_renamed
-        self._mirrored_run = destination.get_run(mirrored_id) if is_changed else mirrored_run
+        if is_changed or is_renamed:
+            mirrored_run = destination.get_run(mirrored_id)
+        self._mirrored_run = mirrored_run
 
     def _add_new_points(self, key: str, mirrored_run: Run, writer: PointWriter) -> None:
         existing = None

@@ -10,12 +10,11 @@ from typing import Any
 from mlflow.entities import Run
 
 from dbx_aml.models import lineage
-from dbx_aml.tracking.mirror import tags
 from dbx_aml.tracking.mirror.artifacts import different_files, list_files
 from dbx_aml.tracking.mirror.experiments import MirroredExperiments
 from dbx_aml.tracking.mirror.logged_models import (
     copies_by_source,
-    different_values,
+    different_model_values,
     logged_models_of_run,
     model_folders,
     models_by_run,
@@ -23,7 +22,7 @@ from dbx_aml.tracking.mirror.logged_models import (
 from dbx_aml.tracking.mirror.metric_points import MetricPoint, MetricPoints
 from dbx_aml.tracking.mirror.metrics import point_pages, read_existing_points
 from dbx_aml.tracking.mirror.mirrored_runs import MirroredRuns
-from dbx_aml.tracking.mirror.run_data import expected_tags, missing_datasets
+from dbx_aml.tracking.mirror.run_data import different_values, expected_tags
 from dbx_aml.tracking.mirror.server import MlflowServer
 
 _RUNS_AT_ONCE = 8
@@ -126,9 +125,12 @@ class _Comparison:
         self, source_run: Run, mirrored_run: Run, parent_id: str | None
     ) -> Iterator[Difference]:
         """Yield the differences between a source run and its mirrored run."""
-        for kind, name, source, destination in self._values(source_run, mirrored_run, parent_id):
-            if source != destination:
-                yield self.difference(kind, name, source, destination)
+        run_tags = {
+            **expected_tags(self._destination, source_run, parent_id),
+            lineage.SOURCE_RUN_ID: source_run.info.run_id,
+        }
+        for values in different_values(source_run, mirrored_run, run_tags):
+            yield self.difference(*values)
         for key in sorted({*source_run.data.metrics, *mirrored_run.data.metrics}):
             yield from self._metric(source_run, mirrored_run, key)
         models = logged_models_of_run(self._source, source_run)
@@ -141,26 +143,6 @@ class _Comparison:
         copies = copies_by_source(logged_models_of_run(self._destination, mirrored_run))
         for model in models:
             yield from self.compare_model(model, copies.get(model.model_id))
-
-    def _values(
-        self, source_run: Run, mirrored_run: Run, parent_id: str | None
-    ) -> Iterator[tuple[str, str, Any, Any]]:
-        for name in ("status", "start_time", "end_time", "run_name"):
-            yield "run", name, getattr(source_run.info, name), getattr(mirrored_run.info, name)
-        source_params, params = source_run.data.params, mirrored_run.data.params
-        for key in sorted({*source_params, *params}):
-            yield "param", key, source_params.get(key), params.get(key)
-        run_tags = {
-            **expected_tags(self._destination, source_run, parent_id),
-            lineage.SOURCE_RUN_ID: source_run.info.run_id,
-        }
-        existing_tags = mirrored_run.data.tags
-        for key in [*run_tags, *tags.deleted_names(existing_tags, run_tags)]:
-            # The list of the names shows a difference of a tag, and is none itself.
-            if not key.startswith(lineage.SOURCE_TAGS):
-                yield "tag", key, run_tags.get(key), existing_tags.get(key)
-        for entry in missing_datasets(source_run, mirrored_run):
-            yield "dataset", entry.dataset.name, entry.dataset.digest, None
 
     def _metric(self, source_run: Run, mirrored_run: Run, key: str) -> Iterator[Difference]:
         existing = read_existing_points(self._destination, mirrored_run, key)
@@ -186,7 +168,7 @@ class _Comparison:
         if copied_model is None:
             yield self.difference("model", model.name, model.model_id, None)
             return
-        for kind, name, source, destination in different_values(
+        for kind, name, source, destination in different_model_values(
             model, copied_model, self._destination
         ):
             label = f"{model.name}/{name}" if name else model.name

@@ -88,7 +88,7 @@ def linkable_metrics(model: Any, destination: MlflowServer) -> list[Any]:
     return [metric for metric in metrics if metric.value == metric.value]
 
 
-def different_values(
+def different_model_values(
     model: Any, copied_model: Any, destination: MlflowServer
 ) -> list[tuple[str, str, str | None, str | None]]:
     """Return the values of a logged model that its copy lacks, has otherwise, or has too many.

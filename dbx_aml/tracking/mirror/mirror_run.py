@@ -30,15 +30,13 @@ from dbx_aml.tracking.mirror.logged_models import (
 )
 from dbx_aml.tracking.mirror.metrics import copy_metrics
 from dbx_aml.tracking.mirror.mirrored_runs import MirroredRuns
-from dbx_aml.tracking.mirror.run_data import compare_data, expected_tags, write_data
+from dbx_aml.tracking.mirror.run_data import different_values, expected_tags, write_data
 from dbx_aml.tracking.mirror.server import MlflowServer, repeat_refused_write
 
 log = get_logger(__name__)
 _MAX_REASON_CHARS = 400
 # A source run that changes while it is mirrored is read again.
 _MAX_ROUNDS = 3
-# The destination sets it to the caller.
-_UNVERIFIED_TAGS = frozenset({"mlflow.user"})
 
 MirrorStatus = Literal["done", "unchanged", "running", "locked", "deleted", "pending", "failed"]
 # Function that gets the name of a counter of `MirrorResult` and the amount that was written.
@@ -189,9 +187,8 @@ class RunMirror:
         if lineage.SOURCE_LIFECYCLE_STAGE in run.data.tags:
             # The source run was deleted and then restored.
             run_tags[lineage.SOURCE_LIFECYCLE_STAGE] = source_run.info.lifecycle_stage
-        missing = compare_data(source_run, run, run_tags)
         try:
-            write_data(self.destination, run.info.run_id, missing)
+            write_data(self.destination, source_run, run, run_tags)
             differences = copy_metrics(
                 self.source,
                 self.destination,
@@ -203,7 +200,11 @@ class RunMirror:
             if copies_files:
                 differences += self._copy_files(source_run, run, models, count)
             self._write_run_info(source_run, run)
-            differences += self._remaining_differences(source_run, run.info.run_id, run_tags)
+            written_run = self.destination.get_run(run.info.run_id)
+            differences += [
+                f"{kind} {name!r} must be the source's: it is not after the write"
+                for kind, name, *_ in different_values(source_run, written_run, run_tags)
+            ]
             latest_run = self.source.get_run(run_id)
         except MlflowException:
             if self.mirrored_runs.is_mirror(run.info.run_id, run_id):
@@ -260,29 +261,6 @@ class RunMirror:
             self.destination.store.update_run_info(
                 old_info.run_id, RunStatus.from_string(info.status), info.end_time, info.run_name
             )
-
-    def _remaining_differences(
-        self, source_run: Run, mirrored_id: str, run_tags: dict[str, str]
-    ) -> list[str]:
-        """Return the differences of tags, params, datasets and status, one text each."""
-        run = self.destination.get_run(mirrored_id)
-        missing = compare_data(source_run, run, run_tags)
-        names = {
-            "tags": [
-                *missing.deleted_tags,
-                *(tag.key for tag in missing.tags if tag.key not in _UNVERIFIED_TAGS),
-            ],
-            "params": [param.key for param in missing.params],
-            "datasets": [entry.dataset.name for entry in missing.datasets],
-        }
-        differences = [
-            f"{kind} must be the source's: different {sorted(keys)[:5]}"
-            for kind, keys in names.items()
-            if keys
-        ]
-        if run.info.status != source_run.info.status:
-            differences.append(f"status must be {source_run.info.status}: got {run.info.status}")
-        return differences
 
     def _set_status(self, source_run: Run, result: MirrorResult) -> None:
         status = tags.DONE if result.status == "done" else tags.PENDING

@@ -16,7 +16,7 @@ from dbx_aml._common.errors import MirrorError, RunMirrorError, is_permission_de
 from dbx_aml._common.text import first_line, one_line
 from dbx_aml.tracking.mirror import tags
 from dbx_aml.tracking.mirror.lease import LEASE_S, RELEASED
-from dbx_aml.tracking.mirror.logged_models import different_values
+from dbx_aml.tracking.mirror.logged_models import different_model_values
 from dbx_aml.tracking.mirror.mirror_run import MirrorResult, RunMirror
 from dbx_aml.tracking.mirror.run_states import RunStates
 from dbx_aml.tracking.mirror.server import MlflowServer, repeat_refused_write
@@ -199,7 +199,7 @@ def _mirror_model(
     if (
         copied_model
         and not run_mirror.compares_content
-        and not different_values(model, copied_model, run_mirror.destination)
+        and not different_model_values(model, copied_model, run_mirror.destination)
     ):
         result.status = "unchanged"
         return

@@ -1,8 +1,8 @@
-"""Params, tags and datasets of a run: the data that its mirrored run lacks, and writing it."""
+"""Attributes, params, tags and datasets of a run: what differs in its mirrored run, and writing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any
 
@@ -10,30 +10,14 @@ from mlflow.entities import Param, Run, RunTag
 
 from dbx_aml._common.chunks import split_chunks
 from dbx_aml._common.errors import RunMirrorError
+from dbx_aml.models import lineage
 from dbx_aml.tracking.mirror import tags
 from dbx_aml.tracking.mirror.server import MlflowServer
 
 _ENTRIES_PER_CALL = 100
-
-
-@dataclass(frozen=True, kw_only=True)
-class MissingData:
-    """Data of a source run that its mirrored run lacks.
-
-    Args:
-        params: Params that the mirrored run lacks.
-        tags: Tags that the mirrored run lacks, or has with another value.
-        deleted_tags: Names of tags that came from the source run, which has them no more.
-        datasets: MLflow's dataset inputs that the mirrored run lacks.
-    """
-
-    params: list[Param]
-    tags: list[RunTag]
-    deleted_tags: list[str]
-    datasets: list[Any]
-
-    def __bool__(self) -> bool:
-        return bool(self.params or self.tags or self.deleted_tags or self.datasets)
+# A destination sets the first to the caller. The others, the list of the names, show a difference
+# of a tag, and are none themselves.
+_UNCOMPARED_TAGS = ("mlflow.user", lineage.SOURCE_TAGS)
 
 
 def expected_tags(
@@ -56,54 +40,97 @@ def expected_tags(
     return tags.with_names(expected)
 
 
-def compare_data(source_run: Run, mirrored_run: Run, run_tags: dict[str, str]) -> MissingData:
-    """Return the params, tags and datasets that the mirrored run lacks.
+def different_values(
+    source_run: Run, mirrored_run: Run, run_tags: dict[str, str]
+) -> list[tuple[str, str, Any, Any]]:
+    """Return the values of a run that its mirrored run lacks, has otherwise, or has too many.
+
+    Metrics and artifacts are compared while they are read.
 
     Args:
         source_run: Run on the source.
         mirrored_run: Run on the destination.
-        run_tags: Tags that the mirrored run must have.
+        run_tags: Tags that the mirrored run must have, see `expected_tags`.
 
-    Raises:
-        RunMirrorError: The mirrored run has another value for a param, and MLflow never changes
-            a param.
+    Returns:
+        For each value its kind, its name, and the value on both sides; None for no value.
     """
-    source_params, params = source_run.data.params, mirrored_run.data.params
-    changed = [key for key, value in source_params.items() if params.get(key, value) != value]
-    if changed:
-        raise RunMirrorError(
-            f"params must be the source's: got other values for {sorted(changed)[:5]} at the "
-            "destination, and MLflow never changes a param; delete that run there"
-        )
-    existing_tags = mirrored_run.data.tags
-    return MissingData(
-        params=[Param(key, value) for key, value in source_params.items() if key not in params],
-        tags=[RunTag(k, value) for k, value in run_tags.items() if existing_tags.get(k) != value],
-        deleted_tags=tags.deleted_names(existing_tags, run_tags),
-        datasets=missing_datasets(source_run, mirrored_run),
-    )
+    return [
+        (kind, name, value, mirrored_value)
+        for kind, name, value, mirrored_value in _all_values(source_run, mirrored_run, run_tags)
+        if value != mirrored_value and not (kind == "tag" and name.startswith(_UNCOMPARED_TAGS))
+    ]
 
 
-def write_data(destination: MlflowServer, run_id: str, missing: MissingData) -> None:
-    """Write params, tags and datasets, in as few calls as the server accepts.
+def write_data(
+    destination: MlflowServer, source_run: Run, mirrored_run: Run, run_tags: dict[str, str]
+) -> bool:
+    """Write params, tags and datasets that differ, in as few calls as the server accepts.
 
     Args:
         destination: Server of the mirrored run.
-        run_id: Id of the mirrored run.
-        missing: Data to write.
+        source_run: Run on the source.
+        mirrored_run: Run on the destination.
+        run_tags: Tags that the mirrored run must have, see `expected_tags`.
+
+    Returns:
+        Whether anything was written.
+
+    Raises:
+        RunMirrorError: The mirrored run has another param, or another value for a param. MLflow
+            changes and deletes no param.
     """
-    # The list of the names is written last: a tag that it does not name is never deleted.
-    for name in missing.deleted_tags:
+    params: list[Param] = []
+    new_tags: list[RunTag] = []
+    deleted_tags: list[str] = []
+    changed_params: list[str] = []
+    for kind, name, value, mirrored_value in _all_values(source_run, mirrored_run, run_tags):
+        if value == mirrored_value:
+            continue
+        if kind == "tag" and value is None:
+            deleted_tags.append(name)
+        elif kind == "tag":
+            new_tags.append(RunTag(name, value))
+        elif kind == "param" and mirrored_value is None:
+            params.append(Param(name, value))
+        elif kind == "param":
+            changed_params.append(name)
+    if changed_params:
+        raise RunMirrorError(
+            f"params must be the source's: got other values for {changed_params[:5]} at the "
+            "destination, and MLflow never changes a param; delete that run there"
+        )
+    run_id = mirrored_run.info.run_id
+    for name in deleted_tags:
         destination.store.delete_tag(run_id, name)
-    param_lists = split_chunks(missing.params, _ENTRIES_PER_CALL)
-    tag_lists = split_chunks(missing.tags, _ENTRIES_PER_CALL)
-    for params, run_tags in zip_longest(param_lists, tag_lists, fillvalue=()):
-        destination.store.log_batch(run_id, [], list(params), list(run_tags))
-    if missing.datasets:
-        destination.store.log_inputs(run_id, datasets=missing.datasets)
+    # The list of the names is written last: a tag that it does not name is never deleted.
+    param_lists = split_chunks(params, _ENTRIES_PER_CALL)
+    tag_lists = split_chunks(new_tags, _ENTRIES_PER_CALL)
+    for param_list, tag_list in zip_longest(param_lists, tag_lists, fillvalue=()):
+        destination.store.log_batch(run_id, [], list(param_list), list(tag_list))
+    datasets = _missing_datasets(source_run, mirrored_run)
+    if datasets:
+        destination.store.log_inputs(run_id, datasets=datasets)
+    return bool(params or new_tags or deleted_tags or datasets)
 
 
-def missing_datasets(source_run: Run, mirrored_run: Run) -> list[Any]:
+def _all_values(
+    source_run: Run, mirrored_run: Run, run_tags: dict[str, str]
+) -> Iterator[tuple[str, str, Any, Any]]:
+    """Yield kind, name and the value on both sides; of datasets only those that are missing."""
+    for name in ("status", "start_time", "end_time", "run_name"):
+        yield "run", name, getattr(source_run.info, name), getattr(mirrored_run.info, name)
+    source_params, params = source_run.data.params, mirrored_run.data.params
+    for key in sorted({*source_params, *params}):
+        yield "param", key, source_params.get(key), params.get(key)
+    existing_tags = mirrored_run.data.tags
+    for key in [*run_tags, *tags.deleted_names(existing_tags, run_tags)]:
+        yield "tag", key, run_tags.get(key), existing_tags.get(key)
+    for entry in _missing_datasets(source_run, mirrored_run):
+        yield "dataset", entry.dataset.name, entry.dataset.digest, None
+
+
+def _missing_datasets(source_run: Run, mirrored_run: Run) -> list[Any]:
     """Return the datasets of the source run, with their tags, that the mirrored run lacks."""
     existing = {_dataset_identity(dataset) for dataset in _dataset_inputs(mirrored_run)}
     return [

@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-from dbx_aml.tracking.mirror.logged_models import LoggedModelMirror, different_values
+from dbx_aml.tracking.mirror.logged_models import LoggedModelMirror, different_model_values
 from dbx_aml.tracking.mirror.server import MlflowServer
 from tests.support.azureml import AzureMl
 
@@ -47,12 +47,12 @@ def test_nan_and_infinity_arrive_in_azure_ml_once_and_are_compared(
     copied_model = mirror(None)
 
     assert [repr(metric.value) for metric in copied_model.metrics] == ["inf", "nan"]
-    assert different_values(model, copied_model, destination) == []
+    assert different_model_values(model, copied_model, destination) == []
     azureml.reset()
     assert len(mirror(copied_model).metrics) == 2
     assert [entry.path for entry in azureml.requests(path="runs/log")] == []
     copied_model._metrics = copied_model.metrics[:1]
-    assert different_values(model, copied_model, destination) == [
+    assert different_model_values(model, copied_model, destination) == [
         ("model metric", "loss", "nan at step 0", f"{1.7976931348623157e308} at step 0")
     ]
 
@@ -63,7 +63,7 @@ def test_a_nan_that_mlflows_own_server_cannot_link_is_no_difference(mlflow_store
     experiment_id = client.create_experiment("e")
     model = model_with(client, experiment_id, 0.5, math.nan)
 
-    assert different_values(model, model_with(client, experiment_id, 0.5), destination) == []
-    assert different_values(model, model_with(client, experiment_id, 0.4), destination) == [
+    assert different_model_values(model, model_with(client, experiment_id, 0.5), destination) == []
+    assert different_model_values(model, model_with(client, experiment_id, 0.4), destination) == [
         ("model metric", "loss", "0.5 at step 0", "0.4 at step 0")
     ]

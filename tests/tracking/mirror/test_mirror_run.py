@@ -1,5 +1,7 @@
 """Mirroring a run: everything arrives once, and an unmirrorable run keeps the reason."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +165,35 @@ def test_an_unmirrorable_run_keeps_the_reason_and_other_runs_are_mirrored(
     source, destination = stores.servers()
     (result,) = mirror_runs(source, destination, get_runs(source, [bad_id]))
     assert result.status == "failed"
+
+
+def test_a_run_is_not_done_while_its_mirrored_run_has_a_param_of_its_own(
+    stores: MirrorStores,
+) -> None:
+    run_id = stores.create_run("run")
+    stores.mirror()
+    (mirrored_id,) = stores.mirrored_ids(run_id)
+    stores.destination.log_param(mirrored_id, "extra", "1")
+    stores.source.set_tag(run_id, "team", "other")
+
+    result = stores.mirror()["run"]
+
+    assert (result.status, "['extra']" in result.reason) == ("failed", True)
+
+
+def test_a_run_is_not_done_if_the_destination_does_not_keep_a_tag(stores: MirrorStores) -> None:
+    run_id = stores.create_run("run")
+    with closing(sqlite3.connect(stores.destination_uri.removeprefix("sqlite:///"))) as database:
+        database.execute(
+            "CREATE TRIGGER forget AFTER INSERT ON tags WHEN NEW.key = 'team' "
+            "BEGIN DELETE FROM tags WHERE key = 'team'; END"
+        )
+
+    result = stores.mirror()["run"]
+
+    assert result.status == "failed"
+    assert "tag 'team' must be the source's" in result.reason
+    assert stores.source_tags(run_id)[tags.STATUS] == tags.FAILED
 
 
 @pytest.mark.parametrize(
