@@ -10,6 +10,7 @@ from shutil import disk_usage
 
 from dbx_aml._common.databricks_runtime import running_version
 from dbx_aml._common.errors import LocalSparkError, ScoringError
+from dbx_aml._common.installed_packages import installed_version
 from dbx_aml._common.text import first_line
 from dbx_aml.cluster.node import marker
 from dbx_aml.cluster.runtimes import (
@@ -22,7 +23,6 @@ from dbx_aml.cluster.runtimes import (
 )
 from dbx_aml.doctor.check_result import CheckResult, SkippedError, failed, ok, warning
 from dbx_aml.doctor.checks import CheckContext
-from dbx_aml.doctor.packages import installed_version
 from dbx_aml.models.model_uri import ModelUri
 
 _GIB = 2**30

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, entry_points, requires, version
+from importlib.metadata import entry_points, requires
 from typing import TYPE_CHECKING
 
+from dbx_aml._common.installed_packages import installed_version
 from dbx_aml.cluster.node.requirements import ENTRY_POINT_GROUPS, PACKAGE, PLUGIN
 from dbx_aml.cluster.runtimes import known_runtimes
 from dbx_aml.doctor.check_result import CheckResult, SkippedError, failed, ok, warning
@@ -113,14 +114,6 @@ def check_stores(context: CheckContext) -> CheckResult:
         "MLflow 3 to Azure ML will fail",
         "restart Python; MLflow was imported before this package was installed",
     )
-
-
-def installed_version(package: str) -> str | None:
-    """Return the version of an installed package, None for any other package."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _requirements(package: str) -> Iterator[Requirement]:

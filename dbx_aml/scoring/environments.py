@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbx_aml._common.databricks_runtime import running_version
 from dbx_aml._common.errors import ScoringError
+from dbx_aml._common.installed_packages import installed_version
 from dbx_aml.models.mlflow_releases import missing_for_spark_udf
 
 if TYPE_CHECKING:
@@ -105,13 +106,13 @@ def differences_by_package(folder: Path) -> dict[str, str]:
 
     differences: dict[str, str] = {}
     for line, requirement in _requirements(folder).items():
-        name, installed_version = requirement.name, _installed_version(requirement.name)
-        if installed_version is None:
+        name, installed = requirement.name, installed_version(requirement.name)
+        if installed is None:
             # mlflow-skinny is mlflow without the server, and scoring needs no server.
             if name != "mlflow":
                 differences[canonicalize_name(name)] = f"{line}: not installed here"
-        elif not requirement.specifier.contains(installed_version, prereleases=True):
-            differences[canonicalize_name(name)] = f"{line}: {installed_version} here"
+        elif not requirement.specifier.contains(installed, prereleases=True):
+            differences[canonicalize_name(name)] = f"{line}: {installed} here"
     return differences
 
 
@@ -127,7 +128,7 @@ def installed_versions(folder: Path) -> dict[str, str]:
     """
     packages = {"mlflow", "mlflow-skinny", "numpy", "pandas", "pyarrow", "pyspark"}
     packages |= {requirement.name for requirement in _requirements(folder).values()}
-    versions = {name: _installed_version(name) for name in sorted(packages)}
+    versions = {name: installed_version(name) for name in sorted(packages)}
     versions = {
         "python": platform.python_version(), "databricks_runtime": running_version(), **versions
     }  # fmt: skip
@@ -156,10 +157,3 @@ def _requirements(folder: Path) -> dict[str, Requirement]:
         if requirement.marker is None or requirement.marker.evaluate():
             requirements[line] = requirement
     return requirements
-
-
-def _installed_version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
