@@ -23,7 +23,7 @@ from dbx_aml._common.errors import ClusterError, ProgramError
 from dbx_aml._common.own_wheel import own_requirements
 from dbx_aml._common.paths import sha256_of_file
 from dbx_aml._common.programs import run_program
-from dbx_aml._common.text import install_command, one_line
+from dbx_aml._common.text import install_command, one_line, plural
 from dbx_aml._common.uv import compile_requirements, index_variables
 from dbx_aml.cluster.node.requirements import PACKAGE, WheelHash
 from dbx_aml.cluster.runtimes import REFUSED, Runtime, known_runtimes
@@ -281,10 +281,12 @@ def write_lists(folder: Path) -> None:
                     )
                 lines += [f"# {message}" for message in found.newer]
                 lines += map(str, entries)
+                result = plural(len(entries), "package")
         except ClusterError as err:
-            lines.append(f"{REFUSED}{err}")
+            result = f"{REFUSED}{err}"
+            lines.append(result)
         (folder / f"{runtime.name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        sys.stderr.write(f"{runtime.name}: {lines[-1]}\n")
+        sys.stderr.write(f"{runtime.name}: {result.removeprefix('# ')}\n")
 
 
 if __name__ == "__main__":
