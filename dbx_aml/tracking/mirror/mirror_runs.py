@@ -157,11 +157,11 @@ def _unchanged_result(source_run: Run, states: RunStates) -> MirrorResult | None
         return result
     if not states.is_unchanged(source_run):
         return None
-    if is_deleted or tags.is_terminated(source_run):
+    if is_deleted or tags.is_done(source_run):
         result.status = "unchanged"
         return result
-    # A lease that was not released means that a process was killed while it mirrored the run.
-    if source_run.data.tags.get(tags.LEASE) == RELEASED:
+    # A process that was killed has left its lease, or a run that ended without the status "done".
+    if source_run.data.tags.get(tags.LEASE) == RELEASED and not tags.is_terminated(source_run):
         result.status = "running"
         return result
     return None

@@ -4,6 +4,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import mlflow
 import pandas as pd
@@ -107,6 +108,23 @@ def test_a_mirror_that_was_killed_half_way_writes_only_the_rest(
 
     assert (result.status, result.metric_points) == ("done", 3005 - written[0])
     stores.assert_equal()
+
+
+def test_a_mirror_that_was_killed_before_it_set_the_status_is_completed_by_the_next(
+    stores: MirrorStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = stores.create_run("last")
+    source, destination = stores.servers()
+    with monkeypatch.context() as patch:
+        patch.setattr(RunMirror, "_set_status", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            RunMirror(source, destination).mirror(source.get_run(run_id))
+    # This process still runs, so its lease counts; a killed process has none.
+    stores.source.set_tag(run_id, tags.LEASE, lease.RELEASED)
+
+    assert stores.mirror()["last"].status == "done"
+    assert stores.source_tags(run_id)[tags.STATUS] == tags.DONE
+    assert stores.mirror() == {}
 
 
 def test_a_running_run_stays_pending_until_its_end_and_a_resumed_run_is_mirrored_again(
