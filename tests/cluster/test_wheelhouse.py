@@ -196,4 +196,5 @@ def test_every_runtime_gets_the_same_plugin_and_none_of_its_own_packages(
     packages = json.loads(result.stdout)["packages"]
     assert packages["azureml-mlflow"] == PLUGIN
     assert not packages.keys() & known_runtimes()[runtime].packages.keys()
-    assert len(packages) <= 13
+    # This package, and the 15 that runtime 16.4 lacks: its MLflow imports Flask for `spark_udf`.
+    assert len(packages) <= 16
