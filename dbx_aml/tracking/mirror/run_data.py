@@ -118,7 +118,11 @@ def _all_values(
     source_run: Run, mirrored_run: Run, run_tags: dict[str, str]
 ) -> Iterator[tuple[str, str, Any, Any]]:
     """Yield kind, name and the value on both sides; of datasets only those that are missing."""
-    for name in ("status", "start_time", "end_time", "run_name"):
+    names = ["status", "start_time", "run_name"]
+    if tags.is_terminated(source_run):
+        # A run that goes on after its end may keep the old end at the destination.
+        names.append("end_time")
+    for name in names:
         yield "run", name, getattr(source_run.info, name), getattr(mirrored_run.info, name)
     source_params, params = source_run.data.params, mirrored_run.data.params
     for key in sorted({*source_params, *params}):

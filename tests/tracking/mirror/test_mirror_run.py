@@ -152,6 +152,24 @@ def test_a_running_run_stays_pending_until_its_end_and_a_resumed_run_is_mirrored
     stores.assert_equal()
 
 
+def test_a_run_that_goes_on_without_an_end_is_running_although_its_copy_keeps_the_old_end(
+    stores: MirrorStores,
+) -> None:
+    run_id = stores.create_run("resumed")
+    stores.mirror()
+    stores.source.update_run(run_id, status="RUNNING")
+    # MLflow's own server keeps the end of a resumed run, other servers remove it.
+    with closing(sqlite3.connect(stores.source_uri.removeprefix("sqlite:///"))) as database:
+        database.execute("UPDATE runs SET end_time = NULL")
+        database.commit()
+
+    assert stores.mirror()["resumed"].status == "running"
+
+    stores.source.set_terminated(run_id)
+    assert stores.mirror()["resumed"].status == "done"
+    stores.assert_equal()
+
+
 def test_an_unmirrorable_run_keeps_the_reason_and_other_runs_are_mirrored(
     stores: MirrorStores,
 ) -> None:
