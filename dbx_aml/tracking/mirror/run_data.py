@@ -15,9 +15,8 @@ from dbx_aml.tracking.mirror import tags
 from dbx_aml.tracking.mirror.server import MlflowServer
 
 _ENTRIES_PER_CALL = 100
-# A destination sets the first to the caller. The others, the list of the names, show a difference
-# of a tag, and are none themselves.
-_UNCOMPARED_TAGS = ("mlflow.user", lineage.SOURCE_TAGS)
+# Tag that a destination sets to the caller.
+_USER = "mlflow.user"
 
 
 def expected_tags(
@@ -55,11 +54,15 @@ def different_values(
     Returns:
         For each value its kind, its name, and the value on both sides; None for no value.
     """
-    return [
+    differences = [
         (kind, name, value, mirrored_value)
-        for kind, name, value, mirrored_value in _all_values(source_run, mirrored_run, run_tags)
-        if value != mirrored_value and not (kind == "tag" and name.startswith(_UNCOMPARED_TAGS))
+        for kind, name, value, mirrored_value in _values(source_run, mirrored_run, run_tags)
+        # The list of the names shows a difference of a tag, and is none itself.
+        if value != mirrored_value
+        and not (kind == "tag" and (name == _USER or name.startswith(lineage.SOURCE_TAGS)))
     ]
+    datasets = [entry.dataset for entry in _missing_datasets(source_run, mirrored_run)]
+    return [*differences, *(("dataset", item.name, item.digest, None) for item in datasets)]
 
 
 def write_data(
@@ -84,7 +87,7 @@ def write_data(
     new_tags: list[RunTag] = []
     deleted_tags: list[str] = []
     changed_params: list[str] = []
-    for kind, name, value, mirrored_value in _all_values(source_run, mirrored_run, run_tags):
+    for kind, name, value, mirrored_value in _values(source_run, mirrored_run, run_tags):
         if value == mirrored_value:
             continue
         if kind == "tag" and value is None:
@@ -114,10 +117,10 @@ def write_data(
     return bool(params or new_tags or deleted_tags or datasets)
 
 
-def _all_values(
+def _values(
     source_run: Run, mirrored_run: Run, run_tags: dict[str, str]
 ) -> Iterator[tuple[str, str, Any, Any]]:
-    """Yield kind, name and the value on both sides; of datasets only those that are missing."""
+    """Yield kind, name and the value on both sides, equal values too."""
     names = ["status", "start_time", "run_name"]
     if tags.is_terminated(source_run):
         # A run that goes on after its end may keep the old end at the destination.
@@ -130,8 +133,6 @@ def _all_values(
     existing_tags = mirrored_run.data.tags
     for key in [*run_tags, *tags.deleted_names(existing_tags, run_tags)]:
         yield "tag", key, run_tags.get(key), existing_tags.get(key)
-    for entry in _missing_datasets(source_run, mirrored_run):
-        yield "dataset", entry.dataset.name, entry.dataset.digest, None
 
 
 def _missing_datasets(source_run: Run, mirrored_run: Run) -> list[Any]:

@@ -187,13 +187,13 @@ def repeat_refused_write(write: Callable[[], None]) -> None:
     Args:
         write: Function that reads what the server has, and writes what it lacks.
     """
-    for is_last_try in (*[False] * (_MAX_WRITE_TRIES - 1), True):
+    for tries_left in reversed(range(_MAX_WRITE_TRIES)):
         try:
             return write()
         except MlflowException as error:
             # The class of SQLAlchemy; the error code differs between releases of MLflow.
             is_refused = type(error.__context__).__name__ == "IntegrityError"
-            if not is_refused or is_last_try:
+            if not is_refused or not tries_left:
                 raise
 
 

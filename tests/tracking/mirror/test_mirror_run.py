@@ -217,18 +217,21 @@ def test_a_run_is_not_done_while_its_mirrored_run_has_a_param_of_its_own(
     assert (result.status, "['extra']" in result.reason) == ("failed", True)
 
 
-def test_a_run_is_not_done_if_the_destination_does_not_keep_a_tag(stores: MirrorStores) -> None:
-    run_id = stores.create_run("run")
+@pytest.mark.parametrize("key", ["team", "mlflow.username"])
+def test_a_run_is_not_done_if_the_destination_does_not_keep_a_tag(
+    stores: MirrorStores, key: str
+) -> None:
+    run_id = stores.create_run("run", **{key: "a b"})
     with closing(sqlite3.connect(stores.destination_uri.removeprefix("sqlite:///"))) as database:
         database.execute(
-            "CREATE TRIGGER forget AFTER INSERT ON tags WHEN NEW.key = 'team' "
-            "BEGIN DELETE FROM tags WHERE key = 'team'; END"
+            f"CREATE TRIGGER forget AFTER INSERT ON tags WHEN NEW.key = '{key}' "
+            f"BEGIN DELETE FROM tags WHERE key = '{key}'; END"
         )
 
     result = stores.mirror()["run"]
 
     assert result.status == "failed"
-    assert "tag 'team' must be the source's" in result.reason
+    assert f"tag '{key}' must be the source's" in result.reason
     assert stores.source_tags(run_id)[tags.STATUS] == tags.FAILED
 
 
