@@ -25,6 +25,7 @@ from dbx_aml.scoring.changes import (
     check_changes,
     check_keys,
     conflict_condition,
+    has_key_of,
     new_keys_error,
 )
 from dbx_aml.scoring.column_binding import QUARANTINE, SCORING
@@ -64,7 +65,7 @@ from dbx_aml.scoring.plan import is_large, is_small
 from dbx_aml.scoring.request import BatchFacts, Transaction
 from dbx_aml.scoring.segments import count_segments
 from dbx_aml.scoring.spark_settings import larger_arrow_batches
-from dbx_aml.scoring.staging import drop_staging, staging_table, write_staging
+from dbx_aml.scoring.staging import drop_staging, staging_number, staging_table, write_staging
 from dbx_aml.scoring.stream_errors import checkpoint_in_use_error
 from dbx_aml.scoring.table_identity import identify_table
 from dbx_aml.scoring.unasked_rows import IS_DELETED, rows_to_ask, with_result
@@ -333,7 +334,8 @@ class BatchWriter:
     def _stage(self, *, strict: bool) -> Table:
         """Write all rows with the model's result, and return the table."""
         bound = self._bound
-        staging = staging_table(self._spark, self._output, self._facts.batch)
+        number = staging_number(self._facts.run, self._facts.batch)
+        staging = staging_table(self._spark, self._output, number)
         partitioned, arrow_rows = partition_rows(bound, self._rows)
         bound.model_udf.prepare(strict=strict, limited=False)
         results = with_result(bound.model_udf, partitioned, strict=strict)
@@ -439,7 +441,7 @@ class BatchWriter:
         ).collect()[0]
         rows, rows_quarantined, rows_deleted = map(int, counts)
         quarantine_version = None
-        if rows_quarantined or self._replaces_quarantine(is_retry=replaces):
+        if rows_quarantined or self._replaces_quarantine(staging, is_retry=replaces):
             self._bound.report("writing the quarantine")
             frame = quarantined_rows(staged.where(IS_QUARANTINED), _REASON, self._facts)
             saved = self._save_quarantine(frame, staging, replaces=replaces)
@@ -498,10 +500,16 @@ class BatchWriter:
             raise self._finished_elsewhere()
         return commit
 
-    def _replaces_quarantine(self, *, is_retry: bool = False) -> bool:
+    def _replaces_quarantine(self, staging: Table | None = None, *, is_retry: bool = False) -> bool:
         """Return whether rows of the quarantine are to be removed, or may be."""
         may_replace = is_retry or self._facts.write_mode == "follow"
-        return may_replace and self._quarantine.exists(self._spark)
+        if not may_replace or not self._quarantine.exists(self._spark):
+            return False
+        if is_retry or staging is None or not self._has_changes:
+            return True
+        # A merge takes several times as long as this question.
+        key_columns = self._bound.request.key_columns
+        return has_key_of(self._spark, self._quarantine, staging, key_columns)
 
     def _finished_elsewhere(self) -> ScoringError:
         """Return the error of a job that was so slow that another job has finished its batch."""

@@ -90,8 +90,7 @@ def check_no_null_key(rows: DataFrame, key_columns: Sequence[str]) -> None:
     Raises:
         ScoringError: A key column is null in a row; the message has up to 5 such keys.
     """
-    has_null = " OR ".join(f"{sql_identifier(name)} IS NULL" for name in key_columns)
-    keys = _example_keys(rows.where(has_null), key_columns)
+    keys = _example_keys(rows.where(_has_null_key(key_columns)), key_columns)
     if keys:
         raise ScoringError(
             "key_columns must have a value in each input row for write_mode 'follow': got "
@@ -106,10 +105,11 @@ def check_changes(changes: DataFrame, key_columns: Sequence[str]) -> None:
     Raises:
         ScoringError: A key breaks the rule; the message has up to 5 such keys.
     """
-    check_no_null_key(changes, key_columns)
-    keys = _example_keys(changes.where(IS_REPEATED), key_columns)
-    if keys:
-        raise _repeated_keys_error(keys)
+    # One query where no key breaks a rule.
+    broken = f"count_if({_has_null_key(key_columns)} OR {IS_REPEATED})"
+    if changes.selectExpr(broken).collect()[0][0]:
+        check_no_null_key(changes, key_columns)
+        raise _repeated_keys_error(_example_keys(changes.where(IS_REPEATED), key_columns))
 
 
 def conflict_condition(batch_column: str, previous_batch: int) -> str:
@@ -130,15 +130,28 @@ def new_keys_error(
     spark: SparkSession, changes: Table, table: Table, key_columns: Sequence[str]
 ) -> ScoringError:
     """Return the error of changes with new keys that a table has already."""
-    new_rows = changes.read(spark).where(IS_NEW).alias("source")
+    new_rows = changes.read(spark).where(IS_NEW)
+    repeated_rows = _rows_with_key_of(new_rows, table.read(spark), key_columns)
+    return _repeated_keys_error(_example_keys(repeated_rows, key_columns))
+
+
+def has_key_of(
+    spark: SparkSession, table: Table, changes: Table, key_columns: Sequence[str]
+) -> bool:
+    """Return whether a table has a row with the key of a change."""
+    rows = _rows_with_key_of(table.read(spark), changes.read(spark), key_columns)
+    return bool(rows.select(*_key_columns(key_columns)).head(1))
+
+
+def _rows_with_key_of(
+    rows: DataFrame, other_rows: DataFrame, key_columns: Sequence[str]
+) -> DataFrame:
+    """Return the rows whose key one of the other rows has, too."""
     has_same_key = [
-        F.col(f"source.{name}").eqNullSafe(F.col(f"destination.{name}"))
+        F.col(f"rows.{name}").eqNullSafe(F.col(f"other_rows.{name}"))
         for name in map(sql_identifier, key_columns)
     ]
-    known_rows = table.read(spark).alias("destination")
-    return _repeated_keys_error(
-        _example_keys(new_rows.join(known_rows, has_same_key, "left_semi"), key_columns)
-    )
+    return rows.alias("rows").join(other_rows.alias("other_rows"), has_same_key, "left_semi")
 
 
 def _repeated_keys_error(keys: Sequence[str]) -> ScoringError:
@@ -152,6 +165,10 @@ def _example_keys(rows: DataFrame, key_columns: Sequence[str]) -> list[str]:
     """Return up to 5 keys of some rows, as JSON."""
     texts = rows.select(_key_text(key_columns).alias("text")).distinct()
     return [text for (text,) in texts.orderBy("text").limit(_EXAMPLES).collect()]
+
+
+def _has_null_key(key_columns: Sequence[str]) -> str:
+    return " OR ".join(f"{sql_identifier(name)} IS NULL" for name in key_columns)
 
 
 def _key_columns(key_columns: Sequence[str]) -> list[Column]:

@@ -21,7 +21,6 @@ from dbx_aml.scoring.ledger import LedgerEntry
 from dbx_aml.scoring.stream import (
     StreamResult,
     StreamStart,
-    entries_of_run,
     has_scored,
     pending,
     run_stream,
@@ -70,9 +69,7 @@ def follow_input(bound: BoundRequest, read_rows: Callable[[int | None], DataFram
         start = replace(start, version=(before.facts.input_version_to or 0) + 1)
     else:
         _check_newest_stream(bound, checkpoint, entries[0])
-    is_stopped = run_stream(bound, replace(start, has_scored=has_scored(bound, entries)))
-    # A batch of all rows may be one that an earlier run has left.
-    changes = [entry for entry in entries_of_run(bound) if entry.facts.previous_batch is not None]
+    changes, is_stopped = run_stream(bound, replace(start, has_scored=has_scored(bound, entries)))
     return StreamResult(
         entries=[*written, *changes], pending=pending_entries, is_stopped=is_stopped
     )

@@ -21,18 +21,33 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+_DAY_US = 24 * 3600 * 10**6
 # A staging table that is older was left by a job that died and never ran again.
-_LONGEST_LIFE_US = 7 * 24 * 3600 * 10**6
+_LONGEST_LIFE_US = 7 * _DAY_US
 
 
-def staging_table(spark: SparkSession, output: Table, batch: int) -> Table:
-    """Return the staging table of a batch: a managed table, as such a table can be dropped.
+def staging_number(run: int, batch: int) -> int:
+    """Return the number of a batch's staging table: a time, in microseconds since 1970.
+
+    The batches of a stream share a number for a day. Delta keeps the log of each dropped table in
+    memory for an hour, unless a table of the same name follows.
+
+    Args:
+        run: Number of the run that writes the batch: its start.
+        batch: Number of the batch: its start, or that of an earlier attempt.
+    """
+    days = max(batch - run, 0) // _DAY_US
+    return run + days * _DAY_US
+
+
+def staging_table(spark: SparkSession, output: Table, number: int) -> Table:
+    """Return the staging table of a number: a managed table, as such a table can be dropped.
 
     It stands beside the output, or in the current schema where the output is named by its path.
     """
     if output.path:
-        return Table(resolve_name(spark, Table(f"dbx_aml_staging_{batch}")))
-    return Table(resolve_name(spark, output.sibling(f"staging_{batch}")))
+        return Table(resolve_name(spark, Table(f"dbx_aml_staging_{number}")))
+    return Table(resolve_name(spark, output.sibling(f"staging_{number}")))
 
 
 def write_staging(spark: SparkSession, table: Table, results: DataFrame) -> None:

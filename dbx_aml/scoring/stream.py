@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from dbx_aml._common.errors import ScoringError
 from dbx_aml._common.log import get_logger
 from dbx_aml._common.stop_request import StopRequest, catch_stop_signals
 from dbx_aml._common.text import plural, sql_literal
+from dbx_aml.local.spark import is_connect
 from dbx_aml.scoring.auto_loader import read_new_files
 from dbx_aml.scoring.batch import batch_facts, finish_batch, write_batch
 from dbx_aml.scoring.batch_identity import differences
@@ -99,6 +100,8 @@ class _RunningStream:
     previous: LedgerEntry | None
     stop: StopRequest
     has_written: bool = False
+    # Batches of a run that ends by itself; an endless one would have ever more.
+    entries: list[LedgerEntry] = field(default_factory=list)
     rows_read: int = 0
     rows_quarantined: int = 0
 
@@ -133,20 +136,17 @@ def score_new_rows(bound: BoundRequest) -> StreamResult:
             own = entries
             start = _start_after(newest, start)
     rows_removed = _count_removed(bound, own)
-    is_stopped = run_stream(bound, replace(start, has_scored=has_scored(bound, own)))
+    entries, is_stopped = run_stream(bound, replace(start, has_scored=has_scored(bound, own)))
     return StreamResult(
-        entries=entries_of_run(bound),
-        pending=pending(own),
-        rows_removed=rows_removed,
-        is_stopped=is_stopped,
+        entries=entries, pending=pending(own), rows_removed=rows_removed, is_stopped=is_stopped
     )
 
 
-def run_stream(bound: BoundRequest, start: StreamStart) -> bool:
+def run_stream(bound: BoundRequest, start: StreamStart) -> tuple[list[LedgerEntry], bool]:
     """Run a stream until it has scored all new rows, or until it is stopped.
 
     Returns:
-        True if it was stopped.
+        The batches that it has written, oldest first, and whether it was stopped.
 
     Raises:
         ScoringError: A micro-batch failed, or the input cannot be read on.
@@ -154,8 +154,9 @@ def run_stream(bound: BoundRequest, start: StreamStart) -> bool:
     request, resolved = bound.request, bound.resolved
     with catch_stop_signals() as stop:
         if not _await_version(bound, start.version, stop):
-            return stop.is_requested
-        _streams[resolved] = _RunningStream(bound=bound, previous=start.previous, stop=stop)
+            return [], stop.is_requested
+        stream = _RunningStream(bound=bound, previous=start.previous, stop=stop)
+        _streams[resolved] = stream
         query = None
         try:
             bound.report("reading new rows")
@@ -178,7 +179,8 @@ def run_stream(bound: BoundRequest, start: StreamStart) -> bool:
             del _streams[resolved]
             if query is not None and query.isActive:
                 query.stop()
-    return stop.is_requested
+    must_read = request.trigger.is_endless or is_connect(bound.spark)
+    return _entries_of_run(bound) if must_read else stream.entries, stop.is_requested
 
 
 def _await_version(bound: BoundRequest, version: int | None, stop: StopRequest) -> bool:
@@ -223,14 +225,12 @@ def stream_entries(bound: BoundRequest, condition: str | None = None) -> list[Le
     return [entry for entry in entries if entry.facts.write_mode == bound.request.write_mode]
 
 
-def entries_of_run(bound: BoundRequest) -> list[LedgerEntry]:
-    """Return the batches that this call has written, oldest first.
-
-    With Spark Connect they were written in another process.
-    """
+def _entries_of_run(bound: BoundRequest) -> list[LedgerEntry]:
+    """Return the stream's batches that this call has written, from the ledger, oldest first."""
     run = bound.resolved.run
     entries = stream_entries(bound, f"run = {run}")
-    return [entry for entry in reversed(entries) if entry.facts.run == run]
+    # The first batch of `follow` has the same run, and is none of its stream.
+    return [e for e in reversed(entries) if e.facts.run == run and "/" in e.facts.batch_id]
 
 
 def has_scored(bound: BoundRequest, entries: list[LedgerEntry]) -> bool:
@@ -370,6 +370,8 @@ def _score_micro_batch(
         written = write_batch(stream.bound, facts, rows, transaction, must_score_a_row=not scores)
         entry = written.entry
     stream.has_written = True
+    if entry.facts.run == resolved.run and not resolved.request.trigger.is_endless:
+        stream.entries.append(entry)
     if stream.previous is not None:
         stream.previous = entry
     _report_progress(stream, entry)

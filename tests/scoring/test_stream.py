@@ -168,19 +168,7 @@ def test_files_are_read_by_auto_loader_on_databricks_only(
 @pytest.mark.spark
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    "mode",
-    [
-        "incremental",
-        pytest.param(
-            "follow",
-            marks=pytest.mark.xfail(
-                reason="Delta caches the log of each batch's dropped staging table for an hour",
-                strict=True,
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("mode", ["incremental", "follow"])
 def test_the_memory_of_a_stream_of_five_minutes_does_not_grow(spark, numbers, stream, mode):
     """Python's memory, and the objects that Java still uses, from the first minute to the last."""
     _, add = numbers
