@@ -30,6 +30,16 @@ _SIGN, _COUNT, _IS_LAST = "_dbx_aml_sign", "_dbx_aml_count", "_dbx_aml_is_last"
 _EXAMPLES = 5
 
 
+def read_changes(
+    spark: SparkSession, table: Table, first_version: int, last_version: int
+) -> DataFrame:
+    """Return the rows of Delta's change feed for some versions of a table."""
+    reader = spark.read.format("delta").option("readChangeFeed", "true")
+    reader = reader.option("startingVersion", str(first_version))
+    reader = reader.option("endingVersion", str(last_version))
+    return reader.load(table.path) if table.path else reader.table(table.name)
+
+
 def last_changes(changes: DataFrame, key_columns: Sequence[str]) -> DataFrame:
     """Return the last change of each key.
 

@@ -21,6 +21,7 @@ from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.scoring.added_rows import read_added_rows
 from dbx_aml.scoring.batch import find_removal
 from dbx_aml.scoring.bind import BoundRequest, PinnedUris, bind_rows, pin_uris
+from dbx_aml.scoring.changes import last_changes, read_changes
 from dbx_aml.scoring.column_binding import PREDICTION
 from dbx_aml.scoring.delta_table import Table
 from dbx_aml.scoring.environments import environment_differences
@@ -36,12 +37,11 @@ from dbx_aml.scoring.spark_progress import Progress, watch_progress
 from dbx_aml.scoring.spark_settings import larger_arrow_batches
 from dbx_aml.scoring.staging import drop_staging, staging_table, write_staging
 from dbx_aml.scoring.table_identity import TableIdentity, identify_table, read_versions
+from dbx_aml.scoring.unasked_rows import rows_to_ask
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-# Write modes whose batches are rows of the input. A batch of another mode holds changes.
-_WRITE_MODES = ("append", "incremental", "merge", "replace")
 # Operations of the output's history that put other rows into the place of a batch's rows.
 _REWRITES = ("MERGE", "WRITE", "CREATE OR REPLACE")
 # Texts in Spark's errors about a version without its log, or without its files.
@@ -148,7 +148,7 @@ def replay_batch(
     ):
         report("reading the ledger")
         entry, older_entries = _find_entry(spark, output, str(batch))
-        _check_rows_are_there(spark, output, entry)
+        stored = _stored_rows(spark, output, entry)
         source = _check_input(spark, entry)
         report("resolving the model")
         client = create_client(tracking_uri or None, registry_uri or None)
@@ -178,13 +178,13 @@ def replay_batch(
             bound = bind_rows(spark, resolved, rows, report)
         except SPARK_ERRORS as err:
             raise _unreadable(spark, entry, err) from err
-        return _compare(bound, rows, entry, start_time)
+        return _compare(bound, rows, stored, entry, start_time)
 
 
 def _compare(
-    bound: BoundRequest, rows: DataFrame, entry: LedgerEntry, start_time: float
+    bound: BoundRequest, rows: DataFrame, stored: DataFrame, entry: LedgerEntry, start_time: float
 ) -> ReplayResult:
-    """Score the rows into a temporary table, and compare it with the batch in the output."""
+    """Score the rows into a temporary table, and compare it with the rows of the output."""
     spark, output, facts = bound.spark, bound.request.output_table, entry.facts
     staging = staging_table(spark, output, bound.resolved.run)
     partitioned, arrow_rows = partition_rows(bound, needed_columns(bound, rows))
@@ -202,7 +202,7 @@ def _compare(
             )
         bound.report("comparing")
         compared = compare_rows(
-            output.read(spark).where(f"_scoring.batch = {facts.batch}"),
+            stored,
             scored_rows(bound, staged, facts),
             bound.resolved.output_columns,
         )
@@ -282,30 +282,35 @@ def _find_entry(
             f"{ledger.table.name} does not have; 'dbx-aml batches' lists the batches"
         )
     entry = found[0]
-    if entry.facts.write_mode not in _WRITE_MODES:
-        raise ScoringError(
-            f"batch must be of write_mode {', '.join(_WRITE_MODES)}: got {name!r} of "
-            f"{entry.facts.write_mode!r}, whose batches hold changes of rows"
-        )
     return entry, [other for other in entries if other.facts.batch < entry.facts.batch]
 
 
-def _check_rows_are_there(spark: SparkSession, output: Table, entry: LedgerEntry) -> None:
-    """Refuse a batch of which other batches have replaced rows.
+def _stored_rows(spark: SparkSession, output: Table, entry: LedgerEntry) -> DataFrame:
+    """Return the output's rows of a batch; refuse one of which other batches have replaced rows.
 
-    Deleted rows are no error: the replay counts them as missing.
+    Deleted rows are no error: the replay counts them as missing. Each later batch of `follow`
+    replaces rows: there the rows are those of the version that the batch wrote.
     """
-    rows = output.read(spark)
+    follows = entry.facts.write_mode == "follow"
     names = [*entry.facts.identity["output_columns"], PREDICTION]
-    missing_names = [name for name in names if name not in rows.columns]
-    if missing_names:
+    try:
+        rows = output.read(spark, entry.output_version if follows else None)
+        missing_names = [name for name in names if name not in rows.columns]
+        if missing_names:
+            raise ScoringError(
+                f"output table must have the columns of the batch: got {output.name!r} without "
+                f"{missing_names}"
+            )
+        rows = rows.where(f"_scoring.batch = {entry.facts.batch}")
+        count = rows.count()
+    except SPARK_ERRORS as err:
         raise ScoringError(
-            f"output table must have the columns of the batch: got {output.name!r} without "
-            f"{missing_names}"
-        )
-    count = rows.where(f"_scoring.batch = {entry.facts.batch}").count()
-    if count >= entry.rows_scored:
-        return
+            "output table must be readable, for write_mode 'follow' in the version that the batch "
+            f"wrote: got version {entry.output_version} of {output.name}; {spark_error_line(err)}; "
+            "the table's property delta.deletedFileRetentionDuration keeps files longer"
+        ) from err
+    if follows or count >= entry.rows_scored:
+        return rows
     removal = find_removal(spark, output, entry)
     if removal is not None and removal.operation.startswith(_REWRITES):
         raise ScoringError(
@@ -313,6 +318,7 @@ def _check_rows_are_there(spark: SparkSession, output: Table, entry: LedgerEntry
             f"{output.name}, since version {removal.version} ({removal.operation}) wrote others in "
             "their place; replay the batch that wrote them"
         )
+    return rows
 
 
 def _check_input(spark: SparkSession, entry: LedgerEntry) -> TableIdentity:
@@ -375,6 +381,11 @@ def _read_rows(
     """Return the rows of the batch, filtered."""
     facts, table = entry.facts, Table(entry.facts.input_table)
     version = int(facts.input_version_to or 0)
+    if facts.previous_batch is not None:
+        first_version = int(facts.input_version_from or 0)
+        changes = _filter(read_changes(spark, table, first_version, version), facts)
+        rows = last_changes(changes, facts.identity["stream"]["key_columns"])
+        return rows_to_ask(rows).select(*table.read(spark, version).columns)
     if facts.write_mode == "incremental":
         before = _batch_before(entry, older_entries)
         if before is not None:

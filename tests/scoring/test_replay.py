@@ -83,6 +83,33 @@ def test_each_micro_batch_is_equal_also_where_optimize_moved_its_rows(
     assert [counts(replay(result)) for result in results] == [(1, 0, 0, 0)] + [(2, 0, 0, 0)] * 2
 
 
+def test_each_batch_of_follow_is_compared_with_the_output_as_it_left_it(
+    spark, numbers, score, choosy_model, replay
+):
+    table = numbers([(1, 1.0, 1.0), (2, -2.0, 2.0), (3, 3.0, 3.0)])
+    spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES (delta.enableChangeDataFeed = true)")
+    arguments = {"write_mode": "follow", "key_columns": "id", "row_filter": "id < 9"}
+
+    def follow():
+        return score(choosy_model, table, max_quarantined_rows="90%", **arguments)
+
+    first = follow()
+    spark.sql(f"UPDATE {table} SET x = 0 - x WHERE id <= 2")
+    spark.sql(f"DELETE FROM {table} WHERE id = 3")
+    insert(spark, table, 4, 9)
+    second = follow()
+    replayed = [replay(result) for result in (first, second)]
+    assert [counts(each) for each in replayed] == [(2, 0, 0, 0), (2, 0, 0, 0)]
+    assert [(each.rows_quarantined, each.is_equal) for each in replayed] == [(1, True), (1, True)]
+    spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
+    try:
+        spark.sql(f"VACUUM {first.output_table} RETAIN 0 HOURS")
+    finally:
+        spark.conf.unset("spark.databricks.delta.retentionDurationCheck.enabled")
+    with pytest.raises(ScoringError, match=r"got version 1 of .*output.*FILE_NOT_EXIST"):
+        replay(first)
+
+
 def test_other_predictions_and_rows_are_counted_with_examples(
     spark, numbers, score, xy_model, replay
 ):
