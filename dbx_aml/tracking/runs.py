@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from math import isfinite
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dbx_aml._common.errors import RunError
+from dbx_aml._common.redact import redact_uri
 from dbx_aml._common.text import first_line
 from dbx_aml.models.mlflow_client import create_client, get_metric_history, list_all_artifacts
 from dbx_aml.models.pages import run_url
@@ -62,7 +64,7 @@ def list_runs(
     Raises:
         RunError: The server has no such experiment, or refuses the caller.
     """
-    client = create_client(tracking_uri)
+    client = _create_client(tracking_uri)
     experiment_id = _find_experiment_id(client, experiment)
     runs = _call_mlflow(
         lambda: client.search_runs([experiment_id], max_results=min(max_results, _MAX_RUNS)),
@@ -82,17 +84,24 @@ def show_run(run_id: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
     Raises:
         RunError: The server has no such run, or refuses the caller.
     """
-    client = create_client(tracking_uri)
+    client = _create_client(tracking_uri)
     run = _call_mlflow(lambda: client.get_run(run_id), "run must exist", run_id)
     metrics = {}
     for key, last_value in sorted(run.data.metrics.items()):
-        history = get_metric_history(client, run_id, key)
+        history = _call_mlflow(
+            partial(get_metric_history, client, run_id, key), "metric must be readable", key
+        )
         values = [metric.value for metric in sorted(history, key=lambda m: (m.step, m.timestamp))]
         metrics[key] = {
             "last": last_value,
             "points": len(values),
             "sparkline": sparkline(values),
         }
+    files = _call_mlflow(
+        lambda: list(list_all_artifacts(lambda folder: client.list_artifacts(run_id, folder))),
+        "artifacts must be readable",
+        run_id,
+    )
     return {
         "run": _to_row(run, client.tracking_uri),
         "params": dict(sorted(run.data.params.items())),
@@ -100,10 +109,7 @@ def show_run(run_id: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
         "metrics": metrics,
         "artifacts": [
             {"path": file.path, "bytes": file.file_size}
-            for file in sorted(
-                list_all_artifacts(lambda folder: client.list_artifacts(run_id, folder)),
-                key=lambda file: str(file.path),
-            )
+            for file in sorted(files, key=lambda file: str(file.path))
         ],
     }
 
@@ -128,6 +134,11 @@ def sparkline(values: list[float]) -> str:
         " " if mean is None else _BARS[round((mean - low) / span * (len(_BARS) - 1))]
         for mean in means
     )
+
+
+def _create_client(tracking_uri: str | None) -> MlflowClient:
+    server = redact_uri(tracking_uri) if tracking_uri else "MLflow's own"
+    return _call_mlflow(lambda: create_client(tracking_uri), "tracking URI must be usable", server)
 
 
 def _call_mlflow(call: Callable[[], Result], rule: str, name: str) -> Result:

@@ -6,6 +6,8 @@ from inspect import signature
 import mlflow
 import pytest
 from click.testing import CliRunner
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from dbx_aml.cli.main import main
 from dbx_aml.tracking.runs import list_runs
@@ -90,3 +92,29 @@ def test_options_have_the_names_of_the_python_arguments():
     del options["as_json"]
     assert set(options) == set(signature(list_runs).parameters)
     assert options["max_results"] == ["--max-results"]
+
+
+@pytest.mark.parametrize(
+    ("call", "rule"),
+    [
+        ("get_metric_history", "metric must be readable: got 'loss'; no answer"),
+        ("list_artifacts", "artifacts must be readable: got '"),
+    ],
+)
+def test_a_part_of_a_run_that_cannot_be_read_is_one_line(run_id, monkeypatch, call, rule):
+    def raise_error(*arguments, **options):
+        raise MlflowException("no answer")
+
+    owner = SqlAlchemyStore if call == "get_metric_history" else mlflow.MlflowClient
+    monkeypatch.setattr(owner, call, raise_error)
+    done = dbx_aml("runs", "show", run_id)
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"dbx-aml: {rule}")
+    assert done.stderr.endswith("; no answer\n")
+
+
+def test_a_server_without_its_scheme_is_one_line(monkeypatch):
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    done = dbx_aml("runs", "--tracking-uri", "mlflow.contoso.com")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("dbx-aml: tracking URI must be usable: got 'mlflow.contoso.com';")
