@@ -93,10 +93,12 @@ class Registry:
 
     def is_same(self, other: Registry) -> bool:
         """Tell whether two objects stand for one registry."""
+        if _is_same_service(self.uri, other.uri):
+            return True
         if is_databricks_uri(self.uri) != is_databricks_uri(other.uri):
             # Without the identity: Databricks may not be set up on this machine.
             return False
-        return self.uri == other.uri or self.identity == other.identity
+        return self.identity == other.identity
 
 
 def linked_registries(link: Link) -> list[Registry]:

@@ -83,3 +83,15 @@ def test_a_refused_alias_is_wrong_usage_with_the_rule(mlflow_store: str) -> None
             set_model_alias("models:/delay/1", alias, registry=mlflow_store)
     with pytest.raises(ArgumentError, match="registered model must be given by its name"):
         delete_model_alias("models:/delay/1", "champion", registry=mlflow_store)
+
+
+def test_capitals_make_no_other_registry() -> None:
+    scope = (
+        "8c1e5a90-2b7d-4c8e-9f11-3d5a7b9c0e42/resourceGroups/rg-ml/providers/"
+        "Microsoft.MachineLearningServices/workspaces/mlw-team"
+    )
+    uri = f"azureml://westeurope.api.azureml.ms/mlflow/v1.0/subscriptions/{scope}"
+    other_uri = uri.replace("rg-ml", "RG-ML")
+    assert Registry(uri, uri).is_same(Registry(other_uri, other_uri))
+    assert not Registry(uri, uri).is_same(Registry(uri[:-1], uri[:-1]))
+    assert not Registry(uri, uri).is_same(Registry("databricks-uc", "databricks"))
