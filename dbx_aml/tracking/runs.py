@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -57,7 +58,8 @@ def list_runs(
     """Return the newest runs of an experiment, newest first.
 
     Args:
-        experiment: Name, or path in Databricks; by default MLflow's active experiment.
+        experiment: Name, or path in Databricks; by default MLflow's active experiment, on another
+            server than MLflow's own the one of MLFLOW_EXPERIMENT_NAME, else "Default".
         max_results: Largest number of runs, 1 to 1000.
         tracking_uri: MLflow tracking URI; by default MLflow's own.
 
@@ -152,9 +154,14 @@ def _call_mlflow(call: Callable[[], Result], rule: str, name: str) -> Result:
 
 def _find_experiment_id(client: MlflowClient, experiment_name: str | None) -> str:
     if not experiment_name:
+        import mlflow
         from mlflow.tracking.fluent import _get_experiment_id
 
-        return str(_get_experiment_id())
+        if client.tracking_uri == mlflow.get_tracking_uri():
+            server = redact_uri(client.tracking_uri)
+            return str(_call_mlflow(_get_experiment_id, "active experiment must exist", server))
+        # The active experiment has its id on MLflow's own server.
+        experiment_name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default")
     experiment = _call_mlflow(
         lambda: client.get_experiment_by_name(experiment_name),
         "experiment must exist",

@@ -118,3 +118,27 @@ def test_a_server_without_its_scheme_is_one_line(monkeypatch):
     done = dbx_aml("runs", "--tracking-uri", "mlflow.contoso.com")
     assert done.exit_code == 1
     assert done.stderr.startswith("dbx-aml: tracking URI must be usable: got 'mlflow.contoso.com';")
+
+
+def test_the_active_experiment_of_one_server_is_not_asked_by_its_id_on_another(
+    run_id, tmp_path, monkeypatch
+):
+    other_uri = f"sqlite:///{tmp_path}/other.db"
+    other = mlflow.MlflowClient(other_uri, other_uri)
+    other.create_run(other.create_experiment("another experiment with the same id"))
+    other.create_run("0", run_name="of the default experiment")
+    for variable, name in ((None, "of the default experiment"), ("named", "of the named one")):
+        if variable:
+            other.create_run(other.create_experiment(variable), run_name=name)
+            monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", variable)
+        assert [row.name for row in list_runs(tracking_uri=other_uri)] == [name]
+
+
+def test_an_active_experiment_that_is_gone_is_one_line(mlflow_store, monkeypatch):
+    monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "999")
+    done = dbx_aml("runs", "--tracking-uri", mlflow_store)
+    assert done.exit_code == 1
+    assert done.stderr.startswith("dbx-aml: active experiment must exist: got 'sqlite:///")
+    assert "MLFLOW_EXPERIMENT_ID" in done.stderr
