@@ -101,6 +101,12 @@ def conflicting_values(config: str | Path | None = None) -> dict[str, tuple[Sett
         if "retry_timeout_s" in values:
             values["retry_timeout_s"] = _to_number(values["retry_timeout_s"])
         texts = {name: str(value) for name, value in values.items()}
+        # Azure compares names without regard to capitals.
+        texts |= {
+            name: text.lower()
+            for name, text in texts.items()
+            if name in WORKSPACE_NAMES or is_azureml_uri(text)
+        }
         layers.append(replace(layer, values=texts))
     settings = resolve(layers)
     return {name: setting.sources for name, setting in settings.items() if setting.is_contradicted}

@@ -14,6 +14,7 @@ from dbx_aml import AmlWorkspace, Link
 from dbx_aml._common.errors import LinkError, WorkspaceError
 from dbx_aml.link import link_layers
 from dbx_aml.link.config_file import refuse_secrets
+from dbx_aml.link.link_layers import conflicting_values
 from dbx_aml.link.secret_reference import SecretRef
 
 SUBSCRIPTION = "8c1e5a90-2b7d-4c8e-9f11-3d5a7b9c0e42"
@@ -395,3 +396,6 @@ def test_capitals_make_no_other_workspace(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("DBX_AML_RESOURCE_GROUP", "RG-ML")
     workspace = Link.load(config=file).aml_workspace
     assert workspace == AmlWorkspace(**{**NAMES, "resource_group": "RG-ML"}, **settings)
+    assert conflicting_values(file) == {}
+    monkeypatch.setenv("DBX_AML_RESOURCE_GROUP", "rg-other")
+    assert conflicting_values(file).keys() == {"resource_group"}
