@@ -55,7 +55,8 @@ def create_client(tracking_uri: str | None = None, registry_uri: str | None = No
     except UnsupportedModelRegistryStoreURIException as err:
         raise ArgumentError(
             "tracking URI must have a scheme that MLflow knows: got "
-            f"{redact_uri(tracking_uri or '')!r}; use for example 'databricks' or 'https://mlflow.contoso.com'"
+            f"{redact_uri(tracking_uri or '')!r}; use for example 'databricks' or "
+            "'https://mlflow.contoso.com'"
         ) from err
 
 
