@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import click
 
 from dbx_aml.cli.options import json_option, max_results_option
 from dbx_aml.cli.progress import show_progress
 from dbx_aml.cli.tables import Column, print_json, print_line, print_table, table_with_version
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @click.command()
@@ -22,9 +26,14 @@ def batches(output_table: str, max_results: int, as_json: bool) -> None:
     from dbx_aml.scoring.ledger import batches as read_batches
 
     with show_progress("Reading the ledger"):
-        rows = [row.asDict() for row in read_batches(output_table).limit(max_results).collect()]
+        rows = [
+            # Spark returns a timestamp in the zone of this machine. The number of a batch is its
+            # time, in microseconds since 1970.
+            {**row.asDict(), "started_at": _EPOCH + timedelta(microseconds=row["batch"])}
+            for row in read_batches(output_table).limit(max_results).collect()
+        ]
     if as_json:
-        print_json([{**row, "started_at": row["started_at"].isoformat()} for row in rows])
+        print_json(rows)
         return
     if not rows:
         print_line(f"no batches in {output_table}")

@@ -65,8 +65,9 @@ def clean(
 
     with show_progress("Reading the link") as progress:
         plan = find_marked_resources(
-            only=[name.strip() for name in only.split(",")] if only else (),
-            older_than=parse_age(older_than) if older_than else None,
+            # An empty text is an error: a script whose variable is empty must not delete all.
+            only=() if only is None else [name.strip() for name in only.split(",")],
+            older_than=None if older_than is None else parse_age(older_than),
             experiment=experiment,
             schemas=schemas,
             paths=paths,

@@ -73,7 +73,9 @@ def monitor(as_json: bool, thresholds: tuple[str, ...], **arguments: Any) -> Non
 
     with show_progress("Starting") as progress:
         # A job passes an empty text for an option that it leaves to its default.
-        values: dict[str, Any] = {name: value or None for name, value in arguments.items()}
+        values: dict[str, Any] = {
+            name: None if value == "" else value for name, value in arguments.items()
+        }
         result = monitor_table(thresholds=limits, progress=progress, **values)
     if as_json:
         print_json(result.to_dict())

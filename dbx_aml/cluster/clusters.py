@@ -69,6 +69,16 @@ class Cluster:
         return "no isolation" if mode == "NONE" else mode.lower()
 
     @property
+    def has_unity_catalog(self) -> bool:
+        """Whether the access mode has Unity Catalog, without which a cluster reads no volume.
+
+        Source:
+            Databricks REST API, "data_security_mode" of the clusters API.
+        """
+        mode = str(self.spec.get("data_security_mode") or "NONE")
+        return mode != "NONE" and not mode.startswith("LEGACY_")
+
+    @property
     def reader(self) -> str:
         """User, group or service principal as whom the cluster reads its script and libraries.
 

@@ -176,9 +176,9 @@ def _check_cluster(client: Client, cluster: Cluster, files: FolderFiles) -> None
             "cluster snippet job'"
         )
     folder = files.folder
-    if files.script and cluster.access_mode == "no isolation":
+    if folder.is_volume and not cluster.has_unity_catalog:
         raise ClusterError(
-            f"init script must be able to read a volume: cluster {cluster} has no Unity Catalog; "
+            f"cluster must be able to read a volume: {cluster} has no Unity Catalog; "
             "use --method libraries with --folder /Workspace/..., or change its access mode"
         )
     attached_path = attached_folder(cluster)

@@ -23,9 +23,11 @@ from dbx_aml._common.redact import has_secret, redact_uri
 CONFIG_NAME = "config.json"
 # Key of this package's settings in the file: Azure ML's tools ignore it.
 CONFIG_KEY = "dbx_aml"
+# Key of older files: the ARM id of the workspace, which counts before the three names.
+SCOPE_KEY = "Scope"
 # Types of Azure ML's own keys, and of the settings under CONFIG_KEY.
 _WORKSPACE_TYPES = dict.fromkeys(
-    ("subscription_id", "resource_group", "workspace_name", "Scope"), str | None
+    ("subscription_id", "resource_group", "workspace_name", SCOPE_KEY), str | None
 )
 SETTING_TYPES: Mapping[str, Any] = {
     "mode": str | None,
@@ -157,7 +159,7 @@ def _check_link_types(content: Mapping[str, Any], file: Path) -> None:
 
 def is_link_config(content: Mapping[str, Any]) -> bool:
     """Tell whether a `config.json` is Azure ML's or this package's: other tools use the name."""
-    return bool(content.keys() & {"subscription_id", "Scope", CONFIG_KEY})
+    return bool(content.keys() & {"subscription_id", SCOPE_KEY, CONFIG_KEY})
 
 
 def config_text(content: Mapping[str, Any], location: str = CONFIG_NAME) -> str:

@@ -11,6 +11,7 @@ from dbx_aml._common.retry import RETRY_TIMEOUT_S, RETRY_TIMEOUT_VARIABLE, parse
 from dbx_aml.link.config_file import (
     CONFIG_KEY,
     CONFIG_NAME,
+    SCOPE_KEY,
     config_text,
     read_config,
     write_config,
@@ -196,7 +197,8 @@ class Link:
     def save(self, path: str | Path) -> Path:
         """Write a `config.json` that `MLClient.from_config` reads too; return its path.
 
-        Other keys of an existing file stay. A reader sees the old file or the new one.
+        Other keys of an existing file stay, except "Scope": it would name another workspace than
+        the new values. A reader sees the old file or the new one.
 
         Args:
             path: File ending in ".json", or folder.
@@ -208,6 +210,8 @@ class Link:
         if file.suffix != ".json":
             file = file / CONFIG_NAME
         content = read_config(file) if file.exists() else {}
+        if self.aml_workspace is not None:
+            content.pop(SCOPE_KEY, None)
         write_config(file, {**content, **self.to_dict()})
         return file
 

@@ -101,6 +101,12 @@ def conflicting_values(config: str | Path | None = None) -> dict[str, tuple[Sett
         if "retry_timeout_s" in values:
             values["retry_timeout_s"] = _to_number(values["retry_timeout_s"])
         texts = {name: str(value) for name, value in values.items()}
+        # Azure compares names without regard to capitals.
+        texts |= {
+            name: text.lower()
+            for name, text in texts.items()
+            if name in WORKSPACE_NAMES or is_azureml_uri(text)
+        }
         layers.append(replace(layer, values=texts))
     settings = resolve(layers)
     return {name: setting.sources for name, setting in settings.items() if setting.is_contradicted}
@@ -149,10 +155,13 @@ def _expand_workspace(layer: Layer) -> Layer:
 
 def _without_locations_of_other_workspaces(layers: Iterable[Layer]) -> Iterator[Layer]:
     """Skip region, cloud and tracking URI of a lower layer that names a different workspace."""
-    names: dict[str, Any] = {}
+    names: dict[str, str] = {}
     for layer in layers:
         values = layer.values
-        layer_names = {name: values[name] for name in WORKSPACE_NAMES if name in values}
+        # Azure compares names without regard to capitals.
+        layer_names = {
+            name: str(values[name]).lower() for name in WORKSPACE_NAMES if name in values
+        }
         if any(names.get(name, value) != value for name, value in layer_names.items()):
             is_azureml = is_azureml_uri(values.get("aml_tracking_uri"))
             skipped = (*_LOCATION_FIELDS, *(("aml_tracking_uri",) if is_azureml else ()))

@@ -16,7 +16,13 @@ from dbx_aml.link.clouds import (
     check_data_plane_host,
     cloud_and_region,
 )
-from dbx_aml.link.config_file import CONFIG_KEY, CONFIG_NAME, find_config, read_config
+from dbx_aml.link.config_file import (
+    CONFIG_KEY,
+    CONFIG_NAME,
+    SCOPE_KEY,
+    find_config,
+    read_config,
+)
 from dbx_aml.link.uris import is_azureml_uri, parse_azureml_uri
 
 # The names that identify a workspace.
@@ -285,7 +291,7 @@ def workspace_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     settings = config.get(CONFIG_KEY)
     settings = settings if isinstance(settings, Mapping) else {}
-    scope = config.get("Scope")
+    scope = config.get(SCOPE_KEY)
     fields = {name: config[name] for name in WORKSPACE_NAMES if config.get(name) is not None}
     if isinstance(scope, str):
         fields |= AmlWorkspace.from_arm_id(scope).names

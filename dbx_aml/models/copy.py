@@ -8,7 +8,8 @@ the same version.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -39,11 +40,13 @@ from dbx_aml.models.registration import (
     READY_TIMEOUT_S,
     create_registered_model,
     delete_if_empty,
+    name_filter,
     signature_tag,
 )
 from dbx_aml.models.registries import (
     LOOKUP_TIMEOUT_S,
     Registry,
+    check_registered,
     find_elsewhere,
     find_registry,
     get_version,
@@ -130,50 +133,61 @@ def copy_model_version(
         RegistryError: The source does not exist, or a registry refuses a call.
     """
     uri = ModelUri.parse(source)
-    if uri.kind not in ("version", "alias"):
-        raise ArgumentError(
-            f"source must be a registered version: got {source!r}; pass 'models:/<name>/3', or "
-            "register the model of a run with register_model"
-        )
+    check_registered(uri)
     registry, version, target = _find_ends(uri, source_registry, destination_registry)
     source_uri = ModelUri(kind="version", name=version.name, version=str(version.version))
     origin = _original_of(version, target, destination)
     if origin is not None:
+        with _one_line_errors(target):
+            origin = _set_aliases(target, origin, list(version.aliases) if with_aliases else [])
         return _describe(origin, target, version, registry, is_new=False)
     name = (
         check_model_name(destination, target.uri)
         if destination
         else map_model_name(str(version.name), target.uri)
     )
+    if name == version.name and target.is_same(registry):
+        raise ArgumentError(
+            f"destination must not be the source itself: got {name!r} in {target.title}; pass "
+            "another name as destination, or another destination_registry"
+        )
     key = f"{registry.identity} {source_uri} {version.creation_timestamp} {target.identity} {name}"
     with locked_folder(key) as folder:
         job = _Copy(registry, version, source_uri, target, name, folder, report)
-        try:
+        with _one_line_errors(target):
             copy, is_new = job.run()
-            if with_aliases:
-                _set_aliases(target, copy, list(version.aliases))
+            copy = _set_aliases(target, copy, list(version.aliases) if with_aliases else [])
             _tag_source(registry, version, target, copy)
-        except DbxAmlError:
-            raise
-        except Exception as err:
-            if not _is_of_service(err):
-                raise
-            raise RegistryError(
-                f"model version must be copied to {target.title}: got {first_line(err)}; "
-                "run the copy again: it goes on where it stopped"
-            ) from err
         shutil.rmtree(folder, ignore_errors=True)
-    copy = target.client.get_model_version(copy.name, str(copy.version))
     return _describe(copy, target, version, registry, is_new=is_new)
 
 
-def copy_from_other_registry(uri: ModelUri, client: MlflowClient, name: str) -> ModelVersion | None:
+@contextmanager
+def _one_line_errors(target: Registry) -> Iterator[None]:
+    """Turn the error of a registry, its storage or the network into one line."""
+    try:
+        yield
+    except DbxAmlError:
+        raise
+    except Exception as err:
+        if not _is_of_service(err):
+            raise
+        raise RegistryError(
+            f"model version must be copied to {target.title}: got {first_line(err)}; "
+            "run the copy again: it goes on where it stopped"
+        ) from err
+
+
+def copy_from_other_registry(
+    uri: ModelUri, client: MlflowClient, name: str, tags: Mapping[str, str] | None
+) -> ModelVersion | None:
     """Copy a version that only the other registry of the link has; return None if it has none.
 
     Args:
         uri: URI of a model; a model that is not registered has no copy.
         client: Client of the registry that MLflow uses.
         name: Registered model of the copy.
+        tags: Tags to set on the copy.
     """
     if uri.kind not in ("version", "alias"):
         return None
@@ -190,6 +204,8 @@ def copy_from_other_registry(uri: ModelUri, client: MlflowClient, name: str) -> 
         source_registry=registry.uri,
         destination_registry=registry_uri,
     )
+    for key, text in (tags or {}).items():
+        client.set_model_version_tag(copy.name, copy.version, key, text)
     return client.get_model_version(copy.name, copy.version)
 
 
@@ -283,6 +299,9 @@ class _Copy:
             if experiment
             else client.create_experiment(_COPIES_EXPERIMENT, tags=creation_tags())
         )
+        if experiment and experiment.lifecycle_stage == "deleted":
+            # 'dbx-aml clean' deletes it, and MLflow keeps its name.
+            client.restore_experiment(experiment_id)
         sha256 = tags[lineage.ARTIFACTS_SHA256]
         runs = client.search_runs(
             [experiment_id], f"tags.`{lineage.ARTIFACTS_SHA256}` = '{sha256}'", max_results=1
@@ -400,8 +419,7 @@ def list_versions(registry: Registry, name: str) -> list[ModelVersion]:
     from mlflow.exceptions import MlflowException
 
     client = registry.client
-    quoted_name = name.replace("'", "''")
-    search = partial(client.search_model_versions, f"name='{quoted_name}'", _VERSIONS_PER_PAGE)
+    search = partial(client.search_model_versions, name_filter(name), _VERSIONS_PER_PAGE)
     try:
         versions = list(read_pages(lambda token: search(page_token=token), "model-versions/search"))
     except MlflowException as err:
@@ -517,10 +535,12 @@ def _is_same_registry(identity: str, other_identity: str) -> bool:
     return identity.lower() == other_identity.lower()
 
 
-def _set_aliases(target: Registry, copy: ModelVersion, aliases: list[str]) -> None:
+def _set_aliases(target: Registry, copy: ModelVersion, aliases: list[str]) -> ModelVersion:
+    """Let aliases name a copy; return the copy as the registry shows it."""
     for alias in aliases:
         if alias not in copy.aliases:
             target.client.set_registered_model_alias(copy.name, alias, str(copy.version))
+    return target.client.get_model_version(copy.name, str(copy.version))
 
 
 def _tag_source(

@@ -10,12 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dbx_aml._common.deadline import call_within
-from dbx_aml._common.errors import LinkError, ServiceError
-from dbx_aml._common.http import MAX_PAGES, TRANSFER_START_S, Transfer, bound_client, paged
+from dbx_aml._common.errors import ArgumentError, LinkError, ServiceError
+from dbx_aml._common.http import (
+    MAX_PAGES,
+    TRANSFER_START_S,
+    Transfer,
+    bound_client,
+    paged,
+    send_within,
+)
 from dbx_aml._common.paths import check_relative_path
-from dbx_aml._common.redact import redact
-from dbx_aml._common.retry import retry_timeout_s
-from dbx_aml._common.text import one_line
+from dbx_aml._common.redact import redact, redact_uri
+from dbx_aml._common.retry import retry_timeout_s, service_policy
+from dbx_aml._common.text import first_line, one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,10 +43,21 @@ def create_client(tracking_uri: str | None = None, registry_uri: str | None = No
     Args:
         tracking_uri: MLflow tracking URI; by default MLflow's own.
         registry_uri: MLflow registry URI; by default the one that belongs to the tracking URI.
+
+    Raises:
+        ArgumentError: MLflow knows no server with the scheme of the tracking URI.
     """
     from mlflow import MlflowClient
+    from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 
-    return bound_client(MlflowClient(tracking_uri, registry_uri))
+    try:
+        return bound_client(MlflowClient(tracking_uri, registry_uri))
+    except UnsupportedModelRegistryStoreURIException as err:
+        raise ArgumentError(
+            "tracking URI must have a scheme that MLflow knows: got "
+            f"{redact_uri(tracking_uri or '')!r}; use for example 'databricks' or "
+            "'https://mlflow.contoso.com'"
+        ) from err
 
 
 def databricks_host(uri: str | None, timeout_s: float = _HOST_TIMEOUT_S) -> str:
@@ -103,7 +121,7 @@ def read_pages(fetch_page: Callable[[str | None], Any], operation: str) -> Itera
 def list_all_artifacts(
     list_folder: Callable[[str | None], list[FileInfo]], folder: str | None = None
 ) -> Iterator[FileInfo]:
-    """Yield the files of a folder and of all folders in it.
+    """Yield the files of a folder and of all folders in it; each request ends in time.
 
     Args:
         list_folder: Function that lists one folder; None is the root of the artifacts.
@@ -111,13 +129,21 @@ def list_all_artifacts(
 
     Raises:
         ServiceError: A folder lies in itself, or there are more folders than could be: the list
-            would never end.
+            would never end. Or MLflow lacks the package of the storage.
         UnsafePathError: A path leads out of the root.
     """
     folders: list[str | None] = [folder]
     known_folders = {folder}
     while folders:
-        for info in list_folder(folders.pop()):
+        try:
+            with send_within(service_policy(), is_idempotent=True):
+                infos = list(list_folder(folders.pop()))
+        except ImportError as err:
+            raise ServiceError(
+                f"package of the artifacts' storage must be installed: got {first_line(err)!r}; "
+                "install it beside MLflow"
+            ) from err
+        for info in infos:
             check_relative_path(info.path)
             if not info.is_dir:
                 yield info

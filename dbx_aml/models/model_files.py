@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from dbx_aml._common.http import send_within
 from dbx_aml._common.paths import check_relative_path
+from dbx_aml._common.retry import service_policy
 from dbx_aml.models.mlflow_client import read_pages, transfer_files
 from dbx_aml.models.mlflow_releases import (
     artifact_repository,
@@ -180,12 +182,16 @@ def _newest_logged_model(run: Run, name: str, client: MlflowClient) -> LoggedMod
 
 
 def _artifact_repository(location: str, client: MlflowClient) -> ArtifactRepository:
-    """Return MLflow's access to files, with the servers of the client and a checked listing."""
+    """Return MLflow's access to files, with the servers of the client.
+
+    The listing of a folder is checked, and ends in time.
+    """
     repository = artifact_repository(location, client.tracking_uri, registry_uri_of(client))
     list_folder = repository.list_artifacts
 
     def list_checked(path: str | None = None) -> list[FileInfo]:
-        infos = list(list_folder(path))
+        with send_within(service_policy(), is_idempotent=True):
+            infos = list(list_folder(path))
         for info in infos:
             check_relative_path(info.path)
         return infos

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 from dbx_aml._common.errors import LinkError
 from dbx_aml._common.redact import redact_uri
@@ -131,15 +131,18 @@ def _quote(identifier: str) -> str:
 
 
 def _databricks_host_or_none(uri: str) -> str | None:
-    if "://" not in uri and "DATABRICKS_HOST" in os.environ:
-        return os.environ["DATABRICKS_HOST"].rstrip("/")
-    return _profile_host(uri)
+    """Return the workspace's URL without path and query, as databricks-sdk reads its setting."""
+    host = ("" if "://" in uri else os.environ.get("DATABRICKS_HOST")) or _profile_host(uri)
+    if not host:
+        return None
+    parts = urlsplit(host if "://" in host else f"https://{host}")
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 @cache
 def _profile_host(uri: str) -> str | None:
     """Return the workspace's URL; MLflow may call the host to find it, so the URL is kept."""
     try:
-        return databricks_host(uri).rstrip("/")
+        return databricks_host(uri)
     except LinkError:
         return None

@@ -25,11 +25,11 @@ from dbx_aml.models.lineage import (
 )
 from dbx_aml.models.mirrored_source import find_mirrored_source
 from dbx_aml.models.mlflow_client import create_client
-from dbx_aml.models.mlflow_releases import validate_alias
 from dbx_aml.models.model_files import ModelLocation, locate_model, registry_uri_of
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.models.registration import (
     READY_TIMEOUT_S,
+    check_alias,
     create_registered_model,
     delete_if_empty,
     signature_tag,
@@ -94,14 +94,12 @@ def register_model(
             f"model_name must not be empty: got {model_name!r}; pass for example 'delay'"
         )
     if alias:
-        _check_alias(alias)
+        check_alias(alias)
     if registry is not None:
         registry_uri = find_registry(registry, current_link()).uri
     client = create_client(tracking_uri, registry_uri)
-    copied_version = copy_from_other_registry(uri, client, model_name)
+    copied_version = copy_from_other_registry(uri, client, model_name, tags)
     if copied_version is not None:
-        for key, text in (tags or {}).items():
-            client.set_model_version_tag(model_name, copied_version.version, key, text)
         return _with_alias(client, copied_version, alias)
     uri = find_mirrored_source(uri, client)
     with TemporaryDirectory(prefix="dbx_aml_") as folder:
@@ -115,17 +113,6 @@ def register_model(
         lineage = version_tags_for(registry_uri_of(client), lineage)
         version = _create_version(client, location, path, model_name, {**lineage, **(tags or {})})
     return _with_alias(client, version, alias)
-
-
-def _check_alias(alias: str) -> None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        validate_alias(alias)
-    except MlflowException as err:
-        raise ArgumentError(
-            f"alias must be a name that MLflow takes: got {alias!r}; {first_line(err)}"
-        ) from err
 
 
 def _with_alias(client: MlflowClient, version: ModelVersion, alias: str | None) -> ModelVersion:

@@ -43,7 +43,7 @@ def patch_register_model() -> None:
             # A stage or "latest" is MLflow's to resolve.
             return original(model_uri, name, *args, **options)
         client = create_client()
-        copied_version = copy_from_other_registry(uri, client, name)
+        copied_version = copy_from_other_registry(uri, client, name, options.get("tags"))
         if copied_version is not None:
             return copied_version
         return original(str(find_mirrored_source(uri, client)), name, *args, **options)

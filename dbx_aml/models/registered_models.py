@@ -7,18 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from dbx_aml._common.errors import RegistryError
+from dbx_aml._common.errors import ArgumentError, RegistryError
 from dbx_aml._common.text import one_line
 from dbx_aml.link.connected_link import current_link
 from dbx_aml.link.uris import is_azureml_uri
 from dbx_aml.models import lineage
 from dbx_aml.models.copy import list_versions, source_run
-from dbx_aml.models.mlflow_client import list_all_artifacts
+from dbx_aml.models.mlflow_client import list_all_artifacts, read_pages
 from dbx_aml.models.model_files import locate_model
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.models.pages import model_version_url
+from dbx_aml.models.registration import check_alias
 from dbx_aml.models.registries import (
     Registry,
     find_registry,
@@ -134,8 +136,10 @@ def set_model_alias(source: str, alias: str, *, registry: str | None = None) -> 
             link that has the version.
 
     Raises:
+        ArgumentError: MLflow takes no such alias.
         RegistryError: No registry has the version, or the registry refuses the alias.
     """
+    check_alias(alias)
     model_registry, version = get_registered_version(ModelUri.parse(source), registry)
     client, number = model_registry.client, str(version.version)
     _call_registry(
@@ -154,8 +158,13 @@ def delete_model_alias(name: str, alias: str, *, registry: str | None = None) ->
             link in which the alias names a version.
 
     Raises:
+        ArgumentError: The name is a URI.
         RegistryError: No registry has the alias.
     """
+    if name.startswith("models:"):
+        raise ArgumentError(
+            f"registered model must be given by its name: got {name!r}; pass for example 'delay'"
+        )
     uri = ModelUri(kind="alias", name=name, alias=alias)
     model_registry, _ = get_registered_version(uri, registry)
     client = model_registry.client
@@ -168,7 +177,12 @@ def _rows_of(registry: Registry, name: str | None, max_results: int) -> list[Mod
         if is_azureml_uri(registry.uri):
             # Its aliases are tags on the versions, which this function reads anyway.
             search = registry.client._get_registry_client().store.search_models_without_aliases
-        names = [str(model.name) for model in search(max_results=max_results)]
+        # A page may be short, or empty, although others follow.
+        found = read_pages(
+            lambda token: search(max_results=max_results, page_token=token),
+            "registered-models/search",
+        )
+        names = [str(model.name) for model in islice(found, max_results)]
     else:
         names = [name]
     with ThreadPoolExecutor(_THREADS) as pool:

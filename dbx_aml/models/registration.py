@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbx_aml._common.creation_mark import creation_tags
-from dbx_aml._common.errors import ServiceError
+from dbx_aml._common.errors import ArgumentError, ServiceError
 from dbx_aml._common.log import get_logger
+from dbx_aml._common.text import first_line
 from dbx_aml.models.lineage import MAX_TAG_LENGTH, version_tags_for
+from dbx_aml.models.mlflow_releases import validate_alias
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,6 +35,30 @@ def signature_tag(folder: Path) -> str:
         # A hash still shows whether two versions have the same signature.
         text = f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
     return text
+
+
+def check_alias(alias: str) -> None:
+    """Check an alias before a registry is called.
+
+    Raises:
+        ArgumentError: MLflow takes no such alias.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        validate_alias(alias)
+    except MlflowException as err:
+        raise ArgumentError(
+            f"alias must be a name that MLflow takes: got {alias!r}; {first_line(err)}"
+        ) from err
+
+
+def name_filter(name: str) -> str:
+    """Return MLflow's filter for a registered model."""
+    if "'" in name and '"' not in name:
+        return f'name="{name}"'
+    # MLflow finds no name with both quotes, but takes this filter.
+    return "name='{}'".format(name.replace("'", "''"))
 
 
 def create_registered_model(client: MlflowClient, name: str) -> bool:
@@ -61,9 +87,8 @@ def delete_if_empty(client: MlflowClient, name: str) -> None:
     """Delete a registered model unless another process created a version of it meanwhile."""
     from mlflow.exceptions import MlflowException
 
-    quoted = name.replace("'", "\\'")
     try:
-        if not client.search_model_versions(f"name = '{quoted}'"):
+        if not client.search_model_versions(name_filter(name)):
             client.delete_registered_model(name)
     except (MlflowException, ServiceError):
         log.warning("could not delete the empty registered model name=%s", name, exc_info=True)

@@ -15,7 +15,7 @@ from dbx_aml._common.errors import (
     is_not_found,
 )
 from dbx_aml._common.redact import redact_uri
-from dbx_aml._common.text import first_line
+from dbx_aml._common.text import first_line, one_line
 from dbx_aml.azure.client import AzureClient
 from dbx_aml.azure.credentials import get_credential
 from dbx_aml.azure.workspaces import with_tracking_uri
@@ -93,7 +93,12 @@ class Registry:
 
     def is_same(self, other: Registry) -> bool:
         """Tell whether two objects stand for one registry."""
-        return self.uri == other.uri or self.identity == other.identity
+        if _is_same_service(self.uri, other.uri):
+            return True
+        if is_databricks_uri(self.uri) != is_databricks_uri(other.uri):
+            # Without the identity: Databricks may not be set up on this machine.
+            return False
+        return self.identity == other.identity
 
 
 def linked_registries(link: Link) -> list[Registry]:
@@ -144,9 +149,11 @@ def get_registered_version(
         link: Link that has the registries; by default the current link.
 
     Raises:
+        ArgumentError: The URI is of another kind.
         ModelNotFoundError: No registry that answers has the version.
         RegistryError: The first registry does not answer, or refuses the caller.
     """
+    check_registered(uri)
     link = link or current_link()
     registries = [find_registry(registry, link)] if registry else linked_registries(link)
     searched: list[str] = []
@@ -169,6 +176,19 @@ def get_registered_version(
     )
 
 
+def check_registered(uri: ModelUri) -> None:
+    """Check that a URI names a version in a registry.
+
+    Raises:
+        ArgumentError: The URI is of a run, a logged model or a path.
+    """
+    if uri.kind not in ("version", "alias"):
+        raise ArgumentError(
+            f"source must be a registered version: got {str(uri)!r}; pass 'models:/<name>/3', or "
+            "register the model of a run with register_model"
+        )
+
+
 def get_version(uri: ModelUri, registry: Registry) -> ModelVersion | None:
     """Return a registered version, or None if the registry has no such version or alias.
 
@@ -186,7 +206,8 @@ def get_version(uri: ModelUri, registry: Registry) -> ModelVersion | None:
         if is_not_found(err) or err.error_code in _NO_SUCH_NAME:
             return None
         raise RegistryError(
-            f"{registry.title} must show {str(uri)!r}: got {first_line(err)}"
+            f"{registry.title} must show {str(uri)!r}: got {one_line(err, 160)}; sign in there, or "
+            "name the registry of the source"
         ) from err
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -158,9 +159,9 @@ def parse_age(text: str) -> timedelta:
     Raises:
         ArgumentError: The text is no number with "h", "d" or "w".
     """
-    number, unit = text[:-1], text[-1:]
-    if unit not in _UNITS or not number.isascii() or not number.isdigit():
+    match = re.fullmatch(r"([0-9]{1,6})([hdw])", text)
+    if match is None:
         raise ArgumentError(
             f"age must be a number of hours, days or weeks: got {text!r}; use for example '30d'"
         )
-    return timedelta(**{_UNITS[unit]: int(number)})
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from math import isfinite
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dbx_aml._common.errors import RunError
+from dbx_aml._common.redact import redact_uri
 from dbx_aml._common.text import first_line
 from dbx_aml.models.mlflow_client import create_client, get_metric_history, list_all_artifacts
 from dbx_aml.models.pages import run_url
@@ -55,14 +58,15 @@ def list_runs(
     """Return the newest runs of an experiment, newest first.
 
     Args:
-        experiment: Name, or path in Databricks; by default MLflow's active experiment.
+        experiment: Name, or path in Databricks; by default MLflow's active experiment, on another
+            server than MLflow's own the one of MLFLOW_EXPERIMENT_NAME, else "Default".
         max_results: Largest number of runs, 1 to 1000.
         tracking_uri: MLflow tracking URI; by default MLflow's own.
 
     Raises:
         RunError: The server has no such experiment, or refuses the caller.
     """
-    client = create_client(tracking_uri)
+    client = _create_client(tracking_uri)
     experiment_id = _find_experiment_id(client, experiment)
     runs = _call_mlflow(
         lambda: client.search_runs([experiment_id], max_results=min(max_results, _MAX_RUNS)),
@@ -82,17 +86,24 @@ def show_run(run_id: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
     Raises:
         RunError: The server has no such run, or refuses the caller.
     """
-    client = create_client(tracking_uri)
+    client = _create_client(tracking_uri)
     run = _call_mlflow(lambda: client.get_run(run_id), "run must exist", run_id)
     metrics = {}
     for key, last_value in sorted(run.data.metrics.items()):
-        history = get_metric_history(client, run_id, key)
+        history = _call_mlflow(
+            partial(get_metric_history, client, run_id, key), "metric must be readable", key
+        )
         values = [metric.value for metric in sorted(history, key=lambda m: (m.step, m.timestamp))]
         metrics[key] = {
             "last": last_value,
             "points": len(values),
             "sparkline": sparkline(values),
         }
+    files = _call_mlflow(
+        lambda: list(list_all_artifacts(lambda folder: client.list_artifacts(run_id, folder))),
+        "artifacts must be readable",
+        run_id,
+    )
     return {
         "run": _to_row(run, client.tracking_uri),
         "params": dict(sorted(run.data.params.items())),
@@ -100,10 +111,7 @@ def show_run(run_id: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
         "metrics": metrics,
         "artifacts": [
             {"path": file.path, "bytes": file.file_size}
-            for file in sorted(
-                list_all_artifacts(lambda folder: client.list_artifacts(run_id, folder)),
-                key=lambda file: str(file.path),
-            )
+            for file in sorted(files, key=lambda file: str(file.path))
         ],
     }
 
@@ -130,6 +138,11 @@ def sparkline(values: list[float]) -> str:
     )
 
 
+def _create_client(tracking_uri: str | None) -> MlflowClient:
+    server = redact_uri(tracking_uri) if tracking_uri else "MLflow's own"
+    return _call_mlflow(lambda: create_client(tracking_uri), "tracking URI must be usable", server)
+
+
 def _call_mlflow(call: Callable[[], Result], rule: str, name: str) -> Result:
     from mlflow.exceptions import MlflowException
 
@@ -141,9 +154,14 @@ def _call_mlflow(call: Callable[[], Result], rule: str, name: str) -> Result:
 
 def _find_experiment_id(client: MlflowClient, experiment_name: str | None) -> str:
     if not experiment_name:
+        import mlflow
         from mlflow.tracking.fluent import _get_experiment_id
 
-        return str(_get_experiment_id())
+        if client.tracking_uri == mlflow.get_tracking_uri():
+            server = redact_uri(client.tracking_uri)
+            return str(_call_mlflow(_get_experiment_id, "active experiment must exist", server))
+        # The active experiment has its id on MLflow's own server.
+        experiment_name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default")
     experiment = _call_mlflow(
         lambda: client.get_experiment_by_name(experiment_name),
         "experiment must exist",

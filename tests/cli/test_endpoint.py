@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from dbx_aml._common.errors import ServingError
 from dbx_aml.cli.main import main
 from tests.serving.conftest import (
     RegisterFunction,
@@ -88,3 +89,30 @@ def test_an_endpoint_that_does_not_exist_is_one_line(
     result = run("show", "nothing", "--config", str(config_folder))
     assert result.exit_code == 1
     assert "endpoint must exist in workspace 'mlw-team': got 'nothing'" in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        (("--traffic", "0", "--no-code"), {"traffic": 0, "no_code": True}),
+        (("--deployment=", "--instance-type="), {}),
+    ],
+)
+def test_a_share_of_0_reaches_the_deployment_and_an_empty_option_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    arguments: dict[str, object],
+) -> None:
+    calls: list[dict[str, object]] = []
+
+    def deploy_model(name: str, **values: object) -> None:
+        calls.append({key: values[key] for key in values.keys() - {"link", "report"}})
+        raise ServingError("no answer")
+
+    monkeypatch.setattr("dbx_aml.serving.deploy.deploy_model", deploy_model)
+    (tmp_path / "config.json").write_text('{"dbx_aml": {"mode": "databricks"}}')
+    config = ("--config", str(tmp_path), "--timeout-s", "60")
+    result = run("deploy", "delay-ep", "--model-uri", "models:/delay/1", *options, *config)
+    assert result.stderr == "dbx-aml: no answer\n"
+    assert calls == [{"model_uri": "models:/delay/1", "timeout_s": 60.0, **arguments}]

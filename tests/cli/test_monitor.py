@@ -148,3 +148,9 @@ def test_an_error_is_one_line_and_exit_1(monitoring):
     finished = run()
     assert (finished.exit_code, finished.stdout) == (1, "")
     assert finished.stderr == "dbx-aml: baseline must have rows: got none\n"
+
+
+def test_version_0_of_the_baseline_is_a_version_and_an_empty_option_is_none(monitoring):
+    assert run("--baseline", "train", "--baseline-version", "0", "--label=").exit_code == 0
+    (call,) = monitoring.calls
+    assert (call["baseline_version"], call["label"]) == (0, None)

@@ -6,6 +6,8 @@ from inspect import signature
 import mlflow
 import pytest
 from click.testing import CliRunner
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from dbx_aml.cli.main import main
 from dbx_aml.tracking.runs import list_runs
@@ -90,3 +92,53 @@ def test_options_have_the_names_of_the_python_arguments():
     del options["as_json"]
     assert set(options) == set(signature(list_runs).parameters)
     assert options["max_results"] == ["--max-results"]
+
+
+@pytest.mark.parametrize(
+    ("call", "rule"),
+    [
+        ("get_metric_history", "metric must be readable: got 'loss'; no answer"),
+        ("list_artifacts", "artifacts must be readable: got '"),
+    ],
+)
+def test_a_part_of_a_run_that_cannot_be_read_is_one_line(run_id, monkeypatch, call, rule):
+    def raise_error(*arguments, **options):
+        raise MlflowException("no answer")
+
+    owner = SqlAlchemyStore if call == "get_metric_history" else mlflow.MlflowClient
+    monkeypatch.setattr(owner, call, raise_error)
+    done = dbx_aml("runs", "show", run_id)
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"dbx-aml: {rule}")
+    assert done.stderr.endswith("; no answer\n")
+
+
+def test_a_server_without_its_scheme_is_one_line(monkeypatch):
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    done = dbx_aml("runs", "--tracking-uri", "mlflow.contoso.com")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("dbx-aml: tracking URI must be usable: got 'mlflow.contoso.com';")
+
+
+def test_the_active_experiment_of_one_server_is_not_asked_by_its_id_on_another(
+    run_id, tmp_path, monkeypatch
+):
+    other_uri = f"sqlite:///{tmp_path}/other.db"
+    other = mlflow.MlflowClient(other_uri, other_uri)
+    other.create_run(other.create_experiment("another experiment with the same id"))
+    other.create_run("0", run_name="of the default experiment")
+    for variable, name in ((None, "of the default experiment"), ("named", "of the named one")):
+        if variable:
+            other.create_run(other.create_experiment(variable), run_name=name)
+            monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", variable)
+        assert [row.name for row in list_runs(tracking_uri=other_uri)] == [name]
+
+
+def test_an_active_experiment_that_is_gone_is_one_line(mlflow_store, monkeypatch):
+    monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "999")
+    done = dbx_aml("runs", "--tracking-uri", mlflow_store)
+    assert done.exit_code == 1
+    assert done.stderr.startswith("dbx-aml: active experiment must exist: got 'sqlite:///")
+    assert "MLFLOW_EXPERIMENT_ID" in done.stderr

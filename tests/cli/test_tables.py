@@ -185,7 +185,7 @@ def test_a_terminal_shows_control_codes_in_reverse() -> None:
 
 
 def test_json_has_no_secret_and_no_control_code(capsys: pytest.CaptureFixture[str]) -> None:
-    value = {"uri": ["https://ana:s3cret@h.example"], WILD: "a\x9b2J\ud800", "n": float("inf")}
+    value = {"uri": ["https://ana:s3cret@h.example"], WILD: "a\x9b2J\ud800", "n": 1e300}
     print_json(value)
     line = capsys.readouterr().out
     assert "\x9b" not in line
@@ -209,3 +209,9 @@ def test_the_command_prints_through_this_module_only() -> None:
     }
     # The text of the init script is written as it is: `render` refuses a secret in it.
     assert prints == {"tables.py": 2, "cluster.py": 1}
+
+
+def test_json_has_numbers_that_every_program_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"loss": float("nan"), "limits": [float("inf"), -float("inf"), 0.5]})
+    line = capsys.readouterr().out
+    assert line == '{"loss": "NaN", "limits": ["Infinity", "-Infinity", 0.5]}\n'

@@ -453,12 +453,21 @@ def test_a_missing_right_on_the_allowlist_is_an_error_before_anything_is_written
     assert attach(shared, skip_allowlist_check=True).marker
 
 
+@pytest.mark.parametrize("mode", ["NONE", "LEGACY_TABLE_ACL", "LEGACY_SINGLE_USER_STANDARD"])
+@pytest.mark.parametrize("method", ["init-script", "libraries"])
+def test_a_cluster_that_reads_no_volume_is_refused_before_any_write(
+    workspace: Databricks, plan: PlanAttach, mode: str, method: str
+) -> None:
+    cluster = workspace.clusters.add("old", data_security_mode=mode)
+    with pytest.raises(ClusterError, match=r"able to read a volume: .* use --method libraries"):
+        plan(cluster.cluster_id, method=method)
+    assert workspace.writes() == []
+
+
 def test_a_cluster_without_unity_catalog_gets_wheels_as_libraries_from_the_workspace(
     workspace: Databricks, plan: PlanAttach, attach: Attach, detach: Detach
 ) -> None:
     cluster = workspace.clusters.add("old", data_security_mode="NONE")
-    with pytest.raises(ClusterError, match=r"able to read a volume: .* use --method libraries"):
-        plan(cluster.cluster_id)
     libraries = {"folder": "/Shared/x", "method": "libraries"}
     attach(cluster.cluster_id, **libraries)
     # The API may leave out the prefix "/Workspace".

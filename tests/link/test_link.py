@@ -14,6 +14,7 @@ from dbx_aml import AmlWorkspace, Link
 from dbx_aml._common.errors import LinkError, WorkspaceError
 from dbx_aml.link import link_layers
 from dbx_aml.link.config_file import refuse_secrets
+from dbx_aml.link.link_layers import conflicting_values
 from dbx_aml.link.secret_reference import SecretRef
 
 SUBSCRIPTION = "8c1e5a90-2b7d-4c8e-9f11-3d5a7b9c0e42"
@@ -379,3 +380,22 @@ def test_a_file_of_references_must_not_hold_the_secret_itself() -> None:
         with pytest.raises(LinkError, match=r"config\.json must hold no secret") as caught:
             refuse_secrets(content, "config.json")
         assert "correct-horse" not in str(caught.value)
+
+
+def test_a_saved_link_is_read_back_from_a_file_of_the_older_form(tmp_path: Path) -> None:
+    file = written(tmp_path / "config.json", Scope=SCOPE.replace("mlw-team", "mlw-old"), Id=None)
+    link = Link(mode="aml", aml_workspace=WORKSPACE)
+    link.save(file)
+    assert Link.from_file(file) == link
+    assert json.loads(file.read_text()).keys() == {"Id", *NAMES, "dbx_aml"}
+
+
+def test_capitals_make_no_other_workspace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = {"region": "chinaeast2", "cloud": "AzureChinaCloud"}
+    file = written(tmp_path / "config.json", **NAMES, dbx_aml=settings)
+    monkeypatch.setenv("DBX_AML_RESOURCE_GROUP", "RG-ML")
+    workspace = Link.load(config=file).aml_workspace
+    assert workspace == AmlWorkspace(**{**NAMES, "resource_group": "RG-ML"}, **settings)
+    assert conflicting_values(file) == {}
+    monkeypatch.setenv("DBX_AML_RESOURCE_GROUP", "rg-other")
+    assert conflicting_values(file).keys() == {"resource_group"}

@@ -797,3 +797,13 @@ def test_the_callers_session_works_after_a_notebook(notebook, spark, tmp_path) -
 
     assert run_notebook(path, spark=spark).exit_value == "3"
     assert count_stream("after") == 3
+
+
+def test_a_notebook_leaves_no_temporary_folder(notebook, tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    assert run_notebook(notebook("x = 1"), spark=None).error is None
+    with pytest.raises(NotebookError, match="ValueError"):
+        run_notebook(notebook("raise ValueError"), spark=None)
+    assert list(folder.iterdir()) == []

@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 
 import dbx_aml
 from dbx_aml._common.errors import ArgumentError, RegistryError
+from dbx_aml.link.connected_link import use_link
 from dbx_aml.link.link import Link
 from dbx_aml.models.copy import copy_model_version
 from dbx_aml.models.model_files import locate_model
@@ -259,3 +260,61 @@ def test_a_copy_that_is_killed_again_and_again_sends_no_file_twice(
     assert [version.version for version in aml_registry.search_model_versions()] == ["1"]
     # The download of a file is repeated only if the process was killed while it ran.
     assert max(reads.values()) <= 6
+
+
+def test_on_the_way_back_the_aliases_move_to_the_original(
+    uc_version: str, aml_registry: MlflowClient
+) -> None:
+    copy = copy_model_version(uc_version)
+    aml_registry.set_registered_model_alias(copy.name, "best", copy.version)
+    back = copy_model_version(copy.model_uri, source_registry="aml", with_aliases=True)
+    assert (back.model_uri, back.aliases) == (uc_version, ["best", "champion"])
+
+
+def test_a_name_with_a_quote_has_one_copy(
+    mlflow_store: str, saved_model: Path, tmp_path: Path
+) -> None:
+    source_registry = f"sqlite:///{tmp_path / 'other.db'}"
+    source = register_in(MlflowClient(source_registry, source_registry), "ana's", saved_model)
+    servers = {"source_registry": source_registry, "destination_registry": mlflow_store}
+    copies = [copy_model_version(source, **servers) for _ in range(2)]
+    assert [(copy.model_uri, copy.is_new) for copy in copies] == [
+        ("models:/ana's/1", True),
+        ("models:/ana's/1", False),
+    ]
+
+
+def test_a_copy_is_made_after_the_experiment_of_earlier_copies_was_deleted(
+    mlflow_store: str, saved_model: Path, tmp_path: Path
+) -> None:
+    source_registry = f"sqlite:///{tmp_path / 'other.db'}"
+    client = MlflowClient(source_registry, source_registry)
+    servers = {"source_registry": source_registry, "destination_registry": mlflow_store}
+    copy_model_version(register_in(client, "delay", saved_model), **servers)
+    destination = MlflowClient(mlflow_store, mlflow_store)
+    experiment = destination.get_experiment_by_name("/Shared/dbx-aml model copies")
+    destination.delete_experiment(experiment.experiment_id)
+    copy = copy_model_version(register_in(client, "minutes", saved_model), **servers)
+    assert (copy.model_uri, copy.is_new) == ("models:/minutes/1", True)
+    assert mlflow.pyfunc.load_model("models:/minutes/1").metadata.signature is not None
+
+
+def test_a_version_is_not_copied_onto_its_own_model(mlflow_store: str, saved_model: Path) -> None:
+    source = register_in(MlflowClient(mlflow_store, mlflow_store), "delay", saved_model)
+    with pytest.raises(ArgumentError, match="destination must not be the source itself"):
+        copy_model_version(source, source_registry=mlflow_store, destination_registry=mlflow_store)
+
+
+def test_a_registry_that_does_not_answer_is_an_error_that_says_how_to_go_on(
+    mlflow_store: str, saved_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", "/dev/null")
+    register_in(MlflowClient(mlflow_store, mlflow_store), "delay", saved_model)
+    other_uri = f"sqlite:///{tmp_path / 'other.db'}"
+    with use_link(Link(mode="aml", aml_tracking_uri=mlflow_store)):
+        with pytest.raises(RegistryError, match="or name the registry of the source"):
+            copy_model_version("models:/delay/1", destination_registry=other_uri)
+        copy = copy_model_version(
+            "models:/delay/1", source_registry="aml", destination_registry=other_uri
+        )
+    assert copy.is_new

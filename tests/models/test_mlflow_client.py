@@ -7,10 +7,13 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow import MlflowClient
 from mlflow.entities import FileInfo
 
-from dbx_aml._common.errors import ServiceError, ServiceUnavailableError
+from dbx_aml._common.errors import ArgumentError, ServiceError, ServiceUnavailableError
 from dbx_aml.models.mlflow_client import create_client, get_metric_history, list_all_artifacts
+from dbx_aml.models.model_files import locate_model
+from dbx_aml.models.model_uri import ModelUri
 from tests.support.http.scripted_server import ScriptedServer
 
 
@@ -104,3 +107,36 @@ def test_folders_without_an_end_are_an_error(
     monkeypatch.setattr("dbx_aml.models.mlflow_client.MAX_PAGES", 50)
     with pytest.raises(ServiceError, match="folders of artifacts must end"):
         list(list_all_artifacts(list_folder))
+
+
+@pytest.mark.parametrize("is_of_a_version", [True, False])
+def test_a_listing_of_a_models_files_ends_in_time(
+    server: ScriptedServer, tmp_path: Path, is_of_a_version: bool
+) -> None:
+    server.responses = [(429, {"Retry-After": "3600"})] * 99
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    location = f"{server.url}/api/2.0/mlflow-artifacts/artifacts/1"
+    run = client.create_run(client.create_experiment("tests", artifact_location=location))
+    client.create_registered_model("delay")
+    client.create_model_version("delay", f"{run.info.artifact_uri}/model", run.info.run_id)
+    uri = "models:/delay/1" if is_of_a_version else f"runs:/{run.info.run_id}/model"
+    started = time.monotonic()
+    with pytest.raises(ServiceUnavailableError, match="429, which asks to wait 3600 s"):
+        list(
+            list_all_artifacts(locate_model(ModelUri.parse(uri), client).repository.list_artifacts)
+        )
+    assert time.monotonic() - started < 30
+    assert len(server.requests) == 1
+
+
+def test_a_storage_whose_package_is_missing_is_one_line() -> None:
+    def list_folder(path: str | None) -> list[FileInfo]:
+        raise ModuleNotFoundError("No module named 'boto3'")
+
+    with pytest.raises(ServiceError, match="got \"No module named 'boto3'\"; install it"):
+        list(list_all_artifacts(list_folder))
+
+
+def test_a_scheme_that_mlflow_does_not_know_is_wrong_usage() -> None:
+    with pytest.raises(ArgumentError, match="scheme that MLflow knows: got 'mlfow://h'; use"):
+        create_client("mlfow://h?token=secret")

@@ -145,3 +145,13 @@ def test_mlflow_prints_no_link_where_it_shall_print_none(
     with mlflow.start_run():
         pass
     assert "https://" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("setting", ["adb-1.2.azuredatabricks.net", f"{HOST}/?o=12", f"{HOST}/#"])
+def test_a_page_can_be_opened_whatever_form_the_setting_of_the_host_has(
+    monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    monkeypatch.setenv("DATABRICKS_HOST", setting)
+    assert run_url("r", "7", tracking_uri="databricks") == f"{HOST}/ml/experiments/7/runs/r"
+    page = model_version_url("main.ml.delay", 3, registry_uri="databricks-uc")
+    assert page == f"{HOST}/explore/data/models/main/ml/delay/version/3"

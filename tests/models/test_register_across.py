@@ -110,3 +110,12 @@ def test_the_id_of_a_mirrored_run_or_model_stands_for_its_source(
     version = register(source, "echo")
     assert (str(version.version), version.run_id) == ("1", run.info.run_id)
     assert mlflow.pyfunc.load_model("models:/echo/1").metadata.model_id == info.model_id
+
+
+def test_the_tags_of_a_registration_are_on_the_copy(
+    linked: Link, uc_version: str, aml_registry: MlflowClient, register: Any
+) -> None:
+    mlflow.set_registry_uri(linked.aml_tracking_uri)
+    version = register(uc_version, "delay", tags={"team": "ops"})
+    assert (version.tags["team"], version.tags["stage"]) == ("ops", "test")
+    assert aml_registry.get_model_version("delay", "1").tags["team"] == "ops"

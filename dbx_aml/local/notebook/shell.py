@@ -6,11 +6,13 @@ outputs, and at the end of a cell with the error or the exit value.
 
 from __future__ import annotations
 
+import atexit
 import builtins
 import io
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,6 +196,7 @@ class _Session:
             widgets=self._widgets,
         )
         folder = tempfile.mkdtemp()
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
         shell: Any = _Shell.instance(config=_IPYTHON, ipython_dir=folder)
         shell.send_output = self._send_output
         shell.compile.file = str(self._settings.path)
