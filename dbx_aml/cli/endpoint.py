@@ -143,7 +143,15 @@ def deploy(name: str, config: str | None, as_json: bool, file: Path | None, **op
     from dbx_aml.serving.yaml_file import read_deployment_file
 
     arguments = read_deployment_file(file, name) if file else {}
-    arguments |= {key: value for key, value in options.items() if value not in (None, False, "")}
+    if options["model_uri"]:
+        # The file has the registry of its own model.
+        arguments.pop("registry", None)
+    # Not `in (None, False, "")`, for 0 percent is equal to False.
+    arguments |= {
+        key: value
+        for key, value in options.items()
+        if value not in (None, "") and value is not False
+    }
     if not arguments.get("model_uri"):
         raise ArgumentError("model_uri must be given: got none; pass --model-uri, or --file")
     with show_progress("Reading the link") as progress:
