@@ -191,19 +191,20 @@ class AzureClient:
         """
         self._wait("POST", url, self._start("POST", url), timeout_s, show_command)
 
-    def wait_for_state(
+    def wait_until_idle(
         self, url: str, *, timeout_s: float = OPERATION_TIMEOUT_S, show_command: str = ""
-    ) -> str:
-        """Return the provisioning state of a resource once no operation changes it any more.
+    ) -> None:
+        """Wait until no operation changes a resource any more; it may be gone then.
 
         For an operation that another process has started: its own URL is not known here.
         Arguments and errors are as of `put`.
         """
         end = self._clock() + timeout_s
         while True:
-            state = str((self.get(url).get("properties") or {}).get("provisioningState"))
-            if state in _END_STATES:
-                return state
+            resource = self.find(url)
+            state = ((resource or {}).get("properties") or {}).get("provisioningState")
+            if resource is None or state in _END_STATES:
+                return
             if self._clock() >= end:
                 raise OperationTimeoutError(
                     f"resource must be ready within {timeout_s:g} s: got {state!r}; Azure still "

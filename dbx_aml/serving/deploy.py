@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,6 +27,7 @@ from dbx_aml._common.errors import (
     ServingError,
 )
 from dbx_aml._common.log import get_logger
+from dbx_aml.azure.client import OPERATION_TIMEOUT_S
 from dbx_aml.link.connected_link import current_link, use_link
 from dbx_aml.link.link import Link
 from dbx_aml.serving.aml_resources import AmlResources
@@ -187,6 +188,8 @@ class _DeploySteps:
         resources = self._resources
         compute_id = self._compute_id()
         before = Endpoint.find(resources, self._endpoint)
+        if before is not None and self._wait(endpoint_path(before.name), before.state):
+            before = Endpoint.find(resources, self._endpoint)
         if before is not None:
             self._check_endpoint(before)
         self._properties = self._deployment_properties()
@@ -227,26 +230,26 @@ class _DeploySteps:
         """Make the deployment unless it exists, score one row with it, return the endpoint."""
         path = deployment_path(self._endpoint, name)
         before = endpoint.find_deployment(name)
-        if before is not None and before.state not in (*_FAILED_STATES, "Succeeded"):
-            # Azure refuses a second change of a deployment before the first one has ended.
-            self._report(f"Waiting for the deployment {name}")
-            state = self._resources.client.wait_for_state(
-                self._resources.url(path),
-                timeout_s=timeout_s,
-                show_command=show_command(self._endpoint),
-            )
-            before = replace(before, state=state)
-        if before is not None and before.state in _FAILED_STATES:
-            self._report(f"Deleting the failed deployment {name}")
-            self._resources.client.delete(self._resources.url(path))
-            before = None
-        if before is not None and before.tags.get(_CONTENT_HASH) != self._content_hash:
+        if before is not None and self._wait(path, before.state, timeout_s):
+            # It may have failed, be gone, or take traffic by now.
+            endpoint = Endpoint.read(self._resources, self._endpoint)
+            before = endpoint.find_deployment(name)
+        is_failed = before is not None and before.state in _FAILED_STATES
+        if before is not None and (
+            is_failed or before.tags.get(_CONTENT_HASH) != self._content_hash
+        ):
             if before.traffic:
+                content = (
+                    f"the state {before.state}" if is_failed else "another model or other settings"
+                )
                 raise ServingError(
                     f"deployment with traffic must not change: got {name!r} with "
-                    f"{before.traffic} % of {self._endpoint!r} and another model or other "
-                    "settings; name another one with --deployment"
+                    f"{before.traffic} % of {self._endpoint!r} and {content}; name another one "
+                    "with --deployment"
                 )
+            if is_failed:
+                self._report(f"Deleting the failed deployment {name}")
+                self._resources.client.delete(self._resources.url(path))
             before = None
         if before is None:
             self._put_deployment(name, path, timeout_s)
@@ -261,6 +264,22 @@ class _DeploySteps:
             return endpoint
         self._report("Moving traffic")
         return endpoint.set_traffic({**dict.fromkeys(endpoint.traffic, 0), **shares})
+
+    def _wait(self, path: str, state: str, timeout_s: float = OPERATION_TIMEOUT_S) -> bool:
+        """Wait for another call's operation on a resource; return whether there was one.
+
+        Azure refuses a change before the one before it has ended.
+        """
+        if state in ("", "Succeeded", *_FAILED_STATES):
+            return False
+        noun = "deployment" if "/deployments/" in path else "endpoint"
+        self._report(f"Waiting for the {noun} {path.rpartition('/')[2]}")
+        self._resources.client.wait_until_idle(
+            self._resources.url(path),
+            timeout_s=timeout_s,
+            show_command=show_command(self._endpoint),
+        )
+        return True
 
     def _compute_id(self) -> str:
         """Return the ARM id of the Kubernetes compute; "" for managed compute."""

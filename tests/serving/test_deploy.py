@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -20,6 +21,7 @@ from dbx_aml._common.errors import (
     ServingError,
     UntrustedHostError,
 )
+from dbx_aml.serving.aml_resources import AmlResources
 from dbx_aml.serving.deploy import split_traffic
 from tests.models.conftest import linked, register_in
 from tests.serving.conftest import EXAMPLE, RegisterFunction, move_identity_to, times
@@ -155,6 +157,38 @@ def test_a_call_that_is_killed_while_azure_deploys_goes_on_at_the_next_call(
     assert after.traffic == {"blue": 100}
     puts = [entry for entry in azureml.requests(path="/deployments/") if entry.method == "PUT"]
     assert len(puts) == 1
+
+
+def test_what_an_earlier_call_has_started_ends_before_this_call_changes_it(
+    register: RegisterFunction, link: Link
+) -> None:
+    resources = AmlResources.of_link(link)
+    url = resources.url("/onlineEndpoints/delay-ep")
+    blue_url = resources.url("/onlineEndpoints/delay-ep/deployments/blue")
+    properties = {"authMode": "Key", "traffic": {}}
+    resources.client._start("PUT", url, {"location": "westeurope", "properties": properties})
+
+    def deploy(report: Callable[[str], None] = lambda step: None) -> None:
+        deploy_model("delay-ep", "models:/delay/1", instance_count=11, link=link, report=report)
+
+    register()
+    steps: list[str] = []
+    with pytest.raises(ServingError, match="OutOfQuota"):
+        deploy(steps.append)
+    assert "Waiting for the endpoint delay-ep" in steps
+    content = resources.client.get(blue_url)
+    resources.client._start("DELETE", blue_url)
+    with pytest.raises(ServingError, match="OutOfQuota"):
+        deploy()
+    resources.client.delete(blue_url)
+    resources.client._start("PUT", blue_url, content)
+
+    def let_it_take_traffic(step: str) -> None:
+        if step == "Waiting for the deployment blue":
+            Endpoint.load("delay-ep", link=link).set_traffic({"blue": 100})
+
+    with pytest.raises(ServingError, match="must not change: got 'blue' with 100 %"):
+        deploy(let_it_take_traffic)
 
 
 @pytest.mark.parametrize("name", ["ab", "1delay", "de--lay", "d" * 33, "delay_ep", "delay-"])
