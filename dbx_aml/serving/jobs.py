@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 Report = Callable[[str], None]
 
 COMPLETED = "Completed"
-# States after which a job does not go on by itself.
-END_STATES = frozenset({COMPLETED, "Failed", "Canceled", "NotResponding", "Paused"})
+_LAST_STATES = frozenset({COMPLETED, "Failed", "Canceled"})
+# States after which a job does not go on by itself. One that is paused, or does not respond, can
+# still be canceled, and may hold its nodes.
+END_STATES = _LAST_STATES | {"NotResponding", "Paused"}
 _POLL_S = 2.0
 # Most bytes of one request.
 _READ_BYTES = 8 * 2**20
@@ -208,7 +210,7 @@ class Job:
     def cancel(self) -> Self:
         """Cancel the job, wait until it has ended, and return it. An ended job stays as it is."""
         current = self.refresh()
-        if current.has_ended:
+        if current.state in _LAST_STATES:
             return current
         url = self.resources.url(f"{job_path(self.name)}/cancel")
         self.resources.client.post_operation(url, show_command=f"dbx-aml job show {self.name}")

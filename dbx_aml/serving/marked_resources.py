@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -23,8 +23,10 @@ from dbx_aml.scoring.delta_table import Table
 from dbx_aml.scoring.delta_write import CHECKPOINT_PROPERTY
 from dbx_aml.scoring.table_identity import TableIdentity, identify_table
 from dbx_aml.serving.aml_resources import AmlResources
-from dbx_aml.serving.endpoints import MANAGED, Deployment, Endpoint, deployment_path
+from dbx_aml.serving.deploy import split_traffic
+from dbx_aml.serving.endpoints import MANAGED, Deployment, Endpoint
 from dbx_aml.serving.jobs import Job, job_path
+from dbx_aml.serving.submit import JOB_CONTENT_HASH
 from dbx_aml.tracking.mirror.server import MlflowServer
 
 if TYPE_CHECKING:
@@ -132,17 +134,16 @@ def _readers(search: Search) -> Iterator[tuple[str, str, Callable[[], Iterable[M
         # Such a link may not even have a Databricks workspace.
         registries = [item for item in registries if item.word == AML]
     tracking_uris = dict.fromkeys(item.tracking_uri for item in registries)
-    job_names: set[str] = set()
     if has_workspace:
         resources = AmlResources.of_link(link)
         yield "endpoints", "endpoints", partial(_endpoints, resources)
-        yield "jobs", "jobs", partial(_jobs, resources, job_names)
+        yield "jobs", "jobs", partial(_jobs, resources)
     for registry in registries:
         yield "models", f"models of {registry.title}", partial(_models, registry)
     for uri in tracking_uris:
         server = MlflowServer(uri, "aml" if is_azureml_uri(uri) else "databricks")
         noun = f"runs of {server.display_name}"
-        yield "runs", noun, partial(_runs, server, search.experiment, job_names)
+        yield "runs", noun, partial(_runs, server, search.experiment)
     if has_workspace:
         yield "environments", "environments and code", partial(_environments, resources)
     if search.spark is not None:
@@ -192,7 +193,7 @@ def _endpoints(resources: AmlResources) -> Iterator[MarkedResource]:
                     detail=text,
                     usd_a_day=_usd_a_day([item], prices),
                     usage=f"takes {item.traffic} % of the traffic" if item.traffic else "",
-                    delete=partial(_delete, resources, deployment_path(endpoint.name, item.name)),
+                    delete=partial(_delete_deployment, endpoint, item),
                 )
 
 
@@ -228,18 +229,34 @@ def _delete_endpoint(endpoint: Endpoint) -> str:
     current = Endpoint.find(endpoint.resources, endpoint.name)
     if current is None:
         return DELETED
-    # Traffic may have moved to it since it was listed.
-    if any(current.traffic.values()) and not any(endpoint.traffic.values()):
+    # Since the list, traffic may have moved to it, or others may have deployed to it.
+    has_new_traffic = any(current.traffic.values()) and not any(endpoint.traffic.values())
+    all_tags = [current.tags, *(item.tags for item in current.deployments)]
+    if has_new_traffic or not all(CREATED_BY_TAG in tags for tags in all_tags):
         return SKIPPED
     current.delete()
     return DELETED
 
 
-def _jobs(resources: AmlResources, names: set[str]) -> Iterator[MarkedResource]:
-    """Yield the marked jobs, and add their names."""
+def _delete_deployment(endpoint: Endpoint, deployment: Deployment) -> str:
+    current = Endpoint.find(endpoint.resources, endpoint.name)
+    item = current and current.find_deployment(deployment.name)
+    if current is None or item is None:
+        return DELETED
+    # As for an endpoint.
+    if (item.traffic and not deployment.traffic) or CREATED_BY_TAG not in item.tags:
+        return SKIPPED
+    if item.traffic:
+        # Azure deletes no deployment with traffic.
+        shares = split_traffic(current.traffic, item.name, 0)
+        current = current.set_traffic({item.name: 0, **shares})
+    current.delete(item.name)
+    return DELETED
+
+
+def _jobs(resources: AmlResources) -> Iterator[MarkedResource]:
     for job in Job.iterate(resources):
         if CREATED_BY_TAG in job.tags:
-            names.add(job.name)
             yield MarkedResource(
                 group="jobs",
                 kind="job",
@@ -257,7 +274,8 @@ def _delete_job(resources: AmlResources, name: str) -> str:
     if job is None:
         return DELETED
     job.cancel()
-    return _delete(resources, job_path(name))
+    resources.client.delete(resources.url(job_path(name)))
+    return DELETED
 
 
 def _models(registry: Registry) -> Iterator[MarkedResource]:
@@ -321,9 +339,7 @@ def _delete_empty_model(registry: Registry, name: str) -> str:
     return DELETED
 
 
-def _runs(
-    server: MlflowServer, experiment_name: str | None, job_names: Collection[str]
-) -> Iterator[MarkedResource]:
+def _runs(server: MlflowServer, experiment_name: str | None) -> Iterator[MarkedResource]:
     service = f"MLflow of {server.display_name}"
     experiments = []
     for experiment in server.search_experiments():
@@ -332,8 +348,8 @@ def _runs(
         runs = [
             run
             for run in server.search_runs([experiment.experiment_id], "")
-            # The run of a job is deleted with the job.
-            if run.info.run_id not in job_names
+            # The run of a job has its tags, and is deleted with the job.
+            if JOB_CONTENT_HASH not in run.data.tags
         ]
         marked = [run for run in runs if CREATED_BY_TAG in run.data.tags]
         yield from (_run(server, run, service) for run in marked)
@@ -467,11 +483,6 @@ def _drop_table(spark: SparkSession, name: str, checkpoint: str | None) -> str:
             f"checkpoint of the dropped table {name} must be removed by hand: got {checkpoint!r}, "
             "a folder that Spark Connect cannot remove"
         )
-    return DELETED
-
-
-def _delete(resources: AmlResources, path: str) -> str:
-    resources.client.delete(resources.url(path))
     return DELETED
 
 

@@ -36,8 +36,8 @@ from dbx_aml.serving.workspace_inventory import find_compute
 _ENVIRONMENT_NAME = "dbx-aml-training"
 _WHEEL_FOLDER = ".dbx_aml"
 _INSTALL = f"pip install --no-index --no-deps ./{_WHEEL_FOLDER}/*.whl"
-# Tag of a job: one hash over everything that it runs.
-_CONTENT_HASH = "dbx_aml.content_hash"
+# Tag of a job, and so of its run: one hash over everything that it runs.
+JOB_CONTENT_HASH = "dbx_aml.content_hash"
 _NAME = re.compile(r"[A-Za-z0-9][\w-]{0,254}", re.ASCII)
 _PARAMETER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _INPUT = re.compile(r"\$\{\{\s*inputs\.(\w+)\s*\}\}")
@@ -147,13 +147,13 @@ def submit_job(
     content_hash = hashlib.sha256(json.dumps(properties, sort_keys=True).encode()).hexdigest()[:32]
     job = Job.find(resources, name)
     if job is not None:
-        if job.tags.get(_CONTENT_HASH) != content_hash:
+        if job.tags.get(JOB_CONTENT_HASH) != content_hash:
             raise ServingError(
                 f"name of the job must be new, or of a job with the same content: got {name!r}, "
                 "which runs something else; choose another --name"
             )
         return job
-    properties["tags"] = {**creation_tags(), _CONTENT_HASH: content_hash, **(tags or {})}
+    properties["tags"] = {**creation_tags(), JOB_CONTENT_HASH: content_hash, **(tags or {})}
     return Job.of_content(resources, resources.put(job_path(name), {"properties": properties}))
 
 

@@ -10,8 +10,8 @@ import mlflow
 import pytest
 from click.testing import CliRunner, Result
 
-from dbx_aml import Job, Link, deploy_model, submit_job
-from dbx_aml._common.errors import ArgumentError, ServingError
+from dbx_aml import Endpoint, Job, Link, deploy_model, submit_job
+from dbx_aml._common.errors import ArgumentError, OperationError, ServingError
 from dbx_aml.cli.main import main
 from dbx_aml.serving.clean import delete_resources, find_marked_resources, parse_age
 from tests.serving.conftest import RegisterFunction, link_config
@@ -37,7 +37,6 @@ def made(register: RegisterFunction, link: Link, azureml_client: Any) -> Link:
     return link
 
 
-@pytest.mark.slow
 def test_a_running_job_is_canceled_and_deleted_and_that_of_others_stays(
     resolved_job_environment: None,
     azureml_client: Any,
@@ -53,6 +52,8 @@ def test_a_running_job_is_canceled_and_deleted_and_that_of_others_stays(
     job.resources.put("/jobs/theirs", {"properties": theirs})
     (found,) = find_marked_resources(link=link, only=["jobs"]).resources
     assert (found.kind, found.name, found.detail) == ("job", "ours", "Preparing")
+    # The run of the job has the tags of the job, and is deleted with the job alone.
+    assert find_marked_resources(link=link, only=["runs"]).resources == ()
     (result,) = delete_resources([found])
     assert (result.state, result.error) == ("deleted", "")
     assert [item.name for item in Job.load_all(link=link)] == ["theirs"]
@@ -105,22 +106,36 @@ def plan_name(resources: Any, kind: str) -> str:
     return str(name)
 
 
-def test_an_endpoint_with_a_deployment_of_others_keeps_it(made: Link) -> None:
-    with pytest.raises(ServingError):
-        deploy_model(
-            "delay-ep", "models:/delay/2", deployment="theirs", instance_count=11, link=made
-        )
-    client = resources_of(made).client
-    url = resources_of(made).url("/onlineEndpoints/delay-ep/deployments/theirs")
-    content = client.get(url)
-    client.delete(url)
+def deploy_of_others(link: Link) -> None:
+    """Make a deployment without the mark at the endpoint of the toolkit."""
+    client, url = resources_of(link).client, resources_of(link).url
+    content = client.get(url("/onlineEndpoints/delay-ep/deployments/blue"))
     content["tags"] = {}
-    with pytest.raises(Exception, match="OutOfQuota"):
-        client.put(url, content)
+    with pytest.raises(OperationError, match="OutOfQuota"):
+        client.put(url("/onlineEndpoints/delay-ep/deployments/theirs"), content)
+
+
+def test_an_endpoint_with_a_deployment_of_others_keeps_it(made: Link) -> None:
+    deploy_of_others(made)
     plan = find_marked_resources(link=made, only=["endpoints"])
     assert kinds_and_names(plan.resources) == {("deployment", "delay-ep/blue")}
-    assert [item.state for item in delete_resources(plan.resources)] == ["deleted"]
-    assert [item["name"] for item in resources_of(made).list("/onlineEndpoints")] == ["delay-ep"]
+    Endpoint.load("delay-ep", link=made).set_traffic({"blue": 60, "theirs": 40})
+    # Traffic has moved to it since the list.
+    assert [item.state for item in delete_resources(plan.resources)] == ["skipped"]
+    plan = find_marked_resources(link=made, only=["endpoints"])
+    assert (plan.resources, plan.used_resources[0].usage) == ((), "takes 60 % of the traffic")
+    assert [item.state for item in delete_resources(plan.used_resources)] == ["deleted"]
+    left = Endpoint.load("delay-ep", link=made)
+    assert ([item.name for item in left.deployments], left.traffic) == (["theirs"], {"theirs": 100})
+
+
+def test_an_endpoint_that_others_deploy_to_after_the_list_stays(made: Link) -> None:
+    plan = find_marked_resources(link=made, only=["endpoints"])
+    assert kinds_and_names(plan.resources) == {("endpoint", "delay-ep")}
+    deploy_of_others(made)
+    assert [item.state for item in delete_resources(plan.resources)] == ["skipped"]
+    deployments = Endpoint.load("delay-ep", link=made).deployments
+    assert [item.name for item in deployments] == ["blue", "theirs"]
 
 
 def resources_of(link: Link) -> Any:

@@ -191,9 +191,12 @@ def test_a_job_that_is_deleted_while_its_log_is_followed_is_an_error(
         job.follow(print)
 
 
-def test_a_job_that_is_prepared_is_canceled(submit: Submit, azureml: AzureMl) -> None:
-    azureml.job_fault("endless-preparing")
+@pytest.mark.parametrize("fault", ["endless-preparing", "paused"])
+def test_a_job_that_has_not_ended_is_canceled(submit: Submit, azureml: AzureMl, fault: str) -> None:
+    azureml.job_fault(fault)
     job = submit()
+    if fault == "paused":
+        assert job.wait().state == "Paused"
     assert job.cancel().state == "Canceled"
     assert job.log() == ""
 
