@@ -142,7 +142,7 @@ def deploy(name: str, config: str | None, as_json: bool, file: Path | None, **op
     from dbx_aml.serving.deploy import deploy_model
     from dbx_aml.serving.yaml_file import read_deployment_file
 
-    arguments = read_deployment_file(file, name) if file else {}
+    arguments = read_deployment_file(file, name, options["compute"]) if file else {}
     if options["model_uri"]:
         # The file has the registry of its own model.
         arguments.pop("registry", None)
