@@ -29,13 +29,12 @@ from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.serving.aml_resources import AmlResources
 from dbx_aml.serving.environment import register_environment
 from dbx_aml.serving.job_environment import find_environment, resolve_job_environment
-from dbx_aml.serving.job_snapshot import read_snapshot
+from dbx_aml.serving.job_snapshot import WHEEL_FOLDER, read_snapshot
 from dbx_aml.serving.jobs import Job, Report, job_path
 from dbx_aml.serving.workspace_inventory import find_compute
 
 _ENVIRONMENT_NAME = "dbx-aml-training"
-_WHEEL_FOLDER = ".dbx_aml"
-_INSTALL = f"pip install --no-index --no-deps ./{_WHEEL_FOLDER}/*.whl"
+_INSTALL = f"pip install --no-index --no-deps ./{WHEEL_FOLDER}/*.whl"
 # Tag of a job, and so of its run: one hash over everything that it runs.
 JOB_CONTENT_HASH = "dbx_aml.content_hash"
 _NAME = re.compile(r"[A-Za-z0-9][\w-]{0,254}", re.ASCII)
@@ -140,7 +139,7 @@ def submit_job(
         wheel = write_own_wheel(Path(wheel_folder))
         properties["codeId"] = upload_code(
             resources,
-            {**files, f"{_WHEEL_FOLDER}/{wheel.name}": wheel},
+            {**files, f"{WHEEL_FOLDER}/{wheel.name}": wheel},
             lambda done, total: report(f"Uploading files: {done} of {total}"),
         )
     report(f"Submitting {name}")

@@ -49,9 +49,7 @@ _REQUEST_SETTINGS = {
 }
 
 
-def read_deployment_file(
-    file: Path, endpoint: str, compute: str | None = None
-) -> dict[str, Any]:
+def read_deployment_file(file: Path, endpoint: str, compute: str | None = None) -> dict[str, Any]:
     """Return arguments of `deploy_model` from a file in Azure ML's YAML.
 
     Args:

@@ -164,6 +164,17 @@ def test_the_log_comes_once_in_order_and_whole_while_it_grows(
     assert len(reads) > len(parts)
 
 
+def test_the_end_of_a_line_that_comes_in_two_parts_is_one_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts = [b"abc\r", b"\n10 %\r20", b" %\r"]
+    monkeypatch.setattr(jobs_module, "_read_blob", lambda url, start, cloud: parts.pop(0))
+    reader = jobs_module._LogReader("AzureCloud")
+    log_files = {"user_logs/std_log.txt": "https://blob"}
+    texts = [reader.read_new(log_files, is_end=is_end) for is_end in (False, False, True)]
+    assert texts == ["", "abc\n10 %\n", "20 %\n"]
+
+
 @pytest.mark.slow
 def test_cancel_ends_the_process_of_the_job(submit: Submit, tmp_path: Path) -> None:
     file = tmp_path / "process"
