@@ -144,7 +144,7 @@ def deploy(name: str, config: str | None, as_json: bool, file: Path | None, **op
 
     arguments = read_deployment_file(file, name, options["compute"]) if file else {}
     if options["model_uri"]:
-        # The file has the registry of its own model.
+        # The registry in the file belongs to the model in the file.
         arguments.pop("registry", None)
     # Not `in (None, False, "")`, for 0 percent is equal to False.
     arguments |= {

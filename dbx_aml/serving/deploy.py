@@ -231,7 +231,7 @@ class _DeploySteps:
         path = deployment_path(self._endpoint, name)
         before = endpoint.find_deployment(name)
         if before is not None and self._wait(path, before.state, timeout_s):
-            # It may have failed, be gone, or take traffic by now.
+            # The operation may have failed or deleted it, and it may take traffic now.
             endpoint = Endpoint.read(self._resources, self._endpoint)
             before = endpoint.find_deployment(name)
         is_failed = before is not None and before.state in _FAILED_STATES

@@ -35,7 +35,7 @@ _DEPLOYMENT_FIELDS = frozenset(
         "type",
     }
 )
-# Fields whose values are arguments as they are.
+# Fields that become arguments without a change, and their types.
 _VALUES = {"instance_type": str, "instance_count": int, "app_insights_enabled": bool}
 # Fields that this package sets by itself, and the reason.
 _OWN_FIELDS = {
@@ -191,7 +191,7 @@ def read_texts(file: Path, content: Mapping[str, Any], name: str) -> dict[str, s
 
 
 def _check_type(file: Path, kind: object, compute: str) -> None:
-    """Refuse a deployment whose type is not that of the compute; without a type any is right."""
+    """Refuse a type of deployment that does not fit the compute."""
     fitting_kind = "managed" if compute == MANAGED else "kubernetes"
     if kind not in (None, fitting_kind):
         raise ArgumentError(

@@ -115,7 +115,7 @@ def test_a_deployment_on_kubernetes_needs_the_compute_that_the_caller_names(tmp_
 
 
 def test_tags_of_an_endpoint_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match="field 'tags' of .*remove it"):
+    with pytest.raises(ArgumentError, match=r"field 'tags' of .*remove it"):
         read(tmp_path, "name: delay\ntags: {team: flights}\n")
 
 
