@@ -36,7 +36,6 @@ CONTAINERS = {
 }
 MANAGED = "managed"
 _SCORING_TIMEOUT_S = 90.0
-_ENTRA_SCOPE = "https://ml.azure.com/.default"
 _LOG_LINES = 40
 
 
@@ -320,8 +319,10 @@ class Endpoint:
     def _get_secret(self) -> str:
         """Return the key or the token that the endpoint asks for."""
         if self.auth_mode == "aad_token":
+            # For example "https://ml.azure.com". Source: azure-ai-ml 1.35 `_azure_environments`.
+            service = self.resources.workspace.hosts.inference.removeprefix("inference.")
             # The credential keeps it.
-            return self.resources.credential.get_token(_ENTRA_SCOPE).token
+            return self.resources.credential.get_token(f"https://{service}/.default").token
         if not self._secret.text:
             is_token = self.auth_mode == "aml_token"
             action, name = ("token", "accessToken") if is_token else ("listKeys", "primaryKey")
