@@ -364,8 +364,8 @@ class _DeploySteps:
         row = self._model.example_row()
         if row is None:
             log.warning(
-                "model models:/%s/%s has no input example, so %s was not asked to score a row; "
-                "log the model with input_example",
+                "model models:/%s/%s has no frame or array as input example, so %s was not asked "
+                "to score a row; log the model with input_example, or score a row by yourself",
                 *(self._model.name, self._model.version, name),
             )
             return

@@ -23,7 +23,7 @@ from dbx_aml.serving.scoring_request import request_body
 from dbx_aml.serving.server_log import reason_or_last_lines
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from dbx_aml.serving.scoring_request import Rows
 
 # Tags of a deployment.
 MODEL_NAME, MODEL_VERSION = "dbx_aml.model_name", "dbx_aml.model_version"
@@ -196,7 +196,7 @@ class Endpoint:
 
     def score(
         self,
-        rows: pd.DataFrame | dict[str, Any] | list[Any],
+        rows: Rows,
         *,
         deployment: str | None = None,
         timeout_s: float = _SCORING_TIMEOUT_S,
@@ -204,7 +204,7 @@ class Endpoint:
         """Return the endpoint's predictions for rows.
 
         Args:
-            rows: Frame; or the content of the request's "input_data"; or the whole request.
+            rows: Frame or array; or the content of the request's "input_data"; or a whole request.
             deployment: Deployment that scores; by default the endpoint chooses by traffic.
             timeout_s: Longest time for the answer.
 

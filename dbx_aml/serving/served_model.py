@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from dbx_aml._common.errors import ArgumentError, ServingError
 from dbx_aml._common.text import first_line
@@ -17,10 +17,12 @@ from dbx_aml.models.model_files import locate_model
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.models.registries import AML, Registry, find_registry, get_registered_version
 from dbx_aml.serving.environment import SERVER_REQUIREMENTS
+from dbx_aml.serving.scoring_request import first_row
 
 if TYPE_CHECKING:
-    import pandas as pd
     from mlflow.models import Model
+
+    from dbx_aml.serving.scoring_request import Rows
 
 _FILES = (
     "MLmodel",
@@ -68,10 +70,12 @@ class ServedModel:
         """Path of the version below its workspace in Azure Resource Manager."""
         return f"/models/{self.name}/versions/{self.version}"
 
-    def example_row(self) -> pd.DataFrame | None:
-        """Return the first row of the model's input example, None without a tabular example."""
-        example: Any = self.metadata.load_input_example(str(self.folder))
-        return example.iloc[:1] if hasattr(example, "iloc") else None
+    def example_row(self) -> Rows | None:
+        """Return the first row of the model's input example, None without a frame or arrays."""
+        info = self.metadata.saved_input_example_info
+        if not info or info["type"] not in ("dataframe", "ndarray"):
+            return None
+        return first_row(cast("Rows", self.metadata.load_input_example(str(self.folder))))
 
     def missing_no_code_packages(self) -> list[str]:
         """Return the packages of a model without code that the model's requirements lack."""
