@@ -30,6 +30,7 @@ from dbx_aml._common.log import get_logger
 from dbx_aml.azure.client import OPERATION_TIMEOUT_S
 from dbx_aml.link.connected_link import current_link, use_link
 from dbx_aml.link.link import Link
+from dbx_aml.local.pinned_environment import PinnedEnvironment
 from dbx_aml.serving.aml_resources import AmlResources
 from dbx_aml.serving.endpoints import (
     AUTH_MODES,
@@ -48,7 +49,12 @@ from dbx_aml.serving.environment import (
     register_environment,
     resolve_environment,
 )
-from dbx_aml.serving.served_model import Report, ServedModel, resolve_served_model
+from dbx_aml.serving.served_model import (
+    Report,
+    ServedModel,
+    copy_to_azure_ml,
+    read_served_model,
+)
 from dbx_aml.serving.server_log import reason_or_last_lines
 from dbx_aml.serving.workspace_inventory import find_compute
 
@@ -152,7 +158,7 @@ def deploy_model(
     link = link or current_link()
     resources = AmlResources.of_link(link)
     with use_link(link), TemporaryDirectory(prefix="dbx_aml_") as folder:
-        model = resolve_served_model(
+        model = read_served_model(
             model_uri, registry=registry, link=link, folder=Path(folder), report=report
         )
         _check_model(model, no_code)
@@ -192,7 +198,13 @@ class _DeploySteps:
             before = Endpoint.find(resources, self._endpoint)
         if before is not None:
             self._check_endpoint(before)
-        self._properties = self._deployment_properties()
+        # What the caller must change is told before the model is copied.
+        environment = None
+        if not self._settings.no_code:
+            self._report("Resolving the environment")
+            environment = resolve_environment(self._model.folder)
+        self._model = copy_to_azure_ml(self._model, resources.link, self._report)
+        self._properties = self._deployment_properties(environment)
         self._content_hash = _hash(self._properties, self._settings)
         if before is None:
             self._report("Creating the endpoint")
@@ -301,7 +313,7 @@ class _DeploySteps:
                 f"{endpoint.compute!r}; pass --compute {endpoint.compute}, or use another endpoint"
             )
 
-    def _deployment_properties(self) -> dict[str, Any]:
+    def _deployment_properties(self, environment: PinnedEnvironment | None) -> dict[str, Any]:
         """Return the properties of the deployment; its environment and code are made."""
         # It imports MLflow, which takes seconds; wrong arguments are refused at once.
         from dbx_aml.serving.code_upload import upload_code
@@ -322,10 +334,9 @@ class _DeploySteps:
         ):
             if value is not None:
                 properties[name] = value
-        if not settings.no_code:
-            self._report("Resolving the environment")
+        if environment is not None:
             properties["environmentId"] = register_environment(
-                self._resources, _ENVIRONMENT_NAME, resolve_environment(self._model.folder)
+                self._resources, _ENVIRONMENT_NAME, environment
             )
             properties["codeConfiguration"] = {
                 "codeId": upload_code(self._resources, {SCORE_SCRIPT.name: SCORE_SCRIPT}),

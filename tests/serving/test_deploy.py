@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,8 +20,10 @@ from dbx_aml._common.errors import (
     PermissionDeniedError,
     ServiceError,
     ServingError,
+    UnsolvableRequirementsError,
     UntrustedHostError,
 )
+from dbx_aml.serving import deploy as deploy_module
 from dbx_aml.serving.aml_resources import AmlResources
 from dbx_aml.serving.deploy import split_traffic
 from tests.models.conftest import linked, register_in
@@ -302,9 +305,11 @@ def test_a_throttled_request_is_sent_again(
         deploy_model("delay-ep", uri, instance_count=11, link=link)
 
 
-def test_a_version_in_databricks_is_copied_first_and_the_deployment_names_its_source(
+@pytest.fixture
+def delay_in_databricks(
     resolved_requirements: list[str], linked: Link, mlflow_store: str, tmp_path: Path
 ) -> None:
+    """A version of "main.ml.delay" in Unity Catalog."""
     import mlflow.pyfunc
 
     folder = tmp_path / "model"
@@ -315,6 +320,30 @@ def test_a_version_in_databricks_is_copied_first_and_the_deployment_names_its_so
         pip_requirements=resolved_requirements,
     )
     register_in(mlflow.MlflowClient(mlflow_store, "databricks-uc"), "main.ml.delay", folder)
+
+
+def test_a_version_in_databricks_is_copied_after_everything_is_checked(
+    delay_in_databricks: None, linked: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = "models:/main.ml.delay@champion"
+    with pytest.raises(ServingError, match="which is no compute"):
+        deploy_model("delay-ep", uri, compute="gone", link=linked)
+    with pytest.raises(ServingError, match="must have azureml-inference-server-http"):
+        deploy_model("delay-ep", uri, no_code=True, link=linked)
+
+    def refuse(folder: Path) -> None:
+        raise UnsolvableRequirementsError("model requirements must go together")
+
+    monkeypatch.setattr(deploy_module, "resolve_environment", refuse)
+    with pytest.raises(UnsolvableRequirementsError):
+        deploy_model("delay-ep", uri, link=linked)
+    aml_registry = mlflow.MlflowClient(linked.aml_tracking_uri, linked.aml_tracking_uri)
+    assert aml_registry.search_registered_models() == []
+
+
+def test_a_version_in_databricks_is_copied_first_and_the_deployment_names_its_source(
+    delay_in_databricks: None, linked: Link
+) -> None:
     with pytest.raises(ServingError, match="OutOfQuota"):
         deploy_model("delay-ep", "models:/main.ml.delay@champion", instance_count=11, link=linked)
     deployment = Endpoint.load("delay-ep", link=linked).get_deployment()

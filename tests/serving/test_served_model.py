@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from mlflow.models import Model
 
+from dbx_aml.models.registries import Registry
 from dbx_aml.serving.scoring_request import request_body
 from dbx_aml.serving.served_model import ServedModel
 
@@ -42,6 +43,7 @@ def test_the_example_of_a_model_is_a_request_for_a_frame_and_for_arrays(
         version="1",
         run_id="",
         copied_from="",
+        registry=Registry(uri="databricks-uc", tracking_uri="databricks"),
         folder=tmp_path / "model",
         metadata=Model.load(str(tmp_path / "model")),
     )
