@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dbx_aml._common.creation_mark import CREATED_AT_TAG, CREATED_BY_TAG
-from dbx_aml._common.errors import DbxAmlError, ScoringError, ServingError
+from dbx_aml._common.errors import DbxAmlError, ScoringError, ServiceError, ServingError
 from dbx_aml._common.text import sql_identifier
 from dbx_aml.azure.prices import read_hourly_prices
 from dbx_aml.link.connected_link import use_link
@@ -139,7 +139,8 @@ def _readers(search: Search) -> Iterator[tuple[str, str, Callable[[], Iterable[M
         yield "endpoints", "endpoints", partial(_endpoints, resources)
         yield "jobs", "jobs", partial(_jobs, resources)
     for registry in registries:
-        yield "models", f"models of {registry.title}", partial(_models, registry)
+        served_in = resources if has_workspace and registry.word == AML else None
+        yield "models", f"models of {registry.title}", partial(_models, registry, served_in)
     for uri in tracking_uris:
         server = MlflowServer(uri, "aml" if is_azureml_uri(uri) else "databricks")
         noun = f"runs of {server.display_name}"
@@ -278,13 +279,16 @@ def _delete_job(resources: AmlResources, name: str) -> str:
     return DELETED
 
 
-def _models(registry: Registry) -> Iterator[MarkedResource]:
+def _models(registry: Registry, served_in: AmlResources | None) -> Iterator[MarkedResource]:
     by, at = version_tags_for(registry.uri, {CREATED_BY_TAG: "", CREATED_AT_TAG: ""})
+    deployments = _find_deployments(served_in) if served_in else {}
     models = []
     for model in _registered_models(registry):
         versions = list_versions(registry, model.name)
         marked = [version for version in versions if by in version.tags]
-        yield from (_model_version(registry, version, at) for version in marked)
+        for version in marked:
+            deployment = deployments.get(f"{version.name}:{version.version}", "")
+            yield _model_version(registry, version, at, deployment)
         if by in model.tags and len(marked) == len(versions):
             models.append(model)
     # A registered model is empty after its versions are deleted.
@@ -299,6 +303,21 @@ def _models(registry: Registry) -> Iterator[MarkedResource]:
         )
 
 
+def _find_deployments(resources: AmlResources) -> dict[str, str]:
+    """Return by served version, as "delay:3", a deployment that stays with its traffic or owner."""
+    try:
+        endpoints = Endpoint.read_all(resources)
+    except ServiceError:
+        # The caller may see models, but not endpoints.
+        return {}
+    return {
+        item.model: f"{endpoint.name}/{item.name}"
+        for endpoint in endpoints
+        for item in endpoint.deployments
+        if item.traffic or CREATED_BY_TAG not in item.tags
+    }
+
+
 def _registered_models(registry: Registry) -> Iterator[RegisteredModel]:
     client = registry.client
     models = read_pages(
@@ -310,8 +329,12 @@ def _registered_models(registry: Registry) -> Iterator[RegisteredModel]:
     return (client.get_registered_model(model.name) if is_bare else model for model in models)
 
 
-def _model_version(registry: Registry, version: ModelVersion, made_at_tag: str) -> MarkedResource:
+def _model_version(
+    registry: Registry, version: ModelVersion, made_at_tag: str, deployment: str
+) -> MarkedResource:
     aliases = ", ".join(version.aliases or [])
+    usages = [f"has the alias {aliases}"] if aliases else []
+    usages += [f"is served by {deployment}"] if deployment else []
 
     def delete() -> str:
         name, number = version.name, str(version.version)
@@ -327,7 +350,7 @@ def _model_version(registry: Registry, version: ModelVersion, made_at_tag: str) 
         name=f"{version.name}:{version.version}",
         service=registry.title,
         created_at=_parse_time(version.tags.get(made_at_tag)),
-        usage=f"has the alias {aliases}" if aliases else "",
+        usage=" and ".join(usages),
         delete=delete,
     )
 

@@ -152,6 +152,19 @@ def test_a_version_that_gets_an_alias_after_the_list_stays(made: Link, azureml_c
     assert azureml_client.get_model_version("delay", "1").version == "1"
 
 
+def test_a_version_behind_an_endpoint_with_traffic_is_in_use(made: Link) -> None:
+    Endpoint.load("delay-ep", link=made).set_traffic({"blue": 100})
+    plan = find_marked_resources(link=made, only=["models", "endpoints"])
+    assert {resource.name: resource.usage for resource in plan.used_resources} == {
+        "delay-ep": "takes traffic",
+        "delay:1": "is served by delay-ep/blue",
+        "delay:2": "has the alias champion",
+    }
+    delete_resources(plan.resources)
+    plan = find_marked_resources(link=made, only=["models", "endpoints"], include_used=True)
+    assert {item.state for item in delete_resources(plan.resources)} == {"deleted"}
+
+
 def test_a_failure_does_not_stop_the_rest_and_the_next_call_ends_it(
     made: Link, azureml: AzureMl
 ) -> None:
