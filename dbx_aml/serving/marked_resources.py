@@ -457,7 +457,7 @@ def _tables(spark: SparkSession, search: Search) -> Iterator[MarkedResource]:
             created_at=_creation_time(identity.properties),
             detail=f"{identity.size_bytes or 0:,} bytes",
             usage=f"is the input of {readers[0].replace('`', '')}" if readers else "",
-            delete=partial(_drop_table, spark, name, identity.properties.get(CHECKPOINT_PROPERTY)),
+            delete=partial(_drop_table, spark, name, identity),
         )
 
 
@@ -490,18 +490,29 @@ def _inputs_of(spark: SparkSession, name: str) -> set[str]:
     return {str(row["input_id"]) for row in rows}
 
 
-def _drop_table(spark: SparkSession, name: str, checkpoint: str | None) -> str:
-    """Drop a table with its ledger, and remove the folder of its checkpoint."""
+def _drop_table(spark: SparkSession, name: str, listed: TableIdentity) -> str:
+    """Drop a table with its ledger, and remove the folder of its checkpoint.
+
+    The table is the last one of them that can be listed again, so it goes after them.
+    """
     from dbx_aml.scoring.delta_write import drop_table, remove_folder
 
+    current = _find_identity(spark, name)
+    if current is not None and (
+        current.id != listed.id or CREATED_BY_TAG not in current.properties
+    ):
+        # Another table has got its name since it was listed.
+        return SKIPPED
+    checkpoint = listed.properties.get(CHECKPOINT_PROPERTY)
+    has_checkpoint = bool(checkpoint) and not remove_folder(spark, str(checkpoint))
     table = Table(name)
-    for item in (table, table.sibling("batches")):
+    for item in (table.sibling("batches"), table):
         if not drop_table(spark, item):
             raise ServingError(
                 f"table by path must be removed by hand: got {item.path!r}, a folder that Spark "
                 "Connect cannot remove"
             )
-    if checkpoint and not remove_folder(spark, checkpoint):
+    if has_checkpoint:
         raise ServingError(
             f"checkpoint of the dropped table {name} must be removed by hand: got {checkpoint!r}, "
             "a folder that Spark Connect cannot remove"

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dbx_aml import Endpoint, Job, Link, deploy_model, submit_job
+from dbx_aml._common.creation_mark import CREATED_BY_TAG
 from dbx_aml._common.errors import ArgumentError, OperationError, ServingError
 from dbx_aml.cli.main import main
+from dbx_aml.scoring import delta_write
+from dbx_aml.scoring.delta_write import CHECKPOINT_PROPERTY
+from dbx_aml.scoring.table_identity import TableIdentity
+from dbx_aml.serving import marked_resources
 from dbx_aml.serving.clean import delete_resources, find_marked_resources, parse_age
 from tests.serving.conftest import RegisterFunction, link_config
 from tests.support.azureml import AzureMl
@@ -198,6 +204,31 @@ def test_groups_and_age_limit_what_is_deleted(made: Link) -> None:
         find_marked_resources(link=made, only=["model"])
     with pytest.raises(ArgumentError, match="pass for example --schema"):
         find_marked_resources(link=made, only=["tables"])
+
+
+def test_a_table_goes_after_its_ledger_and_another_one_of_its_name_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    properties = {CREATED_BY_TAG: "dbx-aml 1", CHECKPOINT_PROPERTY: "/checkpoint"}
+    listed = TableIdentity(
+        name="ml.scored", id="1", location="/scored", kind="delta", properties=properties
+    )
+    identities = [replace(listed, id="2"), replace(listed, properties={}), listed]
+    removed: list[str] = []
+
+    def drop(spark: Any, item: Any) -> bool:
+        removed.append(getattr(item, "name", item))
+        return True
+
+    monkeypatch.setattr(delta_write, "drop_table", drop)
+    monkeypatch.setattr(delta_write, "remove_folder", drop)
+    monkeypatch.setattr(marked_resources, "identify_table", lambda spark, table: identities.pop(0))
+    spark: Any = None
+    for _ in range(2):
+        assert marked_resources._drop_table(spark, "ml.scored", listed) == "skipped"
+    assert removed == []
+    assert marked_resources._drop_table(spark, "ml.scored", listed) == "deleted"
+    assert removed == ["/checkpoint", "ml.scored_batches", "ml.scored"]
 
 
 @pytest.mark.parametrize(("text", "hours"), [("12h", 12), ("2d", 48), ("1w", 168)])
