@@ -160,7 +160,8 @@ def parse_age(text: str) -> timedelta:
         ArgumentError: The text is no number with "h", "d" or "w".
     """
     number, unit = text[:-1], text[-1:]
-    if unit not in _UNITS or not number.isascii() or not number.isdigit():
+    # Python's ages end at a thousand million days.
+    if unit not in _UNITS or not number.isascii() or not number.isdigit() or len(number) > 7:
         raise ArgumentError(
             f"age must be a number of hours, days or weeks: got {text!r}; use for example '30d'"
         )

@@ -236,6 +236,8 @@ def test_an_age_is_a_number_of_hours_days_or_weeks(text: str, hours: int) -> Non
     assert parse_age(text) == timedelta(hours=hours)
     with pytest.raises(ArgumentError, match="use for example '30d'"):
         parse_age(text[:-1])
+    with pytest.raises(ArgumentError, match="use for example '30d'"):
+        parse_age(f"99999999{text}")
 
 
 def test_calls_that_die_after_each_resource_delete_all_together(

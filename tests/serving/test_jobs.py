@@ -333,6 +333,7 @@ def test_what_cannot_run_is_refused_before_anything_is_uploaded(
     [
         ("dependencies: [python=3.10, pip: [mlflow, azureml-mlflow]]", "Python 3.10"),
         ("dependencies: [python=3.12, pip: [mlflow-skinny==3.1]]", "no azureml-mlflow"),
+        ("dependencies: [python=3.12, pip: ]", "no azureml-mlflow"),
         ("dependencies: [python=3.12, pip: [azureml_mlflow>=1.60, mlflow]]", ""),
     ],
 )
