@@ -169,7 +169,11 @@ def _script_command(script: Path, root: Path, values: Mapping[str, str]) -> str:
             "another --folder"
         ) from err
     text = script.read_text(encoding="utf-8", errors="replace")
-    options = [f'{_option(key, text)} "${{{{inputs.{key}}}}}"' for key in values]
+    options = [
+        # argparse takes "-1e-3" for an option, unless it follows "=".
+        f'{_option(key, text)}{"=" if value.startswith("-") else " "}"${{{{inputs.{key}}}}}"'
+        for key, value in values.items()
+    ]
     return " ".join(["python", shlex.quote(path.as_posix()), *options])
 
 

@@ -164,6 +164,16 @@ def test_the_log_comes_once_in_order_and_whole_while_it_grows(
     assert len(reads) > len(parts)
 
 
+def test_a_value_that_begins_with_a_dash_is_the_value_of_its_option(
+    submit: Submit, azureml: AzureMl
+) -> None:
+    azureml.job_fault("quota")
+    job = submit("# --shift and --alpha\n", parameters={"shift": -1e-5, "alpha": 0.5})
+    options = '--shift="${{inputs.shift}}" --alpha "${{inputs.alpha}}"'
+    assert job.command.endswith(f"&& python train.py {options}")
+    assert job.parameters == {"shift": "-1e-05", "alpha": "0.5"}
+
+
 def test_the_end_of_a_line_that_comes_in_two_parts_is_one_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
