@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -15,9 +15,10 @@ from dbx_aml._common.errors import (
     OperationTimeoutError,
     PermissionDeniedError,
     ServiceError,
+    ServiceUnavailableError,
     UntrustedHostError,
 )
-from dbx_aml._common.http import paged, send
+from dbx_aml._common.http import REFUSED_STATUSES, paged, send
 from dbx_aml._common.log import get_logger
 from dbx_aml._common.retry import RetryPolicy, parse_retry_after
 from dbx_aml._common.text import one_line
@@ -191,19 +192,20 @@ class AzureClient:
         """
         self._wait("POST", url, self._start("POST", url), timeout_s, show_command)
 
-    def wait_for_state(
+    def wait_until_idle(
         self, url: str, *, timeout_s: float = OPERATION_TIMEOUT_S, show_command: str = ""
-    ) -> str:
-        """Return the provisioning state of a resource once no operation changes it any more.
+    ) -> None:
+        """Wait until no operation changes a resource; the operation may have deleted it.
 
         For an operation that another process has started: its own URL is not known here.
         Arguments and errors are as of `put`.
         """
         end = self._clock() + timeout_s
         while True:
-            state = str((self.get(url).get("properties") or {}).get("provisioningState"))
-            if state in _END_STATES:
-                return state
+            resource = self.find(url)
+            state = ((resource or {}).get("properties") or {}).get("provisioningState")
+            if resource is None or state in _END_STATES:
+                return
             if self._clock() >= end:
                 raise OperationTimeoutError(
                     f"resource must be ready within {timeout_s:g} s: got {state!r}; Azure still "
@@ -261,7 +263,15 @@ class AzureClient:
                 wait_s = parse_retry_after(response.headers.get("Retry-After"))
                 wait_s = _POLL_S if wait_s is None else max(wait_s, _MIN_POLL_S)
                 self._sleep(min(wait_s, left_s))
-                response = self._send("GET", operation_url, policy=_change_policy("GET"))
+                response = self._send(
+                    "GET",
+                    operation_url,
+                    policy=_change_policy("GET"),
+                    kept_statuses=REFUSED_STATUSES,
+                )
+                if response.status_code in REFUSED_STATUSES:
+                    # The service asks for a longer wait than one request may take.
+                    continue
                 if not status_url:
                     if response.status_code != 202:
                         return True
@@ -275,7 +285,7 @@ class AzureClient:
                     code, message = error_of_content({"error": status.get("error")})
                     problem = ": ".join(filter(None, (code, message))) or "no reason"
                     raise OperationError(f"{name} must succeed: got {state!r}; {problem}")
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, ServiceUnavailableError):
             log.warning("%s goes on in Azure%s", name, hint)
             raise
 
@@ -287,6 +297,7 @@ class AzureClient:
         *,
         policy: RetryPolicy,
         is_idempotent: bool | None = None,
+        kept_statuses: Collection[int] = (),
     ) -> Response:
         check_azure_url(url)
         token = self._credential.get_token(self._credential.scope).token
@@ -300,7 +311,7 @@ class AzureClient:
             clock=self._clock,
             sleep=self._sleep,
         )
-        if response.status_code < 300:
+        if response.status_code < 300 or response.status_code in kept_statuses:
             return response
         raise error_of_answer(response, urlsplit(url).netloc)
 
@@ -365,11 +376,15 @@ def _change_policy(method: str) -> RetryPolicy:
 
 
 def _json_object(response: Response) -> dict[str, Any]:
-    content = response.json() if response.content else {}
+    try:
+        content = response.json() if response.content else {}
+    except ValueError:
+        # A proxy may answer with a web page.
+        content = None
     if not isinstance(content, dict):
         raise ServiceError(
-            f"answer of Azure must be a JSON object: got {one_line(str(content), 60)!r}; "
-            "report it to the owner of the service"
+            f"answer of Azure must be a JSON object: got {one_line(response.text, 60)!r}; look "
+            "for a proxy that answers, or report it to the owner of the service"
         )
     return content
 

@@ -142,7 +142,10 @@ def deploy(name: str, config: str | None, as_json: bool, file: Path | None, **op
     from dbx_aml.serving.deploy import deploy_model
     from dbx_aml.serving.yaml_file import read_deployment_file
 
-    arguments = read_deployment_file(file, name) if file else {}
+    arguments = read_deployment_file(file, name, options["compute"]) if file else {}
+    if options["model_uri"]:
+        # The registry in the file belongs to the model in the file.
+        arguments.pop("registry", None)
     # A job passes an empty text for an option that it leaves to its default. 0 % is a value.
     arguments |= {
         key: value

@@ -79,6 +79,11 @@ def submit(
     from dbx_aml.serving.job_file import read_job_file
     from dbx_aml.serving.submit import submit_job
 
+    if file and script:
+        raise ArgumentError(
+            f"script must be left out with --file, whose command names it: got '{script}'; leave "
+            "one of the two out"
+        )
     arguments: dict[str, Any] = read_job_file(file) if file else {}
     arguments |= {key: value for key, value in options.items() if value is not None}
     arguments["parameters"] = {

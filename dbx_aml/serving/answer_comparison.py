@@ -63,7 +63,7 @@ def compare_answers(
         times[name] = _measure_milliseconds(endpoint, rows)
     # The example is read by MLflow itself, so a fault of the request is a difference.
     bodies = [None] * (example is not None) + [
-        json.loads(request_body(rows))["input_data"] for rows in inputs.values()
+        json.loads(request_body(rows)) for rows in inputs.values()
     ]
     predictions = endpoint.predict(bodies) if bodies else []
     return [

@@ -49,7 +49,7 @@ class CleanResult:
 
     Args:
         resource: Deleted resource.
-        state: "deleted", "archived", "skipped" (it is not empty), or "failed".
+        state: "deleted", "archived", "skipped" (it is not empty, or is used), or "failed".
         error: Reason of a failure; "" without a failure.
     """
 
@@ -80,7 +80,8 @@ def find_marked_resources(
         schemas: Schemas whose tables count, for example ["main.ml"].
         paths: Paths of scored tables that count, each with its quarantine table.
         include_used: Whether resources in use are deleted too: an endpoint with traffic, a model
-            version with an alias, a table that another table was scored from.
+            version with an alias or behind such an endpoint, a table that another table was scored
+            from.
         link: Link that has the services; by default the connected link.
         spark: Session that reads the tables; by default the active one.
         report: Function that is called with the name of each step.

@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,8 +27,10 @@ from dbx_aml._common.errors import (
     ServingError,
 )
 from dbx_aml._common.log import get_logger
+from dbx_aml.azure.client import OPERATION_TIMEOUT_S
 from dbx_aml.link.connected_link import current_link, use_link
 from dbx_aml.link.link import Link
+from dbx_aml.local.pinned_environment import PinnedEnvironment
 from dbx_aml.serving.aml_resources import AmlResources
 from dbx_aml.serving.endpoints import (
     AUTH_MODES,
@@ -47,7 +49,12 @@ from dbx_aml.serving.environment import (
     register_environment,
     resolve_environment,
 )
-from dbx_aml.serving.served_model import Report, ServedModel, resolve_served_model
+from dbx_aml.serving.served_model import (
+    Report,
+    ServedModel,
+    copy_to_azure_ml,
+    read_served_model,
+)
 from dbx_aml.serving.server_log import reason_or_last_lines
 from dbx_aml.serving.workspace_inventory import find_compute
 
@@ -151,7 +158,7 @@ def deploy_model(
     link = link or current_link()
     resources = AmlResources.of_link(link)
     with use_link(link), TemporaryDirectory(prefix="dbx_aml_") as folder:
-        model = resolve_served_model(
+        model = read_served_model(
             model_uri, registry=registry, link=link, folder=Path(folder), report=report
         )
         _check_model(model, no_code)
@@ -187,9 +194,17 @@ class _DeploySteps:
         resources = self._resources
         compute_id = self._compute_id()
         before = Endpoint.find(resources, self._endpoint)
+        if before is not None and self._wait(endpoint_path(before.name), before.state):
+            before = Endpoint.find(resources, self._endpoint)
         if before is not None:
             self._check_endpoint(before)
-        self._properties = self._deployment_properties()
+        # What the caller must change is told before the model is copied.
+        environment = None
+        if not self._settings.no_code:
+            self._report("Resolving the environment")
+            environment = resolve_environment(self._model.folder)
+        self._model = copy_to_azure_ml(self._model, resources.link, self._report)
+        self._properties = self._deployment_properties(environment)
         self._content_hash = _hash(self._properties, self._settings)
         if before is None:
             self._report("Creating the endpoint")
@@ -227,26 +242,26 @@ class _DeploySteps:
         """Make the deployment unless it exists, score one row with it, return the endpoint."""
         path = deployment_path(self._endpoint, name)
         before = endpoint.find_deployment(name)
-        if before is not None and before.state not in (*_FAILED_STATES, "Succeeded"):
-            # Azure refuses a second change of a deployment before the first one has ended.
-            self._report(f"Waiting for the deployment {name}")
-            state = self._resources.client.wait_for_state(
-                self._resources.url(path),
-                timeout_s=timeout_s,
-                show_command=show_command(self._endpoint),
-            )
-            before = replace(before, state=state)
-        if before is not None and before.state in _FAILED_STATES:
-            self._report(f"Deleting the failed deployment {name}")
-            self._resources.client.delete(self._resources.url(path))
-            before = None
-        if before is not None and before.tags.get(_CONTENT_HASH) != self._content_hash:
+        if before is not None and self._wait(path, before.state, timeout_s):
+            # The operation may have failed or deleted it, and it may take traffic now.
+            endpoint = Endpoint.read(self._resources, self._endpoint)
+            before = endpoint.find_deployment(name)
+        is_failed = before is not None and before.state in _FAILED_STATES
+        if before is not None and (
+            is_failed or before.tags.get(_CONTENT_HASH) != self._content_hash
+        ):
             if before.traffic:
+                content = (
+                    f"the state {before.state}" if is_failed else "another model or other settings"
+                )
                 raise ServingError(
                     f"deployment with traffic must not change: got {name!r} with "
-                    f"{before.traffic} % of {self._endpoint!r} and another model or other "
-                    "settings; name another one with --deployment"
+                    f"{before.traffic} % of {self._endpoint!r} and {content}; name another one "
+                    "with --deployment"
                 )
+            if is_failed:
+                self._report(f"Deleting the failed deployment {name}")
+                self._resources.client.delete(self._resources.url(path))
             before = None
         if before is None:
             self._put_deployment(name, path, timeout_s)
@@ -261,6 +276,22 @@ class _DeploySteps:
             return endpoint
         self._report("Moving traffic")
         return endpoint.set_traffic({**dict.fromkeys(endpoint.traffic, 0), **shares})
+
+    def _wait(self, path: str, state: str, timeout_s: float = OPERATION_TIMEOUT_S) -> bool:
+        """Wait for another call's operation on a resource; return whether there was one.
+
+        Azure refuses a change before the one before it has ended.
+        """
+        if state in ("", "Succeeded", *_FAILED_STATES):
+            return False
+        noun = "deployment" if "/deployments/" in path else "endpoint"
+        self._report(f"Waiting for the {noun} {path.rpartition('/')[2]}")
+        self._resources.client.wait_until_idle(
+            self._resources.url(path),
+            timeout_s=timeout_s,
+            show_command=show_command(self._endpoint),
+        )
+        return True
 
     def _compute_id(self) -> str:
         """Return the ARM id of the Kubernetes compute; "" for managed compute."""
@@ -282,7 +313,7 @@ class _DeploySteps:
                 f"{endpoint.compute!r}; pass --compute {endpoint.compute}, or use another endpoint"
             )
 
-    def _deployment_properties(self) -> dict[str, Any]:
+    def _deployment_properties(self, environment: PinnedEnvironment | None) -> dict[str, Any]:
         """Return the properties of the deployment; its environment and code are made."""
         # It imports MLflow, which takes seconds; wrong arguments are refused at once.
         from dbx_aml.serving.code_upload import upload_code
@@ -303,10 +334,9 @@ class _DeploySteps:
         ):
             if value is not None:
                 properties[name] = value
-        if not settings.no_code:
-            self._report("Resolving the environment")
+        if environment is not None:
             properties["environmentId"] = register_environment(
-                self._resources, _ENVIRONMENT_NAME, resolve_environment(self._model.folder)
+                self._resources, _ENVIRONMENT_NAME, environment
             )
             properties["codeConfiguration"] = {
                 "codeId": upload_code(self._resources, {SCORE_SCRIPT.name: SCORE_SCRIPT}),
@@ -345,8 +375,8 @@ class _DeploySteps:
         row = self._model.example_row()
         if row is None:
             log.warning(
-                "model models:/%s/%s has no input example, so %s was not asked to score a row; "
-                "log the model with input_example",
+                "model models:/%s/%s has no frame or array as input example, so %s was not asked "
+                "to score a row; log the model with input_example, or score a row by yourself",
                 *(self._model.name, self._model.version, name),
             )
             return

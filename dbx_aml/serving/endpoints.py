@@ -23,7 +23,7 @@ from dbx_aml.serving.scoring_request import request_body
 from dbx_aml.serving.server_log import reason_or_last_lines
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from dbx_aml.serving.scoring_request import Rows
 
 # Tags of a deployment.
 MODEL_NAME, MODEL_VERSION = "dbx_aml.model_name", "dbx_aml.model_version"
@@ -36,7 +36,6 @@ CONTAINERS = {
 }
 MANAGED = "managed"
 _SCORING_TIMEOUT_S = 90.0
-_ENTRA_SCOPE = "https://ml.azure.com/.default"
 _LOG_LINES = 40
 
 
@@ -197,7 +196,7 @@ class Endpoint:
 
     def score(
         self,
-        rows: pd.DataFrame | dict[str, Any] | list[Any],
+        rows: Rows,
         *,
         deployment: str | None = None,
         timeout_s: float = _SCORING_TIMEOUT_S,
@@ -205,7 +204,7 @@ class Endpoint:
         """Return the endpoint's predictions for rows.
 
         Args:
-            rows: Frame; or the content of the request's "input_data"; or the whole request.
+            rows: Frame or array; or the content of the request's "input_data"; or a whole request.
             deployment: Deployment that scores; by default the endpoint chooses by traffic.
             timeout_s: Longest time for the answer.
 
@@ -320,8 +319,10 @@ class Endpoint:
     def _get_secret(self) -> str:
         """Return the key or the token that the endpoint asks for."""
         if self.auth_mode == "aad_token":
+            # For example "https://ml.azure.com". Source: azure-ai-ml 1.35 `_azure_environments`.
+            service = self.resources.workspace.hosts.inference.removeprefix("inference.")
             # The credential keeps it.
-            return self.resources.credential.get_token(_ENTRA_SCOPE).token
+            return self.resources.credential.get_token(f"https://{service}/.default").token
         if not self._secret.text:
             is_token = self.auth_mode == "aml_token"
             action, name = ("token", "accessToken") if is_token else ("listKeys", "primaryKey")

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbx_aml._common.creation_mark import creation_tags
-from dbx_aml._common.errors import ModelNotFoundError, ServingError
+from dbx_aml._common.errors import ArgumentError, ModelNotFoundError, ServingError
+from dbx_aml._common.redact import has_secret
 from dbx_aml.local.built_environment import minor_version
 from dbx_aml.local.pinned_environment import PinnedEnvironment, pin_requirements
 from dbx_aml.serving.aml_resources import AmlResources
@@ -88,7 +89,18 @@ def register_environment(resources: AmlResources, name: str, environment: Pinned
         resources: Workspace.
         name: Name of the environment; its version is the hash of the content.
         environment: Python and packages.
+
+    Raises:
+        ArgumentError: The URL of a package index has a login.
     """
+    for line in environment.requirements:
+        # Azure ML archives environments, and deletes none.
+        if has_secret(line):
+            raise ArgumentError(
+                f"requirements must have no login, for all of the workspace can read them: got "
+                f"{line!r}; connect the package index to the workspace, and keep the login of this "
+                "machine in ~/.netrc"
+            )
     path = f"/environments/{name}/versions/{environment.hash}"
     if resources.find(path) is None:
         properties = {

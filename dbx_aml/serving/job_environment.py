@@ -140,7 +140,7 @@ def _read_conda_file(name: str, text: str) -> tuple[tuple[int, int] | None, list
         ) from err
     packages = [item for item in dependencies if isinstance(item, str)]
     for item in dependencies:
-        packages += item.get("pip", []) if isinstance(item, Mapping) else []
+        packages += (item.get("pip") or []) if isinstance(item, Mapping) else []
     version = next(
         (match for item in packages if (match := re.match(r"python\s*=+\s*(\d+)\.(\d+)", item))),
         None,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dbx_aml._common.errors import ArgumentError
-from dbx_aml.serving.yaml_file import read_mapping, read_yaml
+from dbx_aml.serving.yaml_file import read_mapping, read_texts, read_yaml
 
 _FIELDS = frozenset(
     {
@@ -88,15 +88,20 @@ def read_job_file(file: Path) -> dict[str, Any]:
         for name, value in read_mapping(file, content, "inputs").items()
     }
     for name in ("environment_variables", "tags"):
-        texts = read_mapping(file, content, name)
-        arguments[name] = {str(key): str(value) for key, value in texts.items()}
+        arguments[name] = read_texts(file, content, name)
     _check_resources(file, read_mapping(file, content, "resources"))
     limits = read_mapping(file, content, "limits")
     for name in limits:
         if name != "timeout":
             raise _unsupported(file, f"limits.{name}")
-    if limits.get("timeout"):
-        arguments["timeout_s"] = float(limits["timeout"])
+    timeout = limits.get("timeout")
+    if timeout is not None:
+        if type(timeout) not in (int, float) or timeout < 1:
+            raise ArgumentError(
+                f"limits.timeout in {file} must be a number of seconds, 1 or more: got "
+                f"{timeout!r}; write for example 3600"
+            )
+        arguments["timeout_s"] = float(timeout)
     return arguments
 
 

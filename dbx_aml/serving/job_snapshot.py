@@ -11,7 +11,9 @@ from dbx_aml._common.text import install_command, plural
 MAX_SNAPSHOT_MB = 300
 # The first one that the folder has counts, as for Azure ML's own clients.
 _IGNORE_FILES = (".amlignore", ".gitignore")
-_NEVER_UPLOADED = frozenset({".git", "__pycache__"})
+# Folder of this package's wheel in the snapshot. A downloaded snapshot has the wheel of its job.
+WHEEL_FOLDER = ".dbx_aml"
+_NEVER_UPLOADED = frozenset({".git", "__pycache__", WHEEL_FOLDER})
 _SHOWN_FILES = 3
 
 
@@ -22,7 +24,8 @@ def read_snapshot(folder: Path) -> dict[str, Path]:
         folder: Folder with the script. Its `.amlignore`, else its `.gitignore`, leaves files out.
 
     Raises:
-        ArgumentError: The folder has no file, has more than 300 MB, or a link leaves it.
+        ArgumentError: The folder has no file, has more than 300 MB, a link leaves it or leads to
+            nothing, or it has a pipe.
         ProgramError: The package pathspec is not installed.
     """
     try:
@@ -47,8 +50,15 @@ def read_snapshot(folder: Path) -> dict[str, Path]:
                     f"link must stay inside the folder of the job: got '{name}', which leads to "
                     f"'{target}'; copy the file, or name the link in .amlignore"
                 )
-            if not target.is_dir():
+            if target.is_file():
                 yield path
+            elif not target.is_dir():
+                # Reading a pipe would wait for its writer.
+                raise ArgumentError(
+                    f"folder of the job must have files and folders alone: got '{name}', which is "
+                    f"{'a link to nothing' if path.is_symlink() else 'neither'}; remove it, or "
+                    "name it in .amlignore"
+                )
             elif not ignored.match_file(f"{name}/"):
                 yield from walk(path, parents | {target})
 

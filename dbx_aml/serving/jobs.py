@@ -8,6 +8,7 @@ Source:
 from __future__ import annotations
 
 import codecs
+import io
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
 Report = Callable[[str], None]
 
 COMPLETED = "Completed"
-# States after which a job does not go on by itself.
-END_STATES = frozenset({COMPLETED, "Failed", "Canceled", "NotResponding", "Paused"})
+_LAST_STATES = frozenset({COMPLETED, "Failed", "Canceled"})
+# States after which a job does not go on by itself. One that is paused, or does not respond, can
+# still be canceled, and may hold its nodes.
+END_STATES = _LAST_STATES | {"NotResponding", "Paused"}
 _POLL_S = 2.0
 # Most bytes of one request.
 _READ_BYTES = 8 * 2**20
@@ -208,7 +211,7 @@ class Job:
     def cancel(self) -> Self:
         """Cancel the job, wait until it has ended, and return it. An ended job stays as it is."""
         current = self.refresh()
-        if current.has_ended:
+        if current.state in _LAST_STATES:
             return current
         url = self.resources.url(f"{job_path(self.name)}/cancel")
         self.resources.client.post_operation(url, show_command=f"dbx-aml job show {self.name}")
@@ -283,8 +286,10 @@ class _LogReader:
     def __init__(self, cloud: str) -> None:
         self._cloud = cloud
         self._size = 0
-        # A character may have come in part.
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        # A character may have come in part. A progress bar writes its line again and again.
+        self._decoder = io.IncrementalNewlineDecoder(
+            codecs.getincrementaldecoder("utf-8")(errors="replace"), translate=True
+        )
         self._line = ""
 
     def read_new(self, log_files: Mapping[str, str], *, is_end: bool) -> str:
@@ -297,9 +302,7 @@ class _LogReader:
         names = sorted(name for name in log_files if _MAIN_LOG.fullmatch(name))
         content = _read_blob(log_files[names[0]], self._size, self._cloud) if names else b""
         self._size += len(content)
-        # A progress bar writes its line again and again.
         text = self._line + self._decoder.decode(content, is_end)
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
         length = len(text) if is_end else text.rfind("\n") + 1
         self._line = text[length:]
         return text[:length]

@@ -164,7 +164,7 @@ class LocalEndpoint:
         """Return what `pyfunc.predict` returns in the same environment, as JSON.
 
         Args:
-            inputs: For each prediction the content of `input_data`, or None for the input example.
+            inputs: For each prediction a whole request, or None for the input example.
 
         Raises:
             ServingError: The model refuses an input.

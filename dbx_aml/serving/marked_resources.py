@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
 from dbx_aml._common.creation_mark import CREATED_AT_TAG, CREATED_BY_TAG
-from dbx_aml._common.errors import DbxAmlError, ScoringError, ServingError
+from dbx_aml._common.errors import DbxAmlError, ScoringError, ServiceError, ServingError
 from dbx_aml._common.text import sql_identifier
 from dbx_aml.azure.prices import read_hourly_prices
 from dbx_aml.link.connected_link import use_link
 from dbx_aml.link.link import Link
 from dbx_aml.link.uris import is_azureml_uri, is_unity_catalog_uri
 from dbx_aml.models.copy import list_versions
-from dbx_aml.models.lineage import version_tags_for
+from dbx_aml.models.lineage import ARTIFACTS_SHA256, version_tags_for
 from dbx_aml.models.mlflow_client import read_pages
 from dbx_aml.models.registries import AML, Registry, linked_registries
 from dbx_aml.scoring.delta_table import Table
 from dbx_aml.scoring.delta_write import CHECKPOINT_PROPERTY
 from dbx_aml.scoring.table_identity import TableIdentity, identify_table
 from dbx_aml.serving.aml_resources import AmlResources
-from dbx_aml.serving.endpoints import MANAGED, Deployment, Endpoint, deployment_path
+from dbx_aml.serving.deploy import split_traffic
+from dbx_aml.serving.endpoints import MANAGED, Deployment, Endpoint
 from dbx_aml.serving.jobs import Job, job_path
+from dbx_aml.serving.submit import JOB_CONTENT_HASH
 from dbx_aml.tracking.mirror.server import MlflowServer
 
 if TYPE_CHECKING:
@@ -132,17 +134,18 @@ def _readers(search: Search) -> Iterator[tuple[str, str, Callable[[], Iterable[M
         # Such a link may not even have a Databricks workspace.
         registries = [item for item in registries if item.word == AML]
     tracking_uris = dict.fromkeys(item.tracking_uri for item in registries)
-    job_names: set[str] = set()
     if has_workspace:
         resources = AmlResources.of_link(link)
         yield "endpoints", "endpoints", partial(_endpoints, resources)
-        yield "jobs", "jobs", partial(_jobs, resources, job_names)
+        yield "jobs", "jobs", partial(_jobs, resources)
     for registry in registries:
-        yield "models", f"models of {registry.title}", partial(_models, registry)
+        served_in = resources if has_workspace and registry.word == AML else None
+        yield "models", f"models of {registry.title}", partial(_models, registry, served_in)
     for uri in tracking_uris:
         server = MlflowServer(uri, "aml" if is_azureml_uri(uri) else "databricks")
         noun = f"runs of {server.display_name}"
-        yield "runs", noun, partial(_runs, server, search.experiment, job_names)
+        same_server = [item for item in registries if item.tracking_uri == uri]
+        yield "runs", noun, partial(_runs, server, same_server, search.experiment)
     if has_workspace:
         yield "environments", "environments and code", partial(_environments, resources)
     if search.spark is not None:
@@ -192,7 +195,7 @@ def _endpoints(resources: AmlResources) -> Iterator[MarkedResource]:
                     detail=text,
                     usd_a_day=_usd_a_day([item], prices),
                     usage=f"takes {item.traffic} % of the traffic" if item.traffic else "",
-                    delete=partial(_delete, resources, deployment_path(endpoint.name, item.name)),
+                    delete=partial(_delete_deployment, endpoint, item),
                 )
 
 
@@ -228,18 +231,34 @@ def _delete_endpoint(endpoint: Endpoint) -> str:
     current = Endpoint.find(endpoint.resources, endpoint.name)
     if current is None:
         return DELETED
-    # Traffic may have moved to it since it was listed.
-    if any(current.traffic.values()) and not any(endpoint.traffic.values()):
+    # Since the list, traffic may have moved to it, or others may have deployed to it.
+    has_new_traffic = any(current.traffic.values()) and not any(endpoint.traffic.values())
+    all_tags = [current.tags, *(item.tags for item in current.deployments)]
+    if has_new_traffic or not all(CREATED_BY_TAG in tags for tags in all_tags):
         return SKIPPED
     current.delete()
     return DELETED
 
 
-def _jobs(resources: AmlResources, names: set[str]) -> Iterator[MarkedResource]:
-    """Yield the marked jobs, and add their names."""
+def _delete_deployment(endpoint: Endpoint, deployment: Deployment) -> str:
+    current = Endpoint.find(endpoint.resources, endpoint.name)
+    item = current and current.find_deployment(deployment.name)
+    if current is None or item is None:
+        return DELETED
+    # As for an endpoint.
+    if (item.traffic and not deployment.traffic) or CREATED_BY_TAG not in item.tags:
+        return SKIPPED
+    if item.traffic:
+        # Azure deletes no deployment with traffic.
+        shares = split_traffic(current.traffic, item.name, 0)
+        current = current.set_traffic({item.name: 0, **shares})
+    current.delete(item.name)
+    return DELETED
+
+
+def _jobs(resources: AmlResources) -> Iterator[MarkedResource]:
     for job in Job.iterate(resources):
         if CREATED_BY_TAG in job.tags:
-            names.add(job.name)
             yield MarkedResource(
                 group="jobs",
                 kind="job",
@@ -257,16 +276,20 @@ def _delete_job(resources: AmlResources, name: str) -> str:
     if job is None:
         return DELETED
     job.cancel()
-    return _delete(resources, job_path(name))
+    resources.client.delete(resources.url(job_path(name)))
+    return DELETED
 
 
-def _models(registry: Registry) -> Iterator[MarkedResource]:
+def _models(registry: Registry, served_in: AmlResources | None) -> Iterator[MarkedResource]:
     by, at = version_tags_for(registry.uri, {CREATED_BY_TAG: "", CREATED_AT_TAG: ""})
+    deployments = _find_deployments(served_in) if served_in else {}
     models = []
     for model in _registered_models(registry):
         versions = list_versions(registry, model.name)
         marked = [version for version in versions if by in version.tags]
-        yield from (_model_version(registry, version, at) for version in marked)
+        for version in marked:
+            deployment = deployments.get(f"{version.name}:{version.version}", "")
+            yield _model_version(registry, version, at, deployment)
         if by in model.tags and len(marked) == len(versions):
             models.append(model)
     # A registered model is empty after its versions are deleted.
@@ -281,6 +304,21 @@ def _models(registry: Registry) -> Iterator[MarkedResource]:
         )
 
 
+def _find_deployments(resources: AmlResources) -> dict[str, str]:
+    """Return by served version, as "delay:3", a deployment that stays with its traffic or owner."""
+    try:
+        endpoints = Endpoint.read_all(resources)
+    except ServiceError:
+        # The caller may see models, but not endpoints.
+        return {}
+    return {
+        item.model: f"{endpoint.name}/{item.name}"
+        for endpoint in endpoints
+        for item in endpoint.deployments
+        if item.traffic or CREATED_BY_TAG not in item.tags
+    }
+
+
 def _registered_models(registry: Registry) -> Iterator[RegisteredModel]:
     client = registry.client
     models = read_pages(
@@ -292,8 +330,12 @@ def _registered_models(registry: Registry) -> Iterator[RegisteredModel]:
     return (client.get_registered_model(model.name) if is_bare else model for model in models)
 
 
-def _model_version(registry: Registry, version: ModelVersion, made_at_tag: str) -> MarkedResource:
+def _model_version(
+    registry: Registry, version: ModelVersion, made_at_tag: str, deployment: str
+) -> MarkedResource:
     aliases = ", ".join(version.aliases or [])
+    usages = [f"has the alias {aliases}"] if aliases else []
+    usages += [f"is served by {deployment}"] if deployment else []
 
     def delete() -> str:
         name, number = version.name, str(version.version)
@@ -309,7 +351,7 @@ def _model_version(registry: Registry, version: ModelVersion, made_at_tag: str) 
         name=f"{version.name}:{version.version}",
         service=registry.title,
         created_at=_parse_time(version.tags.get(made_at_tag)),
-        usage=f"has the alias {aliases}" if aliases else "",
+        usage=" and ".join(usages),
         delete=delete,
     )
 
@@ -322,7 +364,7 @@ def _delete_empty_model(registry: Registry, name: str) -> str:
 
 
 def _runs(
-    server: MlflowServer, experiment_name: str | None, job_names: Collection[str]
+    server: MlflowServer, registries: Sequence[Registry], experiment_name: str | None
 ) -> Iterator[MarkedResource]:
     service = f"MLflow of {server.display_name}"
     experiments = []
@@ -332,11 +374,11 @@ def _runs(
         runs = [
             run
             for run in server.search_runs([experiment.experiment_id], "")
-            # The run of a job is deleted with the job.
-            if run.info.run_id not in job_names
+            # The run of a job has its tags, and is deleted with the job.
+            if JOB_CONTENT_HASH not in run.data.tags
         ]
         marked = [run for run in runs if CREATED_BY_TAG in run.data.tags]
-        yield from (_run(server, run, service) for run in marked)
+        yield from (_run(server, registries, run, service) for run in marked)
         if CREATED_BY_TAG in experiment.tags and len(marked) == len(runs):
             experiments.append(experiment)
     for experiment in experiments:
@@ -350,8 +392,15 @@ def _runs(
         )
 
 
-def _run(server: MlflowServer, run: Run, service: str) -> MarkedResource:
+def _run(
+    server: MlflowServer, registries: Sequence[Registry], run: Run, service: str
+) -> MarkedResource:
     def delete() -> str:
+        # The files of a copied version are those of its run.
+        is_copy = ARTIFACTS_SHA256 in run.data.tags
+        filter_string = f"run_id = '{run.info.run_id}'"
+        if is_copy and any(item.client.search_model_versions(filter_string) for item in registries):
+            return SKIPPED
         server.store.delete_run(run.info.run_id)
         return DELETED
 
@@ -418,7 +467,7 @@ def _tables(spark: SparkSession, search: Search) -> Iterator[MarkedResource]:
             created_at=_creation_time(identity.properties),
             detail=f"{identity.size_bytes or 0:,} bytes",
             usage=f"is the input of {readers[0].replace('`', '')}" if readers else "",
-            delete=partial(_drop_table, spark, name, identity.properties.get(CHECKPOINT_PROPERTY)),
+            delete=partial(_drop_table, spark, name, identity),
         )
 
 
@@ -451,27 +500,33 @@ def _inputs_of(spark: SparkSession, name: str) -> set[str]:
     return {str(row["input_id"]) for row in rows}
 
 
-def _drop_table(spark: SparkSession, name: str, checkpoint: str | None) -> str:
-    """Drop a table with its ledger, and remove the folder of its checkpoint."""
+def _drop_table(spark: SparkSession, name: str, listed: TableIdentity) -> str:
+    """Drop a table with its ledger, and remove the folder of its checkpoint.
+
+    The table is the last one of them that can be listed again, so it goes after them.
+    """
     from dbx_aml.scoring.delta_write import drop_table, remove_folder
 
+    current = _find_identity(spark, name)
+    if current is not None and (
+        current.id != listed.id or CREATED_BY_TAG not in current.properties
+    ):
+        # Another table has got its name since it was listed.
+        return SKIPPED
+    checkpoint = listed.properties.get(CHECKPOINT_PROPERTY)
+    has_checkpoint = bool(checkpoint) and not remove_folder(spark, str(checkpoint))
     table = Table(name)
-    for item in (table, table.sibling("batches")):
+    for item in (table.sibling("batches"), table):
         if not drop_table(spark, item):
             raise ServingError(
                 f"table by path must be removed by hand: got {item.path!r}, a folder that Spark "
                 "Connect cannot remove"
             )
-    if checkpoint and not remove_folder(spark, checkpoint):
+    if has_checkpoint:
         raise ServingError(
             f"checkpoint of the dropped table {name} must be removed by hand: got {checkpoint!r}, "
             "a folder that Spark Connect cannot remove"
         )
-    return DELETED
-
-
-def _delete(resources: AmlResources, path: str) -> str:
-    resources.client.delete(resources.url(path))
     return DELETED
 
 

@@ -2,9 +2,10 @@
 
     python predict_script.py <folder of the model> <file for the answers>
 
-The standard input is a list of JSON values: each is the `input_data` of a scoring request, or null
-for the input example of the model. The file gets the list of predictions. The scoring server's
-answers are compared with them, so this file shares no code with the scoring script.
+The standard input is a list of JSON values: each is a scoring request with `input_data` and maybe
+`params`, or null for the input example of the model. The file gets the list of predictions. The
+scoring server's answers are compared with them, so this file shares no code with the scoring
+script.
 """
 
 from __future__ import annotations
@@ -47,12 +48,13 @@ def main(model_folder: str, answers_file: str) -> None:
     """Write the predictions for the requests on the standard input."""
     model = mlflow.pyfunc.load_model(model_folder)
     answers = []
-    for input_data in json.load(sys.stdin):
-        if input_data is None:
+    for request in json.load(sys.stdin):
+        if request is None:
             model_input = model.metadata.load_input_example(model_folder)
         else:
-            model_input = to_model_input(input_data, model)
-        answers.append(_get_jsonable_obj(model.predict(model_input), pandas_orient="records"))
+            model_input = to_model_input(request["input_data"], model)
+        predictions = model.predict(model_input, params=(request or {}).get("params"))
+        answers.append(_get_jsonable_obj(predictions, pandas_orient="records"))
     Path(answers_file).write_text(json.dumps(answers, cls=NumpyEncoder), encoding="utf-8")
 
 

@@ -54,12 +54,15 @@ def request_body(rows: Rows) -> bytes:
 
 def first_row(rows: Rows) -> Rows:
     """Return rows for `request_body` without all but the first, if they have an order."""
-    if isinstance(rows, dict):
-        content = rows.get("input_data", rows)
-        if isinstance(content, dict) and {"columns", "data"} <= set(content):
-            return {"columns": content["columns"], "data": content["data"][:1]}
-        return rows
-    return rows[:1]
+    if not isinstance(rows, dict):
+        return rows[:1]
+    content = rows.get("input_data")
+    if isinstance(content, dict | list):
+        body: dict[str, Any] = json.loads(request_body(first_row(content)))
+        return {**rows, **body}
+    if {"columns", "data"} <= set(rows):
+        return {"columns": rows["columns"], "data": rows["data"][:1]}
+    return rows
 
 
 def parse_rows(text: str) -> dict[str, Any] | list[Any]:

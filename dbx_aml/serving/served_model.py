@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from dbx_aml._common.errors import ArgumentError, ServingError
 from dbx_aml._common.text import first_line
@@ -17,10 +17,12 @@ from dbx_aml.models.model_files import locate_model
 from dbx_aml.models.model_uri import ModelUri
 from dbx_aml.models.registries import AML, Registry, find_registry, get_registered_version
 from dbx_aml.serving.environment import SERVER_REQUIREMENTS
+from dbx_aml.serving.scoring_request import first_row
 
 if TYPE_CHECKING:
-    import pandas as pd
     from mlflow.models import Model
+
+    from dbx_aml.serving.scoring_request import Rows
 
 _FILES = (
     "MLmodel",
@@ -40,11 +42,12 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class ServedModel:
-    """A registered version in Azure ML.
+    """A registered version.
 
     Args:
-        name: Registered model in Azure ML, for example "delay".
+        name: Registered model, for example "delay".
         version: Number of the version.
+        registry: Registry that has the version.
         run_id: Run that logged the model; "" if the version names none.
         copied_from: Version in Databricks that it was copied from; "" for no copy.
         folder: Local folder with `MLmodel`, the requirements and the input example.
@@ -53,6 +56,7 @@ class ServedModel:
 
     name: str
     version: str
+    registry: Registry
     run_id: str
     copied_from: str
     folder: Path
@@ -68,10 +72,12 @@ class ServedModel:
         """Path of the version below its workspace in Azure Resource Manager."""
         return f"/models/{self.name}/versions/{self.version}"
 
-    def example_row(self) -> pd.DataFrame | None:
-        """Return the first row of the model's input example, None without a tabular example."""
-        example: Any = self.metadata.load_input_example(str(self.folder))
-        return example.iloc[:1] if hasattr(example, "iloc") else None
+    def example_row(self) -> Rows | None:
+        """Return the first row of the model's input example, None without a frame or arrays."""
+        info = self.metadata.saved_input_example_info
+        if not info or info["type"] not in ("dataframe", "ndarray"):
+            return None
+        return first_row(cast("Rows", self.metadata.load_input_example(str(self.folder))))
 
     def missing_no_code_packages(self) -> list[str]:
         """Return the packages of a model without code that the model's requirements lack."""
@@ -80,12 +86,12 @@ class ServedModel:
         return [name for name in _NO_CODE_PACKAGES if name not in text.replace("_", "-")]
 
 
-def resolve_served_model(
+def read_served_model(
     model_uri: str, *, registry: str | None, link: Link, folder: Path, report: Report
 ) -> ServedModel:
     """Return the version that a URI names, with its small files in a folder.
 
-    An alias is resolved once. A version that is in Databricks is copied to Azure ML first.
+    An alias is resolved once.
 
     Args:
         model_uri: Registered version, for example "models:/delay@champion".
@@ -111,17 +117,8 @@ def resolve_served_model(
     report("Finding the model")
     source, version = get_registered_version(uri, registry, link)
     name, number = str(version.name), str(version.version)
-    aml_registry = find_registry(AML, link)
-    copied_from = ""
-    if not source.is_same(aml_registry):
-        report("Copying the model to Azure ML")
-        copied_from = f"models:/{name}/{number} in {source.title}"
-        copied = copy_model_version(
-            f"models:/{name}/{number}", source_registry=source.uri, destination_registry=AML
-        )
-        name, number = copied.name, copied.version
     report("Reading the model")
-    _download_small_files(name, number, aml_registry, folder)
+    _download_small_files(name, number, source, folder)
     metadata = Model.load(str(folder))
     if _PYFUNC not in metadata.flavors:
         raise ServingError(
@@ -132,10 +129,28 @@ def resolve_served_model(
     return ServedModel(
         name=name,
         version=number,
+        registry=source,
         run_id=str(version.run_id or lineage.get("dbx_aml.source_run_id") or ""),
-        copied_from=copied_from,
+        copied_from="",
         folder=folder,
         metadata=metadata,
+    )
+
+
+def copy_to_azure_ml(model: ServedModel, link: Link, report: Report) -> ServedModel:
+    """Return the version in Azure ML's registry; one that is in Databricks is copied there."""
+    aml_registry = find_registry(AML, link)
+    if model.registry.is_same(aml_registry):
+        return model
+    report("Copying the model to Azure ML")
+    uri = f"models:/{model.name}/{model.version}"
+    copied = copy_model_version(uri, source_registry=model.registry.uri, destination_registry=AML)
+    return replace(
+        model,
+        name=copied.name,
+        version=copied.version,
+        registry=aml_registry,
+        copied_from=f"{uri} in {model.registry.title}",
     )
 
 

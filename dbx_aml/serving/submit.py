@@ -29,15 +29,14 @@ from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.serving.aml_resources import AmlResources
 from dbx_aml.serving.environment import register_environment
 from dbx_aml.serving.job_environment import find_environment, resolve_job_environment
-from dbx_aml.serving.job_snapshot import read_snapshot
+from dbx_aml.serving.job_snapshot import WHEEL_FOLDER, read_snapshot
 from dbx_aml.serving.jobs import Job, Report, job_path
 from dbx_aml.serving.workspace_inventory import find_compute
 
 _ENVIRONMENT_NAME = "dbx-aml-training"
-_WHEEL_FOLDER = ".dbx_aml"
-_INSTALL = f"pip install --no-index --no-deps ./{_WHEEL_FOLDER}/*.whl"
-# Tag of a job: one hash over everything that it runs.
-_CONTENT_HASH = "dbx_aml.content_hash"
+_INSTALL = f"pip install --no-index --no-deps ./{WHEEL_FOLDER}/*.whl"
+# Tag of a job, and so of its run: one hash over everything that it runs.
+JOB_CONTENT_HASH = "dbx_aml.content_hash"
 _NAME = re.compile(r"[A-Za-z0-9][\w-]{0,254}", re.ASCII)
 _PARAMETER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _INPUT = re.compile(r"\$\{\{\s*inputs\.(\w+)\s*\}\}")
@@ -140,20 +139,20 @@ def submit_job(
         wheel = write_own_wheel(Path(wheel_folder))
         properties["codeId"] = upload_code(
             resources,
-            {**files, f"{_WHEEL_FOLDER}/{wheel.name}": wheel},
+            {**files, f"{WHEEL_FOLDER}/{wheel.name}": wheel},
             lambda done, total: report(f"Uploading files: {done} of {total}"),
         )
     report(f"Submitting {name}")
     content_hash = hashlib.sha256(json.dumps(properties, sort_keys=True).encode()).hexdigest()[:32]
     job = Job.find(resources, name)
     if job is not None:
-        if job.tags.get(_CONTENT_HASH) != content_hash:
+        if job.tags.get(JOB_CONTENT_HASH) != content_hash:
             raise ServingError(
                 f"name of the job must be new, or of a job with the same content: got {name!r}, "
                 "which runs something else; choose another --name"
             )
         return job
-    properties["tags"] = {**creation_tags(), _CONTENT_HASH: content_hash, **(tags or {})}
+    properties["tags"] = {**creation_tags(), JOB_CONTENT_HASH: content_hash, **(tags or {})}
     return Job.of_content(resources, resources.put(job_path(name), {"properties": properties}))
 
 
@@ -170,7 +169,11 @@ def _script_command(script: Path, root: Path, values: Mapping[str, str]) -> str:
             "another --folder"
         ) from err
     text = script.read_text(encoding="utf-8", errors="replace")
-    options = [f'{_option(key, text)} "${{{{inputs.{key}}}}}"' for key in values]
+    options = [
+        # argparse takes "-1e-3" for an option, unless it follows "=".
+        f'{_option(key, text)}{"=" if value.startswith("-") else " "}"${{{{inputs.{key}}}}}"'
+        for key, value in values.items()
+    ]
     return " ".join(["python", shlex.quote(path.as_posix()), *options])
 
 

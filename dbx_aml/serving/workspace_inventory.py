@@ -92,7 +92,8 @@ class Compute:
         nodes: Current number of nodes; None if Azure names none.
         max_nodes: Largest number of nodes; None if Azure names none.
         priority: "Dedicated" or "LowPriority"; "" if Azure names none.
-        owner: Object id of the user of an instance; "" for other kinds.
+        owner: Object id of the user of an instance: the assigned one, else the one who made it; ""
+            for other kinds.
         arm_id: ARM id.
     """
 
@@ -240,7 +241,8 @@ def _compute(content: Mapping[str, Any]) -> Compute:
         nodes=details.get("currentNodeCount"),
         max_nodes=(details.get("scaleSettings") or {}).get("maxNodeCount"),
         priority=_text(details, "vmPriority"),
-        owner=_text(personal.get("assignedUser") or {}, "objectId"),
+        owner=_text(personal.get("assignedUser") or {}, "objectId")
+        or _text(details.get("createdBy") or {}, "userId"),
         arm_id=str(content["id"]),
     )
 

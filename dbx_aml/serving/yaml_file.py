@@ -14,10 +14,11 @@ from typing import Any
 
 from dbx_aml._common.errors import ArgumentError
 from dbx_aml._common.text import first_line
+from dbx_aml.serving.endpoints import MANAGED
 
 _LEGACY = ("ACI", "AKS")
 _MODEL = re.compile(r"azureml:(?P<name>[^:@/]+):(?P<version>[0-9]+)")
-_ENDPOINT_FIELDS = frozenset({"$schema", "auth_mode", "compute", "name", "tags"})
+_ENDPOINT_FIELDS = frozenset({"$schema", "auth_mode", "compute", "name"})
 _DEPLOYMENT_FIELDS = frozenset(
     {
         "$schema",
@@ -34,6 +35,8 @@ _DEPLOYMENT_FIELDS = frozenset(
         "type",
     }
 )
+# Fields that become arguments without a change, and their types.
+_VALUES = {"instance_type": str, "instance_count": int, "app_insights_enabled": bool}
 # Fields that this package sets by itself, and the reason.
 _OWN_FIELDS = {
     "code_configuration": "the scoring script is the package's own, see --no-code",
@@ -46,16 +49,18 @@ _REQUEST_SETTINGS = {
 }
 
 
-def read_deployment_file(file: Path, endpoint: str) -> dict[str, Any]:
+def read_deployment_file(file: Path, endpoint: str, compute: str | None = None) -> dict[str, Any]:
     """Return arguments of `deploy_model` from a file in Azure ML's YAML.
 
     Args:
         file: Endpoint or deployment, of managed or Kubernetes compute.
         endpoint: Name of the endpoint that is deployed to.
+        compute: Compute that the caller names, for no file of a deployment has it.
 
     Raises:
-        ArgumentError: The file is not readable, names another endpoint, has a field that is not
-            supported, or is a deploy config of the retired web services.
+        ArgumentError: The file is not readable, names another endpoint or kind of compute, has a
+            field or a value that is not supported, or is a deploy config of the retired web
+            services.
     """
     content = read_yaml(file)
     compute_type = str(content.get("computeType") or content.get("compute_type") or "").upper()
@@ -66,6 +71,7 @@ def read_deployment_file(file: Path, endpoint: str) -> dict[str, Any]:
             f"run 'dbx-aml endpoint deploy {endpoint} --model-uri models:/<name>/<version>'"
         )
     if "endpoint_name" in content or "model" in content:
+        _check_type(file, content.get("type"), compute or MANAGED)
         return _deployment_arguments(file, content, endpoint)
     _check_fields(file, content, _ENDPOINT_FIELDS)
     _check_name(file, content.get("name"), endpoint)
@@ -92,12 +98,14 @@ def _deployment_arguments(file: Path, content: Mapping[str, Any], endpoint: str)
             )
         arguments["model_uri"] = f"models:/{match['name']}/{match['version']}"
         arguments["registry"] = "aml"
-    for name in ("instance_type", "instance_count", "app_insights_enabled"):
-        if content.get(name) is not None:
-            arguments[name] = content[name]
+    for name, kind in _VALUES.items():
+        value = content.get(name)
+        if value is not None:
+            if type(value) is not kind:
+                raise _wrong_value(file, name, kind, value)
+            arguments[name] = value
     for name in ("environment_variables", "tags"):
-        texts = read_mapping(file, content, name)
-        arguments[name] = {str(key): str(value) for key, value in texts.items()}
+        arguments[name] = read_texts(file, content, name)
     if content.get("request_settings"):
         arguments["request_settings"] = _request_settings(file, content)
     if content.get("data_collector"):
@@ -110,8 +118,10 @@ def _request_settings(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in read_mapping(file, content, "request_settings").items():
         if name not in _REQUEST_SETTINGS:
             raise _unsupported(file, f"request_settings.{name}", _REQUEST_SETTINGS)
+        if type(value) is not int:
+            raise _wrong_value(file, f"request_settings.{name}", int, value)
         is_time = name.endswith("_ms")
-        settings[_REQUEST_SETTINGS[name]] = f"PT{int(value) / 1000:g}S" if is_time else int(value)
+        settings[_REQUEST_SETTINGS[name]] = f"PT{value / 1000:g}S" if is_time else value
     return settings
 
 
@@ -121,9 +131,13 @@ def _data_collector(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     for name in fields:
         if name not in names:
             raise _unsupported(file, f"data_collector.{name}", names)
-    rate = float(fields.get("sampling_rate", 1.0))
+    rate = fields.get("sampling_rate", 1.0)
+    if type(rate) not in (int, float):
+        raise _wrong_value(file, "data_collector.sampling_rate", float, rate)
     collections = {}
-    for name, collection in (fields.get("collections") or {}).items():
+    names_and_fields = read_mapping(file, fields, "collections")
+    for name in names_and_fields:
+        collection = read_mapping(file, names_and_fields, name)
         unknown_fields = set(collection) - {"enabled"}
         if unknown_fields:
             field = f"data_collector.collections.{name}.{min(unknown_fields)}"
@@ -162,6 +176,30 @@ def read_mapping(file: Path, content: Mapping[str, Any], name: str) -> Mapping[s
     return fields
 
 
+def read_texts(file: Path, content: Mapping[str, Any], name: str) -> dict[str, str]:
+    """Return the texts of a mapping in a YAML file, as the file writes them: `true` is "true".
+
+    Raises:
+        ArgumentError: The field is no mapping, or a value is missing or no single value.
+    """
+    texts = {}
+    for key, value in read_mapping(file, content, name).items():
+        if value is None or isinstance(value, list | Mapping):
+            raise _wrong_value(file, f"{name}.{key}", str, value)
+        texts[str(key)] = str(value).lower() if isinstance(value, bool) else str(value)
+    return texts
+
+
+def _check_type(file: Path, kind: object, compute: str) -> None:
+    """Refuse a type of deployment that does not fit the compute."""
+    fitting_kind = "managed" if compute == MANAGED else "kubernetes"
+    if kind not in (None, fitting_kind):
+        raise ArgumentError(
+            f"type in {file} must be {fitting_kind!r} on compute {compute!r}: got {kind!r}; pass "
+            "the name of the attached cluster with --compute, or another file"
+        )
+
+
 def _check_fields(file: Path, content: Mapping[str, Any], fields: frozenset[str]) -> None:
     for name in content:
         if name in _OWN_FIELDS:
@@ -177,6 +215,11 @@ def _check_name(file: Path, name: object, endpoint: str) -> None:
         raise ArgumentError(
             f"endpoint in {file} must be {endpoint!r}: got {name!r}; deploy to that endpoint"
         )
+
+
+def _wrong_value(file: Path, name: str, kind: type, value: object) -> ArgumentError:
+    noun = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}[kind]
+    return ArgumentError(f"{name} in {file} must be {noun}: got {value!r}; correct it")
 
 
 def _unsupported(file: Path, name: str, fields: Any) -> ArgumentError:

@@ -17,6 +17,7 @@ from dbx_aml._common.errors import (
     OperationTimeoutError,
     PermissionDeniedError,
     ServiceError,
+    ServiceUnavailableError,
     UntrustedHostError,
 )
 from dbx_aml._common.retry import RetryPolicy
@@ -192,6 +193,42 @@ def test_a_put_is_polled_as_often_as_the_service_asks_and_then_the_resource_is_r
     assert service.client(monkeypatch).put(URL, {}) == {"state": "Succeeded"}
     assert service.waits == [10.0, 60.0, 2.0]
     assert service.requests == [("PUT", URL), *[("GET", OPERATION)] * 3, ("GET", URL)]
+
+
+@pytest.mark.parametrize("headers", [STATUS, LOCATION])
+def test_a_wait_that_the_service_asks_for_is_bound_by_the_operations_deadline_alone(
+    monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
+    busy = (429, {"Retry-After": "300"}, None)
+    end = (200, {}, {"status": "Succeeded"})
+    service = Answers((202, headers, None), busy, busy, end, (200, {}, {"state": "Succeeded"}))
+    assert service.client(monkeypatch).patch(URL, {}) == {"state": "Succeeded"}
+    assert service.waits == [2.0, 300.0, 300.0]
+    with pytest.raises(OperationTimeoutError, match=r"within 100 s: .* it goes on in Azure"):
+        service = Answers((202, headers, None), busy, busy)
+        service.client(monkeypatch).patch(URL, {}, timeout_s=100)
+
+
+def test_an_outage_in_the_middle_of_an_operation_says_that_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Answers((201, STATUS, {}))
+
+    def sleep(_: float) -> None:
+        raise ServiceUnavailableError("host management.azure.com must answer")
+
+    monkeypatch.setattr(service, "sleep", sleep)
+    with pytest.raises(ServiceUnavailableError):
+        service.client(monkeypatch).put(URL, {}, show_command="dbx-aml endpoint show delay")
+    assert "goes on in Azure; look at it with 'dbx-aml endpoint show delay'" in caplog.text
+
+
+@pytest.mark.parametrize("body", ["<html>Sign in to the proxy</html>", "[]", '"text"'])
+def test_an_answer_that_is_no_json_object_is_named(
+    monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    with pytest.raises(ServiceError, match=r"must be a JSON object: got .*a proxy that answers"):
+        client_of(FakeService(200, body), monkeypatch).get(URL)
 
 
 def test_a_put_without_an_operation_returns_its_own_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from dbx_aml._common.errors import ServingError
+from dbx_aml._common.errors import ArgumentError, ServingError
 from dbx_aml.cli.main import main
 from tests.serving.conftest import (
     RegisterFunction,
@@ -81,6 +82,36 @@ def test_wrong_usage_ends_with_2_and_the_right_form(
     result = run(*arguments)
     assert result.exit_code == 2
     assert message in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), {"model_uri": "models:/delay/3", "registry": "aml"}),
+        # The model of the option may be in any registry.
+        (("--model-uri", "models:/main.ml.delay/1"), {"model_uri": "models:/main.ml.delay/1"}),
+    ],
+)
+def test_each_option_and_field_is_an_argument_and_one_that_is_not_given_is_none(
+    options: tuple[str, ...],
+    expected: dict[str, Any],
+    config_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[dict[str, Any]] = []
+
+    def stop(name: str, **arguments: Any) -> None:
+        calls.append(arguments)
+        raise ArgumentError("enough")
+
+    monkeypatch.setattr("dbx_aml.serving.deploy.deploy_model", stop)
+    file = config_folder / "deployment.yml"
+    file.write_text("model: azureml:delay:3\n")
+    run("deploy", "delay-ep", "--file", str(file), "--config", str(config_folder), *options)
+    (arguments,) = calls
+    for name in ("link", "report", "timeout_s", "environment_variables", "tags"):
+        del arguments[name]
+    assert arguments == expected
 
 
 def test_an_endpoint_that_does_not_exist_is_one_line(

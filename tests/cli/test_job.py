@@ -101,6 +101,7 @@ def test_a_job_of_a_file_is_submitted_without_waiting_and_canceled(
         (["submit", "train.py"], "compute must be given: got none; pass --compute"),
         (["submit", "train.py", "--compute", "c", "-p", "alpha"], "parameter must be NAME=VALUE"),
         (["submit", "gone.py", "--compute", "c"], "script must exist: got 'gone.py'"),
+        (["submit", "a.py", "--file", __file__], "script must be left out with --file"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_2(arguments: list[str], message: str) -> None:

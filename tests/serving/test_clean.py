@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,15 @@ import mlflow
 import pytest
 from click.testing import CliRunner, Result
 
-from dbx_aml import Job, Link, deploy_model, submit_job
-from dbx_aml._common.errors import ArgumentError, ServingError
+from dbx_aml import Endpoint, Job, Link, deploy_model, submit_job
+from dbx_aml._common.creation_mark import CREATED_BY_TAG
+from dbx_aml._common.errors import ArgumentError, OperationError, ServingError
 from dbx_aml.cli.main import main
+from dbx_aml.models.copy import copy_model_version
+from dbx_aml.scoring import delta_write
+from dbx_aml.scoring.delta_write import CHECKPOINT_PROPERTY
+from dbx_aml.scoring.table_identity import TableIdentity
+from dbx_aml.serving import marked_resources
 from dbx_aml.serving.clean import delete_resources, find_marked_resources, parse_age
 from tests.serving.conftest import RegisterFunction, link_config
 from tests.support.azureml import AzureMl
@@ -37,7 +44,6 @@ def made(register: RegisterFunction, link: Link, azureml_client: Any) -> Link:
     return link
 
 
-@pytest.mark.slow
 def test_a_running_job_is_canceled_and_deleted_and_that_of_others_stays(
     resolved_job_environment: None,
     azureml_client: Any,
@@ -53,6 +59,8 @@ def test_a_running_job_is_canceled_and_deleted_and_that_of_others_stays(
     job.resources.put("/jobs/theirs", {"properties": theirs})
     (found,) = find_marked_resources(link=link, only=["jobs"]).resources
     assert (found.kind, found.name, found.detail) == ("job", "ours", "Preparing")
+    # The run of the job has the tags of the job, and is deleted with the job alone.
+    assert find_marked_resources(link=link, only=["runs"]).resources == ()
     (result,) = delete_resources([found])
     assert (result.state, result.error) == ("deleted", "")
     assert [item.name for item in Job.load_all(link=link)] == ["theirs"]
@@ -105,22 +113,54 @@ def plan_name(resources: Any, kind: str) -> str:
     return str(name)
 
 
-def test_an_endpoint_with_a_deployment_of_others_keeps_it(made: Link) -> None:
-    with pytest.raises(ServingError):
-        deploy_model(
-            "delay-ep", "models:/delay/2", deployment="theirs", instance_count=11, link=made
-        )
-    client = resources_of(made).client
-    url = resources_of(made).url("/onlineEndpoints/delay-ep/deployments/theirs")
-    content = client.get(url)
-    client.delete(url)
+def test_the_run_with_the_files_of_a_copied_version_stays_as_long_as_the_version(
+    mlflow_store: str, tmp_path: Path
+) -> None:
+    source = f"sqlite:///{tmp_path / 'other.db'}"
+    client = mlflow.MlflowClient(source, source)
+    client.create_registered_model("delay")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "MLmodel").write_text("flavors: {}\n")
+    client.create_model_version("delay", str(tmp_path / "model"))
+    copy_model_version("models:/delay/1", source_registry=source, destination_registry=mlflow_store)
+    link = Link(mode="databricks", databricks_tracking_uri=mlflow_store)
+    runs = find_marked_resources(link=link, only=["runs"]).resources
+    assert [item.kind for item in runs] == ["run", "experiment"]
+    assert [item.state for item in delete_resources(runs)] == ["skipped", "skipped"]
+    everything = find_marked_resources(link=link).resources
+    assert {item.state for item in delete_resources(everything)} == {"deleted"}
+
+
+def deploy_of_others(link: Link) -> None:
+    """Make a deployment without the mark at the endpoint of the toolkit."""
+    client, url = resources_of(link).client, resources_of(link).url
+    content = client.get(url("/onlineEndpoints/delay-ep/deployments/blue"))
     content["tags"] = {}
-    with pytest.raises(Exception, match="OutOfQuota"):
-        client.put(url, content)
+    with pytest.raises(OperationError, match="OutOfQuota"):
+        client.put(url("/onlineEndpoints/delay-ep/deployments/theirs"), content)
+
+
+def test_an_endpoint_with_a_deployment_of_others_keeps_it(made: Link) -> None:
+    deploy_of_others(made)
     plan = find_marked_resources(link=made, only=["endpoints"])
     assert kinds_and_names(plan.resources) == {("deployment", "delay-ep/blue")}
-    assert [item.state for item in delete_resources(plan.resources)] == ["deleted"]
-    assert [item["name"] for item in resources_of(made).list("/onlineEndpoints")] == ["delay-ep"]
+    Endpoint.load("delay-ep", link=made).set_traffic({"blue": 60, "theirs": 40})
+    # Traffic has moved to it since the list.
+    assert [item.state for item in delete_resources(plan.resources)] == ["skipped"]
+    plan = find_marked_resources(link=made, only=["endpoints"])
+    assert (plan.resources, plan.used_resources[0].usage) == ((), "takes 60 % of the traffic")
+    assert [item.state for item in delete_resources(plan.used_resources)] == ["deleted"]
+    left = Endpoint.load("delay-ep", link=made)
+    assert ([item.name for item in left.deployments], left.traffic) == (["theirs"], {"theirs": 100})
+
+
+def test_an_endpoint_that_others_deploy_to_after_the_list_stays(made: Link) -> None:
+    plan = find_marked_resources(link=made, only=["endpoints"])
+    assert kinds_and_names(plan.resources) == {("endpoint", "delay-ep")}
+    deploy_of_others(made)
+    assert [item.state for item in delete_resources(plan.resources)] == ["skipped"]
+    deployments = Endpoint.load("delay-ep", link=made).deployments
+    assert [item.name for item in deployments] == ["blue", "theirs"]
 
 
 def resources_of(link: Link) -> Any:
@@ -135,6 +175,19 @@ def test_a_version_that_gets_an_alias_after_the_list_stays(made: Link, azureml_c
     states = {item.resource.name: item.state for item in delete_resources(plan.resources)}
     assert states["delay:1"] == "skipped"
     assert azureml_client.get_model_version("delay", "1").version == "1"
+
+
+def test_a_version_behind_an_endpoint_with_traffic_is_in_use(made: Link) -> None:
+    Endpoint.load("delay-ep", link=made).set_traffic({"blue": 100})
+    plan = find_marked_resources(link=made, only=["models", "endpoints"])
+    assert {resource.name: resource.usage for resource in plan.used_resources} == {
+        "delay-ep": "takes traffic",
+        "delay:1": "is served by delay-ep/blue",
+        "delay:2": "has the alias champion",
+    }
+    delete_resources(plan.resources)
+    plan = find_marked_resources(link=made, only=["models", "endpoints"], include_used=True)
+    assert {item.state for item in delete_resources(plan.resources)} == {"deleted"}
 
 
 def test_a_failure_does_not_stop_the_rest_and_the_next_call_ends_it(
@@ -172,11 +225,38 @@ def test_groups_and_age_limit_what_is_deleted(made: Link) -> None:
         find_marked_resources(link=made, only=["tables"])
 
 
+def test_a_table_goes_after_its_ledger_and_another_one_of_its_name_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    properties = {CREATED_BY_TAG: "dbx-aml 1", CHECKPOINT_PROPERTY: "/checkpoint"}
+    listed = TableIdentity(
+        name="ml.scored", id="1", location="/scored", kind="delta", properties=properties
+    )
+    identities = [replace(listed, id="2"), replace(listed, properties={}), listed]
+    removed: list[str] = []
+
+    def drop(spark: Any, item: Any) -> bool:
+        removed.append(getattr(item, "name", item))
+        return True
+
+    monkeypatch.setattr(delta_write, "drop_table", drop)
+    monkeypatch.setattr(delta_write, "remove_folder", drop)
+    monkeypatch.setattr(marked_resources, "identify_table", lambda spark, table: identities.pop(0))
+    spark: Any = None
+    for _ in range(2):
+        assert marked_resources._drop_table(spark, "ml.scored", listed) == "skipped"
+    assert removed == []
+    assert marked_resources._drop_table(spark, "ml.scored", listed) == "deleted"
+    assert removed == ["/checkpoint", "ml.scored_batches", "ml.scored"]
+
+
 @pytest.mark.parametrize(("text", "hours"), [("12h", 12), ("2d", 48), ("1w", 168)])
 def test_an_age_is_a_number_of_hours_days_or_weeks(text: str, hours: int) -> None:
     assert parse_age(text) == timedelta(hours=hours)
     with pytest.raises(ArgumentError, match="use for example '30d'"):
         parse_age(text[:-1])
+    with pytest.raises(ArgumentError, match="use for example '30d'"):
+        parse_age(f"99999999{text}")
 
 
 def test_calls_that_die_after_each_resource_delete_all_together(

@@ -2,10 +2,12 @@
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,8 +20,11 @@ from dbx_aml._common.errors import (
     PermissionDeniedError,
     ServiceError,
     ServingError,
+    UnsolvableRequirementsError,
     UntrustedHostError,
 )
+from dbx_aml.serving import deploy as deploy_module
+from dbx_aml.serving.aml_resources import AmlResources
 from dbx_aml.serving.deploy import split_traffic
 from tests.models.conftest import linked, register_in
 from tests.serving.conftest import EXAMPLE, RegisterFunction, move_identity_to, times
@@ -157,6 +162,38 @@ def test_a_call_that_is_killed_while_azure_deploys_goes_on_at_the_next_call(
     assert len(puts) == 1
 
 
+def test_what_an_earlier_call_has_started_ends_before_this_call_changes_it(
+    register: RegisterFunction, link: Link
+) -> None:
+    resources = AmlResources.of_link(link)
+    url = resources.url("/onlineEndpoints/delay-ep")
+    blue_url = resources.url("/onlineEndpoints/delay-ep/deployments/blue")
+    properties = {"authMode": "Key", "traffic": {}}
+    resources.client._start("PUT", url, {"location": "westeurope", "properties": properties})
+
+    def deploy(report: Callable[[str], None] = lambda step: None) -> None:
+        deploy_model("delay-ep", "models:/delay/1", instance_count=11, link=link, report=report)
+
+    register()
+    steps: list[str] = []
+    with pytest.raises(ServingError, match="OutOfQuota"):
+        deploy(steps.append)
+    assert "Waiting for the endpoint delay-ep" in steps
+    content = resources.client.get(blue_url)
+    resources.client._start("DELETE", blue_url)
+    with pytest.raises(ServingError, match="OutOfQuota"):
+        deploy()
+    resources.client.delete(blue_url)
+    resources.client._start("PUT", blue_url, content)
+
+    def let_it_take_traffic(step: str) -> None:
+        if step == "Waiting for the deployment blue":
+            Endpoint.load("delay-ep", link=link).set_traffic({"blue": 100})
+
+    with pytest.raises(ServingError, match="must not change: got 'blue' with 100 %"):
+        deploy(let_it_take_traffic)
+
+
 @pytest.mark.parametrize("name", ["ab", "1delay", "de--lay", "d" * 33, "delay_ep", "delay-"])
 def test_a_name_that_azure_refuses_is_refused_before_any_request(name: str) -> None:
     with pytest.raises(ArgumentError, match="name of the endpoint must be 3 to 32"):
@@ -268,9 +305,11 @@ def test_a_throttled_request_is_sent_again(
         deploy_model("delay-ep", uri, instance_count=11, link=link)
 
 
-def test_a_version_in_databricks_is_copied_first_and_the_deployment_names_its_source(
+@pytest.fixture
+def delay_in_databricks(
     resolved_requirements: list[str], linked: Link, mlflow_store: str, tmp_path: Path
 ) -> None:
+    """A version of "main.ml.delay" in Unity Catalog."""
     import mlflow.pyfunc
 
     folder = tmp_path / "model"
@@ -281,6 +320,30 @@ def test_a_version_in_databricks_is_copied_first_and_the_deployment_names_its_so
         pip_requirements=resolved_requirements,
     )
     register_in(mlflow.MlflowClient(mlflow_store, "databricks-uc"), "main.ml.delay", folder)
+
+
+def test_a_version_in_databricks_is_copied_after_everything_is_checked(
+    delay_in_databricks: None, linked: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = "models:/main.ml.delay@champion"
+    with pytest.raises(ServingError, match="which is no compute"):
+        deploy_model("delay-ep", uri, compute="gone", link=linked)
+    with pytest.raises(ServingError, match="must have azureml-inference-server-http"):
+        deploy_model("delay-ep", uri, no_code=True, link=linked)
+
+    def refuse(folder: Path) -> None:
+        raise UnsolvableRequirementsError("model requirements must go together")
+
+    monkeypatch.setattr(deploy_module, "resolve_environment", refuse)
+    with pytest.raises(UnsolvableRequirementsError):
+        deploy_model("delay-ep", uri, link=linked)
+    aml_registry = mlflow.MlflowClient(linked.aml_tracking_uri, linked.aml_tracking_uri)
+    assert aml_registry.search_registered_models() == []
+
+
+def test_a_version_in_databricks_is_copied_first_and_the_deployment_names_its_source(
+    delay_in_databricks: None, linked: Link
+) -> None:
     with pytest.raises(ServingError, match="OutOfQuota"):
         deploy_model("delay-ep", "models:/main.ml.delay@champion", instance_count=11, link=linked)
     deployment = Endpoint.load("delay-ep", link=linked).get_deployment()

@@ -3,9 +3,12 @@
 from typing import Any
 
 import pytest
+from azure.core.credentials import AccessToken
+from requests import Response
 
 from dbx_aml import AmlWorkspace, Endpoint, Link
 from dbx_aml._common.errors import ArgumentError, ServingError, UntrustedHostError
+from dbx_aml.serving import endpoints as endpoints_module
 from dbx_aml.serving.aml_resources import AmlResources
 from dbx_aml.serving.endpoints import Deployment
 
@@ -92,3 +95,41 @@ def test_the_key_goes_to_an_inference_host_of_the_cloud_alone(uri: str) -> None:
     # A request for the key would fail without a credential.
     with pytest.raises(UntrustedHostError, match="inference hosts"):
         endpoint_with({"blue": 100}, scoring_uri=uri).score([[1]])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "scope"),
+    [
+        ("api.azureml.ms", "https://ml.azure.com/.default"),
+        ("api.ml.azure.cn", "https://ml.azure.cn/.default"),
+        ("api.ml.azure.us", "https://ml.azure.us/.default"),
+    ],
+)
+def test_a_token_of_entra_is_for_azure_ml_of_the_cloud(
+    monkeypatch: pytest.MonkeyPatch, suffix: str, scope: str
+) -> None:
+    sent: list[str] = []
+
+    class FakeCredential:
+        def get_token(self, *scopes: str) -> AccessToken:
+            return AccessToken(f"token for {scopes[0]}", 0)
+
+    def send(method: str, url: str, policy: Any, headers: dict[str, str], data: bytes) -> Response:
+        sent.append(headers["Authorization"])
+        response = Response()
+        response.status_code, response._content = 200, b"[1.5]"
+        return response
+
+    monkeypatch.setattr(AmlResources, "credential", FakeCredential())
+    monkeypatch.setattr(endpoints_module, "send", send)
+    workspace = AmlWorkspace.from_tracking_uri(
+        f"azureml://region1.{suffix}/mlflow/v1.0{WORKSPACE.arm_id}"
+    )
+    endpoint = endpoint_with(
+        {"blue": 100},
+        auth_mode="aad_token",
+        scoring_uri=f"https://delay.region1.{workspace.hosts.inference}/score",
+        resources=AmlResources(Link(aml_workspace=workspace)),
+    )
+    assert endpoint.score([[1]]) == [1.5]
+    assert sent == [f"Bearer token for {scope}"]

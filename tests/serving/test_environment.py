@@ -10,14 +10,21 @@ import yaml
 
 from dbx_aml._common import uv
 from dbx_aml._common.errors import (
+    ArgumentError,
     ModelNotFoundError,
     PackagesError,
     ProgramError,
     ServingError,
     UnsolvableRequirementsError,
 )
+from dbx_aml.link.link import Link
 from dbx_aml.local.pinned_environment import PinnedEnvironment
-from dbx_aml.serving.environment import read_python_version, resolve_environment
+from dbx_aml.serving.aml_resources import AmlResources
+from dbx_aml.serving.environment import (
+    read_python_version,
+    register_environment,
+    resolve_environment,
+)
 
 
 @pytest.fixture
@@ -98,6 +105,16 @@ def test_the_conda_file_has_python_and_every_pin_and_the_hash_changes_with_both(
     }
     assert len(hashes) == 3
     assert PinnedEnvironment(python="3.12", requirements=lines).hash == environment.hash
+
+
+def test_a_login_in_the_url_of_an_index_is_not_registered() -> None:
+    line = "--extra-index-url https://ana:pat0123456789@pkgs.contoso.com/simple"
+    environment = PinnedEnvironment(python="3.12", requirements=(line, "six==1.17.0"))
+    # A request would fail without a workspace.
+    with pytest.raises(ArgumentError, match="requirements must have no login") as caught:
+        register_environment(AmlResources(Link()), "dbx-aml-serving", environment)
+    assert "pkgs.contoso.com" in str(caught.value)
+    assert "pat0123456789" not in str(caught.value)
 
 
 def test_requirements_that_contradict_the_scoring_server_are_refused_with_the_reason(

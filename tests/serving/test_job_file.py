@@ -19,7 +19,7 @@ display_name: ridge
 inputs:
   alpha: 0.5
   fast: true
-environment_variables: {LEVEL: 2}
+environment_variables: {LEVEL: 2, IS_NEW: true}
 limits: {timeout: 7200}
 tags: {team: flights}
 resources: {instance_count: 1}
@@ -45,7 +45,7 @@ def test_the_fields_of_a_job_become_arguments(file: Path) -> None:
         "experiment": "iris",
         "display_name": "ridge",
         "parameters": {"alpha": "0.5", "fast": "true"},
-        "environment_variables": {"LEVEL": "2"},
+        "environment_variables": {"LEVEL": "2", "IS_NEW": "true"},
         "timeout_s": 7200.0,
         "tags": {"team": "flights"},
     }
@@ -61,6 +61,8 @@ def test_the_fields_of_a_job_become_arguments(file: Path) -> None:
         ("_count: 1}", "_count: 2}", r"instance_count in .* must be 1.* got 2"),
         ("instance_count: 1", "shm_size: 2g", r"field 'resources.shm_size' of"),
         ("{timeout: 7200}", "{max_nodes: 2}", r"field 'limits.max_nodes' of"),
+        ("timeout: 7200", "timeout: 2h", r"timeout in .* a number of seconds, 1 or more: got '2h'"),
+        ("LEVEL: 2", "LEVEL: ", r"environment_variables.LEVEL in .* must be a text: got None"),
         ("code: src", "code: gone", r"code in .* must be a local folder: got 'gone'"),
         ("fast: true", "fast: [1]", r"input 'fast' in .* must be a text or a number"),
         ("command: python", "tags: python", r"command in .* must be given: got none"),

@@ -14,7 +14,14 @@ from dbx_aml.serving.job_snapshot import read_snapshot
 def folder(tmp_path: Path) -> Path:
     """A folder with a script and data."""
     root = tmp_path / "project"
-    for name in ("train.py", "data/a.csv", "data/deep/b.csv", ".git/config", "__pycache__/t.pyc"):
+    for name in (
+        "train.py",
+        "data/a.csv",
+        "data/deep/b.csv",
+        ".git/config",
+        "__pycache__/t.pyc",
+        ".dbx_aml/a.whl",
+    ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
     return root
@@ -45,6 +52,20 @@ def test_a_link_inside_of_the_folder_is_its_file_and_one_that_leaves_it_is_refus
         with pytest.raises(ArgumentError, match=f"link must stay inside .*'data/{name}'"):
             read_snapshot(folder)
         link.unlink()
+
+
+@pytest.mark.parametrize("kind", ["a link to nothing", "neither"])
+def test_a_link_to_nothing_and_a_pipe_are_named(folder: Path, kind: str) -> None:
+    # An editor's lock of a file is such a link.
+    path = folder / ".#train.py"
+    path.symlink_to("ana@laptop.123") if kind == "a link to nothing" else os.mkfifo(path)
+    with pytest.raises(ArgumentError, match=f"got '.#train.py', which is {kind}; remove it"):
+        read_snapshot(folder)
+    (folder / ".amlignore").write_text(".#*\n")
+    assert sorted(read_snapshot(folder)) == [
+        ".amlignore",
+        *("data/a.csv", "data/deep/b.csv", "train.py"),
+    ]
 
 
 def test_an_empty_folder_and_one_that_is_too_large_are_refused(

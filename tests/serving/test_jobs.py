@@ -164,6 +164,27 @@ def test_the_log_comes_once_in_order_and_whole_while_it_grows(
     assert len(reads) > len(parts)
 
 
+def test_a_value_that_begins_with_a_dash_is_the_value_of_its_option(
+    submit: Submit, azureml: AzureMl
+) -> None:
+    azureml.job_fault("quota")
+    job = submit("# --shift and --alpha\n", parameters={"shift": -1e-5, "alpha": 0.5})
+    options = '--shift="${{inputs.shift}}" --alpha "${{inputs.alpha}}"'
+    assert job.command.endswith(f"&& python train.py {options}")
+    assert job.parameters == {"shift": "-1e-05", "alpha": "0.5"}
+
+
+def test_the_end_of_a_line_that_comes_in_two_parts_is_one_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts = [b"abc\r", b"\n10 %\r20", b" %\r"]
+    monkeypatch.setattr(jobs_module, "_read_blob", lambda url, start, cloud: parts.pop(0))
+    reader = jobs_module._LogReader("AzureCloud")
+    log_files = {"user_logs/std_log.txt": "https://blob"}
+    texts = [reader.read_new(log_files, is_end=is_end) for is_end in (False, False, True)]
+    assert texts == ["", "abc\n10 %\n", "20 %\n"]
+
+
 @pytest.mark.slow
 def test_cancel_ends_the_process_of_the_job(submit: Submit, tmp_path: Path) -> None:
     file = tmp_path / "process"
@@ -191,9 +212,12 @@ def test_a_job_that_is_deleted_while_its_log_is_followed_is_an_error(
         job.follow(print)
 
 
-def test_a_job_that_is_prepared_is_canceled(submit: Submit, azureml: AzureMl) -> None:
-    azureml.job_fault("endless-preparing")
+@pytest.mark.parametrize("fault", ["endless-preparing", "paused"])
+def test_a_job_that_has_not_ended_is_canceled(submit: Submit, azureml: AzureMl, fault: str) -> None:
+    azureml.job_fault(fault)
     job = submit()
+    if fault == "paused":
+        assert job.wait().state == "Paused"
     assert job.cancel().state == "Canceled"
     assert job.log() == ""
 
@@ -319,6 +343,7 @@ def test_what_cannot_run_is_refused_before_anything_is_uploaded(
     [
         ("dependencies: [python=3.10, pip: [mlflow, azureml-mlflow]]", "Python 3.10"),
         ("dependencies: [python=3.12, pip: [mlflow-skinny==3.1]]", "no azureml-mlflow"),
+        ("dependencies: [python=3.12, pip: ]", "no azureml-mlflow"),
         ("dependencies: [python=3.12, pip: [azureml_mlflow>=1.60, mlflow]]", ""),
     ],
 )

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from dbx_aml._common.errors import ArgumentError
-from dbx_aml.serving.scoring_request import parse_rows, request_body
+from dbx_aml.serving.scoring_request import first_row, parse_rows, request_body
 
 
 def test_a_frame_keeps_every_digit_and_its_times_texts_lists_and_missing_values() -> None:
@@ -61,6 +61,15 @@ def test_the_content_of_input_data_is_passed_on_and_a_missing_index_is_added(
 def test_a_whole_request_is_passed_on() -> None:
     request = {"input_data": [[1]], "params": {"top": 3}}
     assert json.loads(request_body(request)) == request
+
+
+def test_the_first_row_of_a_whole_request_keeps_its_parameters() -> None:
+    request = {"input_data": {"columns": ["x"], "data": [[1], [2]]}, "params": {"top": 3}}
+    assert first_row(request) == {
+        "input_data": {"columns": ["x"], "index": [0], "data": [[1]]},
+        "params": {"top": 3},
+    }
+    assert first_row({"input_data": [[1], [2]]}) == {"input_data": [[1]]}
 
 
 def test_a_value_that_json_cannot_hold_is_refused() -> None:

@@ -93,6 +93,12 @@ def test_a_field_that_is_not_supported_is_refused_by_its_name(
         (("azureml:delay-model:3", "azureml:delay-model@latest"), "'azureml:<name>:<version>'"),
         (("endpoint_name: delay", "endpoint_name: other"), "must be 'delay': got 'other'"),
         (("{LEVEL: 3}", "[LEVEL]"), "environment_variables .*must be a mapping"),
+        (("{LEVEL: 3}", "{LEVEL: }"), r"environment_variables\.LEVEL .*must be a text: got None"),
+        (("90500", "90s"), r"request_settings\.request_timeout_ms in .*whole number: got '90s'"),
+        (("{enabled: 'True'}", "on"), "model_inputs in .* must be a mapping: got True"),
+        (("sampling_rate: 0.5", "sampling_rate: high"), "sampling_rate in .* must be a number"),
+        (("instance_count: 2", "instance_count: '2'"), "instance_count in .*number: got '2'"),
+        (("name: green", "type: kubernetes"), "'managed' on compute 'managed': got 'kubernetes'"),
     ],
 )
 def test_a_wrong_value_is_named_with_the_file(
@@ -100,6 +106,17 @@ def test_a_wrong_value_is_named_with_the_file(
 ) -> None:
     with pytest.raises(ArgumentError, match=problem):
         read(tmp_path, DEPLOYMENT.replace(*change))
+
+
+def test_a_deployment_on_kubernetes_needs_the_compute_that_the_caller_names(tmp_path: Path) -> None:
+    (tmp_path / "file.yml").write_text("type: kubernetes\nmodel: azureml:delay:3\n")
+    arguments = read_deployment_file(tmp_path / "file.yml", "delay", "k8s")
+    assert arguments["model_uri"] == "models:/delay/3"
+
+
+def test_tags_of_an_endpoint_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"field 'tags' of .*remove it"):
+        read(tmp_path, "name: delay\ntags: {team: flights}\n")
 
 
 @pytest.mark.parametrize("kind", ["ACI", "aks"])

@@ -115,8 +115,11 @@ class Endpoints:
         return authorization in [f"Bearer {key}" for key in keys]
 
     def _endpoint(self, request: Request, path: str, name: str, call: str) -> Response:
+        if request.method != "GET" and not call:
+            self._resources.check_idle(path)
         if request.method == "PUT":
             return self._put_endpoint(request, path, name)
+        self._resources.advance(path)
         endpoint = self._resources.get(path)
         if call and request.method == "POST":
             keys = self._keys[str(endpoint["id"]).lower()]
@@ -138,6 +141,7 @@ class Endpoints:
                     self._served.pop(key).stop()
                 self._resources.remove(path)
 
+            endpoint["properties"]["provisioningState"] = "Deleting"
             return self._resources.start(request, path, remove)
         return Response(status=405)
 
@@ -231,6 +235,8 @@ class Endpoints:
         if request.method == "GET":
             self._resources.advance(path)
         elif not is_log:
+            # One operation at a time, also on the endpoint.
+            self._resources.check_idle(parent)
             self._resources.check_idle(path)
         if request.method == "PUT":
             return self._put_deployment(request, endpoint, path)
@@ -262,6 +268,7 @@ class Endpoints:
                 if path.lower() in self._served:
                     self._served.pop(path.lower()).stop()
 
+            deployment["properties"]["provisioningState"] = "Deleting"
             return self._resources.start(request, path, remove)
         return Response(status=405)
 

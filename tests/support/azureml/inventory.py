@@ -180,7 +180,9 @@ def _computes() -> dict[str, dict[str, Any]]:
             "properties": {
                 "vmSize": "STANDARD_DS3_V2",
                 "state": "Running",
-                "personalComputeInstanceSettings": {"assignedUser": {"objectId": _OTHER_USER}},
+                # Only an instance that was made for another user has an assigned one.
+                "personalComputeInstanceSettings": None,
+                "createdBy": {"userId": _OTHER_USER, "userName": "Ben"},
             },
         },
         "k8s": {

@@ -31,7 +31,7 @@ from tests.support.child_process import clean_environment, start_child
 from tests.support.http.messages import Request, Response, json_response, match_path
 
 # What a test can let happen to the jobs that start from now on.
-JOB_FAULTS = ("image-build", "quota", "preempted", "not-responding", "endless-preparing")
+JOB_FAULTS = ("image-build", "quota", "preempted", "not-responding", "endless-preparing", "paused")
 _END_STATES = ("Completed", "Failed", "Canceled", "NotResponding")
 _RUN_STATUS = {"Completed": "FINISHED", "Canceled": "KILLED"}
 _LOG = "user_logs/std_log.txt"
@@ -163,7 +163,9 @@ class Jobs:
         resource = self._resources.set(path, "jobs", {"properties": properties})
         job = _Job(name, resource, self._folder / name, self.fault)
         job.experiment_id = self._tracking.start_job_run(
-            name, str(properties.get("experimentName") or "Default"), properties["displayName"]
+            name,
+            str(properties.get("experimentName") or "Default"),
+            {**properties["tags"], "mlflow.runName": properties["displayName"]},
         )
         self._jobs[name] = job
         answer = json_response(json.loads(json.dumps(resource)), 201)
@@ -227,6 +229,9 @@ class Jobs:
         if job.fault == "quota":
             message = "The specified subscription has a total vCPU quota of 0 for this VM family."
             return _failed(job, "QuotaExceeded", message)
+        if job.fault == "paused":
+            self._enter(job, "Paused")
+            job.is_canceled.wait()
         if job.is_canceled.is_set():
             return "Canceled"
         self._enter(job, "Running")

@@ -93,12 +93,12 @@ class Tracking:
         got = self._get("experiments/get", f"experiment_id={info['experiment_id']}")
         return bool(got.get("experiment", {}).get("name") == experiment)
 
-    def start_job_run(self, job: str, experiment: str, display_name: str) -> str:
-        """Make the run of a job; return the GUID of its experiment."""
+    def start_job_run(self, job: str, experiment: str, job_tags: dict[str, str]) -> str:
+        """Make the run of a job, with the job's tags; return the GUID of its experiment."""
         query = urlencode({"experiment_name": experiment})
         found = self._get("experiments/get-by-name", query).get("experiment")
         number = str((found or self._post("experiments/create", name=experiment))["experiment_id"])
-        tags = [{"key": _ROOT_TAG, "value": job}, {"key": "mlflow.runName", "value": display_name}]
+        tags = [{"key": key, "value": value} for key, value in {**job_tags, _ROOT_TAG: job}.items()]
         run = self._post(
             "runs/create", experiment_id=number, start_time=int(time.time() * 1000), tags=tags
         )
