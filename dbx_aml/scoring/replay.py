@@ -287,6 +287,13 @@ def _find_entry(
             f"batch must be of write_mode {', '.join(_WRITE_MODES)}: got {name!r} of "
             f"{entry.facts.write_mode!r}, whose batches hold changes of rows"
         )
+    if entry.facts.write_mode == "incremental":
+        # The micro-batch before it may be older than the batches that the ledger reads.
+        query_id, _, number = entry.facts.batch_id.rpartition("/")
+        before = f"batch < {entry.facts.batch}"
+        if int(number):
+            before = f"batch_id = {sql_literal(f'{query_id}/{int(number) - 1}')}"
+        entries = ledger.read(before)
     return entry, [other for other in entries if other.facts.batch < entry.facts.batch]
 
 
