@@ -67,13 +67,15 @@ def monitor(as_json: bool, thresholds: tuple[str, ...], **arguments: Any) -> Non
     if its rows changed. The numbers are in the tables <output>_profile_metrics and
     <output>_drift_metrics. With --collected-folder OUTPUT_TABLE only gives their names.
     """
-    limits = dict(_parse_threshold(text) for text in thresholds)
+    limits = dict(_parse_threshold(text) for text in thresholds if text)
     # Imported here, so that the other commands start quickly.
     from dbx_aml.monitoring.monitor_table import monitor_table
 
     with show_progress("Starting") as progress:
         # A job passes an empty text for an option that it leaves to its default.
-        values: dict[str, Any] = {name: value or None for name, value in arguments.items()}
+        values: dict[str, Any] = {
+            name: None if value == "" else value for name, value in arguments.items()
+        }
         result = monitor_table(thresholds=limits, progress=progress, **values)
     if as_json:
         print_json(result.to_dict())
