@@ -57,7 +57,6 @@ def log_monitoring_run(
         Id of the run; None if it could not be logged.
     """
     from mlflow.entities import Metric
-    from mlflow.exceptions import MlflowException
 
     numbers = [*_drift_numbers(drift_rows), *_profile_numbers(profile_rows)]
     metrics = [
@@ -72,7 +71,7 @@ def log_monitoring_run(
         if page is not None:
             client.log_artifact(run_id, str(page))
         client.set_terminated(run_id)
-    except MlflowException as err:
+    except Exception as err:  # noqa: BLE001 - the artifact repositories of MLflow raise anything
         log.warning("the run of monitoring was not logged: %s", one_line(err, 200))
         return None
     return run_id

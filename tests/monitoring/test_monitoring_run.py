@@ -71,6 +71,16 @@ def test_a_missing_run_of_the_model_costs_a_warning(mlflow_store, caplog):
     assert "the run of monitoring was not logged" in caplog.text
 
 
+def test_a_page_that_cannot_be_stored_costs_a_warning(model_run_id, tmp_path, monkeypatch, caplog):
+    def refuse(self, run_id, path):
+        raise PermissionError("no space for artifacts")
+
+    monkeypatch.setattr(MlflowClient, "log_artifact", refuse)
+    row = drift_row(START, 0.1)
+    assert log_monitoring_run(model_run_id, "scored", [row], [], tmp_path / "drift.html") is None
+    assert "not logged: no space for artifacts" in caplog.text
+
+
 def test_the_training_dataset_of_a_run_is_the_baseline(model_run_id):
     add_dataset(model_run_id, "local", {"uri": "rows.csv"}, "training")
     add_dataset(model_run_id, "delta_table", {"path": "/data/eval"})
