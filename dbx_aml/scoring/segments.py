@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -135,11 +136,15 @@ def read_segment_uris(
         return _fill_template(column, source, rows), True
     if source.endswith(".json"):
         try:
-            content = parse_json(Path(source).read_text(encoding="utf-8"))
+            text = Path(source).read_text(encoding="utf-8")
+            content = parse_json(text)
         except (OSError, ValueError) as err:
             raise ArgumentError(
                 f"segment_models must be readable: got {source!r}; {err}; {_EXAMPLES}"
             ) from err
+        if isinstance(content, Mapping):
+            # Of two equal names a dictionary has the second.
+            _check_once([name for name, _ in json.loads(text, object_pairs_hook=list)], source)
         return _check_uris(content, source), False
     try:
         table = Table(source).read(spark)
@@ -150,13 +155,18 @@ def read_segment_uris(
             "segment_models must be a table with the columns segment and model_uri: got "
             f"{source!r}; {spark_error_line(err)}; {_EXAMPLES}"
         ) from err
+    _check_once([segment for segment, _ in pairs], source)
     uris = {segment: uri for segment, uri in pairs}
-    if len(uris) < len(pairs):
+    return _check_uris(uris, source), False
+
+
+def _check_once(segments: Sequence[str], source: str) -> None:
+    count = len(set(segments))
+    if count < len(segments):
         raise ArgumentError(
-            f"segment_models must name each segment once: got {len(pairs)} rows of {len(uris)} "
+            f"segment_models must name each segment once: got {len(segments)} entries of {count} "
             f"segments in {source!r}"
         )
-    return _check_uris(uris, source), False
 
 
 def _check_uris(content: object, source: str) -> dict[str, str]:

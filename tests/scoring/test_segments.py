@@ -127,6 +127,13 @@ def factors(tmp_path):
     return save
 
 
+def test_a_file_that_names_a_segment_twice_is_refused(tmp_path):
+    file = tmp_path / "models.json"
+    file.write_text('{"n": "models:/a/1", "s": "models:/b/1", "n": "models:/b/2"}')
+    with pytest.raises(ArgumentError, match="once: got 3 entries of 2 segments"):
+        read_segment_uris(None, "region", str(file), None)
+
+
 def test_the_order_of_the_segments_is_no_part_of_the_models(factors, tmp_path):
     models = factors(s=3.0, n=2.0)
 
@@ -292,7 +299,7 @@ def test_segments_that_cannot_be_scored_are_one_line(spark, rows, score, factors
     twice = view(
         spark.createDataFrame([("n", "a"), ("n", "b")], "segment string, model_uri string")
     )
-    with pytest.raises(ArgumentError, match="must name each segment once: got 2 rows of 1"):
+    with pytest.raises(ArgumentError, match="must name each segment once: got 2 entries of 1"):
         score(None, rows, segment_column="region", segment_models=twice)
     with pytest.raises(ArgumentError, match="model_uri must be given"):
         score(None, rows)
