@@ -35,6 +35,8 @@ _LENGTHS = {
     "week": timedelta(weeks=1),
 }
 _OFFSET = re.compile(r"(?:UTC|GMT|UT)?([+-])(\d\d?)(?::?(\d\d?))?(?::?(\d\d))?")
+# The years 2 to 9998: Python cannot show the end of others, and "without an end" is no time.
+_HAS_TIME = "start BETWEEN -62104060800000000 AND 253370764799999999"
 _APPENDS = ("WRITE", "STREAMING UPDATE")
 
 
@@ -242,7 +244,7 @@ class TableWindows(Windows):
         counts = self.rows.groupBy(self.key.alias("start")).agg(
             F.count(F.lit(1)).alias("rows"), newest.alias("newest")
         )
-        found = {row.start: row for row in counts.where("start IS NOT NULL").collect()}
+        found = {row.start: row for row in counts.where(_HAS_TIME).collect()}
         quarantined = self._count_quarantined()
         # A wrong time in the quarantine makes no window: it may be the newest of all.
         starts = {*found, *(quarantined if self._time_column is None else ())}
@@ -278,7 +280,7 @@ class TableWindows(Windows):
         rows = self._read_quarantine()
         if rows is None:
             return {}
-        counts = rows.where("start IS NOT NULL").groupBy("start").count().collect()
+        counts = rows.where(_HAS_TIME).groupBy("start").count().collect()
         return {row["start"]: row["count"] for row in counts}
 
     def _read_quarantine(self) -> DataFrame | None:

@@ -119,7 +119,8 @@ def test_quarantined_rows_change_the_state_of_a_day_and_may_be_all_of_it(spark, 
 @pytest.mark.spark
 def test_a_wrong_time_in_the_quarantine_makes_no_window(spark, write, ledger):
     day = datetime(2024, 5, 1).date()
-    table = write("scored", "_scoring", BATCHES[0], day, day)
+    # "Without an end" is no time: the sum with a day is none of Python's.
+    table = write("scored", "_scoring", BATCHES[0], day, day, datetime(9999, 12, 31).date())
     write("scored_quarantine", "_quarantine", BATCHES[0], day, datetime(9999, 1, 1).date(), None)
     (window,) = TableWindows(spark, Table(table), "day", "day").read()
     assert (window.start, window.rows_quarantined) == (DAY, 1)
