@@ -1,4 +1,4 @@
-"""The windows of a table: their times, their rows in the quarantine, and rows that are gone."""
+"""The windows of a table: their times, their rows in the quarantine, and deleted rows."""
 
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""What a replay finds in the ledger of a table with many batches."""
+"""A replay reads the ledger of a table with many batches."""
 
 import json
 
