@@ -440,8 +440,8 @@ class _MonitoringRun:
         bins = {name: baseline.bins for name, baseline in self._baselines.items()}
         rows = self._windows.select(windows)
         profiles = profile_windows(rows, columns, bins, self._windows.key, self._slice_by)
-        empty = [ProfileKey(window.start, None) for window in windows if window.is_empty]
-        profiles = {**{key: {} for key in empty}, **profiles}
+        # A window without rows has a row, too: the next run then knows its state.
+        profiles = {**{ProfileKey(window.start, None): {} for window in windows}, **profiles}
         by_start = {window.start: window for window in windows}
         found: list[dict[str, Any]] = []
         for key, profile in profiles.items():

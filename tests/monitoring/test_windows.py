@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from dbx_aml._common.errors import ArgumentError
-from dbx_aml.monitoring import windows
-from dbx_aml.monitoring.windows import TableWindows, Windows
+from dbx_aml.monitoring import monitor_table, windows
+from dbx_aml.monitoring.windows import TableWindows, Window, Windows
 from dbx_aml.scoring.delta_table import Table
 
 # 2024-05-01 00:00 in UTC, and later batches of the same day.
@@ -45,6 +45,22 @@ def test_the_hour_that_comes_twice_ends_when_its_copy_begins():
     hours = windows_of("hour", "Europe/Berlin")
     _, end = hours.period(int(start.timestamp()) * 1_000_000)
     assert end.astimezone(UTC) == start + timedelta(hours=1)
+
+
+def test_a_window_without_rows_keeps_its_state(monkeypatch):
+    """For example an hour of an endpoint whose requests have no rows."""
+    monkeypatch.setattr(monitor_table, "profile_windows", lambda *arguments: {})
+    run = monitor_table._MonitoringRun(None, Table("delay"), {}, lambda step: None)
+    run._windows = SimpleNamespace(
+        select=lambda windows: None,
+        key=None,
+        period=windows_of("hour", "UTC").period,
+        quarantine_rows=lambda windows, counts: {},
+    )
+    run._granularity, run._slice_by = "1 hour", None
+    (row,) = run._profile_rows([Window(start=DAY, state="1 files")])
+    assert (row["dbx_aml_window"], row["column_name"], row["count"]) == (DAY, ":table", 0)
+    assert row["dbx_aml_window_state"].startswith("1 files")
 
 
 @pytest.fixture
