@@ -67,7 +67,7 @@ def monitor(as_json: bool, thresholds: tuple[str, ...], **arguments: Any) -> Non
     if its rows changed. The numbers are in the tables <output>_profile_metrics and
     <output>_drift_metrics. With --collected-folder OUTPUT_TABLE only gives their names.
     """
-    limits = dict(_parse_threshold(text) for text in thresholds)
+    limits = dict(_parse_threshold(text) for text in thresholds if text)
     # Imported here, so that the other commands start quickly.
     from dbx_aml.monitoring.monitor_table import monitor_table
 

@@ -54,6 +54,13 @@ class MonitoredColumn:
         return "text" if _TEXTS.fullmatch(self.data_type) else "number"
 
     @property
+    def unit(self) -> str:
+        """What its values count. Columns of two units cannot be compared."""
+        if self.kind == "text" or self.data_type not in _TIMES:
+            return self.kind
+        return "day" if self.data_type == "date" else "second"
+
+    @property
     def value(self) -> Column:
         """The value as a double or as a string."""
         name = sql_identifier(self.name)

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import (
     ArrayType,
     DateType,
+    IntegralType,
     StringType,
     StructField,
     StructType,
@@ -28,14 +29,16 @@ TIME_COLUMN = "collected_time"
 FILE_COLUMN = "collected_file"
 FILES = {"recursiveFileLookup": "true", "pathGlobFilter": "*.jsonl"}
 _EVENT = "time timestamp, data string, dataref string"
-_TIMES = (TimestampType, TimestampNTZType, DateType)
+# Types that the collector writes in two ways: they are read as text first.
+_TEXTS = (TimestampType, TimestampNTZType, DateType, IntegralType)
 
 
 def read_collected_rows(spark: SparkSession, folder: str, schema: StructType) -> DataFrame:
     """Return the rows of all requests in a folder of the data collector.
 
     A line of a file is a CloudEvent with the rows of one or more requests. The collector writes
-    times as milliseconds since 1970, and null for a number that is not finite.
+    times as milliseconds since 1970, null for a number that is not finite, and 3.0 for the integer
+    3 in a request where a row lacks the value.
 
     Args:
         spark: Session.
@@ -85,7 +88,7 @@ def read_collected_files(
     read_as = StructType(
         [
             StructField(
-                field.name, StringType() if isinstance(field.dataType, _TIMES) else field.dataType
+                field.name, StringType() if isinstance(field.dataType, _TEXTS) else field.dataType
             )
             for field in schema
         ]
@@ -128,10 +131,15 @@ def missing_folder_error(folder: str) -> Iterator[None]:
 
 
 def _column(field: StructField) -> str:
-    """Return SQL of a column: a time may be a number of milliseconds or a text."""
+    """Return SQL of a column: a time may be a number of milliseconds or a text.
+
+    An integer may be 3.0: pandas makes floats of the integers of a request that lacks one.
+    """
     value = f"row.{sql_identifier(field.name)}"
-    if not isinstance(field.dataType, _TIMES):
+    if not isinstance(field.dataType, _TEXTS):
         return value
     kind = field.dataType.simpleString()
+    if isinstance(field.dataType, IntegralType):
+        return f"TRY_CAST(TRY_CAST({value} AS DECIMAL(38, 6)) AS {kind})"
     milliseconds = f"CAST(timestamp_millis(TRY_CAST({value} AS BIGINT)) AS {kind})"
     return f"coalesce({milliseconds}, TRY_CAST({value} AS {kind}))"

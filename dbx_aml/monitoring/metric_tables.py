@@ -97,7 +97,8 @@ class MetricTable:
         """Put rows in the place of the rows of a condition, in one transaction."""
         values = [tuple(row.get(name) for name in self._schema.names) for row in rows]
         frame = self._spark.createDataFrame(values, self._schema).coalesce(1)
-        exists = self.table.exists(self._spark) if self._exists is None else self._exists
+        # Another run may have made the table since it was read.
+        exists = self._exists or self.table.exists(self._spark)
         # Delta skips the files of other windows, also where a column has the 40th place.
         options = {} if exists else {"delta.dataSkippingStatsColumns": self._key_columns}
         write_rows(frame, self.table, options, exists=exists, replaced=replaced if exists else None)

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ from dbx_aml.monitoring.baseline import (
     read_baseline,
     write_baseline,
 )
-from dbx_aml.monitoring.bins import MonitoredColumn, find_columns
+from dbx_aml.monitoring.bins import Bins, MonitoredColumn, find_columns
 from dbx_aml.monitoring.collected_rows import find_collected_columns
 from dbx_aml.monitoring.collected_windows import CollectedWindows
 from dbx_aml.monitoring.metric_tables import (
@@ -32,7 +34,7 @@ from dbx_aml.monitoring.metric_tables import (
     MetricTable,
 )
 from dbx_aml.monitoring.monitoring_run import find_run_dataset, log_monitoring_run
-from dbx_aml.monitoring.page import render_page
+from dbx_aml.monitoring.page import check_page, render_page
 from dbx_aml.monitoring.profile import ProfileKey, profile_windows
 from dbx_aml.monitoring.quality import (
     CHALLENGER_PREDICTION,
@@ -47,6 +49,7 @@ from dbx_aml.monitoring.quarantine import QUARANTINE_ROW
 from dbx_aml.monitoring.result import MonitoringResult, ThresholdAlert, WindowKind
 from dbx_aml.monitoring.thresholds import (
     QUARANTINED,
+    check_problem_type,
     check_thresholds,
     exceeded_distances,
     exceeded_quality,
@@ -54,6 +57,7 @@ from dbx_aml.monitoring.thresholds import (
 from dbx_aml.monitoring.windows import TableWindows, Window, Windows
 from dbx_aml.scoring.column_binding import SCORING
 from dbx_aml.scoring.delta_table import Table, column_types
+from dbx_aml.scoring.spark_errors import SPARK_ERRORS, spark_error_line
 from dbx_aml.scoring.table_identity import identify_table, read_versions
 
 if TYPE_CHECKING:
@@ -152,8 +156,8 @@ def monitor_table(
 
     Raises:
         ArgumentError: An argument is not valid.
-        MonitoringError: The baseline has no column of the table, or no row; or a key has several
-            labels.
+        MonitoringError: The baseline has no column of the table, or no row; a key has several
+            labels; or Spark cannot read a table, for example at a version that is gone.
         TableNotFoundError: The table, the folder, the baseline or the table of the labels does not
             exist.
     """
@@ -163,21 +167,29 @@ def monitor_table(
     labels = None
     if label is not None:
         labels = LabelColumn(name=label, table=label_table, key=key, problem_type=problem_type)
-    spark = spark or current_spark()
-    run = _MonitoringRun(spark, Table(output_table), thresholds, progress or _log_step)
-    run.find_baseline(baseline, baseline_version)
-    if collected_folder is None:
-        windows: Windows = TableWindows(spark, Table(output_table), by, time_column)
-    else:
-        schema = run.find_collected_schema(collected_folder)
-        windows = CollectedWindows(spark, collected_folder, schema, by)
-    run.find_windows(windows, labels)
-    run.load_baseline()
-    run.compute_windows()
-    result = run.result(start_time)
     if page is not None:
-        run.write_page(Path(page), result)
-    return run.log_to_mlflow(result, None if page is None else Path(page))
+        check_page(Path(page))
+    spark = spark or current_spark()
+    try:
+        run = _MonitoringRun(spark, Table(output_table), thresholds, progress or _log_step)
+        run.find_baseline(baseline, baseline_version)
+        if collected_folder is None:
+            windows: Windows = TableWindows(spark, Table(output_table), by, time_column)
+        else:
+            schema = run.find_collected_schema(collected_folder)
+            windows = CollectedWindows(spark, collected_folder, schema, by)
+        run.find_windows(windows, labels)
+        run.load_baseline()
+        run.compute_windows()
+        result = run.result(start_time)
+        if page is not None:
+            run.write_page(Path(page), result)
+        return run.log_to_mlflow(result, None if page is None else Path(page))
+    except SPARK_ERRORS as err:
+        raise MonitoringError(
+            f"output_table, baseline and labels must be readable: got {output_table!r}; "
+            f"{spark_error_line(err)}"
+        ) from err
 
 
 class _MonitoringRun:
@@ -222,6 +234,14 @@ class _MonitoringRun:
         self._kept_baselines = read_baseline(self._baseline_table)
         sources = {baseline.source for baseline in self._kept_baselines.values()}
         self._source = next(iter(sources - {_FIRST_WINDOW}), _FIRST_WINDOW)
+        if name is None and version is not None:
+            # A version without a table is one of the kept table.
+            name = self._source.rpartition(" at version ")[0]
+            if not name:
+                raise ArgumentError(
+                    f"baseline_version must go with a baseline table: got {version} and no kept "
+                    "table; give baseline, the table of the training rows"
+                )
         is_kept = name is None or self._source.startswith(f"{name} at version ")
         if version is not None:
             is_kept = is_kept and self._source == f"{name} at version {version}"
@@ -247,6 +267,7 @@ class _MonitoringRun:
 
         Raises:
             ArgumentError: No table gives the types.
+            MonitoringError: The collected rows have no column of the baseline.
         """
         if self._baseline_rows is None and not self._baselines:
             raise ArgumentError(
@@ -257,6 +278,12 @@ class _MonitoringRun:
             names = find_collected_columns(self._spark, folder)
             columns = find_columns(self._baseline_rows)
             types = {c.name: c.data_type for c in columns if c.name in names or not names}
+            if not types:
+                raise MonitoringError(
+                    f"baseline must have columns that the endpoint collects: got {self._source} "
+                    f"with {', '.join(c.name for c in columns)}; the first request of {folder} has "
+                    f"{', '.join(names)}"
+                )
         else:
             types = {name: kept.column.data_type for name, kept in self._baselines.items()}
         ddl = ", ".join(f"{sql_identifier(name)} {kind}" for name, kind in types.items())
@@ -275,29 +302,50 @@ class _MonitoringRun:
         self._is_granularity = f"granularity = '{self._granularity}'"
         has_version = "model_version:" in column_types(windows.rows).get(SCORING, "")
         self._slice_by = F.expr(SLICE_KEY) if has_version else None
-        self._labels = None if label is None else Labels(self._spark, label, windows.rows)
+        self._labels = None
+        if label is not None:
+            self._labels = Labels(self._spark, label, windows.rows)
+            check_problem_type(self._thresholds, self._labels.problem_type)
 
     def load_baseline(self) -> None:
         """Compute the baseline of new columns, and keep it."""
         if self._baseline_rows is not None:
             self._progress("Reading the baseline")
             self._baselines = self._compute_baseline(self._baseline_rows)
-        kinds = {name: baseline.column.kind for name, baseline in self._baselines.items()}
-        new_columns = [c for c in self._columns if kinds.get(c.name) != c.kind]
+        units = {name: baseline.column.unit for name, baseline in self._baselines.items()}
+        new_columns = [c for c in self._columns if units.get(c.name) != c.unit]
         windows = [window for window in self._all_windows if not window.is_empty]
         if new_columns and windows:
             self._progress("Reading the first window")
-            first = self._windows.select(windows[:1])
-            self._baselines |= compute_baseline(first, new_columns, _FIRST_WINDOW)
+            self._baselines |= self._first_window_baseline(new_columns, windows)
         if self._baselines != self._kept_baselines:
             write_baseline(self._baseline_table, self._baselines.values())
+
+    def _first_window_baseline(
+        self, columns: Sequence[MonitoredColumn], windows: list[Window]
+    ) -> dict[str, ColumnBaseline]:
+        """Return the baseline of each column from the first window that has a value of it."""
+        found: dict[str, ColumnBaseline] = {}
+        missing, first = list(columns), windows[:1]
+        while missing and first:
+            computed = compute_baseline(self._windows.select(first), missing, _FIRST_WINDOW)
+            found |= {name: b for name, b in computed.items() if b.profile["count"]}
+            missing = [c for c in missing if computed[c.name].bins == Bins()]
+            first = []
+            if missing and len(windows) > 1:
+                # A table gains columns: its older windows have only nulls in them.
+                has_value = reduce(or_, [column.finite_value.isNotNull() for column in missing])
+                rows = self._windows.select(windows).where(has_value)
+                start = rows.agg(F.min(self._windows.key)).collect()[0][0]
+                first = [window for window in windows if window.start == start]
+        return found
 
     def _compute_baseline(self, rows: DataFrame) -> dict[str, ColumnBaseline]:
         kinds = {column.name: column for column in find_columns(rows)}
         shared = [
             kinds[column.name]
             for column in self._columns
-            if column.name in kinds and kinds[column.name].kind == column.kind
+            if column.name in kinds and kinds[column.name].unit == column.unit
         ]
         if not shared:
             raise MonitoringError(
@@ -392,8 +440,8 @@ class _MonitoringRun:
         bins = {name: baseline.bins for name, baseline in self._baselines.items()}
         rows = self._windows.select(windows)
         profiles = profile_windows(rows, columns, bins, self._windows.key, self._slice_by)
-        empty = [ProfileKey(window.start, None) for window in windows if window.is_empty]
-        profiles = {**{key: {} for key in empty}, **profiles}
+        # A window without rows has a row, too: the next run then knows its state.
+        profiles = {**{ProfileKey(window.start, None): {} for window in windows}, **profiles}
         by_start = {window.start: window for window in windows}
         found: list[dict[str, Any]] = []
         for key, profile in profiles.items():
@@ -436,6 +484,8 @@ class _MonitoringRun:
         labels, scored = self._labels, self._windows.select(windows)
         quality = labels.compute_quality(scored, self._windows.key, self._slice_by)
         labels_of_row = {
+            # The row may have the numbers of other labels.
+            **dict.fromkeys((*QUALITY_METRICS, "confusion_matrix")),
             "dbx_aml_labels": labels.name,
             "dbx_aml_label_version": labels.version,
             "dbx_aml_labeled_rows": 0,
@@ -704,7 +754,6 @@ class _MonitoringRun:
             [{**row, "window": self._period(row["dbx_aml_window"])} for row in history],
             self._thresholds,
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(html, encoding="utf-8")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from dbx_aml._common.chunks import split_chunks
 from dbx_aml._common.creation_mark import creation_tags
 from dbx_aml._common.errors import MonitoringError
 from dbx_aml._common.log import get_logger
-from dbx_aml._common.text import one_line, sql_literal
+from dbx_aml._common.text import one_line
 from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.monitoring.quality import CHALLENGER_ROW, quality_numbers
 from dbx_aml.monitoring.quarantine import QUARANTINE_ROW
@@ -31,6 +32,7 @@ _DRIFT_METRICS = {
     "normalized_wasserstein": "dbx_aml_normalized_wasserstein",
 }
 _METRICS_PER_CALL = 1000
+_METRIC_NAME_LENGTH = 250
 _NO_METRIC_CHARACTER = re.compile(r"[^\w\-. /]")
 
 
@@ -57,11 +59,10 @@ def log_monitoring_run(
         Id of the run; None if it could not be logged.
     """
     from mlflow.entities import Metric
-    from mlflow.exceptions import MlflowException
 
     numbers = [*_drift_numbers(drift_rows), *_profile_numbers(profile_rows)]
     metrics = [
-        Metric(_NO_METRIC_CHARACTER.sub("_", name), value, start // 1000, start // 1_000_000)
+        Metric(_metric_name(name), value, start // 1000, start // 1_000_000)
         for name, start, value in numbers
     ]
     try:
@@ -72,7 +73,7 @@ def log_monitoring_run(
         if page is not None:
             client.log_artifact(run_id, str(page))
         client.set_terminated(run_id)
-    except MlflowException as err:
+    except Exception as err:  # noqa: BLE001 - the artifact repositories of MLflow raise anything
         log.warning("the run of monitoring was not logged: %s", one_line(err, 200))
         return None
     return run_id
@@ -80,14 +81,21 @@ def log_monitoring_run(
 
 def _find_or_create_run(client: MlflowClient, model_run_id: str, table: str) -> str:
     experiment_id = client.get_run(model_run_id).info.experiment_id
+    # MLflow's filter has two quotes, and no escape.
+    quote = '"' if "'" in table else "'"
     found = client.search_runs(
-        [experiment_id], f"tags.`{TABLE_TAG}` = {sql_literal(table)}", max_results=1
+        [experiment_id], f"tags.`{TABLE_TAG}` = {quote}{table}{quote}", max_results=1
     )
     if found:
         return str(found[0].info.run_id)
     tags = {**creation_tags(), TABLE_TAG: table}
     run = client.create_run(experiment_id, tags=tags, run_name=f"monitor {table}")
     return str(run.info.run_id)
+
+
+def _metric_name(name: str) -> str:
+    """Return a name that MLflow takes: it refuses all metrics of a call for one that is no path."""
+    return posixpath.normpath(_NO_METRIC_CHARACTER.sub("_", name))[:_METRIC_NAME_LENGTH]
 
 
 def _drift_numbers(rows: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, int, float]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dbx_aml._common.errors import MonitoringError
+from dbx_aml._common.errors import ArgumentError, MonitoringError
 from dbx_aml._common.html import StyledCell, html_table
 from dbx_aml._common.redact import redact
 from dbx_aml._common.text import install_command, plural
@@ -91,6 +92,34 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change",
 """
 
 
+def check_page(path: Path) -> None:
+    """Raise an error for a page that cannot be written, before the windows count as computed.
+
+    Args:
+        path: File of the page; its folder is made.
+
+    Raises:
+        ArgumentError: The folder cannot be made, or the path is a folder.
+        MonitoringError: The package plotly is not installed.
+    """
+    try:
+        import plotly  # noqa: F401
+    except ImportError as err:
+        raise MonitoringError(
+            "page must find the package 'plotly': not installed; install it with: "
+            f"{install_command('monitor')}"
+        ) from err
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        is_folder = path.is_dir()
+    except OSError as err:
+        raise ArgumentError(
+            f"page must be a file in a folder that can be made: got {str(path)!r}; {err.strerror}"
+        ) from err
+    if is_folder:
+        raise ArgumentError(f"page must be a file: got the folder {str(path)!r}; add a name")
+
+
 def render_page(
     result: MonitoringResult,
     baselines: Mapping[str, ColumnBaseline],
@@ -109,17 +138,9 @@ def render_page(
         table_rows: Rows of the profile table about all columns and about the quarantine, of all
             windows, oldest first.
         thresholds: Thresholds of the run.
-
-    Raises:
-        MonitoringError: The package plotly is not installed.
     """
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError as err:
-        raise MonitoringError(
-            "page must find the package 'plotly': not installed; install it with: "
-            f"{install_command('monitor')}"
-        ) from err
+    from plotly.offline import get_plotlyjs
+
     title = f"Drift of {redact(result.output_table)}"
     numbers = {row["column_name"]: row for row in profiles}
     histories = [

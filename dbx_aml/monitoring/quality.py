@@ -14,6 +14,7 @@ from dbx_aml.monitoring.profile import ProfileKey
 from dbx_aml.monitoring.windows import TableHistory, read_history
 from dbx_aml.scoring.column_binding import CHALLENGER, PREDICTION
 from dbx_aml.scoring.delta_table import Table, column_types
+from dbx_aml.scoring.table_identity import identify_table
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -82,17 +83,21 @@ class Labels:
         self._column = column
         scored_types = column_types(rows)
         label_types = scored_types
+        source = ""
         self.has_challenger = CHALLENGER in scored_types
         self._rows: DataFrame | None = None
         self._history = TableHistory(0, 0)
         if column.table is not None:
             table = Table(column.table)
-            self._rows = table.read_if_exists(spark)
-            if self._rows is None:
+            identity = identify_table(spark, table)
+            if identity is None:
                 raise TableNotFoundError(
                     f"label_table must exist and be readable: got {column.table!r}; name the table "
                     "of the labels"
                 )
+            # The versions of a table that was dropped and made again start again.
+            source = f", of {table.name} {identity.id or ''} by {column.key}"
+            self._rows = table.read(spark)
             self._history = read_history(spark, table)
             label_types = column_types(self._rows)
             _check_column("key", column.key, scored_types)
@@ -103,11 +108,7 @@ class Labels:
         self.problem_type: ProblemType = column.problem_type or (
             "classification" if is_class else "regression"
         )
-        self.name = (
-            column.name
-            if column.table is None
-            else f"{column.name} of {table.name} by {column.key}"
-        )
+        self.name = f"{column.name}, {self.problem_type}{source}"
 
     @property
     def version(self) -> int | None:
@@ -218,9 +219,15 @@ def _regression(labeled: DataFrame) -> dict[ProfileKey, dict[str, Any]]:
 
 
 def _classification(labeled: DataFrame) -> dict[ProfileKey, dict[str, Any]]:
+    types = column_types(labeled)
     counts = (
-        labeled.where("label IS NOT NULL AND prediction IS NOT NULL")
-        .selectExpr("window", "slice", "CAST(prediction AS STRING)", "CAST(label AS STRING)")
+        labeled.selectExpr(
+            "window",
+            "slice",
+            f"{_class_text('prediction', types['prediction'], types['label'])} AS prediction",
+            f"{_class_text('label', types['label'], types['prediction'])} AS label",
+        )
+        .where("label IS NOT NULL AND prediction IS NOT NULL")
         .groupBy("window", "slice", "prediction", "label")
         .count()
         .collect()
@@ -232,6 +239,19 @@ def _classification(labeled: DataFrame) -> dict[ProfileKey, dict[str, Any]]:
             pair = row.prediction, row.label
             confusion[pair] = confusion.get(pair, 0) + row["count"]
     return {key: class_metrics(confusion) for key, confusion in confusions.items()}
+
+
+def _class_text(name: str, data_type: str, other_type: str) -> str:
+    """Return SQL of a class as text: 1 and 1.0 are one class, and so are true and 1."""
+    if data_type == "boolean" and other_type not in ("boolean", "string"):
+        name = f"CAST({name} AS INT)"
+    if not data_type.startswith(("float", "double", "decimal")):
+        return f"CAST({name} AS STRING)"
+    # NaN is no label. Larger numbers are no classes, and have no text of a bigint.
+    return (
+        f"CASE WHEN {name} % 1 = 0 AND abs({name}) < 1e15 THEN CAST(CAST({name} AS BIGINT) AS "
+        f"STRING) WHEN NOT isnan({name}) THEN CAST({name} AS STRING) END"
+    )
 
 
 def class_metrics(confusion: Mapping[tuple[str, str], int]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -80,4 +81,7 @@ class MonitoringResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain data, ready for JSON."""
-        return {**asdict(self), "seconds": round(self.seconds, 3)}
+        data = {**asdict(self), "seconds": round(self.seconds, 3)}
+        # A time is a text in ISO 8601.
+        plain: dict[str, Any] = json.loads(json.dumps(data, default=datetime.isoformat))
+        return plain

@@ -51,12 +51,32 @@ def check_thresholds(thresholds: Mapping[str, float], *, has_labels: bool) -> No
                 "psi=0.2"
             )
         # Only R2 can be below 0.
-        if not math.isfinite(limit) or (limit < 0 and name != "r2"):
-            raise ArgumentError(f"threshold {name} must be 0 or more: got {limit}; use 0.2")
+        is_number = isinstance(limit, int | float) and math.isfinite(limit)
+        if not is_number or (limit < 0 and name != "r2"):
+            raise ArgumentError(f"threshold {name} must be 0 or more: got {limit!r}; use 0.2")
         if not has_labels and name in (*ERRORS, *SCORES):
             raise ArgumentError(
                 f"threshold {name} must go with labels: got no label; give label, the column of "
                 "the labels"
+            )
+
+
+def check_problem_type(thresholds: Mapping[str, float], problem_type: str) -> None:
+    """Raise an error for a threshold on a number that labels of this kind do not have.
+
+    Args:
+        thresholds: Thresholds of the run.
+        problem_type: "classification" or "regression".
+
+    Raises:
+        ArgumentError: A threshold needs labels of the other kind.
+    """
+    for name in thresholds:
+        needed = "classification" if name in SCORES and name != "r2" else "regression"
+        if name in (*ERRORS, *SCORES) and needed != problem_type:
+            raise ArgumentError(
+                f"threshold {name} must go with labels of problem_type {needed!r}: got "
+                f"{problem_type!r}; give problem_type={needed!r} or another threshold"
             )
 
 

@@ -6,9 +6,10 @@ module `collected_windows` has the windows of the files of a data collector.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -18,10 +19,10 @@ from pyspark.sql import functions as F
 
 from dbx_aml._common.errors import ArgumentError, TableNotFoundError
 from dbx_aml._common.text import sql_identifier
-from dbx_aml.monitoring.quarantine import quarantine_rows
+from dbx_aml.monitoring.quarantine import quarantine_rows, read_quarantine
 from dbx_aml.monitoring.result import WINDOW_KINDS, WindowKind
 from dbx_aml.scoring.delta_table import Table, column_types
-from dbx_aml.scoring.ledger import Ledger
+from dbx_aml.scoring.ledger import Ledger, LedgerEntry
 from dbx_aml.scoring.table_identity import identify_table, removes_no_row
 
 if TYPE_CHECKING:
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
 _BATCH = "`_scoring`.`batch`"
 _LENGTHS = {
     "batch": timedelta(),
-    "hour": timedelta(hours=1),
     "day": timedelta(days=1),
     "week": timedelta(weeks=1),
 }
+_OFFSET = re.compile(r"(?:UTC|GMT|UT)?([+-])(\d\d?)(?::?(\d\d?))?(?::?(\d\d))?")
+# The years 2 to 9998: Python cannot show the end of others, and "without an end" is no time.
+_HAS_TIME = "start BETWEEN -62104060800000000 AND 253370764799999999"
 _APPENDS = ("WRITE", "STREAMING UPDATE")
 
 
@@ -116,18 +119,28 @@ class Windows:
         begin = begin.astimezone(self._zone)
         if self.kind == "month":
             return begin, (begin.replace(day=1) + timedelta(days=32)).replace(day=1)
+        if self.kind == "hour":
+            return begin, (begin.astimezone(UTC) + timedelta(hours=1)).astimezone(self._zone)
         # The sum is a time on the wall: a day may have 23 or 25 hours.
         return begin, begin + _LENGTHS[self.kind]
 
     @cached_property
     def _zone(self) -> tzinfo:
-        """Time zone of the session, which may be an offset such as "+05:30"."""
+        """Time zone of the session, which may be an offset such as "+05:30" or "-08"."""
         name = self._spark.conf.get("spark.sql.session.timeZone") or "UTC"
         try:
-            return ZoneInfo(name)
+            return UTC if name == "Z" else ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError):
-            zone = datetime.strptime(name.removeprefix("UTC").removeprefix("GMT"), "%z").tzinfo
-            return zone or UTC
+            offset = _OFFSET.fullmatch(name)
+        if offset is None:
+            raise ArgumentError(
+                f"time zone of the session must be a region or an offset: got {name!r}; set "
+                "spark.sql.session.timeZone for example to 'America/Los_Angeles'"
+            )
+        sign, *parts = offset.groups("0")
+        hours, minutes, seconds = map(int, parts)
+        length = timedelta(hours=hours, minutes=minutes, seconds=seconds)
+        return timezone(-length if sign == "-" else length)
 
 
 class TableWindows(Windows):
@@ -161,6 +174,7 @@ class TableWindows(Windows):
         types = column_types(self.rows)
         self._has_batches = "batch:bigint" in types.get("_scoring", "")
         self._quarantine_tables = [table.sibling("quarantine").name]
+        self._first_batch = 0
         if time_column is None and not self._has_batches:
             raise ArgumentError(
                 f"output_table must have the column _scoring of a scoring job: got {table.name!r} "
@@ -207,8 +221,10 @@ class TableWindows(Windows):
         entries = ledger.read() if self._has_batches else []
         if entries:
             self.model_run_id = entries[0].facts.model_run_id
+            self._first_batch = entries[-1].facts.batch
             self._quarantine_tables = sorted({e.facts.quarantine_table for e in entries} - {""})
             if self.kind == "batch":
+                removed = self._removed_batches(entries, rewritten)
                 return sorted(
                     (
                         Window(
@@ -220,7 +236,7 @@ class TableWindows(Windows):
                             is_empty=not entry.rows_scored,
                         )
                         for entry in entries
-                        if entry.rows_read
+                        if entry.rows_read and entry.facts.batch not in removed
                     ),
                     key=lambda window: window.start,
                 )
@@ -228,17 +244,54 @@ class TableWindows(Windows):
         counts = self.rows.groupBy(self.key.alias("start")).agg(
             F.count(F.lit(1)).alias("rows"), newest.alias("newest")
         )
+        found = {row.start: row for row in counts.where(_HAS_TIME).collect()}
+        quarantined = self._count_quarantined()
+        # A wrong time in the quarantine makes no window: it may be the newest of all.
+        starts = {*found, *(quarantined if self._time_column is None else ())}
+        source = f"version {rewritten} of {self._table_id}, {self._time_column or 'batch'}"
         return [
-            Window(start=row.start, state=f"{row.rows} rows, {row.newest}, version {rewritten}")
-            for row in counts.where("start IS NOT NULL").orderBy("start").collect()
+            Window(
+                start=start,
+                state=(
+                    f"{found[start].rows if start in found else 0} rows, "
+                    f"{quarantined.get(start, 0)} quarantined, "
+                    f"{found[start].newest if start in found else None}, {source}"
+                ),
+                rows_quarantined=quarantined.get(start, 0),
+                is_empty=start not in found,
+            )
+            for start in sorted(starts)
         ]
+
+    def _removed_batches(self, entries: Sequence[LedgerEntry], rewritten: int) -> set[int]:
+        """Return the batches whose rows other commits have taken out of the table."""
+        older = {
+            entry.facts.batch
+            for entry in entries
+            if entry.rows_scored and (entry.output_version or 0) < rewritten
+        }
+        if not older:
+            return older
+        rows = self.rows.select(self.key.alias("batch")).where("batch IS NOT NULL").distinct()
+        return older - {row.batch for row in rows.collect()}
+
+    def _count_quarantined(self) -> dict[int, int]:
+        """Return the number of quarantined rows by start of the window."""
+        rows = self._read_quarantine()
+        if rows is None:
+            return {}
+        counts = rows.where(_HAS_TIME).groupBy("start").count().collect()
+        return {row["start"]: row["count"] for row in counts}
+
+    def _read_quarantine(self) -> DataFrame | None:
+        tables = [Table(name) for name in self._quarantine_tables]
+        return read_quarantine(self._spark, tables, self, self._first_batch)
 
     def quarantine_rows(
         self, windows: list[Window], counts: Mapping[int, int]
     ) -> dict[int, dict[str, Any]]:
         """Return the row of the profile table about the quarantine, by start of the window."""
-        tables = [Table(name) for name in self._quarantine_tables]
-        return quarantine_rows(self._spark, tables, self, windows, counts)
+        return quarantine_rows(self._read_quarantine(), windows, counts)
 
 
 class TableHistory(NamedTuple):

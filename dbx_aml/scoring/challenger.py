@@ -147,7 +147,8 @@ def _index_of_both(pairs: DataFrame, edges: Sequence[float] | None, rows: int) -
     """Return the population stability index of two columns of numbers, a and b."""
     if not edges or not rows:
         return None
-    limits = sorted(set(edges))
+    # The last bin is the one of NaN, which is above every number.
+    limits = [*sorted({edge for edge in edges if math.isfinite(edge)}), math.inf]
     # Rows up to each edge: one comparison for each, where a CASE by bin takes nine times as long.
     counts = pairs.selectExpr(
         *(f"count_if({column} <= CAST('{limit}' AS DOUBLE))" for column in "ab" for limit in limits)

@@ -282,6 +282,13 @@ def _find_entry(
             f"{ledger.table.name} does not have; 'dbx-aml batches' lists the batches"
         )
     entry = found[0]
+    if entry.facts.write_mode == "incremental":
+        # The micro-batch before it may be older than the batches that the ledger reads.
+        query_id, _, number = entry.facts.batch_id.rpartition("/")
+        before = f"batch < {entry.facts.batch}"
+        if int(number):
+            before = f"batch_id = {sql_literal(f'{query_id}/{int(number) - 1}')}"
+        entries = ledger.read(before)
     return entry, [other for other in entries if other.facts.batch < entry.facts.batch]
 
 

@@ -75,8 +75,11 @@ def compare_rows(stored: DataFrame, replayed: DataFrame, columns: Sequence[str])
         _surplus(_STORED, _REPLAYED).alias(_STORED),
         _surplus(_REPLAYED, _STORED).alias(_REPLAYED),
     )
-    is_number = isinstance(stored.schema[PREDICTION].dataType, T.NumericType)
-    pairs = f"zip_with({_STORED}, {_REPLAYED}, (a, b) -> CAST(abs(a - b) AS DOUBLE))"
+    kind = stored.schema[PREDICTION].dataType
+    is_number = isinstance(kind, T.NumericType)
+    # The difference of two integers may be no integer of their type.
+    a, b = (f"CAST({x} AS DECIMAL(20))" if isinstance(kind, T.IntegralType) else x for x in "ab")
+    pairs = f"zip_with({_STORED}, {_REPLAYED}, (a, b) -> CAST(abs({a} - {b}) AS DOUBLE))"
     sizes = f"size({_STORED})", f"size({_REPLAYED})"
     totals = grouped.selectExpr(
         "coalesce(sum(equal), 0)",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dbx_aml._common.errors import (
     ArgumentError,
     ModelNotFoundError,
+    ModelUriError,
     SchemaMismatchError,
     TableNotFoundError,
 )
@@ -134,26 +136,37 @@ def read_segment_uris(
         return _fill_template(column, source, rows), True
     if source.endswith(".json"):
         try:
-            content = parse_json(Path(source).read_text(encoding="utf-8"))
+            text = Path(source).read_text(encoding="utf-8")
+            content = parse_json(text)
         except (OSError, ValueError) as err:
             raise ArgumentError(
                 f"segment_models must be readable: got {source!r}; {err}; {_EXAMPLES}"
             ) from err
+        if isinstance(content, Mapping):
+            # Of two equal names a dictionary has the second.
+            _check_once([name for name, _ in json.loads(text, object_pairs_hook=list)], source)
         return _check_uris(content, source), False
     try:
-        pairs = Table(source).read(spark).select("segment", "model_uri").collect()
+        table = Table(source).read(spark)
+        # As the guard has the segments of the rows: "true", not "True".
+        pairs = table.selectExpr("CAST(segment AS STRING)", "model_uri").collect()
     except SPARK_ERRORS as err:
         raise TableNotFoundError(
             "segment_models must be a table with the columns segment and model_uri: got "
             f"{source!r}; {spark_error_line(err)}; {_EXAMPLES}"
         ) from err
-    uris = {str(segment): uri for segment, uri in pairs}
-    if len(uris) < len(pairs):
+    _check_once([segment for segment, _ in pairs], source)
+    uris = {segment: uri for segment, uri in pairs}
+    return _check_uris(uris, source), False
+
+
+def _check_once(segments: Sequence[str], source: str) -> None:
+    count = len(set(segments))
+    if count < len(segments):
         raise ArgumentError(
-            f"segment_models must name each segment once: got {len(pairs)} rows of {len(uris)} "
+            f"segment_models must name each segment once: got {len(segments)} entries of {count} "
             f"segments in {source!r}"
         )
-    return _check_uris(uris, source), False
 
 
 def _check_uris(content: object, source: str) -> dict[str, str]:
@@ -167,8 +180,17 @@ def _check_uris(content: object, source: str) -> dict[str, str]:
                 f"segment_models must have a model URI by segment: got {uri!r} for {segment!r}; "
                 f"{_EXAMPLES}"
             )
+        if segment is None:
+            raise ArgumentError(
+                f"segment_models must name each segment: got null for {uri!r}; model_uri is the "
+                "model of the rows without a segment"
+            )
         ModelUri.parse(uri)
-    return {str(segment): uri for segment, uri in content.items()}
+    return {
+        # As Spark writes it.
+        str(segment).lower() if isinstance(segment, bool) else str(segment): uri
+        for segment, uri in content.items()
+    }
 
 
 def _fill_template(column: str, template: str, rows: DataFrame) -> dict[str, str]:
@@ -214,12 +236,15 @@ def pin_segment_models(
     def pin(number: int, uri: str) -> PinnedModel | None:
         try:
             return pin_model(ModelUri.parse(uri), client, folder / str(number), environment)
-        except ModelNotFoundError as err:
+        except (ModelNotFoundError, ModelUriError) as err:
+            # A template makes a URI of any text of the column.
             if uri == default_uri or not skips_missing:
                 raise
             log.warning("segment has no model: %s", err)
             return None
 
+    # In one order: a table, a file and the ledger have the same segments in another one.
+    uris = dict(sorted(uris.items()))
     names = list(dict.fromkeys([*uris.values(), *([default_uri] if default_uri else [])]))
     with ThreadPoolExecutor(_DOWNLOADS) as pool:
         pinned = pool.map(pin, range(len(names)), names)

@@ -105,6 +105,13 @@ def test_options_reach_monitor_table_as_its_arguments(monitoring):
     ]
 
 
+def test_an_empty_option_has_its_default_and_0_is_a_version(monitoring):
+    assert run("--baseline-version", "0", "--label=", "--threshold=").exit_code == 0
+    (arguments,) = monitoring.calls
+    assert (arguments["baseline_version"], arguments["label"]) == (0, None)
+    assert arguments["thresholds"] == {}
+
+
 def test_the_table_has_every_number(monitoring):
     finished = run()
     assert finished.exit_code == 0
@@ -114,6 +121,14 @@ def test_the_table_has_every_number(monitoring):
         "dep_delay", "drift", "0.3123", "1,234",
     ):  # fmt: skip
         assert text in finished.stdout
+
+
+def test_the_result_is_plain_data():
+    drift = [{**DRIFT, "window": {"start": START, "end": START}}]
+    data = json.loads(json.dumps(replace(RESULT, drift=drift, alerts=[ALERT]).to_dict()))
+    time = "2024-05-01T00:00:00+00:00"
+    assert (data["newest_window"], data["alerts"][0]["window_start"]) == (time, time)
+    assert data["drift"][0]["window"] == {"start": time, "end": time}
 
 
 def test_the_result_is_one_json_object(monitoring):

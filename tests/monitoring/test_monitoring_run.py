@@ -66,9 +66,34 @@ def test_each_window_is_a_step_of_one_run_a_table(model_run_id, tmp_path):
     assert log_monitoring_run(model_run_id, "other", later, [], None) != run_id
 
 
+def test_a_column_whose_name_is_no_path_keeps_the_metrics_of_the_others(model_run_id):
+    names = ("a", "a//b", "c/", "d" * 255)
+    rows = [drift_row(START, 0.1, column_name=name) for name in names]
+    run = MlflowClient().get_run(log_monitoring_run(model_run_id, "scored", rows, [], None))
+    assert sorted(run.data.metrics) == ["psi/a", "psi/a/b", "psi/c", f"psi/{'d' * 246}"]
+
+
+@pytest.mark.parametrize("table", ["delta.`/data/it's`", "main.`a\\b`.c", 'main.`a"b`.c'])
+def test_a_table_with_quotes_in_its_name_has_one_run(model_run_id, table):
+    run_ids = {
+        log_monitoring_run(model_run_id, table, [drift_row(START, n)], [], None) for n in (1, 2)
+    }
+    assert len(run_ids) == 1
+
+
 def test_a_missing_run_of_the_model_costs_a_warning(mlflow_store, caplog):
     assert log_monitoring_run("0" * 32, "scored", [drift_row(START, 0.1)], [], None) is None
     assert "the run of monitoring was not logged" in caplog.text
+
+
+def test_a_page_that_cannot_be_stored_costs_a_warning(model_run_id, tmp_path, monkeypatch, caplog):
+    def refuse(self, run_id, path):
+        raise PermissionError("no space for artifacts")
+
+    monkeypatch.setattr(MlflowClient, "log_artifact", refuse)
+    row = drift_row(START, 0.1)
+    assert log_monitoring_run(model_run_id, "scored", [row], [], tmp_path / "drift.html") is None
+    assert "not logged: no space for artifacts" in caplog.text
 
 
 def test_the_training_dataset_of_a_run_is_the_baseline(model_run_id):

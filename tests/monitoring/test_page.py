@@ -2,15 +2,17 @@
 
 import json
 import re
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from dbx_aml._common.errors import ArgumentError, MonitoringError
 from dbx_aml.monitoring.baseline import ColumnBaseline
 from dbx_aml.monitoring.bins import Bins, MonitoredColumn
 from dbx_aml.monitoring.drift import compare_profiles
-from dbx_aml.monitoring.page import render_page
+from dbx_aml.monitoring.page import check_page, render_page
 from dbx_aml.monitoring.result import MonitoringResult
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
@@ -169,3 +171,16 @@ def test_the_mean_squared_error_is_shown_where_it_has_a_threshold(page):
     titles = re.findall("<h2>(.*?)</h2>", without_library(page))
     assert "Quality over time: mean squared error" not in titles
     assert TABLE_ROWS[0]["mean_squared_error"] == 400.0
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_the_run(tmp_path, monkeypatch):
+    check_page(tmp_path / "new" / "drift.html")
+    assert (tmp_path / "new").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(ArgumentError, match="page must be a file in a folder that can be made"):
+        check_page(tmp_path / "file" / "drift.html")
+    with pytest.raises(ArgumentError, match="page must be a file: got the folder"):
+        check_page(tmp_path)
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    with pytest.raises(MonitoringError, match="page must find the package 'plotly'"):
+        check_page(tmp_path / "drift.html")

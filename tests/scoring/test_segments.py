@@ -10,12 +10,15 @@ from dbx_aml import batches
 from dbx_aml._common.errors import (
     ArgumentError,
     ModelNotFoundError,
+    ModelUriError,
     SchemaMismatchError,
     TableNotFoundError,
 )
+from dbx_aml.models.mlflow_client import create_client
 from dbx_aml.scoring import guard_loader, segments
 from dbx_aml.scoring.guard import QUARANTINED, REASON, Guard, Limits
 from dbx_aml.scoring.guard_several import MODEL_VERSION, SegmentGuard
+from dbx_aml.scoring.segments import pin_segment_models, read_segment_uris
 from tests.support.models import XY, save_model
 
 DOUBLE = {"name": None, "field": "p0", "type": "double", "is_list": False, "length": None}
@@ -122,6 +125,50 @@ def factors(tmp_path):
         }
 
     return save
+
+
+def test_a_file_that_names_a_segment_twice_is_refused(tmp_path):
+    file = tmp_path / "models.json"
+    file.write_text('{"n": "models:/a/1", "s": "models:/b/1", "n": "models:/b/2"}')
+    with pytest.raises(ArgumentError, match="once: got 3 entries of 2 segments"):
+        read_segment_uris(None, "region", str(file), None)
+
+
+def test_the_order_of_the_segments_is_no_part_of_the_models(factors, tmp_path):
+    models = factors(s=3.0, n=2.0)
+
+    def pin(*names, folder):
+        uris = {name: models[name] for name in names}
+        client = create_client()
+        return pin_segment_models(uris, "region", None, client, tmp_path / folder, "local")
+
+    first, second = pin("s", "n", folder="1"), pin("n", "s", folder="2")
+    assert first.content == second.content
+    assert first.as_one_model("m").files == second.as_one_model("m").files
+    assert [first.uris["models"][name] for name in "ns"] == [models[name] for name in "ns"]
+
+
+def test_a_text_that_makes_no_uri_is_a_segment_without_a_model(factors, tmp_path, caplog):
+    uris = {"n": factors(n=2.0)["n"], "n/a": "models:/delay_n/a@champion"}
+    arguments = (uris, "region", None, create_client(), tmp_path / "files", "local")
+    pinned = pin_segment_models(*arguments, skips_missing=True)
+    assert list(pinned.uris["models"]) == ["n"]
+    assert "segment has no model: model URI must" in caplog.text
+    with pytest.raises(ModelUriError):
+        pin_segment_models(*arguments)
+
+
+@pytest.mark.spark
+def test_segments_have_the_text_of_spark_and_none_is_null(spark, view):
+    pairs = [(True, "models:/a/1"), (False, "models:/b/1")]
+    frame = spark.createDataFrame(pairs, "segment boolean, model_uri string")
+    expected = {"true": "models:/a/1", "false": "models:/b/1"}
+    for source in (view(frame), dict(pairs)):
+        assert read_segment_uris(spark, "late", source, frame) == (expected, False)
+    null = spark.createDataFrame([(None, "models:/a/1")], frame.schema)
+    for source in (view(null), {None: "models:/a/1"}):
+        with pytest.raises(ArgumentError, match="must name each segment: got null for 'models:/a"):
+            read_segment_uris(spark, "late", source, frame)
 
 
 @pytest.fixture
@@ -252,7 +299,7 @@ def test_segments_that_cannot_be_scored_are_one_line(spark, rows, score, factors
     twice = view(
         spark.createDataFrame([("n", "a"), ("n", "b")], "segment string, model_uri string")
     )
-    with pytest.raises(ArgumentError, match="must name each segment once: got 2 rows of 1"):
+    with pytest.raises(ArgumentError, match="must name each segment once: got 2 entries of 1"):
         score(None, rows, segment_column="region", segment_models=twice)
     with pytest.raises(ArgumentError, match="model_uri must be given"):
         score(None, rows)
