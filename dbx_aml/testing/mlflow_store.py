@@ -22,6 +22,7 @@ from dbx_aml._common.errors import RunError
 from dbx_aml._common.text import install_command
 from dbx_aml.local.jars import cache_folder
 
+EXPERIMENT = "tests"
 _CREATE_TABLES = """
 import sys
 from mlflow import MlflowClient
@@ -77,8 +78,8 @@ def use_new_store(folder: Path) -> tuple[str, Callable[[], None]]:
     with warnings.catch_warnings():
         # MLflow's own use of SQLAlchemy is no concern of the test.
         warnings.filterwarnings("ignore", message="The ``noload`` loader strategy")
-        mlflow.create_experiment("tests", artifact_location=(folder / "artifacts").as_uri())
-        mlflow.set_experiment("tests")
+        mlflow.create_experiment(EXPERIMENT, artifact_location=(folder / "artifacts").as_uri())
+        mlflow.set_experiment(EXPERIMENT)
     return uri, restore
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -203,3 +204,33 @@ def test_a_file_that_is_no_notebook_is_refused_before_it_runs(
     (tmp_path / "script.py").write_text("print(1)\n")
     with pytest.raises(ArgumentError, match="begin it with the line '# Databricks"):
         run_notebook(tmp_path / "script.py", check=False)
+
+
+@pytest.mark.spark
+def test_a_notebook_that_connects_uses_the_store_of_the_test_and_no_workspace_of_the_project(
+    run_notebook: Any, mlflow_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = {
+        "subscription_id": "00000000-0000-0000-0000-000000000000",
+        "resource_group": "rg",
+        "workspace_name": "production",
+    }
+    settings = {"mode": "dual", "registry": "aml", "experiment": "/Users/ana@contoso.com/iris"}
+    (tmp_path / "config.json").write_text(json.dumps({**workspace, "dbx_aml": settings}))
+    monkeypatch.setenv("DBX_AML_CONFIG", str(tmp_path))
+    notebook = write_notebook(
+        tmp_path / "report.py",
+        """
+        import dbx_aml, mlflow
+        dbx_aml.connect()
+        with mlflow.start_run() as run: pass
+        dbutils.notebook.exit(f"{mlflow.get_tracking_uri()} {mlflow.get_registry_uri()}")
+        """,
+    )
+
+    outcome = run_notebook(notebook)
+
+    assert outcome.value == f"{mlflow_store} {mlflow_store}"
+    run = mlflow.get_run(outcome.namespace["run"].info.run_id)
+    assert mlflow.get_experiment(run.info.experiment_id).name == "tests"
+    assert "dbx_aml.mirror" not in run.data.tags

@@ -91,12 +91,13 @@ def test_without_java_one_test_has_the_command_to_install_it_and_the_others_are_
     pytester.makepyfile(
         "def test_first(spark): pass\n"
         "def test_second(spark_database): pass\n"
+        "def test_third(run_notebook): run_notebook('n.py')\n"
         "def test_without_spark(): pass\n"
     )
 
     result = pytester.runpytest_subprocess("-rs")
 
-    result.assert_outcomes(errors=1, skipped=1, passed=1)
+    result.assert_outcomes(errors=1, skipped=2, passed=1)
     result.stdout.fnmatch_lines(
         [
             "Java for local Spark must be release 17 to 23: got none; run 'sudo apt-get install "
