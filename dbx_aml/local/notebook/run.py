@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dbx_aml._common.errors import NotebookError
+from dbx_aml._common.redact import environment_secrets
 from dbx_aml.local.notebook.cells import CellRun, redact_secrets
 from dbx_aml.local.notebook.databricks_paths import Files
 from dbx_aml.local.notebook.namespace import Namespace, PackedValue
@@ -143,7 +144,7 @@ class NotebookRun:
 
     Attributes:
         runs: Runs of the cells so far.
-        secrets: Secrets that the notebook has read, too.
+        secrets: Also the secrets that the notebook has read, and the environment's.
         variables: Variables at the end, if the settings keep them.
     """
 
@@ -156,7 +157,7 @@ class NotebookRun:
         secrets: Iterable[str] = (),
     ) -> None:
         self.runs: list[CellRun] = []
-        self.secrets = set(secrets)
+        self.secrets = {*secrets, *environment_secrets()}
         self.variables: dict[str, PackedValue] = {}
         self._cells = cells
         self._write = write

@@ -6,8 +6,10 @@ outputs, and at the end of a cell with the error or the exit value.
 
 from __future__ import annotations
 
+import base64
 import builtins
 import io
+import json
 import os
 import re
 import shlex
@@ -34,6 +36,7 @@ from traitlets.config import Config
 
 from dbx_aml._common.errors import NotebookError
 from dbx_aml._common.text import sql_literal
+from dbx_aml.local.notebook.cells import redact_secrets
 from dbx_aml.local.notebook.databricks_paths import map_python_paths
 from dbx_aml.local.notebook.dbutils_stub import (
     NoSparkContext,
@@ -54,6 +57,7 @@ from dbx_aml.local.spark import is_connect
 
 # How IPython runs a cell of a kind: as Python, or by a magic of this module.
 _CELL_MAGICS = {"python": "", "sql": "%%sql\n", "shell": "%%sh\n"}
+_DESCRIPTORS = {"stdout": 1, "stderr": 2}
 _IPYTHON = Config(
     HistoryManager={"enabled": False},
     InlineBackend={"figure_formats": {"retina"}},
@@ -160,6 +164,8 @@ class _Stream(io.TextIOBase):
         self._name = name
 
     def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         self._send("text", self._name, text)
         return len(text)
 
@@ -179,6 +185,7 @@ class _Session:
         self._settings = settings
         self._widgets = Widgets(settings.parameters, settings.widgets)
         sys.stdout, sys.stderr = _Stream(self._send, "stdout"), _Stream(self._send, "stderr")
+        os.register_at_fork(after_in_child=self._leave_connection)
         sys.path.insert(0, str(settings.path.parent))
         os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
         map_python_paths(settings.files)
@@ -242,12 +249,27 @@ class _Session:
             pack_namespace({name: value for name, value in names if name not in self._given_names}),
         )
 
-    def _send(self, *message: Any) -> None:
+    def _send(self, kind: str, *values: Any) -> None:
         with self._lock:
-            self._connection.send(message)
+            if not self._connection.closed:
+                self._connection.send((kind, *values))
+            elif kind == "text":
+                stream, text = values
+                os.write(_DESCRIPTORS[stream], redact_secrets(text, self._secrets).encode())
+
+    def _leave_connection(self) -> None:
+        """Let a process that a cell has forked print to the terminal.
+
+        Two processes would mix their messages. And the caller sees the end of this process only
+        when no other one holds the connection.
+        """
+        self._lock = threading.Lock()  # another thread may have held it
+        self._connection.close()
 
     def _send_output(self, kind: str, data: Any, metadata: Any) -> None:
-        output = {"output_type": kind, "data": dict(data), "metadata": metadata or {}}
+        data = {mime_type: _storable(value) for mime_type, value in data.items()}
+        data.setdefault("text/plain", f"({', '.join(data)})")
+        output = {"output_type": kind, "data": data, "metadata": metadata or {}}
         if kind == "execute_result":
             output["execution_count"] = self._shell.execution_count - 1
         self._send("output", output)
@@ -341,6 +363,13 @@ def _add_display_to_data_frames(display: Any) -> None:
     from pyspark.sql import DataFrame
 
     DataFrame.display = lambda frame, *args, **kwargs: display(frame)  # type: ignore[attr-defined]
+
+
+def _storable(value: Any) -> Any:
+    """Return an output in the form of an .ipynb file: texts, bytes in base64, or JSON."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return value if isinstance(value, str) else json.loads(json.dumps(value, default=str))
 
 
 def _failure(error: BaseException, cell: Cell) -> dict[str, Any]:
