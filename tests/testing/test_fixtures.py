@@ -95,10 +95,19 @@ def test_a_model_of_a_library_is_registered_with_the_flavor_of_its_library(
     registered_model: Any,
 ) -> None:
     from sklearn.linear_model import LinearRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer
 
-    model_uri = registered_model(LinearRegression().fit(XY, [1.0, 2.0]), "line", XY)
+    class Halved(LinearRegression):
+        def predict(self, X: Any) -> Any:
+            return super().predict(X) / 2
 
-    assert "sklearn" in mlflow.models.get_model_info(model_uri).flavors
+    for model in (Halved(), make_pipeline(FunctionTransformer(abs), LinearRegression())):
+        model_uri = registered_model(model.fit(XY, [1.0, 2.0]), "line", XY)
+
+        assert "sklearn" in mlflow.models.get_model_info(model_uri).flavors
+        loaded = mlflow.pyfunc.load_model(model_uri)
+        assert loaded.predict(XY).tolist() == pytest.approx(model.predict(XY).tolist())
 
 
 def test_a_model_without_a_flavor_is_refused(registered_model: Any) -> None:
@@ -109,14 +118,14 @@ def test_a_model_without_a_flavor_is_refused(registered_model: Any) -> None:
 @pytest.mark.spark
 def test_scored_rows_and_quarantined_rows_are_frames(score: Any, registered_model: Any) -> None:
     model_uri = registered_model(RefusesNegative(), "sums", XY)
-    rows = pd.DataFrame({"id": [1, 2, 3], "x": [1.0, -1.0, 3.0], "y": [0.0, 0.0, 5.0]})
+    rows = pd.DataFrame({"id (key)": [1, 2, 3], "x": [1.0, -1.0, 3.0], "y": [0.0, 0.0, 5.0]})
 
     scored = score(model_uri, rows, max_quarantined_rows="100%")
 
-    predictions = {row.id: row.prediction for row in scored.output.collect()}
+    predictions = {row["id (key)"]: row.prediction for row in scored.output.collect()}
     assert predictions == {1: 10.0, 3: 35.0}
     (quarantined,) = scored.quarantine.collect()
-    assert quarantined.id == 2
+    assert quarantined["id (key)"] == 2
     assert "x is negative" in str(quarantined._quarantine)
     assert scored.result.rows_quarantined == 1
 
