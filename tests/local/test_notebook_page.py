@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dbx_aml._common.errors import NotebookError
+from dbx_aml._common.errors import ArgumentError, NotebookError
 from dbx_aml.local.notebook.page import markdown
 from dbx_aml.local.notebook.run import run_notebook
 from tests.support.notebook import write_notebook
@@ -308,3 +308,15 @@ def test_a_page_has_every_output_that_ipython_can_show(tmp_path: Path) -> None:
     assert "(application/json)" in page
     assert "half \\ud83d" in page
     assert result.exit_value == "\\ud83d"
+
+
+def test_a_page_replaces_no_notebook_and_nothing_runs(tmp_path: Path) -> None:
+    path = write_notebook(tmp_path / "train.py", "open('ran', 'w')")
+    (tmp_path / "train.ipynb").write_text('{"cells": []}')
+    for page in (tmp_path / "train.html", path, tmp_path / "page.ipynb"):
+        with pytest.raises(ArgumentError, match="page must not replace a notebook: got"):
+            run_notebook(path, spark=None, html=page)
+    assert (tmp_path / "train.ipynb").read_text() == '{"cells": []}'
+    assert not (tmp_path / "ran").exists()
+    for _ in range(2):
+        run_notebook(path, spark=None, html=tmp_path / "page.html")

@@ -13,7 +13,13 @@ import mlflow.pyfunc
 import pandas as pd
 import pytest
 
-from dbx_aml._common.errors import ArgumentError, LocalSparkError, NotebookError, RunError
+from dbx_aml._common.errors import (
+    ArgumentError,
+    LocalSparkError,
+    NotebookError,
+    ProgramError,
+    RunError,
+)
 from dbx_aml.testing import mlflow_store as store
 from dbx_aml.testing.mlflow_store import use_new_store
 from dbx_aml.testing.spark_session import new_database, start_spark
@@ -80,6 +86,22 @@ def test_mlflow_skinny_is_refused_with_the_command_to_install_full_mlflow(
 ) -> None:
     monkeypatch.setattr(store, "find_spec", lambda _: None)
     with pytest.raises(RunError, match=r"got mlflow-skinny only; run: pip install .*\[test\]"):
+        store.empty_mlflow_database()
+
+
+def test_the_tables_are_made_once_for_a_release_of_mlflow_skinny_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(store, "installed_version", {"mlflow-skinny": "3.0.1"}.get)
+
+    file = store.empty_mlflow_database()
+
+    assert file == tmp_path / "dbx-aml" / "mlflow-tables-3.0.1.db"
+    assert [path.name for path in tmp_path.rglob("*")] == ["dbx-aml", file.name]
+    file.unlink()
+    monkeypatch.setenv("PYTHONHOME", "/nowhere")
+    with pytest.raises(ProgramError, match=r"python.* must succeed: it ended with status 1"):
         store.empty_mlflow_database()
 
 

@@ -15,6 +15,7 @@ from dbx_aml._common.redact import environment_secrets
 from dbx_aml.local.notebook.cells import CellRun, redact_secrets
 from dbx_aml.local.notebook.databricks_paths import Files
 from dbx_aml.local.notebook.namespace import Namespace, PackedValue
+from dbx_aml.local.notebook.page import check_page, write_outputs
 from dbx_aml.local.notebook.process import NotebookProcess, ShellSettings
 from dbx_aml.local.notebook.shared_spark import borrow_spark
 from dbx_aml.local.notebook.source import Cell, read_notebook
@@ -79,7 +80,7 @@ def run_notebook(
         process: Process that was started before; by default a new one.
 
     Raises:
-        ArgumentError: The file cannot be read as a notebook.
+        ArgumentError: The file cannot be read as a notebook, or the page would replace one.
         NotebookError: The notebook has an unknown magic, or a cell raised an error, whose traceback
             is a note of the NotebookError.
     """
@@ -87,6 +88,8 @@ def run_notebook(
     started_at = datetime.now(UTC)
     path, files = Path(path).absolute(), files or Files()
     cells = read_notebook(path, files)
+    if html is not None:
+        check_page(Path(html))
     parameters = dict(widgets or {})
     run = NotebookRun(cells, write=_write_text, on_cell=on_cell or (lambda run: None))
     exit_value = error = None
@@ -107,8 +110,6 @@ def run_notebook(
         error = err
     finally:
         if html is not None:
-            from dbx_aml.local.notebook.page import write_outputs
-
             write_outputs(
                 Path(html),
                 path,
