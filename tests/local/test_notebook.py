@@ -493,6 +493,16 @@ def test_a_notebook_imports_the_modules_beside_it(notebook, tmp_path) -> None:
     run_notebook(notebook("import beside_it", "assert beside_it.x == 41"), spark=None)
 
 
+def test_a_notebook_with_the_name_of_a_module_of_python_does_not_keep_another_from_starting(
+    notebook,
+) -> None:
+    notebook("raise ValueError", name="logging.py")
+    notebook("dbutils.library.restartPython()", "dbutils.notebook.exit('2')", name="child.py")
+    path = notebook("dbutils.notebook.exit(dbutils.notebook.run('./child'))")
+
+    assert run_notebook(path, spark=None).exit_value == "2"
+
+
 def test_code_of_a_package_finds_dbutils_in_the_main_module(notebook, monkeypatch) -> None:
     monkeypatch.setenv("DBX_AML_SECRET_ML_KEY", "s3cret")
     path = notebook(

@@ -52,11 +52,16 @@ class NotebookProcess:
     Args:
         libraries: Modules that it imports before the settings arrive, for example ["mlflow"]. So a
             process that starts while another notebook runs saves its notebook this time.
+        search_path: Folders in which it finds modules; by default those of this process.
     """
 
-    def __init__(self, libraries: Sequence[str] = ()) -> None:
+    def __init__(
+        self, libraries: Sequence[str] = (), search_path: Sequence[str] | None = None
+    ) -> None:
         self._connection, theirs = Pipe()
-        search_path = [os.path.abspath(entry) for entry in sys.path]
+        search_path = [
+            os.path.abspath(entry) for entry in (sys.path if search_path is None else search_path)
+        ]
         program = (
             f"import sys; sys.path[:] = {search_path!r}; "
             "from dbx_aml.local.notebook.shell import serve; "

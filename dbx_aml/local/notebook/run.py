@@ -142,6 +142,7 @@ class NotebookRun:
         write: Function that passes text on to the terminal, given the stream's name and the text.
         on_cell: Callback for each executed cell, when it starts and when it has ended.
         secrets: Secrets to redact from the start.
+        search_path: Folders in which the new process finds modules; by default this process's.
 
     Attributes:
         runs: Runs of the cells so far.
@@ -156,11 +157,13 @@ class NotebookRun:
         write: Callable[[str, str], None],
         on_cell: Callable[[CellRun], None],
         secrets: Iterable[str] = (),
+        search_path: Sequence[str] | None = None,
     ) -> None:
         self.runs: list[CellRun] = []
         self.secrets = {*secrets, *environment_secrets()}
         self.variables: dict[str, PackedValue] = {}
         self._cells = cells
+        self._search_path = search_path
         self._write = write
         self._on_cell = on_cell
         self._exit_value: str | None = None
@@ -186,7 +189,7 @@ class NotebookRun:
         Raises:
             NotebookError: A cell raised an error, or the time is over.
         """
-        self._process = process or NotebookProcess()
+        self._process = process or NotebookProcess(search_path=self._search_path)
         try:
             # The shell is ready: the first cell's time is its own.
             self._process.set_up(settings)
@@ -258,7 +261,7 @@ class NotebookRun:
             self._exit_value = value
         elif end == "restart":
             self._process.stop()
-            self._process = NotebookProcess()
+            self._process = NotebookProcess(search_path=self._search_path)
             self._process.set_up(value)
         elif end == "failure":
             run.failure = failure = self.redact(value)

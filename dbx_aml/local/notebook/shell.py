@@ -186,6 +186,8 @@ class _Session:
         self._widgets = Widgets(settings.parameters, settings.widgets)
         sys.stdout, sys.stderr = _Stream(self._send, "stdout"), _Stream(self._send, "stderr")
         os.register_at_fork(after_in_child=self._leave_connection)
+        # A process that starts must not take a notebook of this folder for a module of Python.
+        self._search_path = tuple(sys.path)
         sys.path.insert(0, str(settings.path.parent))
         os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
         map_python_paths(settings.files)
@@ -302,6 +304,7 @@ class _Session:
             write=lambda *text: self._send("terminal", *text),
             on_cell=lambda run: self._send("started_cell", run),
             secrets=self._secrets,
+            search_path=self._search_path,
         )
         settings = replace(
             self._settings,
