@@ -11,6 +11,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
@@ -89,9 +90,12 @@ def use_new_store(folder: Path) -> tuple[str, Callable[[], None]]:
 def end_active_runs() -> list[str]:
     """End the active runs of this thread and return their ids, the innermost first."""
     import mlflow
+    from mlflow.exceptions import MlflowException
 
     run_ids = []
     while run := mlflow.active_run():
         run_ids.append(run.info.run_id)
-        mlflow.end_run()
+        # A test that changes the tracking URI leaves a run that the new server does not have.
+        with suppress(MlflowException):
+            mlflow.end_run()
     return run_ids

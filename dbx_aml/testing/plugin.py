@@ -183,9 +183,11 @@ def mlflow_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     except DbxAmlError as err:
         pytest.fail(str(err), pytrace=False)
     yield uri
-    for run_id in end_active_runs():
-        _warn(request.node, f"end its runs: got {run_id}, which was active and is ended")
-    restore()
+    try:
+        for run_id in end_active_runs():
+            _warn(request.node, f"end its runs: got {run_id}, which was active and is ended")
+    finally:
+        restore()
 
 
 @pytest.fixture

@@ -107,6 +107,31 @@ def test_without_java_one_test_has_the_command_to_install_it_and_the_others_are_
     )
 
 
+def test_a_run_of_another_server_that_a_test_leaves_active_changes_nothing_for_the_next_test(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    pytester.makepyfile(
+        """
+        import os, shutil, mlflow
+
+        def test_first(mlflow_store, tmp_path):
+            shutil.copy(tmp_path / "mlflow.db", tmp_path / "other.db")
+            mlflow.start_run()
+            mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/other.db")
+
+        def test_second():
+            assert mlflow.active_run() is None
+            assert "MLFLOW_TRACKING_URI" not in os.environ
+        """
+    )
+
+    result = pytester.runpytest_subprocess()
+
+    result.assert_outcomes(passed=2, warnings=1)
+    result.stdout.fnmatch_lines(["*a test must end its runs: got *"])
+
+
 def test_a_setting_without_a_value_fails_the_test_with_one_line(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\ndbx_aml_spark_conf = spark.driver.memory")
     pytester.makepyfile("def test_rows(spark): pass")
