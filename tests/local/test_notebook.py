@@ -14,6 +14,7 @@ from dbx_aml.local.notebook import process
 from dbx_aml.local.notebook.databricks_paths import Files
 from dbx_aml.local.notebook.dbutils_stub import NoSparkContext
 from dbx_aml.local.notebook.run import run_notebook
+from dbx_aml.local.notebook.shell import _split_statements, _substitute_widgets
 from dbx_aml.local.notebook.source import read_notebook
 from tests.support.notebook import write_notebook
 
@@ -764,6 +765,22 @@ def test_sql_has_the_values_of_widgets(notebook, spark) -> None:
     )
 
     assert run_notebook(path, spark=spark).exit_value == """["it's", ':word', 4, '1']"""
+
+
+def test_sql_is_split_and_gets_values_only_outside_of_its_strings() -> None:
+    cell = r"""
+        -- it's :n
+        select '\\' as a, ':n; it''s' as b, "it's" as c;
+        select r'C:\' as a, :n as b, `it's` as c;
+        -- only a comment; it's one
+    """
+
+    statements = [statement.split("\n")[-1].strip() for statement in _split_statements(cell)]
+
+    assert [_substitute_widgets(statement, {"n": "it's"}) for statement in statements] == [
+        r"""select '\\' as a, ':n; it''s' as b, "it's" as c""",
+        r"""select r'C:\' as a, 'it\'s' as b, `it's` as c""",
+    ]
 
 
 def test_sql_that_creates_widgets_is_an_error(notebook) -> None:

@@ -58,6 +58,11 @@ from dbx_aml.local.spark import is_connect
 # How IPython runs a cell of a kind: as Python, or by a magic of this module.
 _CELL_MAGICS = {"python": "", "sql": "%%sql\n", "shell": "%%sh\n"}
 _DESCRIPTORS = {"stdout": 1, "stderr": 2}
+# A string of Spark SQL, in group 1; a comment or a quoted name, which may have an apostrophe.
+_SQL_LITERAL = re.compile(
+    r"""(\b[rR]'[^']*'|\b[rR]"[^"]*"|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|`[^`]*`|--[^\n]*|/\*.*?\*/""",
+    re.DOTALL,
+)
 _IPYTHON = Config(
     HistoryManager={"enabled": False},
     InlineBackend={"figure_formats": {"retina"}},
@@ -322,15 +327,9 @@ class _Session:
 
     def _sql(self, line: str, cell: str) -> None:
         """Execute the statements; show the result of the last one."""
-        import sqlparse
-        from sqlparse.lexer import tokenize
-        from sqlparse.tokens import Comment, Whitespace
-
         names = self._shell.user_ns
         frame = None
-        for statement in sqlparse.split(cell, strip_semicolon=True):
-            if all(kind in Comment or kind in Whitespace for kind, _ in tokenize(statement)):
-                continue
+        for statement in _split_statements(cell):
             if re.match(r"\s*(create|remove)\s+widget\b", statement, re.IGNORECASE):
                 raise NotebookError(
                     "widgets must be made in Python here: got SQL; use dbutils.widgets"
@@ -407,6 +406,40 @@ def _run_program(command: list[str]) -> int:
     return program.returncode
 
 
+def _mask_literals(sql: str) -> tuple[str, list[str]]:
+    """Return SQL with a plain string for each string literal, and the literals.
+
+    sqlparse knows no backslash in front of a backslash: for it, a string that ends so goes on.
+    """
+    literals: list[str] = []
+
+    def mask(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return match[0]
+        literals.append(match[0])
+        return f"'__literal_{len(literals) - 1}'"
+
+    return _SQL_LITERAL.sub(mask, sql), literals
+
+
+def _unmask_literals(sql: str, literals: Sequence[str]) -> str:
+    return re.sub(r"'__literal_(\d+)'", lambda match: literals[int(match[1])], sql)
+
+
+def _split_statements(cell: str) -> list[str]:
+    """Return the statements of a cell, without those that are only comments."""
+    import sqlparse
+    from sqlparse.lexer import tokenize
+    from sqlparse.tokens import Comment, Whitespace
+
+    masked, literals = _mask_literals(cell)
+    return [
+        _unmask_literals(statement, literals)
+        for statement in sqlparse.split(masked, strip_semicolon=True)
+        if not all(kind in Comment or kind in Whitespace for kind, _ in tokenize(statement))
+    ]
+
+
 def _substitute_widgets(statement: str, widgets: Mapping[str, str]) -> str:
     """Return SQL with the values of widgets: `:name` as a string literal, `${name}` as text.
 
@@ -416,9 +449,12 @@ def _substitute_widgets(statement: str, widgets: Mapping[str, str]) -> str:
     from sqlparse.tokens import Name
 
     text = re.sub(r"\$\{(\w+)\}", lambda match: widgets.get(match[1], match[0]), statement)
+    masked, literals = _mask_literals(text)
+    tokens = [
+        (token, kind is Name.Placeholder and token[1:] in widgets)
+        for kind, token in tokenize(masked)
+    ]
     return "".join(
-        sql_literal(widgets[token[1:]])
-        if kind is Name.Placeholder and token[1:] in widgets
-        else token
-        for kind, token in tokenize(text)
+        sql_literal(widgets[token[1:]]) if is_widget else _unmask_literals(token, literals)
+        for token, is_widget in tokens
     )
