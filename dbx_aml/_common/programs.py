@@ -11,6 +11,8 @@ from dbx_aml._common.errors import ProgramError
 from dbx_aml._common.redact import redact
 from dbx_aml._common.text import one_line
 
+_PIPE_TIMEOUT_S = 1.0
+
 
 def is_process_running(process_id: int) -> bool:
     """Return whether a process of this id runs on this machine, also one of another user."""
@@ -69,7 +71,7 @@ def run_program(
             output, stderr = program.communicate(input_text, timeout=timeout_s)
         except subprocess.TimeoutExpired:
             _kill(program, has_own_group)
-            stderr = program.communicate()[1]
+            stderr = _rest_of_stderr(program)
             raise ProgramError(
                 f"{name} must end within {timeout_s:g} s: it did not{_last_line(stderr)}; "
                 "try again later",
@@ -93,6 +95,14 @@ def _kill(program: subprocess.Popen[str], has_own_group: bool) -> None:
         return
     with suppress(ProcessLookupError):
         os.killpg(program.pid, signal.SIGKILL)
+
+
+def _rest_of_stderr(program: subprocess.Popen[str]) -> str:
+    """Return what a killed program has written; a process that it left may keep the pipes open."""
+    try:
+        return program.communicate(timeout=_PIPE_TIMEOUT_S)[1]
+    except subprocess.TimeoutExpired as err:
+        return (err.stderr or b"").decode(errors="replace")
 
 
 def _last_line(stderr: str) -> str:

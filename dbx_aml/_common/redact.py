@@ -19,8 +19,8 @@ _SHORTEST_SECRET = 8
 _SECRET_NAME = re.compile(
     r"SECRET|TOKEN|PASSWORD|(?:^|_)KEY$|ACCOUNT_KEY|API_KEY|IDENTITY_HEADER", re.IGNORECASE
 )
-# Paths are no secrets, and this package's own variables hold references.
-_NO_SECRET_NAME = re.compile(r"^DBX_AML_|_(?:FILE|PATH)$", re.IGNORECASE)
+# Paths are no secrets, and this package's own variables hold references, except a notebook's.
+_NO_SECRET_NAME = re.compile(r"^DBX_AML_(?!SECRET_)|_(?:FILE|PATH)$", re.IGNORECASE)
 
 # In a text, a blank or an angle bracket ends a URI. So does a quote like the one before the URI,
 # where the text goes on after it; a password may contain quotes.

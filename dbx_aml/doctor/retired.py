@@ -19,11 +19,12 @@ from dbx_aml._common.text import one_line
 
 SUFFIXES = (".py", ".ipynb", ".yml", ".yaml", ".sh")
 _MAX_TEXT = 120
+_COMMENTED_LINE = re.compile(r"^[ \t]*#(?! MAGIC).*", re.MULTILINE)
 # Folders of installed packages, which are not the user's code.
 _SKIPPED_FOLDERS = {"__pycache__", "build", "dist", "node_modules", "site-packages"}
 _NAMES_OF_SDK = (
-    r"(?:_model_management|automl|contrib|core|data|datadrift|explain|interpret|opendatasets"
-    r"|pipeline|telemetry|tensorboard|train|widgets)"
+    r"(?:_model_management|_restclient|accel|automl|contrib|core|data|datadrift|exceptions|explain"
+    r"|interpret|opendatasets|pipeline|telemetry|tensorboard|train|widgets)"
 )
 _PACKAGES_OF_SDK = (
     r"azureml-(?:automl|core|datadrift|defaults|pipeline|sdk|train|widgets)(?:-[\w-]+)?"
@@ -52,7 +53,8 @@ RETIRED_THINGS = (
     RetiredThing(
         "Azure ML SDK v1",
         re.compile(
-            rf"^[ \t]*(?:# MAGIC )?[ \t]*((?:from|import)[ \t]+azureml\.{_NAMES_OF_SDK}\b.*)"
+            rf"^[ \t]*+(?:# MAGIC[ \t]++)?((?:from[ \t]++|import[ \t]++(?:[\w. \t]++,[ \t]*+)*+)"
+            rf"azureml(?:\.|[ \t]++import[ \t]++){_NAMES_OF_SDK}\b.*)"
             rf"|(?<![\w.-])({_PACKAGES_OF_SDK})(?![\w-])",
             re.MULTILINE,
         ),
@@ -189,7 +191,7 @@ def find_retired(file: Path) -> list[RetiredUse]:
         )
         for cell, code in parts
         for thing in RETIRED_THINGS
-        for start, found in _matches(thing, code)
+        for start, found in _matches(thing, _without_comments(code))
     ]
     return sorted(uses, key=lambda use: (use.cell or 0, use.line))
 
@@ -207,11 +209,13 @@ def _code_cells(text: str) -> list[tuple[int | None, str]] | None:
         return None
 
 
+def _without_comments(code: str) -> str:
+    """Return code with blanks for its commented lines; a cell of a notebook is no comment."""
+    return _COMMENTED_LINE.sub(lambda match: " " * len(match[0]), code)
+
+
 def _matches(thing: RetiredThing, code: str) -> Iterator[tuple[int, str]]:
-    """Yield position and text of each match that is in no comment."""
+    """Yield position and text of each match."""
     for match in thing.pattern.finditer(code):
         group = match.lastindex or 0
-        start = match.start(group)
-        line = code[code.rfind("\n", 0, start) + 1 : start].lstrip()
-        if not line.startswith("#") or line.startswith("# MAGIC"):
-            yield start, match[group]
+        yield match.start(group), match[group]

@@ -61,9 +61,10 @@ def _check_privileges(
         required: Required privileges, for example {"EXECUTE"}.
     """
     user = databricks_user(context).get_or_skip()
+    segment = quote(name, safe="")
     try:
-        properties = get_json(context, f"/api/2.1/unity-catalog/{kind}s/{name}")
-        granted = _granted_privileges(context, f"{permission_kind}/{name}", user)
+        properties = get_json(context, f"/api/2.1/unity-catalog/{kind}s/{segment}")
+        granted = _granted_privileges(context, f"{permission_kind}/{segment}", user)
     except (NotFoundError, PermissionDeniedError) as err:
         privileges = _format_privileges(required)
         return failed(

@@ -138,14 +138,24 @@ def class_archive(java: Path, jars: Sequence[Path]) -> Path:
 
 
 def spark_home() -> Path:
-    """Return the folder of the installed pyspark, without importing it."""
-    if folder := os.environ.get("SPARK_HOME"):
-        return Path(folder)
+    """Return SPARK_HOME, or the folder of the installed pyspark, without importing it.
+
+    Raises:
+        LocalSparkError: pyspark is not installed, or SPARK_HOME has another minor version of Spark.
+    """
     spec = find_spec("pyspark")
     if spec is None or spec.origin is None:
         raise LocalSparkError(
             f"local Spark must have pyspark: got none; run: {install_command('local')}"
         )
+    if folder := os.environ.get("SPARK_HOME"):
+        minor = ".".join(version("pyspark").split(".")[:2])
+        if not any(Path(folder, "jars").glob(f"spark-core_*-{minor}.*.jar")):
+            raise LocalSparkError(
+                f"SPARK_HOME must be a folder of Spark {minor}, as the installed pyspark: got "
+                f"{folder!r}; unset SPARK_HOME"
+            )
+        return Path(folder)
     return Path(spec.origin).parent
 
 

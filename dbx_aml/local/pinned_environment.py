@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +17,17 @@ from dbx_aml._common.errors import (
     UnsolvableRequirementsError,
 )
 from dbx_aml._common.paths import write_atomically
+from dbx_aml._common.text import one_line
 from dbx_aml._common.uv import LINUX, compile_requirements, uv_error_line
 from dbx_aml.local.jars import cache_folder
 
 _RESOLVE_TIMEOUT_S = 300.0
 # Options of a requirements file that say where packages are; uv's list of pins leaves them out.
 _INDEX_OPTIONS = ("-i", "--index-url", "--extra-index-url", "-f", "--find-links")
+# A line that includes another file, whose path is relative to the folder of the including one.
+_INCLUDED_FILE = re.compile(
+    r"\s*(?:-[rc]|--requirement|--constraint)[\s=]*[\"']?(.+?)[\"']?\s*(?:\s#.*)?"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +93,11 @@ def pin_requirements(
     """Return the exact packages that meet requirements; nothing is installed.
 
     uv needs no interpreter of this version. The first result for the same requirements is kept in
-    the cache folder.
+    the cache folder. A change of an included file counts as other requirements.
 
     Args:
         python: Minor version of Python, for example "3.12".
-        file: Requirements file, with a constraints.txt beside it where it names one; or None.
+        file: Requirements file, which may include further files; or None.
         further_requirements: Requirements beside those of the file.
         conflict: Rule of the error where no set of packages fits, for example "requirements of the
             job must go together with dbx-aml's".
@@ -103,15 +110,13 @@ def pin_requirements(
         PackagesError: The file cannot be read, or the package index does not answer.
         ProgramError: uv is not installed.
     """
-    text = file.read_text(encoding="utf-8") if file else ""
-    inputs = [python, platform, *options, *further_requirements, text]
-    digest = hashlib.sha256("\n".join(inputs).encode())
-    if file and (constraints := file.with_name("constraints.txt")).is_file():
-        digest.update(constraints.read_bytes())
-    key = digest.hexdigest()[:16]
+    texts = _read_requirements(file) if file else {}
+    inputs = [python, platform, *options, *further_requirements, *texts.values()]
+    key = hashlib.sha256("\n".join(inputs).encode()).hexdigest()[:16]
     resolved_file = environments_folder() / "resolved" / f"{key}.txt"
     if not resolved_file.is_file():
-        indexes = [line for line in text.splitlines() if line.strip().startswith(_INDEX_OPTIONS)]
+        lines = [line for text in texts.values() for line in text.splitlines()]
+        indexes = [line for line in lines if line.strip().startswith(_INDEX_OPTIONS)]
         files = [str(file)] if file else []
         try:
             pins = compile_requirements(
@@ -127,6 +132,32 @@ def pin_requirements(
         write_atomically(resolved_file, "".join(f"{line}\n" for line in lines))
     lines = resolved_file.read_text(encoding="utf-8").splitlines()
     return PinnedEnvironment(python=python, requirements=tuple(lines), platform=platform)
+
+
+def _read_requirements(file: Path) -> dict[Path, str]:
+    """Return the texts of a requirements file and of the files that it includes, by path.
+
+    A file that is missing is left to uv, which names it in its error.
+
+    Raises:
+        PackagesError: A file cannot be read.
+    """
+    texts: dict[Path, str] = {}
+    files = [file]
+    while files:
+        path = files.pop(0)
+        if path in texts or not (path.is_file() or path == file):
+            continue
+        try:
+            texts[path] = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as err:
+            raise PackagesError(
+                f"requirements file must be a readable text in UTF-8: got '{path}': "
+                f"{one_line(err, 160)}; save it as UTF-8"
+            ) from err
+        includes = map(_INCLUDED_FILE.fullmatch, texts[path].splitlines())
+        files += [Path(os.path.normpath(path.parent / match[1])) for match in includes if match]
+    return texts
 
 
 def environments_folder() -> Path:

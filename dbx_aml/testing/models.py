@@ -11,6 +11,9 @@ from typing import Any
 
 from dbx_aml._common.errors import ArgumentError
 
+# MLflow's flavors that have another name than their library.
+_FLAVORS = {"pyspark": "spark", "torch": "pytorch"}
+
 
 def register_test_model(
     model: Any, name: str, input_example: Any, *, test_module: ModuleType
@@ -42,6 +45,9 @@ def register_test_model(
         flavor = _find_flavor(model)
         # Each flavor has its own name for the model, for example "sk_model".
         argument = {next(iter(signature(flavor.log_model).parameters)): model}
+        if flavor.__name__ == "mlflow.sklearn":
+            # MLflow's own default, skops, refuses functions and classes of the test.
+            argument["serialization_format"] = "cloudpickle"
     with mlflow.start_run(nested=True), _stored_by_value(test_module):
         logged = flavor.log_model(
             **argument,
@@ -66,18 +72,19 @@ def _python_model(function: Callable[[Any], Any]) -> Any:
 
 
 def _find_flavor(model: Any) -> Any:
-    """Return MLflow's module for the library of a model, for example `mlflow.sklearn`."""
-    library = type(model).__module__.partition(".")[0]
-    try:
-        flavor = import_module(f"mlflow.{library}")
-    except ImportError:
-        flavor = None
-    if not hasattr(flavor, "log_model"):
-        raise ArgumentError(
-            "model must be of a library that MLflow has a flavor for, a PythonModel or a function: "
-            f"got {type(model).__name__!r} of {library!r}"
-        )
-    return flavor
+    """Return MLflow's module for the library of a model or of its base class."""
+    libraries = [base.__module__.partition(".")[0] for base in type(model).__mro__]
+    for library in dict.fromkeys(libraries):
+        try:
+            flavor = import_module(f"mlflow.{_FLAVORS.get(library, library)}")
+        except ImportError:
+            continue
+        if hasattr(flavor, "log_model"):
+            return flavor
+    raise ArgumentError(
+        "model must be of a library that MLflow has a flavor for, a PythonModel or a function: "
+        f"got {type(model).__name__!r} of {libraries[0]!r}"
+    )
 
 
 @contextmanager

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dbx_aml._common.environment import environment_variables
 from dbx_aml._common.errors import NotebookError
 from dbx_aml.local.notebook.cells import CellRun, flatten_runs
 from dbx_aml.local.notebook.namespace import Namespace
 from dbx_aml.local.notebook.run import run_notebook
-from dbx_aml.local.notebook.workspace_stub import local_workspace
+from dbx_aml.testing.mlflow_store import EXPERIMENT
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -45,10 +46,20 @@ class NotebookRunner:
 
     Args:
         folder: Folder for the pages.
+        mlflow_uri: Store that stands for Databricks and for Azure ML, for tracking and registry.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mlflow_uri: str) -> None:
         self._folder = folder
+        # A project's config.json, which `connect` in a notebook reads, leads to real workspaces.
+        self._variables = {
+            "DBX_AML_MODE": "databricks",
+            "DBX_AML_DATABRICKS_TRACKING_URI": mlflow_uri,
+            "DBX_AML_AML_TRACKING_URI": mlflow_uri,
+            "DBX_AML_EXPERIMENT": EXPERIMENT,
+            "MLFLOW_TRACKING_URI": mlflow_uri,
+            "MLFLOW_REGISTRY_URI": mlflow_uri,
+        }
         self._namespaces: list[Namespace] = []
 
     def __enter__(self) -> NotebookRunner:
@@ -66,7 +77,7 @@ class NotebookRunner:
         spark: SparkSession,
         check: bool = True,
     ) -> NotebookOutcome:
-        """Run a notebook in a new process, with the MLflow store of this process.
+        """Run a notebook in a new process, with the MLflow store of the test.
 
         Args:
             path: File of the notebook, for example "notebooks/report.py".
@@ -79,7 +90,7 @@ class NotebookRunner:
             NotebookError: The notebook cannot be read, or a cell has raised an error.
         """
         page = self._folder / f"{Path(path).stem}_{len(self._namespaces)}.html"
-        with local_workspace():
+        with environment_variables(**self._variables):
             result = run_notebook(
                 path, parameters, spark=spark, html=page, keep_namespace=True, check=check
             )

@@ -58,8 +58,13 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test that cannot have the session: an earlier test has the error."""
-    reason = item.config.stash.get(_UNUSABLE, None)
-    if reason is not None and "spark" in getattr(item, "fixturenames", ()):
+    if "spark" in getattr(item, "fixturenames", ()):
+        _skip_without_session(item.config)
+
+
+def _skip_without_session(config: pytest.Config) -> None:
+    reason = config.stash.get(_UNUSABLE, None)
+    if reason is not None:
         pytest.skip(reason)
 
 
@@ -178,9 +183,11 @@ def mlflow_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     except DbxAmlError as err:
         pytest.fail(str(err), pytrace=False)
     yield uri
-    for run_id in end_active_runs():
-        _warn(request.node, f"end its runs: got {run_id}, which was active and is ended")
-    restore()
+    try:
+        for run_id in end_active_runs():
+            _warn(request.node, f"end its runs: got {run_id}, which was active and is ended")
+    finally:
+        restore()
 
 
 @pytest.fixture
@@ -233,7 +240,8 @@ def run_notebook(
 
     Call it as `run_notebook(path, parameters=None, spark=None, check=True)`. The parameters are
     texts by widget name. The session is the one of the fixture `spark`, unless another is given.
-    MLflow of the notebook uses `mlflow_store`. A failing cell is a `NotebookError`, with
+    MLflow of the notebook uses `mlflow_store`, also where the notebook connects and a `config.json`
+    or a variable names other servers. A failing cell is a `NotebookError`, with
     `check=False` an outcome with exit code 1.
 
     Example:
@@ -251,7 +259,7 @@ def run_notebook(
             "test the notebook on a laptop, or run it as a job",
             pytrace=False,
         )
-    with NotebookRunner(tmp_path) as runner:
+    with NotebookRunner(tmp_path, mlflow_store) as runner:
 
         def run(
             path: str | Path,
@@ -259,6 +267,8 @@ def run_notebook(
             spark: SparkSession | None = None,
             check: bool = True,
         ) -> NotebookOutcome:
+            if spark is None:
+                _skip_without_session(request.config)
             session = spark or request.getfixturevalue("spark")
             return runner.run(path, parameters, spark=session, check=check)
 

@@ -43,3 +43,18 @@ def test_at_the_deadline_the_program_and_its_children_are_killed() -> None:
 def test_a_program_that_does_not_exist_is_named() -> None:
     with pytest.raises(ProgramError, match="program must start: got 'no-such-program'"):
         run_program(["no-such-program"], 5)
+
+
+@pytest.mark.parametrize(("start_new_session", "has_own_group"), [(True, True), (False, False)])
+def test_a_process_that_the_program_leaves_cannot_hold_the_caller_beyond_the_deadline(
+    start_new_session: bool, has_own_group: bool
+) -> None:
+    arguments = f"['sleep', '30'], start_new_session={start_new_session}"
+    code = (
+        "import subprocess, sys; sys.stderr.write('before\\n'); sys.stderr.flush(); "
+        f"subprocess.run({arguments})"
+    )
+    started = time.monotonic()
+    with pytest.raises(ProgramError, match=r"must end within 2 s: .* its last error is 'before'"):
+        run_program([sys.executable, "-c", code], 2, has_own_group=has_own_group)
+    assert time.monotonic() - started < 15

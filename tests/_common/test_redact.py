@@ -140,6 +140,7 @@ def test_secrets_of_the_environment_go_by_the_names_of_variables(
     assert is_secret_name("STORAGE_ACCOUNT_KEY")
     assert not is_secret_name("KEYBOARD")
     assert not is_secret_name("DBX_AML_CLIENT_SECRET")
+    assert is_secret_name("DBX_AML_SECRET_ML_KEY")
 
 
 def test_a_long_text_without_blanks_takes_no_longer_than_a_text_with_blanks() -> None:

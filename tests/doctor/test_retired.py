@@ -30,6 +30,9 @@ def names_in(path: Path, text: str) -> list[tuple[int, str]]:
     [
         ("from azureml.core import Workspace", "Azure ML SDK v1"),
         ("    import azureml.train.automl as automl", "Azure ML SDK v1"),
+        ("from azureml import core", "Azure ML SDK v1"),
+        ("import os, azureml.core", "Azure ML SDK v1"),
+        ("from azureml.exceptions import UserErrorException", "Azure ML SDK v1"),
         ("# MAGIC %pip install azureml-core==1.58", "Azure ML SDK v1"),
         ("  - azureml-train-automl-client", "Azure ML SDK v1"),
         ('uri = "adbazureml://westeurope.api.azureml.ms/history"', "adbazureml://"),
@@ -52,6 +55,7 @@ def test_a_retired_thing_is_found_at_its_line(tmp_path: Path, text: str, name: s
     "text",
     [
         "import azureml.mlflow",
+        "import azureml",
         "from azureml.ai.monitoring import Collector",
         "pip install azureml-mlflow azureml-inference-server-http",
         "# from azureml.core import Workspace",
@@ -69,6 +73,16 @@ def test_a_retired_thing_is_found_at_its_line(tmp_path: Path, text: str, name: s
 )
 def test_what_is_current_or_commented_out_is_not_found(tmp_path: Path, text: str) -> None:
     assert names_in(tmp_path / "file.py", f"{text}\n") == []
+
+
+def test_a_commented_line_of_a_call_hides_no_line_after_it(tmp_path: Path) -> None:
+    text = "log_model(\n  model,  \n  # ( artifact_path='a'\n  artifact_path='b')\n"
+    assert names_in(tmp_path / "file.py", text) == [(4, "log_model(artifact_path=)")]
+
+
+def test_a_long_line_takes_no_longer_than_short_lines(tmp_path: Path) -> None:
+    text = "\n".join(("import " + "a, " * 50_000, "import" + " \t" * 50_000, "log_model(" * 9_000))
+    assert names_in(tmp_path / "file.py", text) == []
 
 
 def test_each_retired_thing_has_a_date_and_a_replacement() -> None:

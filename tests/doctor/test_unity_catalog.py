@@ -34,6 +34,8 @@ def test_a_volume_needs_read_and_write(run_check: RunCheck, databricks_only: Dat
     assert (
         result.message == f"{USER} has READ VOLUME and WRITE VOLUME on volume main.flights.models"
     )
+    result = run_check("volume", volume="/Volumes/main/flights/models#2")
+    assert result.message.startswith("volume main.flights.models#2 does not exist")
 
 
 def test_a_caller_who_may_not_list_all_privileges_lists_only_their_own(

@@ -8,6 +8,8 @@ import pytest
 
 from dbx_aml._common.errors import NotebookError
 from dbx_aml.local.notebook.databricks_paths import Files
+from dbx_aml.local.notebook.run import run_notebook
+from tests.support.notebook import write_notebook
 
 
 @pytest.fixture
@@ -95,3 +97,13 @@ def test_a_folder_is_copied_moved_and_removed_only_with_recurse(fs) -> None:
     fs.rm("/c", recurse=True)
     assert [entry.name for entry in fs.ls("/")] == ["d/"]
     assert fs.head("/d/b/x") == "1"
+
+
+def test_code_can_ask_whether_a_folder_of_a_cluster_exists(tmp_path) -> None:
+    exists = "[os.path.exists(path) for path in ('/dbfs', '/dbfs/', '/Volumes', '/Workspace/a')]"
+    path = write_notebook(tmp_path / "n.py", f"import os\ndbutils.notebook.exit({exists})")
+    (tmp_path / "root" / "dbfs").mkdir(parents=True)
+
+    value = run_notebook(path, spark=None, files=Files(tmp_path / "root")).exit_value
+
+    assert value == "[True, True, False, False]"

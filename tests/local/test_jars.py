@@ -63,3 +63,15 @@ def test_without_network_a_missing_jar_is_one_line_that_says_what_to_run(
     (tmp_path / "dbx-aml" / listing.name).write_text("/removed/delta.jar\n")
     with pytest.raises(LocalSparkError, match=r"got no io\.delta:delta-spark_.*; run 'make setup'"):
         delta_jars(fetch=False)
+
+
+@pytest.mark.parametrize("jar", ["spark-core_2.12-3.3.0.jar", "other.jar"])
+def test_a_spark_home_of_another_spark_is_refused_with_the_variable_to_unset(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, jar: str
+) -> None:
+    (tmp_path / "jars").mkdir()
+    (tmp_path / "jars" / jar).touch()
+    monkeypatch.setenv("SPARK_HOME", str(tmp_path))
+    message = rf"SPARK_HOME must be a folder of Spark 4\.1, .* got '{tmp_path}'; unset SPARK_HOME$"
+    with pytest.raises(LocalSparkError, match=message):
+        spark_home()

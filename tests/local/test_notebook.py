@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from dbx_aml._common.errors import ArgumentError, NotebookError
+from dbx_aml.local.notebook import process
 from dbx_aml.local.notebook.databricks_paths import Files
 from dbx_aml.local.notebook.dbutils_stub import NoSparkContext
 from dbx_aml.local.notebook.run import run_notebook
+from dbx_aml.local.notebook.shell import _split_statements, _substitute_widgets
 from dbx_aml.local.notebook.source import read_notebook
 from tests.support.notebook import write_notebook
 
@@ -492,6 +494,16 @@ def test_a_notebook_imports_the_modules_beside_it(notebook, tmp_path) -> None:
     run_notebook(notebook("import beside_it", "assert beside_it.x == 41"), spark=None)
 
 
+def test_a_notebook_with_the_name_of_a_module_of_python_does_not_keep_another_from_starting(
+    notebook,
+) -> None:
+    notebook("raise ValueError", name="logging.py")
+    notebook("dbutils.library.restartPython()", "dbutils.notebook.exit('2')", name="child.py")
+    path = notebook("dbutils.notebook.exit(dbutils.notebook.run('./child'))")
+
+    assert run_notebook(path, spark=None).exit_value == "2"
+
+
 def test_code_of_a_package_finds_dbutils_in_the_main_module(notebook, monkeypatch) -> None:
     monkeypatch.setenv("DBX_AML_SECRET_ML_KEY", "s3cret")
     path = notebook(
@@ -755,6 +767,22 @@ def test_sql_has_the_values_of_widgets(notebook, spark) -> None:
     assert run_notebook(path, spark=spark).exit_value == """["it's", ':word', 4, '1']"""
 
 
+def test_sql_is_split_and_gets_values_only_outside_of_its_strings() -> None:
+    cell = r"""
+        -- it's :n
+        select '\\' as a, ':n; it''s' as b, "it's" as c;
+        select r'C:\' as a, :n as b, `it's` as c;
+        -- only a comment; it's one
+    """
+
+    statements = [statement.split("\n")[-1].strip() for statement in _split_statements(cell)]
+
+    assert [_substitute_widgets(statement, {"n": "it's"}) for statement in statements] == [
+        r"""select '\\' as a, ':n; it''s' as b, "it's" as c""",
+        r"""select r'C:\' as a, 'it\'s' as b, `it's` as c""",
+    ]
+
+
 def test_sql_that_creates_widgets_is_an_error(notebook) -> None:
     path = notebook('# MAGIC %sql\n# MAGIC create widget text x default "1"')
 
@@ -807,3 +835,82 @@ def test_a_notebook_leaves_no_temporary_folder(notebook, tmp_path, monkeypatch) 
     with pytest.raises(NotebookError, match="ValueError"):
         run_notebook(notebook("raise ValueError"), spark=None)
     assert list(folder.iterdir()) == []
+
+
+def test_a_print_of_something_else_than_text_is_an_error_of_its_cell(notebook) -> None:
+    with pytest.raises(NotebookError, match=r"TypeError: write\(\) argument must be str, not int"):
+        run_notebook(notebook("import sys\nsys.stdout.write(1)"), spark=None)
+
+
+def test_processes_that_a_cell_forks_print_to_the_terminal_and_cannot_disturb_the_notebook(
+    notebook, capfd, monkeypatch
+) -> None:
+    monkeypatch.setenv("DBX_AML_SECRET_ML_KEY", "s3cret")
+    path = notebook(
+        """
+        import multiprocessing
+        key = dbutils.secrets.get("ml", "key")
+        def work(number):
+            print(f"{number} {key} {'x' * 50_000}")
+            return number
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            print(sum(pool.map(work, range(20))))
+        """
+    )
+
+    result = run_notebook(path, spark=None)
+
+    assert [output["text"] for output in result.runs[0].outputs] == ["190\n"]
+    out = capfd.readouterr().out
+    assert out.count("[REDACTED] xxx") == 20
+    assert "s3cret" not in out
+
+
+def test_a_fork_can_print_while_a_thread_prints(notebook, capfd) -> None:
+    path = notebook(
+        """
+        import multiprocessing, sys
+        with sys.stdout._send.__self__._lock:  # as another thread holds it while it prints
+            fork = multiprocessing.get_context("fork").Process(target=print, args=("from a fork",))
+            fork.start()
+            fork.join(20)
+        dbutils.notebook.exit(str(fork.exitcode))
+        """
+    )
+
+    assert run_notebook(path, spark=None).exit_value == "0"
+    assert "from a fork\n" in capfd.readouterr().out
+
+
+def test_a_notebook_whose_process_is_killed_ends_while_a_process_that_it_has_forked_lives(
+    notebook,
+) -> None:
+    path = notebook(
+        """
+        import multiprocessing, os, time
+        fork = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        fork.start()
+        os.kill(os.getpid(), 9)
+        """
+    )
+    start = time.monotonic()
+
+    with pytest.raises(NotebookError, match="it ended with status -9"):
+        run_notebook(path, spark=None)
+
+    assert time.monotonic() - start < 30
+
+
+def test_a_thread_that_a_notebook_leaves_cannot_keep_its_process(
+    notebook, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr(process, "_END_TIMEOUT_S", 0.5)
+    path = notebook(
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()",
+        "dbutils.notebook.exit('done')",
+    )
+    start = time.monotonic()
+
+    assert run_notebook(path, spark=None).exit_value == "done"
+    assert time.monotonic() - start < 30
+    assert "let the notebook end its threads and processes" in caplog.text

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dbx_aml._common.errors import NotebookError
+from dbx_aml._common.errors import ArgumentError, NotebookError
 from dbx_aml.local.notebook.page import markdown
 from dbx_aml.local.notebook.run import run_notebook
 from tests.support.notebook import write_notebook
@@ -254,3 +254,69 @@ def test_no_part_of_an_output_has_a_secret(
     page = (tmp_path / "page.html").read_text()
     assert page.count("[REDACTED]") == 5
     assert "s3cret" not in page + capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "form", ["print(key)", "key", "print(json.dumps([key]))", "raise KeyError(key)"]
+)
+def test_a_secret_of_several_lines_is_redacted_in_each_form_in_which_code_shows_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    form: str,
+) -> None:
+    monkeypatch.setenv("DBX_AML_SECRET_ML_KEY", '-- BEGIN --\nit\'s "s3cret"\n')
+    path = write_notebook(
+        tmp_path / "main.py", "import json\nkey = dbutils.secrets.get('ml', 'key')", form
+    )
+    result = run_notebook(path, spark=None, html=tmp_path / "page.html", check=False)
+    page = (tmp_path / "page.html").read_text()
+    assert "[REDACTED]" in page
+    assert "s3cret" not in page + capsys.readouterr().out + str(result.error)
+
+
+def test_a_secret_of_the_environment_is_redacted_that_the_notebook_has_not_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DBX_AML_SECRET_ML_KEY", "correct-horse")
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "battery-staple")
+    path = write_notebook(tmp_path / "main.py", "import os\nprint(dict(os.environ))")
+    run_notebook(path, spark=None, html=tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "DBX_AML_SECRET_ML_KEY" in page
+    assert "correct-horse" not in page
+    assert "battery-staple" not in page
+
+
+def test_a_page_has_every_output_that_ipython_can_show(tmp_path: Path) -> None:
+    path = write_notebook(
+        tmp_path / "main.py",
+        """
+        class Picture:
+            def _repr_png_(self):
+                return b"\\x89PNG"
+
+        Picture()
+        """,
+        "from IPython.display import display as show\n"
+        "show({'application/json': {'a': {1, 2}}}, raw=True)",
+        "print('half \\ud83d')\ndbutils.notebook.exit('\\ud83d')",
+    )
+    result = run_notebook(path, spark=None, html=tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert 'src="data:image/png;base64,iVBORw=="' in page
+    assert "(application/json)" in page
+    assert "half \\ud83d" in page
+    assert result.exit_value == "\\ud83d"
+
+
+def test_a_page_replaces_no_notebook_and_nothing_runs(tmp_path: Path) -> None:
+    path = write_notebook(tmp_path / "train.py", "open('ran', 'w')")
+    (tmp_path / "train.ipynb").write_text('{"cells": []}')
+    for page in (tmp_path / "train.html", path, tmp_path / "page.ipynb"):
+        with pytest.raises(ArgumentError, match="page must not replace a notebook: got"):
+            run_notebook(path, spark=None, html=page)
+    assert (tmp_path / "train.ipynb").read_text() == '{"cells": []}'
+    assert not (tmp_path / "ran").exists()
+    for _ in range(2):
+        run_notebook(path, spark=None, html=tmp_path / "page.html")

@@ -75,11 +75,29 @@ def test_the_first_result_for_the_same_requirements_is_kept(
     assert resolve_environment(write_model(tmp_path / "same", "pandas\n")) == first
     assert len(calls) == 1
     resolve_environment(model, python="3.11")
-    write_model(tmp_path / "model", "pandas<3\n")
+    write_model(tmp_path / "model", "-c constraints.txt\npandas<3\n")
     resolve_environment(model)
     (model / "constraints.txt").write_text("six<2\n")
     resolve_environment(model)
     assert len(calls) == 4
+
+
+def test_a_change_of_an_included_file_is_a_change_of_the_requirements(
+    tmp_path, environments_folder, calls
+) -> None:
+    model = write_model(tmp_path / "model", "--requirement=../base.txt  # shared\n")
+    for text in ("pandas==2.3.2\n", "-r model/requirements.txt\n-i https://a.example\npandas\n"):
+        (tmp_path / "base.txt").write_text(text)
+        environment = resolve_environment(model)
+    assert len(calls) == 2
+    assert environment.requirements[0] == "-i https://a.example"
+
+
+def test_requirements_in_another_encoding_are_refused(tmp_path, environments_folder, calls) -> None:
+    model = write_model(tmp_path / "model", "-r base.txt\n")
+    (model / "base.txt").write_text("pandas\n", encoding="utf-16")
+    with pytest.raises(PackagesError, match=r"a readable text in UTF-8: got '.*base\.txt': .*"):
+        resolve_environment(model)
 
 
 def test_options_of_package_indexes_stay_with_the_pins(

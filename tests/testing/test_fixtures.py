@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -12,7 +13,13 @@ import mlflow.pyfunc
 import pandas as pd
 import pytest
 
-from dbx_aml._common.errors import ArgumentError, LocalSparkError, NotebookError, RunError
+from dbx_aml._common.errors import (
+    ArgumentError,
+    LocalSparkError,
+    NotebookError,
+    ProgramError,
+    RunError,
+)
 from dbx_aml.testing import mlflow_store as store
 from dbx_aml.testing.mlflow_store import use_new_store
 from dbx_aml.testing.spark_session import new_database, start_spark
@@ -82,6 +89,22 @@ def test_mlflow_skinny_is_refused_with_the_command_to_install_full_mlflow(
         store.empty_mlflow_database()
 
 
+def test_the_tables_are_made_once_for_a_release_of_mlflow_skinny_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(store, "installed_version", {"mlflow-skinny": "3.0.1"}.get)
+
+    file = store.empty_mlflow_database()
+
+    assert file == tmp_path / "dbx-aml" / "mlflow-tables-3.0.1.db"
+    assert [path.name for path in tmp_path.rglob("*")] == ["dbx-aml", file.name]
+    file.unlink()
+    monkeypatch.setenv("PYTHONHOME", "/nowhere")
+    with pytest.raises(ProgramError, match=r"python.* must succeed: it ended with status 1"):
+        store.empty_mlflow_database()
+
+
 def test_a_function_is_registered_as_a_version_with_a_signature(registered_model: Any) -> None:
     assert registered_model(weighted_sum, "sums", XY) == "models:/sums/1"
     assert registered_model(weighted_sum, "sums", XY) == "models:/sums/2"
@@ -94,10 +117,19 @@ def test_a_model_of_a_library_is_registered_with_the_flavor_of_its_library(
     registered_model: Any,
 ) -> None:
     from sklearn.linear_model import LinearRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer
 
-    model_uri = registered_model(LinearRegression().fit(XY, [1.0, 2.0]), "line", XY)
+    class Halved(LinearRegression):
+        def predict(self, X: Any) -> Any:
+            return super().predict(X) / 2
 
-    assert "sklearn" in mlflow.models.get_model_info(model_uri).flavors
+    for model in (Halved(), make_pipeline(FunctionTransformer(abs), LinearRegression())):
+        model_uri = registered_model(model.fit(XY, [1.0, 2.0]), "line", XY)
+
+        assert "sklearn" in mlflow.models.get_model_info(model_uri).flavors
+        loaded = mlflow.pyfunc.load_model(model_uri)
+        assert loaded.predict(XY).tolist() == pytest.approx(model.predict(XY).tolist())
 
 
 def test_a_model_without_a_flavor_is_refused(registered_model: Any) -> None:
@@ -108,14 +140,14 @@ def test_a_model_without_a_flavor_is_refused(registered_model: Any) -> None:
 @pytest.mark.spark
 def test_scored_rows_and_quarantined_rows_are_frames(score: Any, registered_model: Any) -> None:
     model_uri = registered_model(RefusesNegative(), "sums", XY)
-    rows = pd.DataFrame({"id": [1, 2, 3], "x": [1.0, -1.0, 3.0], "y": [0.0, 0.0, 5.0]})
+    rows = pd.DataFrame({"id (key)": [1, 2, 3], "x": [1.0, -1.0, 3.0], "y": [0.0, 0.0, 5.0]})
 
     scored = score(model_uri, rows, max_quarantined_rows="100%")
 
-    predictions = {row.id: row.prediction for row in scored.output.collect()}
+    predictions = {row["id (key)"]: row.prediction for row in scored.output.collect()}
     assert predictions == {1: 10.0, 3: 35.0}
     (quarantined,) = scored.quarantine.collect()
-    assert quarantined.id == 2
+    assert quarantined["id (key)"] == 2
     assert "x is negative" in str(quarantined._quarantine)
     assert scored.result.rows_quarantined == 1
 
@@ -203,3 +235,33 @@ def test_a_file_that_is_no_notebook_is_refused_before_it_runs(
     (tmp_path / "script.py").write_text("print(1)\n")
     with pytest.raises(ArgumentError, match="begin it with the line '# Databricks"):
         run_notebook(tmp_path / "script.py", check=False)
+
+
+@pytest.mark.spark
+def test_a_notebook_that_connects_uses_the_store_of_the_test_and_no_workspace_of_the_project(
+    run_notebook: Any, mlflow_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = {
+        "subscription_id": "00000000-0000-0000-0000-000000000000",
+        "resource_group": "rg",
+        "workspace_name": "production",
+    }
+    settings = {"mode": "dual", "registry": "aml", "experiment": "/Users/ana@contoso.com/iris"}
+    (tmp_path / "config.json").write_text(json.dumps({**workspace, "dbx_aml": settings}))
+    monkeypatch.setenv("DBX_AML_CONFIG", str(tmp_path))
+    notebook = write_notebook(
+        tmp_path / "report.py",
+        """
+        import dbx_aml, mlflow
+        dbx_aml.connect()
+        with mlflow.start_run() as run: pass
+        dbutils.notebook.exit(f"{mlflow.get_tracking_uri()} {mlflow.get_registry_uri()}")
+        """,
+    )
+
+    outcome = run_notebook(notebook)
+
+    assert outcome.value == f"{mlflow_store} {mlflow_store}"
+    run = mlflow.get_run(outcome.namespace["run"].info.run_id)
+    assert mlflow.get_experiment(run.info.experiment_id).name == "tests"
+    assert "dbx_aml.mirror" not in run.data.tags

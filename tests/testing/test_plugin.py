@@ -91,12 +91,13 @@ def test_without_java_one_test_has_the_command_to_install_it_and_the_others_are_
     pytester.makepyfile(
         "def test_first(spark): pass\n"
         "def test_second(spark_database): pass\n"
+        "def test_third(run_notebook): run_notebook('n.py')\n"
         "def test_without_spark(): pass\n"
     )
 
     result = pytester.runpytest_subprocess("-rs")
 
-    result.assert_outcomes(errors=1, skipped=1, passed=1)
+    result.assert_outcomes(errors=1, skipped=2, passed=1)
     result.stdout.fnmatch_lines(
         [
             "Java for local Spark must be release 17 to 23: got none; run 'sudo apt-get install "
@@ -104,6 +105,31 @@ def test_without_java_one_test_has_the_command_to_install_it_and_the_others_are_
             "SKIPPED*Spark did not start; the error of the first test has the reason",
         ]
     )
+
+
+def test_a_run_of_another_server_that_a_test_leaves_active_changes_nothing_for_the_next_test(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    pytester.makepyfile(
+        """
+        import os, shutil, mlflow
+
+        def test_first(mlflow_store, tmp_path):
+            shutil.copy(tmp_path / "mlflow.db", tmp_path / "other.db")
+            mlflow.start_run()
+            mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/other.db")
+
+        def test_second():
+            assert mlflow.active_run() is None
+            assert "MLFLOW_TRACKING_URI" not in os.environ
+        """
+    )
+
+    result = pytester.runpytest_subprocess()
+
+    result.assert_outcomes(passed=2, warnings=1)
+    result.stdout.fnmatch_lines(["*a test must end its runs: got *"])
 
 
 def test_a_setting_without_a_value_fails_the_test_with_one_line(pytester: pytest.Pytester) -> None:

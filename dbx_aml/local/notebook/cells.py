@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from html import escape
 from typing import Any
 
@@ -48,7 +50,11 @@ def flatten_runs(runs: Sequence[CellRun]) -> Iterator[CellRun]:
 
 
 def redact_secrets(value: Any, secrets: Iterable[str]) -> Any:
-    """Return a text, or the texts in lists and dictionaries, with [REDACTED] for each secret."""
+    """Return a text, or the texts in lists and dictionaries, with [REDACTED] for each secret.
+
+    The texts can be written as UTF-8: half of a character, which a name of a file may have, is
+    shown as its code.
+    """
     if isinstance(value, dict):
         return {
             redact_secrets(key, secrets): redact_secrets(item, secrets)
@@ -57,7 +63,26 @@ def redact_secrets(value: Any, secrets: Iterable[str]) -> Any:
     if isinstance(value, list):
         return [redact_secrets(item, secrets) for item in value]
     if isinstance(value, str):
-        forms = {form for secret in secrets for form in (secret, escape(secret)) if form}
+        forms = {form for secret in secrets for form in _forms(secret) if form}
         for form in sorted(forms, key=len, reverse=True):
             value = value.replace(form, "[REDACTED]")
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
     return value
+
+
+@cache
+def _forms(secret: str) -> set[str]:
+    """Return the texts that a secret has in output: plain, quoted by Python or JSON, as HTML."""
+    texts = {secret, secret.strip()}
+    literals = {
+        # Python escapes an apostrophe only beside a quotation mark, which may be another text's.
+        form
+        for text in texts
+        for form in (
+            repr(text)[1:-1],
+            repr(f'{text}"')[1:-2],
+            json.dumps(text)[1:-1],
+            json.dumps(text, ensure_ascii=False)[1:-1],
+        )
+    }
+    return {form for text in texts | literals for form in (text, escape(text))}

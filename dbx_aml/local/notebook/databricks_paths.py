@@ -182,9 +182,8 @@ def map_python_paths(files: Files) -> None:
         path = os.fspath(value) if isinstance(value, os.PathLike) else value
         if not isinstance(path, str) or not f"{path}/".startswith(_MOUNTS):
             return value
-        return str(
-            files.local(path.replace("/dbfs", "dbfs:", 1) if path.startswith("/dbfs") else path)
-        )
+        on_dbfs = path.startswith("/dbfs")
+        return str(files.local(f"dbfs:/{path.removeprefix('/dbfs')}" if on_dbfs else path))
 
     def with_local_paths(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dbx_aml._common.errors import ArgumentError
 from dbx_aml._common.text import plural
 from dbx_aml.local.notebook.cells import CellRun, flatten_runs
 from dbx_aml.local.notebook.source import Cell
@@ -42,6 +43,25 @@ new ResizeObserver(sendHeight).observe(root);
 addEventListener("message", sendHeight);
 addEventListener("load", sendHeight);
 </script>"""
+
+
+def check_page(html: Path) -> None:
+    """Refuse a page whose files would replace a notebook.
+
+    Args:
+        html: File of the page.
+
+    Raises:
+        ArgumentError: The page is a notebook itself, or the .ipynb file beside it is another one.
+    """
+    file = html.with_suffix(".ipynb")
+    # The runner's own files have its metadata.
+    is_other = file.is_file() and '"dbx_aml"' not in file.read_text("utf-8", "replace")
+    if is_other or html.suffix in (".ipynb", ".py"):
+        raise ArgumentError(
+            f"page must not replace a notebook: got '{html}', beside which the outputs are written "
+            f"to '{file.name}'; name another file that ends in .html"
+        )
 
 
 def write_outputs(

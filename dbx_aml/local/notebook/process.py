@@ -12,9 +12,15 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
+from dbx_aml._common.log import get_logger
 from dbx_aml.local.notebook.databricks_paths import Files
 from dbx_aml.local.notebook.shared_spark import SparkAddress
 from dbx_aml.local.spark import local_root
+
+log = get_logger(__name__)
+
+# At its end, a process sends the last metrics, with retries of two minutes.
+_END_TIMEOUT_S = 150.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +52,16 @@ class NotebookProcess:
     Args:
         libraries: Modules that it imports before the settings arrive, for example ["mlflow"]. So a
             process that starts while another notebook runs saves its notebook this time.
+        search_path: Folders in which it finds modules; by default those of this process.
     """
 
-    def __init__(self, libraries: Sequence[str] = ()) -> None:
+    def __init__(
+        self, libraries: Sequence[str] = (), search_path: Sequence[str] | None = None
+    ) -> None:
         self._connection, theirs = Pipe()
-        search_path = [os.path.abspath(entry) for entry in sys.path]
+        search_path = [
+            os.path.abspath(entry) for entry in (sys.path if search_path is None else search_path)
+        ]
         program = (
             f"import sys; sys.path[:] = {search_path!r}; "
             "from dbx_aml.local.notebook.shell import serve; "
@@ -97,10 +108,21 @@ class NotebookProcess:
         return self._connection.recv()
 
     def stop(self, timeout_s: float | None = None) -> int:
-        """Let the process end, or kill it after a time; return its exit status."""
+        """Let the process end, or kill it after a time; return its exit status.
+
+        Args:
+            timeout_s: Seconds until it is killed; by default enough for all that Python does at
+                the end of a process, but no thread or process of the notebook can keep it.
+        """
         self._connection.close()
         try:
-            return self._process.wait(timeout_s)
+            return self._process.wait(_END_TIMEOUT_S if timeout_s is None else timeout_s)
         except subprocess.TimeoutExpired:
+            if timeout_s is None:
+                log.warning(
+                    "killed the notebook's process: it did not end in %g s; "
+                    "let the notebook end its threads and processes",
+                    _END_TIMEOUT_S,
+                )
             self._process.kill()
             return self._process.wait()

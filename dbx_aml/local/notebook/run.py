@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from dbx_aml._common.errors import NotebookError
+from dbx_aml._common.redact import environment_secrets
 from dbx_aml.local.notebook.cells import CellRun, redact_secrets
 from dbx_aml.local.notebook.databricks_paths import Files
 from dbx_aml.local.notebook.namespace import Namespace, PackedValue
+from dbx_aml.local.notebook.page import check_page, write_outputs
 from dbx_aml.local.notebook.process import NotebookProcess, ShellSettings
 from dbx_aml.local.notebook.shared_spark import borrow_spark
 from dbx_aml.local.notebook.source import Cell, read_notebook
@@ -78,7 +80,7 @@ def run_notebook(
         process: Process that was started before; by default a new one.
 
     Raises:
-        ArgumentError: The file cannot be read as a notebook.
+        ArgumentError: The file cannot be read as a notebook, or the page would replace one.
         NotebookError: The notebook has an unknown magic, or a cell raised an error, whose traceback
             is a note of the NotebookError.
     """
@@ -86,6 +88,8 @@ def run_notebook(
     started_at = datetime.now(UTC)
     path, files = Path(path).absolute(), files or Files()
     cells = read_notebook(path, files)
+    if html is not None:
+        check_page(Path(html))
     parameters = dict(widgets or {})
     run = NotebookRun(cells, write=_write_text, on_cell=on_cell or (lambda run: None))
     exit_value = error = None
@@ -106,8 +110,6 @@ def run_notebook(
         error = err
     finally:
         if html is not None:
-            from dbx_aml.local.notebook.page import write_outputs
-
             write_outputs(
                 Path(html),
                 path,
@@ -140,10 +142,11 @@ class NotebookRun:
         write: Function that passes text on to the terminal, given the stream's name and the text.
         on_cell: Callback for each executed cell, when it starts and when it has ended.
         secrets: Secrets to redact from the start.
+        search_path: Folders in which the new process finds modules; by default this process's.
 
     Attributes:
         runs: Runs of the cells so far.
-        secrets: Secrets that the notebook has read, too.
+        secrets: Also the secrets that the notebook has read, and the environment's.
         variables: Variables at the end, if the settings keep them.
     """
 
@@ -154,11 +157,13 @@ class NotebookRun:
         write: Callable[[str, str], None],
         on_cell: Callable[[CellRun], None],
         secrets: Iterable[str] = (),
+        search_path: Sequence[str] | None = None,
     ) -> None:
         self.runs: list[CellRun] = []
-        self.secrets = set(secrets)
+        self.secrets = {*secrets, *environment_secrets()}
         self.variables: dict[str, PackedValue] = {}
         self._cells = cells
+        self._search_path = search_path
         self._write = write
         self._on_cell = on_cell
         self._exit_value: str | None = None
@@ -184,7 +189,7 @@ class NotebookRun:
         Raises:
             NotebookError: A cell raised an error, or the time is over.
         """
-        self._process = process or NotebookProcess()
+        self._process = process or NotebookProcess(search_path=self._search_path)
         try:
             # The shell is ready: the first cell's time is its own.
             self._process.set_up(settings)
@@ -256,7 +261,7 @@ class NotebookRun:
             self._exit_value = value
         elif end == "restart":
             self._process.stop()
-            self._process = NotebookProcess()
+            self._process = NotebookProcess(search_path=self._search_path)
             self._process.set_up(value)
         elif end == "failure":
             run.failure = failure = self.redact(value)

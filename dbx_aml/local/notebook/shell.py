@@ -7,8 +7,10 @@ outputs, and at the end of a cell with the error or the exit value.
 from __future__ import annotations
 
 import atexit
+import base64
 import builtins
 import io
+import json
 import os
 import re
 import shlex
@@ -36,6 +38,7 @@ from traitlets.config import Config
 
 from dbx_aml._common.errors import NotebookError
 from dbx_aml._common.text import sql_literal
+from dbx_aml.local.notebook.cells import redact_secrets
 from dbx_aml.local.notebook.databricks_paths import map_python_paths
 from dbx_aml.local.notebook.dbutils_stub import (
     NoSparkContext,
@@ -56,6 +59,12 @@ from dbx_aml.local.spark import is_connect
 
 # How IPython runs a cell of a kind: as Python, or by a magic of this module.
 _CELL_MAGICS = {"python": "", "sql": "%%sql\n", "shell": "%%sh\n"}
+_DESCRIPTORS = {"stdout": 1, "stderr": 2}
+# A string of Spark SQL, in group 1; a comment or a quoted name, which may have an apostrophe.
+_SQL_LITERAL = re.compile(
+    r"""(\b[rR]'[^']*'|\b[rR]"[^"]*"|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|`[^`]*`|--[^\n]*|/\*.*?\*/""",
+    re.DOTALL,
+)
 _IPYTHON = Config(
     HistoryManager={"enabled": False},
     InlineBackend={"figure_formats": {"retina"}},
@@ -162,6 +171,8 @@ class _Stream(io.TextIOBase):
         self._name = name
 
     def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         self._send("text", self._name, text)
         return len(text)
 
@@ -181,6 +192,9 @@ class _Session:
         self._settings = settings
         self._widgets = Widgets(settings.parameters, settings.widgets)
         sys.stdout, sys.stderr = _Stream(self._send, "stdout"), _Stream(self._send, "stderr")
+        os.register_at_fork(after_in_child=self._leave_connection)
+        # A process that starts must not take a notebook of this folder for a module of Python.
+        self._search_path = tuple(sys.path)
         sys.path.insert(0, str(settings.path.parent))
         os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
         map_python_paths(settings.files)
@@ -245,12 +259,27 @@ class _Session:
             pack_namespace({name: value for name, value in names if name not in self._given_names}),
         )
 
-    def _send(self, *message: Any) -> None:
+    def _send(self, kind: str, *values: Any) -> None:
         with self._lock:
-            self._connection.send(message)
+            if not self._connection.closed:
+                self._connection.send((kind, *values))
+            elif kind == "text":
+                stream, text = values
+                os.write(_DESCRIPTORS[stream], redact_secrets(text, self._secrets).encode())
+
+    def _leave_connection(self) -> None:
+        """Let a process that a cell has forked print to the terminal.
+
+        Two processes would mix their messages. And the caller sees the end of this process only
+        when no other one holds the connection.
+        """
+        self._lock = threading.Lock()  # another thread may have held it
+        self._connection.close()
 
     def _send_output(self, kind: str, data: Any, metadata: Any) -> None:
-        output = {"output_type": kind, "data": dict(data), "metadata": metadata or {}}
+        data = {mime_type: _storable(value) for mime_type, value in data.items()}
+        data.setdefault("text/plain", f"({', '.join(data)})")
+        output = {"output_type": kind, "data": data, "metadata": metadata or {}}
         if kind == "execute_result":
             output["execution_count"] = self._shell.execution_count - 1
         self._send("output", output)
@@ -283,6 +312,7 @@ class _Session:
             write=lambda *text: self._send("terminal", *text),
             on_cell=lambda run: self._send("started_cell", run),
             secrets=self._secrets,
+            search_path=self._search_path,
         )
         settings = replace(
             self._settings,
@@ -300,15 +330,9 @@ class _Session:
 
     def _sql(self, line: str, cell: str) -> None:
         """Execute the statements; show the result of the last one."""
-        import sqlparse
-        from sqlparse.lexer import tokenize
-        from sqlparse.tokens import Comment, Whitespace
-
         names = self._shell.user_ns
         frame = None
-        for statement in sqlparse.split(cell, strip_semicolon=True):
-            if all(kind in Comment or kind in Whitespace for kind, _ in tokenize(statement)):
-                continue
+        for statement in _split_statements(cell):
             if re.match(r"\s*(create|remove)\s+widget\b", statement, re.IGNORECASE):
                 raise NotebookError(
                     "widgets must be made in Python here: got SQL; use dbutils.widgets"
@@ -346,6 +370,13 @@ def _add_display_to_data_frames(display: Any) -> None:
     DataFrame.display = lambda frame, *args, **kwargs: display(frame)  # type: ignore[attr-defined]
 
 
+def _storable(value: Any) -> Any:
+    """Return an output in the form of an .ipynb file: texts, bytes in base64, or JSON."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return value if isinstance(value, str) else json.loads(json.dumps(value, default=str))
+
+
 def _failure(error: BaseException, cell: Cell) -> dict[str, Any]:
     file = str(cell.notebook)
     trace = traceback.TracebackException.from_exception(error)
@@ -378,6 +409,40 @@ def _run_program(command: list[str]) -> int:
     return program.returncode
 
 
+def _mask_literals(sql: str) -> tuple[str, list[str]]:
+    """Return SQL with a plain string for each string literal, and the literals.
+
+    sqlparse knows no backslash in front of a backslash: for it, a string that ends so goes on.
+    """
+    literals: list[str] = []
+
+    def mask(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return match[0]
+        literals.append(match[0])
+        return f"'__literal_{len(literals) - 1}'"
+
+    return _SQL_LITERAL.sub(mask, sql), literals
+
+
+def _unmask_literals(sql: str, literals: Sequence[str]) -> str:
+    return re.sub(r"'__literal_(\d+)'", lambda match: literals[int(match[1])], sql)
+
+
+def _split_statements(cell: str) -> list[str]:
+    """Return the statements of a cell, without those that are only comments."""
+    import sqlparse
+    from sqlparse.lexer import tokenize
+    from sqlparse.tokens import Comment, Whitespace
+
+    masked, literals = _mask_literals(cell)
+    return [
+        _unmask_literals(statement, literals)
+        for statement in sqlparse.split(masked, strip_semicolon=True)
+        if not all(kind in Comment or kind in Whitespace for kind, _ in tokenize(statement))
+    ]
+
+
 def _substitute_widgets(statement: str, widgets: Mapping[str, str]) -> str:
     """Return SQL with the values of widgets: `:name` as a string literal, `${name}` as text.
 
@@ -387,9 +452,12 @@ def _substitute_widgets(statement: str, widgets: Mapping[str, str]) -> str:
     from sqlparse.tokens import Name
 
     text = re.sub(r"\$\{(\w+)\}", lambda match: widgets.get(match[1], match[0]), statement)
+    masked, literals = _mask_literals(text)
+    tokens = [
+        (token, kind is Name.Placeholder and token[1:] in widgets)
+        for kind, token in tokenize(masked)
+    ]
     return "".join(
-        sql_literal(widgets[token[1:]])
-        if kind is Name.Placeholder and token[1:] in widgets
-        else token
-        for kind, token in tokenize(text)
+        sql_literal(widgets[token[1:]]) if is_widget else _unmask_literals(token, literals)
+        for token, is_widget in tokens
     )
