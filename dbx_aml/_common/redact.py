@@ -43,8 +43,8 @@ _CONTAINER_SCHEMES = ("abfs", "abfss", "wasb", "wasbs")
 _PROFILE_SCHEMES = ("dbfs", "models", "runs")
 
 _NAMES = r"(?:sig|signature|secret|passw(?:or)?d|pass|pwd|token|key)"
-# Each rule has a part of every match in small letters, because a search for it is quick, and a
-# pattern whose group stays.
+# Each rule has a part of every match in small letters, because Python finds a plain text
+# quickly, and a pattern whose group stays.
 _RULES = tuple(
     (part, re.compile(pattern, re.IGNORECASE))
     for part, pattern in (

@@ -112,7 +112,7 @@ def _prepare_folder(
 def _restore_folder(
     folder: ClusterFolder, record: AttachRecord, content: Mapping[str, bytes | None]
 ) -> None:
-    """Write the files and the record of the attach before this one."""
+    """Write the files and the record of the earlier attach."""
     for name, data in content.items():
         if data is not None:
             folder.write_file(name, data)

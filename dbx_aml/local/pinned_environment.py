@@ -74,7 +74,7 @@ class PinnedEnvironment:
         lines = [
             *("name: dbx-aml", "channels:", "  - conda-forge", "dependencies:"),
             *(f"  - python={self.python}", "  - pip", "  - pip:"),
-            # A marker has quotes of its own.
+            # A marker may have quotes.
             *("      - '{}'".format(line.replace("'", "''")) for line in self.requirements),
         ]
         return "".join(f"{line}\n" for line in lines)
@@ -98,10 +98,10 @@ def pin_requirements(
     Args:
         python: Minor version of Python, for example "3.12".
         file: Requirements file, which may include further files; or None.
-        further_requirements: Requirements beside those of the file.
+        further_requirements: Requirements that the file does not have.
         conflict: Rule of the error where no set of packages fits, for example "requirements of the
             job must go together with dbx-aml's".
-        fix: What to do about it.
+        fix: Next step of the error.
         platform: Platform of the packages, as uv names it; "" for the one of this machine.
         options: Further options of uv, for example ("--only-binary", ":all:").
 

@@ -55,7 +55,7 @@ class MonitoredColumn:
 
     @property
     def unit(self) -> str:
-        """What its values count. Columns of two units cannot be compared."""
+        """Unit of its values. Columns of two units cannot be compared."""
         if self.kind == "text" or self.data_type not in _TIMES:
             return self.kind
         return "day" if self.data_type == "date" else "second"

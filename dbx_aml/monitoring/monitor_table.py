@@ -157,7 +157,7 @@ def monitor_table(
     Raises:
         ArgumentError: An argument is not valid.
         MonitoringError: The baseline has no column of the table, or no row; a key has several
-            labels; or Spark cannot read a table, for example at a version that is gone.
+            labels; or Spark cannot read a table, for example at a version that VACUUM has removed.
         TableNotFoundError: The table, the folder, the baseline or the table of the labels does not
             exist.
     """

@@ -296,7 +296,7 @@ def _stored_rows(spark: SparkSession, output: Table, entry: LedgerEntry) -> Data
     """Return the output's rows of a batch; refuse one of which other batches have replaced rows.
 
     Deleted rows are no error: the replay counts them as missing. Each later batch of `follow`
-    replaces rows: there the rows are those of the version that the batch wrote.
+    replaces rows, so its rows are read from the version that it wrote.
     """
     follows = entry.facts.write_mode == "follow"
     names = [*entry.facts.identity["output_columns"], PREDICTION]

@@ -243,7 +243,7 @@ def pin_segment_models(
             log.warning("segment has no model: %s", err)
             return None
 
-    # In one order: a table, a file and the ledger have the same segments in another one.
+    # In one order: a table, a file and the ledger may order the same segments differently.
     uris = dict(sorted(uris.items()))
     names = list(dict.fromkeys([*uris.values(), *([default_uri] if default_uri else [])]))
     with ThreadPoolExecutor(_DOWNLOADS) as pool:

@@ -34,7 +34,7 @@ def staging_number(run: int, batch: int) -> int:
 
     Args:
         run: Number of the run that writes the batch: its start.
-        batch: Number of the batch: its start, or that of an earlier attempt.
+        batch: Number of the batch: its start, or the start of an earlier attempt.
     """
     days = max(batch - run, 0) // _DAY_US
     return run + days * _DAY_US

@@ -198,7 +198,7 @@ class _DeploySteps:
             before = Endpoint.find(resources, self._endpoint)
         if before is not None:
             self._check_endpoint(before)
-        # What the caller must change is told before the model is copied.
+        # Errors of the arguments come before the model is copied.
         environment = None
         if not self._settings.no_code:
             self._report("Resolving the environment")

@@ -209,7 +209,7 @@ class Job:
         return ": ".join(filter(None, (code, message)))
 
     def cancel(self) -> Self:
-        """Cancel the job, wait until it has ended, and return it. An ended job stays as it is."""
+        """Cancel the job, wait until it has ended, and return it. An ended job does not change."""
         current = self.refresh()
         if current.state in _LAST_STATES:
             return current
@@ -281,7 +281,7 @@ def _list_files(repository: ArtifactRepository, folder: str | None = None) -> It
 
 
 class _LogReader:
-    """Reads what has come to the main log of a job since the last look, in whole lines."""
+    """Reads the new lines of a job's main log, in whole lines."""
 
     def __init__(self, cloud: str) -> None:
         self._cloud = cloud

@@ -322,7 +322,7 @@ def try_endpoint(
 
 def _find_client(uri: ModelUri, registry: str | None) -> MlflowClient:
     if uri.kind == "path":
-        # For a local folder no server is asked. MLflow's default store would be created now.
+        # A local folder needs no server. MLflow's default store would be created now.
         return create_client("http://127.0.0.1" if Path(str(uri)).is_dir() else None)
     link = current_link()
     if uri.kind not in ("alias", "version"):

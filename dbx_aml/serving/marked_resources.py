@@ -396,7 +396,7 @@ def _run(
     server: MlflowServer, registries: Sequence[Registry], run: Run, service: str
 ) -> MarkedResource:
     def delete() -> str:
-        # The files of a copied version are those of its run.
+        # A copied version has no files but the files of this run.
         is_copy = ARTIFACTS_SHA256 in run.data.tags
         filter_string = f"run_id = '{run.info.run_id}'"
         if is_copy and any(item.client.search_model_versions(filter_string) for item in registries):

@@ -1,7 +1,7 @@
 """Scoring script of Azure ML's inference server for an MLflow model.
 
 The server loads this file by its path, in the environment of the model, where this package is not
-installed. Azure ML has a script of its own for a model without code. This one gives the same
+installed. Azure ML has its own script for a model without code. This script gives the same
 answers to the same requests, but numbers keep every digit, a time may be a text or the milliseconds
 that pandas writes, and a fraction is refused where the model takes whole numbers.
 """

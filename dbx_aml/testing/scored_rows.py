@@ -44,7 +44,7 @@ def score_rows(spark: SparkSession, model_uri: str, rows: Any, **arguments: Any)
     """
     frame = rows if hasattr(rows, "sparkSession") else spark.createDataFrame(rows)
     input_table = f"score_{token_hex(6)}"
-    # The names of columns may have blanks, as those of scikit-learn's data sets.
+    # Names of columns may have blanks, as in scikit-learn's data sets.
     frame.write.option("delta.columnMapping.mode", "name").saveAsTable(input_table)
     tables = {"input_table": input_table, "output_table": f"{input_table}_scored", **arguments}
     result = score_table(model_uri=model_uri, spark=spark, **tables)

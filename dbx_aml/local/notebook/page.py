@@ -52,7 +52,7 @@ def check_page(html: Path) -> None:
         html: File of the page.
 
     Raises:
-        ArgumentError: The page is a notebook itself, or the .ipynb file beside it is another one.
+        ArgumentError: The page would replace this notebook, or another .ipynb file beside it.
     """
     file = html.with_suffix(".ipynb")
     # The runner's own files have its metadata.
