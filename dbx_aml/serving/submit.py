@@ -132,7 +132,7 @@ def submit_job(
     }
     if timeout_s is not None:
         properties["limits"] = {"jobLimitsType": "Command", "timeout": f"PT{timeout_s:.0f}S"}
-    # Imported here, so that the error of a wrong argument does not wait for the clients for storage.
+    # Imported here, so that the error of a wrong argument does not wait for these clients.
     from dbx_aml.serving.code_upload import upload_code
 
     with TemporaryDirectory(prefix="dbx_aml_") as wheel_folder:

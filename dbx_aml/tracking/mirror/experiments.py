@@ -76,7 +76,7 @@ class MirroredExperiments:
         return experiment
 
     def find_or_create(self, experiment_id: str) -> Experiment:
-        """Return the mirrored experiment under the source's name; create it if it does not exist."""
+        """Return the mirrored experiment under the source's name; create a missing one."""
         with self._lock:
             experiment = self.find(experiment_id) or self._create(experiment_id)
             tag = self._source_tag(experiment_id)
