@@ -229,7 +229,14 @@ def verify(
             since=since,
             include_unmarked=include_pending,
         )
-        runs = [run for run in found_runs if include_pending or run_ids or tags.is_done(run)]
+        # Of a deleted run nothing is mirrored any more.
+        runs = [
+            run
+            for run in found_runs
+            if run_ids
+            or tags.is_done(run)
+            or (include_pending and run.info.lifecycle_stage == "active")
+        ]
         differences = list(compare_runs(source, destination, runs))
         if states:
             differences += compare_models_without_run(source, destination, states.experiment_ids)
