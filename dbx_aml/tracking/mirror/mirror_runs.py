@@ -203,10 +203,11 @@ def _mirror_model(
     ):
         result.status = "unchanged"
         return
+    copies = states.copies_without_run(experiment_id, is_read_again=True)
     written: list[int] = []
     _, differences = run_mirror.logged_models.mirror_model(
         model,
-        copied_model,
+        copies.get(model.model_id),
         experiment_id,
         None,
         compares_content=run_mirror.compares_content,
