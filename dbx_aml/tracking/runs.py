@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from math import isfinite
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dbx_aml._common.errors import RunError
+from dbx_aml._common.errors import DbxAmlError, RunError
+from dbx_aml._common.redact import redact
 from dbx_aml._common.text import first_line
 from dbx_aml.models.mlflow_client import create_client, get_metric_history, list_all_artifacts
 from dbx_aml.models.pages import run_url
@@ -55,14 +58,15 @@ def list_runs(
     """Return the newest runs of an experiment, newest first.
 
     Args:
-        experiment: Name, or path in Databricks; by default MLflow's active experiment.
+        experiment: Name, or path in Databricks; by default MLflow's active experiment, or on
+            another server than MLflow's its experiment "Default".
         max_results: Largest number of runs, 1 to 1000.
         tracking_uri: MLflow tracking URI; by default MLflow's own.
 
     Raises:
         RunError: The server has no such experiment, or refuses the caller.
     """
-    client = create_client(tracking_uri)
+    client = _create_client(tracking_uri)
     experiment_id = _find_experiment_id(client, experiment)
     runs = _call_mlflow(
         lambda: client.search_runs([experiment_id], max_results=min(max_results, _MAX_RUNS)),
@@ -82,17 +86,24 @@ def show_run(run_id: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
     Raises:
         RunError: The server has no such run, or refuses the caller.
     """
-    client = create_client(tracking_uri)
+    client = _create_client(tracking_uri)
     run = _call_mlflow(lambda: client.get_run(run_id), "run must exist", run_id)
     metrics = {}
     for key, last_value in sorted(run.data.metrics.items()):
-        history = get_metric_history(client, run_id, key)
+        history = _call_mlflow(
+            partial(get_metric_history, client, run_id, key), "metric must be readable", key
+        )
         values = [metric.value for metric in sorted(history, key=lambda m: (m.step, m.timestamp))]
         metrics[key] = {
             "last": last_value,
             "points": len(values),
             "sparkline": sparkline(values),
         }
+    files = _call_mlflow(
+        lambda: list(list_all_artifacts(lambda folder: client.list_artifacts(run_id, folder))),
+        "artifacts must be readable",
+        run.info.artifact_uri,
+    )
     return {
         "run": _to_row(run, client.tracking_uri),
         "params": dict(sorted(run.data.params.items())),
@@ -100,10 +111,7 @@ def show_run(run_id: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
         "metrics": metrics,
         "artifacts": [
             {"path": file.path, "bytes": file.file_size}
-            for file in sorted(
-                list_all_artifacts(lambda folder: client.list_artifacts(run_id, folder)),
-                key=lambda file: str(file.path),
-            )
+            for file in sorted(files, key=lambda file: str(file.path))
         ],
     }
 
@@ -130,24 +138,39 @@ def sparkline(values: list[float]) -> str:
     )
 
 
-def _call_mlflow(call: Callable[[], Result], rule: str, name: str) -> Result:
-    from mlflow.exceptions import MlflowException
-
+def _call_mlflow(call: Callable[[], Result], rule: str, name: str | None) -> Result:
     try:
         return call()
-    except MlflowException as err:
-        raise RunError(f"{rule}: got {name!r}; {first_line(err)}") from err
+    except DbxAmlError:
+        raise
+    except Exception as err:
+        # The repositories of MLflow raise the errors of many libraries.
+        raise RunError(f"{rule}: got {redact(str(name))!r}; {first_line(err)}") from err
+
+
+def _create_client(tracking_uri: str | None) -> MlflowClient:
+    return _call_mlflow(
+        lambda: create_client(tracking_uri), "tracking URI must be one of MLflow's", tracking_uri
+    )
 
 
 def _find_experiment_id(client: MlflowClient, experiment_name: str | None) -> str:
-    if not experiment_name:
-        from mlflow.tracking.fluent import _get_experiment_id
+    import mlflow
+    from mlflow.tracking import fluent
 
-        return str(_get_experiment_id())
+    rule = "experiment must exist"
+    is_own_server = client.tracking_uri == mlflow.get_tracking_uri()
+    if not experiment_name and not (is_own_server and fluent._active_experiment_id):
+        # MLflow's own function would create the experiment that this variable names.
+        experiment_name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if not experiment_name:
+        experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID", "0")
+        if is_own_server:
+            return str(_call_mlflow(fluent._get_experiment_id, rule, experiment_id))
+        found = _call_mlflow(lambda: client.get_experiment(experiment_id), rule, experiment_id)
+        return str(found.experiment_id)
     experiment = _call_mlflow(
-        lambda: client.get_experiment_by_name(experiment_name),
-        "experiment must exist",
-        experiment_name,
+        lambda: client.get_experiment_by_name(experiment_name), rule, experiment_name
     )
     if experiment is None:
         raise RunError(
