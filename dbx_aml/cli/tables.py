@@ -74,8 +74,11 @@ def print_line(
 
 
 def print_json(value: Any) -> None:
-    """Print a value as one line of JSON on stdout; a time is written in ISO 8601."""
-    texts = json.loads(json.dumps(value, default=_json_text))
+    """Print a value as one line of JSON on stdout; a time is written in ISO 8601.
+
+    NaN and the infinities, which JSON lacks, are texts, as in MLflow's REST API.
+    """
+    texts = json.loads(json.dumps(value, default=_json_text), parse_constant=str)
     plain = _redact_texts(texts, environment_secrets())
     line = json.dumps(plain, ensure_ascii=False)
     # JSON itself escapes only the control codes below the blank.
