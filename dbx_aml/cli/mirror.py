@@ -363,6 +363,8 @@ def _print_plan(
     *,
     as_json: bool,
 ) -> None:
+    from dbx_aml.tracking.mirror.mirror_runs import unchanged_result
+
     rows = [
         {
             "run_id": run.info.run_id,
@@ -373,7 +375,7 @@ def _print_plan(
             "url": source.run_url(run),
         }
         for run in runs
-        if states is None or not states.is_unchanged(run)
+        if states is None or unchanged_result(run, states) is None
     ]
     if as_json:
         print_json({"dry_run": True, "runs": rows})

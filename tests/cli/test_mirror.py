@@ -104,9 +104,18 @@ def test_verify_prints_each_difference_and_exits_1(stores: MirrorStores) -> None
     }
 
 
-def test_a_deleted_run_that_was_never_mirrored_is_no_difference(stores: MirrorStores) -> None:
+def test_a_deleted_run_that_was_never_mirrored_is_neither_planned_nor_a_difference(
+    stores: MirrorStores,
+) -> None:
     stores.source.delete_run(stores.create_run("deleted"))
-    stores.create_run("run")
+    run_id = stores.create_run("run")
+    (run,) = json_output(dbx_aml_mirror(stores, "--dry-run", "--json"))["runs"]
+    assert run["run_id"] == run_id
+    assert dbx_aml_mirror(stores).exit_code == 0
+    # As a mirror leaves the run that is killed before it sets the status.
+    stores.source.set_tag(run_id, tags.STATUS, tags.PENDING)
+    (run,) = json_output(dbx_aml_mirror(stores, "--dry-run", "--json"))["runs"]
+    assert run["run_id"] == run_id
     assert dbx_aml_mirror(stores).exit_code == 0
     done = dbx_aml_mirror(stores, "verify", "--include-pending")
     assert done.output == "1 run compared, 0 differences\n"

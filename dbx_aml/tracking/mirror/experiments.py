@@ -1,6 +1,7 @@
 """The mirrored experiment of each source experiment: found by its id, whatever its name.
 
-A tag of the experiment at the destination says for which experiment of the source it stands. An
+A tag of the experiment at the destination says for which experiment of the source it stands, by
+the address of the source and the id. A Databricks workspace may have another address today. An
 experiment that was mirrored before this tag was written is found by its name.
 """
 
@@ -145,8 +146,8 @@ class MirroredExperiments:
         experiment = self._mirrored().get(self._source_tag(experiment_id))
         if experiment is not None or not self._source.is_databricks:
             return experiment
-        # A workspace has several addresses: clusters call that of their region, and people open
-        # that of the workspace. So an experiment of the same id and path is the same.
+        # Clusters may call the address of their region, people call the workspace itself. An
+        # experiment of the same id and path is the same.
         name, end = self.destination_name(experiment_id), f" {experiment_id}"
         return next(
             (

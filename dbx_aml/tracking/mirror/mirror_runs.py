@@ -108,7 +108,7 @@ def mirror_runs(
         )
 
         def mirror_one(source_run: Run) -> MirrorResult:
-            unchanged = _unchanged_result(source_run, states) if states and not is_full else None
+            unchanged = unchanged_result(source_run, states) if states and not is_full else None
             return unchanged or run_mirror.mirror(source_run, progress.add)
 
         def mirror_batch(batch: Iterable[Run], *, waits_for_locks: bool) -> Iterator[MirrorResult]:
@@ -147,7 +147,7 @@ def mirror_runs(
             yield from mirror_batch(locked_runs, waits_for_locks=not is_last_try)
 
 
-def _unchanged_result(source_run: Run, states: RunStates) -> MirrorResult | None:
+def unchanged_result(source_run: Run, states: RunStates) -> MirrorResult | None:
     """Return the result of a run that has not changed since it was mirrored, without any call."""
     result = MirrorResult.from_run(source_run)
     result.destination_run_id = states.mirrored_run_id(source_run)
