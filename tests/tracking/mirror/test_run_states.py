@@ -316,6 +316,28 @@ def test_copies_of_models_without_a_run_are_searched_once_an_experiment(
     assert Counter(searches) == {stores.source_uri: 1, stores.destination_uri: 1}
 
 
+def test_two_mirrors_that_create_the_copy_of_a_model_at_once_leave_the_first(
+    stores: MirrorStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores.create_run("run")
+    stores.mirror()
+    model = mlflow.initialize_logged_model(name="agent")
+    mlflow.finalize_logged_model(model.model_id, "READY")
+    create_model = SqlAlchemyStore.create_logged_model
+
+    def create_after_another_mirror(self: SqlAlchemyStore, *args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(SqlAlchemyStore, "create_logged_model", create_model)
+        stores.mirror()
+        return create_model(self, *args, **kwargs)
+
+    monkeypatch.setattr(SqlAlchemyStore, "create_logged_model", create_after_another_mirror)
+
+    assert stores.mirror()["agent"].status == "done"
+    (copied_model,) = stores.destination.search_logged_models(["1"])
+    assert (copied_model.name, str(copied_model.status)) == ("agent", "READY")
+    assert stores.mirror() == {}
+
+
 def test_children_of_a_marked_run_are_mirrored_and_other_unmarked_runs_are_not(
     stores: MirrorStores,
 ) -> None:
