@@ -229,7 +229,14 @@ def verify(
             since=since,
             include_unmarked=include_pending,
         )
-        runs = [run for run in found_runs if include_pending or run_ids or tags.is_done(run)]
+        # Of a deleted run nothing is mirrored any more.
+        runs = [
+            run
+            for run in found_runs
+            if run_ids
+            or tags.is_done(run)
+            or (include_pending and run.info.lifecycle_stage == "active")
+        ]
         differences = list(compare_runs(source, destination, runs))
         if states:
             differences += compare_models_without_run(source, destination, states.experiment_ids)
@@ -356,6 +363,8 @@ def _print_plan(
     *,
     as_json: bool,
 ) -> None:
+    from dbx_aml.tracking.mirror.mirror_runs import unchanged_result
+
     rows = [
         {
             "run_id": run.info.run_id,
@@ -366,7 +375,7 @@ def _print_plan(
             "url": source.run_url(run),
         }
         for run in runs
-        if states is None or not states.is_unchanged(run)
+        if states is None or unchanged_result(run, states) is None
     ]
     if as_json:
         print_json({"dry_run": True, "runs": rows})

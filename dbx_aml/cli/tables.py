@@ -13,7 +13,6 @@ In a pipe each row is one line, no line is wrapped and no column is left out.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -77,10 +76,10 @@ def print_line(
 def print_json(value: Any) -> None:
     """Print a value as one line of JSON on stdout; a time is written in ISO 8601.
 
-    JSON has no number for "NaN", "Infinity" and "-Infinity": they are texts, as in MLflow's API.
+    NaN and the infinities, which JSON lacks, are texts, as in MLflow's REST API.
     """
-    texts = json.loads(json.dumps(value, default=_json_text))
-    plain = _plain_values(texts, environment_secrets())
+    texts = json.loads(json.dumps(value, default=_json_text), parse_constant=str)
+    plain = _redact_texts(texts, environment_secrets())
     line = json.dumps(plain, ensure_ascii=False, allow_nan=False)
     # JSON itself escapes only the control codes below the blank.
     click.echo(CONTROL_CODES.sub(lambda match: f"\\u{ord(match[0]):04x}", line))
@@ -217,15 +216,13 @@ def _printable_text(text: str) -> Text:
     return shown
 
 
-def _plain_values(value: Any, secrets: set[str]) -> Any:
+def _redact_texts(value: Any, secrets: set[str]) -> Any:
     if isinstance(value, str):
         return redact(value, secrets)
-    if isinstance(value, float) and not math.isfinite(value):
-        return json.dumps(value)
     if isinstance(value, list):
-        return [_plain_values(item, secrets) for item in value]
+        return [_redact_texts(item, secrets) for item in value]
     if isinstance(value, dict):
-        return {redact(name, secrets): _plain_values(item, secrets) for name, item in value.items()}
+        return {redact(name, secrets): _redact_texts(item, secrets) for name, item in value.items()}
     return value
 
 

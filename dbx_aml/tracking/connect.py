@@ -85,7 +85,8 @@ def connect(
 
     Returns:
         The connection. As a context manager it restores MLflow and the environment at its end. A
-        second call with the same link changes nothing, and its connection restores nothing.
+        second call with the same link and hosts changes nothing, and its connection restores
+        nothing.
 
     Raises:
         LinkError: The settings contradict each other, or a service refuses them.
@@ -124,7 +125,13 @@ def _connect(
             "use Link.load for the values"
         )
     with _lock:
-        if _connection is not None and _connection.link == link and _is_applied(_connection):
+        changes_hosts = any(os.environ.get(name) != old for name, old in variables.items())
+        if (
+            _connection is not None
+            and _connection.link == link
+            and not changes_hosts
+            and _is_applied(_connection)
+        ):
             return _connection.borrowed()
         _import_clients(link)
         with time_limit(CONNECT_TIMEOUT_S):

@@ -12,8 +12,8 @@ from math import isfinite
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dbx_aml._common.errors import RunError
-from dbx_aml._common.redact import redact_uri
+from dbx_aml._common.errors import DbxAmlError, RunError
+from dbx_aml._common.redact import redact
 from dbx_aml._common.text import first_line
 from dbx_aml.models.mlflow_client import create_client, get_metric_history, list_all_artifacts
 from dbx_aml.models.pages import run_url
@@ -102,7 +102,7 @@ def show_run(run_id: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
     files = _call_mlflow(
         lambda: list(list_all_artifacts(lambda folder: client.list_artifacts(run_id, folder))),
         "artifacts must be readable",
-        run_id,
+        run.info.artifact_uri,
     )
     return {
         "run": _to_row(run, client.tracking_uri),
@@ -138,34 +138,38 @@ def sparkline(values: list[float]) -> str:
     )
 
 
-def _create_client(tracking_uri: str | None) -> MlflowClient:
-    server = redact_uri(tracking_uri) if tracking_uri else "MLflow's own"
-    return _call_mlflow(lambda: create_client(tracking_uri), "tracking URI must be usable", server)
-
-
-def _call_mlflow(call: Callable[[], Result], rule: str, name: str) -> Result:
-    from mlflow.exceptions import MlflowException
-
+def _call_mlflow(call: Callable[[], Result], rule: str, name: str | None) -> Result:
     try:
         return call()
-    except MlflowException as err:
-        raise RunError(f"{rule}: got {name!r}; {first_line(err)}") from err
+    except DbxAmlError:
+        raise
+    except Exception as err:
+        # The repositories of MLflow raise the errors of many libraries.
+        raise RunError(f"{rule}: got {redact(str(name))!r}; {first_line(err)}") from err
+
+
+def _create_client(tracking_uri: str | None) -> MlflowClient:
+    return _call_mlflow(
+        lambda: create_client(tracking_uri), "tracking URI must be one of MLflow's", tracking_uri
+    )
 
 
 def _find_experiment_id(client: MlflowClient, experiment_name: str | None) -> str:
-    if not experiment_name:
-        import mlflow
-        from mlflow.tracking.fluent import _get_experiment_id
+    import mlflow
+    from mlflow.tracking import fluent
 
-        if client.tracking_uri == mlflow.get_tracking_uri():
-            server = redact_uri(client.tracking_uri)
-            return str(_call_mlflow(_get_experiment_id, "active experiment must exist", server))
-        # The active experiment has its id on MLflow's own server.
-        experiment_name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default")
+    rule = "experiment must exist"
+    is_own_server = client.tracking_uri == mlflow.get_tracking_uri()
+    if not experiment_name and not (is_own_server and fluent._active_experiment_id):
+        # MLflow's own function would create the experiment that this variable names.
+        experiment_name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if not experiment_name and is_own_server:
+        experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID", "0")
+        return str(_call_mlflow(fluent._get_experiment_id, rule, experiment_id))
+    # An id counts on its own server alone.
+    experiment_name = experiment_name or "Default"
     experiment = _call_mlflow(
-        lambda: client.get_experiment_by_name(experiment_name),
-        "experiment must exist",
-        experiment_name,
+        lambda: client.get_experiment_by_name(experiment_name), rule, experiment_name
     )
     if experiment is None:
         raise RunError(

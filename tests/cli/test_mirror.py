@@ -104,6 +104,32 @@ def test_verify_prints_each_difference_and_exits_1(stores: MirrorStores) -> None
     }
 
 
+def test_a_deleted_run_that_was_never_mirrored_is_neither_planned_nor_a_difference(
+    stores: MirrorStores,
+) -> None:
+    stores.source.delete_run(stores.create_run("deleted"))
+    run_id = stores.create_run("run")
+    (run,) = json_output(dbx_aml_mirror(stores, "--dry-run", "--json"))["runs"]
+    assert run["run_id"] == run_id
+    assert dbx_aml_mirror(stores).exit_code == 0
+    # As a mirror leaves the run that is killed before it sets the status.
+    stores.source.set_tag(run_id, tags.STATUS, tags.PENDING)
+    (run,) = json_output(dbx_aml_mirror(stores, "--dry-run", "--json"))["runs"]
+    assert run["run_id"] == run_id
+    assert dbx_aml_mirror(stores).exit_code == 0
+    done = dbx_aml_mirror(stores, "verify", "--include-pending")
+    assert done.output == "1 run compared, 0 differences\n"
+
+
+def test_a_run_or_an_experiment_that_is_named_twice_is_mirrored_once(stores: MirrorStores) -> None:
+    run_id = stores.create_run("run")
+    output = json_output(dbx_aml_mirror(stores, "--run-id", run_id, "--run-id", run_id, "--json"))
+    assert [run["metric_points"] for run in output["runs"]] == [5]
+    experiment = ("--experiment", EXPERIMENT_PATH)
+    (counts,) = json_output(dbx_aml_mirror(stores, "status", *experiment, *experiment, "--json"))
+    assert counts["done"] == 1
+
+
 def test_status_counts_by_experiment_with_the_age_of_the_oldest_run(stores: MirrorStores) -> None:
     assert "no run of" in dbx_aml_mirror(stores, "status").output
     stores.create_run("done")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -153,7 +154,12 @@ def test_fields_leave_out_what_is_empty_and_align_the_lines_of_a_value() -> None
     ]
 
 
-def test_json_has_times_in_iso_8601(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_times_in_iso_8601_and_no_number_that_json_lacks(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_json([math.nan, {"up": math.inf, "down": -math.inf}])
+    line = capsys.readouterr().out
+    assert line == '["NaN", {"up": "Infinity", "down": "-Infinity"}]\n'
     print_json({"started": datetime(2026, 11, 24, 8, tzinfo=UTC), "name": "é"})
     printed = capsys.readouterr().out
     assert json.loads(printed) == {"started": "2026-11-24T08:00:00+00:00", "name": "é"}
@@ -185,11 +191,11 @@ def test_a_terminal_shows_control_codes_in_reverse() -> None:
 
 
 def test_json_has_no_secret_and_no_control_code(capsys: pytest.CaptureFixture[str]) -> None:
-    value = {"uri": ["https://ana:s3cret@h.example"], WILD: "a\x9b2J\ud800", "n": 1e300}
+    value = {"uri": ["https://ana:s3cret@h.example"], WILD: "a\x9b2J\ud800", "n": float("inf")}
     print_json(value)
     line = capsys.readouterr().out
     assert "\x9b" not in line
-    assert json.loads(line) == {**value, "uri": ["https://***@h.example"]}
+    assert json.loads(line) == {**value, "uri": ["https://***@h.example"], "n": "Infinity"}
 
 
 def test_a_line_is_printed_without_secrets_and_control_codes(

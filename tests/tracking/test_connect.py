@@ -172,6 +172,11 @@ def test_a_host_is_allowed_until_the_connection_ends(
     with pytest.raises(UntrustedHostError, match=r"got 'ml\.contoso\.com'"):
         connect(allowed_hosts=["ml2.contoso.com"], mode="aml", aml_tracking_uri=uri)
     assert variable not in os.environ
+    with connect(databricks_tracking_uri="sqlite:///mlflow.db"):
+        # The same link, but another setting: it ends with its own connection.
+        with connect(allowed_hosts=["other"], databricks_tracking_uri="sqlite:///mlflow.db"):
+            assert os.environ[variable] == "other"
+        assert variable not in os.environ
     monkeypatch.setenv(variable, "ml.contoso.com")
     with connect(mode="aml", aml_tracking_uri=uri):
         pass

@@ -1,9 +1,12 @@
 """Runs: a table, all of a run, URLs and sparklines."""
 
+import shutil
+
 import mlflow
 import pytest
 
-from dbx_aml._common.errors import RunError
+from dbx_aml._common.errors import ArgumentError, RunError
+from dbx_aml.testing.mlflow_store import empty_mlflow_database
 from dbx_aml.tracking.runs import list_runs, show_run, sparkline
 
 
@@ -75,3 +78,38 @@ def test_a_missing_run_or_experiment_is_one_line(mlflow_store):
 )
 def test_a_sparkline_has_a_bar_a_point_and_at_most_24(values, bars):
     assert sparkline(values) == bars
+
+
+def test_the_default_experiment_is_searched_on_the_server_of_the_call_and_never_created(
+    mlflow_store, monkeypatch, tmp_path
+):
+    def names(client):
+        return {experiment.name for experiment in client.search_experiments()}
+
+    own = mlflow.MlflowClient()
+    shutil.copy(empty_mlflow_database(), tmp_path / "other.db")
+    other = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'other.db'}")
+    experiment_id = other.create_experiment("theirs")
+    other.create_run(experiment_id, run_name="their run")
+    monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "theirs")
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
+
+    assert [run.name for run in list_runs(tracking_uri=other.tracking_uri)] == ["their run"]
+    with pytest.raises(RunError, match=r"^experiment must exist: got 'theirs'; look"):
+        list_runs()
+    assert "theirs" not in names(own)
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "77")
+    with pytest.raises(RunError, match=r"^experiment must exist: got '77'; "):
+        list_runs()
+
+
+def test_artifacts_that_cannot_be_listed_and_unknown_servers_are_one_line(mlflow_store):
+    client = mlflow.MlflowClient()
+    experiment_id = client.create_experiment("elsewhere", artifact_location="s4://bucket/a")
+    run_id = client.create_run(experiment_id).info.run_id
+    with pytest.raises(RunError, match=r"^artifacts must be readable: got 's4://bucket/a/"):
+        show_run(run_id)
+    with pytest.raises(ArgumentError, match=r"^tracking URI must have a scheme .* got 'nonsense:"):
+        list_runs(tracking_uri="nonsense://server")

@@ -113,7 +113,7 @@ def has_content(blob: BlobClient, file: Path, transfer: Transfer) -> bool:
             transfer.expect(received + _BLOCK_BYTES)
             if chunk != stream.read(len(chunk)):
                 return False
-    return True
+        return not stream.read(1)
 
 
 def call_blob(operation: str, call: Callable[[Transfer], Any]) -> Any:

@@ -18,12 +18,14 @@ from mlflow.utils.time import get_current_time_millis
 
 from dbx_aml._common.errors import is_not_found
 from dbx_aml._common.http import paged
+from dbx_aml._common.paths import check_relative_path
 from dbx_aml.tracking.azureml.logged_model_values import (
     MetricValue,
     ValueWriter,
     ValueWriters,
     check_values,
 )
+from dbx_aml.tracking.azureml.mlflow_calls import mlflow_errors
 from dbx_aml.tracking.azureml.run_inputs_store import RunInputsStore, read_document
 from dbx_aml.tracking.azureml.tag_documents import (
     HAS_LOGGED_MODELS,
@@ -70,6 +72,8 @@ class LoggedModelStore(RunInputsStore):
     ) -> Any:
         """Create a logged model in its run; without a run, in a new placeholder run."""
         name = name or _generate_random_name()
+        with mlflow_errors("name of a logged model is that of its folder: "):
+            check_relative_path(name)
         created = get_current_time_millis()
         run_id = source_run_id or self._placeholder_run(experiment_id, name, created)
         run = self._get_stored_run(run_id)

@@ -17,12 +17,12 @@ from dbx_aml.tracking.mirror.logged_models import (
     different_model_values,
     logged_models_of_run,
     model_folders,
-    models_by_run,
 )
 from dbx_aml.tracking.mirror.metric_points import MetricPoint, MetricPoints
 from dbx_aml.tracking.mirror.metrics import point_pages, read_existing_points
 from dbx_aml.tracking.mirror.mirrored_runs import MirroredRuns
 from dbx_aml.tracking.mirror.run_data import different_values, expected_tags
+from dbx_aml.tracking.mirror.run_states import RunStates
 from dbx_aml.tracking.mirror.server import MlflowServer
 
 _RUNS_AT_ONCE = 8
@@ -73,14 +73,13 @@ def compare_models_without_run(
     source: MlflowServer, destination: MlflowServer, experiment_ids: Sequence[str]
 ) -> Iterator[Difference]:
     """Yield all differences of logged models without a run, of experiments that are mirrored."""
-    experiments = MirroredExperiments(source, destination)
-    for model in models_by_run(source, experiment_ids).get(None, []):
-        experiment = experiments.find(model.experiment_id)
+    states = RunStates(source, destination, experiment_ids)
+    for model in states.models.get(None, []):
+        experiment = states.experiments.find(model.experiment_id)
         if experiment is not None:
-            copies = models_by_run(destination, [experiment.experiment_id]).get(None, [])
+            copies = states.copies_without_run(experiment.experiment_id)
             comparison = _Comparison(source, destination, model.model_id)
-            copied_model = copies_by_source(copies).get(model.model_id)
-            yield from comparison.compare_model(model, copied_model)
+            yield from comparison.compare_model(model, copies.get(model.model_id))
 
 
 def _compare_experiment(

@@ -1,6 +1,7 @@
 """The mirrored experiment of each source experiment: found by its id, whatever its name.
 
-A tag of the experiment at the destination says for which experiment of the source it stands. An
+A tag of the experiment at the destination says for which experiment of the source it stands, by
+the address of the source and the id. A Databricks workspace may have another address today. An
 experiment that was mirrored before this tag was written is found by its name.
 """
 
@@ -50,7 +51,7 @@ class MirroredExperiments:
     def find_active(self, experiment_id: str) -> Experiment | None:
         """Return the mirrored experiment by its tag, without a call for this experiment alone."""
         with self._lock:
-            experiment = self._mirrored().get(self._source_tag(experiment_id))
+            experiment = self._find_by_tag(experiment_id)
         is_active = experiment is not None and experiment.lifecycle_stage == "active"
         return experiment if is_active else None
 
@@ -61,7 +62,7 @@ class MirroredExperiments:
             RunMirrorError: The mirrored experiment is deleted.
         """
         with self._lock:
-            experiment = self._mirrored().get(self._source_tag(experiment_id))
+            experiment = self._find_by_tag(experiment_id)
             if experiment is None:
                 experiment = self._destination.find_experiment(self.destination_name(experiment_id))
                 tag = (experiment.tags if experiment else {}).get(lineage.SOURCE_EXPERIMENT_ID)
@@ -80,7 +81,7 @@ class MirroredExperiments:
         with self._lock:
             experiment = self.find(experiment_id) or self._create(experiment_id)
             tag = self._source_tag(experiment_id)
-            if experiment.tags.get(lineage.SOURCE_EXPERIMENT_ID) != tag:
+            if lineage.SOURCE_EXPERIMENT_ID not in experiment.tags:
                 self._destination.store.set_experiment_tag(
                     experiment.experiment_id, ExperimentTag(lineage.SOURCE_EXPERIMENT_ID, tag)
                 )
@@ -140,6 +141,22 @@ class MirroredExperiments:
         """Return for which source experiment the destination's experiment of a name stands."""
         experiment = self._destination.find_experiment(name)
         return experiment.tags.get(lineage.SOURCE_EXPERIMENT_ID) if experiment else None
+
+    def _find_by_tag(self, experiment_id: str) -> Experiment | None:
+        experiment = self._mirrored().get(self._source_tag(experiment_id))
+        if experiment is not None or not self._source.is_databricks:
+            return experiment
+        # Clusters may call the address of their region, people call the workspace itself. An
+        # experiment of the same id and path is the same.
+        name, end = self.destination_name(experiment_id), f" {experiment_id}"
+        return next(
+            (
+                item
+                for tag, item in self._mirrored().items()
+                if tag.endswith(end) and item.name == name
+            ),
+            None,
+        )
 
     def _mirrored(self) -> dict[str, Experiment]:
         if self._by_source is None:

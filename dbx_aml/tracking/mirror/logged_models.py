@@ -34,6 +34,8 @@ try:
         LoggedModelTag,
         Metric,
     )
+
+    from dbx_aml.tracking.azureml.logged_model_document import split_model_id
 except ImportError:  # MLflow 2 has no logged models
     LoggedModelOutput = None  # type: ignore[assignment,misc]
 
@@ -63,7 +65,7 @@ def models_by_run(
         if str(error.error_code) != "ENDPOINT_NOT_FOUND":
             raise
     for run_models in models.values():
-        run_models.sort(key=lambda model: (model.creation_timestamp, model.model_id))
+        run_models.sort(key=_creation_order)
     return models
 
 
@@ -73,8 +75,15 @@ def logged_models_of_run(server: MlflowServer, run: Run) -> list[Any]:
 
 
 def copies_by_source(models: Iterable[Any]) -> dict[str | None, Any]:
-    """Return the logged models of a destination by the id of the model at the source."""
-    return {model.tags.get(lineage.SOURCE_LOGGED_MODEL_ID): model for model in models}
+    """Return the logged models of a destination by the id of the model at the source.
+
+    Args:
+        models: Logged models of the destination; of two copies of one model the first counts.
+    """
+    copies: dict[str | None, Any] = {}
+    for model in models:
+        copies.setdefault(model.tags.get(lineage.SOURCE_LOGGED_MODEL_ID), model)
+    return copies
 
 
 def linkable_metrics(model: Any, destination: MlflowServer) -> list[Any]:
@@ -205,6 +214,8 @@ class LoggedModelMirror:
                 params=_entities(LoggedModelParameter, model.params or {}),
                 model_type=model.model_type,
             )
+            if run_id is None:
+                copied_model = self._keep_first_copy(copied_model, model.model_id)
         copied_id = copied_model.model_id
         source_files = self._source.artifact_repository(model.artifact_location)
         differences = copy_files(
@@ -225,6 +236,23 @@ class LoggedModelMirror:
         if copied_model.status != model.status and model.status != LoggedModelStatus.PENDING:
             store.finalize_logged_model(copied_id, model.status)
         return copied_model, [f"model {model.name!r}: {text}" for text in differences]
+
+    def _keep_first_copy(self, copied_model: Any, source_model_id: str) -> Any:
+        """Return the first copy of a model without a run; delete copies of other processes."""
+        experiment_models = models_by_run(self._destination, [copied_model.experiment_id])
+        copies = {
+            copy.model_id: copy
+            for copy in [*experiment_models.get(None, []), copied_model]
+            if copy.tags.get(lineage.SOURCE_LOGGED_MODEL_ID) == source_model_id
+        }
+        first_copy, *later_copies = sorted(copies.values(), key=_creation_order)
+        for copy in later_copies:
+            if self._destination.is_azureml:
+                # The run that carries the copy.
+                self._destination.store.delete_run(split_model_id(copy.model_id)[0])
+            else:
+                self._destination.store.delete_logged_model(copy.model_id)
+        return first_copy
 
     def _link_metrics(self, model: Any, copied_model: Any) -> None:
         """Link the points of mirrored runs that belong to a model to the copy of the model."""
@@ -255,6 +283,10 @@ def model_folders(models: list[Any], run: Run) -> tuple[str, ...]:
         for model in models
         if model.artifact_location.startswith(root)
     )
+
+
+def _creation_order(model: Any) -> tuple[int, str]:
+    return model.creation_timestamp, model.model_id
 
 
 def _outputs(run: Run) -> list[Any]:

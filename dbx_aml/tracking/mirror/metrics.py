@@ -178,8 +178,13 @@ def copy_metrics(
         Differences that remain, one text a metric.
     """
     keys = sorted(source_run.data.metrics)
+    # MLflow deletes no metric.
+    extra_differences = [
+        f"metric {key!r} must be the source's: got one of the destination alone"
+        for key in sorted(mirrored_run.data.metrics.keys() - source_run.data.metrics.keys())
+    ]
     if not keys:
-        return []
+        return extra_differences
     # The last steps tell about how many calls there will be. More threads would send calls that
     # are half empty.
     points = sum(max(0, metric.step) + 1 for metric in source_run.data._metric_objs)
@@ -192,7 +197,7 @@ def copy_metrics(
 
     run_all = metric_pool.map if metric_pool else map
     differences: Iterable[list[str]] = run_all(copy_share, shares)
-    return [difference for share in differences for difference in share]
+    return [*extra_differences, *(difference for share in differences for difference in share)]
 
 
 def _copy_and_compare(

@@ -108,7 +108,7 @@ def mirror_runs(
         )
 
         def mirror_one(source_run: Run) -> MirrorResult:
-            unchanged = _unchanged_result(source_run, states) if states and not is_full else None
+            unchanged = unchanged_result(source_run, states) if states and not is_full else None
             return unchanged or run_mirror.mirror(source_run, progress.add)
 
         def mirror_batch(batch: Iterable[Run], *, waits_for_locks: bool) -> Iterator[MirrorResult]:
@@ -147,7 +147,7 @@ def mirror_runs(
             yield from mirror_batch(locked_runs, waits_for_locks=not is_last_try)
 
 
-def _unchanged_result(source_run: Run, states: RunStates) -> MirrorResult | None:
+def unchanged_result(source_run: Run, states: RunStates) -> MirrorResult | None:
     """Return the result of a run that has not changed since it was mirrored, without any call."""
     result = MirrorResult.from_run(source_run)
     result.destination_run_id = states.mirrored_run_id(source_run)
@@ -203,10 +203,11 @@ def _mirror_model(
     ):
         result.status = "unchanged"
         return
+    copies = states.copies_without_run(experiment_id, is_read_again=True)
     written: list[int] = []
     _, differences = run_mirror.logged_models.mirror_model(
         model,
-        copied_model,
+        copies.get(model.model_id),
         experiment_id,
         None,
         compares_content=run_mirror.compares_content,

@@ -41,6 +41,7 @@ class RunStates:
         self._source = source
         self._destination = destination
         self._lock = Lock()
+        self._copies: dict[str, dict[str | None, Any]] = {}
 
     @cached_property
     def models(self) -> dict[str | None, list[Any]]:
@@ -68,10 +69,19 @@ class RunStates:
         with self._lock:
             return self._mirrored.get(source_run.info.run_id, (None, ""))[0]
 
-    def copies_without_run(self, experiment_id: str) -> dict[str | None, Any]:
-        """Return the copies of models without a run in an experiment of the destination."""
-        models = models_by_run(self._destination, [experiment_id]).get(None, [])
-        return copies_by_source(models)
+    def copies_without_run(
+        self, experiment_id: str, *, is_read_again: bool = False
+    ) -> dict[str | None, Any]:
+        """Return the copies of models without a run in an experiment of the destination.
+
+        Args:
+            experiment_id: Id of the experiment at the destination.
+            is_read_again: Whether copies count that were made since the last call.
+        """
+        if is_read_again or experiment_id not in self._copies:
+            models = models_by_run(self._destination, [experiment_id]).get(None, [])
+            self._copies[experiment_id] = copies_by_source(models)
+        return self._copies[experiment_id]
 
     def is_unchanged(self, source_run: Run) -> bool:
         """Tell whether a source run is as it was when it was mirrored, as a search shows it."""

@@ -14,14 +14,14 @@ from dbx_aml.tracking.mirror.server import MlflowServer
 
 
 def find_experiment_ids(source: MlflowServer, names: Sequence[str]) -> list[str]:
-    """Return the ids of experiments by their names or paths; without names, of all experiments.
+    """Return the ids of experiments by their names or paths, each once; without names, of all.
 
     Raises:
         MirrorError: The source has no experiment of that name.
     """
     if not names:
         return [experiment.experiment_id for experiment in source.search_experiments()]
-    experiment_ids = []
+    experiment_ids: dict[str, None] = {}
     for name in names:
         experiment = source.find_experiment(name)
         if experiment is None:
@@ -29,8 +29,8 @@ def find_experiment_ids(source: MlflowServer, names: Sequence[str]) -> list[str]
                 f"experiment must exist in {source.display_name}: got {name!r}; give its path as "
                 "the experiment's page shows it"
             )
-        experiment_ids.append(str(experiment.experiment_id))
-    return experiment_ids
+        experiment_ids[str(experiment.experiment_id)] = None
+    return list(experiment_ids)
 
 
 def find_runs(
@@ -59,13 +59,13 @@ def find_runs(
 
 
 def get_runs(source: MlflowServer, run_ids: Sequence[str]) -> list[Run]:
-    """Return runs by their ids.
+    """Return runs by their ids, each once.
 
     Raises:
         MirrorError: The source has no run with that id.
     """
     runs = []
-    for run_id in run_ids:
+    for run_id in dict.fromkeys(run_ids):
         try:
             runs.append(source.get_run(run_id))
         except MlflowException as err:

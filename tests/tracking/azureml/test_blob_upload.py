@@ -2,14 +2,16 @@
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import BinaryIO
+from types import SimpleNamespace
+from typing import Any, BinaryIO
 
 import pytest
 from mlflow.exceptions import MlflowException
 
 from dbx_aml._common.fork_gate import delay_forks
+from dbx_aml._common.http import Transfer
 from dbx_aml.tracking.azureml import blob_upload
-from dbx_aml.tracking.azureml.blob_upload import call_blob, open_blob, upload_blob
+from dbx_aml.tracking.azureml.blob_upload import call_blob, has_content, open_blob, upload_blob
 from tests.support.http.redirecting_server import redirecting_server
 
 SERVICE_URL = "https://westeurope.api.azureml.ms"
@@ -44,6 +46,19 @@ def test_a_blob_of_the_cloud_of_the_service_is_opened() -> None:
         ),
     ):
         assert open_blob(uri, service_url).blob_name == "b"
+
+
+def test_a_blob_with_the_beginning_of_a_file_has_other_content(tmp_path: Path) -> None:
+    file = tmp_path / "log.txt"
+    file.write_text("one\ntwo\n")
+
+    def blob_with(content: bytes) -> Any:
+        downloader = SimpleNamespace(chunks=lambda: iter([content]))
+        return SimpleNamespace(download_blob=lambda: downloader)
+
+    assert has_content(blob_with(b"one\ntwo\n"), file, Transfer())
+    assert not has_content(blob_with(b"one\n"), file, Transfer())
+    assert not has_content(blob_with(b"one\ntwo\nthree\n"), file, Transfer())
 
 
 def test_a_redirect_of_the_storage_is_not_followed(

@@ -286,3 +286,13 @@ def test_a_metric_of_a_model_on_another_server_is_a_metric_of_the_run() -> None:
     store.update_run_info("r", 3, 2, None)
 
     assert store.logged("metrics") == [("auc", 0.5)]
+
+
+@pytest.mark.parametrize("name", ["..", "/model", "c:model", "a\nb", "."])
+def test_a_name_that_is_no_folder_of_a_run_is_refused_before_anything_is_created(
+    azureml_client: MlflowClient, name: str
+) -> None:
+    experiment_id = azureml_client.create_experiment("models")
+    with pytest.raises(MlflowException, match="name of a logged model is that of its folder: "):
+        azureml_client.create_logged_model(experiment_id, name=name)
+    assert azureml_client.search_runs([experiment_id]) == []

@@ -1,6 +1,7 @@
 """Values of logged models that two servers keep in different ways."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from mlflow.entities import Metric
 from dbx_aml.tracking.mirror.logged_models import LoggedModelMirror, different_model_values
 from dbx_aml.tracking.mirror.server import MlflowServer
 from tests.support.azureml import AzureMl
+from tests.support.mirror import MirrorStores
 
 pytestmark = pytest.mark.azureml
 
@@ -67,3 +69,24 @@ def test_a_nan_that_mlflows_own_server_cannot_link_is_no_difference(mlflow_store
     assert different_model_values(model, model_with(client, experiment_id, 0.4), destination) == [
         ("model metric", "loss", "0.5 at step 0", "0.4 at step 0")
     ]
+
+
+def test_a_second_copy_in_azure_ml_of_a_model_without_a_run_goes_with_its_placeholder_run(
+    azureml: AzureMl, azureml_client: MlflowClient, tmp_path: Path
+) -> None:
+    stores = MirrorStores(tmp_path)
+    source, destination = stores.servers()[0], MlflowServer(azureml.tracking_uri, "aml")
+    created = stores.source.create_logged_model(stores.experiment_id, name="agent")
+    model = stores.source.finalize_logged_model(created.model_id, "READY")
+    experiment_id = azureml_client.create_experiment("models")
+    model_mirror = LoggedModelMirror(source, destination, lambda _: None)
+
+    def mirror_as_if_there_were_no_copy() -> Any:
+        options: dict[str, Any] = {"compares_content": False, "on_written": lambda _: None}
+        return model_mirror.mirror_model(model, None, experiment_id, None, **options)[0]
+
+    first, second = mirror_as_if_there_were_no_copy(), mirror_as_if_there_were_no_copy()
+
+    assert first.model_id == second.model_id
+    assert len(azureml_client.search_logged_models([experiment_id])) == 1
+    assert len(azureml_client.search_runs([experiment_id])) == 1

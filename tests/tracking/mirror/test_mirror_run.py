@@ -217,6 +217,21 @@ def test_a_run_is_not_done_while_its_mirrored_run_has_a_param_of_its_own(
     assert (result.status, "['extra']" in result.reason) == ("failed", True)
 
 
+def test_a_run_is_not_done_while_its_mirrored_run_has_a_metric_of_its_own(
+    stores: MirrorStores,
+) -> None:
+    run_id = stores.create_run("run")
+    stores.mirror()
+    (mirrored_id,) = stores.mirrored_ids(run_id)
+    stores.destination.log_metric(mirrored_id, "extra", 1.0)
+    stores.source.set_tag(run_id, "approved", "yes")
+
+    result = stores.mirror()["run"]
+
+    assert result.status == "failed"
+    assert result.reason == "metric 'extra' must be the source's: got one of the destination alone"
+
+
 @pytest.mark.parametrize("key", ["team", "mlflow.username"])
 def test_a_run_is_not_done_if_the_destination_does_not_keep_a_tag(
     stores: MirrorStores, key: str

@@ -8,9 +8,11 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from dbx_aml.models import lineage
 from dbx_aml.tracking.mirror import tags
+from dbx_aml.tracking.mirror.compare import compare_models_without_run
 from dbx_aml.tracking.mirror.experiments import MirroredExperiments
 from dbx_aml.tracking.mirror.mirror_runs import mirror_runs
 from dbx_aml.tracking.mirror.run_states import RunStates
@@ -166,6 +168,25 @@ def test_two_processes_that_create_a_mirrored_experiment_at_once_create_one(
     assert sorted(names) == sorted({"Default", EXPERIMENT_PATH, name, created.name})
 
 
+def test_an_experiment_of_a_databricks_workspace_is_found_by_each_address_of_the_workspace(
+    stores: MirrorStores,
+) -> None:
+    def mirror_from(address: str) -> list[str]:
+        source, destination = stores.servers()
+        vars(source).update(is_databricks=True, display_name=address)
+        ids = find_experiment_ids(source, [])
+        states = RunStates(source, destination, ids)
+        results = mirror_runs(source, destination, find_runs(source, ids), states=states)
+        return [result.status for result in results]
+
+    stores.create_run("run")
+    assert mirror_from("https://westeurope.azuredatabricks.net") == ["done"]
+    assert mirror_from("https://adb-1.2.azuredatabricks.net") == ["unchanged"]
+    assert mirror_from("https://westeurope.azuredatabricks.net") == ["unchanged"]
+    names = {experiment.name for experiment in stores.destination.search_experiments()}
+    assert names == {"Default", EXPERIMENT_PATH}
+
+
 def test_a_new_name_of_an_experiment_arrives_without_a_changed_run(stores: MirrorStores) -> None:
     stores.create_run("run")
     stores.mirror()
@@ -268,6 +289,52 @@ def test_a_logged_model_without_a_run_arrives_with_the_metric_of_the_run_that_ev
     (copied_model,) = stores.destination.search_logged_models([experiment.experiment_id])
     assert (copied_model.name, copied_model.params) == ("agent", {"llm": "x"})
     assert [(metric.key, metric.value) for metric in copied_model.metrics] == [("f1", 0.5)]
+    assert stores.mirror() == {}
+
+
+def test_copies_of_models_without_a_run_are_searched_once_an_experiment(
+    stores: MirrorStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores.create_run("run")
+    for number in range(3):
+        model = mlflow.initialize_logged_model(name=f"agent-{number}")
+        mlflow.finalize_logged_model(model.model_id, "READY")
+    assert len(stores.mirror()) == 4
+    searches: list[str] = []
+    search = SqlAlchemyStore.search_logged_models
+
+    def count_search(self: SqlAlchemyStore, *args: Any, **kwargs: Any) -> Any:
+        searches.append(self.db_uri)
+        return search(self, *args, **kwargs)
+
+    monkeypatch.setattr(SqlAlchemyStore, "search_logged_models", count_search)
+
+    assert stores.mirror() == {}
+    assert Counter(searches) == {stores.source_uri: 1, stores.destination_uri: 1}
+    searches.clear()
+    assert list(compare_models_without_run(*stores.servers(), [stores.experiment_id])) == []
+    assert Counter(searches) == {stores.source_uri: 1, stores.destination_uri: 1}
+
+
+def test_two_mirrors_that_create_the_copy_of_a_model_at_once_leave_the_first(
+    stores: MirrorStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores.create_run("run")
+    stores.mirror()
+    model = mlflow.initialize_logged_model(name="agent")
+    mlflow.finalize_logged_model(model.model_id, "READY")
+    create_model = SqlAlchemyStore.create_logged_model
+
+    def create_after_another_mirror(self: SqlAlchemyStore, *args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(SqlAlchemyStore, "create_logged_model", create_model)
+        stores.mirror()
+        return create_model(self, *args, **kwargs)
+
+    monkeypatch.setattr(SqlAlchemyStore, "create_logged_model", create_after_another_mirror)
+
+    assert stores.mirror()["agent"].status == "done"
+    (copied_model,) = stores.destination.search_logged_models(["1"])
+    assert (copied_model.name, str(copied_model.status)) == ("agent", "READY")
     assert stores.mirror() == {}
 
 
