@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import click
 
 from dbx_aml.cli.options import json_option, max_results_option
@@ -23,6 +25,9 @@ def batches(output_table: str, max_results: int, as_json: bool) -> None:
 
     with show_progress("Reading the ledger"):
         rows = [row.asDict() for row in read_batches(output_table).limit(max_results).collect()]
+    for row in rows:
+        # The number of a batch is its start. Spark gives `started_at` in this machine's zone.
+        row["started_at"] = datetime.fromtimestamp(row["batch"] / 1e6, UTC)
     if as_json:
         print_json([{**row, "started_at": row["started_at"].isoformat()} for row in rows])
         return

@@ -57,7 +57,12 @@ def test_a_batch_has_its_whole_number_its_rows_and_its_model_at_80_columns(run):
 
 def test_the_batches_are_one_json_list_with_the_names_of_the_ledger(run):
     (batch,) = json.loads(run("--json", "--max-results", "1", rows=(FACTS,)).stdout)
-    assert batch == {**FACTS, "started_at": "2026-11-26T13:20:34"}
+    assert batch == {**FACTS, "started_at": "2026-11-26T13:20:34.051020+00:00"}
+
+
+def test_the_start_is_in_utc_whatever_the_zone_of_this_machine(run):
+    in_tokyo = {**FACTS, "started_at": datetime(2026, 11, 26, 22, 20, 34)}
+    assert "2026-11-26 13:20:34" in run(rows=(in_tokyo,)).stdout
 
 
 def test_a_table_without_batches_says_so(run):
