@@ -46,7 +46,9 @@ def test_a_job_stays_the_same_when_its_model_or_its_input_moves_on(change, is_sa
 
 def test_a_server_is_one_server_with_and_without_a_slash_at_its_end():
     facts = [
-        batch_identity(MagicMock(resolved=MagicMock(registry_uri=uri, segments=None)))
+        batch_identity(
+            MagicMock(resolved=MagicMock(registry_uri=uri, segments=None, time_zone="UTC"))
+        )
         for uri in ("https://ana.example/mlflow", "https://ana.example/mlflow/")
     ]
     assert facts[0]["registry_uri"] == facts[1]["registry_uri"] == "https://ana.example/mlflow"

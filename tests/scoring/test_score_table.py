@@ -763,7 +763,7 @@ def test_a_merge_goes_back_to_a_model_whose_quarantined_row_another_one_has_scor
     spark, score, delta_table, xy_model, choosy_model
 ):
     table = delta_table(spark.sql("SELECT id, id * 2.0D - 1 AS x, 1.0D AS y FROM range(3)"))
-    arguments = {"write_mode": "merge", "key_columns": "id", "max_quarantined_rows": 1}
+    arguments = {"write_mode": "merge", "key_columns": "id", "max_quarantined_rows": "100%"}
     first = score(choosy_model, table, **arguments)
     assert (first.rows_scored, first.rows_quarantined) == (2, 1)
     score(xy_model, table, **arguments, row_filter="id = 0")
