@@ -198,7 +198,7 @@ def resolve_secret(reference: SecretRef | None) -> str:
     if not secret:
         raise LinkError(
             f"secret must exist and not be empty: got none at '{reference}'; set it, or correct "
-            "client_secret"
+            "the reference"
         )
     return str(secret)
 

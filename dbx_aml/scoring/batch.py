@@ -20,6 +20,8 @@ from dbx_aml._common.text import plural, sql_literal
 from dbx_aml.scoring.batch_identity import batch_identity, differences, job_identity
 from dbx_aml.scoring.batch_writer import BatchWriter, is_under_way
 from dbx_aml.scoring.bind import BoundRequest, PinnedUris, bind_pinned_uri
+from dbx_aml.scoring.changes import rows_with_key_of
+from dbx_aml.scoring.column_binding import QUARANTINE
 from dbx_aml.scoring.delta_table import Commit, Table, has_first_commit
 from dbx_aml.scoring.ledger import REBUILT, Ledger, LedgerEntry, interrupted_commits
 from dbx_aml.scoring.request import BatchFacts, Transaction
@@ -373,11 +375,12 @@ def _find_done(
     scored, quarantined, total = _count_rows(bound, entry)
     missing = max(entry.rows_scored - scored, 0)
     missing_quarantined = max(entry.rows_quarantined - quarantined, 0)
-    if request.write_mode == "replace" and (missing or changes or total != entry.rows_scored):
+    is_changed = changes or missing or missing_quarantined
+    if request.write_mode == "replace" and (is_changed or total != entry.rows_scored):
         return None
-    if request.write_mode == "merge" and (missing or changes):
+    if request.write_mode == "merge" and (is_changed or _has_quarantined_key(bound, entry)):
         return None
-    if request.rescore and (changes or missing or missing_quarantined):
+    if request.rescore and is_changed:
         new_facts = replace(facts, batch=entry.facts.batch)
         rows = read_rows(bound.resolved.input_version)
         return WrittenBatch(entry=_replace_batch(bound, new_facts, rows), is_new=True)
@@ -408,13 +411,35 @@ def _count_rows(bound: BoundRequest, entry: LedgerEntry) -> tuple[int, int, int]
     request, number = bound.request, entry.facts.batch
     output = request.output_table.name
     counts = [f"(SELECT count(*) FROM {output} WHERE _scoring.batch = {number})", "0L", "0L"]
-    if bound.resolved.quarantine is not None:
+    if entry.rows_quarantined and _has_quarantine(bound):
         quarantine = request.quarantine_table.name
         counts[1] = f"(SELECT count(*) FROM {quarantine} WHERE _quarantine.batch = {number})"
     if request.write_mode == "replace":
-        counts[2] = f"(SELECT count(*) FROM {output} WHERE {request.replace_where or 'true'})"
+        counts[2] = f"(SELECT count(*) FROM {output} WHERE {request.replace_where or 'true'}\n)"
     scored, quarantined, total = bound.spark.sql(f"SELECT {', '.join(counts)}").collect()[0]
     return int(scored), int(quarantined), int(total)
+
+
+def _has_quarantine(bound: BoundRequest) -> bool:
+    """Return whether the quarantine exists and has scoring's own column."""
+    if bound.resolved.quarantine is None:
+        return False
+    return QUARANTINE in bound.request.quarantine_table.read(bound.spark).columns
+
+
+def _has_quarantined_key(bound: BoundRequest, entry: LedgerEntry) -> bool:
+    """Return whether the output has a row whose key the batch has put into the quarantine.
+
+    A later batch, of another model or another filter, has scored it.
+    """
+    request = bound.request
+    if not entry.rows_quarantined:
+        return False
+    quarantined = request.quarantine_table.read(bound.spark).where(
+        f"{QUARANTINE}.batch = {entry.facts.batch}"
+    )
+    output = request.output_table.read(bound.spark)
+    return bool(rows_with_key_of(output, quarantined, request.key_columns).head(1))
 
 
 def find_removal(spark: SparkSession, table: Table, entry: LedgerEntry) -> Commit | None:

@@ -51,7 +51,7 @@ def batch_identity(bound: BoundRequest) -> dict[str, Any]:
             "bound_columns": _describe(bound.model_udf.challenger_columns),
         }
     return {
-        "registry_uri": redact_uri(resolved.registry_uri) if is_registered else None,
+        "registry_uri": redact_uri(resolved.registry_uri).rstrip("/") if is_registered else None,
         "model_uri": model.uri if is_registered else None,
         "model_content": model.content,
         "input_table": table.name if table.location is None else table.location,
@@ -64,7 +64,7 @@ def batch_identity(bound: BoundRequest) -> dict[str, Any]:
         "write_mode": request.write_mode,
         "replace_where": request.replace_where,
         "quarantine_table": resolved.quarantine_name,
-        "time_zone": resolved.time_zone if _depends_on_time_zone(bound) else None,
+        "time_zone": _time_zone(bound),
         "batch_id": request.batch_id,
         **beside,
     }
@@ -97,12 +97,16 @@ def job_identity(identity: Mapping[str, Any]) -> str:
     )
 
 
-def _depends_on_time_zone(bound: BoundRequest) -> bool:
-    """Return whether the session's time zone may change the predictions or the rows.
+def _time_zone(bound: BoundRequest) -> str | None:
+    """Return the session's time zone where it may change the predictions or the rows, else None.
 
-    The model sees timestamps as wall time. A filter may compare them with text.
+    The model sees timestamps as wall time. A filter may compare them with text. UTC has one name
+    here: a laptop calls it "UTC", a cluster "Etc/UTC".
     """
     request = bound.request
     types = " ".join(column.source_type for column in bound.model_udf.all_columns)
     has_timestamp = re.search(r"\btimestamp\b", types) is not None
-    return has_timestamp or bool(request.row_filter or request.replace_where)
+    if not (has_timestamp or request.row_filter or request.replace_where):
+        return None
+    time_zone = bound.resolved.time_zone
+    return "UTC" if plan.is_utc(time_zone) else time_zone

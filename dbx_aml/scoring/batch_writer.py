@@ -28,7 +28,7 @@ from dbx_aml.scoring.changes import (
     has_key_of,
     new_keys_error,
 )
-from dbx_aml.scoring.column_binding import QUARANTINE, SCORING
+from dbx_aml.scoring.column_binding import CHALLENGER, QUARANTINE, SCORING
 from dbx_aml.scoring.delta_table import Commit, Table
 from dbx_aml.scoring.delta_write import (
     CHECKPOINT_PROPERTY,
@@ -407,6 +407,10 @@ class BatchWriter:
         if previous_batch is not None:
             columns.append(IS_NEW)
             conflict["conflict_when"] = conflict_condition(batch_column, previous_batch)
+        cleared = []
+        if table is self._output and CHALLENGER not in expressions:
+            # The answer of an earlier run's challenger would stand beside this run's prediction.
+            cleared = [name for name in table.read(self._spark).columns if name == CHALLENGER]
         try:
             merge_rows(
                 self._spark,
@@ -417,6 +421,7 @@ class BatchWriter:
                 deleted_when,
                 transaction_settings(self._metadata(staging), transaction),
                 **conflict,
+                cleared_columns=cleared,
             )
         except MergeConflictError as err:
             error = new_keys_error(self._spark, staging, table, key_columns)

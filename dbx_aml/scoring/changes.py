@@ -141,7 +141,7 @@ def new_keys_error(
 ) -> ScoringError:
     """Return the error of changes with new keys that a table has already."""
     new_rows = changes.read(spark).where(IS_NEW)
-    repeated_rows = _rows_with_key_of(new_rows, table.read(spark), key_columns)
+    repeated_rows = rows_with_key_of(new_rows, table.read(spark), key_columns)
     return _repeated_keys_error(_example_keys(repeated_rows, key_columns))
 
 
@@ -149,11 +149,11 @@ def has_key_of(
     spark: SparkSession, table: Table, changes: Table, key_columns: Sequence[str]
 ) -> bool:
     """Return whether a table has a row with the key of a change."""
-    rows = _rows_with_key_of(table.read(spark), changes.read(spark), key_columns)
+    rows = rows_with_key_of(table.read(spark), changes.read(spark), key_columns)
     return bool(rows.select(*_key_columns(key_columns)).head(1))
 
 
-def _rows_with_key_of(
+def rows_with_key_of(
     rows: DataFrame, other_rows: DataFrame, key_columns: Sequence[str]
 ) -> DataFrame:
     """Return the rows whose key one of the other rows has, too."""

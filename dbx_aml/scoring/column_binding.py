@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 
 from dbx_aml._common.errors import SchemaMismatchError
 from dbx_aml._common.text import sql_identifier, sql_literal
@@ -75,6 +76,7 @@ class ModelOutput:
         type: MLflow's type, of each element for a list.
         is_list: Whether a prediction is a list.
         length: Length of each list; None for a scalar and for lists of any length.
+        required: Whether each prediction has the output; a missing one is null.
     """
 
     name: str | None
@@ -82,6 +84,8 @@ class ModelOutput:
     type: str
     is_list: bool = False
     length: int | None = None
+    # Models of one type may differ in it.
+    required: bool = dataclass_field(default=True, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

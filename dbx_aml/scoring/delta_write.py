@@ -201,6 +201,7 @@ def merge_rows(
     deleted_when: str,
     settings: Mapping[str, str],
     conflict_when: str = "false",
+    cleared_columns: Sequence[str] = (),
 ) -> None:
     """Merge rows into a table by their key, in one transaction.
 
@@ -215,6 +216,7 @@ def merge_rows(
         settings: Spark settings of the transaction.
         conflict_when: SQL predicate on a matched pair of `destination` and `source` that ends the
             merge.
+        cleared_columns: Further columns of the table, which are null in each row that is updated.
 
     Raises:
         MergeConflictError: The predicate holds for a pair; nothing is written then.
@@ -230,6 +232,7 @@ def merge_rows(
     updates = ", ".join(
         f"{name} = {value}" for name, value in zip(names, [checked, *values[1:]], strict=True)
     )
+    updates += "".join(f", {sql_identifier(name)} = NULL" for name in cleared_columns)
     try:
         # MERGE takes no options. Where the compute does not allow the settings, the merge can
         # still be repeated without harm; only its commit does not name the batch.

@@ -54,10 +54,11 @@ def columns_of_prediction(prediction: Any, outputs: list[dict[str, Any]], size: 
     is_list = len(outputs) == 1 and (outputs[0]["is_list"] or outputs[0]["length"] is not None)
     prediction = _from_arrow(prediction)
     if isinstance(prediction, list) and prediction and _has_names(prediction[0], is_list=is_list):
+        _require_equal_names(prediction, outputs)
         # Of objects: pandas turns integers beside a missing one into floats.
         prediction = pd.DataFrame(prediction, dtype=object)
     if isinstance(prediction, (pd.DataFrame, dict)):
-        columns = _columns_by_name(prediction, outputs)
+        columns = _columns_by_name(prediction, outputs, size)
     elif is_list:
         columns = [prediction]
     else:
@@ -96,8 +97,27 @@ def _has_names(row: Any, *, is_list: bool) -> bool:
     return isinstance(row, (dict, pd.Series)) or hasattr(row, "_fields")
 
 
+def _require_equal_names(rows: list[Any], outputs: list[dict[str, Any]]) -> None:
+    """Refuse a prediction that lacks an output which another row's prediction has.
+
+    pandas would make it a null.
+    """
+    optional = {output["name"] for output in outputs if _is_optional(output)}
+    named_rows = [set(row.keys()) for row in rows if isinstance(row, (dict, pd.Series))]
+    names = set().union(*named_rows) & {output["name"] for output in outputs} - optional
+    if len(outputs) == 1:
+        names = names or set().union(*named_rows)
+    lacking = sorted({str(name) for row in named_rows for name in names - row})
+    if lacking:
+        raise ValueError(f"the model must return the same columns for each row: missing {lacking}")
+
+
+def _is_optional(output: dict[str, Any]) -> bool:
+    return not output.get("required", True)
+
+
 def _columns_by_name(
-    prediction: pd.DataFrame | dict[Any, Any], outputs: list[dict[str, Any]]
+    prediction: pd.DataFrame | dict[Any, Any], outputs: list[dict[str, Any]], size: int
 ) -> list[Any]:
     """Return the values of each output, taken by its name in the signature."""
     shown = [str(name) for name in prediction]
@@ -105,9 +125,10 @@ def _columns_by_name(
     if repeated:
         raise ValueError(f"the model must return each column once: got {repeated} twice")
     names = [output["name"] for output in outputs]
-    missing = [name for name in names if name not in prediction]
-    if not missing:
-        return [prediction[name] for name in names]
+    missing = [o["name"] for o in outputs if o["name"] not in prediction and not _is_optional(o)]
+    if not missing and any(name in prediction for name in names):
+        absent = np.full(size, None, object)
+        return [prediction.get(name, absent) for name in names]
     if len(outputs) == 1 and len(shown) == 1:
         return [prediction[next(iter(prediction))]]
     if (

@@ -165,7 +165,8 @@ class KafkaTopic:
             "kafka.bootstrap.servers": self.bootstrap_servers,
         }
         if self.connection_secret is not None:
-            login = self._login(resolve_secret(self.connection_secret))
+            # A secret that was stored from a file ends with a line break, which Kafka refuses.
+            login = self._login(resolve_secret(self.connection_secret).strip())
             options["kafka.security.protocol"] = "SASL_SSL"
             options["kafka.sasl.mechanism"] = "PLAIN"
             options["kafka.sasl.jaas.config"] = login

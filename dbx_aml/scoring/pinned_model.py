@@ -256,6 +256,7 @@ def _outputs(model: Model, uri: ModelUri) -> tuple[ModelOutput, ...]:
                 type=type_name,
                 is_list=is_list,
                 length=length,
+                required=getattr(spec, "required", True),
             )
         )
     return tuple(outputs)

@@ -27,6 +27,8 @@ _FIXED_DATE = re.compile(r"\s*(?:[-+\d]|epoch)", re.IGNORECASE)
 _MOVING_TEXT = re.compile(
     r"\s*(?:now|today|tomorrow|yesterday)(?:\s.*)?", re.IGNORECASE | re.DOTALL
 )
+# An hour without a date, which Spark converts to a timestamp of today.
+_HOUR = re.compile(r"\s*(?:T\d{1,2}|\d{1,2}:\d)\S*\s*")
 # Words of SQL that stand before "(" or between columns and are neither functions nor columns.
 _KEYWORDS = frozenset(
     re.findall(
@@ -87,7 +89,9 @@ def _read_filter(row_filter: str) -> tuple[set[str], set[str], set[str], set[str
     words, functions, parts, moving_texts = set(), set(), set(), set()
     for index, match in enumerate(tokens):
         token, follower = match[0], tokens[index + 1] if index + 1 < len(tokens) else None
-        if match.lastgroup == "text" and _MOVING_TEXT.fullmatch(_content(token)):
+        if match.lastgroup == "text" and any(
+            pattern.fullmatch(_content(token)) for pattern in (_MOVING_TEXT, _HOUR)
+        ):
             moving_texts.add(token)
         if match.lastgroup != "name":
             continue
@@ -97,7 +101,9 @@ def _read_filter(row_filter: str) -> tuple[set[str], set[str], set[str], set[str
         if token.lower() == "select":
             parts.add("a query")
         elif word in _DATE_TYPES and follower is not None and follower.lastgroup == "text":
-            if not _FIXED_DATE.match(_content(follower[0])):
+            content = _content(follower[0])
+            is_hour = word != "time" and _HOUR.fullmatch(content)
+            if is_hour or not _FIXED_DATE.match(content):
                 parts.add(f"{word} {follower[0]}")
         elif is_called and word not in _KEYWORDS:
             functions.add(f".{word}" if is_qualified else word)
@@ -153,7 +159,13 @@ def _moving_parts(
         return {"what Spark cannot analyse by itself"}
     parts = {f"{match[1]}()" for match in _MOVING.finditer(analyzed)}
     parts |= {f"{match[1] or 'own function'}()" for match in _PYTHON_FUNCTION.finditer(analyzed)}
-    parts |= {text for text in moving_texts if not _is_compared_as_text(text, analyzed)}
+    for text in moving_texts:
+        if _HOUR.fullmatch(_content(text)):
+            is_moving = _is_timestamp(text, analyzed, rows)
+        else:
+            is_moving = not _is_compared_as_text(text, analyzed)
+        if is_moving:
+            parts.add(text)
     if _QUERY.search(analyzed):
         parts.add("a query")
     return {"a session variable" if p == "variablereference()" else p for p in parts}
@@ -165,3 +177,13 @@ def _is_compared_as_text(text: str, analyzed: str) -> bool:
     compared = rf"#\d+L? (?:[<=>]+ {content}|IN \([^()]*\))|{content} [<=>]+ (?=\w+#)"
     others, comparisons = re.subn(compared, "", analyzed)
     return comparisons > 0 and re.search(rf"(?<![\w#]){content}(?![\w#])", others) is None
+
+
+def _is_timestamp(text: str, analyzed: str, rows: DataFrame) -> bool:
+    """Return whether an analysed filter converts an hour to a timestamp."""
+    hour = re.escape(_content(text))
+    texts = "|".join(re.escape(name) for name, kind in rows.dtypes if kind == "string")
+    converted = rf"cast\({hour} as timestamp\)|timestamp\w*\({hour}, None"
+    # Spark 4 converts the limits of BETWEEN later.
+    between = rf"\bbetween\((?!(?:{texts})#)[^\n]*[(, ]{hour}[,)]"
+    return re.search(f"{converted}|{between}", analyzed) is not None

@@ -43,6 +43,7 @@ log = get_logger(__name__)
 
 # Operations of an input's history that add rows.
 _ADDS_ROWS = ("WRITE", "STREAMING UPDATE", "MERGE")
+_DEFAULT_LIMIT = "1%"
 
 
 def score_table(
@@ -68,7 +69,7 @@ def score_table(
     checkpoint_location: str | None = None,
     trigger: str = "available-now",
     batch_id: str | None = None,
-    max_quarantined_rows: str | int = "1%",
+    max_quarantined_rows: str | int = _DEFAULT_LIMIT,
     environment: plan.Environment = "local",
     price_per_core_hour: str | float | None = None,
     rescore: bool = False,
@@ -174,7 +175,9 @@ def score_table(
         checkpoint_location=checkpoint_location or None,
         trigger=plan.parse_trigger(trigger or "available-now"),
         batch_id=batch_id or None,
-        max_quarantined_rows=plan.parse_quarantine_limit(max_quarantined_rows),
+        max_quarantined_rows=plan.parse_quarantine_limit(
+            _DEFAULT_LIMIT if max_quarantined_rows == "" else max_quarantined_rows
+        ),
         environment=environment or "local",
         rescore=rescore,
         dry_run=dry_run,

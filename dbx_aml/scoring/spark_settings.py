@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyspark.errors import AnalysisException
 
@@ -29,10 +29,13 @@ _arrow_jobs = 0
 def exclusive_settings(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[SparkSession]:
     """Yield a session with these settings, which reach no other query of the user's session.
 
-    A session of Spark Connect has no sibling: there they are set for the block, one at a time.
+    It has the user's own settings, too, for example the login of a storage account. A session of
+    Spark Connect has no copy: there they are set for the block, one at a time.
     """
     if not is_connect(spark):
-        session = spark.newSession()
+        classic: Any = spark
+        java_session = classic._jsparkSession.cloneSession()
+        session: SparkSession = type(classic)(classic.sparkContext, java_session)
         session.catalog.setCurrentCatalog(spark.catalog.currentCatalog())
         session.catalog.setCurrentDatabase(spark.catalog.currentDatabase())
         _change_settings(session, settings)

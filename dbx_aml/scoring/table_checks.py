@@ -227,6 +227,8 @@ def _check_quarantine(
     for field in table.read(spark).schema.fields:
         name, old_type = field.name.lower(), field.dataType.simpleString()
         if name == QUARANTINE:
+            if not old_type.startswith("struct<"):
+                differences.append(f"{field.name!r} is {old_type}, not a struct")
             continue
         if new_types.get(name, old_type) != old_type:
             differences.append(f"{field.name!r} is {old_type}, not {new_types[name]}")

@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 
 TableKind = Literal["delta", "view", "temporary view", "file", "topic", "other"]
 
-# Operations in a Delta table's history that change no row and no column.
+# Operations in a Delta table's history that change no value of a row. A new column, or a column of
+# another type, is another fact of a batch where the model or the output takes it.
 # Source: delta-io/delta, DeltaOperations.scala (master, 2026-11); Databricks, "Work with Delta
 # Lake table history", table of operation keys.
 _KEEPS_ROWS = frozenset(
     (
+        "ADD COLUMNS",
         "ADD CONSTRAINT",
         "ADD DELETION VECTORS TOMBSTONES",
+        "CHANGE COLUMN",
+        "CHANGE COLUMNS",
         "CLUSTER BY",
         "COMPUTE STATS",
         "DOMAIN METADATA CLEANUP",
@@ -80,7 +84,7 @@ class TableIdentity:
         kind: Kind of the table.
         version: Newest version: it has the rows of `data_version`, and its files are there even
             where older ones were removed. None for a table without versions.
-        data_version: Newest version whose commit changed rows or columns; None as for `version`.
+        data_version: Newest version whose commit changed rows; None as for `version`.
         is_data_version_certain: False where the history no longer holds that commit:
             `data_version` is then the oldest version of the history.
         properties: Properties of a Delta table, for example its constraints.

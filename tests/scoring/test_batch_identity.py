@@ -1,10 +1,11 @@
 """A batch is what decides its rows: nothing that leaves them as they are, and all that does not."""
 
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
-from dbx_aml.scoring.batch_identity import differences, job_identity
+from dbx_aml.scoring.batch_identity import batch_identity, differences, job_identity
 from dbx_aml.scoring.pinned_model import digest_files
 from tests.support.models import XY, choosy_sum, save_model
 
@@ -43,6 +44,16 @@ def test_a_job_stays_the_same_when_its_model_or_its_input_moves_on(change, is_sa
     assert (job_identity({**IDENTITY, **change}) == job_identity(IDENTITY)) is is_same_job
 
 
+def test_a_server_is_one_server_with_and_without_a_slash_at_its_end():
+    facts = [
+        batch_identity(
+            MagicMock(resolved=MagicMock(registry_uri=uri, segments=None, time_zone="UTC"))
+        )
+        for uri in ("https://ana.example/mlflow", "https://ana.example/mlflow/")
+    ]
+    assert facts[0]["registry_uri"] == facts[1]["registry_uri"] == "https://ana.example/mlflow"
+
+
 def test_the_digest_of_a_model_has_all_files_but_those_that_python_writes(tmp_path):
     for name, text in (("MLmodel", "a"), ("code/m.py", "b")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -76,6 +87,8 @@ def test_a_batch_id_is_the_same_for_another_spelling_and_after_maintenance(
     assert batch_id_of(input_table=batch_id_of.table.replace("`/", "`file:/")) == first
     spark.sql(f"OPTIMIZE {batch_id_of.table}")
     spark.sql(f"ALTER TABLE {batch_id_of.table} SET TBLPROPERTIES ('a' = 'b')")
+    spark.sql(f"ALTER TABLE {batch_id_of.table} ALTER COLUMN x COMMENT 'length'")
+    spark.sql(f"ALTER TABLE {batch_id_of.table} ADD COLUMNS (size INT)")
     assert batch_id_of() == first
     # The zone changes nothing that a model without timestamps sees.
     spark.conf.set("spark.sql.session.timeZone", "Asia/Tokyo")
@@ -84,7 +97,14 @@ def test_a_batch_id_is_the_same_for_another_spelling_and_after_maintenance(
         with_filter = batch_id_of(row_filter="month = 3")
     finally:
         spark.conf.set("spark.sql.session.timeZone", "UTC")
-    assert batch_id_of(row_filter="month = 3") != with_filter
+    in_utc = batch_id_of(row_filter="month = 3")
+    assert in_utc != with_filter
+    # A cluster calls the same zone by another name.
+    spark.conf.set("spark.sql.session.timeZone", "Etc/UTC")
+    try:
+        assert batch_id_of(row_filter="month = 3") == in_utc
+    finally:
+        spark.conf.set("spark.sql.session.timeZone", "UTC")
 
 
 @pytest.mark.spark

@@ -42,6 +42,29 @@ def output(kind, **changes):
     return {**DOUBLE, "type": kind, **changes}
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_row_without_a_name_of_the_signature_is_quarantined_and_not_null(count):
+    outputs = [output("double", name=f"y{i}", field=f"p{i}") for i in range(count)]
+
+    def predict(rows):
+        full = dict.fromkeys([o["name"] for o in outputs], 1.0)
+        return [full if x > 0 else {"z": 0.0} if x == 0 else {} for x in rows["x"]]
+
+    frame = pd.DataFrame({"x": [1.0, -1.0, 2.0]})
+    result = Guard(Model(predict), outputs, []).predict(frame)
+    assert list(result[QUARANTINED]) == [False, True, False]
+    assert list(result["p0"]) == [1.0, 0.0, 1.0]
+
+
+def test_an_optional_output_that_a_row_lacks_is_null_whatever_the_other_rows_have():
+    outputs = [output("double", name="a"), output("long", name="b", field="p1", required=False)]
+    model = Model(lambda rows: [{"a": x, "b": 7} if x > 1 else {"a": x} for x in rows["x"]])
+    for values in ([1.0], [1.0, 2.0]):
+        result = Guard(model, outputs, []).predict(pd.DataFrame({"x": values}))
+        assert not result[QUARANTINED].any()
+        assert list(result["p1_null"]) == [x < 2 for x in values]
+
+
 def test_a_batch_without_failing_rows_is_one_call_and_no_copy():
     frame = pd.DataFrame({"x": np.arange(1000.0)})
     seen = []

@@ -77,7 +77,7 @@ def test_a_secret_is_a_login_of_its_own_event_hub_and_is_never_shown(monkeypatch
     reference = SecretRef(env="HUB")
     topic = KafkaTopic(topic="t", bootstrap_servers=EVENT_HUB, connection_secret=reference)
     connection = CONNECTION.format("ana.servicebus.windows.net")
-    monkeypatch.setenv("HUB", connection)
+    monkeypatch.setenv("HUB", f"{connection}\n")
     assert topic._options() == {
         "subscribe": "t",
         "kafka.bootstrap.servers": EVENT_HUB,

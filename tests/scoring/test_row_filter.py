@@ -44,6 +44,9 @@ def parts_of(spark):
         "s RLIKE 'a{2}' AND hash(s) % 10 = 1",
         "exists(array(1, 2), n -> n > id)",
         "timestampadd(DAY, 1, at) > timestamp'2020-01-01'",
+        "at > '2020-01-01 12:00' AND s >= '12:00' AND s BETWEEN '12:00' AND '13:00'",
+        "date_format(at, 'HH:mm') >= '12:00' OR s LIKE 'T12%' OR upper(s) = 'T12'",
+        "at > to_timestamp('12:00', 'HH:mm')",
     ],
 )
 def test_columns_constants_and_fixed_functions_select_the_same_rows_another_time(
@@ -70,6 +73,12 @@ def test_columns_constants_and_fixed_functions_select_the_same_rows_another_time
         ("cast('now' AS timestamp) > at", "'now'"),
         ("to_date('tomorrow') > day", "'tomorrow'"),
         ("coalesce(day, 'today') = day", "'today'"),
+        ("at > '12:00:00'", "'12:00:00'"),
+        ("at > 'T12'", "'T12'"),
+        ("at > timestamp '12:00'", "timestamp '12:00'"),
+        ("at BETWEEN '6:00' AND timestamp'2020-01-01'", "'6:00'"),
+        ("at IN ('12:00', '2020-01-01')", "'12:00'"),
+        ("to_timestamp('12:00') > at", "'12:00'"),
         ("s = user()", "user()"),
         ("s = current_user", "current_user()"),
         ("s = current_schema()", "current_schema()"),

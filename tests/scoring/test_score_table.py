@@ -757,3 +757,48 @@ def test_a_checkpoint_folder_may_have_any_name(
     arguments = {"write_mode": "incremental", "checkpoint_location": f"{tmp_path}/{folder}"}
     statuses = [score(xy_model, table, **arguments).status for _ in range(2)]
     assert statuses == ["scored", "no_new_rows"]
+
+
+def test_a_merge_goes_back_to_a_model_whose_quarantined_row_another_one_has_scored(
+    spark, score, delta_table, xy_model, choosy_model
+):
+    table = delta_table(spark.sql("SELECT id, id * 2.0D - 1 AS x, 1.0D AS y FROM range(3)"))
+    arguments = {"write_mode": "merge", "key_columns": "id", "max_quarantined_rows": "100%"}
+    first = score(choosy_model, table, **arguments)
+    assert (first.rows_scored, first.rows_quarantined) == (2, 1)
+    score(xy_model, table, **arguments, row_filter="id = 0")
+    assert ids_of(spark, first.output_table) == [0, 1, 2]
+    assert score(choosy_model, table, **arguments).status == "scored"
+    assert ids_of(spark, first.output_table) == [1, 2]
+    spark.sql(f"DELETE FROM {first.quarantine_table} WHERE true")
+    assert score(choosy_model, table, **arguments).status == "scored"
+    assert ids_of(spark, first.quarantine_table) == [0]
+
+
+def test_a_second_run_takes_a_comment_in_replace_where_and_a_quarantine_that_an_administrator_made(
+    spark, score, delta_table, xy_model, output_table
+):
+    table = delta_table(spark.sql("SELECT 1 AS id, 1.0D AS x, 1.0D AS y"))
+    quarantine = output_table.replace("output", "made")
+    spark.sql(f"CREATE TABLE {quarantine} (id INT, x DOUBLE, y DOUBLE) USING delta")
+    arguments = {
+        "write_mode": "replace", "replace_where": "id < 9 -- all", "quarantine_table": quarantine,
+        "max_quarantined_rows": "",
+    }  # fmt: skip
+    assert score(xy_model, table, **arguments).status == "scored"
+    assert score(xy_model, table, **arguments).status == "already_scored"
+
+
+def test_a_merge_without_a_challenger_leaves_no_answer_of_an_earlier_challenger(
+    spark, score, delta_table, tmp_path, xy_model, choosy_model
+):
+    table = delta_table(spark.sql("SELECT 1 AS id, 1.0D AS x, 1.0D AS y"))
+    arguments = {"write_mode": "merge", "key_columns": "id"}
+    score(xy_model, table, **arguments, challenger_uri=choosy_model)
+    result = score(choosy_model, table, **arguments)
+    rows = spark.sql(f"SELECT prediction, _challenger FROM {result.output_table}").collect()
+    assert [tuple(row) for row in rows] == [(11.0, None)]
+
+
+def ids_of(spark, table):
+    return sorted(row_id for (row_id,) in spark.sql(f"SELECT id FROM {table}").collect())

@@ -15,6 +15,16 @@ def test_settings_of_a_statement_do_not_reach_the_users_session(spark):
         assert spark.conf.get(key, None) is None
 
 
+def test_a_statement_has_the_settings_of_the_users_session(spark):
+    key = "fs.azure.account.auth.type.ana.dfs.core.windows.net"
+    spark.conf.set(key, "OAuth")
+    try:
+        with exclusive_settings(spark, {}) as session:
+            assert session.conf.get(key) == "OAuth"
+    finally:
+        spark.conf.unset(key)
+
+
 def test_two_jobs_at_once_share_the_larger_batches_and_the_last_one_puts_them_back(spark):
     first, second = larger_arrow_batches(spark, 40_000), larger_arrow_batches(spark, 50_000)
     first.__enter__()

@@ -117,6 +117,7 @@ def test_an_input_with_the_column_of_the_quarantine_is_refused(spark, score, vie
         ("x int, y double", None, "'x' is int, not double"),
         ("x double, y double, z int NOT NULL", None, "'z' is NOT NULL"),
         ("x double NOT NULL", None, "'x' is NOT NULL"),
+        ("x double, _quarantine string", None, "'_quarantine' is string, not a struct"),
         ("x double, y double", "ADD CONSTRAINT small CHECK (x < 9)", "it has the CHECK 'small'"),
         ("X double", None, None),
         ("x double, y double, note string", None, None),

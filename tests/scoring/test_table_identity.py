@@ -27,7 +27,7 @@ def data_version(*commits):
 @pytest.mark.parametrize(
     "operation",
     ["OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "COMPUTE STATS",
-     "ADD CONSTRAINT", "REORG", "UPGRADE PROTOCOL", "CLUSTER BY"],
+     "ADD CONSTRAINT", "REORG", "UPGRADE PROTOCOL", "CLUSTER BY", "CHANGE COLUMN", "ADD COLUMNS"],
 )  # fmt: skip
 def test_maintenance_leaves_the_version_of_the_data(operation):
     assert data_version("CREATE TABLE AS SELECT", operation, operation) == 0
@@ -36,7 +36,7 @@ def test_maintenance_leaves_the_version_of_the_data(operation):
 @pytest.mark.parametrize(
     "operation",
     ["WRITE", "DELETE", "UPDATE", "MERGE", "RESTORE", "CLONE", "TRUNCATE", "STREAMING UPDATE",
-     "ADD COLUMNS", "RENAME COLUMN", "DROP COLUMNS", "CHANGE COLUMN", "REPLACE TABLE AS SELECT",
+     "RENAME COLUMN", "DROP COLUMNS", "REPLACE TABLE AS SELECT",
      "AN OPERATION OF NEXT YEAR", None],
 )  # fmt: skip
 def test_any_other_operation_is_a_change_unless_its_metrics_say_otherwise(operation):
