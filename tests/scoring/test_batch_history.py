@@ -236,6 +236,7 @@ def test_after_a_random_history_the_tables_are_as_a_plain_model_says(
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("mode", ["append", "merge", "replace"])
 @settings(max_examples=50, deadline=None, suppress_health_check=CHECKS)
 @given(operations=HISTORIES)
