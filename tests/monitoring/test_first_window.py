@@ -31,6 +31,7 @@ def save(spark, spark_database):
     return write
 
 
+@pytest.mark.slow
 def test_a_column_without_a_baseline_has_the_first_window_with_a_value(spark, save):
     # Days are not compared with seconds.
     baseline = save("train", [(1.0, date(2024, 5, 1))], "x double, at date")

@@ -77,6 +77,7 @@ def test_labels_of_a_table_that_was_made_again_are_new(spark, spark_database):
 
 
 @pytest.mark.spark
+@pytest.mark.slow
 def test_labels_of_another_kind_replace_the_numbers_of_the_first(spark, spark_database):
     rows = [(float(number % 2), number % 2, 1_750_000_000_000_000) for number in range(4)]
     frame = spark.createDataFrame(rows, "prediction double, fact int, batch bigint")

@@ -759,6 +759,7 @@ def test_a_checkpoint_folder_may_have_any_name(
     assert statuses == ["scored", "no_new_rows"]
 
 
+@pytest.mark.slow
 def test_a_merge_goes_back_to_a_model_whose_quarantined_row_another_one_has_scored(
     spark, score, delta_table, xy_model, choosy_model
 ):
@@ -789,6 +790,7 @@ def test_a_second_run_takes_a_comment_in_replace_where_and_a_quarantine_that_an_
     assert score(xy_model, table, **arguments).status == "already_scored"
 
 
+@pytest.mark.slow
 def test_a_merge_without_a_challenger_leaves_no_answer_of_an_earlier_challenger(
     spark, score, delta_table, tmp_path, xy_model, choosy_model
 ):

@@ -162,6 +162,7 @@ def test_a_call_that_is_killed_while_azure_deploys_goes_on_at_the_next_call(
     assert len(puts) == 1
 
 
+@pytest.mark.slow
 def test_what_an_earlier_call_has_started_ends_before_this_call_changes_it(
     register: RegisterFunction, link: Link
 ) -> None:
