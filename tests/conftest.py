@@ -1,6 +1,6 @@
 """The stand-ins of both services as fixtures, and the reset of global state after each test.
 
-The fixtures for Spark and MLflow are those of the plugin `dbx_aml`.
+The fixtures for Spark and MLflow come from the plugin `dbx_aml`.
 """
 
 import os

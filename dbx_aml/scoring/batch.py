@@ -20,7 +20,7 @@ from dbx_aml._common.text import plural, sql_literal
 from dbx_aml.scoring.batch_identity import batch_identity, differences, job_identity
 from dbx_aml.scoring.batch_writer import BatchWriter, is_under_way
 from dbx_aml.scoring.bind import BoundRequest, PinnedUris, bind_pinned_uri
-from dbx_aml.scoring.changes import rows_with_key_of
+from dbx_aml.scoring.changes import has_key_of
 from dbx_aml.scoring.column_binding import QUARANTINE
 from dbx_aml.scoring.delta_table import Commit, Table, has_first_commit
 from dbx_aml.scoring.ledger import REBUILT, Ledger, LedgerEntry, interrupted_commits
@@ -439,7 +439,7 @@ def _has_quarantined_key(bound: BoundRequest, entry: LedgerEntry) -> bool:
         f"{QUARANTINE}.batch = {entry.facts.batch}"
     )
     output = request.output_table.read(bound.spark)
-    return bool(rows_with_key_of(output, quarantined, request.key_columns).head(1))
+    return has_key_of(output, quarantined, request.key_columns)
 
 
 def find_removal(spark: SparkSession, table: Table, entry: LedgerEntry) -> Commit | None:

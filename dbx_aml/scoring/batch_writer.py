@@ -513,8 +513,8 @@ class BatchWriter:
         if is_retry or staging is None or not self._has_changes:
             return True
         # A merge takes several times as long as this question.
-        key_columns = self._bound.request.key_columns
-        return has_key_of(self._spark, self._quarantine, staging, key_columns)
+        rows, changes = self._quarantine.read(self._spark), staging.read(self._spark)
+        return has_key_of(rows, changes, self._bound.request.key_columns)
 
     def _finished_elsewhere(self) -> ScoringError:
         """Return the error of a job that was so slow that another job has finished its batch."""

@@ -141,19 +141,17 @@ def new_keys_error(
 ) -> ScoringError:
     """Return the error of changes with new keys that a table has already."""
     new_rows = changes.read(spark).where(IS_NEW)
-    repeated_rows = rows_with_key_of(new_rows, table.read(spark), key_columns)
+    repeated_rows = _rows_with_key_of(new_rows, table.read(spark), key_columns)
     return _repeated_keys_error(_example_keys(repeated_rows, key_columns))
 
 
-def has_key_of(
-    spark: SparkSession, table: Table, changes: Table, key_columns: Sequence[str]
-) -> bool:
-    """Return whether a table has a row with the key of a change."""
-    rows = rows_with_key_of(table.read(spark), changes.read(spark), key_columns)
-    return bool(rows.select(*_key_columns(key_columns)).head(1))
+def has_key_of(rows: DataFrame, other_rows: DataFrame, key_columns: Sequence[str]) -> bool:
+    """Return whether one of the rows has the key of one of the other rows."""
+    same_rows = _rows_with_key_of(rows, other_rows, key_columns)
+    return bool(same_rows.select(*_key_columns(key_columns)).head(1))
 
 
-def rows_with_key_of(
+def _rows_with_key_of(
     rows: DataFrame, other_rows: DataFrame, key_columns: Sequence[str]
 ) -> DataFrame:
     """Return the rows whose key one of the other rows has, too."""

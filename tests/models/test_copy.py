@@ -149,12 +149,23 @@ def test_a_version_that_is_nowhere_is_one_line_with_both_registries(linked: Link
         copy_model_version("models:/main.ml.none/1")
 
 
-def test_a_version_with_the_number_of_a_deleted_one_is_copied_again(
-    mlflow_store: str, saved_model: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def registries(mlflow_store: str, tmp_path: Path) -> dict[str, str]:
+    """Registries of two MLflow servers, for a copy."""
     other_uri = f"sqlite:///{tmp_path / 'other.db'}"
-    client = MlflowClient(other_uri, other_uri)
-    registries = {"source_registry": other_uri, "destination_registry": mlflow_store}
+    return {"source_registry": other_uri, "destination_registry": mlflow_store}
+
+
+@pytest.fixture
+def client(registries: dict[str, str]) -> MlflowClient:
+    """Client of the server to copy from."""
+    uri = registries["source_registry"]
+    return MlflowClient(uri, uri)
+
+
+def test_a_version_with_the_number_of_a_deleted_one_is_copied_again(
+    client: MlflowClient, registries: dict[str, str], saved_model: Path
+) -> None:
     source = register_in(client, "delay", saved_model)
     copy_model_version(source, **registries)
     client.delete_registered_model("delay")
@@ -272,12 +283,10 @@ def test_on_the_way_back_the_aliases_move_to_the_original(
 
 
 def test_a_name_with_a_quote_has_one_copy(
-    mlflow_store: str, saved_model: Path, tmp_path: Path
+    client: MlflowClient, registries: dict[str, str], saved_model: Path
 ) -> None:
-    source_registry = f"sqlite:///{tmp_path / 'other.db'}"
-    source = register_in(MlflowClient(source_registry, source_registry), "ana's", saved_model)
-    servers = {"source_registry": source_registry, "destination_registry": mlflow_store}
-    copies = [copy_model_version(source, **servers) for _ in range(2)]
+    source = register_in(client, "ana's", saved_model)
+    copies = [copy_model_version(source, **registries) for _ in range(2)]
     assert [(copy.model_uri, copy.is_new) for copy in copies] == [
         ("models:/ana's/1", True),
         ("models:/ana's/1", False),
@@ -285,16 +294,13 @@ def test_a_name_with_a_quote_has_one_copy(
 
 
 def test_a_copy_is_made_after_the_experiment_of_earlier_copies_was_deleted(
-    mlflow_store: str, saved_model: Path, tmp_path: Path
+    client: MlflowClient, registries: dict[str, str], mlflow_store: str, saved_model: Path
 ) -> None:
-    source_registry = f"sqlite:///{tmp_path / 'other.db'}"
-    client = MlflowClient(source_registry, source_registry)
-    servers = {"source_registry": source_registry, "destination_registry": mlflow_store}
-    copy_model_version(register_in(client, "delay", saved_model), **servers)
+    copy_model_version(register_in(client, "delay", saved_model), **registries)
     destination = MlflowClient(mlflow_store, mlflow_store)
     experiment = destination.get_experiment_by_name("/Shared/dbx-aml model copies")
     destination.delete_experiment(experiment.experiment_id)
-    copy = copy_model_version(register_in(client, "minutes", saved_model), **servers)
+    copy = copy_model_version(register_in(client, "minutes", saved_model), **registries)
     assert (copy.model_uri, copy.is_new) == ("models:/minutes/1", True)
     assert mlflow.pyfunc.load_model("models:/minutes/1").metadata.signature is not None
 

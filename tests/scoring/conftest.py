@@ -47,6 +47,20 @@ def delta_table(tmp_path):
 
 
 @pytest.fixture
+def vacuum(spark):
+    """Remove the files of all older versions of a table, as VACUUM does after a week."""
+
+    def remove_files(table):
+        spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
+        try:
+            spark.sql(f"VACUUM {table} RETAIN 0 HOURS")
+        finally:
+            spark.conf.unset("spark.databricks.delta.retentionDurationCheck.enabled")
+
+    return remove_files
+
+
+@pytest.fixture
 def output_table(tmp_path):
     """An output table that does not exist yet."""
     return f"delta.`{tmp_path}/output`"

@@ -257,15 +257,11 @@ def test_the_keys_of_the_first_version_are_checked_before_anything_is_written(fo
     assert not Table(followed.output).exists(followed.spark)
 
 
-def test_a_feed_that_vacuum_cut_off_is_refused_and_all_rows_are_scored_again(followed):
+def test_a_feed_that_vacuum_cut_off_is_refused_and_all_rows_are_scored_again(followed, vacuum):
     followed.change("INSERT INTO t VALUES (1, 1, 1), (2, -2, 2), (3, 3, 3)")
     first = followed.follow()
     followed.change("UPDATE t SET x = 7 WHERE id = 1", "DELETE FROM t WHERE id = 3")
-    followed.spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
-    try:
-        followed.change("VACUUM t RETAIN 0 HOURS")
-    finally:
-        followed.spark.conf.unset("spark.databricks.delta.retentionDurationCheck.enabled")
+    vacuum(followed.input)
     with pytest.raises(ScoringError) as error:
         followed.follow()
     assert str(error.value).startswith("input table for write_mode 'follow' must have the files")

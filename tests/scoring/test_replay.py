@@ -84,7 +84,7 @@ def test_each_micro_batch_is_equal_also_where_optimize_moved_its_rows(
 
 
 def test_each_batch_of_follow_is_compared_with_the_output_as_it_left_it(
-    spark, numbers, score, choosy_model, replay
+    spark, numbers, score, choosy_model, replay, vacuum
 ):
     table = numbers([(1, 1.0, 1.0), (2, -2.0, 2.0), (3, 3.0, 3.0)])
     spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES (delta.enableChangeDataFeed = true)")
@@ -101,11 +101,7 @@ def test_each_batch_of_follow_is_compared_with_the_output_as_it_left_it(
     replayed = [replay(result) for result in (first, second)]
     assert [counts(each) for each in replayed] == [(2, 0, 0, 0), (2, 0, 0, 0)]
     assert [(each.rows_quarantined, each.is_equal) for each in replayed] == [(1, True), (1, True)]
-    spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
-    try:
-        spark.sql(f"VACUUM {first.output_table} RETAIN 0 HOURS")
-    finally:
-        spark.conf.unset("spark.databricks.delta.retentionDurationCheck.enabled")
+    vacuum(first.output_table)
     with pytest.raises(ScoringError, match=r"got version 1 of .*output.*FILE_NOT_EXIST"):
         replay(first)
 
@@ -153,16 +149,12 @@ def test_a_file_of_the_model_that_has_changed_is_found(
 
 
 def test_a_version_that_is_gone_is_named_with_the_property_that_keeps_it(
-    spark, numbers, score, xy_model, replay
+    spark, numbers, score, xy_model, replay, vacuum
 ):
     table = numbers()
     result = score(xy_model, table)
     spark.sql(f"DELETE FROM {table} WHERE id = 1")
-    spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
-    try:
-        spark.sql(f"VACUUM {table} RETAIN 0 HOURS")
-    finally:
-        spark.conf.unset("spark.databricks.delta.retentionDurationCheck.enabled")
+    vacuum(table)
     with pytest.raises(ScoringError, match=r"VACUUM has removed, at last on \d{4}-.*deletedFileR"):
         replay(result)
     folder = Path(table.split("`")[1])
